@@ -1,0 +1,1 @@
+"""Built-in analyses, found through the entry-point group `interp.analyses`."""
