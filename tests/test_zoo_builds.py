@@ -1,0 +1,54 @@
+"""Every zoo entry builds, boots, runs, and computes what plain Hugging Face computes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+import torch
+from zoo import VOCAB, ZOO, Entry, boot, random_tokens, reference, tiny_tokenizer
+
+FULL = os.environ.get("INTERP_FULL") == "1"
+ENTRIES = [pytest.param(entry, id=name) for name, entry in ZOO.items() if entry.fast or FULL]
+# What third parties warn about while they build and boot is theirs.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_bridge_computes_what_the_plain_model_computes(entry: Entry) -> None:
+    tokens = random_tokens()
+    bridge = boot(entry)
+    with torch.no_grad():
+        logits = bridge(tokens)
+    expected = reference(entry, tokens)["logits"]
+    assert logits.shape == expected.shape == (*tokens.shape, VOCAB)
+    assert not bridge.training
+    error = (logits - expected).abs().max() / expected.abs().max()
+    assert error < 1e-4
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_weights_are_the_same_each_time_and_no_layer_is_idle(entry: Entry) -> None:
+    tokens = random_tokens()
+    state = torch.get_rng_state()
+    one, two = reference(entry, tokens), reference(entry, tokens)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one["logits"], two["logits"])
+    assert one["logits"].isfinite().all()
+    for before, after in itertools.pairwise(one["hidden_states"]):
+        if before.shape != after.shape:  # a projection out of the stream
+            continue
+        assert (after - before).norm() > 0.1 * before.norm()
+
+
+def test_tokenizer_has_as_many_words_as_the_models(tmp_path) -> None:
+    tokenizer = tiny_tokenizer(tmp_path)
+    assert len(tokenizer) == VOCAB
+    words = tokenizer.convert_ids_to_tokens(tokenizer("the man saw her.")["input_ids"])
+    assert words == ["<bos>", "the", "man", "saw", "her", "."]
+
+
+def test_seeds_differ_between_entries() -> None:
+    one, two = (reference(ZOO[name], random_tokens()) for name in ("llama", "mixtral"))
+    assert not torch.equal(one["hidden_states"][0], two["hidden_states"][0])
