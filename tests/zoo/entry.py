@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
 }
 """What a family with the usual names of the fields starts from."""
 
-EXTRA_FIELDS = ("decoder_start_token_id",)
+EXTRA_FIELDS = {"decoder_start_token_id", "head_dim", "tie_word_embeddings"}
 """Fields that checkpoints have and their configuration class does not declare."""
 
 
@@ -60,13 +60,20 @@ def hf(
     fast: bool = False,
     notes: str = "",
     tiny: bool = True,
+    listed_as: str | None = None,
     **config: Any,
 ) -> Entry:
-    """Row for a Hugging Face class; `config` overrides `TINY`, or is all there is if not `tiny`."""
+    """Row for a Hugging Face class; `config` overrides `TINY`, or is all there is if not `tiny`.
+
+    `listed_as` is the name in the checkpoints' own files where it differs from the class.
+    """
     base = TINY if tiny else {"vocab_size": VOCAB, **SPECIAL_IDS}
 
     def build() -> Any:
-        return build_hf(architecture, base, config, seed=name)
+        model = build_hf(architecture, base, config, seed=name)
+        # A checkpoint on disk carries this name; TransformerLens looks it up.
+        model.config.architectures = [listed_as or architecture]
+        return model
 
     return Entry(name, architecture, build, kind, fast, notes)
 
@@ -79,17 +86,15 @@ def build_hf(architecture: str, base: dict[str, Any], overrides: dict[str, Any],
     """
     model_class = getattr(transformers, architecture)
     config_class = model_class.config_class
-    known = {*config_class.__dataclass_fields__, *config_class.attribute_map, *EXTRA_FIELDS}
-    if misspelt := set(overrides) - known:
+    declared = {*config_class.__dataclass_fields__, *config_class.attribute_map}
+    if misspelt := set(overrides) - declared - set(config_class().to_dict()) - EXTRA_FIELDS:
         raise TypeError(f"{config_class.__name__} has no {sorted(misspelt)}")
-    fields = {key: value for key, value in base.items() if key in known} | overrides
+    fields = {key: value for key, value in base.items() if key in declared} | overrides
     with seeded(seed):
         # Nested values are copied: a configuration may write into the dictionaries it is given.
         config = config_class(**copy.deepcopy(fields))
         model = model_class._from_config(config, attn_implementation="eager")
         randomise(model)
-    # A checkpoint on disk carries this name; TransformerLens looks it up.
-    model.config.architectures = [architecture]
     return model.eval()
 
 
