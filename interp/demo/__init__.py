@@ -1,0 +1,36 @@
+"""The embedded models, the small language they speak, and how they were trained."""
+
+from pathlib import Path
+
+from interp.demo.language import (
+    Choice,
+    Document,
+    Word,
+    choices,
+    demo_documents,
+    generate,
+    her_documents,
+)
+
+__all__ = [
+    "MODELS",
+    "Choice",
+    "Document",
+    "Word",
+    "choices",
+    "demo_documents",
+    "generate",
+    "her_documents",
+    "model_path",
+]
+
+MODELS: dict[str, Path] = {
+    name: Path(__file__).parent / "models" / name for name in ("demo", "demo-llama")
+}
+
+
+def model_path(name: str) -> Path:
+    """The folder of an embedded model."""
+    if name not in MODELS:
+        raise KeyError(f"no embedded model {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name]
