@@ -1,0 +1,261 @@
+"""The contract: `Batch`, what an analysis reads, and `Analysis`, what it is.
+
+An analysis is a frozen dataclass whose fields are its parameters. It declares the sites it reads,
+observes one batch at a time without keeping anything, and emits leaves (`interp.state`). Nothing
+here knows how hooks are attached or where prompts come from.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from interp.errors import BadInput, unknown
+from interp.sites import SITES
+from interp.state import Array, Grouped, Leaf, Moments, PerHead, PerToken, Rows, State, to_numpy
+
+Scope = Literal["layer", "model", "weights"]
+Emission = Leaf | PerToken | PerHead
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one call of `observe` gets; everything an analysis may look at is in here.
+
+    Attributes:
+        sites: activations by site name; shapes as in `interp.sites.SITES`.
+        tokens: `[batch, pos]` int64 token ids.
+        mask: `[batch, pos]` bool, true for real tokens.
+        special: `[batch, pos]` bool, true for BOS and the like.
+        ids: `[batch]` int64, the prompt's number in the whole run.
+        positions: `[batch, pos]` int64, the token's position in its prompt (padding not counted).
+        targets: `[batch, pos]` int64, the next token unless the caller gave others; -1 for none.
+        key_tokens, key_mask: `[batch, key]`, the tokens that can be attended to: the same as
+            `tokens` and `mask`, but with a KV cache also those of earlier passes (-1 if unknown).
+        layer: block index; None in scopes "model" and "weights".
+        n_layers: number of blocks in the stack.
+        terms: additive terms of the block by their true names (`attn`, `mlp`, `mixer`, …), each
+            `[batch, pos, d_model]`; empty where the decomposition does not close.
+        before: what this analysis emitted for the previous block of the same batch; None at the
+            first one. It makes running totals over depth possible without state.
+        readout: path from residual vectors to vocabulary statistics, if the model has one.
+        model: the model itself, in scope "weights" only.
+    """
+
+    sites: Mapping[str, Tensor]
+    tokens: Tensor
+    mask: Tensor
+    special: Tensor
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    key_tokens: Tensor
+    key_mask: Tensor
+    layer: int | None = None
+    n_layers: int = 1
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Mapping[str, Emission] | None = None
+    readout: Any = None
+    model: Any = None
+
+    def __getitem__(self, site: str) -> Tensor:
+        try:
+            return self.sites[site]
+        except KeyError:
+            raise unknown("site in this batch", site, self.sites) from None
+
+    def get(self, site: str) -> Tensor | None:
+        """The activation of an optional site, or None where this block has none."""
+        return self.sites.get(site)
+
+    def running(self, name: str, step: Tensor) -> Tensor:
+        """`step [batch, pos]` plus what `name` had come to at the previous block."""
+        if self.before is None:
+            return step
+        earlier = self.before[name]
+        if not isinstance(earlier, PerToken):
+            raise BadInput(f"running({name!r}) adds up a PerToken, not {type(earlier).__name__}")
+        return earlier.values + step
+
+    @cached_property
+    def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
+        """Prompt ids and positions of the real tokens, and their indices `(row, column)`."""
+        row, column = self.mask.nonzero(as_tuple=True)
+        prompt = to_numpy(self.ids[row.to(self.ids.device)])
+        return prompt, to_numpy(self.positions[row, column]), (row, column)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which group each token belongs to: `codes [batch, pos]` index `keys`; -1 for no group."""
+
+    codes: Array
+    keys: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Declares a figure; it is drawn centrally (`interp.render`).
+
+    Attributes:
+        kind: "line" (mean per layer with band), "heatmap" (layer × position of one prompt),
+            "attention" (maps), "scatter" or "trajectory".
+        values: columns to draw.
+        title: what the figure shows.
+        unit: unit of the value axis.
+    """
+
+    kind: Literal["line", "heatmap", "scatter", "trajectory", "attention"]
+    values: tuple[str, ...]
+    title: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Analysis(ABC):
+    """Base of every analysis. Parameters are fields of a frozen dataclass, stored verbatim.
+
+    Class attributes:
+        sites: what it reads, from `interp.sites.SITES`.
+        optional: sites it uses where the model has them.
+        scope: "layer": `observe` is called once per block and the framework adds `layer`;
+            "model": once per batch, with all boundary states stacked in site "stream";
+            "weights": once, with `batch.model`, without prompts.
+        columns: every value column of the table and what it means, with its unit.
+        plots: the figures to draw, most important first.
+    """
+
+    sites: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
+    scope: ClassVar[Scope] = "layer"
+    columns: ClassVar[Mapping[str, str]] = {}
+    plots: ClassVar[tuple[Plot, ...]] = ()
+
+    @abstractmethod
+    def observe(self, batch: Batch) -> Mapping[str, Emission]:
+        """Read one batch, return named leaves. Pure: no state in `self`, inputs untouched."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Name in snake case, as in the registry: `LogitLens` is `logit_lens`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, as given."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def table(self, state: State) -> pd.DataFrame:
+        """Tidy table of the state. The default knows `PerToken`, `PerHead` and moments."""
+        return default_table(state)
+
+    @classmethod
+    def wanted(cls) -> tuple[str, ...]:
+        """Every site it reads, required ones first; unknown names raise."""
+        for site in (*cls.sites, *cls.optional):
+            if site not in SITES:
+                raise unknown(f"site (declared by analysis {cls.name()!r})", site, SITES)
+        return (*cls.sites, *cls.optional)
+
+
+def reduce_emissions(
+    emitted: Mapping[str, Emission], batch: Batch, stack: str, groups: Groups | None
+) -> State:
+    """Turn what `observe` returned into state.
+
+    `groups` is None to keep rows, else says under which label tuples `PerToken` and `PerHead`
+    become moments.
+    """
+    state: State = {}
+    for name, value in emitted.items():
+        for layer, piece in _by_layer(value, batch):
+            leaf = piece if isinstance(piece, Leaf) else _reduce(piece, batch, groups)
+            state.setdefault((stack, layer), {})[name] = leaf
+    return state
+
+
+def _by_layer(value: Emission, batch: Batch) -> list[tuple[int, Emission]]:
+    """Split `[layer, batch, pos]` values into one emission per layer."""
+    if isinstance(value, PerToken) and value.values.ndim == 3:
+        return [(i, PerToken(v)) for i, v in enumerate(value.values)]
+    return [(-1 if batch.layer is None else batch.layer, value)]
+
+
+def _reduce(value: PerToken | PerHead, batch: Batch, groups: Groups | None) -> Leaf:
+    prompt, position, (row, column) = batch.real
+    values = value.values
+    index = (row.to(values.device), column.to(values.device))
+    # Advanced indices around a slice come first in the result, so heads end up last.
+    rows = to_numpy(values[index[0], :, index[1]] if isinstance(value, PerHead) else values[index])
+    if groups is None:
+        return Rows.of(prompt, position, rows)
+    codes = groups.codes[to_numpy(row), to_numpy(column)]
+    present = np.unique(codes[codes >= 0]).tolist()
+    return Grouped({groups.keys[c]: Moments.of_rows(rows[codes == c]) for c in present})
+
+
+def default_table(state: State) -> pd.DataFrame:
+    """Rows of `Rows` leaves, or one row per group for moments; other leaves are left out."""
+    frames = []
+    for (stack, layer), leaves in sorted(state.items()):
+        frame = _layer_table(leaves)
+        if frame is not None:
+            where = {"stack": stack} if stack else {}
+            frames.append(frame.assign(**where, **({"layer": layer} if layer >= 0 else {})))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _layer_table(leaves: Mapping[str, Leaf]) -> pd.DataFrame | None:
+    rows = {n: leaf.sorted() for n, leaf in leaves.items() if isinstance(leaf, Rows)}
+    if rows:
+        return _rows_table(rows)
+    grouped = {n: leaf for n, leaf in leaves.items() if isinstance(leaf, Grouped)}
+    return _grouped_table(grouped) if grouped else None
+
+
+def _rows_table(rows: Mapping[str, tuple[Array, Array, Array]]) -> pd.DataFrame:
+    prompt, position, _ = next(iter(rows.values()))
+    heads = {v.shape[1] for _, _, v in rows.values() if v.ndim == 2}
+    n = heads.pop() if heads else 0
+    index = {"prompt": prompt, "position": position}
+    if not n:
+        return pd.DataFrame(index | {name: v for name, (_, _, v) in rows.items()})
+    table = {k: np.repeat(v, n) for k, v in index.items()}
+    table["head"] = np.tile(np.arange(n), len(prompt))
+    for name, (_, _, values) in rows.items():
+        table[name] = values.reshape(-1) if values.ndim == 2 else np.repeat(values, n)
+    return pd.DataFrame(table)
+
+
+def _grouped_table(grouped: Mapping[str, Grouped]) -> pd.DataFrame:
+    records = []
+    for name, leaf in grouped.items():
+        for key, moments in sorted(leaf.groups.items()):
+            records.extend(_moment_records(name, key, moments))
+    return pd.DataFrame(records)
+
+
+def _moment_records(name: str, key: tuple[str, ...], moments: Moments) -> list[dict[str, Any]]:
+    """One record per value, and per head where the moments carry heads."""
+    stats = {
+        "n": moments.count,
+        "mean": moments.mean,
+        "std": np.sqrt(moments.variance),
+        "min": moments.min,
+        "max": moments.max,
+        "undefined": moments.undefined,
+    }
+    labels = {f"group_{i}": part for i, part in enumerate(key)}
+    if np.ndim(moments.count) == 0:
+        return [{"value": name} | labels | {k: v.item() for k, v in stats.items()}]
+    return [
+        {"value": name} | labels | {"head": head} | {k: v[head].item() for k, v in stats.items()}
+        for head in range(len(moments.count))
+    ]

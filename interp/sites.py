@@ -1,0 +1,174 @@
+"""The one table from site names to hook points and axes, and where a bridge keeps its stream.
+
+`SITES` is text: it is read without a model. `layout` finds the block stacks of any bridge and the
+hook points that could serve each site; which of them really fire and mean what they say is for
+`interp.anatomy` to verify. Nothing is attached here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from interp.errors import Unsupported
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the model that analyses read.
+
+    Attributes:
+        axes: names of the axes.
+        doc: what is found there.
+        kind: "state" (a boundary of the residual stream, by offset), "block" (inside a block),
+            "model" (of the whole pass).
+        offset: for states, boundary index minus block index.
+        hooks: for block sites, hook names inside the block, first that fires wins.
+    """
+
+    axes: str
+    doc: str
+    kind: Literal["state", "block", "model"]
+    offset: int = 0
+    hooks: tuple[str, ...] = ()
+
+
+_ATTN = ("attn", "self_attn")
+
+
+def _attn(*names: str) -> tuple[str, ...]:
+    return tuple(f"{module}.{name}" for module in _ATTN for name in names)
+
+
+_STREAM = "batch pos d_model"
+SITES: dict[str, Site] = {
+    "resid_pre": Site(_STREAM, "x_l, the stream that enters the block", "state"),
+    "resid_post": Site(_STREAM, "x_{l+1}, the stream that leaves the block", "state", 1),
+    "resid_next": Site(
+        _STREAM, "x_{l+2}, the stream that leaves the next block; absent at the last", "state", 2
+    ),
+    "resid_initial": Site(_STREAM, "x_0, the stream that enters the first block", "state"),
+    "resid_mid": Site(
+        _STREAM,
+        "x_l + a_l, the stream between attention and MLP of a sequential block",
+        "block",
+        hooks=("hook_resid_mid",),
+    ),
+    "terms": Site(_STREAM, "the additive terms of the block, in `batch.terms` by name", "block"),
+    "pattern": Site(
+        "batch head query key", "attention pattern", "block", hooks=_attn("hook_pattern")
+    ),
+    "scores": Site(
+        "batch head query key",
+        "attention scores before the softmax",
+        "block",
+        hooks=_attn("hook_attn_scores"),
+    ),
+    "q": Site("batch pos head d_head", "queries", "block", hooks=_attn("hook_q")),
+    "k": Site("batch pos kv_head d_head", "keys", "block", hooks=_attn("hook_k")),
+    "v": Site("batch pos kv_head d_head", "values", "block", hooks=_attn("hook_v")),
+    "z": Site("batch pos head d_head", "mixed values of each head", "block", hooks=_attn("hook_z")),
+    "mlp_pre": Site("batch pos d_mlp", "MLP before its non-linearity", "block", hooks=("mlp.hook_pre",)),
+    "mlp_post": Site("batch pos d_mlp", "MLP after its non-linearity", "block", hooks=("mlp.hook_post",)),
+    "stream": Site("state batch pos d_model", "x_0 … x_L of one pass, stacked", "model"),
+    "logits": Site("batch pos vocab", "the model's own logits", "model"),
+}
+
+TERM_HOOKS: dict[str, tuple[str, ...]] = {
+    "attn": ("hook_attn_out", "self_attn.hook_out", "attn.hook_out"),
+    "cross_attn": ("cross_attn.hook_out",),
+    "mixer": ("mixer.hook_out",),
+    "linear_attn": ("linear_attn.hook_out",),
+    "mamba": ("mamba.hook_out",),
+    "conv": ("conv.hook_out",),
+    "time_mix": ("hook_time_mix_out",),
+    "channel_mix": ("hook_channel_mix_out",),
+    "shared_mlp": ("shared_mlp.hook_out",),
+    "mlp": ("hook_mlp_out", "mlp.hook_out", "moe.hook_out"),
+}
+"""Names under which a block may add to its stream, in the order in which they are added."""
+
+_KNOWN_LISTS: tuple[tuple[str, ...], ...] = (
+    ("blocks",),
+    ("encoder_blocks", "decoder_blocks"),
+    ("L_blocks", "H_blocks"),
+    ("prelude", "core_block", "coda"),
+)
+_STACK_NAMES = {"blocks": "", "encoder_blocks": "encoder", "decoder_blocks": "decoder"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One list of blocks and the hook names that may carry its stream.
+
+    Attributes:
+        name: "" for the only stack, else "encoder", "decoder" or the list's own name.
+        path: name of the ModuleList on the bridge.
+        n_blocks: its real length (configurations are wrong about looped models).
+        boundaries: hook names of x_0 … x_L; for the last one several candidates are tried.
+    """
+
+    name: str
+    path: str
+    n_blocks: int
+    boundaries: tuple[tuple[str, ...], ...]
+
+    def inside(self, layer: int, hook: str) -> str:
+        """Full name of a hook inside block `layer`."""
+        return f"{self.path}.{layer}.{hook}"
+
+
+def layout(model: Any) -> tuple[Stack, ...]:
+    """Find the block stacks of a bridge among its own children.
+
+    `getattr` is never asked: a bridge passes unknown names on to the wrapped model, so that it
+    would find lists that carry no hooks. Raises `Unsupported` if there is no list of blocks.
+    """
+    children = own_children(model)
+    for lists in _KNOWN_LISTS:
+        if all(name in children for name in lists):
+            return tuple(_stack(model, name, children[name]) for name in lists)
+    for name, child in children.items():
+        if _is_block_list(child):
+            return (_stack(model, name, child),)
+    raise Unsupported(
+        f"{type(model).__name__} has no list of blocks with hooks; "
+        f"its children are {', '.join(children) or 'none'}"
+    )
+
+
+def own_children(model: Any) -> Mapping[str, Any]:
+    """The module's registered children, without the wrapped model's."""
+    modules: Mapping[str, Any] = vars(model).get("_modules") or {}
+    return {name: child for name, child in modules.items() if child is not None}
+
+
+def _is_block_list(child: Any) -> bool:
+    return (
+        type(child).__name__ == "ModuleList"
+        and len(child) > 0
+        and any(name.startswith("hook_in") for name, _ in child[0].named_children())
+    )
+
+
+def _stack(model: Any, path: str, blocks: Any) -> Stack:
+    names = hook_names(model)
+    n = len(blocks)
+    boundaries = [_first(names, f"{path}.{i}.hook_resid_pre", f"{path}.{i}.hook_in") for i in range(n)]
+    ends = _first(names, f"{path}.{n - 1}.hook_resid_post", f"{path}.{n - 1}.hook_out")
+    norm = "decoder_ln_final.hook_in" if path == "decoder_blocks" else "ln_final.hook_in"
+    # OpenAI-GPT's last block never fires; what enters the next module is the same vector.
+    fallback = (norm, "unembed.hook_in") if path in ("blocks", "decoder_blocks") else ()
+    last = (*ends, *(name for name in fallback if name in names))
+    return Stack(_STACK_NAMES.get(path, path), path, n, (*boundaries, last))
+
+
+def _first(names: Iterable[str], *candidates: str) -> tuple[str, ...]:
+    return next(((c,) for c in candidates if c in names), ())
+
+
+def hook_names(model: Any) -> Mapping[str, Any]:
+    """Every hook point by every spelling. Rebuilt by the bridge at each call: ask once."""
+    points: Mapping[str, Any] = model.hook_dict
+    return points

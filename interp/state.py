@@ -1,0 +1,431 @@
+"""Mergeable leaves: what an analysis emits, and the small state that it adds up to.
+
+Every leaf is a commutative monoid under `merge` and goes to arrays and back. The leaves know
+nothing of models or hooks; `PerToken` and `PerHead` are emissions that the framework turns into
+`Rows` or `Grouped` moments, as the caller chose. State lives on the CPU, in NumPy, with sums in
+float64.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from interp.errors import BadInput
+
+Array = npt.NDArray[Any]
+K = TypeVar("K")
+L = TypeVar("L", bound="Leaf")
+
+
+def to_numpy(x: Tensor) -> Array:
+    """Detach, move to the CPU and convert; bfloat16 becomes float32, which NumPy lacks."""
+    x = x.detach().cpu()
+    return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class PerToken:
+    """One value per token: `values [batch, pos]`; in scope "model" also `[layer, batch, pos]`.
+
+    Values may be floating, integer or boolean. Positions under the mask are ignored.
+    """
+
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PerHead:
+    """One value per token and head: `values [batch, head, pos]`."""
+
+    values: Tensor
+
+
+class Leaf(ABC):
+    """State that merges. Subclasses are frozen dataclasses of NumPy arrays."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> Self:
+        """Combine with the state of other examples; neither operand changes."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, Array]:
+        """The state as named arrays, from which `from_arrays` rebuilds it."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """Rebuild the leaf that `arrays` described."""
+
+    def nbytes(self) -> int:
+        """Bytes held, for the law that state does not grow with the number of batches."""
+        return sum(a.nbytes for a in self.arrays().values())
+
+
+def _fields_to_arrays(leaf: Any, names: Sequence[str]) -> dict[str, Array]:
+    return {name: np.asarray(getattr(leaf, name)) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Leaf):
+    """Values kept per token: chunks of (prompt, position, values), sorted when they are read."""
+
+    chunks: tuple[tuple[Array, Array, Array], ...]
+
+    @classmethod
+    def of(cls, prompt: Array, position: Array, values: Array) -> Self:
+        return cls(((prompt, position, values),))
+
+    def merge(self, other: Self) -> Self:
+        return type(self)(self.chunks + other.chunks)
+
+    def sorted(self) -> tuple[Array, Array, Array]:
+        """`prompt [n]`, `position [n]`, `values [n]` or `[n, head]`, by prompt and position."""
+        prompt, position, values = (np.concatenate(c) for c in zip(*self.chunks, strict=True))
+        order = np.lexsort((position, prompt))
+        return prompt[order], position[order], values[order]
+
+    def arrays(self) -> dict[str, Array]:
+        prompt, position, values = self.sorted()
+        return {"prompt": prompt, "position": position, "values": values}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        return cls.of(arrays["prompt"], arrays["position"], arrays["values"])
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Leaf):
+    """A float64 total of any shape."""
+
+    total: Array
+
+    @classmethod
+    def of(cls, values: Tensor, mask: Tensor) -> Self:
+        """Sum `values [batch, pos, ...]` over the real tokens of `mask [batch, pos]`."""
+        return cls(to_numpy(values[mask]).astype(np.float64).sum(axis=0))
+
+    def merge(self, other: Self) -> Self:
+        return type(self)(self.total + other.total)
+
+    def arrays(self) -> dict[str, Array]:
+        return _fields_to_arrays(self, ["total"])
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        return cls(arrays["total"])
+
+
+@dataclass(frozen=True, eq=False)
+class Count(Leaf):
+    """An integer count of any shape."""
+
+    n: Array
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Self:
+        """Count the true entries of `mask`."""
+        return cls(np.asarray(int(mask.sum()), dtype=np.int64))
+
+    def merge(self, other: Self) -> Self:
+        return type(self)(self.n + other.n)
+
+    def arrays(self) -> dict[str, Array]:
+        return _fields_to_arrays(self, ["n"])
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        return cls(arrays["n"])
+
+
+@dataclass(frozen=True, eq=False)
+class Moments(Leaf):
+    """Count, mean, sum of squared deviations, minimum and maximum; NaN counted, not averaged.
+
+    Merged by the pairwise update of Chan, Golub & LeVeque (1979). Arrays have the trailing shape
+    of the values. With no defined value mean and variance are NaN.
+    """
+
+    count: Array
+    mean: Array
+    m2: Array
+    min: Array
+    max: Array
+    undefined: Array
+
+    @classmethod
+    def of(cls, values: Tensor, mask: Tensor) -> Self:
+        """Moments of `values [batch, pos, ...]` over the real tokens of `mask [batch, pos]`."""
+        return cls.of_rows(to_numpy(values[mask]))
+
+    @classmethod
+    def of_rows(cls, rows: Array) -> Self:
+        """Moments over the first axis of `rows [n, ...]`."""
+        rows = rows.astype(np.float64)
+        defined = ~np.isnan(rows)
+        count = defined.sum(axis=0)
+        total = np.where(defined, rows, 0.0).sum(axis=0)
+        mean = total / np.maximum(count, 1)
+        deviation = np.where(defined, rows - mean, 0.0)
+        low = np.min(np.where(defined, rows, np.inf), axis=0, initial=np.inf)
+        high = np.max(np.where(defined, rows, -np.inf), axis=0, initial=-np.inf)
+        undefined = (~defined).sum(axis=0)
+        return cls(count, mean, (deviation**2).sum(axis=0), low, high, undefined)
+
+    def merge(self, other: Self) -> Self:
+        count = self.count + other.count
+        weight = other.count / np.maximum(count, 1)
+        delta = other.mean - self.mean
+        return type(self)(
+            count,
+            # An empty side has mean 0 and must not pull on the other.
+            np.where(self.count == 0, other.mean, self.mean + delta * weight),
+            self.m2 + other.m2 + delta**2 * self.count * weight,
+            np.minimum(self.min, other.min),
+            np.maximum(self.max, other.max),
+            self.undefined + other.undefined,
+        )
+
+    @property
+    def variance(self) -> Array:
+        """Unbiased variance; NaN below two values."""
+        return np.where(self.count > 1, self.m2 / np.maximum(self.count - 1, 1), np.nan)
+
+    def arrays(self) -> dict[str, Array]:
+        return _fields_to_arrays(self, ["count", "mean", "m2", "min", "max", "undefined"])
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        names = ("count", "mean", "m2", "min", "max", "undefined")
+        return cls(*(arrays[n] for n in names))
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped(Leaf):
+    """Moments per group of labels: keys are tuples of strings, one per label."""
+
+    groups: dict[tuple[str, ...], Moments]
+
+    def merge(self, other: Self) -> Self:
+        return type(self)(merge_leaves(self.groups, other.groups))
+
+    def arrays(self) -> dict[str, Array]:
+        keys = sorted(self.groups)
+        out: dict[str, Array] = {"keys": np.asarray(keys, dtype=str).reshape(len(keys), -1)}
+        for name in ("count", "mean", "m2", "min", "max", "undefined"):
+            out[name] = np.stack([getattr(self.groups[k], name) for k in keys])
+        return out
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        names = ("count", "mean", "m2", "min", "max", "undefined")
+        keys = [tuple(str(part) for part in row) for row in arrays["keys"]]
+        return cls({k: Moments(*(arrays[n][i] for n in names)) for i, k in enumerate(keys)})
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram(Leaf):
+    """Counts between fixed edges; `counts[0]` is below, `counts[-1]` at or above the range."""
+
+    edges: Array
+    counts: Array
+    undefined: Array
+
+    @classmethod
+    def of(cls, values: Tensor, mask: Tensor, edges: Sequence[float]) -> Self:
+        """Histogram of `values [batch, pos]` over the real tokens; bins are [edge, next edge)."""
+        rows = to_numpy(values[mask]).astype(np.float64).ravel()
+        nan = np.isnan(rows)
+        cuts = np.asarray(edges, dtype=np.float64)
+        bins = np.searchsorted(cuts, rows[~nan], side="right")
+        counts = np.bincount(bins, minlength=len(cuts) + 1)
+        return cls(cuts, counts, np.asarray(nan.sum()))
+
+    def merge(self, other: Self) -> Self:
+        if not np.array_equal(self.edges, other.edges):
+            raise BadInput("histograms with different edges cannot be merged")
+        return type(self)(self.edges, self.counts + other.counts, self.undefined + other.undefined)
+
+    def arrays(self) -> dict[str, Array]:
+        return _fields_to_arrays(self, ["edges", "counts", "undefined"])
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        return cls(arrays["edges"], arrays["counts"], arrays["undefined"])
+
+
+@dataclass(frozen=True, eq=False)
+class Cov(Leaf):
+    """Count, mean `[d]` and scatter matrix `[d, d]` of vectors, in float64."""
+
+    count: Array
+    mean: Array
+    scatter: Array
+
+    @classmethod
+    def of(cls, vectors: Tensor, mask: Tensor) -> Self:
+        """Covariance state of `vectors [batch, pos, d]` over the real tokens."""
+        rows = vectors[mask].detach().double().cpu()
+        mean = rows.mean(dim=0) if len(rows) else torch.zeros(rows.shape[-1], dtype=rows.dtype)
+        centred = rows - mean
+        scatter = (centred.T @ centred).numpy()
+        return cls(np.asarray(len(rows)), mean.numpy(), scatter)
+
+    def merge(self, other: Self) -> Self:
+        count = self.count + other.count
+        weight = other.count / np.maximum(count, 1)
+        delta = other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(delta, delta) * self.count * weight
+        return type(self)(count, self.mean + delta * weight, scatter)
+
+    @property
+    def covariance(self) -> Array:
+        """Unbiased covariance `[d, d]`; NaN below two vectors."""
+        below: Array = np.full_like(self.scatter, np.nan)
+        return self.scatter / (self.count - 1) if self.count > 1 else below
+
+    def arrays(self) -> dict[str, Array]:
+        return _fields_to_arrays(self, ["count", "mean", "scatter"])
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        return cls(arrays["count"], arrays["mean"], arrays["scatter"])
+
+
+@dataclass(frozen=True, eq=False)
+class TopK(Leaf):
+    """The `k` highest scores with their prompt, position and an optional payload per entry.
+
+    Ties go to the lowest prompt, then the lowest position, so that the result does not depend on
+    the order in which batches came. With scores from `priority` it is a uniform random sample.
+    """
+
+    k: int
+    scores: Array
+    prompt: Array
+    position: Array
+    payload: Array
+
+    @classmethod
+    def of(
+        cls, k: int, scores: Tensor, ids: Tensor, mask: Tensor, payload: Tensor | None = None
+    ) -> Self:
+        """Keep the best of `scores [batch, pos]`; `ids [batch]`; `payload [batch, pos, ...]`.
+
+        NaN scores are left out.
+        """
+        keep = mask & ~torch.isnan(scores)
+        row, position = keep.nonzero(as_tuple=True)
+        rows = payload[keep] if payload is not None else torch.zeros(len(row), 0)
+        prompt = to_numpy(ids)[to_numpy(row)]
+        return cls(k, to_numpy(scores[keep]), prompt, to_numpy(position), to_numpy(rows))._cut()
+
+    def _cut(self) -> Self:
+        order = np.lexsort((self.position, self.prompt, -self.scores))[: self.k]
+        parts = (self.scores, self.prompt, self.position, self.payload)
+        return type(self)(self.k, *(part[order] for part in parts))
+
+    def merge(self, other: Self) -> Self:
+        if self.k != other.k:
+            raise BadInput(f"top-k states with k={self.k} and k={other.k} cannot be merged")
+        names = ("scores", "prompt", "position", "payload")
+        joined = (np.concatenate([getattr(self, n), getattr(other, n)]) for n in names)
+        return type(self)(self.k, *joined)._cut()
+
+    def arrays(self) -> dict[str, Array]:
+        return _fields_to_arrays(self, ["k", "scores", "prompt", "position", "payload"])
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        rest = (arrays[n] for n in ("scores", "prompt", "position", "payload"))
+        return cls(int(arrays["k"]), *rest)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples(Leaf):
+    """One array per prompt for the `n` lowest prompt ids: attention maps, top tokens."""
+
+    n: int
+    items: dict[int, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, n: int, values: Tensor, ids: Tensor, mask: Tensor, axes: Sequence[int]) -> Self:
+        """Take `values [batch, ...]` of the lowest ids, cut to real tokens along `axes`.
+
+        `axes` counts the axes of one example (without the batch axis) that run over positions.
+        """
+        items = {}
+        for row in torch.argsort(ids)[:n].tolist():
+            real = mask[row].nonzero().squeeze(-1)
+            if len(real) == 0:
+                continue
+            value = values[row]
+            for axis in axes:
+                value = value.index_select(axis, real.to(value.device))
+            items[int(ids[row])] = to_numpy(value)
+        return cls(n, items)
+
+    def merge(self, other: Self) -> Self:
+        both = self.items | other.items
+        return type(self)(self.n, {i: both[i] for i in sorted(both)[: self.n]})
+
+    def arrays(self) -> dict[str, Array]:
+        return {"n": np.asarray(self.n)} | {str(i): a for i, a in self.items.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        items = {int(name): a for name, a in arrays.items() if name != "n"}
+        return cls(int(arrays["n"]), items)
+
+
+LEAVES: dict[str, type[Leaf]] = {
+    leaf.__name__: leaf
+    for leaf in (Rows, Sum, Count, Moments, Grouped, Histogram, Cov, TopK, Examples)
+}
+
+LayerKey = tuple[str, int]
+"""(stack, layer): stack is "" where there is one, layer -1 for what belongs to no layer."""
+State = dict[LayerKey, dict[str, Leaf]]
+
+
+def merge_leaves(a: Mapping[K, L], b: Mapping[K, L]) -> dict[K, L]:
+    """Union of two mappings of leaves; leaves under the same name merge."""
+    out = dict(a)
+    for name, leaf in b.items():
+        out[name] = out[name].merge(leaf) if name in out else leaf
+    return out
+
+
+def merge_states(a: State, b: State) -> State:
+    """Merge the state of one analysis over two disjoint sets of examples."""
+    out = dict(a)
+    for key, leaves in b.items():
+        out[key] = merge_leaves(out.get(key, {}), leaves)
+    return out
+
+
+def priority(seed: int, ids: Tensor, positions: Tensor, layer: int) -> Tensor:
+    """Pseudo-random score in [0, 1) per (prompt, position, layer), the same in any batch.
+
+    `ids` and `positions` are integer tensors that broadcast; the result is float64. Integer
+    mixing after SplitMix64 (Steele, Lea & Flood 2014); the k highest scores are a uniform sample.
+    """
+    with np.errstate(over="ignore"):
+        mixed = np.asarray(_mix(np.uint64(seed + 1)))
+        for part in (to_numpy(ids), to_numpy(positions), np.asarray(layer)):
+            mixed = _mix(mixed ^ part.astype(np.uint64))
+    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53))
+
+
+def _mix(x: Any) -> Any:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
