@@ -98,7 +98,7 @@ class _Draft:
                 self._append(entry, capital)
 
     def pick(self, category: str) -> Entry:
-        """A random word that the sentence does not hold yet; a lone person's place obeys the split."""
+        """A word that is new to the sentence; the place of a lone person obeys the split."""
         entries: Sequence[Entry] = BY_CATEGORY[category]
         if category == "place" and len(self.people) == 1:
             name = NAMES.index(self.people["A"])
@@ -143,7 +143,9 @@ class _Draft:
         start, end = len(self.text), len(self.text) + len(text)
         self.text += text
         self.words.append(
-            Word(text, start, end, entry.pos, entry.category, entry.referent, antecedent, entry.sense)
+            Word(
+                text, start, end, entry.pos, entry.category, entry.referent, antecedent, entry.sense
+            )
         )
 
     def _last_named(self, name: str | None) -> int | None:
@@ -174,7 +176,7 @@ def _two_people(rng: random.Random, split: str, mixed: bool = True) -> list[str]
     while True:
         pair = rng.sample(NAMES, 2)
         different = gender(pair[0]) != gender(pair[1])
-        if _allowed(*map(NAMES.index, pair), split) and (different or not mixed):
+        if _allowed(NAMES.index(pair[0]), NAMES.index(pair[1]), split) and (different or not mixed):
             return pair
 
 
@@ -401,7 +403,7 @@ _CONTENT_WORDS = tuple(entry for entry in BY_WORD.values() if entry.pos in _CONT
 def _repeat(rng: random.Random, split: str) -> _Draft:
     """A random sequence of words that is said two or three times."""
     draft = _Draft(rng, split, _two_people(rng, split))
-    chosen = rng.sample(_CONTENT_WORDS, rng.randint(3, 14))
+    chosen = rng.sample(_CONTENT_WORDS, rng.randint(3, 12))
     names = [f"w{i}" for i in range(len(chosen))]
     draft.bound = dict(zip(names, chosen, strict=True))
     draft.bound["last"] = chosen[-1]._replace(wrong=chosen[0].text)
@@ -411,7 +413,9 @@ def _repeat(rng: random.Random, split: str) -> _Draft:
     listed = tuple(t.replace(" ", " , ") + " ." for t in bare)
     framed = tuple(f"The list is : {t}" for t in listed)
     templates = rng.choice((bare, bare, said, framed))
-    draft.write(*templates, *(templates[-1:] * rng.randint(0, 1)), capital=templates is not bare)
+    # Three long rounds would not fit in the context of the models.
+    again = rng.randint(0, 1) if len(chosen) < 8 else 0
+    draft.write(*templates, *(templates[-1:] * again), capital=templates is not bare)
     return draft
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-WOMEN = tuple("Mary Anna Lucy Emma Sara Nora Alice Julia Helen Clara Ruth Ida".split())
-MEN = tuple("John Tom Paul Peter Mark David Henry Adam Simon Oscar Frank Leo".split())
+_WOMEN = "Mary Anna Lucy Emma Sara Nora Alice Julia Helen Clara Ruth Ida"
+_MEN = "John Tom Paul Peter Mark David Henry Adam Simon Oscar Frank Leo"
+WOMEN = tuple(_WOMEN.split())
+MEN = tuple(_MEN.split())
 NAMES = WOMEN + MEN
 
 CAPITALS = {

@@ -35,7 +35,7 @@ from interp.demo.tokenizer import CONTEXT, VOCABULARY, ordinary_ids, train_token
 log = logging.getLogger(__name__)
 
 ROWS = 32
-RANDOM_ROWS = 10
+RANDOM_ROWS = 12
 WARM_UP = 100
 STEPS = {"demo": 3000, "demo-llama": 4000}
 LEARNING_RATE = {"demo": 2e-3, "demo-llama": 3e-3}
@@ -86,24 +86,29 @@ def document_rows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[lis
                 row = []
 
 
-def random_rows(ordinary: Tensor, end: int, rows: int, generator: torch.Generator) -> Tensor:
-    """Random tokens [rows, 128] that repeat with a period of 4 to 63, one period per row."""
-    out = torch.full((rows, CONTEXT), end)
+def random_rows(ordinary: Tensor, end: int, longest: int, generator: torch.Generator) -> Tensor:
+    """Random tokens [12, 128], each row repeating with its own period of 4 to `longest`."""
+    out = torch.full((RANDOM_ROWS, CONTEXT), end)
     for row in out:
-        period = int(torch.randint(4, 64, (), generator=generator))
+        period = int(torch.randint(4, longest + 1, (), generator=generator))
         picked = torch.randint(len(ordinary), (period,), generator=generator)
         row[1:] = ordinary[picked].repeat(CONTEXT // period + 1)[: CONTEXT - 1]
     return out
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Tensor]:
-    """Endless batches of token ids [32, 128]."""
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> Iterator[Tensor]:
+    """Endless batches of token ids [32, 128].
+
+    Periods are short at first and reach 63 after half of the steps: in the same number of steps
+    with all periods from the start no induction head had formed.
+    """
     generator = torch.Generator().manual_seed(seed)
     ordinary = torch.tensor(ordinary_ids(tokenizer))
     documents = document_rows(tokenizer, seed)
-    while True:
+    for step in count():
+        longest = 12 + int(51 * min(1.0, 2 * step / steps))
         packed = torch.tensor(list(islice(documents, ROWS - RANDOM_ROWS)))
-        repeated = random_rows(ordinary, tokenizer.bos_token_id, RANDOM_ROWS, generator)
+        repeated = random_rows(ordinary, tokenizer.bos_token_id, longest, generator)
         yield torch.cat([packed, repeated])
 
 
@@ -125,14 +130,14 @@ def fit(model: PreTrainedModel, data: Iterator[Tensor], steps: int, learning_rat
         losses = torch.nn.functional.cross_entropy(
             logits.transpose(1, 2), ids[:, 1:], reduction="none"
         )
-        losses.mean().backward()
+        torch.autograd.backward(losses.mean())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
-            split = losses.detach().split([ROWS - RANDOM_ROWS, RANDOM_ROWS])
-            log.info("step %d: documents %.3f, random %.3f", step, *(s.mean() for s in split))
+            documents, repeated = losses[:-RANDOM_ROWS].mean(), losses[-RANDOM_ROWS:].mean()
+            log.info("step %d: documents %.3f, random %.3f", step, documents, repeated)
     model.eval()
 
 
@@ -143,7 +148,7 @@ def train(name: str, out: Path, seed: int = 0, steps: int | None = None) -> Path
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(seed)
     model = build(name, tokenizer.bos_token_id)
-    fit(model, batches(tokenizer, seed), steps, LEARNING_RATE[name])
+    fit(model, batches(tokenizer, seed, steps), steps, LEARNING_RATE[name])
     folder = out / name
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
