@@ -7,7 +7,19 @@ import os
 
 import pytest
 import torch
-from zoo import VOCAB, ZOO, Entry, boot, random_tokens, reference, tiny_tokenizer
+from zoo import (
+    REFUSED,
+    VOCAB,
+    ZOO,
+    Entry,
+    boot,
+    facts,
+    random_tokens,
+    reference,
+    tiny_tokenizer,
+)
+from zoo.refused import Refusal
+from zoo_survey import measure
 
 FULL = os.environ.get("INTERP_FULL") == "1"
 ENTRIES = [pytest.param(entry, id=name) for name, entry in ZOO.items() if entry.fast or FULL]
@@ -52,3 +64,33 @@ def test_tokenizer_has_as_many_words_as_the_models(tmp_path) -> None:
 def test_seeds_differ_between_entries() -> None:
     one, two = (reference(ZOO[name], random_tokens()) for name in ("llama", "mixtral"))
     assert not torch.equal(one["hidden_states"][0], two["hidden_states"][0])
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_written_facts_are_what_is_measured(entry: Entry) -> None:
+    assert measure(entry) == facts()[entry.name], "renew with `python tests/zoo_survey.py --write`"
+
+
+def test_facts_cover_the_zoo() -> None:
+    assert list(facts()) == list(ZOO)
+    assert not set(ZOO) & set(REFUSED)
+
+
+def test_fast_entries_are_few_and_of_every_kind() -> None:
+    fast = [entry for entry in ZOO.values() if entry.fast]
+    assert len(fast) <= 36
+    assert {entry.kind for entry in fast} == {entry.kind for entry in ZOO.values()}
+
+
+@pytest.mark.skipif(not FULL, reason="runs with INTERP_FULL=1")
+@pytest.mark.parametrize("refusal", [pytest.param(r, id=name) for name, r in REFUSED.items()])
+def test_refused_models_still_fail_for_the_reason_given(refusal: Refusal) -> None:
+    tokens = random_tokens()
+    expected = reference(refusal.entry, tokens)["logits"]
+    if not refusal.wrong:
+        with pytest.raises((ValueError, RuntimeError), match=refusal.reason), torch.no_grad():
+            boot(refusal.entry)(tokens)
+        return
+    with torch.no_grad():
+        logits = boot(refusal.entry)(tokens)
+    assert (logits - expected).abs().max() > 0.01 * expected.abs().max()

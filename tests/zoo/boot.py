@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -66,11 +67,18 @@ _keep: list[Any] = []
 
 @contextmanager
 def no_installs() -> Iterator[None]:
-    """Booting a multimodal model runs `pip install torchvision`; inside, that finds no index."""
+    """Text only: neither install the libraries of the other towers nor insist on them.
+
+    Booting some multimodal models runs `pip install torchvision`; inside, that finds no index.
+    Others are refused without torchvision or timm, which their text path never calls.
+    """
+    from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
+
     before = {name: os.environ.get(name) for name in ("PIP_NO_INDEX", "UV_OFFLINE")}
     os.environ.update(dict.fromkeys(before, "1"))
     try:
-        yield
+        with mock.patch.object(ArchitectureAdapter, "_check_required_libraries"):
+            yield
     finally:
         for name, value in before.items():
             if value is None:
@@ -85,6 +93,8 @@ def boot(entry: Entry) -> Any:
     from transformers import AutoTokenizer
 
     folder = _tokenizer_folder()
+    if entry.kind == "native":
+        return _boot_native(entry).eval()
     with no_installs():
         bridge = TransformerBridge.boot_transformers(
             folder,  # an existing folder, so nothing is looked up on the hub
@@ -93,6 +103,21 @@ def boot(entry: Entry) -> Any:
             device="cpu",
         )
     return bridge.eval()
+
+
+def _boot_native(entry: Entry) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoTokenizer
+
+    plain = entry.build()
+    bridge = TransformerBridge.boot_native(
+        plain.cfg, tokenizer=AutoTokenizer.from_pretrained(_tokenizer_folder())
+    )
+    with torch.no_grad():
+        pairs = zip(bridge.original_model.parameters(), plain.parameters(), strict=True)
+        for mine, theirs in pairs:
+            mine.copy_(theirs)
+    return bridge
 
 
 def random_tokens(batch: int = 2, length: int = 11, seed: int = 0) -> torch.Tensor:
@@ -112,6 +137,8 @@ def reference(
     models give the decoder's list, and the encoder's as `encoder_hidden_states`.
     """
     model = entry.build()
+    if entry.kind == "native":
+        return _native_reference(model, tokens, mask)
     inputs: dict[str, Any] = {"input_ids": tokens}
     if mask is not None:
         inputs["attention_mask"] = mask
@@ -125,6 +152,17 @@ def reference(
         "hidden_states": list(output.decoder_hidden_states),
         "encoder_hidden_states": list(output.encoder_hidden_states),
     }
+
+
+def _native_reference(
+    model: Any, tokens: torch.Tensor, mask: torch.Tensor | None
+) -> dict[str, Any]:
+    """The same by hooks of torch, since the native model returns logits only."""
+    states: list[torch.Tensor] = []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    model.ln_out.register_forward_hook(lambda _, inputs, output: states.append(output))
+    return {"logits": model(tokens, attention_mask=mask), "hidden_states": states}
 
 
 def shifted(tokens: torch.Tensor, config: Any) -> torch.Tensor:

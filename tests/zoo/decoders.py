@@ -36,6 +36,22 @@ MULTIPLIERS = {
     "logits_scaling": 2.5,
 }
 SOFT_CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 POST_NORM = "post-norm: the stream itself is normalised after each sub-layer"
 BLOCK_NORMS_OUTPUT = "norms sit on the outputs of attention and feed-forward"
 
@@ -94,6 +110,7 @@ PARALLEL = [
     hf("pythia", "GPTNeoXForCausalLM", use_parallel_residual=True, fast=True),
     hf("falcon-7b", "FalconForCausalLM", **FALCON, notes="multi-query"),
     hf("phi", "PhiForCausalLM", hidden_size=32, num_key_value_heads=4),
+    hf("phi-grouped", "PhiForCausalLM", hidden_size=32),
     hf("cohere", "CohereForCausalLM", logit_scale=0.3, use_qk_norm=True),
     hf("cohere2", "Cohere2ForCausalLM", **SLIDING, **WIDE_HEADS, logit_scale=0.3),
     hf("stablelm-parallel", "StableLmForCausalLM", hidden_size=32, use_parallel_residual=True),
@@ -120,6 +137,8 @@ SEQUENTIAL_LAYER_NORM = [
         num_hidden_layers=4,
         layer_types=SLIDING["layer_types"],
         local_attention=8,
+        cls_token_id=1,
+        sep_token_id=2,
         notes="no norm before the first attention; prediction head between norm and unembedding",
     ),
 ]
@@ -128,7 +147,12 @@ ROTARY_RMS = [
     hf("llama", "LlamaForCausalLM", fast=True),
     hf("llama-tied", "LlamaForCausalLM", tie_word_embeddings=True, attention_bias=True),
     hf("mistral", "MistralForCausalLM", **WIDE_HEADS, sliding_window=4),
-    hf("ministral3", "Ministral3ForCausalLM", **WIDE_HEADS),
+    hf(
+        "ministral3",
+        "Ministral3ForCausalLM",
+        **WIDE_HEADS,
+        rope_parameters={**YARN, "llama_4_scaling_beta": 0.1},
+    ),
     hf("qwen2", "Qwen2ForCausalLM"),
     hf("qwen3", "Qwen3ForCausalLM", **WIDE_HEADS),
     hf("phi3", "Phi3ForCausalLM"),
@@ -136,7 +160,7 @@ ROTARY_RMS = [
     hf("smollm3", "SmolLM3ForCausalLM", no_rope_layers=[1, 0, 1]),
     hf("glm", "GlmForCausalLM", **WIDE_HEADS),
     hf("arcee", "ArceeForCausalLM", head_dim=6),
-    hf("apertus", "ApertusForCausalLM"),
+    hf("apertus", "ApertusForCausalLM", rope_parameters=LLAMA3_ROPE),
     hf("ernie4.5", "Ernie4_5ForCausalLM", **WIDE_HEADS, use_bias=True),
     hf("hunyuan", "HunYuanDenseV1ForCausalLM", **WIDE_HEADS),
     hf("seed-oss", "SeedOssForCausalLM", **WIDE_HEADS),
@@ -184,13 +208,15 @@ PER_LAYER_INPUTS = {
     "final_logit_softcapping": 3.0,
 }
 
+GEMMA4_HEADS = {1: {"head_dim": 12}, 3: {"head_dim": 12}}
+
 SCALED = [
     hf("granite", "GraniteForCausalLM", **MULTIPLIERS, fast=True),
     hf(
         "gemma4",
         "Gemma4ForCausalLM",
         **PER_LAYER_INPUTS,
-        per_layer_config={1: {"head_dim": 12}, 3: {"head_dim": 12}},
+        per_layer_config=GEMMA4_HEADS,
         fast=True,
         notes="per-layer inputs and a layer scalar: the sum of the two outputs is not the step",
     ),
@@ -198,8 +224,8 @@ SCALED = [
         "gemma4-plain",
         "Gemma4ForCausalLM",
         **{**PER_LAYER_INPUTS, "hidden_size_per_layer_input": 0},
-        per_layer_config={1: {"head_dim": 12}, 3: {"head_dim": 12}},
-        notes="no per-layer inputs",
+        per_layer_config=GEMMA4_HEADS,
+        notes="a layer scalar alone",
     ),
 ]
 

@@ -35,6 +35,14 @@ TINY: dict[str, Any] = {
 EXTRA_FIELDS = {"decoder_start_token_id", "head_dim", "tie_word_embeddings"}
 """Fields that checkpoints have and their configuration class does not declare."""
 
+LEARNED_BUFFERS = {
+    "final_logits_bias",
+    "layer_scalar",
+    "e_score_correction_bias",
+    "expert_bias",
+}
+"""Buffers that a trained checkpoint fills with something else than 0 or 1."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -87,7 +95,8 @@ def build_hf(architecture: str, base: dict[str, Any], overrides: dict[str, Any],
     model_class = getattr(transformers, architecture)
     config_class = model_class.config_class
     declared = {*config_class.__dataclass_fields__, *config_class.attribute_map}
-    if misspelt := set(overrides) - declared - set(config_class().to_dict()) - EXTRA_FIELDS:
+    undeclared = set(overrides) - declared - EXTRA_FIELDS
+    if undeclared and (misspelt := undeclared - set(config_class().to_dict())):
         raise TypeError(f"{config_class.__name__} has no {sorted(misspelt)}")
     fields = {key: value for key, value in base.items() if key in declared} | overrides
     with seeded(seed):
@@ -119,5 +128,5 @@ def randomise(model: torch.nn.Module) -> None:
         spread = 0.2 if parameter.ndim < 2 else 0.8 / parameter.shape[-1] ** 0.5
         parameter.add_(spread * torch.randn_like(parameter))
     for name, buffer in model.named_buffers():
-        if name.endswith("final_logits_bias"):
-            buffer.normal_()
+        if name.rpartition(".")[2] in LEARNED_BUFFERS:
+            buffer.add_(0.2 * torch.randn_like(buffer))

@@ -68,7 +68,8 @@ PURE = [
         context_length=64,
         rescale_every=2,
         fast=True,
-        notes=f"{POST_STATES}; the stream is halved after every second block",
+        notes=f"{POST_STATES}; block 0 begins with a norm of the stream itself, and the stream is "
+        "halved after every second block",
     ),
     hf(
         "rwkv-unscaled",
@@ -107,7 +108,6 @@ HYBRID = [
         mamba_d_conv=3,
         mamba_expand=2,
         mamba_dt_rank=4,
-        use_mamba_kernels=False,
     ),
     hf("bamba", "BambaForCausalLM", **SSM, num_hidden_layers=4, attn_layer_indices=[1, 3]),
     hf(
