@@ -12,7 +12,8 @@ Held out. `split="held_out"` uses other random streams than `split="train"`, and
 combinations: two names whose positions in `NAMES` add up to a multiple of five are together only
 in held-out documents, and so are a name and a place in documents about one person, and a name and
 a word sense. Facts, categories, scenes and repetitions have no combination held out: their
-held-out documents differ from the training documents by their seed alone.
+held-out documents differ from the training documents by their seed alone, and a repetition lists
+names as it does any word.
 """
 
 from __future__ import annotations
