@@ -1,0 +1,487 @@
+"""Compare two groups of tokens, layer by layer, with intervals, corrections and controls.
+
+Knows a tidy table and the names of its columns; nothing of models, hooks or what was measured.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from interp.errors import BadInput, nearest
+from interp.stats import classical
+from interp.stats.classical import Array, Mask, benjamini_hochberg, holm
+from interp.stats.neighbours import cluster_test
+from interp.stats.resampling import (
+    Interval,
+    Permutation,
+    check_resampling,
+    clustered_bootstrap,
+    clustered_permutation,
+)
+from interp.stats.table import (
+    Grid,
+    HasFrame,
+    frame_of,
+    grid,
+    is_special,
+    numbered,
+    numbers,
+    require_columns,
+    require_groups,
+    rows_by,
+)
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+NULLS = ("permutation", "none")
+TESTS = ("welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
+# Under this many prompts the intervals are rough; they are still given, with a note.
+FEW_PROMPTS = 10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Two groups compared, one row per layer (or whatever `by` names): what `compare` returns.
+
+    `frame`: the table; its columns are described under `compare`. `clusters`: runs of
+    neighbouring layers from `cluster_test` (columns of `by` other than layer, `first`, `last`,
+    `size`, `mass`, `p`). `notes`: what a reader must know before believing a row.
+    """
+
+    frame: pd.DataFrame
+    value: str
+    between: str
+    a: object
+    b: object
+    notes: tuple[str, ...] = ()
+    clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    by: tuple[str, ...] = ("layer",)
+    cluster: str = "prompt"
+    paired: bool = False
+    confidence: float = 0.95
+
+    def plot(self) -> go.Figure:
+        """Draw both groups with their bands, the difference and its null, over layers."""
+        from interp.render.figures import comparison_figure
+
+        return comparison_figure(self)
+
+    def __repr__(self) -> str:
+        parts = [
+            self._sentence(),
+            self._short().to_string(index=False, float_format="{:.4g}".format),
+        ]
+        return "\n".join([*parts, *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        table = self._short(rows=None).to_html(index=False, float_format="{:.4g}".format, border=0)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f"<p>{html.escape(self._sentence())}</p>{table}<ul>{notes}</ul>"
+
+    def _sentence(self) -> str:
+        """What was compared, and the one finding that is safe to quote."""
+        level = 1 - self.confidence
+        p = self.frame["permutation_p"]
+        test = "permutation" if p.notna().any() else "welch"
+        hits = int((self.frame[f"{test}_p_holm"] < level).sum())
+        text = (
+            f"{self.value}: {self.between} {self.a!r} against {self.b!r}; "
+            f"{hits} of {len(self.frame)} rows differ ({test}, Holm p < {level:.2g})"
+        )
+        for run in self.clusters.head(1).itertuples():
+            text += f"; largest cluster: layers {run.first}–{run.last}, p = {run.p:.2g}"
+        return text
+
+    def _short(self, rows: int | None = 8) -> pd.DataFrame:
+        """The columns to read first; with `rows`, those of the largest effects, in order."""
+        names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", "difference"]
+        names += ["difference_low", "difference_high", "hedges_g", "welch_p_holm"]
+        names += ["permutation_p", "permutation_p_holm", "shuffled_t"]
+        table = self.frame[names]
+        if rows is None or len(table) <= rows:
+            return table
+        strongest = self.frame["hedges_g"].abs().fillna(-1).nlargest(rows).index
+        return table.loc[sorted(strongest)]
+
+
+def compare(
+    result: HasFrame | pd.DataFrame,
+    value: str,
+    between: str,
+    a: object,
+    b: object,
+    *,
+    by: str | Sequence[str] | None = None,
+    cluster: str = "prompt",
+    paired: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    special: bool = False,
+    null: str = "permutation",
+) -> Comparison:
+    """Compare `value` between the tokens whose column `between` is `a` and those where it is `b`.
+
+    One row per combination of `by` (default: `stack`, `layer` and `head`, where the frame has
+    them). Tokens count once per row; what `by` leaves out (heads, say) is averaged per token.
+    Special tokens are left out unless `special`. With `paired`, each prompt is first reduced to
+    one mean per group, prompts that lack a group are dropped, and everything is computed on
+    those. `null="none"` skips the shuffles.
+
+    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
+
+    - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
+      `prompts_both`: clusters that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
+      value is NaN or infinite, left out of everything else.
+    - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
+      each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
+    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap.
+    - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
+      `mann_whitney_p`: tokens taken as independent [1].
+    - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
+      `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
+    - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
+      are shuffled within prompts that carry both groups, and between whole prompts that carry
+      one. `_max` is family-wise over all rows.
+    - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
+    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where the
+      difference falls with probability `confidence` when labels mean nothing; `shuffled_t` [1],
+      the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
+      over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
+      classical p values of the row cannot be trusted.
+
+    All p are two-sided. Rows where a group has fewer than two values are NaN, with a note.
+
+    Raises `UnknownName` for a column that is not there; `BadInput` for a value column that is not
+    numeric or is constant, a group that does not occur, a equal to b, no row with two values
+    in each group, `paired` without two prompts that carry both, bad `confidence`,
+    `resamples` or `null`. Sources: see the functions of `interp.stats`.
+
+    >>> frame = pd.DataFrame({
+    ...     "prompt": np.arange(40) // 4, "position": np.arange(40) % 4, "layer": 0,
+    ...     "role": ["x", "y"] * 20, "angle": np.arange(40.0) ** 2 % 7})
+    >>> compare(frame, "angle", "role", "x", "y").frame["n_a"].tolist()
+    [20]
+    """
+    _check_choices(a, b, null, confidence, resamples)
+    table, notes = _select(frame_of(result), value, between, a, b, cluster, special)
+    names = rows_by(table, by, [value, between, cluster])
+    is_a = (table[between] == a).to_numpy(dtype=bool)
+    data = grid(table, numbers(table, value), is_a, names, cluster)
+    notes += _grid_notes(data, value, cluster)
+    if paired:
+        data, dropped = _as_pairs(data, cluster)
+        notes += dropped
+    _require_content(data, value, a, b)
+    levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    columns, test = _columns(data, levels, null)
+    frame = pd.concat([data.keys, pd.DataFrame(columns)], axis=1)
+    if null == "permutation":
+        notes += _exchange_notes(data, cluster, resamples, 1 - confidence)
+    return Comparison(
+        frame=frame,
+        value=value,
+        between=between,
+        a=a,
+        b=b,
+        notes=(*notes, *_row_notes(frame, names, cluster)),
+        clusters=_runs(test, data.keys, 1 - confidence),
+        by=tuple(names),
+        cluster=cluster,
+        paired=paired,
+        confidence=confidence,
+    )
+
+
+# ---- checks ----------------------------------------------------------------------------------
+
+
+def _check_choices(a: object, b: object, null: str, confidence: float, resamples: int) -> None:
+    if a == b:
+        raise BadInput(f"a and b are both {a!r}; two different groups are compared")
+    if null not in NULLS:
+        raise BadInput(f"null is {null!r}{nearest(null, NULLS)}; it is one of {', '.join(NULLS)}")
+    check_resampling(confidence, resamples)
+
+
+def _select(
+    frame: pd.DataFrame,
+    value: str,
+    between: str,
+    a: object,
+    b: object,
+    cluster: str,
+    special: bool,
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of both groups, and a note on the special ones that were left out."""
+    numbers(frame.head(1), value)
+    require_columns(frame, [between, cluster])
+    left_out = is_special(frame, special)
+    require_groups(frame[~left_out], frame.loc[left_out, between], between, a, b)
+    wanted = np.asarray(frame[between].isin([a, b]), dtype=bool)
+    count = int((wanted & left_out).sum())
+    chosen = frame[wanted & ~left_out]
+    if bool(chosen[cluster].isna().any()):
+        missing = int(chosen[cluster].isna().sum())
+        raise BadInput(f"{missing} of {len(chosen)} rows have no {cluster!r} to cluster by")
+    notes = [f"{count} rows of special tokens were left out (special=True keeps them)"]
+    return chosen, notes if count else []
+
+
+def _require_content(data: Grid, value: str, a: object, b: object) -> None:
+    """Raise `BadInput` where no row can be tested."""
+    count_a, count_b = (np.isfinite(data.group(g)).sum(axis=0) for g in (True, False))
+    if not ((count_a > 1) & (count_b > 1)).any():
+        raise BadInput(
+            f"no row has two values of {value!r} in each group; at most {count_a.max()} of {a!r} "
+            f"and {count_b.max()} of {b!r}"
+        )
+    finite = data.cells[np.isfinite(data.cells)]
+    if finite.min() == finite.max():
+        raise BadInput(
+            f"{value!r} is constant ({finite[0]:g} in all {len(finite)} values): "
+            "there is nothing to compare"
+        )
+
+
+# ---- pairs -----------------------------------------------------------------------------------
+
+
+def _prompt_means(data: Grid) -> tuple[Array, Array]:
+    """Mean per cluster of a and of b, NaN where one is missing: two of `[c, k]`."""
+    c, finite = int(data.clusters.max()) + 1, np.isfinite(data.cells)
+    means = []
+    for group in (data.labels, ~data.labels):
+        total, count = np.zeros((2, c, data.cells.shape[1]))
+        np.add.at(total, data.clusters[group], np.where(finite, data.cells, 0.0)[group])
+        np.add.at(count, data.clusters[group], finite[group])
+        means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    missing = np.isnan(means[0] + means[1])
+    a, b = (np.where(missing, np.nan, mean) for mean in means)
+    return a, b
+
+
+def _as_pairs(data: Grid, cluster: str) -> tuple[Grid, list[str]]:
+    """One mean per prompt and group, of the prompts that carry both."""
+    a, b = _prompt_means(data)
+    whole: Mask = np.asarray(np.isfinite(a).any(axis=1), dtype=bool)
+    if whole.sum() < 2:
+        raise BadInput(
+            f"paired=True needs two or more {cluster}s that carry both groups; {whole.sum()} of "
+            f"{len(whole)} do"
+        )
+    count = int(whole.sum())
+    notes = [f"{len(whole) - count} of {len(whole)} {cluster}s lack a group and were dropped"]
+    pairs = replace(
+        data,
+        cells=np.concatenate([a[whole], b[whole]]),
+        labels=np.arange(2 * count) < count,
+        clusters=np.tile(np.arange(count, dtype=np.int64), 2),
+    )
+    return pairs, notes if count < len(whole) else []
+
+
+# ---- columns ---------------------------------------------------------------------------------
+
+
+def _columns(
+    data: Grid, levels: dict[str, Any], null: str
+) -> tuple[dict[str, Any], Permutation | None]:
+    """All columns of the table, in reading order, and the permutation behind some of them."""
+    where = (data.cells, data.labels, data.clusters)
+    enough = np.min([np.isfinite(data.group(g)).sum(axis=0) for g in (True, False)], axis=0) > 1
+    drawn = {"resamples": levels["resamples"], "seed": levels["seed"]}
+    test = clustered_permutation(*where, **drawn) if null == "permutation" else None
+    columns = {
+        **_estimates(data, clustered_bootstrap(*where, **levels), enough),
+        **_token_tests(data, enough),
+        **_pair_tests(data),
+        **_permutation_columns(test, levels["confidence"], enough),
+    }
+    counts = _counts(data)
+    return counts | _corrected(columns), test
+
+
+def _counts(data: Grid) -> dict[str, Any]:
+    """How much there is of each group: `[k]` each."""
+    finite = np.isfinite(data.cells)
+    c = int(data.clusters.max()) + 1
+    carried = np.zeros((2, c, finite.shape[1]), bool)
+    for side, group in enumerate((data.labels, ~data.labels)):
+        np.logical_or.at(carried[side], data.clusters[group], finite[group])
+    return {
+        "n_a": finite[data.labels].sum(axis=0),
+        "n_b": finite[~data.labels].sum(axis=0),
+        "prompts_a": carried[0].sum(axis=0),
+        "prompts_b": carried[1].sum(axis=0),
+        "prompts_both": (carried[0] & carried[1]).sum(axis=0),
+        "nan_a": data.undefined_a,
+        "nan_b": data.undefined_b,
+    }
+
+
+def _estimates(data: Grid, fits: dict[str, Interval], enough: Mask) -> dict[str, Array]:
+    """Means, spreads, difference and Hedges' g with their intervals."""
+    columns: dict[str, Array] = {}
+    for name, fit in fits.items():
+        for suffix, x in (("", fit.estimate), ("_low", fit.low), ("_high", fit.high)):
+            columns[name + suffix] = np.where(enough & np.isfinite(x), x, np.nan)
+        if name == "mean_b":
+            for side, group in (("a", data.group(True)), ("b", data.group(False))):
+                n, _, m2 = classical.moments(group)
+                columns[f"sd_{side}"] = np.where(enough, np.sqrt(m2 / np.maximum(n - 1, 1)), np.nan)
+    return columns
+
+
+def _token_tests(data: Grid, enough: Mask) -> dict[str, Array]:
+    """The classical two-sample tests, which take tokens as independent."""
+    a, b = data.group(True), data.group(False)
+    both = (*classical.moments(a), *classical.moments(b))
+    welch, student = classical.welch_from_moments(*both), classical.student_from_moments(*both)
+    rank_p = np.full(data.cells.shape[1], np.nan)
+    rows = np.flatnonzero(enough)
+    rank_p[rows] = stats.mannwhitneyu(a[:, rows], b[:, rows], nan_policy="omit").pvalue
+    return {
+        **{f"welch_{name}": x for name, x in welch._asdict().items()},
+        **{f"student_{name}": x for name, x in student._asdict().items()},
+        "mann_whitney_p": rank_p,
+    }
+
+
+def _pair_tests(data: Grid) -> dict[str, Array]:
+    """The paired tests on prompt means; NaN where fewer than two prompts carry both groups."""
+    a, b = _prompt_means(data)
+    pairs = np.isfinite(a).sum(axis=0)
+    d_z, g_av = classical.paired_effects(a, b)
+    wilcoxon_p = np.full(len(pairs), np.nan)
+    rows = np.flatnonzero((pairs > 1) & (np.nan_to_num(a - b) != 0).any(axis=0))
+    if len(rows):
+        difference = (a - b)[:, rows]
+        wilcoxon_p[rows] = stats.wilcoxon(difference, nan_policy="omit").pvalue
+    test = classical.paired_test(a, b)
+    return {
+        "pairs": pairs,
+        **{f"paired_{name}": x for name, x in test._asdict().items()},
+        "wilcoxon_p": wilcoxon_p,
+        "d_z": d_z,
+        "hedges_g_av": g_av,
+    }
+
+
+def _permutation_columns(
+    test: Permutation | None, confidence: float, enough: Mask
+) -> dict[str, Array]:
+    """The permutation test and the control; all NaN where it was not asked for."""
+    blank = np.full(len(enough), np.nan)
+    names = ("permutation_t", "permutation_p", "permutation_p_max")
+    control = ("shuffled_low", "shuffled_high", "shuffled_t", "shuffled_welch_rate")
+    if test is None:
+        return dict.fromkeys((*names, *control), blank)
+    tail = (1 - confidence) / 2
+    usable = enough & ~np.isnan(test.t)
+    low, high = np.quantile(np.nan_to_num(test.null_difference), [tail, 1 - tail], axis=0)
+    size = np.quantile(np.abs(test.null_t), confidence, axis=0, method="higher")
+    rate = (test.null_welch_p < 1 - confidence).mean(axis=0)
+    found = (test.t, test.p, test.p_max, low, high, size, rate)
+    return {
+        name: np.where(usable, x, np.nan) for name, x in zip((*names, *control), found, strict=True)
+    }
+
+
+def _corrected(columns: dict[str, Array]) -> dict[str, Array]:
+    """The columns with both corrections after each p."""
+    out: dict[str, Array] = {}
+    for name, x in columns.items():
+        out[name] = x
+        if name.removesuffix("_p") in TESTS:
+            out[f"{name}_bh"], out[f"{name}_holm"] = benjamini_hochberg(x), holm(x)
+    return out
+
+
+def _runs(test: Permutation | None, keys: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Clusters over neighbouring layers, with the `by` columns of their series."""
+    others = [name for name in keys.columns if name != "layer"]
+    if test is None or "layer" not in keys.columns:
+        return pd.DataFrame(columns=[*others, "first", "last", "size", "mass", "p"])
+    series, _ = numbered(keys, others)
+    found = cluster_test(test.t, test.null_t, keys["layer"].to_numpy(), series, alpha=alpha)
+    _, first = np.unique(series, return_index=True)
+    where = keys[others].iloc[first[found["series"].to_numpy(np.int64)]].reset_index(drop=True)
+    runs: pd.DataFrame = pd.concat([where, found.drop(columns="series")], axis=1)
+    return runs
+
+
+# ---- notes -----------------------------------------------------------------------------------
+
+
+def _grid_notes(data: Grid, value: str, cluster: str) -> list[str]:
+    notes = []
+    undefined = int(data.undefined_a.sum() + data.undefined_b.sum())
+    if undefined:
+        notes.append(f"{undefined} values of {value!r} are undefined and left out: nan_a, nan_b")
+    if data.averaged > 1:
+        notes.append(f"up to {data.averaged} rows per token were averaged; by= can keep them apart")
+    prompts = len(np.unique(data.clusters))
+    if prompts < FEW_PROMPTS:
+        notes.append(f"only {prompts} {cluster}(s): clustered intervals are wide or undefined")
+    return notes
+
+
+def _exchange_notes(data: Grid, cluster: str, resamples: int, alpha: float) -> list[str]:
+    """How labels were shuffled, and what p that allows."""
+    c = int(data.clusters.max()) + 1
+    a, b = (np.bincount(data.clusters[g], minlength=c) > 0 for g in (data.labels, ~data.labels))
+    both, only_a, only_b = int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum())
+    single = only_a + only_b
+    if not single:
+        notes = [f"labels shuffled within {cluster}s: all {both} carry both groups"]
+    elif not both:
+        notes = [f"labels shuffled between whole {cluster}s: none of {single} carries both"]
+    elif not min(only_a, only_b):
+        notes = [
+            f"labels shuffled within the {both} {cluster}s that carry both groups; the {single} "
+            "that carry one have nothing to swap with"
+        ]
+    else:
+        notes = [
+            f"labels shuffled within the {both} {cluster}s that carry both groups, and between "
+            f"the {single} that carry one"
+        ]
+    rows = len(data.keys)
+    if rows / (resamples + 1) > alpha:
+        notes.append(
+            f"{resamples} shuffles over {rows} rows: Holm cannot fall below {alpha:.2g}; "
+            "read permutation_p_max, or raise resamples"
+        )
+    return notes
+
+
+def _row_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[str]:
+    """Rows that are NaN, and why."""
+    small = (frame["n_a"] < 2) | (frame["n_b"] < 2)
+    lone = ~small & ((frame["prompts_a"] < 2) | (frame["prompts_b"] < 2))
+    flat = ~small & (frame["sd_a"] == 0) & (frame["sd_b"] == 0)
+    reasons = (
+        (small, "fewer than two values in a group, the row is NaN"),
+        (lone, f"a group lies in one {cluster}, clustered intervals and permutation are NaN"),
+        (flat, "both groups are constant, t tests and effect size are NaN"),
+    )
+    return [f"{_named(frame, by, rows)}: {why}" for rows, why in reasons if rows.any()]
+
+
+def _named(frame: pd.DataFrame, by: Sequence[str], rows: pd.Series[bool]) -> str:
+    """The rows by their keys, the first few written out."""
+    if not by:
+        return "the comparison"
+    keys = frame.loc[rows, list(by)].head(6).itertuples(index=False)
+    text = ", ".join("/".join(str(part) for part in key) for key in keys)
+    more = int(rows.sum()) - 6
+    return f"{'/'.join(by)} {text}" + (f" and {more} more" if more > 0 else "")

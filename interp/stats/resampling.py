@@ -1,0 +1,413 @@
+"""Bootstrap and permutation that resample whole clusters (prompts), all layers at once.
+
+Knows nothing of tables or of what the values mean: values `[n, k]` (n tokens, k rows of the
+result such as layers; NaN = undefined), labels `[n]` (True = group a) and clusters `[n]`.
+Layers share every resample, so that what holds between neighbouring layers is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from interp.errors import BadInput
+from interp.stats.classical import (
+    Array,
+    Mask,
+    first_finite,
+    small_sample_factor,
+    undefined_is_nan,
+    welch_from_moments,
+)
+
+Codes = NDArray[np.int64]
+# Temporary arrays stay below this many numbers, whatever the size of the table.
+BLOCK = 4_000_000
+# A spread this much smaller than the thing it scales is rounding, not spread.
+ROUNDING = 1e-9
+
+
+class Interval(NamedTuple):
+    """An estimate, its clustered standard error and its interval, one entry per row."""
+
+    estimate: Array
+    se: Array
+    low: Array
+    high: Array
+
+
+class Permutation(NamedTuple):
+    """A clustered permutation test and what the shuffled labels gave.
+
+    `t`, `p`, `p_max`: `[k]`. `null_t`, `null_difference`, `null_welch_p`: `[resamples, k]`, from
+    the shuffled labels: the clustered t, the plain difference of means, and the p that Welch's
+    test over tokens would have reported.
+    """
+
+    t: Array
+    p: Array
+    p_max: Array
+    null_t: Array
+    null_difference: Array
+    null_welch_p: Array
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Tokens sorted by cluster, so that a cluster is a slice."""
+
+    values: Array  # [n, k]
+    labels: Mask  # [n]
+    clusters: Codes  # [n], 0 … c−1, ascending
+    starts: Codes  # [c], the first token of each cluster
+
+    def sums(self, values: Array) -> Array:
+        """Sum over the tokens of each cluster: `[n, ...] -> [c, ...]`."""
+        return np.asarray(np.add.reduceat(values, self.starts, axis=0), dtype=np.float64)
+
+    def carries(self) -> tuple[Mask, Mask]:
+        """Which clusters have a token of group a, and of group b: two of `[c]`."""
+        a = self.sums(self.labels.astype(np.float64)) > 0
+        return a, self.sums((~self.labels).astype(np.float64)) > 0
+
+
+def _sample(values: ArrayLike, labels: ArrayLike, clusters: ArrayLike) -> _Sample:
+    x = np.asarray(values, dtype=np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    is_a, codes = np.asarray(labels, dtype=bool), np.asarray(clusters)
+    if x.ndim != 2 or is_a.shape != x.shape[:1] or codes.shape != x.shape[:1]:
+        raise BadInput(
+            f"values {x.shape}, labels {is_a.shape} and clusters {codes.shape} do not match: "
+            "values are [tokens, rows], labels and clusters [tokens]"
+        )
+    if is_a.all() or not is_a.any():
+        raise BadInput(f"all {len(x)} values are in one group; labels must hold True and False")
+    _, codes = np.unique(codes, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    x = np.where(np.isfinite(x), x, np.nan)
+    return _Sample(x[order], is_a[order], codes[order].astype(np.int64), starts.astype(np.int64))
+
+
+def check_resampling(confidence: float, resamples: int) -> None:
+    """Raise `BadInput` unless 0 < confidence < 1 and there is at least one resample."""
+    if not 0 < confidence < 1:
+        raise BadInput(f"confidence is {confidence!r}; it must lie between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise BadInput(f"resamples is {resamples!r}; it must be 1 or more, such as 2000")
+
+
+def chunks(total: int, width: int) -> Iterator[int]:
+    """Cut `total` resamples into pieces whose arrays of `width` columns fit into BLOCK."""
+    size = max(1, min(total, BLOCK // max(width, 1)))
+    for start in range(0, total, size):
+        yield min(size, total - start)
+
+
+# ---- bootstrap -------------------------------------------------------------------------------
+
+
+def draw_weights(strata: Codes, resamples: int, rng: np.random.Generator) -> Array:
+    """How often each cluster is drawn, with replacement within its stratum: `[resamples, c]`."""
+    weights = np.zeros((resamples, len(strata)))
+    offset = np.arange(resamples)[:, None]
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        m = len(members)
+        drawn = rng.integers(m, size=(resamples, m)) + offset * m
+        counts = np.bincount(drawn.ravel(), minlength=resamples * m)
+        weights[:, members] = counts.reshape(resamples, m)
+    return weights
+
+
+@undefined_is_nan
+def clustered_bootstrap(
+    values: ArrayLike,
+    labels: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of both means, their difference and Hedges' g, by resampling clusters.
+
+    `values` [n, k] (NaN = undefined), `labels` [n] (True = group a), `clusters` [n]. Returns
+    `mean_a`, `mean_b`, `difference` (units of the values) and `hedges_g` (standard deviations),
+    each `[k]`. Means are over tokens. Clusters are drawn with replacement; where no cluster
+    carries both groups, the clusters of a and of b are drawn separately.
+
+    Studentised and symmetric: estimate ± q·se, q the `confidence` quantile of |estimate* −
+    estimate| / se* over resamples, se the linearised clustered standard error. NaN where the
+    data cannot bound it: one cluster, or so few (up to 3) that more than 1 − confidence of the
+    resamples have no spread. Source: Hall, JRSS B 50 (1988); Cameron, Gelbach & Miller, Review of
+    Economics and Statistics 90 (2008).
+
+    Raises `BadInput` if shapes do not match or all values are in one group.
+
+    >>> x = np.arange(12.0)[:, None]
+    >>> fit = clustered_bootstrap(x, np.arange(12) % 2 == 0, np.arange(12) // 2)
+    >>> fit["difference"].estimate.item()
+    -1.0
+    """
+    check_resampling(confidence, resamples)
+    sample = _sample(values, labels, clusters)
+    shift = first_finite(sample.values)
+    planes = _planes(sample, shift)
+    ones = np.ones((1, planes.shape[1]))
+    observed = {name: (e[0], s[0]) for name, (e, s) in _statistics(ones, planes).items()}
+    deviations = _deviations(sample, planes, observed, resamples, np.random.default_rng(seed))
+    fits = {name: _symmetric(*observed[name], deviations[name], confidence) for name in observed}
+    return {name: _moved(fit, shift if "mean" in name else 0.0) for name, fit in fits.items()}
+
+
+def _moved(fit: Interval, shift: Array | float) -> Interval:
+    return Interval(fit.estimate + shift, fit.se, fit.low + shift, fit.high + shift)
+
+
+def _planes(sample: _Sample, shift: Array) -> Array:
+    """Per cluster: count, sum and sum of squares of a, then of b: `[6, c, k]`."""
+    finite = np.isfinite(sample.values)
+    x = np.where(finite, sample.values - shift, 0.0)
+    parts = [
+        sample.sums(part * group[:, None])
+        for group in (sample.labels, ~sample.labels)
+        for part in (finite.astype(np.float64), x, x**2)
+    ]
+    return np.stack(parts)
+
+
+def _strata(sample: _Sample) -> Codes:
+    """One stratum, or two (clusters of a, clusters of b) where no cluster carries both."""
+    a, b = sample.carries()
+    return np.zeros(len(a), np.int64) if (a & b).any() else a.astype(np.int64)
+
+
+def _deviations(
+    sample: _Sample,
+    planes: Array,
+    observed: dict[str, tuple[Array, Array]],
+    resamples: int,
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """|estimate* − estimate| / se* per statistic: `[resamples, k]`; infinite without spread."""
+    strata, parts = _strata(sample), []
+    for size in chunks(resamples, 30 * max(planes.shape[1:])):
+        drawn = _statistics(draw_weights(strata, size, rng), planes)
+        parts.append({n: _deviation(*drawn[n], *observed[n]) for n in drawn})
+    return {n: np.concatenate([part[n] for part in parts]) for n in observed}
+
+
+def _deviation(estimate: Array, se: Array, centre: Array, centre_se: Array) -> Array:
+    t = np.abs(estimate - centre) / se
+    return np.where((se > 1e-6 * centre_se) & np.isfinite(t), t, np.inf)
+
+
+def _symmetric(estimate: Array, se: Array, deviations: Array, confidence: float) -> Interval:
+    """Estimate ± quantile × se; a point where there is no spread at all."""
+    q = np.quantile(deviations, confidence, axis=0, method="higher")
+    half = np.where(se == 0, 0.0, np.where(np.isfinite(q), q * se, np.nan))
+    return Interval(estimate, se, estimate - half, estimate + half)
+
+
+def _statistics(weights: Array, planes: Array) -> dict[str, tuple[Array, Array]]:
+    """Estimate and clustered standard error of the four statistics: `[r, c] -> [r, k]` each."""
+    totals = weights @ planes
+    products = {(i, j): weights @ (planes[i] * planes[j]) for i in range(6) for j in range(i, 6)}
+    factors = _cluster_factors(weights, planes)
+    return {
+        name: (estimate, _standard_error(gradient, products, factors))
+        for name, (estimate, gradient) in _estimates(totals).items()
+    }
+
+
+def _cluster_factors(weights: Array, planes: Array) -> tuple[Array, Array, Array]:
+    """c/(c − 1) for the clusters that carry a, b, and either."""
+    a, b = planes[0] > 0, planes[3] > 0
+    counts = [weights @ carried.astype(np.float64) for carried in (a, b, a | b)]
+    factor_a, factor_b, factor = (np.where(c > 1, c / (c - 1), np.nan) for c in counts)
+    return factor_a, factor_b, factor
+
+
+def _estimates(totals: Array) -> dict[str, tuple[Array, Array]]:
+    """The statistics and their gradients in the six totals: `[6, r, k] -> [r, k], [6, r, k]`."""
+    n_a, s_a, q_a, n_b, s_b, q_b = totals
+    a, b, zero = s_a / n_a, s_b / n_b, np.zeros_like(s_a)
+    to_a = np.stack([-a / n_a, 1 / n_a, zero, zero, zero, zero])
+    to_b = np.stack([zero, zero, zero, -b / n_b, 1 / n_b, zero])
+    n, df = n_a + n_b, n_a + n_b - 2
+    variance = np.maximum(q_a - s_a * a + q_b - s_b * b, 0) / df
+    # The last term is −v/n and not −v/df: a cluster's influences then sum to zero.
+    to_variance = np.stack([a**2, -2 * a, zero + 1, b**2, -2 * b, zero + 1]) / df
+    to_variance[[0, 3]] -= variance / n
+    d = (a - b) / np.sqrt(variance)
+    to_d = (to_a - to_b) / np.sqrt(variance) - d / (2 * variance) * to_variance
+    correction = small_sample_factor(df)
+    return {
+        "mean_a": (a, to_a),
+        "mean_b": (b, to_b),
+        "difference": (a - b, to_a - to_b),
+        "hedges_g": (correction * d, correction * to_d),
+    }
+
+
+def _standard_error(
+    gradient: Array,
+    products: dict[tuple[int, int], Array],
+    factors: tuple[Array, Array, Array],
+) -> Array:
+    """√Σ_c u_c², u_c the linear influence of cluster c, with small-sample factors: `[r, k]`.
+
+    The variance of a's part, b's part and their covariance carry their own c/(c − 1): with one
+    pair per cluster this is the paired t test's error, with clusters of one group and equal size
+    it is Welch's over cluster means.
+    """
+    factor_a, factor_b, factor = factors
+    variance = np.zeros_like(factor)
+    for (i, j), product in products.items():
+        term = gradient[i] * gradient[j] * product * (1 if i == j else 2)
+        if not term.any():  # a mean's gradient is zero in most totals; 0 × NaN must not count
+            continue
+        variance += term * (factor_a if j < 3 else factor_b if i >= 3 else factor)
+    return np.sqrt(np.where(variance > 0, variance, np.where(np.isfinite(variance), 0.0, np.nan)))
+
+
+# ---- permutation -----------------------------------------------------------------------------
+
+
+@undefined_is_nan
+def clustered_permutation(
+    values: ArrayLike,
+    labels: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Permutation:
+    """Test the difference of two groups by shuffling labels as the clusters allow.
+
+    `values` [n, k] (NaN = undefined), `labels` [n] (True = group a), `clusters` [n]. In a cluster
+    that carries both groups, labels are shuffled among its own tokens; clusters that carry one
+    group swap their label as a whole with each other. Under the null that labels mean nothing
+    both leave the distribution as it is, so p is exact up to the draw of shuffles.
+
+    The statistic is the difference of means over its clustered standard error, after the mean of
+    each cluster that carries both is taken off (so only the contrast within it counts). With one
+    token per group and cluster it is the paired t, with one-group clusters of equal size it is
+    Welch's t over cluster means. p = (1 + #{|t*| ≥ |t|}) / (1 + resamples), never 0; `p_max`
+    compares with the largest |t*| over the k rows, which controls the family-wise error and loses
+    less than Holm where rows are correlated. NaN where a group has fewer than two clusters.
+    Source: Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010); Westfall & Young (1993);
+    Winkler et al., NeuroImage 123 (2015) (exchangeability blocks).
+
+    Raises `BadInput` if shapes do not match or all values are in one group.
+
+    >>> x = np.arange(12.0)[:, None] + np.eye(12)[:, :1]
+    >>> test = clustered_permutation(x, np.arange(12) % 2 == 0, np.arange(12) // 2, resamples=99)
+    >>> test.null_t.shape
+    (99, 1)
+    """
+    check_resampling(0.5, resamples)
+    sample = _sample(values, labels, clusters)
+    raw, centred = sample.values - first_finite(sample.values), _centred(sample)
+    rng, parts = np.random.default_rng(seed), []
+    width = max(sample.values.shape)
+    for size in chunks(resamples, 2 * width):
+        shuffled = _shuffled_labels(sample, size, rng)
+        parts.append((_clustered_t(shuffled, sample, centred), *_naive(shuffled, raw)))
+    t = _clustered_t(sample.labels[None].astype(np.float64), sample, centred)[0]
+    null_t, null_difference, null_welch_p = (np.concatenate(p) for p in zip(*parts, strict=True))
+    # A shuffle without a defined t counts as extreme: the cautious side.
+    null_t = np.where(np.isfinite(t), np.where(np.isnan(null_t), np.inf, null_t), np.nan)
+    return Permutation(t, *_p_values(t, null_t), null_t, null_difference, null_welch_p)
+
+
+def _p_values(t: Array, null_t: Array) -> tuple[Array, Array]:
+    """Pointwise p and p against the largest |t*| of all defined rows: two of `[k]`."""
+    defined = ~np.isnan(t)
+    size, reached = np.abs(null_t), np.abs(t) * (1 - ROUNDING)
+    p = (1 + (size >= reached).sum(axis=0)) / (1 + len(size))
+    largest = size[:, defined].max(axis=1, initial=0.0)
+    p_max = (1 + (largest[:, None] >= reached).sum(axis=0)) / (1 + len(size))
+    return np.where(defined, p, np.nan), np.where(defined, p_max, np.nan)
+
+
+def _centred(sample: _Sample) -> Array:
+    """Values minus the mean of their cluster (both groups) or of all one-group clusters."""
+    a, b = sample.carries()
+    finite = np.isfinite(sample.values)
+    x = np.where(finite, sample.values - first_finite(sample.values), 0.0)
+    total, count = sample.sums(x), sample.sums(finite.astype(np.float64))
+    single = ~(a & b)
+    mean = total / count
+    mean[single] = total[single].sum(axis=0) / count[single].sum(axis=0)
+    return np.where(finite, x - mean[sample.clusters], np.nan)
+
+
+def _shuffled_labels(sample: _Sample, resamples: int, rng: np.random.Generator) -> Array:
+    """Labels as the clusters allow them to be shuffled, 1.0 for a: `[resamples, n]`."""
+    n = len(sample.labels)
+    # Within a cluster: sorting cluster number + U(0, 1) permutes each slice in itself.
+    order = np.argsort(rng.random((resamples, n)) + sample.clusters, axis=1)
+    shuffled = sample.labels[order]
+    a, b = sample.carries()
+    single = np.flatnonzero(~(a & b))
+    if len(single):
+        swapped = a[single][np.argsort(rng.random((resamples, len(single))), axis=1)]
+        per_cluster = np.zeros((resamples, len(a)), bool)
+        per_cluster[:, single] = swapped
+        of_single = np.isin(sample.clusters, single)
+        shuffled[:, of_single] = per_cluster[:, sample.clusters[of_single]]
+    return shuffled.astype(np.float64)
+
+
+def _group_sums(labels: Array, values: Array) -> tuple[Array, Array]:
+    """Sums over group a and over group b: `[r, n], [n, k] -> [r, k], [r, k]`."""
+    in_a = labels @ values
+    return in_a, values.sum(axis=0) - in_a
+
+
+def _clustered_t(labels: Array, sample: _Sample, values: Array) -> Array:
+    """Difference of means over its clustered standard error: labels `[r, n] -> [r, k]`."""
+    finite = np.isfinite(values).astype(np.float64)
+    x = np.nan_to_num(values)
+    n_a, n_b = _group_sums(labels, finite)
+    s_a, s_b = _group_sums(labels, x)
+    mean_a, mean_b = s_a / n_a, s_b / n_b
+    squares = np.zeros((3, *mean_a.shape))
+    clusters = np.zeros((3, *mean_a.shape))
+    # A loop over clusters, not over resamples: each step is one small matrix product.
+    for part in np.split(np.arange(len(x)), sample.starts[1:]):
+        in_a, in_b = _group_sums(labels[:, part], finite[part])
+        u_a, u_b = _group_sums(labels[:, part], x[part])
+        u_a, u_b = (u_a - in_a * mean_a) / n_a, (u_b - in_b * mean_b) / n_b
+        for total, square in zip(squares, (u_a**2, u_b**2, u_a * u_b), strict=True):
+            total += square
+        for total, here in zip(clusters, (in_a > 0.5, in_b > 0.5, in_a + in_b > 0.5), strict=True):
+            total += here
+    factors = np.where(clusters > 1, clusters / (clusters - 1), np.nan)
+    signs = np.array([1.0, 1.0, -2.0])[:, None, None]
+    se = np.sqrt(np.maximum((signs * factors * squares).sum(axis=0), 0.0))
+    return _ratio(mean_a - mean_b, se)
+
+
+def _ratio(difference: Array, se: Array) -> Array:
+    """difference / se; ±infinite where the spread is rounding only, NaN where both are zero."""
+    exact = se <= ROUNDING * np.abs(difference)
+    return np.where(exact & (difference != 0), np.sign(difference) * np.inf, difference / se)
+
+
+def _naive(labels: Array, values: Array) -> tuple[Array, Array]:
+    """Difference of means and Welch's p over tokens for shuffled labels: `[r, n] -> [r, k]`."""
+    finite = np.isfinite(values)
+    x = np.where(finite, values, 0.0)
+    (n_a, n_b), (s_a, s_b), (q_a, q_b) = (
+        _group_sums(labels, part) for part in (finite.astype(np.float64), x, x**2)
+    )
+    m2_a, m2_b = np.maximum(q_a - s_a**2 / n_a, 0), np.maximum(q_b - s_b**2 / n_b, 0)
+    welch = welch_from_moments(n_a, s_a / n_a, m2_a, n_b, s_b / n_b, m2_b)
+    return s_a / n_a - s_b / n_b, welch.p

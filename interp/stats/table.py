@@ -1,0 +1,174 @@
+"""From a tidy frame to arrays: which rows take part, and errors that say what was wrong.
+
+Knows columns, not what they measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
+
+from interp.errors import BadInput, nearest, unknown
+from interp.stats.classical import Array, Mask
+
+# A row of the result is told apart by these, where the frame has them.
+DEFAULT_BY = ("stack", "layer", "head")
+# A token is told apart by these; the other columns repeat for it.
+TOKEN = ("prompt", "position", "stack")
+
+
+class HasFrame(Protocol):
+    """Anything with a tidy table in `.frame`, such as a Result."""
+
+    @property
+    def frame(self) -> pd.DataFrame: ...
+
+
+def _has_frame(source: object) -> TypeGuard[HasFrame]:
+    return isinstance(getattr(source, "frame", None), pd.DataFrame)
+
+
+def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
+    """The table of a Result, or the DataFrame itself; `BadInput` for anything else."""
+    if isinstance(source, pd.DataFrame):
+        return source
+    if _has_frame(source):
+        return source.frame
+    raise BadInput(f"a table is needed, not {type(source).__name__}: pass a Result or a DataFrame")
+
+
+def require_columns(frame: pd.DataFrame, names: Sequence[str], kind: str = "column") -> None:
+    """Raise `UnknownName`, with the nearest one, for a column that the frame lacks."""
+    for name in names:
+        if name not in frame.columns:
+            raise unknown(kind, str(name), [str(c) for c in frame.columns])
+
+
+def numbers(frame: pd.DataFrame, name: str) -> Array:
+    """A value column as float64 `[rows]`; NaN and infinite entries become NaN.
+
+    Raises `UnknownName` for a missing and `BadInput` for a non-numeric column.
+    """
+    require_columns(frame, [name], "value column")
+    column = frame[name]
+    if not (types.is_numeric_dtype(column) or types.is_bool_dtype(column)):
+        numeric = [str(c) for c in frame.columns if types.is_numeric_dtype(frame[c])]
+        seen = column.dropna().head(1).tolist()
+        example = f" (for example {seen[0]!r})" if seen else ""
+        raise BadInput(
+            f"column {name!r} is {column.dtype}, not numeric{example}; "
+            f"numeric columns: {', '.join(numeric) or 'none'}"
+        )
+    x: Array = np.array(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    x[~np.isfinite(x)] = np.nan
+    return x
+
+
+def is_special(frame: pd.DataFrame, keep: bool) -> Mask:
+    """Which rows are left out as special tokens: `[rows]`, none of them with `keep`."""
+    if keep or "special" not in frame.columns:
+        return np.zeros(len(frame), bool)
+    return np.asarray(frame["special"].eq(True).fillna(False), dtype=bool)
+
+
+def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[str]) -> list[str]:
+    """The columns that tell the result's rows apart; none of them may be in `used`."""
+    if by is None:
+        return [name for name in DEFAULT_BY if name in frame.columns and name not in used]
+    names = [by] if isinstance(by, str) else list(by)
+    require_columns(frame, names)
+    clash = [name for name in names if name in used]
+    if clash:
+        raise BadInput(f"by={names!r} names {clash[0]!r}, which the comparison already uses")
+    return names
+
+
+def require_groups(frame: pd.DataFrame, left_out: pd.Series, between: str, *groups: object) -> None:
+    """Raise `BadInput` for a group that does not occur, listing those that do with counts."""
+    column = frame[between]
+    for group in groups:
+        if bool((column == group).any()):
+            continue
+        if bool((left_out == group).any()):
+            raise BadInput(
+                f"{between} {group!r} occurs in special tokens only, which are left out; "
+                "special=True keeps them"
+            )
+        counts = column.value_counts()
+        listed = ", ".join(f"{v!r} ({n} rows)" for v, n in list(counts.items())[:12])
+        more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
+        hint = nearest(str(group), [str(v) for v in counts.index])
+        raise BadInput(
+            f"{between} has no rows {group!r}{hint}; it holds {listed or 'no values'}{more}"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values of both groups as one array: a line per token, a column per row of the result.
+
+    Layers may lack a token, or hold NaN for it; both are NaN here.
+    """
+
+    cells: Array  # [n, k]
+    labels: Mask  # [n], True = group a
+    clusters: NDArray[np.int64]  # [n]
+    keys: pd.DataFrame  # [k, by]
+    undefined_a: NDArray[np.int64]  # [k], rows whose value is NaN
+    undefined_b: NDArray[np.int64]
+    averaged: int  # rows of the frame behind one value, at most
+
+    def group(self, of_a: bool) -> Array:
+        """The values of one group: `[n_a, k]` or `[n_b, k]`."""
+        return self.cells[self.labels == of_a]
+
+
+def grid(frame: pd.DataFrame, x: Array, labels: Mask, by: Sequence[str], cluster: str) -> Grid:
+    """Lay values `[rows]` out by token and result row; several values of one cell are averaged."""
+    row, keys = numbered(frame, by)
+    token = _tokens(frame, labels, row, cluster)
+    n, k = int(token.max()) + 1, len(keys)
+    finite = np.isfinite(x)
+    cell = token * k + row
+    count = np.bincount(cell[finite], minlength=n * k)
+    total = np.bincount(cell[finite], weights=x[finite], minlength=n * k)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    _, first = np.unique(token, return_index=True)
+    codes, _ = pd.factorize(frame[cluster].iloc[first])
+    return Grid(
+        cells=mean.reshape(n, k),
+        labels=labels[first],
+        clusters=codes.astype(np.int64),
+        keys=keys,
+        undefined_a=np.bincount(row[~finite & labels], minlength=k),
+        undefined_b=np.bincount(row[~finite & ~labels], minlength=k),
+        averaged=int(np.bincount(cell).max()),
+    )
+
+
+def numbered(frame: pd.DataFrame, by: Sequence[str]) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """A number for each combination of the `by` columns, in their order, and the combinations."""
+    if not by:
+        return np.zeros(len(frame), np.int64), pd.DataFrame(index=range(1))
+    row = np.asarray(frame.groupby(list(by), sort=True, dropna=False).ngroup(), np.int64)
+    _, first = np.unique(row, return_index=True)
+    return row, frame[list(by)].iloc[first].reset_index(drop=True)
+
+
+def _tokens(
+    frame: pd.DataFrame, labels: Mask, row: NDArray[np.int64], cluster: str
+) -> NDArray[np.int64]:
+    """A number for each token: the same one in every layer."""
+    names = list(dict.fromkeys([cluster, *(name for name in TOKEN if name in frame.columns)]))
+    parts = frame[names].assign(_group=labels)
+    if "position" not in names:  # rows of one prompt are then matched over layers by their order
+        order = frame[names].assign(_group=labels, _row=row)
+        parts["_order"] = order.groupby([*names, "_group", "_row"], dropna=False).cumcount()
+    token = parts.groupby(list(parts.columns), sort=True, dropna=False).ngroup()
+    return np.asarray(token, np.int64)
