@@ -130,6 +130,7 @@ class Analysis(ABC):
             "model": once per batch, with all boundary states stacked in site "stream";
             "weights": once, with `batch.model`, without prompts.
         columns: every value column of the table and what it means, with its unit.
+        token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
     """
 
@@ -137,6 +138,7 @@ class Analysis(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Scope] = "layer"
     columns: ClassVar[Mapping[str, str]] = {}
+    token_columns: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
 
     @abstractmethod

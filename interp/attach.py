@@ -135,15 +135,24 @@ def quiet(root: Any) -> Iterator[None]:
     """
     points = [m for m in root.modules() if hasattr(m, "fwd_hooks")]
     saved = [(p, p._forward_hooks, p._backward_hooks, p.fwd_hooks, p.bwd_hooks) for p in points]
+    inner = wrapped_model(root)
+    watched = inner._forward_pre_hooks, inner._forward_hooks
     for point in points:
         point._forward_hooks, point._backward_hooks = OrderedDict(), OrderedDict()
         point.fwd_hooks, point.bwd_hooks = [], []
+    inner._forward_pre_hooks, inner._forward_hooks = map(_without_observers, watched)
     try:
         yield
     finally:
+        inner._forward_pre_hooks, inner._forward_hooks = watched
         for point, forward, backward, fwd, bwd in saved:
             point._forward_hooks, point._backward_hooks = forward, backward
             point.fwd_hooks, point.bwd_hooks = fwd, bwd
+
+
+def _without_observers(hooks: OrderedDict[int, Any]) -> OrderedDict[int, Any]:
+    ours = {i for i, fn in hooks.items() if isinstance(getattr(fn, "__self__", None), Observer)}
+    return OrderedDict((i, fn) for i, fn in hooks.items() if i not in ours)
 
 
 @contextmanager
@@ -372,8 +381,14 @@ def contexts_from_call(
     mask = _current_mask(given, tokens, pad_id if past == 0 else None)
     key_tokens, key_mask = tokens, mask
     if past:
-        old_tokens = earlier.key_tokens if continued and earlier else tokens.new_full((len(tokens), past), -1)
-        old_mask = _past_mask(given, earlier.key_mask if continued and earlier else None, old_tokens)
+        old_tokens = (
+            earlier.key_tokens
+            if continued and earlier
+            else tokens.new_full((len(tokens), past), -1)
+        )
+        old_mask = _past_mask(
+            given, earlier.key_mask if continued and earlier else None, old_tokens
+        )
         key_tokens = torch.cat([old_tokens.to(tokens.device), tokens], dim=1)
         key_mask = torch.cat([old_mask.to(mask.device), mask], dim=1)
     positions = (key_mask.long().cumsum(1) - 1)[:, past:].clamp(min=0)

@@ -124,16 +124,20 @@ class Readout:
             self._lens_block(stream[:, i : i + rows], logits[i : i + rows], targets[i : i + rows])
             for i in range(0, max(len(logits), 1), rows)
         ]
-        joined = {f.name: torch.cat([getattr(b, f.name) for b in blocks], 1) for f in fields(LensStatistics)}
+        joined = {
+            f.name: torch.cat([getattr(b, f.name) for b in blocks], 1)
+            for f in fields(LensStatistics)
+        }
         return LensStatistics(**joined)
 
     def _lens_block(self, stream: Tensor, logits: Tensor, targets: Tensor) -> LensStatistics:
         final = Distribution.of(at_least_float32(logits))
-        states = [
-            _compare(Distribution.of(self.logits(x)), final, targets) for x in stream[:-1]
-        ]
+        states = [_compare(Distribution.of(self.logits(x)), final, targets) for x in stream[:-1]]
         states.append(_compare(final, final, targets))
-        stacked = {f.name: torch.stack([getattr(s, f.name) for s in states]) for f in fields(LensStatistics)}
+        stacked = {
+            f.name: torch.stack([getattr(s, f.name) for s in states])
+            for f in fields(LensStatistics)
+        }
         return LensStatistics(**stacked)
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -174,8 +178,13 @@ def _compare(state: Distribution, final: Distribution, targets: Tensor) -> LensS
         log_prob=torch.where(has_target, log_prob, nothing),
         rank=torch.where(has_target, rank, nothing),
         entropy=entropy,
-        kl_to_final=(final.p * (final.log_p - state.log_p)).sum(-1),
-        js_to_final=torch.special.entr(middle).sum(-1) - (entropy + final_entropy) / 2,
+        # Both are at least 0; what falls below is rounding. 0·log 0 counts as 0.
+        kl_to_final=torch.where(final.p > 0, final.p * (final.log_p - state.log_p), 0.0)
+        .sum(-1)
+        .clamp(min=0),
+        js_to_final=(torch.special.entr(middle).sum(-1) - (entropy + final_entropy) / 2).clamp(
+            min=0
+        ),
         tv_to_final=(state.p - final.p).abs().sum(-1) / 2,
         top_token=top.indices,
         top_prob=top.values,

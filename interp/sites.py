@@ -69,8 +69,13 @@ SITES: dict[str, Site] = {
     "k": Site("batch pos kv_head d_head", "keys", "block", hooks=_attn("hook_k")),
     "v": Site("batch pos kv_head d_head", "values", "block", hooks=_attn("hook_v")),
     "z": Site("batch pos head d_head", "mixed values of each head", "block", hooks=_attn("hook_z")),
-    "mlp_pre": Site("batch pos d_mlp", "MLP before its non-linearity", "block", hooks=("mlp.hook_pre",)),
-    "mlp_post": Site("batch pos d_mlp", "MLP after its non-linearity", "block", hooks=("mlp.hook_post",)),
+    "mlp_pre": Site(
+        "batch pos d_mlp", "MLP before its non-linearity", "block", hooks=("mlp.hook_pre",)
+    ),
+    "mlp_post": Site(
+        "batch pos d_mlp", "MLP after its non-linearity", "block", hooks=("mlp.hook_post",)
+    ),
+    "readout": Site("-", "a verified path to the vocabulary, in `batch.readout`", "model"),
     "stream": Site("state batch pos d_model", "x_0 … x_L of one pass, stacked", "model"),
     "logits": Site("batch pos vocab", "the model's own logits", "model"),
 }
@@ -155,7 +160,9 @@ def _is_block_list(child: Any) -> bool:
 def _stack(model: Any, path: str, blocks: Any) -> Stack:
     names = hook_names(model)
     n = len(blocks)
-    boundaries = [_first(names, f"{path}.{i}.hook_resid_pre", f"{path}.{i}.hook_in") for i in range(n)]
+    boundaries = [
+        _first(names, f"{path}.{i}.hook_resid_pre", f"{path}.{i}.hook_in") for i in range(n)
+    ]
     ends = _first(names, f"{path}.{n - 1}.hook_resid_post", f"{path}.{n - 1}.hook_out")
     norm = "decoder_ln_final.hook_in" if path == "decoder_blocks" else "ln_final.hook_in"
     # OpenAI-GPT's last block never fires; what enters the next module is the same vector.

@@ -315,17 +315,24 @@ class TopK(Leaf):
 
     @classmethod
     def of(
-        cls, k: int, scores: Tensor, ids: Tensor, mask: Tensor, payload: Tensor | None = None
+        cls,
+        k: int,
+        scores: Tensor,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        payload: Tensor | None = None,
     ) -> Self:
-        """Keep the best of `scores [batch, pos]`; `ids [batch]`; `payload [batch, pos, ...]`.
+        """Keep the best of `scores [batch, pos]`, with `payload [batch, pos, ...]`.
 
-        NaN scores are left out.
+        `ids [batch]` and `positions [batch, pos]` are the batch's own. NaN scores are left out.
         """
         keep = mask & ~torch.isnan(scores)
-        row, position = keep.nonzero(as_tuple=True)
-        rows = payload[keep] if payload is not None else torch.zeros(len(row), 0)
-        prompt = to_numpy(ids)[to_numpy(row)]
-        return cls(k, to_numpy(scores[keep]), prompt, to_numpy(position), to_numpy(rows))._cut()
+        prompt = to_numpy(ids[:, None].expand_as(keep)[keep])
+        rows = torch.zeros(len(prompt), 0) if payload is None else payload[keep]
+        return cls(
+            k, to_numpy(scores[keep]), prompt, to_numpy(positions[keep]), to_numpy(rows)
+        )._cut()
 
     def _cut(self) -> Self:
         order = np.lexsort((self.position, self.prompt, -self.scores))[: self.k]

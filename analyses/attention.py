@@ -1,0 +1,65 @@
+"""What each head looks at: entropy, distance, and scores of the well-known head types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from interp import Analysis, Batch, Examples, Leaf, PerHead, Plot
+
+
+@dataclass(frozen=True)
+class Attention(Analysis):
+    """Statistics of every head's attention pattern, per query token.
+
+    Attributes:
+        maps: of so many prompts the whole pattern is kept for the maps.
+    """
+
+    maps: int = 2
+
+    sites: ClassVar[tuple[str, ...]] = ("pattern",)
+    columns: ClassVar[Mapping[str, str]] = {
+        "entropy": "−Σ A log A over the keys; nats",
+        "distance": "Σ A·(query position − key position); tokens",
+        "sink": "attention on the first token",
+        "previous": "attention on the token right before; NaN at the first token",
+        "duplicate": "attention on earlier copies of this token; NaN where there is none",
+        "induction": "attention on tokens that followed earlier copies of this one; NaN if none",
+        "row_sum": "Σ A over the keys, 1 unless part of the attention goes elsewhere",
+    }
+    plots: ClassVar[tuple[Plot, ...]] = (
+        Plot("heatmap", ("induction", "previous"), "Head types: mean score", "attention"),
+        Plot("attention", ("pattern",), "Attention maps", "attention"),
+    )
+
+    def observe(self, batch: Batch) -> dict[str, PerHead | Leaf]:
+        pattern = batch["pattern"]
+        pattern = pattern if pattern.dtype == torch.float64 else pattern.float()
+        q, k = batch.positions, batch.key_mask.long().cumsum(1) - 1
+        real = batch.key_mask[:, None, :]
+        gap = torch.where(real, q[:, :, None] - k[:, None, :], 0)
+        same = real & (batch.tokens[:, :, None] == batch.key_tokens[:, None, :]) & (gap > 0)
+        # Key j follows a copy of this token if key j−1 is one.
+        follows = torch.zeros_like(same)
+        follows[:, :, 1:] = same[:, :, :-1] & (gap[:, :, 1:] >= 0) & real[:, :, 1:]
+        out: dict[str, PerHead | Leaf] = {
+            "entropy": PerHead(torch.special.entr(pattern).sum(-1)),
+            "distance": PerHead(torch.einsum("bhqk,bqk->bhq", pattern, gap.to(pattern.dtype))),
+            "sink": PerHead(_on(pattern, real & (k == 0)[:, None, :] & (gap >= 0))),
+            "previous": PerHead(_on(pattern, real & (gap == 1))),
+            "duplicate": PerHead(_on(pattern, same)),
+            "induction": PerHead(_on(pattern, follows)),
+            "row_sum": PerHead(pattern.sum(-1)),
+        }
+        if self.maps and pattern.shape[-1] == pattern.shape[-2]:
+            out["pattern"] = Examples.of(self.maps, pattern, batch.ids, batch.mask, axes=(1, 2))
+        return out
+
+
+def _on(pattern: Tensor, keys: Tensor) -> Tensor:
+    """Attention `[batch, head, query]` on chosen `keys [batch, query, key]`; NaN where none is."""
+    total = torch.einsum("bhqk,bqk->bhq", pattern, keys.to(pattern.dtype))
+    return total.masked_fill(~keys.any(-1)[:, None, :], torch.nan)

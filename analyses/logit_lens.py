@@ -1,0 +1,84 @@
+"""What the model would predict if it stopped at each boundary of the stream."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from interp import Analysis, Batch, Examples, Leaf, Moments, PerToken, Plot
+
+
+@dataclass(frozen=True)
+class LogitLens(Analysis):
+    """Every state read through the model's own final norm and unembedding.
+
+    Attributes:
+        examples: of so many prompts the `top_k` tokens of every state and position are kept for
+            the figure.
+        top_k: how many.
+        identity_rows: on so many tokens of every batch the last state's readout is compared with
+            the model's own logits.
+    """
+
+    examples: int = 3
+    top_k: int = 5
+    identity_rows: int = 4
+
+    scope: ClassVar = "model"
+    sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
+    token_columns: ClassVar[tuple[str, ...]] = ("top_token",)
+    columns: ClassVar[Mapping[str, str]] = {
+        "log_prob": "log P(target) at this state; targets are the next tokens; nats, NaN if none",
+        "rank": "tokens with a larger logit than the target, 0 = best; NaN without target",
+        "entropy": "entropy of the state's distribution; nats",
+        "kl_to_final": "KL(final ‖ state); nats",
+        "js_to_final": "Jensen–Shannon divergence to the final distribution, ≤ ln 2; nats",
+        "tv_to_final": "total variation ½Σ|p−q| to the final distribution, ≤ 1",
+        "top_token": "the state's most probable token",
+        "top_prob": "its probability",
+        "agrees": "whether it is the final distribution's most probable token too",
+    }
+    plots: ClassVar[tuple[Plot, ...]] = (
+        Plot("heatmap", ("top_prob",), "Most probable token at each state", "probability"),
+        Plot("line", ("log_prob",), "Log-probability of the next token", "nats"),
+        Plot("line", ("kl_to_final", "entropy"), "Distance to the final distribution", "nats"),
+    )
+
+    def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
+        stream, mask = batch["stream"], batch.mask
+        rows, logits = stream[:, mask], batch["logits"][mask]
+        stats = batch.readout.lens(rows, logits, batch.targets[mask])
+        out: dict[str, PerToken | Leaf] = {
+            f.name: PerToken(_scatter(getattr(stats, f.name), mask)) for f in fields(stats)
+        }
+        out["identity_error"] = self._identity(batch, rows[-1], logits)
+        if self.examples:
+            out |= self._examples(batch, stream)
+        return out
+
+    def _identity(self, batch: Batch, last: Tensor, logits: Tensor) -> Moments:
+        """The last entry must be the model's own logits; raises where it is not."""
+        error = batch.readout.check(last[: self.identity_rows], logits[: self.identity_rows])
+        return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
+
+    def _examples(self, batch: Batch, stream: Tensor) -> dict[str, Leaf]:
+        keep = torch.argsort(batch.ids)[: self.examples]
+        chosen, mask = stream[:, keep], batch.mask[keep]
+        best = [batch.readout.top(x[mask], self.top_k) for x in chosen]
+        prob, token = (
+            _scatter(torch.stack(part), mask).transpose(0, 1) for part in zip(*best, strict=True)
+        )
+        ids = batch.ids[keep]
+        return {
+            "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
+            "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
+        }
+
+
+def _scatter(values: Tensor, mask: Tensor) -> Tensor:
+    """`[state, row, ...]` of the real tokens back to `[state, batch, pos, ...]`."""
+    out = values.new_zeros(len(values), *mask.shape, *values.shape[2:])
+    out[:, mask] = values
+    return out

@@ -1,0 +1,68 @@
+"""How far each token travels through the blocks, and which part of each step is whose."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from interp import Analysis, Batch, PerToken, Plot
+from interp.geometry import closing_error, cosine, norm, ratio, share
+
+
+class PathLength(Analysis):
+    """Steps, path, chord and tortuosity of a token's way, with the share of every term."""
+
+    sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post", "resid_initial")
+    optional: ClassVar[tuple[str, ...]] = ("terms",)
+    columns: ClassVar[Mapping[str, str]] = {
+        "norm": "‖x_l‖; activation units",
+        "norm_after": "‖x_{l+1}‖; activation units",
+        "step": "‖Δ_l‖ = ‖x_{l+1} − x_l‖; activation units",
+        "relative_step": "‖Δ_l‖ / ‖x_l‖; ratio",
+        "path": "Σ of the steps up to and with this block; activation units",
+        "chord": "‖x_{l+1} − x_0‖; activation units",
+        "tortuosity": "path / chord, at least 1; ratio",
+        "attn_share": "(a_l·Δ_l)/‖Δ_l‖², the shares of all terms sum to 1; ratio",
+        "mlp_share": "(m_l·Δ_l)/‖Δ_l‖²; ratio",
+        "attn_norm": "‖a_l‖; activation units",
+        "mlp_norm": "‖m_l‖; activation units",
+        "attn_mlp_cos": "cosine between a_l and m_l: do they work together or cancel?",
+        "closing_error": "‖x_l + Σ terms − x_{l+1}‖ / ‖x_{l+1}‖; ratio",
+        "*_share": "as attn_share, for a term of another name; ratio",
+        "*_norm": "as attn_norm, for a term of another name; activation units",
+    }
+    plots: ClassVar[tuple[Plot, ...]] = (
+        Plot("line", ("path", "chord"), "Path and chord", "activation units"),
+        Plot("line", ("attn_share", "mlp_share"), "Who makes the step", "share of the step"),
+        Plot("line", ("norm",), "Norm of the stream", "activation units"),
+    )
+
+    def observe(self, batch: Batch) -> dict[str, PerToken]:
+        before, after = batch["resid_pre"], batch["resid_post"]
+        delta = after - before
+        step, length = norm(delta), norm(before)
+        path, chord = batch.running("path", step), norm(after - batch["resid_initial"])
+        values = {
+            "norm": length,
+            "norm_after": norm(after),
+            "step": step,
+            "relative_step": ratio(step, length),
+            "path": path,
+            "chord": chord,
+            "tortuosity": ratio(path, chord),
+        }
+        values |= _terms(batch.terms, before, delta, after)
+        return {name: PerToken(value) for name, value in values.items()}
+
+
+def _terms(
+    terms: Mapping[str, Tensor], before: Tensor, delta: Tensor, after: Tensor
+) -> dict[str, Tensor]:
+    if not terms:
+        return {}
+    values = {f"{name}_share": share(term, delta) for name, term in terms.items()}
+    values |= {f"{name}_norm": norm(term) for name, term in terms.items()}
+    if {"attn", "mlp"} <= set(terms):
+        values["attn_mlp_cos"] = cosine(terms["attn"], terms["mlp"])
+    values["closing_error"] = closing_error(before, list(terms.values()), after)
+    return values

@@ -1,0 +1,39 @@
+"""How far each block turns a token's vector, and whether the next block goes on that way."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+
+from interp import Analysis, Batch, PerToken, Plot
+from interp.geometry import angle
+
+
+class Rotation(Analysis):
+    """Angle between a token's residual stream before and after each block, in degrees."""
+
+    sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post")
+    optional: ClassVar[tuple[str, ...]] = ("resid_mid", "resid_next")
+    columns: ClassVar[Mapping[str, str]] = {
+        "angle": "θ_l, angle between x_l and x_{l+1}; degrees",
+        "attn_angle": "angle between x_l and x_l + a_l, where a true mid stream exists; degrees",
+        "mlp_angle": "angle between x_l + a_l and x_{l+1}, likewise; degrees",
+        "turning": "φ_l, angle between the steps Δ_l and Δ_{l+1}; NaN at the last block; degrees",
+    }
+    plots: ClassVar[tuple[Plot, ...]] = (
+        Plot("line", ("angle", "attn_angle", "mlp_angle"), "Rotation per block", "degrees"),
+        Plot("line", ("turning",), "Turning between successive blocks", "degrees"),
+    )
+
+    def observe(self, batch: Batch) -> dict[str, PerToken]:
+        before, after = batch["resid_pre"], batch["resid_post"]
+        out = {"angle": PerToken(angle(before, after))}
+        mid, following = batch.get("resid_mid"), batch.get("resid_next")
+        if mid is not None:
+            out["attn_angle"] = PerToken(angle(before, mid))
+            out["mlp_angle"] = PerToken(angle(mid, after))
+        if following is not None:
+            out["turning"] = PerToken(angle(after - before, following - after))
+        else:
+            out["turning"] = PerToken(torch.full_like(out["angle"].values, torch.nan))
+        return out

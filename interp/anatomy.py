@@ -1,0 +1,400 @@
+"""What a model has: where its stream is read, which sites fire, what was verified.
+
+Only facts and what follows from them: `wire` turns analyses into jobs, or refuses by name what
+this model cannot serve. The measuring is done in `interp.probe`.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from interp.analysis import Analysis
+from interp.attach import Job, Key, Wiring
+from interp.errors import Unsupported
+from interp.readout import Readout
+from interp.sites import SITES, Stack
+
+TOLERANCE = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-4,
+    torch.float16: 1e-2,
+    torch.bfloat16: 6e-2,
+}
+"""Largest relative error that still counts as equal, by the model's dtype."""
+
+
+def angle_floor(dtype: torch.dtype) -> float:
+    """Angle in degrees between a stream and itself after rounding to `dtype`, two states apart.
+
+    Rounding moves each coordinate by up to ε/2 of its size; uniform errors give ε/√12 of the
+    vector's length, and √2 of that between two rounded states. An estimate, not a bound.
+    """
+    eps = torch.finfo(dtype).eps
+    return float(torch.rad2deg(torch.tensor(eps / 12**0.5 * 2**0.5, dtype=torch.float64)))
+
+
+@dataclass(frozen=True)
+class StackAnatomy:
+    """What was measured on one list of blocks.
+
+    Attributes:
+        stack: its place on the bridge.
+        layout: "sequential", "parallel", "post-norm", "mixer", "hybrid", … in words.
+        boundaries: hook name of each of the n_blocks + 1 states.
+        fires: how often a block runs in one pass (more than 1: looped).
+        sites: hook name per block of every site that fired, None where it did not.
+        shapes: shape of each site on the probe.
+        terms: hook name of each additive term, per block.
+        closing: relative error of x_l + Σ terms = x_{l+1}, per block; NaN without terms.
+        closes: whether every block closes within the tolerance.
+        row_sum_error: largest |1 − Σ pattern| over rows, NaN without pattern.
+        scores_pre_softmax: whether softmax(scores) gives the pattern; None without scores.
+        problems: why the stream of this stack cannot be read; empty if it can.
+    """
+
+    stack: Stack
+    layout: str
+    boundaries: tuple[str, ...]
+    fires: int
+    sites: Mapping[str, tuple[str | None, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+    terms: tuple[Mapping[str, str], ...]
+    closing: tuple[float, ...]
+    closes: bool
+    row_sum_error: float
+    scores_pre_softmax: bool | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.stack.name
+
+    @property
+    def n_blocks(self) -> int:
+        return self.stack.n_blocks
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Relative difference of block outputs at real tokens, padded against unpadded.
+
+    None: not measured. `right` and `left` are with an attention mask.
+    """
+
+    right: float | None
+    left: float | None
+    tolerance: float
+
+    def fine(self, side: str) -> bool:
+        """Whether a batch padded on `side` gives what single prompts give."""
+        error = self.right if side == "right" else self.left
+        return error is not None and error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Facts about one model, measured on a short probe. Printed as a table.
+
+    Attributes:
+        model: the name it was loaded under.
+        architecture: its class.
+        stacks: one entry per list of blocks.
+        readout: the verified path to the logits, or None.
+        readout_tried: each candidate path and its identity error.
+        prepends_bos: whether text gets a BOS token.
+        padding: what padding does.
+        basis: "raw" or "compatibility mode".
+        dtype: of the stream.
+        tolerance: errors below count as equal.
+        causal: whether later tokens leave earlier ones untouched.
+    """
+
+    model: str
+    architecture: str
+    stacks: tuple[StackAnatomy, ...]
+    readout: Readout | None
+    readout_stack: str
+    readout_tried: Mapping[str, float]
+    prepends_bos: bool
+    padding: Padding
+    basis: str
+    dtype: torch.dtype
+    tolerance: float
+    causal: bool
+    d_model: int
+    d_vocab: int
+    n_ctx: int | None
+
+    def wire(self, analyses: Sequence[Analysis]) -> Wiring:
+        """Jobs and hook names for these analyses; raises `Unsupported` by name."""
+        jobs: list[Job] = []
+        for analysis in analyses:
+            if analysis.scope != "weights":
+                jobs.extend(self._jobs(analysis))
+        sources: dict[Key, str] = {}
+        for job in jobs:
+            for key in job.needs:
+                name = self._source(key)
+                if name is not None:
+                    sources[key] = name
+        return Wiring(sources, tuple(jobs), self.readout)
+
+    def refusal(self, analysis: Analysis) -> str | None:
+        """Why this analysis cannot run here, or None."""
+        try:
+            self.wire([analysis])
+        except Unsupported as refused:
+            return str(refused)
+        return None
+
+    def _jobs(self, analysis: Analysis) -> list[Job]:
+        wanted = analysis.wanted()
+        self._require(analysis, "readout" in analysis.sites)
+        jobs = []
+        for stack in self.stacks:
+            if "readout" in wanted and stack.name != self.readout_stack:
+                continue
+            if analysis.scope == "model":
+                jobs.append(self._model_job(analysis, stack))
+            else:
+                layers = [self._layer_job(analysis, stack, i) for i in range(stack.n_blocks)]
+                jobs.extend(job for job in layers if job is not None)
+        if not jobs:
+            raise Unsupported(self._nothing_to_read(analysis))
+        return jobs
+
+    def _require(self, analysis: Analysis, needs_readout: bool) -> None:
+        for stack in self.stacks:
+            if stack.problems:
+                raise Unsupported(
+                    f"analysis {analysis.name()!r} cannot read the residual stream of "
+                    f"{self.model}: {'; '.join(stack.problems)}"
+                )
+        if needs_readout and self.readout is None:
+            tried = ", ".join(f"{p} ({e:.1g})" for p, e in self.readout_tried.items())
+            raise Unsupported(
+                f"analysis {analysis.name()!r} needs a readout, but no path from the stream of "
+                f"{self.model} reproduces its logits (tried, with relative error: "
+                f"{tried or 'none, the model has no unembedding'}); rotation and path_length "
+                "work without one"
+            )
+
+    def _nothing_to_read(self, analysis: Analysis) -> str:
+        missing = [s for s in analysis.sites if not self._has(s)]
+        instead = (
+            "rotation and path_length read the stream alone"
+            if "pattern" in missing or "scores" in missing
+            else "see interp.inspect(model) for what fires"
+        )
+        return (
+            f"analysis {analysis.name()!r} needs {', '.join(missing)}, which "
+            f"{self.model} ({self.architecture}) does not have on any block; {instead}"
+        )
+
+    def _has(self, site: str) -> bool:
+        if SITES[site].kind != "block":
+            return True
+        if site == "terms":
+            return any(s.closes for s in self.stacks)
+        return any(any(s.sites.get(site, ())) for s in self.stacks)
+
+    def _model_job(self, analysis: Analysis, stack: StackAnatomy) -> Job:
+        keys: dict[str, tuple[Key, ...]] = {}
+        for site in analysis.wanted():
+            if site == "stream":
+                keys[site] = tuple((stack.name, "state", i) for i in range(stack.n_blocks + 1))
+            elif site == "logits":
+                keys[site] = ((stack.name, "logits", 0),)
+            elif site != "readout":
+                raise Unsupported(
+                    f"analysis {analysis.name()!r} has scope 'model' and reads {site!r}; in that "
+                    "scope there are 'stream', 'logits' and 'readout'"
+                )
+        return Job(analysis, stack.name, None, stack.n_blocks, keys)
+
+    def _layer_job(self, analysis: Analysis, stack: StackAnatomy, layer: int) -> Job | None:
+        sites: dict[str, tuple[Key, ...]] = {}
+        terms: dict[str, Key] = {}
+        for site in analysis.wanted():
+            key = self._key(stack, site, layer)
+            if key is not None:
+                sites[site] = (key,)
+            elif site == "terms" and stack.closes:
+                terms = {name: (stack.name, f"term:{name}", layer) for name in stack.terms[layer]}
+            elif site in analysis.sites and site != "readout":
+                return None
+        return Job(analysis, stack.name, layer, stack.n_blocks, sites, terms)
+
+    def _key(self, stack: StackAnatomy, site: str, layer: int) -> Key | None:
+        what = SITES[site]
+        if what.kind == "state":
+            index = 0 if site == "resid_initial" else layer + what.offset
+            return (stack.name, "state", index) if index <= stack.n_blocks else None
+        hooks = stack.sites.get(site)
+        return (stack.name, site, layer) if hooks and hooks[layer] else None
+
+    def _source(self, key: Key) -> str | None:
+        name, point, index = key
+        stack = next(s for s in self.stacks if s.name == name)
+        if point == "logits":
+            return None
+        if point == "state":
+            return stack.boundaries[index]
+        if point.startswith("term:"):
+            return stack.terms[index][point.removeprefix("term:")]
+        return stack.sites[point][index]
+
+    def caveats(self) -> list[str]:
+        """Sentences a reader of any table of this model must know."""
+        notes = []
+        if self.dtype in (torch.bfloat16, torch.float16):
+            notes.append(
+                f"The model runs in {str(self.dtype).removeprefix('torch.')}: angles below about "
+                f"{angle_floor(self.dtype):.2g}° are rounding."
+            )
+        for stack in self.stacks:
+            label = f" of the {stack.name}" if stack.name else ""
+            if not stack.closes:
+                worst = max((e for e in stack.closing if e == e), default=float("nan"))
+                notes.append(
+                    f"The blocks{label} are not a sum of named terms (relative error up to "
+                    f"{worst:.2g}, layout {stack.layout}): attention and MLP shares are left out."
+                )
+            if not any(stack.sites.get("resid_mid", ())):
+                notes.append(
+                    f"No true stream between attention and MLP{label} (layout {stack.layout}): "
+                    "angles are per block only."
+                )
+            if stack.row_sum_error > 1e-2:
+                notes.append(
+                    f"Attention rows{label} do not sum to 1 (off by up to "
+                    f"{stack.row_sum_error:.2g}): part of the attention goes elsewhere."
+                )
+        return notes
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The table as (fact, value) rows of text."""
+        rows = [
+            ("model", f"{self.model} ({self.architecture})"),
+            ("basis", self.basis),
+            (
+                "dtype",
+                f"{str(self.dtype).removeprefix('torch.')}, angle floor {angle_floor(self.dtype):.2g}°",
+            ),
+            ("width, vocabulary, context", f"{self.d_model}, {self.d_vocab}, {self.n_ctx or '-'}"),
+        ]
+        for stack in self.stacks:
+            rows += self._stack_facts(stack)
+        tried = ", ".join(f"{p}: {e:.1g}" for p, e in self.readout_tried.items())
+        rows += [
+            (
+                "readout",
+                f"{self.readout.path} (relative error {self.readout.error:.1g})"
+                if self.readout
+                else f"none reproduces the logits ({tried})",
+            ),
+            ("attention direction", "causal" if self.causal else "bidirectional"),
+            ("BOS", "prepended to text" if self.prepends_bos else "not prepended"),
+            ("right padding with mask", _verdict(self.padding.right, self.padding.tolerance)),
+            ("left padding with mask", _verdict(self.padding.left, self.padding.tolerance)),
+        ]
+        return rows
+
+    def _stack_facts(self, stack: StackAnatomy) -> list[tuple[str, str]]:
+        prefix = f"{stack.name} " if stack.name else ""
+        fired = [s for s, hooks in stack.sites.items() if any(hooks)]
+        names = sorted(
+            {f"{t} ({h.split('.', 2)[-1]})" for block in stack.terms for t, h in block.items()}
+        )
+        worst = max((e for e in stack.closing if e == e), default=float("nan"))
+        rows = [
+            (
+                f"{prefix}blocks",
+                f"{stack.n_blocks}, {stack.layout}"
+                + (f", each run {stack.fires} times" if stack.fires > 1 else ""),
+            ),
+            (
+                f"{prefix}stream read at",
+                f"{stack.boundaries[0]} … {stack.boundaries[-1]}"
+                if stack.boundaries
+                else "nowhere",
+            ),
+            (
+                f"{prefix}additive terms",
+                f"{', '.join(names) or 'none'}: closing error {worst:.1g}, {'closes' if stack.closes else 'does not close'}",
+            ),
+            (
+                f"{prefix}sites that fire",
+                ", ".join(f"{s} {list(stack.shapes.get(s, ()))}" for s in fired) or "none",
+            ),
+        ]
+        if stack.row_sum_error == stack.row_sum_error:
+            softmax = {
+                True: "scores are before the softmax",
+                False: "scores are NOT before the softmax",
+                None: "no scores",
+            }
+            rows.append(
+                (
+                    f"{prefix}pattern rows",
+                    f"sum to 1 within {stack.row_sum_error:.1g}; {softmax[stack.scores_pre_softmax]}",
+                )
+            )
+        return rows + [(f"{prefix}problem", p) for p in stack.problems]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values (the readout by its path)."""
+        out = {
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("readout", "stacks", "padding", "dtype")
+        }
+        out["readout_tried"] = dict(self.readout_tried)
+        out["readout"] = self.readout and {"path": self.readout.path, "error": self.readout.error}
+        out["stacks"] = [_plain(s) for s in self.stacks]
+        out["padding"] = asdict(self.padding)
+        out["dtype"] = str(self.dtype).removeprefix("torch.")
+        out["angle_floor"] = angle_floor(self.dtype)
+        return out
+
+    def to_json(self) -> str:
+        """JSON text of `to_dict`; NaN becomes null."""
+        text: str = json.dumps(_no_nan(self.to_dict()), indent=2, allow_nan=False)
+        return text
+
+    def __repr__(self) -> str:
+        width = max(len(fact) for fact, _ in self.facts())
+        return "\n".join(f"{fact:<{width}}  {value}" for fact, value in self.facts())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(f)}</th><td style='text-align:left'>{html.escape(v)}</td></tr>"
+            for f, v in self.facts()
+        )
+        return f"<table>{cells}</table>"
+
+
+def _verdict(error: float | None, tolerance: float) -> str:
+    if error is None:
+        return "not measured"
+    return (
+        f"{'equals single prompts' if error <= tolerance else 'CHANGES the stream'} ({error:.1g})"
+    )
+
+
+def _plain(stack: StackAnatomy) -> dict[str, Any]:
+    return asdict(stack)
+
+
+def _no_nan(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, Mapping):
+        return {k: _no_nan(v) for k, v in value.items()}
+    return [_no_nan(v) for v in value] if isinstance(value, list | tuple) else value

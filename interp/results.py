@@ -1,0 +1,338 @@
+"""What a run returns: tidy tables with their provenance, on disk as Parquet, JSON and safetensors.
+
+Knows states and tables; knows nothing of models, hooks or how figures are drawn.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.analysis import Analysis
+from interp.errors import BadInput, InterpError, unknown
+from interp.registry import get, registered
+from interp.state import LEAVES, Array, Examples, Leaf, Rows, State
+
+SCHEMA = 1
+LAYOUT = "results.json"
+INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special"]
+
+
+@dataclass(eq=False)
+class Result:
+    """One analysis of one run.
+
+    Attributes:
+        name: as asked for.
+        analysis: the analysis with its parameters.
+        state: its merged state.
+        tokens: one row per token as fed: `prompt`, `position`, `token`, `token_id`, `special`,
+            labels.
+        strings: text of the token ids that occur in token columns and examples.
+        notes: caveats that apply to this table.
+    """
+
+    name: str
+    analysis: Analysis
+    state: State
+    tokens: pd.DataFrame
+    strings: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    _frame: pd.DataFrame | None = None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The tidy table: index columns, labels, then the value columns of the analysis."""
+        if self._frame is not None:
+            return self._frame
+        table = self.analysis.table(self.state)
+        for column in self.analysis.token_columns:
+            if column in table:
+                table[column] = table[column].map(self.strings).astype(object)
+        return _with_tokens(table, self.tokens)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Meaning and unit of every value column of this table."""
+        return {c: doc for c, doc in self.analysis.columns.items() if c in self.frame}
+
+    @property
+    def values(self) -> list[str]:
+        """The numeric value columns."""
+        known = set(INDEX) | set(self.labels)
+        return [
+            c for c in self.frame if c not in known and pd.api.types.is_numeric_dtype(self.frame[c])
+        ]
+
+    @property
+    def labels(self) -> list[str]:
+        """Columns that came with the prompts."""
+        fixed = {"prompt", "position", "token", "token_id", "special", "stack", "word"}
+        return [c for c in self.tokens if c not in fixed and c in self.frame]
+
+    def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:
+        """A leaf by its name, for every (stack, layer)."""
+        return {key: leaves[name] for key, leaves in self.state.items() if name in leaves}
+
+    def examples(self, name: str) -> dict[tuple[str, int], dict[int, Array]]:
+        """Whole arrays kept for a few prompts: (stack, layer) -> prompt -> array."""
+        found = self.leaves(name)
+        return {k: leaf.items for k, leaf in found.items() if isinstance(leaf, Examples)}
+
+    def summary(
+        self, by: str | Sequence[str] = ("layer",), *, special: bool = False
+    ) -> pd.DataFrame:
+        """Mean, standard deviation, count and number of undefined values per group.
+
+        Special tokens are left out unless `special`. Raises `UnknownName` for a column that is
+        not there.
+        """
+        keys = [by] if isinstance(by, str) else list(by)
+        for key in keys:
+            if key not in self.frame:
+                raise unknown("column", key, self.frame.columns)
+        keys = [k for k in ("stack",) if k in self.frame and k not in keys] + keys
+        frame = self.frame
+        if "special" in frame and not special:
+            frame = frame[~frame["special"].astype(bool)]
+        values = [c for c in self.values if c not in keys]
+        long = frame.melt(id_vars=keys, value_vars=values, var_name="value", value_name="x")
+        groups = long.astype({"x": float}).groupby([*keys, "value"], sort=True, observed=True)["x"]
+        out = groups.agg(mean="mean", std="std", n="count", rows="size").reset_index()
+        out["undefined"] = out.pop("rows") - out["n"]
+        return out
+
+    def plot(self, value: str | None = None, **options: Any) -> Any:
+        """The first declared figure, or the one that shows `value`; a plotly figure."""
+        from interp.render.figures import result_figure
+
+        return result_figure(self, value, **options)
+
+    def __repr__(self) -> str:
+        head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {', '.join(self.frame)}>"
+        return "\n".join([head, *(f"note: {n}" for n in self.notes)])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        table = self.frame.head(10).to_html(escape=True)
+        return f"<b>{html.escape(self.name)}</b>, {len(self.frame)} rows{notes}{table}"
+
+
+def _with_tokens(table: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
+    """Join the token table and put the index columns first."""
+    on = [c for c in ("stack", "prompt", "position") if c in table and c in tokens]
+    if {"prompt", "position"} <= set(on):
+        table = table.merge(tokens, on=on, how="left", sort=False)
+    first = [c for c in INDEX if c in table]
+    labels = [c for c in tokens if c in table and c not in first]
+    rest = [c for c in table if c not in first and c not in labels]
+    return table[[*first, *labels, *rest]]
+
+
+class Results(Mapping[str, Result]):
+    """The results of one run by analysis name, with provenance."""
+
+    def __init__(self, results: Iterable[Result], provenance: Mapping[str, Any]) -> None:
+        self._results = {r.name: r for r in results}
+        self.provenance: dict[str, Any] = dict(provenance)
+
+    def __getitem__(self, name: str) -> Result:
+        if name not in self._results:
+            raise unknown("result", name, self._results)
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """The token table of the run: what was fed, with labels."""
+        return next(iter(self._results.values())).tokens
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name}: {len(r.frame)} rows" for name, r in self.items())
+        return f"<Results of {self.provenance.get('model', {}).get('name', '?')}\n{rows}>"
+
+    def report(self, path: str | Path = "report.html", **options: Any) -> Path:
+        """Write one self-contained HTML file that opens without a network; returns its path."""
+        from interp.render.report import write_report
+
+        return write_report(self, Path(path), **options)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write everything into `folder` (created); returns it.
+
+        The folder appears whole or not at all. Raises `BadInput` if it exists and is not empty,
+        unless `overwrite`.
+        """
+        folder = Path(folder)
+        refuse_existing(folder, overwrite=overwrite)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            self._write(Path(temporary))
+            if folder.exists():
+                shutil.rmtree(folder)
+            Path(temporary).rename(folder)
+            Path(temporary).mkdir()  # what the context manager removes
+        folder.chmod(0o755)
+        return folder
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        _to_parquet(self.tokens, folder / "tokens.parquet")
+        listing = {}
+        for name, result in self.items():
+            _to_parquet(result.frame, folder / f"{name}.parquet")
+            arrays = {
+                f"{stack}/{layer}/{leaf_name}/{type(leaf).__name__}/{part}": _storable(array)
+                for (stack, layer), leaves in result.state.items()
+                for leaf_name, leaf in leaves.items()
+                if not isinstance(leaf, Rows)  # rows are the Parquet table
+                for part, array in leaf.arrays().items()
+            }
+            if arrays:
+                save_file(arrays, folder / f"{name}.safetensors")
+            kind = type(result.analysis)
+            listing[name] = {
+                "class": f"{kind.__module__}:{kind.__qualname__}",
+                "parameters": result.analysis.parameters(),
+                "columns": dict(result.columns),
+                "notes": list(result.notes),
+                "strings": {str(k): v for k, v in result.strings.items()},
+            }
+        document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
+        text = json.dumps(document, indent=1, ensure_ascii=False, default=_json_value)
+        (folder / LAYOUT).write_text(text, encoding="utf-8")
+
+
+def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
+    """Raise `BadInput` if an output path is taken: a file, or a folder with something in it."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() and not overwrite:
+        what = "folder" if path.is_dir() else "file"
+        raise BadInput(
+            f"output {what} {str(path)!r} exists; choose another or allow it to be replaced "
+            "(overwrite=True, --overwrite)"
+        )
+    if path.is_dir() and overwrite and not (path / LAYOUT).exists():
+        raise BadInput(
+            f"refusing to replace folder {str(path)!r}: it holds no results of this library"
+        )
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def _to_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Object columns of mixed types become text, which Parquet can hold."""
+    out = frame.copy(deep=False)
+    for column in out.select_dtypes(include=["object"]):
+        kinds = {type(v) for v in out[column] if v is not None}
+        if len(kinds) > 1:
+            out[column] = [None if v is None else str(v) for v in out[column]]
+    out.to_parquet(path, index=False)
+
+
+def _storable(array: Array) -> Array:
+    """safetensors has no text: strings are kept as the bytes of their JSON."""
+    if array.dtype.kind in "US":
+        return np.frombuffer(json.dumps(array.tolist()).encode(), dtype=np.uint8)
+    return np.ascontiguousarray(array)
+
+
+def load(folder: str | Path) -> Results:
+    """Read what `Results.save` wrote.
+
+    Raises `BadInput` if the folder holds no results, or results of a newer schema; `InterpError`
+    if a file of it is missing or damaged.
+    """
+    folder = Path(folder)
+    layout = folder / LAYOUT
+    if not layout.is_file():
+        raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} in it)")
+    try:
+        document = json.loads(layout.read_text(encoding="utf-8"))
+        if document["schema"] > SCHEMA:
+            raise BadInput(
+                f"{str(folder)!r} was written by a newer version (schema {document['schema']}, "
+                f"this one reads up to {SCHEMA})"
+            )
+        tokens = pd.read_parquet(folder / "tokens.parquet")
+        results = [_load_one(folder, n, about, tokens) for n, about in document["analyses"].items()]
+    except InterpError:
+        raise
+    except Exception as error:
+        raise InterpError(
+            f"results in {str(folder)!r} are damaged: {type(error).__name__}: {error}"
+        ) from error
+    return Results(results, document["provenance"])
+
+
+def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame) -> Result:
+    return Result(
+        name,
+        _analysis_class(about["class"])(**about["parameters"]),
+        _load_state(folder / f"{name}.safetensors"),
+        tokens,
+        {int(k): v for k, v in about["strings"].items()},
+        tuple(about["notes"]),
+        pd.read_parquet(folder / f"{name}.parquet"),
+    )
+
+
+def _analysis_class(path: str) -> type[Analysis]:
+    """The class behind `module:name`: registered, or imported already.
+
+    A file must not be able to have any module imported, so nothing else is.
+    """
+    for name, entries in registered().items():
+        if any(entry.value == path for entry in entries):
+            return get(name)
+    module, _, qualname = path.partition(":")
+    kind: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        kind = getattr(kind, part, None)
+    if not (isinstance(kind, type) and issubclass(kind, Analysis)):
+        raise InterpError(
+            f"the analysis {path!r} of these results is not registered here; "
+            "install or import the package it comes from, then load again"
+        )
+    return kind
+
+
+def _load_state(path: Path) -> State:
+    if not path.exists():
+        return {}
+    from safetensors.numpy import load_file
+
+    grouped: dict[tuple[str, int, str, str], dict[str, Array]] = {}
+    for key, array in load_file(path).items():
+        stack, layer, leaf_name, kind, part = key.split("/")
+        grouped.setdefault((stack, int(layer), leaf_name, kind), {})[part] = array
+    state: State = {}
+    for (stack, layer, leaf_name, kind), arrays in grouped.items():
+        if kind == "Grouped":
+            arrays["keys"] = np.asarray(json.loads(arrays["keys"].tobytes()), dtype=str)
+        state.setdefault((stack, layer), {})[leaf_name] = LEAVES[kind].from_arrays(arrays)
+    return state

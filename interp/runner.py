@@ -1,0 +1,514 @@
+"""Prompts in, results out: one forward pass per batch serves every analysis.
+
+`run` drives the model itself; `attach` only watches while the user does. Both feed the same
+observers and give the same results.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._tokenise import special_ids, token_strings
+from interp.analysis import Analysis, Batch, Groups, reduce_emissions
+from interp.anatomy import Anatomy
+from interp.attach import (
+    Context,
+    Observer,
+    Pass,
+    contexts_from_call,
+    logits_of,
+    wrapped_model,
+)
+from interp.errors import BadInput, InterpError, unknown
+from interp.models import load_model
+from interp.probe import inspect
+from interp.progress import track
+from interp.prompts import Prompts, TokenBatch, read_prompts, target_word
+from interp.registry import resolve
+from interp.results import Result, Results
+from interp.state import Array, Examples, State, merge_states
+
+Wanted = str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]]
+DEFAULT = ("rotation", "path_length", "logit_lens", "attention")
+
+
+def run(
+    model: Any,
+    prompts: Any,
+    analyses: Wanted = DEFAULT,
+    *,
+    target: str | None = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
+    token_labels: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+    labellers: Sequence[Callable[[Prompts], Prompts]] = (),
+    mask: Any = None,
+    targets: Any = None,
+    prepend_bos: bool | None = None,
+    truncate: bool = False,
+    keep: Literal["tokens", "summary"] = "tokens",
+    by: Sequence[str] = (),
+    max_tokens: int = 4096,
+    progress: bool = True,
+) -> Results:
+    """Run analyses over prompts and return their tables.
+
+    Args:
+        model: a bridge, or anything `load_model` takes.
+        prompts: strings, a token tensor `[batch, pos]`, a file, a data set or a built-in name
+            (`"her"`, `"demo"`); see `interp.prompts.read_prompts`.
+        analyses: names, classes or instances.
+        target: a word whose tokens get the role `target`, the token before it `previous`, and as
+            many others `random` (column `role`).
+        labels, token_labels: columns per prompt, per token.
+        labellers: functions from prompts to labelled prompts, applied in order.
+        mask, targets: for a token tensor; targets are token ids `[batch, pos]`, -1 for none.
+        prepend_bos: the model's own policy unless given.
+        truncate: cut prompts that are longer than the context instead of refusing them.
+        keep: "tokens": a row per token; "summary": moments per group of `by`.
+        by: label columns that make the groups of a summary; special tokens have none.
+        max_tokens: budget of a batch, padding included.
+        progress: show a bar.
+
+    Returns: `Results`, by analysis name.
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before the first batch; `ObserveError` where
+    an analysis fails; `InterpError` where the model yields NaN. Nothing stays attached.
+    """
+    chosen = resolve(analyses)
+    bridge = load_model(model)
+    anatomy = inspect(bridge)
+    wiring = anatomy.wire(list(chosen.values()))
+    ready = _prepare(
+        bridge, anatomy, prompts, labels, token_labels, mask, targets, prepend_bos, truncate
+    )
+    for labeller in [*([target_word(target)] if target else []), *labellers]:
+        ready = ready.label(labeller)
+    collector = Collector(chosen, _grouping(ready, keep, by))
+    if wiring.jobs:
+        _drive(bridge, anatomy, wiring, ready, collector, max_tokens, progress)
+    _weigh(bridge, chosen, collector)
+    provenance = provenance_of(bridge, anatomy, chosen, ready)
+    return collector.results(_index(ready, collector, bridge), provenance, anatomy, bridge)
+
+
+def _prepare(
+    bridge: Any,
+    anatomy: Anatomy,
+    prompts: Any,
+    labels: Any,
+    token_labels: Any,
+    mask: Any,
+    targets: Any,
+    prepend_bos: bool | None,
+    truncate: bool,
+) -> Prompts:
+    if isinstance(prompts, Prompts):
+        return prompts
+    embedded = str(getattr(bridge.cfg, "model_name", "")).startswith("demo")
+    return read_prompts(
+        prompts,
+        bridge.tokenizer,
+        mask=mask,
+        labels=labels,
+        token_labels=token_labels,
+        targets=targets,
+        prepend_bos=anatomy.prepends_bos if prepend_bos is None else prepend_bos,
+        max_length=anatomy.n_ctx,
+        vocab_size=anatomy.d_vocab or None,
+        truncate=truncate,
+        language="demo" if embedded else "english",
+    )
+
+
+def _drive(
+    bridge: Any,
+    anatomy: Anatomy,
+    wiring: Any,
+    prompts: Prompts,
+    collector: Collector,
+    max_tokens: int,
+    progress: bool,
+) -> None:
+    """Feed the batches; the pass ends before the unembedding where nothing needs logits."""
+    current: list[TokenBatch] = []
+    several = len(anatomy.stacks) > 1
+
+    def contexts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+        first = _context_of(current[0])
+        return _by_stack(anatomy, first, kwargs) if several else {anatomy.stacks[0].name: first}
+
+    side = "right" if anatomy.padding.fine("right") else "left"
+    alone = not anatomy.padding.fine(side)
+    batches = list(
+        prompts.batches(
+            max_tokens, pad_id=_pad_id(bridge), padding_side=side, max_batch=1 if alone else None
+        )
+    )
+    device = next(bridge.parameters()).device
+    observer = Observer(bridge, wiring, contexts, collector.take, stop_early=True)
+    with observer, torch.no_grad():
+        for batch in track(batches, "passes", enabled=progress):
+            current[:] = [batch]
+            padded = not bool(batch.mask.all())
+            options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
+            out = bridge(batch.tokens.to(device), **options)
+            _refuse_nan(out, batch, collector)
+
+
+def _context_of(batch: TokenBatch) -> Context:
+    return Context(
+        batch.tokens,
+        batch.mask,
+        batch.special,
+        batch.ids,
+        batch.positions,
+        batch.targets,
+        batch.tokens,
+        batch.mask,
+    )
+
+
+def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> dict[str, Context]:
+    """An encoder reads the prompt; a decoder what the call hands it."""
+    out = {}
+    for stack in anatomy.stacks:
+        if stack.name != "decoder":
+            out[stack.name] = encoder
+            continue
+        tokens = kwargs["decoder_input_ids"].to(encoder.tokens.device)
+        given = {"attention_mask": kwargs.get("decoder_attention_mask"), "input_ids": tokens}
+        context = contexts_from_call(
+            (), given, first_id=0, special_ids=(), pad_id=None, earlier=None
+        )
+        # Shifted right by the bridge: real where the encoder's token before it was.
+        mask = encoder.mask if given["attention_mask"] is None else context.mask
+        out[stack.name] = Context(
+            tokens,
+            mask,
+            context.special,
+            encoder.ids,
+            context.positions,
+            torch.where(mask, context.targets, -1),
+            tokens,
+            mask,
+        )
+    return out
+
+
+def _pad_id(bridge: Any) -> int:
+    tokenizer = getattr(bridge, "tokenizer", None)
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return int(pad) if pad is not None else 0
+
+
+def _refuse_nan(out: Any, batch: TokenBatch, collector: Collector) -> None:
+    final = out if isinstance(out, Tensor) else logits_of(out)
+    if final is None or final.shape[:2] != batch.mask.shape:
+        return
+    bad = torch.isnan(final).any(-1).cpu() & batch.mask
+    if bad.any():
+        row, position = (int(i) for i in bad.nonzero()[0])
+        raise InterpError(
+            f"the model yields NaN (first at prompt {int(batch.ids[row])}, position {position}); "
+            "nothing was kept. In float16 this is often an overflow: try bfloat16 or float32"
+        )
+
+
+def _weigh(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> None:
+    """Analyses of the weights: called once, with the model, without prompts."""
+    empty = torch.zeros(0, 0, dtype=torch.int64)
+    no, ids = empty.bool(), torch.zeros(0, dtype=torch.int64)
+    for analysis in chosen.values():
+        if analysis.scope == "weights":
+            batch = Batch({}, empty, no, no, ids, empty, empty, empty, no, model=bridge)
+            with torch.no_grad():
+                collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
+
+
+class Collector:
+    """Merges what finished passes emitted, per analysis."""
+
+    def __init__(
+        self,
+        analyses: Mapping[str, Analysis],
+        grouping: Callable[[Batch], Groups] | None = None,
+    ) -> None:
+        self.analyses, self.grouping = dict(analyses), grouping
+        self.states: dict[str, State] = {name: {} for name in analyses}
+        self.tokens: list[pd.DataFrame] = []
+        self.seen_stacks: set[str] = set()
+
+    def take(self, finished: Pass) -> None:
+        """Reduce one pass; its activations are gone afterwards."""
+        for job, batch, emitted in finished.emitted:
+            groups = self.grouping(batch) if self.grouping else None
+            self.add(job.analysis, reduce_emissions(emitted, batch, job.stack, groups))
+        for stack, context in finished.contexts.items():
+            if stack:
+                self.tokens.append(_token_rows(context, stack))
+
+    def add(self, analysis: Analysis, state: State) -> None:
+        for name, known in self.analyses.items():
+            if known is analysis:
+                self.states[name] = merge_states(self.states[name], state)
+
+    def results(
+        self,
+        tokens: pd.DataFrame,
+        provenance: Mapping[str, Any],
+        anatomy: Anatomy | None,
+        bridge: Any,
+    ) -> Results:
+        notes = tuple(anatomy.caveats()) if anatomy else ()
+        out = []
+        for name, analysis in self.analyses.items():
+            ids = _ids_in(self.states[name], analysis)
+            strings = token_strings(ids, getattr(bridge, "tokenizer", None))
+            out.append(Result(name, analysis, self.states[name], tokens, strings, notes))
+        return Results(out, provenance)
+
+
+def _ids_in(state: State, analysis: Analysis) -> set[int]:
+    """Token ids in token columns and in examples of token ids."""
+    ids: set[int] = set()
+    for leaves in state.values():
+        for name, leaf in leaves.items():
+            if name in analysis.token_columns:
+                ids.update(np.unique(leaf.arrays()["values"]).tolist())
+            elif isinstance(leaf, Examples) and name.endswith("tokens"):
+                for item in leaf.items.values():
+                    ids.update(np.unique(item).tolist())
+    return ids
+
+
+def _token_rows(context: Context, stack: str) -> pd.DataFrame:
+    row, column = context.mask.cpu().nonzero(as_tuple=True)
+    return pd.DataFrame(
+        {
+            "stack": stack,
+            "prompt": context.ids.cpu()[row].numpy(),
+            "position": context.positions.cpu()[row, column].numpy(),
+            "token_id": context.tokens.cpu()[row, column].numpy(),
+            "special": context.special.cpu()[row, column].numpy(),
+        }
+    )
+
+
+def _index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
+    """The token table; with two stacks each has its own tokens, labels go with the encoder's."""
+    index = prompts.index()
+    if not collector.tokens:
+        return index
+    fed = pd.concat(collector.tokens, ignore_index=True)
+    fed = fed.sort_values(["stack", "prompt", "position"], ignore_index=True)
+    strings = token_strings(fed["token_id"].unique().tolist(), bridge.tokenizer)
+    fed.insert(3, "token", fed["token_id"].map(strings))
+    extra = [c for c in index if c not in fed]
+    labels = index[["prompt", "position", *extra]].assign(stack="encoder")
+    return fed.merge(labels, on=["stack", "prompt", "position"], how="left", sort=False)
+
+
+def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch], Groups] | None:
+    """How tokens fall into groups, or None where rows are kept."""
+    if keep not in ("tokens", "summary"):
+        raise unknown("value of keep", keep, ("tokens", "summary"))
+    if keep == "tokens":
+        if by:
+            raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary'")
+        return None
+    index = prompts.index()
+    for label in by:
+        if label not in index:
+            raise unknown("label", label, [c for c in index if c not in ("prompt", "position")])
+    texts = [index[label].astype(str) for label in by] or [pd.Series("all", index=index.index)]
+    keys = list(zip(*texts, strict=True))
+    known = {key: code for code, key in enumerate(sorted(set(keys)))}
+    code = np.fromiter((known[key] for key in keys), dtype=np.int64, count=len(keys))
+    code[index["special"].to_numpy(dtype=bool)] = -1
+    starts = np.searchsorted(index["prompt"].to_numpy(), np.arange(len(prompts)))
+
+    def groups(batch: Batch) -> Groups:
+        codes: Array = np.full(tuple(batch.mask.shape), -1, dtype=np.int64)
+        prompt, position, (row, column) = batch.real
+        codes[row.cpu().numpy(), column.cpu().numpy()] = code[starts[prompt] + position]
+        return Groups(codes, tuple(known))
+
+    return groups
+
+
+# ---- provenance ------------------------------------------------------------------------------
+
+
+def provenance_of(
+    bridge: Any, anatomy: Anatomy, analyses: Mapping[str, Analysis], prompts: Prompts | None
+) -> dict[str, Any]:
+    """Everything needed to know what a table is of, as JSON values."""
+    cfg = bridge.cfg
+    config = getattr(wrapped_model(bridge), "config", None)
+    out: dict[str, Any] = {
+        "model": {
+            "name": anatomy.model,
+            "architecture": anatomy.architecture,
+            "revision": getattr(config, "_commit_hash", None),
+            "dtype": str(anatomy.dtype).removeprefix("torch."),
+            "device": str(getattr(cfg, "device", None)),
+            "basis": anatomy.basis,
+            "n_layers": [s.n_blocks for s in anatomy.stacks],
+            "d_model": anatomy.d_model,
+        },
+        "readout": anatomy.readout
+        and {
+            "path": anatomy.readout.path,
+            "identity_error": anatomy.readout.error,
+        },
+        "closing_error": {s.name or "blocks": _finite(s.closing) for s in anatomy.stacks},
+        "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
+        "versions": versions(),
+    }
+    if prompts is not None:
+        out["prompts"] = {
+            "source": prompts.source,
+            "count": len(prompts),
+            "tokens": int(sum(len(t) for t in prompts.tokens)),
+            "sha256": prompts.fingerprint(),
+            "token_ids": [t.tolist() for t in prompts.tokens],
+            "notes": list(getattr(prompts, "notes", ())),
+        }
+    return out
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [v if np.isfinite(v) else None for v in values]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the tables."""
+    out = {"python": platform.python_version(), "platform": sys.platform}
+    for package in (
+        "interp-stream",
+        "torch",
+        "transformer-lens",
+        "transformers",
+        "numpy",
+        "pandas",
+    ):
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            out[package] = "not installed as a package"
+    return out
+
+
+# ---- in the user's own workflow --------------------------------------------------------------
+
+
+class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
+    """Analyses attached to a model while the user runs it; read as a mapping of results.
+
+    Every forward pass adds rows: its prompts are numbered on, unless it continues a KV cache.
+    Column `call` counts the passes.
+    """
+
+    def __init__(self, model: Any, analyses: Mapping[str, Analysis]) -> None:
+        self.model, self.analyses = model, dict(analyses)
+        self.anatomy = inspect(model)
+        self._collector = Collector(analyses)
+        self._wiring = self.anatomy.wire(list(analyses.values()))
+        self._observer = Observer(model, self._wiring, self._contexts, self._take)
+        self._earlier: dict[str, Context] = {}
+        self._rows: list[pd.DataFrame] = []
+        self._next_id = self._calls = 0
+        self._cached: Results | None = None
+        self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
+
+    def __enter__(self) -> Probes:
+        if getattr(self.model, "training", False):
+            raise BadInput("the model is in training mode; call model.eval() before attaching")
+        _weigh(self.model, self.analyses, self._collector)
+        self._observer.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._observer.__exit__(*exc)
+
+    def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+        names = [s.name for s in self.anatomy.stacks]
+        first = names[0]
+        context = contexts_from_call(
+            args,
+            kwargs,
+            first_id=self._next_id,
+            special_ids=self._special,
+            pad_id=getattr(self.model.tokenizer, "pad_token_id", None),
+            earlier=self._earlier.get(first),
+        )
+        if len(names) > 1:
+            return _by_stack(self.anatomy, context, kwargs)
+        return {first: context}
+
+    def _take(self, finished: Pass) -> None:
+        self._collector.take(finished)
+        self._cached = None
+        for stack, context in finished.contexts.items():
+            rows = _token_rows(context, stack).assign(call=self._calls)
+            self._rows.append(rows if stack else rows.drop(columns="stack"))
+            self._earlier[stack] = context
+            self._next_id = max(self._next_id, int(context.ids.max()) + 1)
+        self._calls += 1
+
+    @property
+    def results(self) -> Results:
+        """What was seen so far, as `run` would return it."""
+        if self._cached is None:
+            self._cached = self._collector.results(
+                self._tokens(),
+                provenance_of(self.model, self.anatomy, self.analyses, None)
+                | {"attached": {"calls": self._calls, "hooks_lost": self._observer.lost_hooks}},
+                self.anatomy,
+                self.model,
+            )
+        return self._cached
+
+    def _tokens(self) -> pd.DataFrame:
+        columns = ["prompt", "position", "token_id", "special", "call"]
+        rows = (
+            pd.concat(self._rows, ignore_index=True)
+            if self._rows
+            else pd.DataFrame(columns=columns)
+        )
+        strings = token_strings(rows["token_id"].unique().tolist(), self.model.tokenizer)
+        rows.insert(list(rows).index("token_id"), "token", rows["token_id"].map(strings))
+        return rows
+
+    def __getitem__(self, name: str) -> Result:
+        return self.results[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.analyses)
+
+    def __len__(self) -> int:
+        return len(self.analyses)
+
+    def __repr__(self) -> str:
+        return f"<Probes on {self.anatomy.model}: {', '.join(self.analyses)}; {self._calls} passes>"
+
+
+def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:
+    """Watch a model while you run it yourself: `with interp.attach(model, "rotation") as probes:`.
+
+    Everything that reaches the model inside the block is observed: `model(...)`,
+    `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the
+    stream as they leave it. Leaving the block takes every hook off, also after an error.
+
+    Raises `BadInput` for a model in training mode, `UnknownName`, `Unsupported` as `run` does.
+    """
+    return Probes(model, resolve(analyses or DEFAULT))
