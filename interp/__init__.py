@@ -1,39 +1,61 @@
-"""Measure the residual stream of TransformerLens models."""
+"""Measure the residual stream of TransformerLens models: the public names, nothing else.
+
+The names are imported when they are first used, so that `import interp` and the command line
+start at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from interp.analysis import Analysis, Batch, Plot
-from interp.anatomy import Anatomy
-from interp.checks import check_analysis
-from interp.errors import (
-    BadInput,
-    BrokenPlugin,
-    InterpError,
-    ObserveError,
-    UnknownName,
-    Unsupported,
-)
-from interp.models import load_model
-from interp.probe import inspect
-from interp.prompts import Prompts, gold, read_prompts, regex, spacy_tags, target_word
-from interp.registry import names as list_analyses
-from interp.results import Result, Results, load
-from interp.runner import Probes, attach, run
-from interp.state import (
-    Count,
-    Cov,
-    Examples,
-    Histogram,
-    Leaf,
-    Moments,
-    PerHead,
-    PerToken,
-    State,
-    Sum,
-    TopK,
-    priority,
-)
-from interp.stats import Comparison, compare
+if TYPE_CHECKING:
+    from interp.analysis import Analysis, Batch, Plot
+    from interp.anatomy import Anatomy
+    from interp.checks import check_analysis
+    from interp.errors import (
+        BadInput,
+        BrokenPlugin,
+        InterpError,
+        ObserveError,
+        UnknownName,
+        Unsupported,
+    )
+    from interp.models import load_model
+    from interp.probe import inspect
+    from interp.prompts import Prompts, gold, read_prompts, regex, spacy_tags, target_word
+    from interp.results import Result, Results, load
+    from interp.runner import Probes, attach, run
+    from interp.state import (
+        Count,
+        Cov,
+        Examples,
+        Histogram,
+        Leaf,
+        Moments,
+        PerHead,
+        PerToken,
+        State,
+        Sum,
+        TopK,
+        priority,
+    )
+    from interp.stats import Comparison, compare
+
+_HOME = {
+    "analysis": "Analysis Batch Plot",
+    "anatomy": "Anatomy",
+    "checks": "check_analysis",
+    "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
+    "models": "load_model",
+    "probe": "inspect",
+    "prompts": "Prompts gold read_prompts regex spacy_tags target_word",
+    "results": "Result Results load",
+    "runner": "Probes attach run",
+    "state": "Count Cov Examples Histogram Leaf Moments PerHead PerToken State Sum TopK priority",
+    "stats": "Comparison compare",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "Analysis",
@@ -67,7 +89,6 @@ __all__ = [
     "compare",
     "gold",
     "inspect",
-    "list_analyses",
     "load",
     "load_model",
     "priority",
@@ -77,3 +98,15 @@ __all__ = [
     "spacy_tags",
     "target_word",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}")
+    value = getattr(import_module(f"interp.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -261,7 +262,7 @@ class Anatomy:
         for stack in self.stacks:
             label = f" of the {stack.name}" if stack.name else ""
             if not stack.closes:
-                worst = max((e for e in stack.closing if e == e), default=float("nan"))
+                worst = max((e for e in stack.closing if not math.isnan(e)), default=math.nan)
                 notes.append(
                     f"The blocks{label} are not a sum of named terms (relative error up to "
                     f"{worst:.2g}, layout {stack.layout}): attention and MLP shares are left out."
@@ -280,73 +281,29 @@ class Anatomy:
 
     def facts(self) -> list[tuple[str, str]]:
         """The table as (fact, value) rows of text."""
+        dtype = str(self.dtype).removeprefix("torch.")
         rows = [
             ("model", f"{self.model} ({self.architecture})"),
             ("basis", self.basis),
-            (
-                "dtype",
-                f"{str(self.dtype).removeprefix('torch.')}, angle floor {angle_floor(self.dtype):.2g}°",
-            ),
+            ("dtype", f"{dtype}, angle floor {angle_floor(self.dtype):.2g}°"),
             ("width, vocabulary, context", f"{self.d_model}, {self.d_vocab}, {self.n_ctx or '-'}"),
         ]
         for stack in self.stacks:
-            rows += self._stack_facts(stack)
-        tried = ", ".join(f"{p}: {e:.1g}" for p, e in self.readout_tried.items())
-        rows += [
-            (
-                "readout",
-                f"{self.readout.path} (relative error {self.readout.error:.1g})"
-                if self.readout
-                else f"none reproduces the logits ({tried})",
-            ),
+            rows += _stack_facts(stack)
+        return [
+            *rows,
+            ("readout", self._readout_fact()),
             ("attention direction", "causal" if self.causal else "bidirectional"),
             ("BOS", "prepended to text" if self.prepends_bos else "not prepended"),
             ("right padding with mask", _verdict(self.padding.right, self.padding.tolerance)),
             ("left padding with mask", _verdict(self.padding.left, self.padding.tolerance)),
         ]
-        return rows
 
-    def _stack_facts(self, stack: StackAnatomy) -> list[tuple[str, str]]:
-        prefix = f"{stack.name} " if stack.name else ""
-        fired = [s for s, hooks in stack.sites.items() if any(hooks)]
-        names = sorted(
-            {f"{t} ({h.split('.', 2)[-1]})" for block in stack.terms for t, h in block.items()}
-        )
-        worst = max((e for e in stack.closing if e == e), default=float("nan"))
-        rows = [
-            (
-                f"{prefix}blocks",
-                f"{stack.n_blocks}, {stack.layout}"
-                + (f", each run {stack.fires} times" if stack.fires > 1 else ""),
-            ),
-            (
-                f"{prefix}stream read at",
-                f"{stack.boundaries[0]} … {stack.boundaries[-1]}"
-                if stack.boundaries
-                else "nowhere",
-            ),
-            (
-                f"{prefix}additive terms",
-                f"{', '.join(names) or 'none'}: closing error {worst:.1g}, {'closes' if stack.closes else 'does not close'}",
-            ),
-            (
-                f"{prefix}sites that fire",
-                ", ".join(f"{s} {list(stack.shapes.get(s, ()))}" for s in fired) or "none",
-            ),
-        ]
-        if stack.row_sum_error == stack.row_sum_error:
-            softmax = {
-                True: "scores are before the softmax",
-                False: "scores are NOT before the softmax",
-                None: "no scores",
-            }
-            rows.append(
-                (
-                    f"{prefix}pattern rows",
-                    f"sum to 1 within {stack.row_sum_error:.1g}; {softmax[stack.scores_pre_softmax]}",
-                )
-            )
-        return rows + [(f"{prefix}problem", p) for p in stack.problems]
+    def _readout_fact(self) -> str:
+        if self.readout is not None:
+            return f"{self.readout.path} (relative error {self.readout.error:.1g})"
+        tried = ", ".join(f"{path}: {error:.1g}" for path, error in self.readout_tried.items())
+        return f"none reproduces the logits ({tried or 'nothing to try'})"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values (the readout by its path)."""
@@ -357,7 +314,7 @@ class Anatomy:
         }
         out["readout_tried"] = dict(self.readout_tried)
         out["readout"] = self.readout and {"path": self.readout.path, "error": self.readout.error}
-        out["stacks"] = [_plain(s) for s in self.stacks]
+        out["stacks"] = [asdict(s) for s in self.stacks]
         out["padding"] = asdict(self.padding)
         out["dtype"] = str(self.dtype).removeprefix("torch.")
         out["angle_floor"] = angle_floor(self.dtype)
@@ -373,11 +330,45 @@ class Anatomy:
         return "\n".join(f"{fact:<{width}}  {value}" for fact, value in self.facts())
 
     def _repr_html_(self) -> str:
+        left = "style='text-align:left'"
         cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(f)}</th><td style='text-align:left'>{html.escape(v)}</td></tr>"
+            f"<tr><th {left}>{html.escape(f)}</th><td {left}>{html.escape(v)}</td></tr>"
             for f, v in self.facts()
         )
         return f"<table>{cells}</table>"
+
+
+def _stack_facts(stack: StackAnatomy) -> list[tuple[str, str]]:
+    prefix = f"{stack.name} " if stack.name else ""
+    again = f", each run {stack.fires} times" if stack.fires > 1 else ""
+    ends = f"{stack.boundaries[0]} … {stack.boundaries[-1]}" if stack.boundaries else "nowhere"
+    fired = [
+        f"{site} {list(stack.shapes.get(site, ()))}" for site, h in stack.sites.items() if any(h)
+    ]
+    rows = [
+        (f"{prefix}blocks", f"{stack.n_blocks}, {stack.layout}{again}"),
+        (f"{prefix}stream read at", ends),
+        (f"{prefix}additive terms", _terms_fact(stack)),
+        (f"{prefix}sites that fire", ", ".join(fired) or "none"),
+    ]
+    if not math.isnan(stack.row_sum_error):
+        softmax = {
+            True: "scores are what the softmax gets",
+            False: "scores are not what the softmax gets",
+            None: "no scores",
+        }[stack.scores_pre_softmax]
+        sums = f"sum to 1 within {stack.row_sum_error:.1g}; {softmax}"
+        rows.append((f"{prefix}pattern rows", sums))
+    return rows + [(f"{prefix}problem", problem) for problem in stack.problems]
+
+
+def _terms_fact(stack: StackAnatomy) -> str:
+    named = {f"{t} ({h.split('.', 2)[-1]})" for block in stack.terms for t, h in block.items()}
+    bare = sum(not block for block in stack.terms)
+    worst = max((e for e in stack.closing if not math.isnan(e)), default=math.nan)
+    verdict = "closes" if stack.closes else "does not close"
+    none = f", {bare} blocks without any" if bare else ""
+    return f"{', '.join(sorted(named)) or 'none'}: {verdict} (error {worst:.1g}{none})"
 
 
 def _verdict(error: float | None, tolerance: float) -> str:
@@ -388,12 +379,8 @@ def _verdict(error: float | None, tolerance: float) -> str:
     )
 
 
-def _plain(stack: StackAnatomy) -> dict[str, Any]:
-    return asdict(stack)
-
-
 def _no_nan(value: Any) -> Any:
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, Mapping):
         return {k: _no_nan(v) for k, v in value.items()}

@@ -7,12 +7,11 @@ model's own logits. Other people's hooks are silenced while it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any, Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -78,7 +77,10 @@ def _measure(model: Any) -> Anatomy:
     d_model = int(model.cfg.d_model)
     tolerance = TOLERANCE[_stream_dtype(model, seen)]
     measured = tuple(
-        _measure_stack(stack, seen, points, d_model, tolerance, model) for stack in stacks
+        _StackProbe(stack, seen, points, d_model, tolerance).measure(
+            own_children(model)[stack.path]
+        )
+        for stack in stacks
     )
     readout_stack = _readout_stack(measured)
     readout, tried = _find_readout(model, measured, readout_stack, seen, logits, tolerance)
@@ -154,265 +156,191 @@ def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
 # ---- one stack -------------------------------------------------------------------------------
 
 
-def _measure_stack(
-    stack: Stack,
-    seen: Seen,
-    points: Mapping[str, Any],
-    d_model: int,
-    tolerance: float,
-    model: Any,
-) -> StackAnatomy:
-    boundaries, problems = _boundaries(stack, seen, d_model)
-    fires = max((len(seen[b]) for b in boundaries if b), default=0)
-    if fires > 1:
-        problems.append(
-            f"its blocks run {fires} times in one pass (looped model); states of several rounds "
-            "would be mixed"
-        )
-    elif not problems:
-        problems += _broken_joints(stack, boundaries, seen, points, tolerance)
-    usable = not problems
-    terms, closing = (
-        _measure_terms(stack, boundaries, seen, points, tolerance)
-        if usable
-        else (tuple({} for _ in range(stack.n_blocks)), (float("nan"),) * stack.n_blocks)
-    )
-    closes = usable and all(error <= tolerance for error in closing)
-    sites, shapes = _fired_sites(stack, seen)
-    if usable:
-        sites["resid_mid"] = _true_mids(
-            stack, boundaries, terms, sites["resid_mid"], seen, closes, tolerance
-        )
-    _drop_false_patterns(sites, seen)
-    return StackAnatomy(
-        stack=stack,
-        layout=_layout_name(stack, boundaries, terms, sites, closes, model)
-        if usable
-        else "unusual",
-        boundaries=tuple(b or "" for b in boundaries),
-        fires=fires,
-        sites=sites,
-        shapes=shapes,
-        terms=terms,
-        closing=closing,
-        closes=closes,
-        row_sum_error=_row_sum_error(sites, seen),
-        scores_pre_softmax=_scores_before_softmax(sites, seen),
-        problems=tuple(problems),
-    )
+@dataclass(frozen=True)
+class _StackProbe:
+    """What the recorders saw of one stack, and the questions put to it."""
 
+    stack: Stack
+    seen: Seen
+    points: Mapping[str, Any]
+    d_model: int
+    tolerance: float
 
-def _boundaries(stack: Stack, seen: Seen, d_model: int) -> tuple[list[str | None], list[str]]:
-    """First candidate per boundary that fired as `[batch, pos, d_model]`, and what is wrong."""
-    found: list[str | None] = []
-    problems: list[str] = []
-    for index, group in enumerate(stack.boundaries):
-        good = [n for n in group if _is_stream(seen.get(n, []), d_model)]
-        found.append(good[0] if good else None)
-        if not good:
-            shapes = [
-                tuple(v.shape) for n in group for v in seen.get(n, []) if isinstance(v, Tensor)
+    def first(self, name: str | None) -> Any:
+        """What the hook gave at its first firing, None if it never fired."""
+        values = self.seen.get(name or "", [])
+        return values[0] if values else None
+
+    def measure(self, blocks: Any) -> StackAnatomy:
+        n = self.stack.n_blocks
+        boundaries, problems = self._boundaries()
+        fires = max((len(self.seen[b]) for b in boundaries if b), default=0)
+        problems += self._unreadable(boundaries, fires) if not problems else []
+        sites = {s: self._hooks_of(what.hooks) for s, what in SITES.items() if what.hooks}
+        sites["pattern"] = tuple(h if self._is_pattern(h) else None for h in sites["pattern"])
+        terms: tuple[Mapping[str, str], ...] = ({},) * n
+        closing = (float("nan"),) * n
+        if not problems:
+            states = [self.first(b) for b in boundaries]
+            pairs = [self._best_terms(i, states[i], states[i + 1]) for i in range(n)]
+            terms, closing = (tuple(part) for part in zip(*pairs, strict=True))  # type: ignore[assignment]
+        closes = all(error <= self.tolerance for error in closing)
+        mids = sites["resid_mid"]
+        sites["resid_mid"] = tuple(
+            mid if closes and self._is_mid(mid, self.first(boundaries[i]), terms[i]) else None
+            for i, mid in enumerate(mids)
+        )
+        shapes = {
+            s: tuple(self.first(_any(hooks)).shape) for s, hooks in sites.items() if _any(hooks)
+        }
+        return StackAnatomy(
+            stack=self.stack,
+            layout="unusual" if problems else _layout_name(terms, sites, closes, blocks),
+            boundaries=tuple(b or "" for b in boundaries),
+            fires=fires,
+            sites=sites,
+            shapes=shapes,
+            terms=terms,
+            closing=closing,
+            closes=closes,
+            row_sum_error=self._row_sum_error(sites["pattern"]),
+            scores_pre_softmax=self._scores_before_softmax(sites),
+            problems=tuple(problems),
+        )
+
+    def _boundaries(self) -> tuple[list[str | None], list[str]]:
+        """First candidate per boundary that fired as `[batch, pos, d_model]`, and what is wrong."""
+        found: list[str | None] = []
+        problems: list[str] = []
+        for index, group in enumerate(self.stack.boundaries):
+            good = [n for n in group if self._is_stream(n)]
+            found.append(good[0] if good else None)
+            if not good:
+                problems.append(self._missing_state(index, group))
+        return found, problems[:1]
+
+    def _is_stream(self, name: str) -> bool:
+        values = self.seen.get(name, [])
+        return bool(values) and all(
+            isinstance(v, Tensor) and v.ndim == 3 and v.shape[-1] == self.d_model for v in values
+        )
+
+    def _missing_state(self, index: int, group: tuple[str, ...]) -> str:
+        values = [v for n in group for v in self.seen.get(n, []) if isinstance(v, Tensor)]
+        what = f"fired with shape {tuple(values[0].shape)}" if values else "never fired"
+        names = ", ".join(group) or "no such hook"
+        return f"no hook gives state {index} of {self.stack.path} ({names}: {what})"
+
+    def _unreadable(self, boundaries: list[str | None], fires: int) -> list[str]:
+        if fires > 1:
+            return [
+                f"{self.stack.path} run {fires} times in one pass (looped model); states of "
+                "several rounds would be mixed"
             ]
-            what = f"fired with shape {shapes[0]}" if shapes else "never fired"
-            problems.append(
-                f"no hook gives state {index} of {stack.path} ({', '.join(group) or 'none exists'}: {what})"
-            )
-    return found, problems[:1]
+        for layer in range(self.stack.n_blocks - 1):
+            post = self.first(self.stack.inside(layer, "hook_out"))
+            after = self.first(boundaries[layer + 1])
+            if isinstance(post, Tensor) and post.shape == after.shape:
+                error = relative(post, after)
+                if error > self.tolerance:  # RWKV divides the stream between some blocks
+                    return [
+                        f"state {layer + 1} of {self.stack.path} is rescaled between blocks "
+                        f"(relative difference {error:.2g})"
+                    ]
+        return []
+
+    def _best_terms(
+        self, layer: int, before: Tensor, after: Tensor
+    ) -> tuple[Mapping[str, str], float]:
+        """The largest set of named terms that adds up to the step, else the nearest one."""
+        fired = self._fired_terms(layer, before)
+        best: tuple[Mapping[str, str], float] = ({}, float("inf"))
+        for size in range(len(fired), 0, -1):
+            for names in combinations(fired, size):
+                parts = [self.first(fired[n]) for n in names]
+                error = float(closing_error(before, parts, after).nan_to_num().max())
+                if error < best[1]:
+                    best = ({n: fired[n] for n in names}, error)
+            if best[1] <= self.tolerance:
+                return best
+        return best if fired else ({}, float("nan"))
+
+    def _fired_terms(self, layer: int, before: Tensor) -> dict[str, str]:
+        fired: dict[str, str] = {}
+        used: set[int] = set()
+        for term, hooks in TERM_HOOKS.items():
+            for name in (self.stack.inside(layer, hook) for hook in hooks):
+                value = self.first(name)
+                fits = isinstance(value, Tensor) and value.shape == before.shape
+                # One hook point under two spellings is one term.
+                if fits and len(self.seen[name]) == 1 and id(self.points[name]) not in used:
+                    fired[term] = name
+                    used.add(id(self.points[name]))
+                    break
+        return fired
+
+    def _hooks_of(self, hooks: tuple[str, ...]) -> tuple[str | None, ...]:
+        """Per block the first of these hooks that fired with a tensor."""
+        found = []
+        for layer in range(self.stack.n_blocks):
+            names = (self.stack.inside(layer, hook) for hook in hooks)
+            found.append(next((n for n in names if isinstance(self.first(n), Tensor)), None))
+        return tuple(found)
+
+    def _is_mid(self, name: str | None, before: Tensor, terms: Mapping[str, str]) -> bool:
+        """A mid hook counts only where it equals x plus every term before the MLP."""
+        early = [self.first(hook) for term, hook in terms.items() if term != "mlp"]
+        mid = self.first(name)
+        if mid is None or "mlp" not in terms or not early or mid.shape != before.shape:
+            return False
+        return bool(closing_error(before, early, mid).nan_to_num().max() <= self.tolerance)
+
+    def _is_pattern(self, name: str | None) -> bool:
+        """Weights between 0 and 1 in rows that sum to at most 1, one square set per prompt."""
+        value = self.first(name)
+        return (
+            isinstance(value, Tensor)
+            and value.ndim == 4
+            and value.shape[0] == 1
+            and value.shape[-1] == value.shape[-2]
+            and bool((value >= 0).all())
+            and bool((value.float().sum(-1) <= 1 + 1e-2).all())
+        )
+
+    def _row_sum_error(self, hooks: tuple[str | None, ...]) -> float:
+        patterns = [self.first(h).float() for h in hooks if h]
+        return max((float((1 - p.sum(-1)).abs().max()) for p in patterns), default=float("nan"))
+
+    def _scores_before_softmax(self, sites: Mapping[str, tuple[str | None, ...]]) -> bool | None:
+        verdicts = []
+        for names in zip(sites["scores"], sites["pattern"], strict=True):
+            score, pattern = map(self.first, names)
+            if score is not None and pattern is not None and score.shape == pattern.shape:
+                again = score.float().softmax(-1)
+                verdicts.append(bool((again - pattern.float()).abs().max() < 1e-2))
+        return all(verdicts) if verdicts else None
 
 
-def _is_stream(values: list[Any], d_model: int) -> bool:
-    return bool(values) and all(
-        isinstance(v, Tensor) and v.ndim == 3 and v.shape[-1] == d_model for v in values
-    )
+def _any(hooks: tuple[str | None, ...]) -> str | None:
+    return next((h for h in hooks if h), None)
 
 
-def _broken_joints(
-    stack: Stack,
-    boundaries: list[str | None],
-    seen: Seen,
-    points: Mapping[str, Any],
-    tolerance: float,
-) -> list[str]:
-    """Blocks whose output is not what the next one gets (RWKV rescales in between)."""
-    for layer in range(stack.n_blocks - 1):
-        post = seen.get(stack.inside(layer, "hook_out"), [])
-        after = seen[boundaries[layer + 1] or ""]
-        if post and isinstance(post[0], Tensor) and post[0].shape == after[0].shape:
-            error = _relative(post[0], after[0])
-            if error > tolerance:
-                return [
-                    f"state {layer + 1} of {stack.path} is rescaled between blocks (relative difference {error:.2g})"
-                ]
-    return []
-
-
-def _relative(a: Tensor, b: Tensor) -> float:
+def relative(a: Tensor, b: Tensor) -> float:
     """‖a − b‖ / ‖b‖ over everything, as one number."""
     a, b = at_least_float32(a), at_least_float32(b)
     size = torch.linalg.vector_norm(b)
     return float(torch.linalg.vector_norm(a - b) / size) if size > 0 else float((a != 0).any())
 
 
-def _measure_terms(
-    stack: Stack,
-    boundaries: list[str | None],
-    seen: Seen,
-    points: Mapping[str, Any],
-    tolerance: float,
-) -> tuple[tuple[Mapping[str, str], ...], tuple[float, ...]]:
-    terms, closing = [], []
-    for layer in range(stack.n_blocks):
-        before, after = (seen[boundaries[layer + k] or ""][0] for k in (0, 1))
-        names, error = _best_terms(stack, layer, before, after, seen, points, tolerance)
-        terms.append(names)
-        closing.append(error)
-    return tuple(terms), tuple(closing)
-
-
-def _best_terms(
-    stack: Stack,
-    layer: int,
-    before: Tensor,
-    after: Tensor,
-    seen: Seen,
-    points: Mapping[str, Any],
-    tolerance: float,
-) -> tuple[dict[str, str], float]:
-    """The named terms that add up to the step; the largest set that closes, else the best one."""
-    fired = _fired_terms(stack, layer, before, seen, points)
-    best: tuple[dict[str, str], float] = ({}, float("inf"))
-    for size in range(len(fired), 0, -1):
-        for names in combinations(fired, size):
-            chosen = {n: fired[n] for n in names}
-            parts = [seen[hook][0] for hook in chosen.values()]
-            error = float(closing_error(before, parts, after).nan_to_num().max())
-            if error < best[1]:
-                best = (chosen, error)
-        if best[1] <= tolerance:
-            return best
-    return best if fired else ({}, float("nan"))
-
-
-def _fired_terms(
-    stack: Stack, layer: int, before: Tensor, seen: Seen, points: Mapping[str, Any]
-) -> dict[str, str]:
-    fired: dict[str, str] = {}
-    used: set[int] = set()
-    for term, hooks in TERM_HOOKS.items():
-        for hook in hooks:
-            name = stack.inside(layer, hook)
-            values = seen.get(name, [])
-            fits = (
-                len(values) == 1
-                and isinstance(values[0], Tensor)
-                and values[0].shape == before.shape
-            )
-            # One hook point under two spellings is one term.
-            if fits and id(points[name]) not in used:
-                fired[term] = name
-                used.add(id(points[name]))
-                break
-    return fired
-
-
-def _fired_sites(
-    stack: Stack, seen: Seen
-) -> tuple[dict[str, tuple[str | None, ...]], dict[str, tuple[int, ...]]]:
-    sites: dict[str, tuple[str | None, ...]] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for site, what in SITES.items():
-        if not what.hooks:
-            continue
-        hooks = tuple(_fired(stack, layer, what.hooks, seen) for layer in range(stack.n_blocks))
-        sites[site] = hooks
-        name = next((h for h in hooks if h), None)
-        if name:
-            shapes[site] = tuple(seen[name][0].shape)
-    return sites, shapes
-
-
-def _fired(stack: Stack, layer: int, hooks: tuple[str, ...], seen: Seen) -> str | None:
-    names = (stack.inside(layer, hook) for hook in hooks)
-    return next((n for n in names if seen.get(n) and isinstance(seen[n][0], Tensor)), None)
-
-
-def _true_mids(
-    stack: Stack,
-    boundaries: list[str | None],
-    terms: tuple[Mapping[str, str], ...],
-    candidates: tuple[str | None, ...],
-    seen: Seen,
-    closes: bool,
-    tolerance: float,
-) -> tuple[str | None, ...]:
-    """Keep a mid hook only where it equals x plus every term before the MLP."""
-    if not closes:
-        return (None,) * stack.n_blocks
-    kept: list[str | None] = []
-    for layer, name in enumerate(candidates):
-        early = [seen[h][0] for t, h in terms[layer].items() if t != "mlp"]
-        before = seen[boundaries[layer] or ""][0]
-        good = (
-            name is not None
-            and "mlp" in terms[layer]
-            and bool(early)
-            and seen[name][0].shape == before.shape
-        )
-        if good and name is not None:
-            error = closing_error(before, early, seen[name][0]).nan_to_num().max()
-            good = bool(error <= tolerance)
-        kept.append(name if good else None)
-    return tuple(kept)
-
-
-def _drop_false_patterns(sites: dict[str, tuple[str | None, ...]], seen: Seen) -> None:
-    """A pattern has weights between 0 and 1 in rows that sum to at most 1, one set per prompt."""
-    kept = []
-    for name in sites["pattern"]:
-        pattern = seen[name][0] if name else None
-        good = (
-            pattern is not None
-            and pattern.ndim == 4
-            and pattern.shape[0] == 1
-            and pattern.shape[-1] == pattern.shape[-2]
-            and bool((pattern >= 0).all())
-            and bool((pattern.float().sum(-1) <= 1 + 1e-2).all())
-        )
-        kept.append(name if good else None)
-    sites["pattern"] = tuple(kept)
-
-
-def _row_sum_error(sites: Mapping[str, tuple[str | None, ...]], seen: Seen) -> float:
-    errors = [float((1 - seen[n][0].float().sum(-1)).abs().max()) for n in sites["pattern"] if n]
-    return max(errors, default=float("nan"))
-
-
-def _scores_before_softmax(sites: Mapping[str, tuple[str | None, ...]], seen: Seen) -> bool | None:
-    verdicts = []
-    for score, pattern in zip(sites["scores"], sites["pattern"], strict=True):
-        if score and pattern and seen[score][0].shape == seen[pattern][0].shape:
-            again = seen[score][0].float().softmax(-1)
-            verdicts.append(bool((again - seen[pattern][0].float()).abs().max() < 1e-2))
-    return all(verdicts) if verdicts else None
-
-
 def _layout_name(
-    stack: Stack,
-    boundaries: list[str | None],
     terms: tuple[Mapping[str, str], ...],
     sites: Mapping[str, tuple[str | None, ...]],
     closes: bool,
-    model: Any,
+    blocks: Any,
 ) -> str:
     kinds = {tuple(block) for block in terms}
-    children = [dict(own_children(block)) for block in own_children(model)[stack.path]]
-    normed = any({"ln1_post", "ln2_post"} & set(c) for c in children)
     if not closes:
-        return (
-            "not additive by name"
-            if not any(terms)
-            else "terms do not add up (post-norm or renormalised)"
-        )
+        return "not additive by name" if not any(terms) else "not additive"
     if len(kinds) > 1:
         return "hybrid: " + ", ".join(sorted(" + ".join(k) for k in kinds))
     (kind,) = kinds
@@ -420,6 +348,7 @@ def _layout_name(
         return " + ".join(kind) + " only"
     if not any(sites["resid_mid"]):
         return "parallel"
+    normed = any({"ln1_post", "ln2_post"} & set(own_children(block)) for block in blocks)
     return "sandwich norm, sequential" if normed else "sequential"
 
 
@@ -546,7 +475,7 @@ def _measure_padding(
     try:
         with record({n: points[n] for n in watched}) as batch:
             _forward(model, padded, mask)
-        if causal:
+        if causal and len(stacks) == 1:
             reference = {n: seen[n][0][:, :length] for n in watched}
         else:
             with record({n: points[n] for n in watched}) as alone:

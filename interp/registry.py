@@ -5,11 +5,17 @@ Knows entry points and the `Analysis` base; it imports a plug-in only when it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ast
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from interp.analysis import Analysis
 from interp.errors import BadInput, BrokenPlugin, unknown
+
+if TYPE_CHECKING:  # the base class brings torch along; listing names must not
+    from interp.analysis import Analysis
 
 GROUP = "interp.analyses"
 
@@ -54,6 +60,8 @@ def _load(name: str, entry: EntryPoint) -> type[Analysis]:
             f"analysis {name!r} ({entry.value}, {_package(entry)}) cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
+    from interp.analysis import Analysis
+
     if not (isinstance(loaded, type) and issubclass(loaded, Analysis)):
         raise BrokenPlugin(
             f"analysis {name!r} ({entry.value}, {_package(entry)}) is {loaded!r}, "
@@ -73,6 +81,8 @@ def resolve(
 
     Raises `BadInput` for none at all, for two under one name and for anything else.
     """
+    from interp.analysis import Analysis
+
     items = [wanted] if isinstance(wanted, str | Analysis | type) else list(wanted)
     out: dict[str, Analysis] = {}
     for item in items:
@@ -87,6 +97,8 @@ def resolve(
 
 
 def _instance(item: object) -> Analysis:
+    from interp.analysis import Analysis
+
     if isinstance(item, Analysis):
         return item
     if isinstance(item, str):
@@ -109,16 +121,54 @@ def _name_of(item: object, analysis: Analysis) -> str:
     return item if isinstance(item, str) else analysis.name()
 
 
-def describe(found: Mapping[str, list[EntryPoint]] | None = None) -> list[dict[str, str]]:
-    """One row per registered analysis: name, package, scope, sites, what it measures."""
-    rows = []
-    for name, entries in (found or registered()).items():
-        row = {"name": name, "package": ", ".join(_package(e) for e in entries)}
-        try:
-            kind = get(name)
-        except (BadInput, BrokenPlugin) as error:
-            rows.append(row | {"scope": "-", "sites": "-", "about": str(error)})
-            continue
-        about = (kind.__doc__ or "").strip().split("\n", 1)[0]
-        rows.append(row | {"scope": kind.scope, "sites": ", ".join(kind.sites), "about": about})
-    return rows
+def describe() -> list[dict[str, str]]:
+    """One row per registered analysis: name, package, scope, sites and what it measures.
+
+    Read from the plug-in's source without running it, so that listing is quick; a plug-in whose
+    source cannot be found or read says so in its row.
+    """
+    return [_described(name, entries) for name, entries in registered().items()]
+
+
+def _described(name: str, entries: list[EntryPoint]) -> dict[str, str]:
+    row = {"name": name, "package": ", ".join(_package(e) for e in entries)}
+    if len(entries) > 1:
+        return row | {"scope": "-", "sites": "-", "about": "ambiguous: registered twice"}
+    try:
+        body = _class_source(entries[0])
+    except (ImportError, OSError, SyntaxError, AttributeError, LookupError) as error:
+        return row | {"scope": "-", "sites": "-", "about": f"broken: {error}"}
+    about = (ast.get_docstring(body) or "").strip().split("\n", 1)[0]
+    fixed = _constants(body)
+    sites = fixed.get("sites", ())
+    return row | {
+        "scope": str(fixed.get("scope", "layer")),
+        "sites": ", ".join(sites) if isinstance(sites, tuple) else "",
+        "about": about,
+    }
+
+
+def _class_source(entry: EntryPoint) -> ast.ClassDef:
+    spec = find_spec(entry.module)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"no module {entry.module!r}")
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == entry.attr:
+            return node
+    raise LookupError(f"no class {entry.attr!r} in {entry.module}")
+
+
+def _constants(body: ast.ClassDef) -> dict[str, object]:
+    """Literal values assigned in the class body, by name."""
+    values: dict[str, object] = {}
+    for node in body.body:
+        target = node.target if isinstance(node, ast.AnnAssign) else None
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
+        if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
+            try:
+                values[target.id] = ast.literal_eval(node.value) if node.value else None
+            except ValueError:
+                continue
+    return values

@@ -142,7 +142,7 @@ def _drive(
     current: list[TokenBatch] = []
     several = len(anatomy.stacks) > 1
 
-    def contexts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+    def contexts(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
         first = _context_of(current[0])
         return _by_stack(anatomy, first, kwargs) if several else {anatomy.stacks[0].name: first}
 
@@ -161,7 +161,7 @@ def _drive(
             padded = not bool(batch.mask.all())
             options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
             out = bridge(batch.tokens.to(device), **options)
-            _refuse_nan(out, batch, collector)
+            _refuse_nan(out, batch)
 
 
 def _context_of(batch: TokenBatch) -> Context:
@@ -210,7 +210,7 @@ def _pad_id(bridge: Any) -> int:
     return int(pad) if pad is not None else 0
 
 
-def _refuse_nan(out: Any, batch: TokenBatch, collector: Collector) -> None:
+def _refuse_nan(out: Any, batch: TokenBatch) -> None:
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:
         return
