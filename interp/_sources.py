@@ -7,7 +7,6 @@ raises: a source with one bad line gives no prompts at all.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp._cells import as_mapping
 from interp._tokenise import Ints
 from interp.errors import BadInput, UnknownName, nearest
 
@@ -142,8 +142,11 @@ def _read_file(path: Path, text_column: str) -> Raw:
         )
     if suffix == ".txt":
         return _read_txt(path)
-    readers = {".jsonl": _rows_of_jsonl, ".csv": _rows_of_csv, ".parquet": _rows_of_parquet}
-    return _from_rows(readers[suffix](path), text_column, str(path))
+    if suffix == ".csv":
+        rows = _rows_of_csv(path, text_column)
+    else:
+        rows = _rows_of_jsonl(path) if suffix == ".jsonl" else _rows_of_parquet(path)
+    return _from_rows(rows, text_column, str(path))
 
 
 def _text_of(path: Path) -> str:
@@ -191,10 +194,10 @@ def _rows_of_jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def _rows_of_csv(path: Path) -> list[Row]:
+def _rows_of_csv(path: Path, text_column: str) -> list[Row]:
     reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
     header: list[str] = []
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     try:
         header = next(reader)
         for cells in reader:
@@ -210,7 +213,24 @@ def _rows_of_csv(path: Path) -> list[Row]:
         raise BadInput(f"{str(path)!r}, line {reader.line_num}: malformed csv ({error})") from error
     if len(set(header)) < len(header):
         raise BadInput(f"{str(path)!r}: column names repeat ({', '.join(header)})")
-    return rows or [dict.fromkeys(header)] * 0
+    return _with_numbers(rows, [name for name in header if name != text_column])
+
+
+def _with_numbers(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[Row]:
+    """Cells of columns that hold only whole or only decimal numbers become numbers."""
+    for name in columns:
+        cells = [row[name] for row in rows if row[name]]
+        kind = next((k for k in (int, float) if cells and _all_are(k, cells)), str)
+        for row in rows:
+            row[name] = kind(row[name]) if row[name] else None
+    return [*rows]
+
+
+def _all_are(kind: Callable[[str], Any], cells: Sequence[str]) -> bool:
+    try:
+        return bool([kind(cell) for cell in cells])
+    except ValueError:
+        return False
 
 
 def _rows_of_parquet(path: Path) -> list[Row]:
@@ -237,22 +257,33 @@ def _from_rows(rows: Sequence[Row], text_column: str, source: str) -> Raw:
                 f"(columns: {', '.join(map(str, columns))}; choose one with text_column=)"
             )
     fields: dict[str, list[Any]] = {}
-    annotations = []
+    annotations, notes = [], []
     for name in columns:
         values = [row.get(name) for row in rows]
         if name == text_column:
             continue
         if any(map(_is_annotation, values)):
             annotations.append([value or () for value in values])
+        elif any(map(_is_nested, values)):
+            notes.append(f"column {name!r} of {source} was left out: its values are nested")
         else:
             fields[str(name)] = values
     texts = tuple(row[text_column] for row in rows)
-    return Raw(source, texts=texts, fields=fields, annotations=tuple(annotations))
+    return Raw(source, texts, None, fields, tuple(annotations), notes=tuple(notes))
 
 
 def _is_annotation(value: Any) -> bool:
     """Whether a value is a list of words: objects with character offsets."""
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    return isinstance(value, list) and bool(value) and _is_word(value[0])
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"start", "end"} <= value.keys()
+
+
+def _is_nested(value: Any) -> bool:
+    inner = value if isinstance(value, list) else [value]
+    return any(isinstance(item, Mapping | list) for item in inner)
 
 
 def _read_dataset(source: Any, text_column: str) -> Raw:
@@ -275,22 +306,14 @@ def _is_document(item: Any) -> bool:
 def _from_documents(documents: Iterable[Any], source: str) -> Raw:
     """Texts with gold words; the other scalar fields of a document are labels of the prompt."""
     items = list(documents)
-    words = [[_as_mapping(word) for word in item.words] for item in items]
+    words = [[as_mapping(word) for word in item.words] for item in items]
     facts = [
-        {k: v for k, v in _as_mapping(item).items() if k not in ("text", "words")} for item in items
+        {k: v for k, v in as_mapping(item).items() if k not in ("text", "words")} for item in items
     ]
     names = list(dict.fromkeys(name for fact in facts for name in fact))
     fields = {name: [fact.get(name) for fact in facts] for name in names}
     texts = tuple(item.text for item in items)
     return Raw(source, texts=texts, fields=fields, annotations=(words,))
-
-
-def _as_mapping(item: Any) -> Row:
-    if isinstance(item, Mapping):
-        return item
-    if dataclasses.is_dataclass(item):
-        return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
-    return dict(vars(item))
 
 
 def _read_list(source: Sequence[Any], mask: Any, text_column: str) -> Raw:
@@ -327,9 +350,13 @@ def _ids_of(ids: Any, i: int) -> Ints:
 
 
 def _read_tensor(source: Any, mask: Any) -> Raw:
+    if isinstance(source, torch.Tensor):
+        integral = not (source.is_floating_point() or source.is_complex())
+    else:
+        integral = source.dtype.kind in "iu"
+    if not integral or source.dtype == torch.bool:
+        raise BadInput(f"token tensor of dtype {source.dtype}; token ids are integers (int64)")
     array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
-    if array.dtype.kind not in "iu":
-        raise BadInput(f"token tensor of dtype {array.dtype}; token ids are integers (int64)")
     if array.ndim != 2:
         raise BadInput(
             f"token tensor of shape {tuple(array.shape)}; expected [batch, pos]"
@@ -349,7 +376,8 @@ def _mask_of(mask: Any, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.b
     if not np.isin(array, (0, 1)).all():
         row, column = np.argwhere(~np.isin(array, (0, 1)))[0]
         raise BadInput(
-            f"mask holds {array[row, column]} at [{row}, {column}]; allowed: 0 for padding, 1 for real"
+            f"mask holds {array[row, column]} at [{row}, {column}]; "
+            "allowed: 0 for padding, 1 for real"
         )
     keep = array.astype(bool)
     for i, row in enumerate(keep):

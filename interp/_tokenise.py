@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from interp.errors import BadInput
-
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -169,7 +167,7 @@ def align(spans: Ints, intervals: Ints) -> Ints:
 
 
 def _habits(tokenizer: Any) -> tuple[bool, bool]:
-    """Whether the tokenizer itself prepends BOS (or CLS) and appends EOS; asked as the bridge does."""
+    """Whether the tokenizer prepends BOS (or CLS) and appends EOS; asked as the bridge does."""
     ids = tokenizer.encode("a")
     leading = {tokenizer.bos_token_id, getattr(tokenizer, "cls_token_id", None)} - {None}
     eos = tokenizer.eos_token_id
