@@ -183,20 +183,22 @@ def hedges_g(
     n_a, n_b = _float(n_a, n_b)
     scale = small_sample_factor(df) * np.sqrt(1 / n_a + 1 / n_b)
     tail = (1 - confidence) / 2
-    low, high = (_noncentrality(t, df, p) for p in (1 - tail, tail))
+    # For negative t by symmetry: only t ≥ 0 has to be inverted.
+    lower, upper = (_noncentrality(np.abs(t), df, p) for p in (1 - tail, tail))
+    low, high = np.where(t < 0, -upper, lower), np.where(t < 0, -lower, upper)
     return Effect(scale * t, scale * low, scale * high)
 
 
 def _noncentrality(t: Array, df: Array, p: float) -> Array:
-    """The δ with P(T ≤ t | df, δ) = p, by bisection: `[k], [k] -> [k]`.
+    """The δ with P(T ≤ t | df, δ) = p for t ≥ 0, by bisection: `[k], [k] -> [k]`.
 
-    P falls with δ. Written out because SciPy's inverse gives up (NaN) for a large |t|.
+    P falls with δ. Written out because SciPy's inverse gives up (NaN) for a large t; its
+    distribution function does so only where P is 1, far below any δ that is sought.
     """
-    width = 10 + 2 * np.abs(t)
-    low, high = t - width, t + width
+    low, high = np.full_like(t, -8.0), t * (1 + 8 / np.sqrt(df)) + 8
     for _ in range(60):
         middle = (low + high) / 2
-        too_small = special.nctdtr(df, middle, t) > p
+        too_small = ~(special.nctdtr(df, middle, t) <= p)
         low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
     return np.where(np.isfinite(t), (low + high) / 2, np.nan)
 

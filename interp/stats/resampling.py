@@ -322,7 +322,7 @@ def clustered_permutation(
     t = _clustered_t(sample.labels[None].astype(np.float64), sample, centred)[0]
     null_t, null_difference, null_welch_p = (np.concatenate(p) for p in zip(*parts, strict=True))
     # A shuffle without a defined t counts as extreme: the cautious side.
-    null_t = np.where(np.isfinite(t), np.where(np.isnan(null_t), np.inf, null_t), np.nan)
+    null_t = np.where(np.isnan(t), np.nan, np.where(np.isnan(null_t), np.inf, null_t))
     return Permutation(t, *_p_values(t, null_t), null_t, null_difference, null_welch_p)
 
 

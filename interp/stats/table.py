@@ -126,7 +126,7 @@ class Grid:
 
     def group(self, of_a: bool) -> Array:
         """The values of one group: `[n_a, k]` or `[n_b, k]`."""
-        return self.cells[self.labels == of_a]
+        return self.cells[self.labels if of_a else ~self.labels]
 
 
 def grid(frame: pd.DataFrame, x: Array, labels: Mask, by: Sequence[str], cluster: str) -> Grid:
