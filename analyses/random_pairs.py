@@ -30,6 +30,7 @@ class RandomPairs(Analysis):
     seed: int = 0
 
     sites: ClassVar[tuple[str, ...]] = ("resid_post",)
+    keys: ClassVar[tuple[str, ...]] = ("kind", "layer_a", "layer_b", "prompt_a", "prompt_b")
     columns: ClassVar[Mapping[str, str]] = {
         "kind": "'same layer': both states leave the block `layer`; 'any layers': each from any",
         "angle": "angle of the pair; degrees",
@@ -72,9 +73,11 @@ class RandomPairs(Analysis):
         same = (a[["prompt", "position"]].to_numpy() == b[["prompt", "position"]].to_numpy()).all(1)
         first, second, within = first[~same], second[~same], within[~same]
         a, b = a[~same], b[~same]
+        layer = pd.array(a["layer"], dtype="Int64")
+        layer[~within] = pd.NA  # pairs across layers belong to none
         return pd.DataFrame(
             {
-                "layer": np.where(within, a["layer"], -1),
+                "layer": layer,
                 "kind": np.where(within, "same layer", "any layers"),
                 "angle": angle(vectors[first], vectors[second]).numpy(),
                 "layer_a": a["layer"].to_numpy(),

@@ -111,12 +111,15 @@ class Plot:
         values: columns to draw.
         title: what the figure shows.
         unit: unit of the value axis.
+        nothing: a sentence on what the figure would look like if there were nothing to see; it
+            stands below the figure in a report.
     """
 
     kind: Literal["line", "heatmap", "scatter", "trajectory", "attention"]
     values: tuple[str, ...]
     title: str
     unit: str = ""
+    nothing: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Analysis(ABC):
             "model": once per batch, with all boundary states stacked in site "stream";
             "weights": once, with `batch.model`, without prompts.
         columns: every value column of the table and what it means, with its unit.
+        keys: columns of the table that say what a row is about, beside the usual index.
         token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
     """
@@ -138,6 +142,7 @@ class Analysis(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Scope] = "layer"
     columns: ClassVar[Mapping[str, str]] = {}
+    keys: ClassVar[tuple[str, ...]] = ()
     token_columns: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
 

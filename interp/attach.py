@@ -49,6 +49,11 @@ class Job:
     terms: Mapping[str, Key] = field(default_factory=dict)
 
     @property
+    def required(self) -> frozenset[Key]:
+        """Keys without which `observe` cannot run; the others are optional sites."""
+        return frozenset(k for site in self.analysis.sites for k in self.sites.get(site, ()))
+
+    @property
     def needs(self) -> frozenset[Key]:
         keys = {k for group in self.sites.values() for k in group}
         return frozenset(keys | set(self.terms.values()))
@@ -293,7 +298,7 @@ class Observer:
         for key in job.needs:
             current.readers[key] -= 1
             if current.readers[key] == 0:
-                del current.store[key]
+                current.store.pop(key, None)
 
     def _batch(self, current: Pass, job: Job) -> Batch:
         sites = {
@@ -301,6 +306,7 @@ class Observer:
             if site != "stream"
             else torch.stack([current.store[k] for k in keys])
             for site, keys in job.sites.items()
+            if all(k in current.store for k in keys)
         }
         device = next(iter(sites.values())).device
         context = current.contexts[job.stack]
@@ -310,7 +316,7 @@ class Observer:
             **moved,
             layer=job.layer,
             n_layers=job.n_layers,
-            terms={name: current.store[key] for name, key in job.terms.items()},
+            terms={n: current.store[k] for n, k in job.terms.items() if k in current.store},
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
         )
@@ -330,8 +336,17 @@ class Observer:
                 key = (stack, "logits", 0)
                 if key in self._jobs_by_key:
                     self._arrive(current, key, logits)
+        if stopped:
+            self._flush(current)
         self.passes.pop()
         self.deliver(current)
+
+    def _flush(self, current: Pass) -> None:
+        """After a pass that was stopped early: run what lacks only optional sites."""
+        for number, job in enumerate(self.wiring.jobs):
+            waiting = current.missing[number]
+            if waiting and not waiting & job.required:
+                self._run(current, job)
 
 
 def logits_of(output: Any) -> Tensor | None:

@@ -41,6 +41,7 @@ class Result:
             labels.
         strings: text of the token ids that occur in token columns and examples.
         notes: caveats that apply to this table.
+        model: name of the model, for titles; `Results` fills it in from its provenance.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Result:
     strings: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _frame: pd.DataFrame | None = None
+    model: str = ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -57,6 +59,9 @@ class Result:
         if self._frame is not None:
             return self._frame
         table = self.analysis.table(self.state)
+        if table.columns.empty:  # nothing was observed
+            values = [c for c in self.analysis.columns if "*" not in c]
+            table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
         for column in self.analysis.token_columns:
             if column in table:
                 table[column] = table[column].map(self.strings).astype(object)
@@ -70,7 +75,7 @@ class Result:
     @property
     def values(self) -> list[str]:
         """The numeric value columns."""
-        known = set(INDEX) | set(self.labels)
+        known = {*INDEX, *self.labels, *self.analysis.keys}
         return [
             c for c in self.frame if c not in known and pd.api.types.is_numeric_dtype(self.frame[c])
         ]
@@ -146,6 +151,8 @@ class Results(Mapping[str, Result]):
     def __init__(self, results: Iterable[Result], provenance: Mapping[str, Any]) -> None:
         self._results = {r.name: r for r in results}
         self.provenance: dict[str, Any] = dict(provenance)
+        for result in self._results.values():
+            result.model = result.model or str(self.provenance.get("model", {}).get("name", ""))
 
     def __getitem__(self, name: str) -> Result:
         if name not in self._results:
@@ -258,7 +265,7 @@ def _storable(array: Array) -> Array:
     """safetensors has no text: strings are kept as the bytes of their JSON."""
     if array.dtype.kind in "US":
         return np.frombuffer(json.dumps(array.tolist()).encode(), dtype=np.uint8)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # ascontiguousarray would turn scalars into rows
 
 
 def load(folder: str | Path) -> Results:

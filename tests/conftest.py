@@ -1,0 +1,59 @@
+"""Shared models and switches of the tests."""
+
+from __future__ import annotations
+
+import os
+
+# Before any import of transformers: no test may reach for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+FULL = os.environ.get("INTERP_FULL") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long sweeps run only when asked for."""
+    skip = pytest.mark.skip(reason="long sweep; set INTERP_FULL=1")
+    for item in items:
+        if "full" in item.keywords and not FULL:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    """A tiny random GPT-2 bridge, sequential blocks, learned positions."""
+    return _boot("gpt2")
+
+
+@pytest.fixture(scope="session")
+def llama():
+    """A tiny random Llama bridge, rotary positions, grouped keys."""
+    return _boot("llama")
+
+
+def _boot(name: str):
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    return boot(ZOO[name])
+
+
+@pytest.fixture
+def clean(gpt2, llama):
+    """Assert after the test that the shared models carry no hook."""
+    yield
+    for model in (gpt2, llama):
+        assert hooks_on(model) == []
+
+
+def hooks_on(model) -> list[str]:
+    """Every hook left on a bridge: hook points, and the wrapped model's own."""
+    left = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
+    left += [n for n, p in model.hook_dict.items() if p._forward_hooks or p._backward_hooks]
+    inner = model._driver.underlying_model
+    left += ["wrapped model"] * (len(inner._forward_hooks) + len(inner._forward_pre_hooks))
+    return left
