@@ -51,7 +51,10 @@ class Job:
     @property
     def required(self) -> frozenset[Key]:
         """Keys without which `observe` cannot run; the others are optional sites."""
-        return frozenset(k for site in self.analysis.sites for k in self.sites.get(site, ()))
+        keys = {k for site in self.analysis.sites for k in self.sites.get(site, ())}
+        return frozenset(
+            keys | set(self.terms.values()) if "terms" in self.analysis.sites else keys
+        )
 
     @property
     def needs(self) -> frozenset[Key]:
@@ -256,10 +259,19 @@ class Observer:
                 "(reset_hooks(including_permanent=True)?); they were put back for this pass",
                 stacklevel=2,
             )
-        contexts = self.contexts(args, kwargs)
+        self._open(self.contexts(args, kwargs))
+
+    def _open(self, contexts: Mapping[str, Context]) -> None:
         missing = {n: set(job.needs) for n, job in enumerate(self.wiring.jobs)}
         readers = Counter(key for job in self.wiring.jobs for key in job.needs)
         self.passes.append(Pass(contexts, missing, readers))
+
+    def replay(self, contexts: Mapping[str, Context], values: Mapping[Key, Tensor]) -> Pass:
+        """Run the jobs on given activations, in the order in which they come; needs no model."""
+        self._open(contexts)
+        for key, value in values.items():
+            self._arrive(self.passes[-1], key, value)
+        return self.passes.pop()
 
     def _arrival(self, keys: tuple[Key, ...]) -> Callable[..., None]:
         def hook_fn(value: Tensor, hook: Any) -> None:  # noqa: ARG001
@@ -308,7 +320,8 @@ class Observer:
             for site, keys in job.sites.items()
             if all(k in current.store for k in keys)
         }
-        device = next(iter(sites.values())).device
+        # An analysis may read terms alone, so the device is not asked of the sites.
+        device = next(current.store[k] for k in job.needs if k in current.store).device
         context = current.contexts[job.stack]
         moved = {name: getattr(context, name).to(device) for name in Context.__dataclass_fields__}
         return Batch(
