@@ -23,8 +23,6 @@ from zoo_survey import measure
 
 FULL = os.environ.get("INTERP_FULL") == "1"
 ENTRIES = [pytest.param(entry, id=name) for name, entry in ZOO.items() if entry.fast or FULL]
-# What third parties warn about while they build and boot is theirs.
-pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -2,7 +2,14 @@
 
 Searches the hook points by value, not by name: a hook carries the stream if it holds what plain
 Hugging Face calls the hidden state, and a set of hooks closes a block if it sums to post - pre.
-Run `python tests/zoo_survey.py` for a table, `--write` to renew `zoo/facts.json`.
+Run `python tests/zoo_survey.py` for a table, `--write` to renew `zoo/facts.json`. Its keys:
+
+- of a model: `logits_agree` with the plain model; `unembed_is_logits`: nothing follows the
+  unembedding; `padding`: see `padding_facts`; `dead`: hooks that exist and never fire;
+- of each list of blocks: `shape` and `passes` of the stream; `fires` and `dead` (last block);
+  `hidden_states_are` "pre" or "post": which end of block i Hugging Face's i-th state is;
+  `mid_is` per block; `patterns` per block, with whether rows sum to 1; `closes`, and `terms` per
+  block: the hooks that sum to post - pre, each under all names that carry the same numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ from zoo import ZOO, Entry, boot, random_tokens, reference
 
 FACTS = Path(__file__).parent / "zoo" / "facts.json"
 TOLERANCE = 1e-5
+PADDING_TOLERANCE = 1e-4
 MOST_TERMS = 3
 STREAM_NAMES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_in", "hook_out")
 
@@ -37,6 +45,7 @@ def measure(entry: Entry) -> dict[str, Any]:
         "architecture": entry.architecture,
         "kind": entry.kind,
         "logits_agree": agree(logits, expected["logits"]),
+        "padding": padding_facts(model, tokens, logits),
         "unembed_is_logits": agree(last(captured, "unembed.hook_out"), logits),
         "dead": sorted(
             name for name in ("hook_embed", "hook_pos_embed") if is_dead(model, captured, name)
@@ -46,6 +55,26 @@ def measure(entry: Entry) -> dict[str, Any]:
             for name, size in lists.items()
         },
     }
+
+
+@torch.no_grad()
+def padding_facts(model: Any, tokens: torch.Tensor, logits: torch.Tensor) -> dict[str, bool]:
+    """Whether the logits of real tokens survive a mask of ones, and three tokens of padding.
+
+    The decoder of an encoder-decoder is given the padded tokens too, and no mask for them.
+    """
+    pad = torch.zeros_like(tokens[:, :3])
+    ones, zeros = torch.ones_like(tokens), torch.zeros_like(pad)
+    right, left = torch.cat([tokens, pad], 1), torch.cat([pad, tokens], 1)
+    right_mask, left_mask = torch.cat([ones, zeros], 1), torch.cat([zeros, ones], 1)
+    length = tokens.shape[1]
+    runs = {
+        "mask_of_ones": model(tokens, attention_mask=ones),
+        "right": model(right)[:, :length],
+        "right_masked": model(right, attention_mask=right_mask)[:, :length],
+        "left_masked": model(left, attention_mask=left_mask)[:, 3:],
+    }
+    return {name: agree(run, logits, PADDING_TOLERANCE) for name, run in runs.items()}
 
 
 def block_lists(model: Any) -> dict[str, int]:
@@ -87,11 +116,11 @@ def last(captured: Captured, name: str) -> torch.Tensor | None:
     return seen[-1] if seen else None
 
 
-def agree(one: torch.Tensor | None, two: torch.Tensor | None) -> bool:
-    """Equal up to `TOLERANCE` of the larger of them."""
+def agree(one: torch.Tensor | None, two: torch.Tensor | None, tolerance: float = TOLERANCE) -> bool:
+    """Equal up to `tolerance` of the largest number of the second."""
     if one is None or two is None or one.shape != two.shape or not one.is_floating_point():
         return False
-    return bool((one - two).abs().max() <= TOLERANCE * two.abs().max())
+    return bool((one - two).abs().max() <= tolerance * two.abs().max())
 
 
 def is_dead(model: Any, captured: Captured, name: str) -> bool:

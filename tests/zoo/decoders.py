@@ -84,7 +84,8 @@ LEARNED_POSITIONS = [
         "OpenAIGPTLMHeadModel",
         **GPT2,
         fast=True,
-        notes=f"{POST_NORM}; the block returns a list, so the hook at its end never fires",
+        notes=f"{POST_NORM}; the block returns a list, so the hook at its end never fires; "
+        "with any attention_mask, even of ones, the bridge loses causality",
     ),
     hf(
         "xglm",

@@ -91,6 +91,8 @@ PAIRS = [
         max_encoder_position_embeddings=64,
         max_decoder_position_embeddings=64,
         attention_window=[4, 4, 4],
+        notes="the encoder's stream is padded to a multiple of the window; patterns only pass "
+        "their hooks when attentions are asked for, as `run_with_cache` does",
     ),
     hf(
         "t5gemma",
