@@ -11,11 +11,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from interp.errors import BadInput, unknown
@@ -170,6 +172,24 @@ class Analysis(ABC):
             if site not in SITES:
                 raise unknown(f"site (declared by analysis {cls.name()!r})", site, SITES)
         return (*cls.sites, *cls.optional)
+
+
+def weights_batch(model: Any) -> Batch:
+    """What an analysis of scope "weights" gets: the model and no tokens."""
+    empty = torch.zeros(0, 0, dtype=torch.int64)
+    no, ids = empty.bool(), torch.zeros(0, dtype=torch.int64)
+    return Batch({}, empty, no, no, ids, empty, empty, empty, no, model=model)
+
+
+def meaning(columns: Mapping[str, str], name: str) -> str | None:
+    """What `columns` says of a column: under its name, else under a pattern; None if nothing.
+
+    >>> meaning({"*_share": "share of a term; ratio"}, "mixer_share")
+    'share of a term; ratio'
+    """
+    if name in columns:
+        return columns[name]
+    return next((doc for pattern, doc in columns.items() if fnmatchcase(name, pattern)), None)
 
 
 def reduce_emissions(

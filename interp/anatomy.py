@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from interp.analysis import Analysis
-from interp.attach import Job, Key, Wiring
 from interp.errors import Unsupported
+from interp.observer import Job, Key, Wiring
 from interp.readout import Readout
 from interp.sites import SITES, Stack
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
-from interp.attach import logits_of, quiet, record
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
+from interp.observer import logits_of, quiet, record
 from interp.readout import Readout
 from interp.sites import SITES, TERM_HOOKS, Stack, hook_names, layout, own_children
 

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.analysis import Analysis
+from interp.analysis import Analysis, meaning
 from interp.errors import BadInput, InterpError, unknown
 from interp.registry import get, registered
 from interp.state import LEAVES, Array, Examples, Leaf, Rows, State
 
 SCHEMA = 1
 LAYOUT = "results.json"
-INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special"]
+INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
 
 
 @dataclass(eq=False)
@@ -64,18 +64,19 @@ class Result:
             table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
         for column in self.analysis.token_columns:
             if column in table:
-                table[column] = table[column].map(self.strings).astype(object)
+                table[column] = table[column].map(self.strings)
         return _with_tokens(table, self.tokens)
 
     @property
     def columns(self) -> Mapping[str, str]:
         """Meaning and unit of every value column of this table."""
-        return {c: doc for c, doc in self.analysis.columns.items() if c in self.frame}
+        found = {c: meaning(self.analysis.columns, c) for c in self.frame}
+        return {c: doc for c, doc in found.items() if doc is not None}
 
     @property
     def values(self) -> list[str]:
         """The numeric value columns."""
-        known = {*INDEX, *self.labels, *self.analysis.keys}
+        known = {*INDEX, "call", *self.labels, *self.analysis.keys}
         return [
             c for c in self.frame if c not in known and pd.api.types.is_numeric_dtype(self.frame[c])
         ]
@@ -83,8 +84,7 @@ class Result:
     @property
     def labels(self) -> list[str]:
         """Columns that came with the prompts."""
-        fixed = {"prompt", "position", "token", "token_id", "special", "stack", "word"}
-        return [c for c in self.tokens if c not in fixed and c in self.frame]
+        return [c for c in self.tokens if c not in {*INDEX, "call"} and c in self.frame]
 
     def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:
         """A leaf by its name, for every (stack, layer)."""
@@ -254,7 +254,7 @@ def _json_value(value: Any) -> Any:
 def _to_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Object columns of mixed types become text, which Parquet can hold."""
     out = frame.copy(deep=False)
-    for column in out.select_dtypes(include=["object"]):
+    for column in [c for c in out if out[c].dtype == object]:
         kinds = {type(v) for v in out[column] if v is not None}
         if len(kinds) > 1:
             out[column] = [None if v is None else str(v) for v in out[column]]

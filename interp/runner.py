@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from interp._tokenise import special_ids, token_strings
-from interp.analysis import Analysis, Batch, Groups, reduce_emissions
+from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
-from interp.attach import (
+from interp.errors import BadInput, InterpError, unknown
+from interp.models import load_model
+from interp.observer import (
     Context,
     Observer,
     Pass,
@@ -29,8 +31,6 @@ from interp.attach import (
     logits_of,
     wrapped_model,
 )
-from interp.errors import BadInput, InterpError, unknown
-from interp.models import load_model
 from interp.probe import inspect
 from interp.progress import track
 from interp.prompts import Prompts, TokenBatch, read_prompts, target_word
@@ -225,11 +225,9 @@ def _refuse_nan(out: Any, batch: TokenBatch) -> None:
 
 def _weigh(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> None:
     """Analyses of the weights: called once, with the model, without prompts."""
-    empty = torch.zeros(0, 0, dtype=torch.int64)
-    no, ids = empty.bool(), torch.zeros(0, dtype=torch.int64)
+    batch = weights_batch(bridge)
     for analysis in chosen.values():
         if analysis.scope == "weights":
-            batch = Batch({}, empty, no, no, ids, empty, empty, empty, no, model=bridge)
             with torch.no_grad():
                 collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
 

@@ -81,7 +81,7 @@ def test_gradients_are_those_without_us(gpt2):
 def test_tables_show_the_intervened_stream(gpt2, site, ours_first):
     tokens = tokens_of()
 
-    def double(value, hook):  # noqa: ARG001
+    def double(value, hook):
         return value * 2
 
     point = gpt2.hook_dict[f"blocks.1.{site}"]
