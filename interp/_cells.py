@@ -24,6 +24,7 @@ Objects = npt.NDArray[np.object_]
 def per_token(what: str, i: int, value: Any, special: Bools, *, fill: Any) -> Objects:
     """One value per token of prompt `i`: from a scalar, or from values for all or the ordinary."""
     cells = np.full(len(special), fill, dtype=object)
+    value = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
     if is_scalar(value):
         cells[:] = plain(what, i, value)
     else:
@@ -48,9 +49,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def _listed(what: str, i: int, value: Any) -> list[Any]:
-    if isinstance(value, Tensor):
-        return list(value.detach().cpu().tolist())
-    if isinstance(value, list | tuple | np.ndarray | pd.Series):
+    if isinstance(value, list | tuple | pd.Series):
         return list(value)
     raise BadInput(
         f"{what}, prompt {i}: {type(value).__name__} is no label; allowed: a string, number or "
@@ -106,9 +105,10 @@ def frozen(array: Any) -> Any:
 
 
 def as_mapping(item: Any) -> Mapping[str, Any]:
-    """The fields of a mapping, a dataclass or a plain object."""
+    """The fields of a mapping, a dataclass, a named tuple or a plain object."""
     if isinstance(item, Mapping):
         return item
     if dataclasses.is_dataclass(item):
         return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
-    return dict(vars(item))
+    names = getattr(item, "_fields", None) or getattr(item, "__slots__", None) or vars(item)
+    return {name: getattr(item, name) for name in names}

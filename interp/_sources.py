@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, resources
@@ -25,6 +26,9 @@ from interp.errors import BadInput, UnknownName, nearest
 Row = Mapping[str, Any]
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".txt")
 LANGUAGES = ("english", "demo")
+# "007" and "1_000" are names, not numbers
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +85,20 @@ def _refuse_empty(raw: Raw) -> None:
             raise BadInput(f"prompt {i} is {type(text).__name__}, not a string ({raw.source})")
         if not text:
             raise BadInput(f"prompt {i} is an empty string ({raw.source})")
+        _refuse_surrogates(i, text)
     for i, ids in enumerate(raw.ids or ()):
         if not len(ids):
             raise BadInput(f"prompt {i} has no tokens ({raw.source})")
+
+
+def _refuse_surrogates(i: int, text: str) -> None:
+    """Half a character, as a cut JSON escape leaves it, would crash inside the tokenizer."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"prompt {i}, character {error.start}: {text[error.start]!r} is half a character"
+        ) from error
 
 
 # --- a string: built-in name, file or prompt -------------------------------------------------
@@ -108,7 +123,7 @@ def _read_string(source: str, text_column: str, language: str) -> Raw:
 
 def _exists(source: str) -> bool:
     try:
-        return Path(source).exists()
+        return bool(source) and Path(source).exists()
     except OSError:  # a long text is no legal file name
         return False
 
@@ -155,19 +170,21 @@ def _text_of(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    if not data.strip():
-        raise BadInput(f"{str(path)!r} is empty")
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(
             f"{str(path)!r} is not UTF-8: byte {error.start} (line {line}); convert it first"
         ) from error
+    if not text.strip():
+        raise BadInput(f"{str(path)!r} is empty")
+    return text
 
 
 def _read_txt(path: Path) -> Raw:
-    lines = _text_of(path).splitlines()
+    # not splitlines(): a form feed or a Unicode separator inside a text ends no line
+    lines = re.split(r"\r\n|\n|\r", _text_of(path).rstrip("\r\n"))
     texts = tuple(line for line in lines if line.strip())
     blank = len(lines) - len(texts)
     notes = (f"{blank} blank lines of {path} were skipped",) if blank else ()
@@ -220,17 +237,11 @@ def _with_numbers(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[Ro
     """Cells of columns that hold only whole or only decimal numbers become numbers."""
     for name in columns:
         cells = [row[name] for row in rows if row[name]]
-        kind = next((k for k in (int, float) if cells and _all_are(k, cells)), str)
+        numbers = all(_NUMBER.fullmatch(cell) for cell in cells)
+        kind = str if not numbers else int if all(map(_WHOLE.fullmatch, cells)) else float
         for row in rows:
             row[name] = kind(row[name]) if row[name] else None
     return [*rows]
-
-
-def _all_are(kind: Callable[[str], Any], cells: Sequence[str]) -> bool:
-    try:
-        return bool([kind(cell) for cell in cells])
-    except ValueError:
-        return False
 
 
 def _rows_of_parquet(path: Path) -> list[Row]:
@@ -249,11 +260,15 @@ def _from_rows(rows: Sequence[Row], text_column: str, source: str) -> Raw:
     """Text column, and every other column as labels, token labels or gold words."""
     if not rows:
         raise BadInput(f"no prompts in {source}: it has no rows")
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise BadInput(f"{source}: row {i} is {type(row).__name__}, not a mapping")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for i, row in enumerate(rows):
         if text_column not in row:
+            others = [name for name in columns if name != text_column]
             raise BadInput(
-                f"{source}: row {i} has no column {text_column!r}{nearest(text_column, columns)} "
+                f"{source}: row {i} has no column {text_column!r}{nearest(text_column, others)} "
                 f"(columns: {', '.join(map(str, columns))}; choose one with text_column=)"
             )
     fields: dict[str, list[Any]] = {}
@@ -306,6 +321,9 @@ def _is_document(item: Any) -> bool:
 def _from_documents(documents: Iterable[Any], source: str) -> Raw:
     """Texts with gold words; the other scalar fields of a document are labels of the prompt."""
     items = list(documents)
+    for i, item in enumerate(items):
+        if not _is_document(item):
+            raise BadInput(f"prompt {i} is {type(item).__name__}; it needs .text and .words")
     words = [[as_mapping(word) for word in item.words] for item in items]
     facts = [
         {k: v for k, v in as_mapping(item).items() if k not in ("text", "words")} for item in items
@@ -340,8 +358,11 @@ def _read_list(source: Sequence[Any], mask: Any, text_column: str) -> Raw:
 
 def _ids_of(ids: Any, i: int) -> Ints:
     if not isinstance(ids, list | tuple | torch.Tensor | np.ndarray):
-        raise BadInput(f"prompt {i} is {type(ids).__name__}; expected token ids as prompt 0 has")
-    array = np.asarray(ids.detach().cpu() if isinstance(ids, torch.Tensor) else ids)
+        raise BadInput(f"prompt {i} is {type(ids).__name__}; expected a list of token ids")
+    try:
+        array = np.asarray(ids.detach().cpu() if isinstance(ids, torch.Tensor) else ids)
+    except ValueError as error:
+        raise BadInput(f"prompt {i} is nested unevenly; expected one row of ids") from error
     if array.ndim != 1:
         raise BadInput(f"prompt {i} has shape {tuple(array.shape)}; expected one row of ids")
     if array.size and array.dtype.kind not in "iu":

@@ -100,12 +100,17 @@ def recover_text(tokens: Ints, tokenizer: Any) -> tuple[str | None, Encoded]:
 
 
 def special_ids(tokenizer: Any) -> list[int]:
-    """Ids that stand for no text. An unknown-word id stands for text, unless it is also BOS."""
+    """Ids that stand for no text. An unknown-word id stands for text, unless it is also BOS.
+
+    The tokens are compared by name: the bridge gives tokenizers without BOS one that their
+    vocabulary lacks, and its id is then that of the unknown word.
+    """
     roles = ("bos", "eos", "pad", "cls", "sep", "mask")
-    structural = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
-    unknown = getattr(tokenizer, "unk_token_id", None)
+    structural = {getattr(tokenizer, f"{role}_token", None) for role in roles}
     ids = {int(i) for i in tokenizer.all_special_ids}
-    return sorted(ids if unknown in structural else ids - {unknown})
+    if getattr(tokenizer, "unk_token", None) in structural:
+        return sorted(ids)
+    return sorted(ids - {getattr(tokenizer, "unk_token_id", None)})
 
 
 def token_strings(ids: Iterable[int], tokenizer: Any | None) -> dict[int, str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Labeller = Callable[["Prompts"], "Prompts"]
 Pieces = Literal["last", "first", "all"]
 _PIECES = ("last", "first", "all")
-_PLACE = ("start", "end", "text")  # where an annotated word is, not what is said about it
+_PLACE = ("start", "end", "text", "word")  # where an annotated word is, not what is said about it
 
 
 def target_word(
@@ -96,7 +96,7 @@ def gold(annotations: Sequence[Iterable[Any]], fields: Sequence[str] | None = No
     Args:
         annotations: for each prompt its words: mappings or objects with `start` and `end`
             (character offsets) and other fields, each of which becomes a label column.
-        fields: the fields to use; all but `start`, `end` and `text` unless given.
+        fields: the fields to use; all but `start`, `end`, `text` and `word` unless given.
 
     Raises:
         BadInput: another number of prompts, a word without offsets, offsets outside the text,

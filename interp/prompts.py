@@ -148,6 +148,7 @@ class Prompts:
                 f"label {name!r} has the name of a column that every table has "
                 f"({', '.join(RESERVED)}); rename it"
             )
+        values = [values] if isinstance(values, str) else list(values)
         if len(values) != len(self):
             raise BadInput(f"label {name!r}: expected {len(self)} prompts, got {len(values)}")
         arrays = tuple(
@@ -283,11 +284,10 @@ def read_prompts(
     raw = read(source, mask=mask, text_column=text_column, language=language)
     limit = _check_length(max_length)
     cut = limit if truncate else None
-    texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut)
+    size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
+    texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut, size)
     if limit is not None:
         _refuse_long(encoded, limit)
-    size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
-    _refuse_outside(encoded, size)
     strings = token_strings((int(i) for e in encoded for i in e.tokens), tokenizer)
     prompts = Prompts(
         tokens=tuple(frozen(e.tokens) for e in encoded),
@@ -302,7 +302,7 @@ def read_prompts(
 
 
 def _tokenised(
-    raw: Raw, tokenizer: Any, prepend_bos: bool | None, cut: int | None
+    raw: Raw, tokenizer: Any, prepend_bos: bool | None, cut: int | None, vocab_size: int | None
 ) -> tuple[tuple[str | None, ...], list[Encoded]]:
     if raw.texts is not None:
         if tokenizer is None:
@@ -311,9 +311,10 @@ def _tokenised(
         for i, e in enumerate(encoded):
             if not len(e.tokens):
                 raise BadInput(f"prompt {i} gives no tokens: {raw.texts[i]!r}")
+        _refuse_outside([e.tokens for e in encoded], vocab_size, "is it the model's tokenizer?")
         return raw.texts, encoded
     rows = [row[:cut] for row in raw.ids or ()]
-    _refuse_outside([Encoded(row, row < 0, None) for row in rows], None)
+    _refuse_outside(rows, vocab_size, "padding is marked by mask=")
     if tokenizer is None:
         return (None,) * len(rows), [Encoded(row, np.zeros(len(row), bool), None) for row in rows]
     pairs = [recover_text(row, tokenizer) for row in rows]
@@ -333,17 +334,22 @@ def _annotated(
         prompts = prompts.with_labels(name, values)
     for annotation in raw.annotations:
         prompts = prompts.label(gold(annotation))
+    for given, what in ((labels, "labels"), (token_labels, "token_labels")):
+        if given is not None and not isinstance(given, Mapping):
+            raise BadInput(f"{what}= maps names to values, one for each prompt: {{name: [...]}}")
     for name, values in (labels or {}).items():
         prompts = prompts.with_labels(name, scalars(name, values))
     for name, values in (token_labels or {}).items():
-        rows = _unpadded(values, raw)
+        rows = _as_fed(values, raw, prompts)
         for i, row in enumerate(rows):
             if is_scalar(row):
                 raise BadInput(f"token_labels {name!r}: prompt {i} has one value, not one a token")
         prompts = prompts.with_labels(name, rows)
     if targets is None:
         return prompts
-    return replace(prompts, targets=_target_ids(_unpadded(targets, raw), prompts, vocab_size))
+    return replace(
+        prompts, targets=_target_ids(_as_fed(targets, raw, prompts), prompts, vocab_size)
+    )
 
 
 def _target_ids(rows: Sequence[Any], prompts: Prompts, vocab_size: int | None) -> tuple[Ints, ...]:
@@ -375,18 +381,21 @@ def _column(cells: Objects) -> pd.Series[Any]:
     return column if holes and not text else column.infer_objects()
 
 
-def _unpadded(values: Any, raw: Raw) -> list[Any]:
-    """Values per prompt; cells under the mask of a padded tensor are dropped."""
+def _as_fed(values: Any, raw: Raw, prompts: Prompts) -> list[Any]:
+    """Values per prompt, without the cells under the mask and those that truncation cut off."""
     rows = list(values)
-    if raw.keep is None or len(rows) != len(raw.keep):
+    if raw.ids is None or len(rows) != len(raw.ids):
         return rows
-    width = raw.keep.shape[1]
-    return [
-        [v for v, real in zip(row, kept, strict=True) if real]
-        if not is_scalar(row) and len(row) == width
-        else row
-        for row, kept in zip(rows, raw.keep, strict=True)
-    ]
+    return [_cells_fed(row, raw, i, len(prompts.tokens[i])) for i, row in enumerate(rows)]
+
+
+def _cells_fed(row: Any, raw: Raw, i: int, length: int) -> Any:
+    if is_scalar(row):
+        return row
+    cells = list(row)
+    if raw.keep is not None and len(cells) == raw.keep.shape[1]:
+        cells = [cell for cell, real in zip(cells, raw.keep[i], strict=True) if real]
+    return cells[:length] if raw.ids is not None and len(cells) == len(raw.ids[i]) else cells
 
 
 # --- checks -----------------------------------------------------------------------------------
@@ -407,15 +416,15 @@ def _refuse_long(encoded: Sequence[Encoded], limit: int) -> None:
             )
 
 
-def _refuse_outside(encoded: Sequence[Encoded], vocab_size: int | None) -> None:
+def _refuse_outside(rows: Sequence[Ints], vocab_size: int | None, hint: str) -> None:
     limit = math.inf if vocab_size is None else vocab_size
-    for i, e in enumerate(encoded):
-        outside = np.flatnonzero((e.tokens < 0) | (e.tokens >= limit))
+    for i, tokens in enumerate(rows):
+        outside = np.flatnonzero((tokens < 0) | (tokens >= limit))
         if len(outside):
             allowed = "0 and up" if vocab_size is None else f"0 to {vocab_size - 1}"
             raise BadInput(
-                f"prompt {i}, position {outside[0]}: token id {e.tokens[outside[0]]} is outside "
-                f"the vocabulary ({allowed}); padding needs a mask="
+                f"prompt {i}, position {outside[0]}: token id {tokens[outside[0]]} is outside "
+                f"the vocabulary ({allowed}); {hint}"
             )
 
 
