@@ -108,7 +108,7 @@ ALIBI = [
 PARALLEL = [
     hf("gpt-j", "GPTJForCausalLM", **GPT2, rotary_dim=4, fast=True),
     hf("codegen", "CodeGenForCausalLM", **GPT2, rotary_dim=4),
-    hf("pythia", "GPTNeoXForCausalLM", use_parallel_residual=True, fast=True),
+    hf("pythia", "GPTNeoXForCausalLM", use_parallel_residual=True),
     hf("falcon-7b", "FalconForCausalLM", **FALCON, notes="multi-query"),
     hf("phi", "PhiForCausalLM", hidden_size=32, num_key_value_heads=4),
     hf("phi-grouped", "PhiForCausalLM", hidden_size=32),

@@ -75,7 +75,7 @@ PAIRS = [
         expert_capacity=64,
     ),
     hf("bart", "BartForConditionalGeneration", **BART, fast=True),
-    hf("mbart", "MBartForConditionalGeneration", **BART, fast=True),
+    hf("mbart", "MBartForConditionalGeneration", **BART),
     hf("m2m100", "M2M100ForConditionalGeneration", **BART),
     hf("marian", "MarianMTModel", **BART),
     hf("pegasus", "PegasusForConditionalGeneration", **BART),

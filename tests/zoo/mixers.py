@@ -186,7 +186,7 @@ HYBRID = [
         routed_scaling_factor=1.5,
         notes="one sub-layer per block",
     ),
-    hf("lfm2", "Lfm2ForCausalLM", **CONVOLUTION, fast=True),
+    hf("lfm2", "Lfm2ForCausalLM", **CONVOLUTION),
     hf(
         "lfm2-moe",
         "Lfm2MoeForCausalLM",
