@@ -6,7 +6,7 @@ Knows nothing of models or analyses. Every message says what was seen and what i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class InterpError(Exception):
@@ -30,6 +30,17 @@ class Unsupported(InterpError):
 
 class BrokenPlugin(InterpError):
     """A registered analysis could not be imported or does not keep the contract."""
+
+
+class ContractError(BrokenPlugin):
+    """An analysis breaks laws of the contract; `broken` has what was seen, by the law's name."""
+
+    def __init__(self, message: str, broken: Mapping[str, str]) -> None:
+        super().__init__(message, broken)
+        self.broken = dict(broken)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ObserveError(InterpError):
