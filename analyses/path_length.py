@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import closing_error, cosine, norm, ratio, share
+from interp.geometry import at_least_float32, closing_error, cosine, norm, ratio, share
 
 
 class PathLength(Analysis):
@@ -38,7 +38,8 @@ class PathLength(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
-        before, after = batch["resid_pre"], batch["resid_post"]
+        before = at_least_float32(batch["resid_pre"])
+        after = at_least_float32(batch["resid_post"])
         delta = after - before
         step, length = norm(delta), norm(before)
         path, chord = batch.running("path", step), norm(after - batch["resid_initial"])

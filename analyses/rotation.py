@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import angle
+from interp.geometry import angle, at_least_float32
 
 
 class Rotation(Analysis):
@@ -26,7 +26,8 @@ class Rotation(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
-        before, after = batch["resid_pre"], batch["resid_post"]
+        before = at_least_float32(batch["resid_pre"])
+        after = at_least_float32(batch["resid_post"])
         out = {"angle": PerToken(angle(before, after))}
         mid, following = batch.get("resid_mid"), batch.get("resid_next")
         if mid is not None:
