@@ -18,8 +18,8 @@ class LogitLens(Analysis):
         examples: of so many prompts the `top_k` tokens of every state and position are kept for
             the figure.
         top_k: how many.
-        identity_rows: on so many tokens of every batch the last state's readout is compared with
-            the model's own logits.
+        identity_rows: on the first so many tokens of every prompt the last state's readout is
+            compared with the model's own logits.
     """
 
     examples: int = 3
@@ -60,11 +60,13 @@ class LogitLens(Analysis):
 
     def _identity(self, batch: Batch, last: Tensor, logits: Tensor) -> Moments:
         """The last entry must be the model's own logits; raises where it is not."""
-        error = batch.readout.check(last[: self.identity_rows], logits[: self.identity_rows])
+        chosen = batch.positions[batch.mask] < self.identity_rows
+        error = batch.readout.check(last[chosen], logits[chosen])
         return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
 
     def _examples(self, batch: Batch, stream: Tensor) -> dict[str, Leaf]:
-        keep = torch.argsort(batch.ids)[: self.examples]
+        some = batch.mask.any(-1).nonzero().squeeze(-1)
+        keep = some[torch.argsort(batch.ids[some])][: self.examples]
         chosen, mask = stream[:, keep], batch.mask[keep]
         best = [batch.readout.top(x[mask], self.top_k) for x in chosen]
         prob, token = (

@@ -369,14 +369,14 @@ class Examples(Leaf):
         `axes` counts the axes of one example (without the batch axis) that run over positions.
         """
         items = {}
-        for row in torch.argsort(ids)[:n].tolist():
+        some = mask.any(-1).nonzero().squeeze(-1).to(ids.device)
+        for row in some[torch.argsort(ids[some])][:n].tolist():
             real = mask[row].nonzero().squeeze(-1)
-            if len(real) == 0:
-                continue
             value = values[row]
             for axis in axes:
                 value = value.index_select(axis, real.to(value.device))
-            items[int(ids[row])] = to_numpy(value)
+            # A copy, for a view would hold on to the whole batch.
+            items[int(ids[row])] = to_numpy(value).copy()
         return cls(n, items)
 
     def merge(self, other: Self) -> Self:
