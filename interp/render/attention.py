@@ -1,0 +1,306 @@
+"""Attention maps of chosen heads, drawn by circuitsvis within a budget of cells.
+
+One view (one layer, or the most telling heads of all) is shown at a time. Only circuitsvis's
+script is used: its Python side escapes nothing and asks the network when it is displayed.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from interp.errors import unknown
+from interp.render.means import Floats
+from interp.render.selection import View
+from interp.render.tokens import show
+from interp.results import Result
+from interp.state import Array
+
+MOST_CELLS = 50_000  # of one view: about two and a half seconds in a slow browser
+ALL_CELLS = 300_000  # of all views together, which travel with the page
+DIGITS = 4
+PER_SCORE = 4  # heads shown for each score
+Head = tuple[int, int]  # layer, head
+
+
+@dataclass(frozen=True, eq=False)
+class MapView:
+    """Maps shown together: `attention [head, query, key]` of one prompt.
+
+    Attributes:
+        name: as in the selector.
+        tokens: the tokens as read.
+        heads: a short name per head.
+        scores: what the heads were chosen for, in words; may be empty.
+        note: what the budget cut away; may be empty.
+    """
+
+    name: str
+    tokens: tuple[str, ...]
+    heads: tuple[str, ...]
+    attention: Floats
+    scores: str = ""
+    note: str = ""
+
+    @property
+    def cells(self) -> int:
+        return self.attention.size
+
+    def props(self) -> dict[str, Any]:
+        """What `CircuitsVis.AttentionHeads` takes; tokens go to a canvas, so as plain text."""
+        later = np.triu(np.ones(self.attention.shape[1:], dtype=bool), 1)
+        return {
+            "attention": np.round(np.nan_to_num(self.attention), DIGITS).tolist(),
+            "tokens": [show(t) for t in self.tokens],
+            "attentionHeadNames": list(self.heads),
+            "maskUpperTri": not bool(self.attention[:, later].any()),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMaps:
+    """Views of attention patterns to choose from; shows itself in a notebook, without a network.
+
+    Attributes:
+        title: what is shown, and on which model.
+        views: in the order of the selector.
+        notes: what was left out, and why.
+    """
+
+    title: str
+    views: tuple[MapView, ...]
+    notes: tuple[str, ...] = ()
+
+    def figure(self) -> Any:
+        """The first view as a plotly figure, for pictures and places without scripts."""
+        return _small_multiples(self)
+
+    @cached_property
+    def _page(self) -> str:
+        from interp.render.page import figure_page
+
+        return figure_page(self)
+
+    def __repr__(self) -> str:
+        lines = [f"<AttentionMaps {self.title!r}>"]
+        lines += [f"  {v.name}: {', '.join(v.heads)} over {len(v.tokens)} tokens" for v in self.views]
+        return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: the notebook's styles and other scripts stay out.
+        page = html.escape(self._page, quote=True)
+        return (
+            f'<iframe title="{html.escape(self.title)}" srcdoc="{page}" '
+            'style="width:100%;height:1080px;border:0"></iframe>'
+        )
+
+
+def attention_maps(
+    result: Result,
+    name: str = "pattern",
+    *,
+    prompt: int | None = None,
+    layer: int | None = None,
+    heads: Sequence[Head | int] | None = None,
+    score: str | Sequence[str] | None = None,
+    budget: int = ALL_CELLS,
+) -> AttentionMaps:
+    """Collect the maps that a result keeps.
+
+    Args:
+        name: the examples that hold the patterns, `[head, query, key]`.
+        prompt: one of the kept prompts; all of them by default.
+        layer: only this layer.
+        heads: only these, as `(layer, head)`, or as numbers in `layer`.
+        score: columns whose highest means choose the heads of the first view; by default those
+            that the analysis draws as a grid of heads.
+        budget: cells of all views together; what does not fit is left out and named in `notes`.
+
+    Raises `UnknownName` for a prompt, layer or score that is not there. Without kept patterns
+    there are no views, and `notes` says so.
+    """
+    kept = result.examples(name)
+    title = f"Attention maps · {result.model}".rstrip(" ·")
+    prompts = sorted({p for items in kept.values() for p in items})
+    if not prompts:
+        return AttentionMaps(title, (), (f"No {name!r} was kept: there are no maps to show.",))
+    _check("kept prompt", prompt, prompts)
+    _check("layer", layer, sorted({key[1] for key in kept}))
+    chosen = [prompts[0] if prompt is None else prompt, *(p for p in prompts if prompt is None)]
+    views, left = [], []
+    for view in _views(result, name, list(dict.fromkeys(chosen)), layer, heads, score):
+        if views and sum(v.cells for v in views) + view.cells > budget:
+            left.append(view.name)
+        else:
+            views.append(view)
+    notes = [_left_out(left, budget)] if left else []
+    return AttentionMaps(title, tuple(views), tuple(notes))
+
+
+def _check(kind: str, value: Any, known: Sequence[Any]) -> None:
+    if value is not None and value not in known:
+        raise unknown(kind, str(value), [str(k) for k in known])
+
+
+def _left_out(names: list[str], budget: int) -> str:
+    listed = "; ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return (
+        f"Left out to keep the page small ({budget:,} cells): {listed}. Each can be drawn alone: "
+        "plot('pattern', prompt=…, layer=…)."
+    )
+
+
+def _views(
+    result: Result,
+    name: str,
+    prompts: list[int],
+    layer: int | None,
+    heads: Sequence[Head | int] | None,
+    score: str | Sequence[str] | None,
+) -> Iterator[MapView]:
+    """Views by importance: the telling heads of every prompt, then layer by layer."""
+    kept = result.examples(name)
+    ranked = rankings(result, score)
+    stacks = sorted({key[0] for key in kept})
+    if heads is not None or (ranked and layer is None):
+        for prompt in prompts:
+            for stack in stacks:
+                yield from _chosen_view(result, name, prompt, stack, layer, heads, ranked)
+    if heads is not None:
+        return
+    for prompt in prompts:
+        for (stack, at), items in sorted(kept.items()):
+            if prompt in items and layer in (None, at):
+                wanted = [(at, head) for head in range(len(items[prompt]))]
+                where = f"{stack} block {at}".strip()
+                yield _cut(result, prompt, stack, where, wanted, items[prompt], ranked)
+
+
+def _chosen_view(
+    result: Result,
+    name: str,
+    prompt: int,
+    stack: str,
+    layer: int | None,
+    heads: Sequence[Head | int] | None,
+    ranked: dict[str, dict[Head, float]],
+) -> Iterator[MapView]:
+    if heads is not None:
+        wanted = [(layer or 0, h) if isinstance(h, int) else h for h in heads]
+    else:
+        best = [sorted(m, key=lambda h: -m[h])[:PER_SCORE] for m in ranked.values()]
+        wanted = list(dict.fromkeys(h for group in best for h in group))
+    kept = {k[1]: items[prompt] for k, items in result.examples(name).items() if k[0] == stack and prompt in items}
+    wanted = [h for h in wanted if h[0] in kept and h[1] < len(kept[h[0]])]
+    if wanted:
+        patterns = np.stack([kept[at][head] for at, head in wanted])
+        what = "chosen heads" if heads is not None else "most telling heads"
+        yield _cut(result, prompt, stack, f"{stack} {what}".strip(), wanted, patterns, ranked)
+
+
+def rankings(result: Result, score: str | Sequence[str] | None) -> dict[str, dict[Head, float]]:
+    """Mean of each score per (layer, head), special tokens left out; of the defined ones."""
+    frame = result.frame
+    if not {"layer", "head"} <= set(frame.columns):
+        return {}
+    if score is None:
+        names = [v for p in result.analysis.plots if p.kind == "heatmap" for v in p.values]
+        names = [n for n in names if n in frame]
+    else:
+        names = [score] if isinstance(score, str) else list(score)
+        for wanted in names:
+            _check("score", wanted, list(frame.columns))
+    rows = View(result, result.analysis.plots[0]).rows()
+    means = rows.groupby(["layer", "head"])[names].mean() if names else None
+    if means is None:
+        return {}
+    return {
+        n: {(int(a), int(h)): float(v) for (a, h), v in means[n].dropna().items()} for n in names
+    }
+
+
+def _cut(
+    result: Result,
+    prompt: int,
+    stack: str,
+    name: str,
+    wanted: list[Head],
+    patterns: Array,
+    ranked: dict[str, dict[Head, float]],
+) -> MapView:
+    """A view within the budget: the first tokens if one head is too large, then fewer heads."""
+    notes = []
+    length = patterns.shape[-1]
+    fits = min(length, int(MOST_CELLS**0.5))
+    if fits < length:
+        notes.append(f"The first {fits} of {length} tokens are shown.")
+    most = max(1, MOST_CELLS // fits**2)
+    order = list(range(len(wanted)))
+    if len(wanted) > most:
+        best = sorted(order, key=lambda i: -max((m.get(wanted[i], 0) for m in ranked.values()), default=0))
+        order = sorted(best[:most])
+        notes.append(f"{most} of {len(wanted)} heads are shown, those with the highest scores.")
+    tokens = result.tokens[result.tokens["prompt"] == prompt]
+    if "stack" in tokens:
+        tokens = tokens[tokens["stack"] == stack]
+    texts = [str(t) for t in tokens.sort_values("position")["token"]][:fits]
+    return MapView(
+        f"prompt {prompt}, {name}",
+        (*texts, *(f"#{i}" for i in range(len(texts), fits))),
+        tuple(f"L{wanted[i][0]}H{wanted[i][1]}" for i in order),
+        np.asarray(patterns, dtype=np.float64)[order, :fits, :fits],
+        _in_words([wanted[i] for i in order], ranked),
+        " ".join(notes),
+    )
+
+
+def _in_words(heads: list[Head], ranked: dict[str, dict[Head, float]]) -> str:
+    """The best head of each score among those shown."""
+    parts = []
+    for score, mean in ranked.items():
+        known = [h for h in heads if h in mean]
+        if known:
+            best = max(known, key=lambda h: mean[h])
+            parts.append(f"{score}: L{best[0]}H{best[1]} ({mean[best]:.2f})")
+    return f"Highest mean score among these, over all prompts: {', '.join(parts)}." if parts else ""
+
+
+def _small_multiples(maps: AttentionMaps) -> Any:
+    from plotly.subplots import make_subplots
+
+    from interp.render import style
+
+    if not maps.views:
+        return style.empty(maps.title, " ".join(maps.notes))
+    view = maps.views[0]
+    columns = min(4, len(view.heads))
+    rows = -(-len(view.heads) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=view.heads, horizontal_spacing=0.04, vertical_spacing=0.12 / rows
+    )
+    texts = [html.escape(show(t), quote=False) for t in view.tokens]
+    places = list(range(len(texts)))
+    for i, pattern in enumerate(view.attention):
+        figure.add_heatmap(
+            z=[style.rounded(row, DIGITS) for row in pattern],
+            coloraxis="coloraxis",
+            hovertemplate="query %{y}, key %{x}<br>%{z:.3f}<extra></extra>",
+            row=i // columns + 1,
+            col=i % columns + 1,
+        )
+    few = len(texts) <= 24
+    ticks = {"tickvals": places, "ticktext": texts, "tickfont": {"size": 9, "family": style.MONO}}
+    figure.update_xaxes(showline=False, tickangle=-60, **(ticks if few else {}))
+    figure.update_yaxes(autorange="reversed", **(ticks if few else {}))
+    figure.update_layout(
+        coloraxis={"colorscale": [list(s) for s in style.SEQUENTIAL], "cmin": 0, "cmax": 1},
+        coloraxis_colorbar={"thickness": 10, "title": {"text": "attention", "side": "right"}},
+        meta={"width": 330 * columns, "panels": 1},
+    )
+    caption = " ".join(s for s in (f"{view.name}: rows look at columns.", view.scores, view.note) if s)
+    return style.dressed(figure, maps.title, caption, height=330 * rows)

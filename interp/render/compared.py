@@ -1,0 +1,285 @@
+"""Two groups over layers: their means, their difference, and what shuffled labels would give.
+
+Draws a `Comparison`; its numbers come from `interp.stats` and are not computed again here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.analysis import Plot
+from interp.render import style
+from interp.render.lines import add_band, add_level, ends, name_lines, y_limits
+from interp.render.means import ANYWHERE, has_group, means
+from interp.render.selection import View, axis_column
+from interp.render.tokens import escape, label
+from interp.results import Result
+from interp.stats import Comparison, compare
+
+UPPER, LOWER = 300, 190
+GAP = 54
+TOTAL = UPPER + LOWER + GAP
+
+
+def comparison_figure(comparison: Comparison, *, title: str | None = None, model: str = "") -> Any:
+    """Draw both groups with their bands, their difference, and the band of shuffled labels.
+
+    Rows that differ after correction are marked. A comparison per layer and one more column (per
+    head, say) is drawn as a grid of effect sizes. Never raises; `model` goes into the title.
+    """
+    named = title or f"{comparison.value}: {comparison.a} against {comparison.b}"
+    named += f" · {model}" if model else ""
+    frame = comparison.frame
+    if frame.empty or frame["difference"].isna().all():
+        return style.empty(named, "No row has two values in each group: nothing to compare.")
+    others = [name for name in comparison.by if name != "layer"]
+    if "layer" not in comparison.by or others:
+        return _effects(comparison, named)
+    return _two_panels(comparison, named, {}, "")
+
+
+def her_figure(
+    rotation: Result,
+    pairs: Result | None = None,
+    *,
+    value: str = "angle",
+    between: str = "role",
+    a: str = "target",
+    b: str = "previous",
+    comparison: Comparison | None = None,
+) -> Any:
+    """Draw the "her" experiment: rotation of a target word and of the word before it.
+
+    `pairs` is the result of `random_pairs`: the control of vectors that have nothing to do with
+    each other. `comparison` saves computing it again. Never raises; says what is missing.
+    """
+    named = f"Rotation of {a} and {b} tokens · {rotation.model}".rstrip(" ·")
+    problem = lacking(rotation, value, between, (a, b))
+    if problem:
+        return style.empty(named, problem)
+    found = comparison or compare(rotation, value, between, a, b)
+    if found.frame["difference"].isna().all() or "layer" not in found.by or len(found.by) > 1:
+        return comparison_figure(found, model=rotation.model)
+    return _two_panels(found, named, random_lines(pairs), rotation.analysis.plots[0].unit)
+
+
+def lacking(result: Result, value: str, between: str, groups: tuple[str, str]) -> str:
+    """What a table lacks for a comparison of two groups; empty if nothing."""
+    frame = result.frame
+    missing = [c for c in (between, value, "layer") if c not in frame]
+    if missing:
+        return f"The table of {result.name} has no column {', '.join(missing)}: label the prompts."
+    rows = frame[has_group(frame[between])]
+    if "special" in rows:
+        rows = rows[~rows["special"].astype(bool)]
+    for group in groups:
+        if rows.loc[rows[between] == group, value].notna().groupby(rows["layer"]).sum().max() < 2:
+            return f"There are not two defined values of {between} = {group} in any layer."
+    finite = rows.loc[rows[between].isin(groups), value]
+    if finite.nunique() < 2:
+        return f"{value} is constant: there is nothing to compare."
+    return ""
+
+
+def random_lines(pairs: Result | None) -> dict[str, pd.DataFrame]:
+    """Mean angle of random pairs: within each layer, and over any layers (`x` = −1)."""
+    if pairs is None or "angle" not in pairs.frame or pairs.frame.empty:
+        return {}
+    view = View(pairs, Plot("line", ("angle",), ""))
+    frame = view.rows()
+    table = means(frame, ["angle"], axis_column(frame, ["angle"]), view.grouping(frame))
+    table = table[table["mean"].notna()]
+    return {f"random pairs, {g}": rows for g, rows in table.groupby("group", sort=False)}
+
+
+# ---- two panels ------------------------------------------------------------------------------
+
+
+def _two_panels(
+    comparison: Comparison, title: str, controls: dict[str, pd.DataFrame], unit: str
+) -> Any:
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=2,
+        shared_xaxes=True,
+        row_heights=[UPPER, LOWER],
+        vertical_spacing=GAP / TOTAL,
+        subplot_titles=["mean of each group", f"difference: {comparison.a} − {comparison.b}"],
+    )
+    figure.update_annotations(x=0, xanchor="left", font={"size": 13})
+    frame = comparison.frame
+    span = float(frame["layer"].min()), float(frame["layer"].max())
+    _draw_means(figure, comparison, controls, span)
+    _draw_difference(figure, comparison)
+    air = max(0.03 * (span[1] - span[0]), 0.25)
+    step = max(1, round((span[1] - span[0]) / 12))
+    figure.update_xaxes(range=[span[0] - air, span[1] + air], dtick=step, tick0=0)
+    figure.update_xaxes(title_text="layer", row=2, col=1)
+    figure.update_yaxes(title_text=escape(unit or comparison.value))
+    figure.update_layout(hovermode="x unified", meta={"panels": 2})
+    caption = comparison_caption(comparison, bool(controls))
+    return style.dressed(figure, title, caption, height=TOTAL + 56)
+
+
+def _draw_means(
+    figure: Any,
+    comparison: Comparison,
+    controls: dict[str, pd.DataFrame],
+    span: tuple[float, float],
+) -> None:
+    lines = {str(group): group_means(comparison, side) for group, side in _sides(comparison)}
+    palette = style.colours(list(lines)) | dict.fromkeys(controls, style.CONTROL)
+    limits = y_limits(*lines.values(), *controls.values())
+    where = {"row": 1, "col": 1}
+    for name, rows in (controls | lines).items():
+        everywhere = rows["x"] == ANYWHERE
+        add_band(figure, name, rows[~everywhere], palette[name], **where)
+        if everywhere.any():
+            add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
+    name_lines(figure, ends(controls | lines, span), palette, limits, height=UPPER)
+    figure.update_yaxes(range=list(limits), row=1, col=1)
+
+
+def _sides(comparison: Comparison) -> list[tuple[object, str]]:
+    return [(comparison.a, "a"), (comparison.b, "b")]
+
+
+def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
+    """Mean and band of group `a` or `b`, in the columns that lines are drawn from."""
+    frame = comparison.frame
+    return pd.DataFrame(
+        {
+            "x": frame["layer"],
+            "mean": frame[f"mean_{side}"],
+            "low": frame[f"mean_{side}_low"],
+            "high": frame[f"mean_{side}_high"],
+            "n": frame[f"n_{side}"],
+        }
+    )
+
+
+def _draw_difference(figure: Any, comparison: Comparison) -> None:
+    frame = comparison.frame
+    where = {"row": 2, "col": 1}
+    null = pd.DataFrame(
+        {"x": frame["layer"], "mean": 0.0, "n": 0}
+        | {"low": frame["shuffled_low"], "high": frame["shuffled_high"]}
+    )
+    rows = pd.DataFrame(
+        {"x": frame["layer"], "mean": frame["difference"], "n": frame["n_a"] + frame["n_b"]}
+        | {"low": frame["difference_low"], "high": frame["difference_high"]}
+    )
+    add_band(figure, "shuffled labels", null, style.CONTROL, **where)
+    add_band(figure, "difference", rows, style.INK, **where)
+    limits = y_limits(rows, null)
+    room = (limits[0], limits[1] + 0.16 * (limits[1] - limits[0]))
+    _mark(figure, comparison, room[1] - 0.06 * (room[1] - room[0]))
+    span = float(frame["layer"].min()), float(frame["layer"].max())
+    palette = {"shuffled labels": style.CONTROL, "difference": style.INK}
+    points = ends({"shuffled labels": null, "difference": rows}, span)
+    keep = dict(figure.layout.margin.to_plotly_json())
+    name_lines(figure, points, palette, room, row=2, height=LOWER)
+    right = max(keep.get("r", 0), figure.layout.margin.r or 0)
+    figure.update_layout(margin={"r": right})
+    figure.update_yaxes(range=list(room), row=2, col=1)
+
+
+def significant(comparison: Comparison) -> tuple[pd.Series[bool], str]:
+    """The rows that differ after Holm's correction, and by which test."""
+    frame = comparison.frame
+    test = "permutation" if frame["permutation_p"].notna().any() else "welch"
+    return frame[f"{test}_p_holm"] < 1 - comparison.confidence, test
+
+
+def _mark(figure: Any, comparison: Comparison, height: float) -> None:
+    """A mark above every layer that differs after correction."""
+    import plotly.graph_objects as go
+
+    hits, test = significant(comparison)
+    rows = comparison.frame[hits]
+    if rows.empty:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=rows["layer"].tolist(),
+            y=[height] * len(rows),
+            mode="markers",
+            marker={"symbol": "star", "size": 8, "color": style.INK},
+            customdata=style.rounded(rows[f"{test}_p_holm"], 2),
+            hovertemplate="Holm p = %{customdata:.2g}",
+            name="differs",
+            showlegend=False,
+        ),
+        row=2,
+        col=1,
+    )
+
+
+def comparison_caption(comparison: Comparison, controls: bool) -> str:
+    """How the bands and marks came about, from the comparison itself."""
+    frame = comparison.frame
+    _, test = significant(comparison)
+    level = f"{comparison.confidence:.0%}"
+    n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
+    parts = [
+        f"{n}. Bands: {level} intervals of the means and of their difference, "
+        f"by resampling whole {comparison.cluster}s."
+    ]
+    if test == "permutation":
+        parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
+    parts.append(f"★: differs ({test} test, Holm-corrected p < {1 - comparison.confidence:.2g}).")
+    if controls:
+        parts.append(
+            "Random pairs: angles between states of random tokens, within one layer and any two."
+        )
+    return " ".join(parts)
+
+
+# ---- a grid of effects -----------------------------------------------------------------------
+
+
+def _effects(comparison: Comparison, title: str) -> Any:
+    """Effect size per row of the comparison; layers upwards where there are layers."""
+    import plotly.graph_objects as go
+
+    frame = comparison.frame
+    others = [name for name in comparison.by if name != "layer"]
+    across = frame[others].astype(str).agg(" · ".join, axis=1) if others else pd.Series("all", frame.index)
+    down = frame["layer"] if "layer" in frame else pd.Series("", frame.index)
+    names, ups = list(dict.fromkeys(across)), sorted(down.unique().tolist())
+    hits, test = significant(comparison)
+    z = np.full((len(ups), len(names)), np.nan)
+    text = np.full(z.shape, "", dtype=object)
+    for up, name, g, hit in zip(down, across, frame["hedges_g"], hits, strict=True):
+        where = ups.index(up), names.index(name)
+        z[where], text[where] = g, "★" if hit else ""
+    top = float(np.nanmax(np.abs(z))) if np.isfinite(z).any() else 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=[style.rounded(row, 4) for row in z],
+            x=[label(n) for n in names],
+            y=ups,
+            text=text.tolist(),
+            texttemplate="%{text}",
+            colorscale=[list(s) for s in style.DIVERGING],
+            zmid=0,
+            zmin=-top,
+            zmax=top,
+            colorbar={"title": {"text": "Hedges g", "side": "right"}, "thickness": 10},
+            hovertemplate="%{y} · %{x}<br>g = %{z:.3g}<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.update_xaxes(title_text=escape(", ".join(others)), type="category")
+    figure.update_yaxes(title_text="layer" if "layer" in frame else "")
+    caption = (
+        f"Effect size of {comparison.a} − {comparison.b} in standard deviations. "
+        f"★: differs ({test} test, Holm-corrected p < {1 - comparison.confidence:.2g})."
+    )
+    figure.update_layout(meta={"width": 150 + 34 * len(names)})
+    return style.dressed(figure, title, caption, height=110 + max(120, 24 * len(ups)))

@@ -1,0 +1,342 @@
+"""Lines over layers: a mean per group with its 95 % band, named where the line ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.render import style
+from interp.render.means import ANYWHERE, cluster_columns, is_summary, means
+from interp.render.selection import MOST_GROUPS, View, axis_column, axis_title
+from interp.render.tokens import escape, label
+
+HEIGHT = 340
+LABEL_GAP = 16  # pixels between two names at the right edge
+
+
+def line_figure(view: View) -> Any:
+    """Draw every value of the view, one line each, or one panel each if there are groups."""
+    table, x, note = line_table(view)
+    if table.empty or table["mean"].isna().all():
+        return style.empty(view.title, nothing_to_draw(view, table), note)
+    panels = _panels(table)
+    figure = _canvas([name for name, _ in panels])
+    limits = y_limits(table)
+    for i, (_, lines) in enumerate(panels):
+        _draw_panel(figure, lines, i, limits, last=i == len(panels) - 1)
+    style_axes(figure, table, axis_title(view.result, x), view.plot.unit, limits)
+    return style.dressed(figure, view.title, note, height=HEIGHT)
+
+
+def line_table(view: View) -> tuple[pd.DataFrame, str | None, str]:
+    """The numbers behind the figure, the column along its axis, and the caption."""
+    frame = view.rows()
+    values, by = view.values, view.grouping(frame)
+    x = axis_column(frame, values)
+    table = means(frame, values, x, by)
+    table, dropped = _largest(table)
+    return table, x, " ".join(_caption(view, frame, table, dropped))
+
+
+def nothing_to_draw(view: View, table: pd.DataFrame) -> str:
+    """Why a figure is empty."""
+    names = ", ".join(view.plot.values)
+    if not view.values:
+        return f"This table has no numbers under {names}."
+    if table.empty:
+        groups = f" with a label in {', '.join(view.by)}" if view.by else ""
+        return f"There are no rows{groups} to average."
+    return f"Every value of {names} is undefined ({int(table['undefined'].sum()):,} rows)."
+
+
+def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The groups with most tokens, and how many groups that leaves out."""
+    sizes = table.groupby("group")["n"].sum().sort_values(ascending=False, kind="stable")
+    keep = sizes.index[:MOST_GROUPS]
+    return table[table["group"].isin(keep)], len(sizes) - len(keep)
+
+
+def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int) -> list[str]:
+    out = [f"Means over {sampled(frame)}."]
+    if is_summary(frame):
+        out.append("Bands: 95 %, tokens taken as independent (a summary keeps no prompts).")
+    elif table["low"].notna().any():
+        unit = "prompts" if cluster_columns(frame) else "rows"
+        out.append(f"Bands: 95 % for the mean, {unit} being the unit that was sampled.")
+    else:
+        out.append("No band: it takes two prompts to know how far a mean may be off.")
+    undefined = int(table["undefined"].sum())
+    if undefined:
+        out.append(f"{undefined:,} undefined values are not averaged.")
+    if dropped:
+        out.append(f"The {MOST_GROUPS} largest groups; {dropped} smaller ones are not drawn.")
+    return [*out, view.left_out()]
+
+
+def sampled(frame: pd.DataFrame) -> str:
+    """How much there is: `1,021 tokens of 54 prompts`."""
+    if is_summary(frame):
+        return "moments per group"
+    if {"prompt", "position"} <= set(frame.columns):
+        on = [c for c in ("stack", "prompt", "position") if c in frame]
+        return f"{len(frame[on].drop_duplicates()):,} tokens of {count(frame['prompt'], 'prompt')}"
+    if {"prompt_a", "prompt_b"} <= set(frame.columns):
+        both = pd.concat([frame["prompt_a"], frame["prompt_b"]])
+        return f"{len(frame):,} pairs from {count(both, 'prompt')}"
+    return f"{len(frame):,} rows"
+
+
+def count(column: pd.Series[Any], noun: str) -> str:
+    """`1 prompt`, `54 prompts`."""
+    n = column.nunique()
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+# ---- panels ----------------------------------------------------------------------------------
+
+
+def _panels(table: pd.DataFrame) -> list[tuple[str, dict[str, pd.DataFrame]]]:
+    """One panel of named lines; several values of several groups get a panel per value."""
+    values, groups = table["value"].unique(), style.in_order(table["group"].unique())
+    if len(groups) == 1 or len(values) == 1:
+        one = {
+            (g if len(groups) > 1 else v): table[(table["value"] == v) & (table["group"] == g)]
+            for v in values
+            for g in groups
+        }
+        return [("", one)]
+    return [
+        (v, {g: table[(table["value"] == v) & (table["group"] == g)] for g in groups})
+        for v in values
+    ]
+
+
+def _canvas(names: Sequence[str]) -> Any:
+    from plotly.subplots import make_subplots
+
+    several = len(names) > 1
+    figure = make_subplots(
+        cols=len(names),
+        shared_yaxes=several,
+        horizontal_spacing=0.035,
+        subplot_titles=[escape(n) for n in names] if several else None,
+    )
+    figure.update_annotations(font={"size": 13}, xanchor="left", x=None)
+    for i, note in enumerate(figure.layout.annotations):
+        start = figure.layout["xaxis" if i == 0 else f"xaxis{i + 1}"].domain[0]
+        note.update(x=start, xanchor="left")
+    figure.update_layout(meta={"panels": len(names) if several else 0})
+    return figure
+
+
+def _draw_panel(
+    figure: Any, lines: dict[str, pd.DataFrame], i: int, limits: tuple[float, float], *, last: bool
+) -> None:
+    palette = style.colours(list(lines))
+    where = {"row": 1, "col": i + 1}
+    span = _span(lines.values())
+    for name, rows in lines.items():
+        everywhere = rows["x"] == ANYWHERE
+        add_band(figure, name, rows[~everywhere], palette[name], **where)
+        if everywhere.any():
+            add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
+    if last:
+        name_lines(figure, ends(lines, span), palette, limits, column=i + 1)
+
+
+def _span(lines: Any) -> tuple[float, float]:
+    x = np.concatenate([rows["x"].to_numpy(dtype=float) for rows in lines])
+    x = x[x != ANYWHERE]
+    return (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
+
+
+def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: int) -> None:
+    """A line of means over its band; gaps stay gaps."""
+    import plotly.graph_objects as go
+
+    if rows.empty:
+        return
+    for run in _runs(rows):
+        x = [*run["x"], *run["x"][::-1]]
+        y = style.rounded([*run["high"], *run["low"][::-1]])
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                fill="toself",
+                fillcolor=style.alpha(colour, 0.16),
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
+                name=f"{escape(name)} band",
+            ),
+            **where,
+        )
+    few = len(rows) <= 16
+    figure.add_trace(
+        go.Scatter(
+            x=rows["x"].tolist(),
+            y=style.rounded(rows["mean"]),
+            name=label(name, 40),
+            mode="lines+markers" if few else "lines",
+            line={"color": colour, "width": 2.2},
+            marker={"size": 6, "color": colour, "line": {"color": "white", "width": 1}},
+            customdata=[_interval(r) for r in rows.itertuples()],
+            hovertemplate="%{y:.4g}  %{customdata}",
+            showlegend=False,
+        ),
+        **where,
+    )
+
+
+def _interval(row: Any) -> str:
+    band = f"[{row.low:.4g}, {row.high:.4g}]  " if row.low == row.low else ""
+    return f"{band}n = {int(row.n):,}"
+
+
+def _runs(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Stretches of neighbouring rows that have a band."""
+    have = rows["low"].notna().to_numpy()
+    out, start = [], 0
+    for known, group in groupby(have):
+        size = len(list(group))
+        if known and size > 1:
+            out.append(rows.iloc[start : start + size])
+        start += size
+    return out
+
+
+def add_level(
+    figure: Any, name: str, mean: Any, colour: str, span: tuple[float, float], **where: int
+) -> None:
+    """A mean that belongs to no layer: dashed, across all of them, in its band."""
+    import plotly.graph_objects as go
+
+    x = [span[0], span[1]]
+    if mean["low"] == mean["low"]:
+        figure.add_trace(
+            go.Scatter(
+                x=[*x, *x[::-1]],
+                y=style.rounded([mean["high"]] * 2 + [mean["low"]] * 2),
+                fill="toself",
+                fillcolor=style.alpha(colour, 0.16),
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                mode="lines",
+            ),
+            **where,
+        )
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=style.rounded([mean["mean"]] * 2),
+            name=label(name, 40),
+            mode="lines",
+            line={"color": colour, "width": 1.8, "dash": "dash"},
+            hovertemplate="%{y:.4g}",
+            showlegend=False,
+        ),
+        **where,
+    )
+
+
+# ---- names at the end of lines ---------------------------------------------------------------
+
+
+def ends(
+    lines: dict[str, pd.DataFrame], span: tuple[float, float]
+) -> dict[str, tuple[float, float]]:
+    """Where each line ends: (x, mean) of its last defined point."""
+    out = {}
+    for name, rows in lines.items():
+        known = rows[rows["mean"].notna()]
+        if len(known):
+            end = known.iloc[-1]
+            x = span[1] if end["x"] == ANYWHERE else float(end["x"])
+            out[name] = (x, float(end["mean"]))
+    return out
+
+
+def name_lines(
+    figure: Any,
+    points: dict[str, tuple[float, float]],
+    palette: dict[str, str],
+    limits: tuple[float, float],
+    *,
+    column: int = 1,
+    row: int = 1,
+    height: float = HEIGHT - 56,
+) -> None:
+    """Write each name right of its line, pushed apart so that none covers another."""
+    if not points:
+        return
+    scale = height / (limits[1] - limits[0])
+    names = sorted(points, key=lambda n: points[n][1])
+    wanted = [points[n][1] * scale for n in names]
+    room = (limits[0] * scale, limits[1] * scale)
+    right = max(x for x, _ in points.values())
+    for name, y, at in zip(names, wanted, spread(wanted, LABEL_GAP, room), strict=True):
+        figure.add_annotation(
+            x=right,
+            y=points[name][1],
+            yshift=at - y,
+            xshift=8,
+            text=label(name, 22),
+            showarrow=False,
+            xanchor="left",
+            font={"color": palette[name], "size": 12.5},
+            row=row,
+            col=column,
+        )
+    widest = max(len(label(n, 22)) for n in names)
+    figure.update_layout(margin={"r": max(30, 22 + int(7.4 * widest))})
+
+
+def spread(wanted: Sequence[float], gap: float, room: tuple[float, float]) -> list[float]:
+    """Ascending places at least `gap` apart, near the wanted ones and inside the room.
+
+    >>> spread([0, 1, 50], 10, (0, 60))
+    [0, 10, 50]
+    """
+    out: list[float] = []
+    for y in wanted:
+        out.append(max(y, out[-1] + gap) if out else y)
+    ceiling = room[1]
+    for i in reversed(range(len(out))):
+        out[i] = min(out[i], ceiling)
+        ceiling = out[i] - gap
+    return out
+
+
+# ---- axes ------------------------------------------------------------------------------------
+
+
+def y_limits(*tables: pd.DataFrame) -> tuple[float, float]:
+    """A vertical range that holds every mean and band, with some air."""
+    columns = [t[c].to_numpy(dtype=float) for t in tables for c in ("mean", "low", "high")]
+    y = np.concatenate(columns)
+    y = y[np.isfinite(y)]
+    if not len(y):
+        return 0.0, 1.0
+    low, high = float(y.min()), float(y.max())
+    air = 0.07 * (high - low) or max(abs(high) * 0.1, 1e-6)
+    return low - air, high + air
+
+
+def style_axes(
+    figure: Any, table: pd.DataFrame, title: str, unit: str, limits: tuple[float, float]
+) -> None:
+    """Integer ticks for layers, units, and one vertical range for all panels."""
+    x = table.loc[table["x"] != ANYWHERE, "x"].to_numpy(dtype=float)
+    low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
+    air = max(0.03 * (high - low), 0.25)
+    step = max(1, round((high - low) / 12)) if (x == np.round(x)).all() else None
+    figure.update_xaxes(title_text=escape(title), range=[low - air, high + air], dtick=step, tick0=0)
+    figure.update_yaxes(range=list(limits))
+    figure.update_layout(yaxis_title_text=escape(unit), hovermode="x unified")

@@ -1,0 +1,148 @@
+"""Means per layer with 95 % bands, the prompt being the unit that was sampled.
+
+A tidy table comes in, a small table goes out: `value`, `group`, `x`, `mean`, `low`, `high`, `n`,
+`clusters`, `undefined`. Knows columns, not what they measure, and nothing of figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+COLUMNS = ["value", "group", "x", "mean", "low", "high", "n", "clusters", "undefined"]
+SUMMARY = {"value", "n", "mean", "std", "undefined"}
+CONFIDENCE = 0.95
+ANYWHERE = -1  # the place of rows that belong to no layer
+
+
+def is_summary(frame: pd.DataFrame) -> bool:
+    """Whether the table holds moments per group instead of rows per token."""
+    return set(frame.columns) >= SUMMARY
+
+
+def cluster_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that say which prompt (or pair of prompts) a row is of."""
+    if "prompt" in frame:
+        return ["prompt"]
+    pair = ["prompt_a", "prompt_b"]
+    return pair if set(pair) <= set(frame.columns) else []
+
+
+def means(
+    frame: pd.DataFrame, values: Sequence[str], x: str | None, by: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Mean of every value per `x` and group of `by`, with its band; rows without a group left out.
+
+    The variance of a mean adds up residuals per prompt (Liang & Zeger 1986) or, for pairs, over
+    pairs that share a prompt (Aronow, Samii & Assenova 2015); t quantiles with one degree less
+    than there are prompts. With one prompt there is no band (NaN).
+    """
+    for name in by:
+        frame = frame[has_group(frame[name])]
+    keys = pd.DataFrame({"group": _names(frame, by), "x": _places(frame, x)}, index=frame.index)
+    if is_summary(frame):
+        return _of_moments(frame, keys, values)
+    parts = [_one(frame, keys, value) for value in values]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def has_group(column: pd.Series[Any]) -> pd.Series[bool]:
+    """Which rows of a label column carry a label."""
+    return column.notna() & (column.astype(str) != "")
+
+
+def _places(frame: pd.DataFrame, x: str | None) -> Any:
+    """Where each row goes along the axis, whole numbers as such."""
+    if x is None or frame.empty:
+        return 0
+    places = frame[x].to_numpy(dtype=np.float64, na_value=ANYWHERE)
+    places = np.where(np.isfinite(places), places, ANYWHERE)
+    return places.astype(np.int64) if (places == np.round(places)).all() else places
+
+
+def _names(frame: pd.DataFrame, by: Sequence[str]) -> Any:
+    if not by:
+        return ""
+    texts = [frame[name].astype(str) for name in by]
+    return texts[0].str.cat(texts[1:], sep=" · ") if len(texts) > 1 else texts[0]
+
+
+def _one(frame: pd.DataFrame, keys: pd.DataFrame, value: str) -> pd.DataFrame:
+    x = frame[value].to_numpy(dtype=np.float64, na_value=np.nan)
+    if frame.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    cell = keys.groupby(["group", "x"], sort=True).ngroup().to_numpy()
+    finite = np.isfinite(x)
+    k = int(cell.max()) + 1
+    n = np.bincount(cell[finite], minlength=k)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(cell[finite], weights=x[finite], minlength=k) / n
+    residual = x[finite] - mean[cell[finite]]
+    clusters = [pd.factorize(frame[c].to_numpy()[finite])[0] for c in cluster_columns(frame)]
+    half, count = _half_width(cell[finite], residual, clusters, n)
+    _, first = np.unique(cell, return_index=True)
+    out = keys.iloc[first].reset_index(drop=True)
+    return out.assign(
+        value=value,
+        mean=mean,
+        low=mean - half,
+        high=mean + half,
+        n=n,
+        clusters=count,
+        undefined=np.bincount(cell[~finite], minlength=k),
+    )[COLUMNS]
+
+
+def _half_width(
+    cell: NDArray[np.int64], residual: Floats, clusters: list[Any], n: NDArray[np.int64]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Half the band's width per cell, and the number of clusters in it."""
+    rows = clusters or [np.arange(len(cell))]
+    first, second = rows[0], rows[-1]
+    # A pair counts for both of its prompts, once if they are the same.
+    other = first != second
+    member = np.concatenate([first, second[other]])
+    place = np.concatenate([cell, cell[other]])
+    square, count = _squares(place, [member], np.concatenate([residual, residual[other]]), len(n))
+    if other.any():
+        ends = [np.minimum(first, second)[other], np.maximum(first, second)[other]]
+        square = square - _squares(cell[other], ends, residual[other], len(n))[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.maximum(square, 0) * count / (count - 1) / n**2
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(variance)
+    return np.where(count > 1, half, np.nan), count
+
+
+def _squares(
+    cell: NDArray[np.int64], keys: list[Any], residual: Floats, k: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Σ over clusters of (Σ of their residuals)², and how many clusters, per cell."""
+    table = pd.DataFrame({"cell": cell, "e": residual} | {f"k{i}": c for i, c in enumerate(keys)})
+    sums = table.groupby(["cell", *(f"k{i}" for i in range(len(keys)))], sort=False)["e"].sum()
+    where = sums.index.get_level_values("cell").to_numpy()
+    square: Floats = np.bincount(where, weights=sums.to_numpy() ** 2, minlength=k)
+    return square, np.bincount(where, minlength=k)
+
+
+def _of_moments(
+    frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]
+) -> pd.DataFrame:
+    """The same from moments: tokens as independent, because a summary keeps no prompts."""
+    rows = frame[frame["value"].isin(list(values))]
+    table = keys.loc[rows.index].assign(value=rows["value"], n=rows["n"])
+    table["total"] = (rows["mean"] * rows["n"]).fillna(0)
+    within = rows["std"].fillna(0) ** 2 * (rows["n"] - 1).clip(lower=0)
+    table["squares"] = within + (rows["mean"] ** 2 * rows["n"]).fillna(0)
+    table["undefined"] = rows["undefined"]
+    out = table.groupby(["value", "group", "x"], sort=True).sum().reset_index()
+    n = out["n"].where(out["n"] > 0)
+    out["mean"] = out["total"] / n
+    variance = (out["squares"] - n * out["mean"] ** 2).clip(lower=0) / (n - 1).where(n > 1)
+    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance / n)
+    return out.assign(low=out["mean"] - half, high=out["mean"] + half, clusters=0)[COLUMNS]

@@ -1,0 +1,59 @@
+// Draws figures when they come near the screen. Text is painted before any library is started,
+// and a library is started when the first figure that needs it is drawn.
+(() => {
+  "use strict";
+  const started = {};
+  const start = (kind) => {
+    if (started[kind]) return;
+    started[kind] = true;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("library-" + kind).textContent;
+    document.head.append(script);
+  };
+  const draw = {
+    plotly(box, data) {
+      const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+      return Plotly.newPlot(box, data.data, data.layout, config);
+    },
+    maps(box, data) {
+      const inner = document.createElement("div");
+      inner.id = box.id + "-maps";
+      box.append(inner);
+      CircuitsVis.render(inner.id, CircuitsVis.AttentionHeads, data);
+    },
+  };
+  const show = (box) => {
+    if (box.dataset.drawn || box.closest("[hidden]")) return;
+    box.dataset.drawn = "yes";
+    try {
+      start(box.dataset.kind);
+      draw[box.dataset.kind](box, JSON.parse(document.getElementById(box.id + "-data").textContent));
+    } catch (error) {
+      box.textContent = "This figure could not be drawn: " + error;
+    }
+  };
+  for (const select of document.querySelectorAll("select.choose")) {
+    select.addEventListener("change", () => {
+      for (const option of select.options) {
+        document.getElementById(option.value + "-choice").hidden = option.value !== select.value;
+      }
+      show(document.getElementById(select.value));
+    });
+  }
+  const boxes = [...document.querySelectorAll(".canvas")];
+  const watch = new IntersectionObserver((seen) => {
+    for (const entry of seen) if (entry.isIntersecting) show(entry.target);
+  }, { rootMargin: "300px" });
+  const rest = () => boxes.filter((b) => !b.dataset.drawn && b.dataset.kind === "plotly" && !b.closest("[hidden]"));
+  const idle = window.requestIdleCallback || ((f) => setTimeout(f, 200));
+  const later = () => {
+    const next = rest()[0];
+    if (next) { show(next); idle(later); }
+  };
+  requestAnimationFrame(() => setTimeout(() => {
+    if (boxes.length) show(boxes[0]);
+    for (const box of boxes) watch.observe(box);
+    idle(later);
+  }));
+  addEventListener("beforeprint", () => { for (const box of rest()) show(box); });
+})();

@@ -1,0 +1,189 @@
+"""HTML that opens without a network: figures as data, each script library once, nothing trusted.
+
+Knows figures and strings; knows nothing of analyses. Every piece of data is JSON in which no tag
+can begin, or text that the template escapes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InterpError
+from interp.render.attention import AttentionMaps, MapView
+
+CSP = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:"
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One drawing of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
+
+    name: str
+    kind: str
+    data: str
+    caption: str
+    label: str
+    text: str = ""
+    width: int = 0
+    height: int = 0
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A figure with its choices, what it says, and what would have shown it to be nothing."""
+
+    title: str
+    choices: tuple[Choice, ...]
+    says: tuple[str, ...] = ()
+    nothing: str = ""
+
+
+def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
+    """A figure as data for the page, which shows its title and caption itself."""
+    layout = figure.layout
+    meta = dict(layout.meta or {})
+    panels = 30 if meta.get("panels") else 14
+    height = int((layout.height or 450) - meta.get("top", 0) + panels)
+    document = figure.to_plotly_json()
+    document["layout"] = {
+        k: v for k, v in document["layout"].items() if k not in ("title", "meta", "height", "width")
+    }
+    document["layout"]["margin"] = dict(document["layout"].get("margin", {})) | {"t": panels}
+    document["layout"]["autosize"] = True
+    caption = str(meta.get("caption", ""))
+    return Choice(
+        name,
+        "plotly",
+        safe_json(document),
+        caption,
+        f"{meta.get('title', name)}. {caption}",
+        text,
+        int(meta.get("width", 0)),
+        height,
+    )
+
+
+def maps_choice(view: MapView) -> Choice:
+    """One view of attention maps as data for the page."""
+    caption = " ".join(part for part in (view.scores, view.note) if part)
+    said = f"Attention maps, {view.name}: heads {', '.join(view.heads)}. {caption}"
+    return Choice(view.name, "maps", safe_json(view.props()), caption, said)
+
+
+def safe_json(value: Any) -> str:
+    """JSON in which no tag, comment or entity can begin; plotly's own encoder knows its arrays.
+
+    >>> safe_json({"token": "</script>"})
+    '{"token":"\\\\u003c/script\\\\u003e"}'
+    """
+    from plotly.utils import PlotlyJSONEncoder
+
+    text = json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def numbered(blocks: Sequence[Block], start: int = 0) -> tuple[Block, ...]:
+    """The blocks with an id for every choice, unique on the page."""
+    out = []
+    for block in blocks:
+        ids = range(start, start + len(block.choices))
+        choices = tuple(replace(c, id=f"f{i}") for c, i in zip(block.choices, ids, strict=True))
+        out.append(replace(block, choices=choices))
+        start += len(choices)
+    return tuple(out)
+
+
+def libraries(blocks: Sequence[Block]) -> dict[str, str]:
+    """The script libraries that these blocks need, by the kind that needs them."""
+    kinds = {choice.kind for block in blocks for choice in block.choices}
+    sources = {"plotly": _plotly, "maps": _circuitsvis}
+    return {kind: sources[kind]() for kind in ("plotly", "maps") if kind in kinds}
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return _inert(str(get_plotlyjs()))
+
+
+@cache
+def _circuitsvis() -> str:
+    """The bundle that circuitsvis ships; found without importing the package, which asks torch."""
+    spec = importlib.util.find_spec("circuitsvis")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        bundle = Path(folder) / "dist" / "cdn" / "iife.js"
+        if bundle.is_file():
+            return _inert(bundle.read_text(encoding="utf-8"))
+    raise InterpError("attention maps need circuitsvis>=1.43.3 with its script; reinstall it")
+
+
+def _inert(script: str) -> str:
+    """A script as text inside a script element: nothing in it may end or nest the element."""
+    script = re.sub(r"</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
+    return script.replace("<!--", "<\\!--")
+
+
+def figure_page(figure: Any) -> str:
+    """One figure (plotly, or attention maps) as a page of its own."""
+    if isinstance(figure, AttentionMaps):
+        choices = tuple(maps_choice(view) for view in figure.views)
+        block = Block(figure.title, choices, figure.notes)
+    else:
+        meta = dict(figure.layout.meta or {})
+        title = str(meta.get("title") or getattr(figure.layout.title, "text", "") or "figure")
+        block = Block(title, (plotly_choice(figure),))
+    blocks = numbered([block])
+    return fill("figure.html.j2", title=block.title, block=blocks[0], libraries=libraries(blocks))
+
+
+def fill(template: str, **values: Any) -> str:
+    """Fill a template of this package; everything in it is escaped unless it is our own."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        csp=CSP, style=_asset("page.css"), script=_asset("page.js"), **values
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("interp.render").joinpath(name).read_text(encoding="utf-8")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,190 @@
+"""The parts of the report: one section per analysis, and one for the "her" experiment.
+
+Generic: what an analysis declares (`plots`, `columns`) and the labels of the prompts decide what
+is drawn; no analysis is known by name but those of the experiment.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from interp.analysis import Plot
+from interp.errors import BadInput
+from interp.render import sentences
+from interp.render.attention import AttentionMaps, attention_maps
+from interp.render.compared import her_figure, lacking, significant
+from interp.render.figures import draw
+from interp.render.lens import lens_of, lens_prompts
+from interp.render.page import Block, Choice, maps_choice, plotly_choice
+from interp.render.selection import View, label_choices
+from interp.render.tables import Table, columns_of, head_of, table_of
+from interp.render.text import as_text, view_table
+from interp.results import Result, Results
+from interp.stats import Comparison, compare
+
+MOST_LABELS = 3
+MOST_PROMPTS = 6
+GROUPS = ("target", "previous")
+HER_NOTHING = (
+    "the two lines would lie in each other's bands, the difference would stay inside the grey band "
+    "of shuffled labels, and no layer would carry a star."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page; `tables` are (name, table, whether it is open)."""
+
+    id: str
+    title: str
+    lead: str
+    blocks: tuple[Block, ...] = ()
+    findings: tuple[str, ...] = ()
+    tables: tuple[tuple[str, Table, bool], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def sections_of(results: Results) -> list[Section]:
+    """All sections, the experiment first where the tables allow it."""
+    her = her_section(results)
+    return [*([her] if her else []), *(result_section(r) for r in results.values())]
+
+
+# ---- the experiment --------------------------------------------------------------------------
+
+
+def her_section(results: Results) -> Section | None:
+    """Rotation of target words against the words before them, or None without such labels."""
+    rotation = results.get("rotation")
+    if rotation is None or lacking(rotation, "angle", "role", GROUPS):
+        return None
+    try:
+        found = compare(rotation, "angle", "role", *GROUPS)
+    except BadInput:
+        return None
+    if found.frame["difference"].isna().all() or found.by != ("layer",):
+        return None
+    pairs = results.get("random_pairs")
+    words = _words(rotation, "target")
+    figure = her_figure(rotation, pairs, comparison=found)
+    choice = plotly_choice(figure, text=as_text(_short(found)))
+    return Section(
+        "experiment",
+        f"Do {words} turn more than the words before them?",
+        "Rotation of the residual stream in every block: target tokens against the tokens right "
+        "before them, with random pairs of states as the scale of unrelated vectors.",
+        (Block("Target against previous token, per block", (choice,), (), HER_NOTHING),),
+        tuple(sentences.of_her(found, pairs, "degrees")),
+        (("The comparison, layer by layer", table_of(_full(found)), False),),
+        found.notes,
+    )
+
+
+def _words(result: Result, role: str) -> str:
+    """The words that carry a role, as text."""
+    rows = result.frame[result.frame["role"] == role]
+    tokens = rows["token"].astype(str).str.strip().value_counts().index[:3]
+    return " and ".join(f"“{t}”" for t in tokens) + " tokens"
+
+
+def _short(comparison: Comparison) -> pd.DataFrame:
+    frame = comparison.frame
+    hits, test = significant(comparison)
+    out = frame[["layer", "mean_a", "mean_b", "difference", "hedges_g", f"{test}_p_holm"]]
+    out = out.rename(columns={"mean_a": str(comparison.a), "mean_b": str(comparison.b)})
+    return out.round(4).assign(differs=hits.map({True: "★", False: ""}))
+
+
+def _full(comparison: Comparison) -> pd.DataFrame:
+    names = ["layer", "n_a", "n_b", "mean_a", "mean_b", "difference", "difference_low"]
+    names += ["difference_high", "hedges_g", "welch_t", "welch_p_holm", "student_p_holm"]
+    names += ["permutation_p", "permutation_p_holm", "shuffled_welch_rate"]
+    return comparison.frame[names]
+
+
+# ---- one analysis ----------------------------------------------------------------------------
+
+
+def result_section(result: Result) -> Section:
+    """What an analysis measured: its figures, its columns and the head of its table."""
+    lead = (inspect.getdoc(type(result.analysis)) or "").split("\n\n")[0].replace("\n", " ")
+    parameters = ", ".join(f"{k} = {v!r}" for k, v in result.analysis.parameters().items())
+    if parameters:
+        lead += f" Parameters: {parameters}."
+    blocks = [b for plot in plots_of(result) if (b := block_of(result, plot)) is not None]
+    rows = f"The first {min(8, len(result.frame))} of {len(result.frame):,} rows"
+    tables = [("What the columns mean", columns_of(result), False), (rows, head_of(result), False)]
+    return Section(
+        f"analysis-{result.name}",
+        result.name.replace("_", " ").capitalize(),
+        lead,
+        tuple(blocks),
+        tables=tuple(t for t in tables if t[1].rows),
+    )
+
+
+def plots_of(result: Result) -> tuple[Plot, ...]:
+    """The declared figures, or lines of the first numbers where none is declared."""
+    from interp.render.selection import declared, numeric
+
+    if result.analysis.plots:
+        return result.analysis.plots
+    return (declared(result, None),) if numeric(result) else ()
+
+
+def block_of(result: Result, plot: Plot) -> Block | None:
+    """A figure of the report; one that goes wrong says so in its place."""
+    makers: dict[str, Callable[[Result, Plot], Block]] = {
+        "attention": _maps_block,
+        "heatmap": _grid_block,
+    }
+    try:
+        block = makers.get(plot.kind, _grouped_block)(result, plot)
+    except Exception as error:  # noqa: BLE001  one figure must not cost the report
+        said = f"This figure could not be drawn ({type(error).__name__}: {error})."
+        return Block(plot.title, (), (said,))
+    return replace(block, nothing=plot.nothing)
+
+
+def _choice(view: View, name: str) -> Choice:
+    table, _ = view_table(view)
+    return plotly_choice(draw(view), name, as_text(table))
+
+
+def _grouped_block(result: Result, plot: Plot) -> Block:
+    """All tokens, and by each label of the prompts."""
+    whole = View(result, plot)
+    labels = label_choices(result)[:MOST_LABELS]
+    views = [("all tokens", whole), *((f"by {n}", View(result, plot, (n,))) for n in labels)]
+    says = sentences.of_lines(whole) if plot.kind == "line" else []
+    return Block(plot.title, tuple(_choice(v, n) for n, v in views), tuple(says))
+
+
+def _grid_block(result: Result, plot: Plot) -> Block:
+    """Per prompt where prompts differ, else one."""
+    view = View(result, plot)
+    prompts = lens_prompts(result)[:MOST_PROMPTS]
+    if prompts:
+        lenses = [lens for p in prompts if (lens := lens_of(result, p))]
+        choices = [(replace(view, prompt=p), f"prompt {p}") for p in prompts]
+        says = sentences.of_lens(lenses)
+    elif "head" in result.frame or "prompt" not in result.frame:
+        choices = [(view, "")]
+        says = sentences.of_heads(view) if "head" in result.frame else []
+    else:
+        kept = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist()
+        choices, says = [(replace(view, prompt=p), f"prompt {p}") for p in kept], []
+    return Block(plot.title, tuple(_choice(v, n) for v, n in choices), tuple(says))
+
+
+def _maps_block(result: Result, plot: Plot) -> Block:
+    maps: AttentionMaps = attention_maps(result, plot.values[0])
+    says: list[Any] = [*maps.notes]
+    if maps.views:
+        says.insert(0, "Rows look at columns; point at a small map to see it large, click to keep it.")
+    return Block(plot.title, tuple(maps_choice(v) for v in maps.views), tuple(says))

@@ -1,0 +1,144 @@
+"""What of a result a figure is about: its rows, its groups and its horizontal axis.
+
+Knows tables and the declarations of an analysis; draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from pandas.api import types
+
+from interp.analysis import Plot
+from interp.errors import unknown
+from interp.render.means import cluster_columns, has_group, is_summary
+from interp.results import Result
+
+MOST_GROUPS = 8
+INDEX = ("layer", "head", "prompt", "position", "token_id", "prompt_a", "prompt_b")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One figure to draw: a declaration, the result it is of, and what the caller chose."""
+
+    result: Result
+    plot: Plot
+    by: tuple[str, ...] = ()
+    prompt: int | None = None
+    special: bool = False
+
+    @property
+    def title(self) -> str:
+        """What is shown, and on which model."""
+        groups = f" by {', '.join(self.by)}" if self.by else ""
+        model = f" · {self.result.model}" if self.result.model else ""
+        return f"{self.plot.title or ', '.join(self.plot.values)}{groups}{model}"
+
+    @property
+    def values(self) -> list[str]:
+        """The declared columns that this table has."""
+        frame = self.result.frame
+        if is_summary(frame):
+            known = set(frame["value"])
+            return [v for v in self.plot.values if v in known]
+        return [v for v in self.plot.values if v in frame and is_number(frame[v])]
+
+    def rows(self) -> pd.DataFrame:
+        """The rows to draw: special tokens are left out unless asked for."""
+        frame = self.result.frame
+        if self.special or "special" not in frame:
+            return frame
+        return frame[~frame["special"].fillna(False).astype(bool)]
+
+    def grouping(self, frame: pd.DataFrame) -> list[str]:
+        """Columns that make the lines apart: asked for, the stack, or kinds of other tables."""
+        stack = ["stack"] if "stack" in frame and frame["stack"].nunique() > 1 else []
+        return [*self.by, *stack] if self.by else [*own_groups(self.result, frame), *stack]
+
+    def left_out(self) -> str:
+        """A sentence on the special tokens, or nothing."""
+        frame = self.result.frame
+        rows = len(frame) - len(self.rows())
+        if not rows:
+            return ""
+        each = frame.loc[frame["special"].astype(bool), ["prompt", "position"]].drop_duplicates()
+        return f"{len(each):,} special tokens (BOS and the like) are left out."
+
+
+def is_number(column: pd.Series[Any]) -> bool:
+    """Whether a column can be averaged."""
+    return bool(types.is_numeric_dtype(column) or types.is_bool_dtype(column))
+
+
+def own_groups(result: Result, frame: pd.DataFrame) -> list[str]:
+    """Groups that a table brings itself: labels of a summary, kinds of rows that are no tokens."""
+    if is_summary(frame):
+        return [c for c in frame if c.startswith("group_") and frame[c].nunique() > 1]
+    if "prompt" in frame:
+        return []
+    texts = [c for c in frame if not is_number(frame[c]) and c not in ("stack", "token")]
+    return [c for c in texts if 1 < frame[c].nunique() <= MOST_GROUPS][:1]
+
+
+def label_choices(result: Result) -> list[str]:
+    """Label columns that make a few groups, `role` first."""
+    frame = result.frame
+    out = []
+    for name in result.labels:
+        kinds = frame.loc[has_group(frame[name]), name].astype(str).nunique()
+        if 1 < kinds <= 2 * MOST_GROUPS:
+            out.append(name)
+    return sorted(out, key=lambda name: name != "role")
+
+
+def axis_column(frame: pd.DataFrame, values: Sequence[str]) -> str | None:
+    """The column along the horizontal axis: layers, else positions, else the first free number."""
+    if "layer" in frame and (frame["layer"] >= 0).fillna(False).any():
+        return "layer"
+    if "position" in frame:
+        return "position"
+    taken = {*values, *cluster_columns(frame), "layer", "head", "token_id", "special"}
+    free = [c for c in frame if c not in taken and is_number(frame[c])]
+    return None if is_summary(frame) or not free else free[0]
+
+
+def axis_title(result: Result, x: str | None) -> str:
+    """What the horizontal axis counts: blocks, or states at their boundaries."""
+    if x != "layer":
+        return x or ""
+    if result.analysis.scope == "model" and "stream" in result.analysis.sites:
+        return "state (0 enters the first block, the last leaves the last block)"
+    return "block"
+
+
+def declared(result: Result, value: str | None) -> Plot:
+    """The declaration to draw: the first one, or for one value the one that shows it.
+
+    Raises `UnknownName` for a value that is neither declared nor a numeric column.
+    """
+    plots = result.analysis.plots
+    if value is None:
+        if plots:
+            return plots[0]
+        return Plot("line", tuple(numeric(result)[:3]), result.name)
+    for plot in plots:
+        if value in plot.values:
+            if plot.kind in ("scatter", "trajectory", "attention"):
+                return plot
+            return Plot(plot.kind, (value,), plot.title, plot.unit, plot.nothing)
+    known = numeric(result)
+    if value not in known:
+        choices = dict.fromkeys([*(v for p in plots for v in p.values), *known])
+        raise unknown(f"value of {result.name!r}", value, choices)
+    return Plot("line", (value,), value)
+
+
+def numeric(result: Result) -> list[str]:
+    """The columns that can be drawn."""
+    if is_summary(result.frame):
+        return list(dict.fromkeys(result.frame["value"]))
+    return [c for c in result.values if c not in INDEX]

@@ -1,0 +1,168 @@
+"""What figures say, in sentences whose numbers are computed from the results.
+
+Knows tables and comparisons; nothing of how they are drawn or laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from interp.render.compared import random_lines, significant
+from interp.render.grids import head_table
+from interp.render.lens import Lens
+from interp.render.lines import line_table
+from interp.render.selection import View
+from interp.results import Result
+from interp.stats import Comparison
+
+
+def of_lines(view: View) -> list[str]:
+    """Where each value is largest and smallest; only for one group."""
+    table, x, _ = line_table(view)
+    table = table[table["mean"].notna() & (table["x"] >= 0)]
+    if x is None or table.empty or table["group"].nunique() != 1 or table["x"].nunique() < 2:
+        return []
+    unit = f" {view.plot.unit}" if view.plot.unit and len(view.plot.unit) < 12 else ""
+    word = "block" if view.result.analysis.scope == "layer" and x == "layer" else x
+    word = "state" if view.result.analysis.scope == "model" and x == "layer" else word
+    out = []
+    for value, rows in table.groupby("value", sort=False):
+        top, low = rows.loc[rows["mean"].idxmax()], rows.loc[rows["mean"].idxmin()]
+        out.append(
+            f"{value} is largest at {word} {top['x']:g} ({_band(top)}{unit}) and smallest at "
+            f"{word} {low['x']:g} ({_band(low)}{unit})"
+        )
+    return ["; ".join(out) + "."]
+
+
+def _band(row: pd.Series) -> str:
+    band = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] == row["low"] else ""
+    return f"{row['mean']:.4g}{band}"
+
+
+def of_heads(view: View) -> list[str]:
+    """The strongest head of each value against the mean of all."""
+    table = head_table(view)
+    out = []
+    for value, rows in table.groupby("value", sort=False):
+        known = rows[rows["mean"].notna()]
+        if known.empty:
+            out.append(f"{value} is undefined for every head")
+            continue
+        best = known.loc[known["mean"].idxmax()]
+        out.append(
+            f"{value} is strongest in L{int(best['layer'])}H{int(best['head'])} "
+            f"({best['mean']:.3f}; mean of all {len(known)} heads {known['mean'].mean():.3f})"
+        )
+    return ["; ".join(out) + "."] if out else []
+
+
+def of_lens(lenses: Sequence[Lens]) -> list[str]:
+    """From which state on the prediction stays that of the last state."""
+    depth = pd.Series([d for lens in lenses for d in lens.depth()])
+    if depth.empty:
+        return []
+    last = len(lenses[0].tokens) - 1
+    late = (depth == last).mean()
+    return [
+        f"Over the {len(depth)} positions of the {len(lenses)} kept prompts the prediction stays "
+        f"that of the last state from state {depth.median():g} of {last} on (median); at "
+        f"{late:.0%} of them only the last state has it."
+    ]
+
+
+# ---- the "her" experiment --------------------------------------------------------------------
+
+
+def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]:
+    """The finding, its size, its test and its control."""
+    frame = comparison.frame
+    a, b = comparison.a, comparison.b
+    hits, test = significant(comparison)
+    out = [_overall(comparison, unit)]
+    if hits.any():
+        layers = frame.loc[hits, "layer"].tolist()
+        more = int((frame.loc[hits, "difference"] > 0).sum())
+        out.append(
+            f"{len(layers)} of {len(frame)} layers differ after correction ({test} test, Holm): "
+            f"{spans(layers)}; {a} turns more than {b} in {more} of these."
+        )
+    else:
+        out.append(f"No layer differs after correction ({test} test, Holm).")
+    known = frame[frame["difference"].notna()]
+    top = known.loc[known["difference"].abs().idxmax()]
+    p = top[f"{test}_p_holm"]
+    out.append(
+        f"The largest difference is at layer {int(top['layer'])}: {top['difference']:+.3g} {unit} "
+        f"[{top['difference_low']:.3g}, {top['difference_high']:.3g}], Hedges g = "
+        f"{top['hedges_g']:.2f}, Holm p = {p:.2g}."
+    )
+    return [*out, *_runs(comparison), *of_random(pairs, unit), *_shuffled(comparison)]
+
+
+def _overall(comparison: Comparison, unit: str) -> str:
+    frame = comparison.frame
+    texts = []
+    for group, side in ((comparison.a, "a"), (comparison.b, "b")):
+        mean = frame[f"mean_{side}"].mean()
+        n, prompts = int(frame[f"n_{side}"].max()), int(frame[f"prompts_{side}"].max())
+        texts.append(f"{group}: {mean:.3g} {unit} ({n} tokens of {prompts} prompts)")
+    return f"Mean {comparison.value} over all layers. " + "; ".join(texts) + "."
+
+
+def _runs(comparison: Comparison) -> list[str]:
+    level = 1 - comparison.confidence
+    runs = comparison.clusters
+    found = runs[runs["p"] < level] if len(runs) else runs
+    return [
+        f"Neighbouring layers {int(r['first'])}–{int(r['last'])} differ together "
+        f"(cluster permutation, p = {r['p']:.2g})."
+        for _, r in found.head(2).iterrows()
+    ]
+
+
+def _shuffled(comparison: Comparison) -> list[str]:
+    frame = comparison.frame[comparison.frame["shuffled_low"].notna()]
+    if frame.empty:
+        return []
+    outside = (frame["difference"] < frame["shuffled_low"]) | (
+        frame["difference"] > frame["shuffled_high"]
+    )
+    rate = frame["shuffled_welch_rate"].mean()
+    return [
+        f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
+        f"labels give in {comparison.confidence:.0%} of cases, before correction; by chance one "
+        f"expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens calls "
+        f"shuffled labels significant in {rate:.1%} of cases."
+    ]
+
+
+def of_random(pairs: Result | None, unit: str) -> list[str]:
+    """Where random pairs are: the space is anisotropic if they are not at 90°."""
+    texts = []
+    for name, rows in random_lines(pairs).items():
+        kind = name.removeprefix("random pairs, ")
+        if len(rows) == 1:
+            texts.append(f"{kind} {_band(rows.iloc[0])} {unit}")
+        else:
+            texts.append(f"{kind} {rows['mean'].min():.3g} to {rows['mean'].max():.3g} {unit}")
+    if not texts:
+        return []
+    return [f"Random pairs of states are at: {'; '.join(texts)} (90 would be an isotropic space)."]
+
+
+def spans(layers: Sequence[int]) -> str:
+    """Numbers with runs joined.
+
+    >>> spans([0, 1, 2, 5, 7, 8])
+    '0–2, 5, 7–8'
+    """
+    out: list[list[int]] = []
+    for n in layers:
+        if out and n == out[-1][-1] + 1:
+            out[-1].append(n)
+        else:
+            out.append([n])
+    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in out)

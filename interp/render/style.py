@@ -1,0 +1,165 @@
+"""One look for every figure: colours, fonts, margins, and an empty figure that says why.
+
+Knows plotly; knows nothing of results. Colours after Okabe & Ito (2008), told apart with any
+common colour vision; grey is kept for controls.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C3E", "#5B4B9A")
+CONTROL = "#7D8590"
+INK, MUTED, GRID = "#1F2328", "#59636E", "#E6E9EC"
+FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
+MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+SEQUENTIAL = ((0.0, "#FBFCFD"), (0.25, "#D3E3F0"), (0.5, "#8DB9DB"), (0.75, "#3B83BD"), (1, "#08457E"))
+DIVERGING = ((0.0, "#B3400A"), (0.25, "#E8A57C"), (0.5, "#FBFCFD"), (0.75, "#7FB2D9"), (1, "#08457E"))
+DEPTH = ((0.0, "#56B4E9"), (0.5, "#5B4B9A"), (1.0, "#D55E00"))
+
+# Groups that mean the same everywhere keep their colour and come first.
+FIRST = {"target": PALETTE[0], "previous": PALETTE[1], "random": CONTROL}
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour per group name; known roles have their own, the rest follow the palette."""
+    taken = {FIRST[n] for n in names if n in FIRST}
+    free = [c for c in PALETTE if c not in taken]
+    rest = [n for n in names if n not in FIRST]
+    return {n: FIRST[n] for n in names if n in FIRST} | {
+        n: free[i % len(free)] for i, n in enumerate(rest)
+    }
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Known roles first, the others as they came."""
+    listed = list(dict.fromkeys(names))
+    return [n for n in FIRST if n in listed] + [n for n in listed if n not in FIRST]
+
+
+def alpha(colour: str, opacity: float) -> str:
+    """`#RRGGBB` as an rgba() colour.
+
+    >>> alpha("#0072B2", 0.2)
+    'rgba(0,114,178,0.2)'
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def wrap(text: str, width: int = 110) -> str:
+    """Break a sentence into lines for plotly, which does not."""
+    return "<br>".join(textwrap.wrap(text, width, break_long_words=False))
+
+
+def template() -> Any:
+    """The plotly template that every figure carries; nothing is registered globally."""
+    import plotly.graph_objects as go
+
+    axis = {
+        "showgrid": True,
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": "#B7BEC6",
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "#B7BEC6",
+        "title": {"font": {"size": 13, "color": MUTED}, "standoff": 8},
+        "tickfont": {"size": 12, "color": MUTED},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": INK},
+            "title": {
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "pad": {"l": 16, "t": 14},
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "font": {"size": 17, "color": INK},
+                "subtitle": {"font": {"size": 12.5, "color": MUTED}},
+            },
+            "colorway": list(PALETTE),
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "xaxis": axis | {"showgrid": False, "showline": True},
+            "yaxis": axis | {"showline": False, "ticks": ""},
+            "hoverlabel": {
+                "bgcolor": "white",
+                "bordercolor": "#B7BEC6",
+                "font": {"size": 12, "color": INK},
+                "align": "left",
+                "namelength": -1,
+            },
+            "legend": {"title": {"text": ""}, "font": {"size": 12}},
+            "colorscale": {"sequential": [list(s) for s in SEQUENTIAL]},
+        }
+    )
+
+
+def dressed(figure: Any, title: str, caption: str = "", *, height: int = 420) -> Any:
+    """Give a figure its look, its title and its caption; the caption is also kept in `meta`.
+
+    `title` and `caption` are plain text; they are escaped here.
+    """
+    from interp.render.tokens import escape
+
+    lines = wrap(escape(caption))
+    # 1 line of title, and 17 px per line of caption; the report shows both outside the figure.
+    top = 46 + (17 * (lines.count("<br>") + 1) + 8 if caption else 0)
+    top += 22 if figure.layout.meta and figure.layout.meta.get("panels") else 0
+    meta = {"title": title, "caption": caption, "top": top} | dict(figure.layout.meta or {})
+    figure.update_layout(
+        template=template(),
+        title={"text": escape(title), "subtitle": {"text": lines}},
+        height=height + top,
+        margin={"t": top, "l": 70, "r": 30, "b": 56} | margins_of(figure),
+        meta=meta,
+    )
+    return figure
+
+
+def margins_of(figure: Any) -> dict[str, float]:
+    """The margins that a figure has set already."""
+    return {k: v for k, v in figure.layout.margin.to_plotly_json().items() if k != "t"}
+
+
+def empty(title: str, message: str, caption: str = "") -> Any:
+    """A figure that holds a sentence: what there was to draw, and why there is nothing to see."""
+    import plotly.graph_objects as go
+
+    from interp.render.tokens import escape
+
+    figure = go.Figure()
+    say(figure, escape(message))
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return dressed(figure, title, caption, height=160)
+
+
+def say(figure: Any, text: str) -> None:
+    """Put a sentence in the middle of a figure."""
+    figure.add_annotation(
+        text=wrap(text, 80),
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font={"size": 14, "color": MUTED},
+    )
+
+
+def rounded(values: Any, digits: int = 5) -> list[Any]:
+    """Numbers with few digits for a page; what is undefined becomes None.
+
+    >>> rounded([1.234567, float("nan")])
+    [1.2346, None]
+    """
+    return [
+        float(f"{v:.{digits}g}") if v == v and abs(v) != float("inf") else None for v in map(float, values)
+    ]

@@ -1,0 +1,119 @@
+"""Tables for a page: cells as text, the meaning and the undefined values of every column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.analysis import Plot
+from interp.render.selection import View, is_number
+from interp.render.tokens import show
+from interp.results import Result
+
+ROWS = 8
+TEXT = ("token", "top_token")
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    kind: str = ""  # "number" or "token": how its cells are set
+
+    @property
+    def number(self) -> bool:
+        return self.kind == "number"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, row by row."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def table_of(frame: pd.DataFrame, tokens: Sequence[str] = TEXT) -> Table:
+    """A frame as text: four digits, visible tokens, – for what is undefined."""
+    columns = tuple(Column(str(c), _kind(frame[c], str(c) in tokens)) for c in frame)
+    cells = [
+        [_cell(v, token=column.kind == "token") for v in frame[name]]
+        for name, column in zip(frame, columns, strict=True)
+    ]
+    return Table(columns, tuple(zip(*cells, strict=True)) if cells else ())
+
+
+def _kind(column: pd.Series[Any], token: bool) -> str:
+    if token:
+        return "token"
+    return "number" if is_number(column) and column.dtype != bool else ""
+
+
+def _cell(value: Any, *, token: bool = False) -> str:
+    if token:
+        return show(value)
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}" if np.isfinite(value) else "–"
+    if value is None or value is pd.NA:
+        return "–"
+    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
+
+
+def head_of(result: Result) -> Table:
+    """The first rows of a result's table."""
+    return table_of(result.frame.head(ROWS), (*TEXT, *result.analysis.token_columns))
+
+
+def columns_of(result: Result) -> Table:
+    """Every value column: what it means, its mean and range, and how many values are undefined."""
+    rows = View(result, Plot("line", (), "")).rows()
+    records = []
+    documented = [c for c in result.columns if c not in result.values]
+    for name in [*result.values, *documented]:
+        record = {"column": name, "meaning": meaning(result, name)}
+        records.append(record | (_range(rows[name]) if is_number(rows[name]) else {}))
+    frame = pd.DataFrame(records, columns=["column", "meaning", "mean", "min", "max", "undefined"])
+    return table_of(frame, tokens=())
+
+
+def meaning(result: Result, name: str) -> str:
+    """The documentation of a column, also where it is declared by a pattern (`*_share`)."""
+    declared = result.analysis.columns
+    if name in declared:
+        return declared[name]
+    return next((doc for pattern, doc in declared.items() if fnmatchcase(name, pattern)), "–")
+
+
+def _range(column: pd.Series[Any]) -> dict[str, Any]:
+    x = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    defined = x[np.isfinite(x)]
+    undefined = f"{len(x) - len(defined):,} of {len(x):,}" if len(defined) < len(x) else "none"
+    if not len(defined):
+        return {"undefined": undefined}
+    return {
+        "mean": float(defined.mean()),
+        "min": float(defined.min()),
+        "max": float(defined.max()),
+        "undefined": undefined,
+    }
+
+
+def flat(document: Any, prefix: str = "", skip: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """A nested document as pairs of path and text."""
+    if isinstance(document, dict):
+        return [
+            pair
+            for name, value in document.items()
+            if name not in skip
+            for pair in flat(value, f"{prefix} · {name}" if prefix else str(name), skip)
+        ]
+    if isinstance(document, list | tuple):
+        text = ", ".join(_cell(v) for v in document)
+        return [(prefix, text)] if text else []
+    return [(prefix, _cell(document) if not isinstance(document, float) else f"{document:.3g}")]

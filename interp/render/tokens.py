@@ -1,0 +1,37 @@
+"""Tokens as a reader sees them: white space visible, nothing taken for markup."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+_VISIBLE = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥"})
+
+
+def show(token: Any) -> str:
+    """A token with its newlines and leading spaces made visible; unknown ones as ∅.
+
+    >>> show(" her"), show("\\n"), show(None)
+    ('·her', '↵', '∅')
+    """
+    if token is None or token != token:
+        return "∅"
+    text = str(token)
+    bare = text.lstrip(" ")
+    text = ("·" * (len(text) - len(bare)) + bare).translate(_VISIBLE)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text) or "∅"
+
+
+def escape(text: Any) -> str:
+    """Text for plotly, which reads tags and entities in labels and hovers.
+
+    >>> escape("<s> & </s>")
+    '&lt;s&gt; &amp; &lt;/s&gt;'
+    """
+    return html.escape(str(text), quote=False)
+
+
+def label(token: Any, limit: int = 24) -> str:
+    """A visible, escaped and not too long token for an axis or a cell."""
+    text = show(token)
+    return escape(text if len(text) <= limit else text[: limit - 1] + "…")
