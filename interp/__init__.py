@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Histogram,
         Leaf,
         Moments,
+        Once,
         PerHead,
         PerToken,
         State,
@@ -52,7 +53,7 @@ _HOME = {
     "prompts": "Prompts gold read_prompts regex spacy_tags target_word",
     "results": "Result Results load",
     "runner": "Probes attach run",
-    "state": "Count Cov Examples Histogram Leaf Moments PerHead PerToken State Sum TopK priority",
+    "state": "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority",
     "stats": "Comparison compare",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -72,6 +73,7 @@ __all__ = [
     "Leaf",
     "Moments",
     "ObserveError",
+    "Once",
     "PerHead",
     "PerToken",
     "Plot",

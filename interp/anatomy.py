@@ -262,10 +262,9 @@ class Anatomy:
         for stack in self.stacks:
             label = f" of the {stack.name}" if stack.name else ""
             if not stack.closes:
-                worst = max((e for e in stack.closing if not math.isnan(e)), default=math.nan)
                 notes.append(
-                    f"The blocks{label} are not a sum of named terms (relative error up to "
-                    f"{worst:.2g}, layout {stack.layout}): attention and MLP shares are left out."
+                    f"The blocks{label} are not a sum of named terms ({_open_blocks(stack)}): "
+                    "attention and MLP shares are left out."
                 )
             if not any(stack.sites.get("resid_mid", ())):
                 notes.append(
@@ -360,6 +359,16 @@ def _stack_facts(stack: StackAnatomy) -> list[tuple[str, str]]:
         sums = f"sum to 1 within {stack.row_sum_error:.1g}; {softmax}"
         rows.append((f"{prefix}pattern rows", sums))
     return rows + [(f"{prefix}problem", problem) for problem in stack.problems]
+
+
+def _open_blocks(stack: StackAnatomy) -> str:
+    """How far the decomposition is from closing, in words."""
+    bare = sum(not block for block in stack.terms)
+    worst = max((e for e in stack.closing if not math.isnan(e)), default=math.nan)
+    parts = [f"{bare} of {stack.n_blocks} blocks show none"] if bare else []
+    if worst > 0:
+        parts.append(f"relative error up to {worst:.2g}")
+    return ", ".join(parts)
 
 
 def _terms_fact(stack: StackAnatomy) -> str:

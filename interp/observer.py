@@ -364,7 +364,7 @@ class Observer:
 
 def logits_of(output: Any) -> Tensor | None:
     """Logits in what a Hugging Face model returned, if there are any."""
-    logits = getattr(output, "logits", None)
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if logits is None and isinstance(output, tuple) and output:
         logits = output[0]
     return logits if isinstance(logits, Tensor) else None

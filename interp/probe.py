@@ -7,10 +7,10 @@ model's own logits. Other people's hooks are silenced while it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -137,7 +137,8 @@ def _forward(model: Any, tokens: Tensor, mask: Tensor | None = None) -> Tensor |
 def _candidates(stack: Stack) -> Iterator[str]:
     for group in stack.boundaries:
         yield from group
-    inner = [h for site in SITES.values() for h in site.hooks]
+    inner = ["hook_resid_post", "hook_out"]
+    inner += [h for site in SITES.values() for h in site.hooks]
     inner += [h for hooks in TERM_HOOKS.values() for h in hooks]
     for layer in range(stack.n_blocks):
         for hook in inner:
@@ -238,8 +239,8 @@ class _StackProbe:
                 "several rounds would be mixed"
             ]
         for layer in range(self.stack.n_blocks - 1):
-            post = self.first(self.stack.inside(layer, "hook_out"))
-            after = self.first(boundaries[layer + 1])
+            (post,) = self._hooks_of(("hook_resid_post", "hook_out"), layers=(layer,))
+            post, after = self.first(post), self.first(boundaries[layer + 1])
             if isinstance(post, Tensor) and post.shape == after.shape:
                 error = relative(post, after)
                 if error > self.tolerance:  # RWKV divides the stream between some blocks
@@ -257,32 +258,43 @@ class _StackProbe:
         best: tuple[Mapping[str, str], float] = ({}, float("inf"))
         for size in range(len(fired), 0, -1):
             for names in combinations(fired, size):
-                parts = [self.first(fired[n]) for n in names]
-                error = float(closing_error(before, parts, after).nan_to_num().max())
-                if error < best[1]:
-                    best = ({n: fired[n] for n in names}, error)
-            if best[1] <= self.tolerance:
-                return best
+                for hooks in product(*(fired[n] for n in names)):
+                    parts = [self.first(hook) for hook in hooks]
+                    error = float(closing_error(before, parts, after).nan_to_num().max())
+                    if error < best[1]:
+                        best = (dict(zip(names, hooks, strict=True)), error)
+                    if error <= self.tolerance:
+                        return best
         return best if fired else ({}, float("nan"))
 
-    def _fired_terms(self, layer: int, before: Tensor) -> dict[str, str]:
-        fired: dict[str, str] = {}
+    def _fired_terms(self, layer: int, before: Tensor) -> dict[str, list[str]]:
+        """Per term the hooks that fired once with the shape of the stream, likeliest first."""
+        fired: dict[str, list[str]] = {}
         used: set[int] = set()
-        for term, hooks in TERM_HOOKS.items():
-            for name in (self.stack.inside(layer, hook) for hook in hooks):
+        crossed = any(
+            name.startswith(self.stack.inside(layer, "cross_attn.")) for name in self.points
+        )
+        # First choices of every term before second ones: names further down the lists are norms
+        # that carry one term in one family and another in the next.
+        for rank in range(max(map(len, TERM_HOOKS.values()))):
+            for term, hooks in TERM_HOOKS.items():
+                if rank >= len(hooks) or (term == "cross_attn" and not crossed):
+                    continue
+                name = self.stack.inside(layer, hooks[rank])
                 value = self.first(name)
                 fits = isinstance(value, Tensor) and value.shape == before.shape
-                # One hook point under two spellings is one term.
+                # One hook point under two spellings is one candidate.
                 if fits and len(self.seen[name]) == 1 and id(self.points[name]) not in used:
-                    fired[term] = name
+                    fired.setdefault(term, []).append(name)
                     used.add(id(self.points[name]))
-                    break
-        return fired
+        return {term: fired[term] for term in TERM_HOOKS if term in fired}
 
-    def _hooks_of(self, hooks: tuple[str, ...]) -> tuple[str | None, ...]:
+    def _hooks_of(
+        self, hooks: tuple[str, ...], layers: Iterable[int] | None = None
+    ) -> tuple[str | None, ...]:
         """Per block the first of these hooks that fired with a tensor."""
         found = []
-        for layer in range(self.stack.n_blocks):
+        for layer in range(self.stack.n_blocks) if layers is None else layers:
             names = (self.stack.inside(layer, hook) for hook in hooks)
             found.append(next((n for n in names if isinstance(self.first(n), Tensor)), None))
         return tuple(found)
@@ -346,6 +358,8 @@ def _layout_name(
     (kind,) = kinds
     if "mlp" not in kind:
         return " + ".join(kind) + " only"
+    if "cross_attn" in kind:
+        return "sequential with cross-attention"
     if not any(sites["resid_mid"]):
         return "parallel"
     normed = any({"ln1_post", "ln2_post"} & set(own_children(block)) for block in blocks)

@@ -81,8 +81,8 @@ SITES: dict[str, Site] = {
 }
 
 TERM_HOOKS: dict[str, tuple[str, ...]] = {
-    "attn": ("hook_attn_out", "self_attn.hook_out", "attn.hook_out"),
-    "cross_attn": ("cross_attn.hook_out",),
+    "attn": ("hook_attn_out", "self_attn.hook_out", "attn.hook_out", "ln1_post.hook_out"),
+    "cross_attn": ("cross_attn.hook_out", "ln2_post.hook_out"),
     "mixer": ("mixer.hook_out",),
     "linear_attn": ("linear_attn.hook_out",),
     "mamba": ("mamba.hook_out",),
@@ -90,7 +90,13 @@ TERM_HOOKS: dict[str, tuple[str, ...]] = {
     "time_mix": ("hook_time_mix_out",),
     "channel_mix": ("hook_channel_mix_out",),
     "shared_mlp": ("shared_mlp.hook_out",),
-    "mlp": ("hook_mlp_out", "mlp.hook_out", "moe.hook_out"),
+    "mlp": (
+        "hook_mlp_out",
+        "mlp.hook_out",
+        "moe.hook_out",
+        "ln3_post.hook_out",
+        "ln2_post.hook_out",
+    ),
 }
 """Names under which a block may add to its stream, in the order in which they are added."""
 

@@ -9,7 +9,7 @@ float64.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from interp.errors import BadInput
+from interp.errors import BadInput, unknown
 
 Array = npt.NDArray[Any]
 K = TypeVar("K")
@@ -171,9 +171,10 @@ class Moments(Leaf):
         rows = rows.astype(np.float64)
         defined = ~np.isnan(rows)
         count = defined.sum(axis=0)
-        total = np.where(defined, rows, 0.0).sum(axis=0)
-        mean = total / np.maximum(count, 1)
-        deviation = np.where(defined, rows - mean, 0.0)
+        with np.errstate(invalid="ignore"):  # around a mean of ±inf deviations are NaN
+            total = np.where(defined, rows, 0.0).sum(axis=0)
+            mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            deviation = np.where(defined, rows - mean, 0.0)
         low = np.min(np.where(defined, rows, np.inf), axis=0, initial=np.inf)
         high = np.max(np.where(defined, rows, -np.inf), axis=0, initial=-np.inf)
         undefined = (~defined).sum(axis=0)
@@ -182,12 +183,18 @@ class Moments(Leaf):
     def merge(self, other: Self) -> Self:
         count = self.count + other.count
         weight = other.count / np.maximum(count, 1)
-        delta = other.mean - self.mean
+        both = (self.count > 0) & (other.count > 0)
+        with np.errstate(invalid="ignore"):
+            delta = other.mean - self.mean
+            # Where a mean is infinite their sum says what the mean of all is: ±inf, or NaN.
+            mean = np.where(np.isfinite(delta), self.mean + delta * weight, self.mean + other.mean)
+            between = np.where(both, delta**2 * self.count * weight, 0.0)
+        # The mean of an empty side is NaN and must not spoil the other.
+        one_side = np.where(self.count > 0, self.mean, other.mean)
         return type(self)(
             count,
-            # An empty side has mean 0 and must not pull on the other.
-            np.where(self.count == 0, other.mean, self.mean + delta * weight),
-            self.m2 + other.m2 + delta**2 * self.count * weight,
+            np.where(both, mean, one_side),
+            self.m2 + other.m2 + between,
             np.minimum(self.min, other.min),
             np.maximum(self.max, other.max),
             self.undefined + other.undefined,
@@ -218,9 +225,11 @@ class Grouped(Leaf):
 
     def arrays(self) -> dict[str, Array]:
         keys = sorted(self.groups)
-        out: dict[str, Array] = {"keys": np.asarray(keys, dtype=str).reshape(len(keys), -1)}
+        width = len(keys[0]) if keys else 0
+        out: dict[str, Array] = {"keys": np.asarray(keys, dtype=str).reshape(len(keys), width)}
         for name in ("count", "mean", "m2", "min", "max", "undefined"):
-            out[name] = np.stack([getattr(self.groups[k], name) for k in keys])
+            # There are no groups where no token of a layer has a label.
+            out[name] = np.asarray([getattr(self.groups[k], name) for k in keys])
         return out
 
     @classmethod
@@ -244,6 +253,8 @@ class Histogram(Leaf):
         rows = to_numpy(values[mask]).astype(np.float64).ravel()
         nan = np.isnan(rows)
         cuts = np.asarray(edges, dtype=np.float64)
+        if cuts.ndim != 1 or not (np.diff(cuts) > 0).all():
+            raise BadInput(f"histogram edges must increase, these are {list(edges)}")
         bins = np.searchsorted(cuts, rows[~nan], side="right")
         counts = np.bincount(bins, minlength=len(cuts) + 1)
         return cls(cuts, counts, np.asarray(nan.sum()))
@@ -335,7 +346,7 @@ class TopK(Leaf):
         )._cut()
 
     def _cut(self) -> Self:
-        order = np.lexsort((self.position, self.prompt, -self.scores))[: self.k]
+        order = np.lexsort((self.position, self.prompt, -self.scores.astype(np.float64)))[: self.k]
         parts = (self.scores, self.prompt, self.position, self.payload)
         return type(self)(self.k, *(part[order] for part in parts))
 
@@ -392,10 +403,52 @@ class Examples(Leaf):
         return cls(int(arrays["n"]), items)
 
 
+@dataclass(frozen=True, eq=False)
+class Once(Leaf):
+    """Named arrays computed once, from weights: equal wherever they come from.
+
+    Merging keeps one copy and raises `BadInput` if the other differs, because then the two came
+    from different models.
+    """
+
+    values: dict[str, Array]
+
+    def merge(self, other: Self) -> Self:
+        same = self.values.keys() == other.values.keys() and all(
+            np.array_equal(array, other.values[name], equal_nan=array.dtype.kind in "fc")
+            for name, array in self.values.items()
+        )
+        if not same:
+            raise BadInput("states computed from different weights cannot be merged")
+        return self
+
+    def arrays(self) -> dict[str, Array]:
+        return dict(self.values)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        return cls(dict(arrays))
+
+
 LEAVES: dict[str, type[Leaf]] = {
     leaf.__name__: leaf
-    for leaf in (Rows, Sum, Count, Moments, Grouped, Histogram, Cov, TopK, Examples)
+    for leaf in (Rows, Sum, Count, Moments, Grouped, Histogram, Cov, TopK, Examples, Once)
 }
+
+
+def leaf_class(name: str) -> type[Leaf]:
+    """The leaf of this name: a built-in one, or one that an imported plug-in defines."""
+    found = {kind.__name__: kind for kind in _subclasses(Leaf)} | LEAVES
+    if name not in found:
+        raise unknown("leaf", name, found)
+    return found[name]
+
+
+def _subclasses(kind: Any) -> Iterator[type[Leaf]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
 
 LayerKey = tuple[str, int]
 """(stack, layer): stack is "" where there is one, layer -1 for what belongs to no layer."""
@@ -425,10 +478,10 @@ def priority(seed: int, ids: Tensor, positions: Tensor, layer: int) -> Tensor:
     mixing after SplitMix64 (Steele, Lea & Flood 2014); the k highest scores are a uniform sample.
     """
     with np.errstate(over="ignore"):
-        mixed = np.asarray(_mix(np.uint64(seed + 1)))
+        mixed = np.asarray(_mix(np.uint64((seed + 1) % (1 << 64))))
         for part in (to_numpy(ids), to_numpy(positions), np.asarray(layer)):
-            mixed = _mix(mixed ^ part.astype(np.uint64))
-    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53))
+            mixed = np.asarray(_mix(mixed ^ part.astype(np.uint64)))
+    return torch.from_numpy(np.asarray((mixed >> np.uint64(11)) / float(1 << 53)))
 
 
 def _mix(x: Any) -> Any:
