@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -161,6 +161,11 @@ class Analysis(ABC):
         """The parameters by name, as given."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @classmethod
+    def restore(cls, parameters: Mapping[str, Any]) -> Self:
+        """Build from `parameters` that went through JSON, which has lists where tuples were."""
+        return cls(**{name: _tuples(value) for name, value in parameters.items()})
+
     def table(self, state: State) -> pd.DataFrame:
         """Tidy table of the state. The default knows `PerToken`, `PerHead` and moments."""
         return default_table(state)
@@ -172,6 +177,10 @@ class Analysis(ABC):
             if site not in SITES:
                 raise unknown(f"site (declared by analysis {cls.name()!r})", site, SITES)
         return (*cls.sites, *cls.optional)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def weights_batch(model: Any) -> Batch:
@@ -271,12 +280,13 @@ def _grouped_table(grouped: Mapping[str, Grouped]) -> pd.DataFrame:
 
 def _moment_records(name: str, key: tuple[str, ...], moments: Moments) -> list[dict[str, Any]]:
     """One record per value, and per head where the moments carry heads."""
+    some = moments.count > 0
     stats = {
         "n": moments.count,
         "mean": moments.mean,
         "std": np.sqrt(moments.variance),
-        "min": moments.min,
-        "max": moments.max,
+        "min": np.where(some, moments.min, np.nan),
+        "max": np.where(some, moments.max, np.nan),
         "undefined": moments.undefined,
     }
     labels = {f"group_{i}": part for i, part in enumerate(key)}

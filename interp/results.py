@@ -22,7 +22,7 @@ import pandas as pd
 from interp.analysis import Analysis, meaning
 from interp.errors import BadInput, InterpError, unknown
 from interp.registry import get, registered
-from interp.state import LEAVES, Array, Examples, Leaf, Rows, State
+from interp.state import Array, Examples, Leaf, Rows, State, leaf_class
 
 SCHEMA = 1
 LAYOUT = "results.json"
@@ -70,7 +70,7 @@ class Result:
     @property
     def columns(self) -> Mapping[str, str]:
         """Meaning and unit of every value column of this table."""
-        found = {c: meaning(self.analysis.columns, c) for c in self.frame}
+        found = {str(c): meaning(self.analysis.columns, str(c)) for c in self.frame}
         return {c: doc for c, doc in found.items() if doc is not None}
 
     @property
@@ -206,7 +206,9 @@ class Results(Mapping[str, Result]):
         for name, result in self.items():
             _to_parquet(result.frame, folder / f"{name}.parquet")
             arrays = {
-                f"{stack}/{layer}/{leaf_name}/{type(leaf).__name__}/{part}": _storable(array)
+                f"{stack}/{layer}/{leaf_name}/{type(leaf).__name__}/{_part(part, array)}": (
+                    _storable(array)
+                )
                 for (stack, layer), leaves in result.state.items()
                 for leaf_name, leaf in leaves.items()
                 if not isinstance(leaf, Rows)  # rows are the Parquet table
@@ -261,9 +263,16 @@ def _to_parquet(frame: pd.DataFrame, path: Path) -> None:
     out.to_parquet(path, index=False)
 
 
+_TEXT = ":text"
+
+
+def _part(name: str, array: Array) -> str:
+    return name + _TEXT if array.dtype.kind == "U" else name
+
+
 def _storable(array: Array) -> Array:
     """safetensors has no text: strings are kept as the bytes of their JSON."""
-    if array.dtype.kind in "US":
+    if array.dtype.kind == "U":
         return np.frombuffer(json.dumps(array.tolist()).encode(), dtype=np.uint8)
     return np.asarray(array, order="C")  # ascontiguousarray would turn scalars into rows
 
@@ -299,7 +308,7 @@ def load(folder: str | Path) -> Results:
 def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame) -> Result:
     return Result(
         name,
-        _analysis_class(about["class"])(**about["parameters"]),
+        _analysis_class(about["class"]).restore(about["parameters"]),
         _load_state(folder / f"{name}.safetensors"),
         tokens,
         {int(k): v for k, v in about["strings"].items()},
@@ -336,10 +345,14 @@ def _load_state(path: Path) -> State:
     grouped: dict[tuple[str, int, str, str], dict[str, Array]] = {}
     for key, array in load_file(path).items():
         stack, layer, leaf_name, kind, part = key.split("/")
+        if part.endswith(_TEXT):
+            part, array = part.removesuffix(_TEXT), _text_array(array)
         grouped.setdefault((stack, int(layer), leaf_name, kind), {})[part] = array
     state: State = {}
     for (stack, layer, leaf_name, kind), arrays in grouped.items():
-        if kind == "Grouped":
-            arrays["keys"] = np.asarray(json.loads(arrays["keys"].tobytes()), dtype=str)
-        state.setdefault((stack, layer), {})[leaf_name] = LEAVES[kind].from_arrays(arrays)
+        state.setdefault((stack, layer), {})[leaf_name] = leaf_class(kind).from_arrays(arrays)
     return state
+
+
+def _text_array(stored: Array) -> Array:
+    return np.asarray(json.loads(stored.tobytes()), dtype=str)
