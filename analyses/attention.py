@@ -31,8 +31,21 @@ class Attention(Analysis):
         "row_sum": "Σ A over the keys, 1 unless part of the attention goes elsewhere",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
-        Plot("heatmap", ("induction", "previous"), "Head types: mean score", "attention"),
-        Plot("attention", ("pattern",), "Attention maps", "attention"),
+        Plot(
+            "heatmap",
+            ("induction", "previous"),
+            "Head types: mean score",
+            "attention",
+            "a head that spreads its attention evenly over n tokens has 1/n everywhere, and all "
+            "heads are alike.",
+        ),
+        Plot(
+            "attention",
+            ("pattern",),
+            "Attention maps",
+            "attention",
+            "rows of one even tone, paler with every token, are heads that look everywhere alike.",
+        ),
     )
 
     def observe(self, batch: Batch) -> dict[str, PerHead | Leaf]:

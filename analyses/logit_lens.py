@@ -41,9 +41,30 @@ class LogitLens(Analysis):
         "agrees": "whether it is the final distribution's most probable token too",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
-        Plot("heatmap", ("top_prob",), "Most probable token at each state", "probability"),
-        Plot("line", ("log_prob",), "Log-probability of the next token", "nats"),
-        Plot("line", ("kl_to_final", "entropy"), "Distance to the final distribution", "nats"),
+        Plot(
+            "heatmap",
+            ("top_prob",),
+            "Most probable token at each state",
+            "probability",
+            "if nothing were decided on the way, only the top row would be bold; if nothing were "
+            "known at all, every cell would be pale.",
+        ),
+        Plot(
+            "line",
+            ("log_prob",),
+            "Log-probability of the next token",
+            "nats",
+            "a guess among V tokens has log-probability −ln V at every state; a flat line says "
+            "that depth adds nothing.",
+        ),
+        Plot(
+            "line",
+            ("kl_to_final", "entropy"),
+            "Distance to the final distribution",
+            "nats",
+            "a stream that carried the prediction from the start would have KL 0 at every state; "
+            "it is 0 at the last one by definition.",
+        ),
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:

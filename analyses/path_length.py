@@ -32,9 +32,27 @@ class PathLength(Analysis):
         "*_norm": "as attn_norm, for a term of another name; activation units",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
-        Plot("line", ("path", "chord"), "Path and chord", "activation units"),
-        Plot("line", ("attn_share", "mlp_share"), "Who makes the step", "share of the step"),
-        Plot("line", ("norm",), "Norm of the stream", "activation units"),
+        Plot(
+            "line",
+            ("path", "chord"),
+            "Path and chord",
+            "activation units",
+            "on a straight way path and chord are the same line; on a random walk they part.",
+        ),
+        Plot(
+            "line",
+            ("attn_share", "mlp_share"),
+            "Who makes the step",
+            "share of the step",
+            "two terms of equal part are both at 0.5; below 0 a term works against the step.",
+        ),
+        Plot(
+            "line",
+            ("norm",),
+            "Norm of the stream",
+            "activation units",
+            "blocks that only turn a vector leave its norm flat.",
+        ),
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:

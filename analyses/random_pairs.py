@@ -40,7 +40,13 @@ class RandomPairs(Analysis):
         "prompt_b": "prompt of the second state; never the same token as the first",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
-        Plot("line", ("angle",), "Angle between random states of one block", "degrees"),
+        Plot(
+            "line",
+            ("angle",),
+            "Angle between random pairs of states",
+            "degrees",
+            "in an isotropic space random pairs are at 90°.",
+        ),
     )
 
     def observe(self, batch: Batch) -> dict[str, TopK]:

@@ -21,8 +21,22 @@ class Rotation(Analysis):
         "turning": "φ_l, angle between the steps Δ_l and Δ_{l+1}; NaN at the last block; degrees",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
-        Plot("line", ("angle", "attn_angle", "mlp_angle"), "Rotation per block", "degrees"),
-        Plot("line", ("turning",), "Turning between successive blocks", "degrees"),
+        Plot(
+            "line",
+            ("angle", "attn_angle", "mlp_angle"),
+            "Rotation per block",
+            "degrees",
+            "a block that adds nothing turns by 0°; one that forgets what was there turns as far "
+            "as random pairs of states are apart (analysis random_pairs).",
+        ),
+        Plot(
+            "line",
+            ("turning",),
+            "Turning between successive blocks",
+            "degrees",
+            "steps that have nothing to do with each other are at 90° where there are many "
+            "dimensions.",
+        ),
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:

@@ -17,13 +17,14 @@ import numpy as np
 from interp.errors import unknown
 from interp.render.means import Floats
 from interp.render.selection import View
-from interp.render.tokens import show
+from interp.render.tokens import label, show
 from interp.results import Result
 from interp.state import Array
 
 MOST_CELLS = 50_000  # of one view: about two and a half seconds in a slow browser
 ALL_CELLS = 300_000  # of all views together, which travel with the page
 DIGITS = 4
+COLOUR = "#08457E"
 PER_SCORE = 4  # heads shown for each score
 Head = tuple[int, int]  # layer, head
 
@@ -59,6 +60,7 @@ class MapView:
             "tokens": [show(t) for t in self.tokens],
             "attentionHeadNames": list(self.heads),
             "maskUpperTri": not bool(self.attention[:, later].any()),
+            "positiveColor": COLOUR,
         }
 
 
@@ -88,7 +90,7 @@ class AttentionMaps:
 
     def __repr__(self) -> str:
         lines = [f"<AttentionMaps {self.title!r}>"]
-        lines += [f"  {v.name}: {', '.join(v.heads)} over {len(v.tokens)} tokens" for v in self.views]
+        lines += [f"  {v.name}: {', '.join(v.heads)}; {len(v.tokens)} tokens" for v in self.views]
         return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
 
     def _repr_html_(self) -> str:
@@ -132,7 +134,8 @@ def attention_maps(
     _check("kept prompt", prompt, prompts)
     _check("layer", layer, sorted({key[1] for key in kept}))
     chosen = [prompts[0] if prompt is None else prompt, *(p for p in prompts if prompt is None)]
-    views, left = [], []
+    views: list[MapView] = []
+    left: list[str] = []
     for view in _views(result, name, list(dict.fromkeys(chosen)), layer, heads, score):
         if views and sum(v.cells for v in views) + view.cells > budget:
             left.append(view.name)
@@ -195,7 +198,11 @@ def _chosen_view(
     else:
         best = [sorted(m, key=lambda h: -m[h])[:PER_SCORE] for m in ranked.values()]
         wanted = list(dict.fromkeys(h for group in best for h in group))
-    kept = {k[1]: items[prompt] for k, items in result.examples(name).items() if k[0] == stack and prompt in items}
+    kept = {
+        at: items[prompt]
+        for (of, at), items in result.examples(name).items()
+        if of == stack and prompt in items
+    }
     wanted = [h for h in wanted if h[0] in kept and h[1] < len(kept[h[0]])]
     if wanted:
         patterns = np.stack([kept[at][head] for at, head in wanted])
@@ -216,11 +223,13 @@ def rankings(result: Result, score: str | Sequence[str] | None) -> dict[str, dic
         for wanted in names:
             _check("score", wanted, list(frame.columns))
     rows = View(result, result.analysis.plots[0]).rows()
-    means = rows.groupby(["layer", "head"])[names].mean() if names else None
-    if means is None:
+    if not names:
         return {}
+    means = rows.groupby(["layer", "head"])[names].mean().reset_index()
+    places = list(zip(means["layer"].astype(int), means["head"].astype(int), strict=True))
     return {
-        n: {(int(a), int(h)): float(v) for (a, h), v in means[n].dropna().items()} for n in names
+        name: {at: float(v) for at, v in zip(places, means[name], strict=True) if v == v}
+        for name in names
     }
 
 
@@ -242,8 +251,8 @@ def _cut(
     most = max(1, MOST_CELLS // fits**2)
     order = list(range(len(wanted)))
     if len(wanted) > most:
-        best = sorted(order, key=lambda i: -max((m.get(wanted[i], 0) for m in ranked.values()), default=0))
-        order = sorted(best[:most])
+        highest = [max((m.get(h, 0.0) for m in ranked.values()), default=0.0) for h in wanted]
+        order = sorted(sorted(order, key=lambda i: -highest[i])[:most])
         notes.append(f"{most} of {len(wanted)} heads are shown, those with the highest scores.")
     tokens = result.tokens[result.tokens["prompt"] == prompt]
     if "stack" in tokens:
@@ -281,10 +290,12 @@ def _small_multiples(maps: AttentionMaps) -> Any:
     columns = min(4, len(view.heads))
     rows = -(-len(view.heads) // columns)
     figure = make_subplots(
-        rows, columns, subplot_titles=view.heads, horizontal_spacing=0.04, vertical_spacing=0.12 / rows
+        rows,
+        columns,
+        subplot_titles=view.heads,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.12 / rows,
     )
-    texts = [html.escape(show(t), quote=False) for t in view.tokens]
-    places = list(range(len(texts)))
     for i, pattern in enumerate(view.attention):
         figure.add_heatmap(
             z=[style.rounded(row, DIGITS) for row in pattern],
@@ -293,14 +304,16 @@ def _small_multiples(maps: AttentionMaps) -> Any:
             row=i // columns + 1,
             col=i % columns + 1,
         )
-    few = len(texts) <= 24
-    ticks = {"tickvals": places, "ticktext": texts, "tickfont": {"size": 9, "family": style.MONO}}
-    figure.update_xaxes(showline=False, tickangle=-60, **(ticks if few else {}))
-    figure.update_yaxes(autorange="reversed", **(ticks if few else {}))
+    texts = [label(t, 10) for t in view.tokens] if len(view.tokens) <= 24 else []
+    ticks: dict[str, Any] = {"tickfont": {"size": 9, "family": style.MONO}}
+    ticks |= {"tickvals": list(range(len(texts))), "ticktext": texts} if texts else {}
+    figure.update_xaxes(showline=False, tickangle=-60, **ticks)
+    figure.update_yaxes(autorange="reversed", **ticks)
     figure.update_layout(
-        coloraxis={"colorscale": [list(s) for s in style.SEQUENTIAL], "cmin": 0, "cmax": 1},
+        coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": 1},
         coloraxis_colorbar={"thickness": 10, "title": {"text": "attention", "side": "right"}},
         meta={"width": 330 * columns, "panels": 1},
     )
-    caption = " ".join(s for s in (f"{view.name}: rows look at columns.", view.scores, view.note) if s)
+    parts = (f"{view.name}: rows look at columns.", view.scores, view.note)
+    caption = " ".join(part for part in parts if part)
     return style.dressed(figure, maps.title, caption, height=330 * rows)

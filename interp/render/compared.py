@@ -118,7 +118,7 @@ def _two_panels(
     air = max(0.03 * (span[1] - span[0]), 0.25)
     step = max(1, round((span[1] - span[0]) / 12))
     figure.update_xaxes(range=[span[0] - air, span[1] + air], dtick=step, tick0=0)
-    figure.update_xaxes(title_text="layer", row=2, col=1)
+    figure.update_xaxes(title_text="block", row=2, col=1)
     figure.update_yaxes(title_text=escape(unit or comparison.value))
     figure.update_layout(hovermode="x unified", meta={"panels": 2})
     caption = comparison_caption(comparison, bool(controls))
@@ -140,7 +140,7 @@ def _draw_means(
         add_band(figure, name, rows[~everywhere], palette[name], **where)
         if everywhere.any():
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
-    name_lines(figure, ends(controls | lines, span), palette, limits, height=UPPER)
+    name_lines(figure, ends(controls | lines), palette, limits, height=UPPER)
     figure.update_yaxes(range=list(limits), row=1, col=1)
 
 
@@ -178,13 +178,9 @@ def _draw_difference(figure: Any, comparison: Comparison) -> None:
     limits = y_limits(rows, null)
     room = (limits[0], limits[1] + 0.16 * (limits[1] - limits[0]))
     _mark(figure, comparison, room[1] - 0.06 * (room[1] - room[0]))
-    span = float(frame["layer"].min()), float(frame["layer"].max())
     palette = {"shuffled labels": style.CONTROL, "difference": style.INK}
-    points = ends({"shuffled labels": null, "difference": rows}, span)
-    keep = dict(figure.layout.margin.to_plotly_json())
-    name_lines(figure, points, palette, room, row=2, height=LOWER)
-    right = max(keep.get("r", 0), figure.layout.margin.r or 0)
-    figure.update_layout(margin={"r": right})
+    points = ends({"shuffled labels": null, "difference": rows})
+    name_lines(figure, points, palette, room, axis=2, height=LOWER)
     figure.update_yaxes(range=list(room), row=2, col=1)
 
 
@@ -248,7 +244,9 @@ def _effects(comparison: Comparison, title: str) -> Any:
 
     frame = comparison.frame
     others = [name for name in comparison.by if name != "layer"]
-    across = frame[others].astype(str).agg(" · ".join, axis=1) if others else pd.Series("all", frame.index)
+    across = pd.Series("all", frame.index)
+    if others:
+        across = frame[others].astype(str).agg(" · ".join, axis=1)
     down = frame["layer"] if "layer" in frame else pd.Series("", frame.index)
     names, ups = list(dict.fromkeys(across)), sorted(down.unique().tolist())
     hits, test = significant(comparison)
@@ -265,7 +263,7 @@ def _effects(comparison: Comparison, title: str) -> Any:
             y=ups,
             text=text.tolist(),
             texttemplate="%{text}",
-            colorscale=[list(s) for s in style.DIVERGING],
+            colorscale=style.DIVERGING,
             zmid=0,
             zmin=-top,
             zmax=top,

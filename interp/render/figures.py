@@ -12,6 +12,7 @@ from typing import Any
 
 from interp.errors import BadInput, InterpError, UnknownName, unknown
 from interp.render import style
+from interp.render.attention import AttentionMaps, attention_maps
 from interp.render.compared import comparison_figure, her_figure
 from interp.render.grids import grid_figure
 from interp.render.lines import line_figure
@@ -52,8 +53,6 @@ def result_figure(
         if name not in result.frame:
             raise unknown("label", name, result.labels)
     if plot.kind == "attention":
-        from interp.render.attention import attention_maps
-
         return attention_maps(result, plot.values[0], prompt=prompt, **options)
     if options:
         raise unknown("option", next(iter(options)), ["by", "prompt", "special"])
@@ -94,7 +93,7 @@ def save_figure(figure: Any, path: str | Path, *, overwrite: bool = False) -> Pa
         from interp.render.page import figure_page, write_whole
 
         return write_whole(path, figure_page(figure))
-    drawn = figure.figure() if hasattr(figure, "_repr_html_") and hasattr(figure, "views") else figure
+    drawn = figure.figure() if isinstance(figure, AttentionMaps) else figure
     width = int((drawn.layout.meta or {}).get("width", 0))
     try:
         drawn.write_image(path, width=max(900, width), scale=2)

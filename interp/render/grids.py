@@ -12,7 +12,7 @@ from interp.render.lens import Lens, lens_of
 from interp.render.lines import line_figure, sampled
 from interp.render.means import Floats, means
 from interp.render.selection import View, axis_title
-from interp.render.tokens import escape, label
+from interp.render.tokens import escape, label, show
 
 MOST_CELLS = 4000  # of one figure with text in every cell; the positions beyond are left out
 CELL_WIDTH, CELL_HEIGHT = 58, 25
@@ -50,7 +50,7 @@ def lens_figure(view: View, lens: Lens) -> Any:
             textfont={"family": style.MONO, "size": 11.5},
             customdata=[[lens.hover(s, p) for p in range(shown)] for s in range(states)],
             hovertemplate="%{customdata}<extra></extra>",
-            colorscale=[list(s) for s in style.SEQUENTIAL],
+            colorscale=style.SEQUENTIAL,
             colorbar=_bar(view.plot.unit),
             zmin=0,
             zmax=1 if view.plot.values[0] == "top_prob" else None,
@@ -59,7 +59,7 @@ def lens_figure(view: View, lens: Lens) -> Any:
         )
     )
     _token_axis(figure, lens.texts[:shown])
-    figure.update_yaxes(title_text="state (0 enters the first block)", dtick=_step(states), tick0=0)
+    figure.update_yaxes(title_text="state", dtick=_step(states), tick0=0)
     caption = (
         f"Prompt {lens.prompt}. Each cell: the token that the model would predict next if it "
         "stopped at this state; in bold where that is already the prediction of the last state."
@@ -67,16 +67,18 @@ def lens_figure(view: View, lens: Lens) -> Any:
     if shown < positions:
         caption += f" The first {shown} of {positions} positions are drawn."
     figure.update_layout(meta={"width": 150 + CELL_WIDTH * shown})
-    return style.dressed(figure, view.title, caption, height=90 + CELL_HEIGHT * states)
+    return style.dressed(figure, view.title, caption, height=130 + max(110, CELL_HEIGHT * states))
 
 
 def _token_axis(figure: Any, texts: list[str]) -> None:
     """The tokens that were read, at their positions."""
     names = [label(t, 14) for t in texts]
+    longest = max((len(show(t)[:14]) for t in texts), default=0)
+    figure.update_layout(margin={"b": 60 + (5 * longest if longest > 6 else 10)})
     figure.update_xaxes(
         tickvals=list(range(len(texts))),
         ticktext=names,
-        tickangle=-40 if max(map(len, names), default=0) > 6 else 0,
+        tickangle=-40 if longest > 6 else 0,
         tickfont={"family": style.MONO, "size": 11.5, "color": style.INK},
         title_text="token that was read",
         ticklen=2,
@@ -119,14 +121,18 @@ def head_figure(view: View) -> Any:
     table = head_table(view)
     if table.empty or table["mean"].isna().all():
         return style.empty(view.title, f"{', '.join(view.plot.values)}: no defined value.")
-    panels = list(table.groupby(["stack", "value"], sort=False))
-    panels.sort(key=lambda panel: (panel[0][0], view.values.index(panel[0][1])))
-    names = [" · ".join(part for part in key if part) for key, _ in panels]
+    panels = [
+        (f"{stack} · {value}" if stack else value, rows)
+        for stack in sorted(set(table["stack"]))
+        for value in view.values
+        if len(rows := table[(table["stack"] == stack) & (table["value"] == value)])
+    ]
+    names = [name for name, _ in panels]
     figure = make_subplots(
         cols=len(panels), shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=names
     )
     figure.update_annotations(font={"size": 13})
-    top = float(table["mean"].max())
+    low, top = float(table["mean"].min()), float(table["mean"].max())
     blocks, heads = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
     for i, (_, rows) in enumerate(panels):
         _head_panel(figure, rows, (blocks, heads), i + 1)
@@ -135,9 +141,9 @@ def head_figure(view: View) -> Any:
     figure.update_layout(
         yaxis_title_text="block",
         coloraxis={
-            "colorscale": [list(s) for s in style.SEQUENTIAL],
-            "cmin": min(0.0, float(table["mean"].min())),
-            "cmax": top if top > 0 else 1.0,
+            "colorscale": style.SEQUENTIAL,
+            "cmin": min(0.0, low),
+            "cmax": 1.0 if low >= 0 and top <= 1 else top,
             "colorbar": _bar(view.plot.unit),
         },
         meta={"panels": len(panels), "width": 120 + max(240, 34 * heads) * len(panels)},
@@ -198,7 +204,7 @@ def position_figure(view: View) -> Any:
             y=table.index.tolist(),
             customdata=[[label(t) for t in texts]] * len(z),
             hovertemplate="layer %{y}, %{customdata}<br>%{z:.4g}<extra></extra>",
-            colorscale=[list(s) for s in (style.DIVERGING if signed else style.SEQUENTIAL)],
+            colorscale=style.DIVERGING if signed else style.SEQUENTIAL,
             zmid=0 if signed else None,
             colorbar=_bar(view.plot.unit),
         )
@@ -209,7 +215,7 @@ def position_figure(view: View) -> Any:
     if shown < z.shape[1]:
         caption += f" The first {shown} of {z.shape[1]} positions are drawn."
     figure.update_layout(meta={"width": 150 + 30 * shown})
-    return style.dressed(figure, view.title, caption, height=90 + max(120, 22 * len(z)))
+    return style.dressed(figure, view.title, caption, height=130 + max(120, 22 * len(z)))
 
 
 def one_prompt(frame: pd.DataFrame, prompt: int | None) -> tuple[int, pd.DataFrame]:
@@ -218,7 +224,7 @@ def one_prompt(frame: pd.DataFrame, prompt: int | None) -> tuple[int, pd.DataFra
 
     known = frame["prompt"].unique().tolist()
     chosen = known[0] if prompt is None and known else prompt
-    if chosen not in known:
+    if chosen is None or chosen not in known:
         raise unknown("prompt", str(chosen), [str(p) for p in known[:20]])
     return int(chosen), frame[frame["prompt"] == chosen]
 
@@ -229,5 +235,3 @@ def tokens_at(rows: pd.DataFrame, positions: Any) -> list[str]:
         return [str(p) for p in positions]
     text = rows.drop_duplicates("position").set_index("position")["token"]
     return [str(text.get(p, p)) for p in positions]
-
-

@@ -85,10 +85,10 @@ class Lens:
         """A column of the table as `[state, position]`; the best probability where it has none."""
         if name == "top_prob" or name not in self.rows:
             return np.asarray(self.probs[..., 0], dtype=np.float64)
-        table = self.rows[name].unstack()
-        states, positions = self.tokens.shape[:2]
-        grid = table.reindex(index=range(states), columns=range(positions))
-        return grid.to_numpy(dtype=np.float64, na_value=np.nan)
+        grid = np.full(self.tokens.shape[:2], np.nan)
+        states, positions = (self.rows.index.get_level_values(i) for i in (0, 1))
+        grid[states, positions] = self.rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        return grid
 
     def cell(self, state: int, position: int) -> str:
         """The best token for a cell, in bold where the last state has the same."""
@@ -125,7 +125,6 @@ class Lens:
     def table(self) -> pd.DataFrame:
         """Positions down, a few states across: the best token of each, as text."""
         states = np.unique(np.linspace(0, len(self.tokens) - 1, 6).round().astype(int))
-        columns = {
-            f"state {s}": [show(self.text(s, p)) for p in range(self.tokens.shape[1])] for s in states
-        }
+        positions = range(self.tokens.shape[1])
+        columns = {f"state {s}": [show(self.text(s, p)) for p in positions] for s in states}
         return pd.DataFrame({"token": [show(t) for t in self.texts], **columns})

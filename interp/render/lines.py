@@ -12,10 +12,11 @@ import pandas as pd
 from interp.render import style
 from interp.render.means import ANYWHERE, cluster_columns, is_summary, means
 from interp.render.selection import MOST_GROUPS, View, axis_column, axis_title
-from interp.render.tokens import escape, label
+from interp.render.tokens import escape, label, show
 
 HEIGHT = 340
 LABEL_GAP = 16  # pixels between two names at the right edge
+NAME = 26  # letters of such a name
 
 
 def line_figure(view: View) -> Any:
@@ -145,7 +146,7 @@ def _draw_panel(
         if everywhere.any():
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
     if last:
-        name_lines(figure, ends(lines, span), palette, limits, column=i + 1)
+        name_lines(figure, ends(lines), palette, limits, axis=i + 1)
 
 
 def _span(lines: Any) -> tuple[float, float]:
@@ -249,53 +250,48 @@ def add_level(
 # ---- names at the end of lines ---------------------------------------------------------------
 
 
-def ends(
-    lines: dict[str, pd.DataFrame], span: tuple[float, float]
-) -> dict[str, tuple[float, float]]:
-    """Where each line ends: (x, mean) of its last defined point."""
-    out = {}
-    for name, rows in lines.items():
-        known = rows[rows["mean"].notna()]
-        if len(known):
-            end = known.iloc[-1]
-            x = span[1] if end["x"] == ANYWHERE else float(end["x"])
-            out[name] = (x, float(end["mean"]))
-    return out
+def ends(lines: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """The last defined mean of each line."""
+    known = {name: rows["mean"].dropna() for name, rows in lines.items()}
+    return {name: float(mean.iloc[-1]) for name, mean in known.items() if len(mean)}
 
 
 def name_lines(
     figure: Any,
-    points: dict[str, tuple[float, float]],
+    points: dict[str, float],
     palette: dict[str, str],
     limits: tuple[float, float],
     *,
-    column: int = 1,
-    row: int = 1,
+    axis: int = 1,
     height: float = HEIGHT - 56,
 ) -> None:
-    """Write each name right of its line, pushed apart so that none covers another."""
+    """Write each name right of its panel, pushed apart so that none covers another.
+
+    `points`: where each line ends, on the vertical axis number `axis`.
+    """
     if not points:
         return
     scale = height / (limits[1] - limits[0])
-    names = sorted(points, key=lambda n: points[n][1])
-    wanted = [points[n][1] * scale for n in names]
+    names = sorted(points, key=lambda n: points[n])
+    wanted = [points[n] * scale for n in names]
     room = (limits[0] * scale, limits[1] * scale)
-    right = max(x for x, _ in points.values())
+    number = "" if axis == 1 else str(axis)
     for name, y, at in zip(names, wanted, spread(wanted, LABEL_GAP, room), strict=True):
         figure.add_annotation(
-            x=right,
-            y=points[name][1],
+            x=1,
+            xref=f"x{number} domain",
+            y=points[name],
+            yref=f"y{number}",
             yshift=at - y,
-            xshift=8,
-            text=label(name, 22),
+            xshift=6,
+            text=label(name, NAME),
             showarrow=False,
             xanchor="left",
             font={"color": palette[name], "size": 12.5},
-            row=row,
-            col=column,
         )
-    widest = max(len(label(n, 22)) for n in names)
-    figure.update_layout(margin={"r": max(30, 22 + int(7.4 * widest))})
+    widest = max(min(len(show(n)), NAME) for n in names)
+    before = figure.layout.margin.r or 0
+    figure.update_layout(margin={"r": max(30, before, 18 + int(7.3 * widest))})
 
 
 def spread(wanted: Sequence[float], gap: float, room: tuple[float, float]) -> list[float]:
@@ -337,6 +333,8 @@ def style_axes(
     low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
     air = max(0.03 * (high - low), 0.25)
     step = max(1, round((high - low) / 12)) if (x == np.round(x)).all() else None
-    figure.update_xaxes(title_text=escape(title), range=[low - air, high + air], dtick=step, tick0=0)
+    figure.update_xaxes(
+        title_text=escape(title), range=[low - air, high + air], dtick=step, tick0=0
+    )
     figure.update_yaxes(range=list(limits))
     figure.update_layout(yaxis_title_text=escape(unit), hovermode="x unified")

@@ -69,8 +69,7 @@ def _places(frame: pd.DataFrame, x: str | None) -> Any:
 def _names(frame: pd.DataFrame, by: Sequence[str]) -> Any:
     if not by:
         return ""
-    texts = [frame[name].astype(str) for name in by]
-    return texts[0].str.cat(texts[1:], sep=" · ") if len(texts) > 1 else texts[0]
+    return frame[list(by)].astype(str).agg(" · ".join, axis=1)
 
 
 def _one(frame: pd.DataFrame, keys: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -126,13 +125,12 @@ def _squares(
     table = pd.DataFrame({"cell": cell, "e": residual} | {f"k{i}": c for i, c in enumerate(keys)})
     sums = table.groupby(["cell", *(f"k{i}" for i in range(len(keys)))], sort=False)["e"].sum()
     where = sums.index.get_level_values("cell").to_numpy()
-    square: Floats = np.bincount(where, weights=sums.to_numpy() ** 2, minlength=k)
+    squared = sums.to_numpy(dtype=np.float64) ** 2
+    square: Floats = np.bincount(where, weights=squared, minlength=k).astype(np.float64)
     return square, np.bincount(where, minlength=k)
 
 
-def _of_moments(
-    frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]
-) -> pd.DataFrame:
+def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     """The same from moments: tokens as independent, because a summary keeps no prompts."""
     rows = frame[frame["value"].isin(list(values))]
     table = keys.loc[rows.index].assign(value=rows["value"], n=rows["n"])

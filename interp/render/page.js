@@ -1,5 +1,6 @@
 // Draws figures when they come near the screen. Text is painted before any library is started,
-// and a library is started when the first figure that needs it is drawn.
+// and a library is started when the first figure that needs it is drawn. Stands last on the page:
+// the libraries above must have been read to their end.
 (() => {
   "use strict";
   const started = {};

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -22,8 +22,7 @@ from interp.errors import InterpError
 from interp.render.attention import AttentionMaps, MapView
 
 CSP = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
 
 
@@ -112,8 +111,8 @@ def numbered(blocks: Sequence[Block], start: int = 0) -> tuple[Block, ...]:
 def libraries(blocks: Sequence[Block]) -> dict[str, str]:
     """The script libraries that these blocks need, by the kind that needs them."""
     kinds = {choice.kind for block in blocks for choice in block.choices}
-    sources = {"plotly": _plotly, "maps": _circuitsvis}
-    return {kind: sources[kind]() for kind in ("plotly", "maps") if kind in kinds}
+    sources: dict[str, Callable[[], str]] = {"plotly": _plotly, "maps": _circuitsvis}
+    return {kind: source() for kind, source in sources.items() if kind in kinds}
 
 
 def _plotly() -> str:

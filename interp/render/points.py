@@ -30,7 +30,10 @@ def scatter_figure(view: View) -> Any:
     for name, part, colour in _groups(view, rows):
         marker: dict[str, Any] = {"size": 6, "opacity": 0.7, "color": colour}
         if not name and "layer" in part:
-            marker |= {"color": part["layer"].tolist(), "colorscale": [list(s) for s in style.DEPTH]}
+            marker |= {
+                "color": part["layer"].tolist(),
+                "colorscale": style.DEPTH,
+            }
             marker |= {"colorbar": {"title": {"text": "layer"}, "thickness": 10}}
         figure.add_trace(
             go.Scattergl(
@@ -94,7 +97,9 @@ def _name_axes(figure: Any, view: View, values: list[str]) -> None:
     unit = f" ({view.plot.unit})" if view.plot.unit else ""
     titles = [escape(v + unit) for v in values]
     if len(values) == 3:
-        figure.update_layout(scene={f"{a}axis_title_text": t for a, t in zip("xyz", titles, strict=True)})
+        figure.update_layout(
+            scene={f"{a}axis_title_text": t for a, t in zip("xyz", titles, strict=True)}
+        )
     else:
         figure.update_layout(xaxis_title_text=titles[0], yaxis_title_text=titles[1])
 
@@ -109,7 +114,8 @@ def _defined(view: View, values: list[str]) -> pd.DataFrame:
     keep = np.isfinite(rows[values].to_numpy(dtype=np.float64, na_value=np.nan)).all(axis=1)
     for name in view.by:
         keep &= has_group(rows[name]).to_numpy()
-    return rows[keep]
+    chosen: pd.DataFrame = rows[keep]
+    return chosen
 
 
 def _thinned(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:

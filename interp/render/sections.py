@@ -32,7 +32,7 @@ MOST_PROMPTS = 6
 GROUPS = ("target", "previous")
 HER_NOTHING = (
     "the two lines would lie in each other's bands, the difference would stay inside the grey band "
-    "of shuffled labels, and no layer would carry a star."
+    "of shuffled labels, and no block would carry a star."
 )
 
 
@@ -171,20 +171,32 @@ def _grid_block(result: Result, plot: Plot) -> Block:
     prompts = lens_prompts(result)[:MOST_PROMPTS]
     if prompts:
         lenses = [lens for p in prompts if (lens := lens_of(result, p))]
-        choices = [(replace(view, prompt=p), f"prompt {p}") for p in prompts]
+        choices = [(replace(view, prompt=p), _named(result, p)) for p in prompts]
         says = sentences.of_lens(lenses)
     elif "head" in result.frame or "prompt" not in result.frame:
         choices = [(view, "")]
         says = sentences.of_heads(view) if "head" in result.frame else []
     else:
         kept = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist()
-        choices, says = [(replace(view, prompt=p), f"prompt {p}") for p in kept], []
+        choices, says = [(replace(view, prompt=p), _named(result, p)) for p in kept], []
     return Block(plot.title, tuple(_choice(v, n) for v, n in choices), tuple(says))
+
+
+def _named(result: Result, prompt: int) -> str:
+    """A prompt by its number and how it begins."""
+    tokens = result.tokens
+    rows = tokens[(tokens["prompt"] == prompt) & ~tokens["special"].astype(bool)]
+    texts = [str(t) for t in rows.sort_values("position")["token"].head(24)]
+    # Pieces bring their own spaces, words do not.
+    text = ("" if any(t[:1].isspace() for t in texts) else " ").join(texts).strip()
+    return f"prompt {prompt}: {text[:60]}{'…' if len(text) > 60 else ''}"
 
 
 def _maps_block(result: Result, plot: Plot) -> Block:
     maps: AttentionMaps = attention_maps(result, plot.values[0])
     says: list[Any] = [*maps.notes]
     if maps.views:
-        says.insert(0, "Rows look at columns; point at a small map to see it large, click to keep it.")
+        says.insert(
+            0, "Rows look at columns; point at a small map to enlarge it, click to keep it."
+        )
     return Block(plot.title, tuple(maps_choice(v) for v in maps.views), tuple(says))

@@ -56,8 +56,8 @@ class View:
 
     def grouping(self, frame: pd.DataFrame) -> list[str]:
         """Columns that make the lines apart: asked for, the stack, or kinds of other tables."""
-        stack = ["stack"] if "stack" in frame and frame["stack"].nunique() > 1 else []
-        return [*self.by, *stack] if self.by else [*own_groups(self.result, frame), *stack]
+        stack = ["stack"] if "stack" in frame and len(frame["stack"].unique()) > 1 else []
+        return [*self.by, *stack] if self.by else [*own_groups(frame), *stack]
 
     def left_out(self) -> str:
         """A sentence on the special tokens, or nothing."""
@@ -74,13 +74,13 @@ def is_number(column: pd.Series[Any]) -> bool:
     return bool(types.is_numeric_dtype(column) or types.is_bool_dtype(column))
 
 
-def own_groups(result: Result, frame: pd.DataFrame) -> list[str]:
+def own_groups(frame: pd.DataFrame) -> list[str]:
     """Groups that a table brings itself: labels of a summary, kinds of rows that are no tokens."""
     if is_summary(frame):
-        return [c for c in frame if c.startswith("group_") and frame[c].nunique() > 1]
+        return [c for c in map(str, frame) if c.startswith("group_") and len(frame[c].unique()) > 1]
     if "prompt" in frame:
         return []
-    texts = [c for c in frame if not is_number(frame[c]) and c not in ("stack", "token")]
+    texts = [c for c in map(str, frame) if not is_number(frame[c]) and c not in ("stack", "token")]
     return [c for c in texts if 1 < frame[c].nunique() <= MOST_GROUPS][:1]
 
 
@@ -102,7 +102,7 @@ def axis_column(frame: pd.DataFrame, values: Sequence[str]) -> str | None:
     if "position" in frame:
         return "position"
     taken = {*values, *cluster_columns(frame), "layer", "head", "token_id", "special"}
-    free = [c for c in frame if c not in taken and is_number(frame[c])]
+    free = [c for c in map(str, frame) if c not in taken and is_number(frame[c])]
     return None if is_summary(frame) or not free else free[0]
 
 

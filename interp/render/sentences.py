@@ -6,6 +6,7 @@ Knows tables and comparisons; nothing of how they are drawn or laid out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -22,24 +23,24 @@ def of_lines(view: View) -> list[str]:
     """Where each value is largest and smallest; only for one group."""
     table, x, _ = line_table(view)
     table = table[table["mean"].notna() & (table["x"] >= 0)]
-    if x is None or table.empty or table["group"].nunique() != 1 or table["x"].nunique() < 2:
+    if x is None or table.empty or len(table["group"].unique()) != 1 or table["x"].nunique() < 2:
         return []
     unit = f" {view.plot.unit}" if view.plot.unit and len(view.plot.unit) < 12 else ""
     word = "block" if view.result.analysis.scope == "layer" and x == "layer" else x
     word = "state" if view.result.analysis.scope == "model" and x == "layer" else word
     out = []
     for value, rows in table.groupby("value", sort=False):
-        top, low = rows.loc[rows["mean"].idxmax()], rows.loc[rows["mean"].idxmin()]
+        top, low = (rows.iloc[int(at)] for at in (rows["mean"].argmax(), rows["mean"].argmin()))
         out.append(
-            f"{value} is largest at {word} {top['x']:g} ({_band(top)}{unit}) and smallest at "
-            f"{word} {low['x']:g} ({_band(low)}{unit})"
+            f"{value} is largest at {word} {top['x']:g} ({_band(top, unit)}) and smallest at "
+            f"{word} {low['x']:g} ({_band(low, unit)})"
         )
     return ["; ".join(out) + "."]
 
 
-def _band(row: pd.Series) -> str:
+def _band(row: pd.Series[Any], unit: str) -> str:
     band = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] == row["low"] else ""
-    return f"{row['mean']:.4g}{band}"
+    return f"{row['mean']:.3g}{unit}{band}".replace("-", "−")
 
 
 def of_heads(view: View) -> list[str]:
@@ -51,7 +52,7 @@ def of_heads(view: View) -> list[str]:
         if known.empty:
             out.append(f"{value} is undefined for every head")
             continue
-        best = known.loc[known["mean"].idxmax()]
+        best = known.iloc[int(known["mean"].argmax())]
         out.append(
             f"{value} is strongest in L{int(best['layer'])}H{int(best['head'])} "
             f"({best['mean']:.3f}; mean of all {len(known)} heads {known['mean'].mean():.3f})"
@@ -86,16 +87,16 @@ def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]
         layers = frame.loc[hits, "layer"].tolist()
         more = int((frame.loc[hits, "difference"] > 0).sum())
         out.append(
-            f"{len(layers)} of {len(frame)} layers differ after correction ({test} test, Holm): "
+            f"{len(layers)} of {len(frame)} blocks differ after correction ({test} test, Holm): "
             f"{spans(layers)}; {a} turns more than {b} in {more} of these."
         )
     else:
-        out.append(f"No layer differs after correction ({test} test, Holm).")
+        out.append(f"No block differs after correction ({test} test, Holm).")
     known = frame[frame["difference"].notna()]
-    top = known.loc[known["difference"].abs().idxmax()]
+    top = known.iloc[int(known["difference"].abs().argmax())]
     p = top[f"{test}_p_holm"]
     out.append(
-        f"The largest difference is at layer {int(top['layer'])}: {top['difference']:+.3g} {unit} "
+        f"The largest difference is at block {int(top['layer'])}: {top['difference']:+.3g} {unit} "
         f"[{top['difference_low']:.3g}, {top['difference_high']:.3g}], Hedges g = "
         f"{top['hedges_g']:.2f}, Holm p = {p:.2g}."
     )
@@ -109,15 +110,15 @@ def _overall(comparison: Comparison, unit: str) -> str:
         mean = frame[f"mean_{side}"].mean()
         n, prompts = int(frame[f"n_{side}"].max()), int(frame[f"prompts_{side}"].max())
         texts.append(f"{group}: {mean:.3g} {unit} ({n} tokens of {prompts} prompts)")
-    return f"Mean {comparison.value} over all layers. " + "; ".join(texts) + "."
+    return f"Mean {comparison.value} over all blocks. " + "; ".join(texts) + "."
 
 
 def _runs(comparison: Comparison) -> list[str]:
     level = 1 - comparison.confidence
     runs = comparison.clusters
-    found = runs[runs["p"] < level] if len(runs) else runs
+    found = runs[(runs["p"] < level) & (runs["size"] > 1)] if len(runs) else runs
     return [
-        f"Neighbouring layers {int(r['first'])}–{int(r['last'])} differ together "
+        f"Neighbouring blocks {int(r['first'])}–{int(r['last'])} differ together "
         f"(cluster permutation, p = {r['p']:.2g})."
         for _, r in found.head(2).iterrows()
     ]
@@ -145,7 +146,7 @@ def of_random(pairs: Result | None, unit: str) -> list[str]:
     for name, rows in random_lines(pairs).items():
         kind = name.removeprefix("random pairs, ")
         if len(rows) == 1:
-            texts.append(f"{kind} {_band(rows.iloc[0])} {unit}")
+            texts.append(f"{kind} {_band(rows.iloc[0], f' {unit}')}")
         else:
             texts.append(f"{kind} {rows['mean'].min():.3g} to {rows['mean'].max():.3g} {unit}")
     if not texts:

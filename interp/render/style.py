@@ -6,6 +6,7 @@ common colour vision; grey is kept for controls.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,9 +16,11 @@ CONTROL = "#7D8590"
 INK, MUTED, GRID = "#1F2328", "#59636E", "#E6E9EC"
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-SEQUENTIAL = ((0.0, "#FBFCFD"), (0.25, "#D3E3F0"), (0.5, "#8DB9DB"), (0.75, "#3B83BD"), (1, "#08457E"))
-DIVERGING = ((0.0, "#B3400A"), (0.25, "#E8A57C"), (0.5, "#FBFCFD"), (0.75, "#7FB2D9"), (1, "#08457E"))
-DEPTH = ((0.0, "#56B4E9"), (0.5, "#5B4B9A"), (1.0, "#D55E00"))
+_BLUES = ("#FBFCFD", "#D3E3F0", "#8DB9DB", "#3B83BD", "#08457E")
+_BOTH = ("#B3400A", "#E8A57C", "#FBFCFD", "#7FB2D9", "#08457E")
+SEQUENTIAL = [[i / 4, colour] for i, colour in enumerate(_BLUES)]
+DIVERGING = [[i / 4, colour] for i, colour in enumerate(_BOTH)]
+DEPTH = [[0.0, "#56B4E9"], [0.5, "#5B4B9A"], [1.0, "#D55E00"]]
 
 # Groups that mean the same everywhere keep their colour and come first.
 FIRST = {"target": PALETTE[0], "previous": PALETTE[1], "random": CONTROL}
@@ -96,7 +99,7 @@ def template() -> Any:
                 "namelength": -1,
             },
             "legend": {"title": {"text": ""}, "font": {"size": 12}},
-            "colorscale": {"sequential": [list(s) for s in SEQUENTIAL]},
+            "colorscale": {"sequential": SEQUENTIAL},
         }
     )
 
@@ -160,6 +163,5 @@ def rounded(values: Any, digits: int = 5) -> list[Any]:
     >>> rounded([1.234567, float("nan")])
     [1.2346, None]
     """
-    return [
-        float(f"{v:.{digits}g}") if v == v and abs(v) != float("inf") else None for v in map(float, values)
-    ]
+    finite = ((float(v), math.isfinite(v)) for v in values)
+    return [float(f"{v:.{digits}g}") if known else None for v, known in finite]

@@ -57,11 +57,12 @@ def _lines(view: View) -> tuple[pd.DataFrame, str]:
     table, x, caption = line_table(view)
     if table.empty or table["mean"].isna().all():
         return pd.DataFrame(), nothing_to_draw(view, table)
-    several = table["value"].nunique() > 1
+    several = len(table["value"].unique()) > 1
     names = table["group"].where(table["group"] != "", table["value"])
     if several and table["group"].ne("").any():
         names = table["value"] + " · " + table["group"]
-    cells = [_mean(r.mean, r.low, r.high) for r in table.itertuples()]
+    numbers = table[["mean", "low", "high"]].to_numpy(dtype=np.float64)
+    cells = [_mean(*row) for row in numbers.tolist()]
     wide = pd.DataFrame({"x": table["x"], "name": names, "cell": cells})
     out = wide.pivot_table(index="x", columns="name", values="cell", aggfunc="first", sort=False)
     out = out.sort_index().fillna("–")
@@ -103,8 +104,9 @@ def _attention(view: View) -> tuple[pd.DataFrame, str]:
         for head, pattern in enumerate(items[prompt]):
             best = int(np.nanargmax(pattern[-1])) if np.isfinite(pattern[-1]).any() else 0
             seen = show(texts[best]) if best < len(texts) else best
-            record = {"layer": layer, "head": head, "looks at": seen, "position": best}
-            records.append(record | {"weight": f"{pattern[-1, best]:.3f}"} | ({"stack": stack} if stack else {}))
+            where = {"stack": stack} if stack else {}
+            found = {"looks at": seen, "position": best, "weight": f"{pattern[-1, best]:.3f}"}
+            records.append(where | {"layer": layer, "head": head} | found)
     return pd.DataFrame(records), f"Prompt {prompt}: where the last token looks most."
 
 
