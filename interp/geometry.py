@@ -28,12 +28,14 @@ def norm(x: Tensor) -> Tensor:
     >>> norm(torch.tensor([3.0, 4.0])).item()
     5.0
     """
-    return torch.linalg.vector_norm(at_least_float32(x), dim=-1)
+    length: Tensor = torch.linalg.vector_norm(at_least_float32(x), dim=-1)
+    return length
 
 
 def dot(u: Tensor, v: Tensor) -> Tensor:
     """Inner product over the last axis: `[..., d], [..., d] -> [...]`."""
-    return torch.linalg.vecdot(at_least_float32(u), at_least_float32(v))
+    product: Tensor = torch.linalg.vecdot(at_least_float32(u), at_least_float32(v))
+    return product
 
 
 def _unit(x: Tensor) -> Tensor:

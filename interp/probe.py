@@ -184,7 +184,7 @@ class _StackProbe:
         if not problems:
             states = [self.first(b) for b in boundaries]
             pairs = [self._best_terms(i, states[i], states[i + 1]) for i in range(n)]
-            terms, closing = (tuple(part) for part in zip(*pairs, strict=True))  # type: ignore[assignment]
+            terms, closing = (tuple(part) for part in zip(*pairs, strict=True))
         closes = all(error <= self.tolerance for error in closing)
         mids = sites["resid_mid"]
         sites["resid_mid"] = tuple(
@@ -497,11 +497,9 @@ def _measure_padding(
             reference = {n: alone[n][0] for n in watched}
     except (RuntimeError, TypeError, ValueError, IndexError):
         return Padding(None, None, tolerance), causal
-    sides = [
-        _padding_error(batch, reference, row, rows)
-        for row, rows in ((0, slice(0, length)), (1, slice(-length, None)))
-    ]
-    return Padding(*sides, tolerance), causal
+    right = _padding_error(batch, reference, 0, slice(0, length))
+    left = _padding_error(batch, reference, 1, slice(-length, None))
+    return Padding(right, left, tolerance), causal
 
 
 def _padded(single: Tensor, total: int) -> tuple[Tensor, Tensor]:

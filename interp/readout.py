@@ -162,7 +162,8 @@ class Distribution:
 
     def entropy(self) -> Tensor:
         """Entropy in nats `[row]`; a token of probability 0 contributes 0."""
-        return torch.special.entr(self.p).sum(-1)
+        total: Tensor = torch.special.entr(self.p).sum(-1)
+        return total
 
 
 def _compare(state: Distribution, final: Distribution, targets: Tensor) -> LensStatistics:

@@ -163,10 +163,10 @@ def _constants(body: ast.ClassDef) -> dict[str, object]:
     """Literal values assigned in the class body, by name."""
     values: dict[str, object] = {}
     for node in body.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name):
             try:
                 values[target.id] = ast.literal_eval(node.value) if node.value else None
             except ValueError:

@@ -77,14 +77,14 @@ class Result:
     def values(self) -> list[str]:
         """The numeric value columns."""
         known = {*INDEX, "call", *self.labels, *self.analysis.keys}
-        return [
-            c for c in self.frame if c not in known and pd.api.types.is_numeric_dtype(self.frame[c])
-        ]
+        numeric = pd.api.types.is_numeric_dtype
+        return [str(c) for c in self.frame if c not in known and numeric(self.frame[c])]
 
     @property
     def labels(self) -> list[str]:
         """Columns that came with the prompts."""
-        return [c for c in self.tokens if c not in {*INDEX, "call"} and c in self.frame]
+        fixed = {*INDEX, "call"}
+        return [str(c) for c in self.tokens if c not in fixed and c in self.frame]
 
     def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:
         """A leaf by its name, for every (stack, layer)."""
@@ -125,7 +125,7 @@ class Result:
         return result_figure(self, value, **options)
 
     def __repr__(self) -> str:
-        head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {', '.join(self.frame)}>"
+        head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {', '.join(map(str, self.frame))}>"
         return "\n".join([head, *(f"note: {n}" for n in self.notes)])
 
     def _repr_html_(self) -> str:

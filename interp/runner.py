@@ -326,7 +326,9 @@ def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch
     index = prompts.index()
     for label in by:
         if label not in index:
-            raise unknown("label", label, [c for c in index if c not in ("prompt", "position")])
+            raise unknown(
+                "label", label, [str(c) for c in index if c not in ("prompt", "position")]
+            )
     texts = [index[label].astype(str) for label in by] or [pd.Series("all", index=index.index)]
     keys = list(zip(*texts, strict=True))
     known = {key: code for code, key in enumerate(sorted(set(keys)))}
