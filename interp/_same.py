@@ -99,8 +99,12 @@ def frame_difference(a: pd.DataFrame, b: pd.DataFrame, *, rtol: float = RTOL) ->
 
 
 def _plain(column: pd.Series[Any]) -> Array:
-    """Numbers as numbers, missing ones as NaN; anything else as text."""
+    """Numbers as numbers, missing ones as NaN; anything else as it prints."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
         whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
         return column.to_numpy(dtype=np.int64 if whole else np.float64, na_value=np.nan)
-    return np.asarray(column.astype(str))
+    return np.asarray([repr(None if _missing(v) else v) for v in column], dtype=str)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))

@@ -8,7 +8,7 @@ They go through the observer that real activations go through. Knows nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
@@ -168,7 +168,7 @@ def observe(analysis: Analysis, world: World) -> Observed:
         tensors = {k: v for k, v in vars(model).items() if isinstance(v, Tensor)}
         return Observed([(None, batch, emitted)], tensors)
     wiring = world.anatomy().wire([analysis])
-    context, values = assemble(world)
+    context, values = assemble(world, wiring.last_keys())
     observer = Observer(None, wiring, lambda *_: {}, lambda _: None)
     finished = observer.replay({"": context}, values)
     inputs = {" ".join(map(str, key[1:])): value for key, value in values.items()}
@@ -179,8 +179,8 @@ def observe(analysis: Analysis, world: World) -> Observed:
 # ---- laying prompts out ----------------------------------------------------------------------
 
 
-def assemble(world: World) -> tuple[Context, dict[Key, Tensor]]:
-    """Tokens and activations of a batch: `values` in the order in which they would arrive."""
+def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Context, dict[Key, Tensor]]:
+    """Tokens and activations of a batch, in the order in which they arrive; `keys` or all."""
     prompts = world.prompts()
     width = max(1, *(len(p.tokens) for p in prompts)) + world.extra
     starts = [width - len(p.tokens) if world.side == "left" else 0 for p in prompts]
@@ -188,6 +188,7 @@ def assemble(world: World) -> tuple[Context, dict[Key, Tensor]]:
     values = {
         key: _rectangle(world, key, [p.values[key] for p in prompts], starts, width)
         for key in prompts[0].values
+        if keys is None or key in keys
     }
     return (_only_last(context), _last(values)) if world.cached else (context, values)
 

@@ -274,6 +274,8 @@ def _annotated(kind: type[Analysis]) -> set[str]:
 def _figures(analysis: Analysis) -> str | None:
     state = _state(analysis, World())
     known = {name for leaves in state.values() for name in leaves} | set(analysis.table(state))
+    # Whole arrays of a site may be kept only if a parameter asks for them.
+    known |= set(analysis.wanted())
     for plot in analysis.plots:
         lost = [v for v in plot.values if v not in known and not meaning(analysis.columns, v)]
         if lost:
