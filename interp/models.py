@@ -1,12 +1,17 @@
 """Loading: a name, a folder or a Hugging Face model becomes a TransformerBridge in eval mode.
 
 The only file that boots models. No remote code unless asked for, nothing is installed behind the
-user's back, weights come from safetensors.
+user's back, folders must hold safetensors. (A hub repository without any is opened by transformers
+as data only, `weights_only=True`.)
 """
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +35,7 @@ def load_model(
     tokenizer: Any = None,
     *,
     revision: str | None = None,
-    dtype: torch.dtype | str = torch.float32,
+    dtype: torch.dtype | str | None = None,
     device: str | None = None,
     device_map: Any = None,
     trust_remote_code: bool = False,
@@ -39,12 +44,17 @@ def load_model(
 
     Args:
         model: `"demo"` or `"demo-llama"` (embedded), a hub name such as `"gpt2-xl"`, a local
-            folder in Hugging Face's format, a Hugging Face model object (then with `tokenizer`),
-            or a bridge, which is returned as it is.
-        tokenizer: for a model object, or to replace a folder's own.
+            folder in Hugging Face's format, a Hugging Face model object, or a bridge, which is
+            returned as it is. A model object becomes part of the bridge: TransformerLens
+            replaces its modules by its own, and it is left in eval mode.
+        tokenizer: for a model object, or to replace a folder's own; it is copied. Without one
+            (given, in the folder, or where the object was loaded from) token prompts work and
+            text prompts are refused.
         revision: branch, tag or commit on the hub.
-        dtype: weights' type, by name or torch's.
-        device: `"cpu"`, `"cuda"`, …; by default what TransformerLens chooses.
+        dtype: weights' type, by name or torch's; float32 unless given. A model object keeps its
+            own.
+        device: `"cpu"`, `"cuda"`, …; by default what TransformerLens chooses, for a model object
+            where it is.
         device_map: accelerate's placement over several devices, instead of `device`.
         trust_remote_code: run code that a hub repository brings along; never by default.
 
@@ -53,25 +63,51 @@ def load_model(
     """
     if hasattr(model, "hook_dict"):
         return model
-    kind = _dtype(dtype)
     if not isinstance(model, str | Path):
-        return _boot(_hf_name(model), model, tokenizer, dtype=kind, device=device)
+        given = {"revision": revision, "device_map": device_map, "dtype": dtype}
+        return _boot_object(model, tokenizer, device, given)
     name = str(model)
     path = MODELS.get(name, Path(name))
     if path.exists():
         _check_folder(path)
     elif _looks_local(name):
         raise BadInput(f"there is no model folder {name!r}{nearest(name, MODELS)}")
-    options = {"revision": revision, "device_map": device_map, "device": device, "dtype": kind}
     bridge = _boot(
         str(path) if path.exists() else name,
-        None,
         tokenizer,
+        without_tokenizer=path.exists() and not _has_tokenizer(path),
+        revision=revision,
+        dtype=_dtype(dtype or "float32"),
+        device=device,
+        device_map=device_map,
         trust_remote_code=trust_remote_code,
-        **{k: v for k, v in options.items() if v is not None},
     )
     bridge.cfg.model_name = name
     return bridge
+
+
+def _boot_object(model: Any, tokenizer: Any, device: str | None, given: dict[str, Any]) -> Any:
+    """A Hugging Face model object as a bridge; it stays what and where it is."""
+    name, origin = _hf_name(model), str(getattr(model.config, "_name_or_path", "") or "")
+    kind, asked = next(model.parameters()).dtype, given.pop("dtype")
+    if asked is not None and _dtype(asked) != kind:
+        raise BadInput(
+            f"the model object is in {str(kind).removeprefix('torch.')}; convert it yourself "
+            f"(model.to({_dtype(asked)})) or leave dtype out"
+        )
+    for option, value in given.items():
+        if value is not None:
+            raise BadInput(f"{option}= is for models loaded by name; this is a model object")
+    if device is not None:
+        model.to(device)
+    return _boot(
+        name,
+        tokenizer if tokenizer is not None else _tokenizer_of(origin),
+        without_tokenizer=True,
+        hf_model=model,
+        dtype=kind,
+        device=str(next(model.parameters()).device),
+    )
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -111,42 +147,117 @@ def _hf_name(model: Any) -> str:
     return str(getattr(config, "_name_or_path", "") or type(model).__name__)
 
 
-def _boot(name: str, hf_model: Any, tokenizer: Any, **options: Any) -> Any:
+def _tokenizer_of(origin: str) -> Any:
+    """The tokenizer that lies where a model object was loaded from; None if there is none."""
+    from transformers import AutoTokenizer
+
+    if not origin or (Path(origin).is_dir() and not _has_tokenizer(Path(origin))):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(origin, trust_remote_code=False)
+    except (OSError, ValueError, ImportError):
+        return None
+
+
+def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
-    if hf_model is not None:
-        options["hf_model"] = hf_model
     if tokenizer is not None:
-        options["tokenizer"] = _named(tokenizer)
+        options["tokenizer"] = _as_given(tokenizer)
     try:
-        with _no_installs():
+        with _no_installs() as missing, _no_tokenizer(without_tokenizer and tokenizer is None):
             bridge = TransformerBridge.boot_transformers(
                 name, **{k: v for k, v in options.items() if v is not None}
             )
     except Exception as error:
         raise _loading_error(name, error) from error
+    if missing:
+        warnings.warn(
+            f"model {name!r} was loaded for text only: its image processor could not be loaded, "
+            f"and {missing[0]} is not installed. If you need pictures, install the build of "
+            f"{missing[0]} that fits your torch; nothing is installed behind your back",
+            stacklevel=3,
+        )
     return bridge.eval()
 
 
-def _named(tokenizer: Any) -> Any:
-    """TransformerLens looks up where a tokenizer came from; one built in memory says nothing."""
-    getattr(tokenizer, "init_kwargs", {}).setdefault("name_or_path", "")
+def _as_given(tokenizer: Any) -> Any:
+    """A copy that TransformerLens takes as it is.
+
+    It would otherwise load the tokenizer anew from where it came from, with a BOS token: one
+    built in memory came from nowhere, and what was added to one since then would be lost. Where
+    a tokenizer puts no BOS in front, TransformerLens finds out and puts one there itself.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.init_kwargs = {**tokenizer.init_kwargs, "name_or_path": "", "add_bos_token": True}
     return tokenizer
 
 
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
 @contextmanager
-def _no_installs() -> Iterator[None]:
-    """Booting a multimodal model makes TransformerLens run `pip install torchvision`: not here."""
+def _no_tokenizer(wanted: bool) -> Iterator[None]:
+    """Let TransformerLens boot a text model that has no tokenizer, as it does for pictures."""
+    from transformer_lens.model_bridge.sources.transformers import source
+
+    with _replaced(source, "skip_tokenizer_for_modality", lambda _: True, active=wanted):
+        yield
+
+
+@contextmanager
+def _no_installs() -> Iterator[list[str]]:
+    """Keep TransformerLens from running `pip install torchvision` while it boots.
+
+    Yields a list that names what it would have installed. The settings of pip and uv are the
+    second line, should a later version install in another place.
+    """
+    from transformer_lens.model_bridge.sources.transformers import helpers
+
+    missing: list[str] = []
+
+    def ensure_torchvision() -> bool:
+        found = importlib.util.find_spec("torchvision") is not None
+        missing.extend([] if found else ["torchvision"])
+        return found
+
     before = {name: os.environ.get(name) for name in ("PIP_NO_INDEX", "UV_OFFLINE")}
     os.environ.update(PIP_NO_INDEX="1", UV_OFFLINE="1")
     try:
-        yield
+        with _replaced(helpers, "_ensure_torchvision", ensure_torchvision):
+            yield missing
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any, *, active: bool = True) -> Iterator[None]:
+    """Another function under `name`, if there is one of that name, and the old one afterwards."""
+    if not active or not hasattr(module, name):
+        yield
+        return
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def _loading_error(name: str, error: Exception) -> InterpError:
@@ -162,10 +273,14 @@ def _loading_error(name: str, error: Exception) -> InterpError:
             f"model {name!r} needs code from its repository, which is not run unless you ask for "
             "it: load_model(..., trust_remote_code=True) after reading that code"
         )
-    if "torchvision" in whole:
+    library = re.search(
+        r"needs the optional (\S+) librar|[Nn]o module named '(torchvision|timm)'", whole
+    )
+    if library:
+        missing = library[1] or library[2]
         return InterpError(
-            f"model {name!r} is multimodal and needs torchvision, which is not installed; install "
-            "the build that fits your torch (nothing is installed behind your back)"
+            f"model {name!r} is multimodal and needs {missing}, which is not installed; install "
+            f"the build of {missing} that fits your torch (nothing is installed behind your back)"
         )
     if "supported architecture" in whole:
         return InterpError(

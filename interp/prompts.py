@@ -306,7 +306,10 @@ def _tokenised(
 ) -> tuple[tuple[str | None, ...], list[Encoded]]:
     if raw.texts is not None:
         if tokenizer is None:
-            raise BadInput(f"{raw.source} holds texts: pass tokenizer=, or token ids")
+            raise BadInput(
+                f"{raw.source} holds texts: pass tokenizer= (to load_model, where the model has "
+                "none), or token ids"
+            )
         encoded = encode(raw.texts, tokenizer, prepend_bos=prepend_bos, max_length=cut)
         for i, e in enumerate(encoded):
             if not len(e.tokens):
