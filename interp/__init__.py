@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         priority,
     )
     from interp.stats import Comparison, compare
+    from interp.trajectories import gaussian_share, principal_axes, walk_share
 
 _HOME = {
     "analysis": "Analysis Batch Plot",
@@ -55,6 +56,7 @@ _HOME = {
     "runner": "Probes attach run",
     "state": "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority",
     "stats": "Comparison compare",
+    "trajectories": "gaussian_share principal_axes walk_share",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -89,16 +91,19 @@ __all__ = [
     "attach",
     "check_analysis",
     "compare",
+    "gaussian_share",
     "gold",
     "inspect",
     "load",
     "load_model",
+    "principal_axes",
     "priority",
     "read_prompts",
     "regex",
     "run",
     "spacy_tags",
     "target_word",
+    "walk_share",
 ]
 
 

@@ -21,7 +21,7 @@ LEVELS = [
     {"sites", "state", "_tokenise"},
     {"analysis", "_cells", "_sources", "labels"},
     {"observer", "readout", "registry", "models", "prompts"},
-    {"anatomy", "results", "_synthetic", "_same"},
+    {"anatomy", "results", "_synthetic", "_same", "trajectories"},
     {"checks"},
     {"probe"},
     {"runner"},
