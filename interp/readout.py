@@ -90,8 +90,11 @@ class Readout:
         Args: `x [row, d_model]` of the final state, `logits [row, vocab]`. Returns `[row]`.
         """
         reference = at_least_float32(logits)
-        difference = (self.logits(x) - reference).abs().amax(-1)
-        return difference / reference.abs().amax(-1).clamp(min=1e-30)
+        z = self.logits(x)
+        # Tokens that both rule out with -inf differ by nothing, and have no size.
+        difference = torch.where(z == reference, 0.0, (z - reference).abs()).amax(-1)
+        size = torch.where(reference.isinf(), 0.0, reference.abs()).amax(-1)
+        return difference / size.clamp(min=1e-30)
 
     def check(self, x: Tensor, logits: Tensor) -> Tensor:
         """Identity error per row; raises `Unsupported` where it exceeds the tolerance."""
@@ -141,9 +144,9 @@ class Readout:
         return LensStatistics(**stacked)
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The `k` most probable tokens: `[..., d_model] -> (probabilities, ids) [..., k]`."""
+        """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
         log_probs = torch.log_softmax(self.logits(x), dim=-1)
-        best = log_probs.topk(k, dim=-1)
+        best = log_probs.topk(min(k, log_probs.shape[-1]), dim=-1)
         return best.values.exp(), best.indices
 
 
