@@ -17,10 +17,10 @@ class BadInput(InterpError, ValueError):
     """What the user handed in cannot be used; nothing was run or written."""
 
 
-class UnknownName(InterpError, LookupError):
+class UnknownName(InterpError, KeyError):
     """A name of an analysis, site, column or model that does not exist here."""
 
-    def __str__(self) -> str:  # LookupError's children print their repr
+    def __str__(self) -> str:  # a KeyError prints its repr
         return str(self.args[0]) if self.args else ""
 
 

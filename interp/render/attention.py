@@ -294,7 +294,7 @@ def _small_multiples(maps: AttentionMaps) -> Any:
         columns,
         subplot_titles=view.heads,
         horizontal_spacing=0.04,
-        vertical_spacing=0.12 / rows,
+        vertical_spacing=0.26 / rows,
     )
     for i, pattern in enumerate(view.attention):
         figure.add_heatmap(
@@ -304,14 +304,14 @@ def _small_multiples(maps: AttentionMaps) -> Any:
             row=i // columns + 1,
             col=i % columns + 1,
         )
-    texts = [label(t, 10) for t in view.tokens] if len(view.tokens) <= 24 else []
+    texts = [label(t, 8) for t in view.tokens] if len(view.tokens) <= 24 else []
     ticks: dict[str, Any] = {"tickfont": {"size": 9, "family": style.MONO}}
     ticks |= {"tickvals": list(range(len(texts))), "ticktext": texts} if texts else {}
     figure.update_xaxes(showline=False, tickangle=-60, **ticks)
     figure.update_yaxes(autorange="reversed", **ticks)
     figure.update_layout(
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": 1},
-        coloraxis_colorbar={"thickness": 10, "title": {"text": "attention", "side": "right"}},
+        coloraxis_colorbar=style.bar("attention"),
         meta={"width": 330 * columns, "panels": 1},
     )
     parts = (f"{view.name}: rows look at columns.", view.scores, view.note)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp.analysis import Plot
 from interp.render import style
-from interp.render.lines import add_band, add_level, ends, name_lines, y_limits
+from interp.render.lines import add_band, add_level, ends, name_lines, shade, y_limits
 from interp.render.means import ANYWHERE, has_group, means
 from interp.render.selection import View, axis_column
 from interp.render.tokens import escape, label
@@ -76,7 +76,8 @@ def lacking(result: Result, value: str, between: str, groups: tuple[str, str]) -
     if "special" in rows:
         rows = rows[~rows["special"].astype(bool)]
     for group in groups:
-        if rows.loc[rows[between] == group, value].notna().groupby(rows["layer"]).sum().max() < 2:
+        known = rows[(rows[between] == group) & rows[value].notna()]
+        if not known["layer"].duplicated().any():
             return f"There are not two defined values of {between} = {group} in any layer."
     finite = rows.loc[rows[between].isin(groups), value]
     if finite.nunique() < 2:
@@ -120,7 +121,7 @@ def _two_panels(
     figure.update_xaxes(range=[span[0] - air, span[1] + air], dtick=step, tick0=0)
     figure.update_xaxes(title_text="block", row=2, col=1)
     figure.update_yaxes(title_text=escape(unit or comparison.value))
-    figure.update_layout(hovermode="x unified", meta={"panels": 2})
+    figure.update_layout(hovermode="x unified", meta={"panels": 2, "width": 560})
     caption = comparison_caption(comparison, bool(controls))
     return style.dressed(figure, title, caption, height=TOTAL + 56)
 
@@ -173,7 +174,9 @@ def _draw_difference(figure: Any, comparison: Comparison) -> None:
         {"x": frame["layer"], "mean": frame["difference"], "n": frame["n_a"] + frame["n_b"]}
         | {"low": frame["difference_low"], "high": frame["difference_high"]}
     )
-    add_band(figure, "shuffled labels", null, style.CONTROL, **where)
+    if null["low"].notna().all():
+        shade(figure, null["x"], null["low"], null["high"], style.CONTROL, **where)
+    figure.add_hline(y=0, line={"color": style.CONTROL, "width": 1, "dash": "dot"}, **where)
     add_band(figure, "difference", rows, style.INK, **where)
     limits = y_limits(rows, null)
     room = (limits[0], limits[1] + 0.16 * (limits[1] - limits[0]))
@@ -267,7 +270,7 @@ def _effects(comparison: Comparison, title: str) -> Any:
             zmid=0,
             zmin=-top,
             zmax=top,
-            colorbar={"title": {"text": "Hedges g", "side": "right"}, "thickness": 10},
+            colorbar=style.bar("Hedges g"),
             hovertemplate="%{y} · %{x}<br>g = %{z:.3g}<extra></extra>",
             xgap=1,
             ygap=1,

@@ -12,7 +12,7 @@ from interp.render.lens import Lens, lens_of
 from interp.render.lines import line_figure, sampled
 from interp.render.means import Floats, means
 from interp.render.selection import View, axis_title
-from interp.render.tokens import escape, label, show
+from interp.render.tokens import label, show
 
 MOST_CELLS = 4000  # of one figure with text in every cell; the positions beyond are left out
 CELL_WIDTH, CELL_HEIGHT = 58, 25
@@ -51,7 +51,7 @@ def lens_figure(view: View, lens: Lens) -> Any:
             customdata=[[lens.hover(s, p) for p in range(shown)] for s in range(states)],
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=style.SEQUENTIAL,
-            colorbar=_bar(view.plot.unit),
+            colorbar=style.bar(view.plot.unit),
             zmin=0,
             zmax=1 if view.plot.values[0] == "top_prob" else None,
             xgap=1,
@@ -84,16 +84,6 @@ def _token_axis(figure: Any, texts: list[str]) -> None:
         ticklen=2,
         showline=False,
     )
-
-
-def _bar(unit: str) -> dict[str, Any]:
-    return {
-        "title": {"text": escape(unit), "side": "right", "font": {"size": 12}},
-        "thickness": 10,
-        "len": 1,
-        "outlinewidth": 0,
-        "tickfont": {"size": 11, "color": style.MUTED},
-    }
 
 
 def _step(n: int) -> int:
@@ -144,7 +134,7 @@ def head_figure(view: View) -> Any:
             "colorscale": style.SEQUENTIAL,
             "cmin": min(0.0, low),
             "cmax": 1.0 if low >= 0 and top <= 1 else top,
-            "colorbar": _bar(view.plot.unit),
+            "colorbar": style.bar(view.plot.unit),
         },
         meta={"panels": len(panels), "width": 120 + max(240, 34 * heads) * len(panels)},
     )
@@ -206,7 +196,7 @@ def position_figure(view: View) -> Any:
             hovertemplate="layer %{y}, %{customdata}<br>%{z:.4g}<extra></extra>",
             colorscale=style.DIVERGING if signed else style.SEQUENTIAL,
             zmid=0 if signed else None,
-            colorbar=_bar(view.plot.unit),
+            colorbar=style.bar(view.plot.unit),
         )
     )
     _token_axis(figure, texts)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.render import style
-from interp.render.means import ANYWHERE, cluster_columns, is_summary, means
+from interp.render.means import ANYWHERE, cluster_columns, has_group, is_summary, means
 from interp.render.selection import MOST_GROUPS, View, axis_column, axis_title
 from interp.render.tokens import escape, label, show
 
@@ -37,6 +37,8 @@ def line_table(view: View) -> tuple[pd.DataFrame, str | None, str]:
     """The numbers behind the figure, the column along its axis, and the caption."""
     frame = view.rows()
     values, by = view.values, view.grouping(frame)
+    for name in by:
+        frame = frame[has_group(frame[name])]
     x = axis_column(frame, values)
     table = means(frame, values, x, by)
     table, dropped = _largest(table)
@@ -130,7 +132,8 @@ def _canvas(names: Sequence[str]) -> Any:
     for i, note in enumerate(figure.layout.annotations):
         start = figure.layout["xaxis" if i == 0 else f"xaxis{i + 1}"].domain[0]
         note.update(x=start, xanchor="left")
-    figure.update_layout(meta={"panels": len(names) if several else 0})
+    width = 160 + 250 * len(names)
+    figure.update_layout(meta={"panels": len(names) if several else 0, "width": width})
     return figure
 
 
@@ -162,22 +165,7 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
     if rows.empty:
         return
     for run in _runs(rows):
-        x = [*run["x"], *run["x"][::-1]]
-        y = style.rounded([*run["high"], *run["low"][::-1]])
-        figure.add_trace(
-            go.Scatter(
-                x=x,
-                y=y,
-                fill="toself",
-                fillcolor=style.alpha(colour, 0.16),
-                line={"width": 0},
-                mode="lines",
-                hoverinfo="skip",
-                showlegend=False,
-                name=f"{escape(name)} band",
-            ),
-            **where,
-        )
+        shade(figure, run["x"], run["low"], run["high"], colour, **where)
     few = len(rows) <= 16
     figure.add_trace(
         go.Scatter(
@@ -189,6 +177,25 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
             marker={"size": 6, "color": colour, "line": {"color": "white", "width": 1}},
             customdata=[_interval(r) for r in rows.itertuples()],
             hovertemplate="%{y:.4g}  %{customdata}",
+            showlegend=False,
+        ),
+        **where,
+    )
+
+
+def shade(figure: Any, x: Any, low: Any, high: Any, colour: str, **where: int) -> None:
+    """The area between two lines."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=[*x, *reversed(list(x))],
+            y=style.rounded([*high, *reversed(list(low))]),
+            fill="toself",
+            fillcolor=style.alpha(colour, 0.16),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
             showlegend=False,
         ),
         **where,
@@ -220,19 +227,7 @@ def add_level(
 
     x = [span[0], span[1]]
     if mean["low"] == mean["low"]:
-        figure.add_trace(
-            go.Scatter(
-                x=[*x, *x[::-1]],
-                y=style.rounded([mean["high"]] * 2 + [mean["low"]] * 2),
-                fill="toself",
-                fillcolor=style.alpha(colour, 0.16),
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                mode="lines",
-            ),
-            **where,
-        )
+        shade(figure, x, [mean["low"]] * 2, [mean["high"]] * 2, colour, **where)
     figure.add_trace(
         go.Scatter(
             x=x,

@@ -6,6 +6,7 @@ A tidy table comes in, a small table goes out: `value`, `group`, `x`, `mean`, `l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,8 @@ def _places(frame: pd.DataFrame, x: str | None) -> Any:
 def _names(frame: pd.DataFrame, by: Sequence[str]) -> Any:
     if not by:
         return ""
-    return frame[list(by)].astype(str).agg(" · ".join, axis=1)
+    texts = [frame[name].astype(str) for name in by]
+    return functools.reduce(lambda left, right: left + " · " + right, texts)
 
 
 def _one(frame: pd.DataFrame, keys: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -83,7 +85,7 @@ def _one(frame: pd.DataFrame, keys: pd.DataFrame, value: str) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(cell[finite], weights=x[finite], minlength=k) / n
     residual = x[finite] - mean[cell[finite]]
-    clusters = [pd.factorize(frame[c].to_numpy()[finite])[0] for c in cluster_columns(frame)]
+    clusters = _codes([frame[c].to_numpy()[finite] for c in cluster_columns(frame)])
     half, count = _half_width(cell[finite], residual, clusters, n)
     _, first = np.unique(cell, return_index=True)
     out = keys.iloc[first].reset_index(drop=True)
@@ -96,6 +98,14 @@ def _one(frame: pd.DataFrame, keys: pd.DataFrame, value: str) -> pd.DataFrame:
         clusters=count,
         undefined=np.bincount(cell[~finite], minlength=k),
     )[COLUMNS]
+
+
+def _codes(columns: list[Any]) -> list[Any]:
+    """The prompts as numbers, the same prompt as the same number in every column."""
+    if not columns:
+        return []
+    codes, _ = pd.factorize(np.concatenate(columns))
+    return np.split(codes, len(columns))
 
 
 def _half_width(

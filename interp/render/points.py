@@ -34,9 +34,9 @@ def scatter_figure(view: View) -> Any:
                 "color": part["layer"].tolist(),
                 "colorscale": style.DEPTH,
             }
-            marker |= {"colorbar": {"title": {"text": "layer"}, "thickness": 10}}
+            marker |= {"colorbar": style.bar("layer")}
         figure.add_trace(
-            go.Scattergl(
+            go.Scatter(  # WebGL would need a policy that allows eval
                 x=style.rounded(part[values[0]]),
                 y=style.rounded(part[values[1]]),
                 mode="markers",
@@ -52,56 +52,106 @@ def scatter_figure(view: View) -> Any:
 
 
 def trajectory_figure(view: View) -> Any:
-    """A line per token from the first layer (small dot) to the last (large), in 2-D or 3-D."""
+    """A line per token from the first layer (small dot) to the last (large), in 2-D or 3-D.
+
+    Coloured by layer, or by group, and then with the mean way of each group.
+    """
     values = view.values[:3]
     if len(values) < 2 or not {"prompt", "position", "layer"} <= set(view.result.frame.columns):
         return style.empty(view.title, _needs(view, 2))
     rows = _defined(view, values)
     if rows.empty:
         return style.empty(view.title, f"No row has all of {', '.join(values)}.")
-    paths = [p.sort_values("layer") for _, p in rows.groupby(["prompt", "position"], sort=True)]
-    total, paths = len(paths), paths[:MOST_PATHS]
-    table = pd.concat(paths)
+    number = rows.groupby(_path_keys(rows), sort=True).ngroup()
+    total, table = number.max() + 1, rows[number < MOST_PATHS]
     figure = _paths(view, table, values)
-    cut = f" The first {len(paths)} of {total} tokens are drawn." if total > len(paths) else ""
+    means = f" Thick: the means of each group, over all {total} tokens." if view.by else ""
+    cut = f" The first {MOST_PATHS} of {total} tokens are drawn." if total > MOST_PATHS else ""
+    if view.by:
+        _mean_paths(figure, view, rows, values)
+    _name_axes(figure, view, values)
     caption = f"One line per token, from its first layer (small dot) to its last (large dot).{cut}"
-    return style.dressed(figure, view.title, caption, height=520)
+    return style.dressed(figure, view.title, f"{caption}{means} {view.left_out()}", height=520)
+
+
+def _path_keys(rows: pd.DataFrame) -> list[str]:
+    """The columns that tell one token's way from another's."""
+    return [c for c in ("stack", "prompt", "position") if c in rows]
 
 
 def _paths(view: View, table: pd.DataFrame, values: list[str]) -> Any:
     import plotly.graph_objects as go
 
-    figure, kind = go.Figure(), go.Scatter3d if len(values) == 3 else go.Scatter
+    figure = go.Figure()
     for name, part, colour in _groups(view, table):
-        for i, (_, path) in enumerate(part.groupby(["prompt", "position"], sort=True)):
-            axes = zip("xyz", values, strict=False)
+        for i, (_, path) in enumerate(part.groupby(_path_keys(part), sort=True)):
+            path = path.sort_values("layer")
             sizes = [5.0] + [3.0] * (len(path) - 2) + [9.0] * (len(path) > 1)
+            by_layer = {"color": path["layer"].tolist(), "coloraxis": "coloraxis"}
             figure.add_trace(
-                kind(
-                    **{axis: style.rounded(path[v]) for axis, v in axes},
-                    mode="lines+markers",
-                    line={"color": style.alpha(colour, 0.55), "width": 1.6},
-                    marker={"size": sizes, "color": colour},
+                _way(
+                    path,
+                    values,
+                    line={"color": style.alpha(colour if name else style.CONTROL, 0.35)},
+                    marker={"size": sizes} | ({"color": colour} if name else by_layer),
+                    opacity=0.5 if name else 1.0,
                     name=label(name, 40),
                     legendgroup=name,
                     showlegend=bool(name) and i == 0,
                     text=_texts(path),
-                    hovertemplate="%{text}<extra></extra>",
                 )
             )
-    _name_axes(figure, view, values)
+    if not view.by:
+        figure.update_layout(
+            coloraxis={"colorscale": style.DEPTH, "colorbar": style.bar("layer")},
+        )
     return figure
 
 
+def _mean_paths(figure: Any, view: View, rows: pd.DataFrame, values: list[str]) -> None:
+    """The mean of each group at every layer, on top of the tokens."""
+    for name, part, colour in _groups(view, rows):
+        stacks = [c for c in ("stack",) if c in part]
+        mean = part.groupby([*stacks, "layer"], sort=True)[values].mean().reset_index()
+        figure.add_trace(
+            _way(
+                mean,
+                values,
+                line={"color": colour, "width": 4},
+                marker={"size": 6, "color": colour, "line": {"color": "white", "width": 1}},
+                name=f"mean of {label(name, 40)}",
+                legendgroup=name,
+                text=[f"mean of {label(name)}, layer {layer}" for layer in mean["layer"]],
+            )
+        )
+
+
+def _way(rows: pd.DataFrame, values: list[str], **style_of: Any) -> Any:
+    """One line through the rows, in as many dimensions as there are values."""
+    import plotly.graph_objects as go
+
+    kind = go.Scatter3d if len(values) == 3 else go.Scatter
+    axes = {axis: style.rounded(rows[v]) for axis, v in zip("xyz", values, strict=False)}
+    return kind(**axes, mode="lines+markers", hovertemplate="%{text}<extra></extra>", **style_of)
+
+
 def _name_axes(figure: Any, view: View, values: list[str]) -> None:
-    unit = f" ({view.plot.unit})" if view.plot.unit else ""
-    titles = [escape(v + unit) for v in values]
+    titles = [escape(_axis_title(view, v)) for v in values]
     if len(values) == 3:
         figure.update_layout(
             scene={f"{a}axis_title_text": t for a, t in zip("xyz", titles, strict=True)}
         )
     else:
         figure.update_layout(xaxis_title_text=titles[0], yaxis_title_text=titles[1])
+
+
+def _axis_title(view: View, value: str) -> str:
+    """A value with its unit, and with its share of the whole where the table has one."""
+    unit = f" ({view.plot.unit})" if view.plot.unit else ""
+    share = view.result.frame.get(f"{value}_share")
+    if share is None or share.isna().any() or len(share.unique()) != 1:
+        return value + unit
+    return f"{value}{unit}, {share.iloc[0]:.0%} of the variance".replace("%", " %")
 
 
 def _needs(view: View, n: int) -> str:

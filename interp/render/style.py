@@ -144,6 +144,19 @@ def empty(title: str, message: str, caption: str = "") -> Any:
     return dressed(figure, title, caption, height=160)
 
 
+def bar(unit: str) -> dict[str, Any]:
+    """A narrow colour bar with its unit (plain text)."""
+    from interp.render.tokens import escape
+
+    return {
+        "title": {"text": escape(unit), "side": "right", "font": {"size": 12}},
+        "thickness": 10,
+        "len": 1,
+        "outlinewidth": 0,
+        "tickfont": {"size": 11, "color": MUTED},
+    }
+
+
 def say(figure: Any, text: str) -> None:
     """Put a sentence in the middle of a figure."""
     figure.add_annotation(
