@@ -9,13 +9,12 @@ How an observer stays true beside other tools (all measured on TransformerLens 4
   tool's `reset_hooks()` leaves them and they leave nothing behind;
 * before every pass they are moved behind all other hooks, so that they see what the user's own
   hooks return, and put back if someone removed them;
-* tokens, mask and cache length are taken from the call that reaches the wrapped model, which is
-  the same for `model(...)`, `run_with_cache`, `run_with_hooks` and `generate`.
+* tokens, mask and cache length are taken from the call that every entry point reaches, which
+  `interp._calls` finds for each kind of model.
 """
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp._calls import is_remote, silence, stopped, watch
 from interp.analysis import Analysis, Batch, Emission
 from interp.errors import InterpError, ObserveError
 
@@ -101,6 +101,7 @@ class Pass:
     missing: dict[int, set[Key]]
     readers: Counter[Key]
     store: dict[Key, Tensor] = field(default_factory=dict)
+    late: dict[Key, Tensor] = field(default_factory=dict)
     emitted: list[tuple[Job, Batch, Mapping[str, Emission]]] = field(default_factory=list)
     latest: dict[tuple[Analysis, str], Mapping[str, Emission]] = field(default_factory=dict)
 
@@ -141,26 +142,24 @@ def quiet(root: Any) -> Iterator[None]:
     Reading a vector through the model's own final norm must fire nobody's hooks, neither the
     user's nor ours.
     """
-    points = [m for m in root.modules() if hasattr(m, "fwd_hooks")]
+    points = _points_under(root)
     saved = [(p, p._forward_hooks, p._backward_hooks, p.fwd_hooks, p.bwd_hooks) for p in points]
-    inner = wrapped_model(root)
-    watched = inner._forward_pre_hooks, inner._forward_hooks
     for point in points:
         point._forward_hooks, point._backward_hooks = OrderedDict(), OrderedDict()
         point.fwd_hooks, point.bwd_hooks = [], []
-    inner._forward_pre_hooks, inner._forward_hooks = map(_without_observers, watched)
     try:
-        yield
+        with silence(root):
+            yield
     finally:
-        inner._forward_pre_hooks, inner._forward_hooks = watched
         for point, forward, backward, fwd, bwd in saved:
             point._forward_hooks, point._backward_hooks = forward, backward
             point.fwd_hooks, point.bwd_hooks = fwd, bwd
 
 
-def _without_observers(hooks: OrderedDict[int, Any]) -> OrderedDict[int, Any]:
-    ours = {i for i, fn in hooks.items() if isinstance(getattr(fn, "__self__", None), Observer)}
-    return OrderedDict((i, fn) for i, fn in hooks.items() if i not in ours)
+def _points_under(root: Any) -> list[Any]:
+    if is_remote(root):
+        return list({id(point): point for point in root.hook_dict.values()}.values())
+    return [m for m in root.modules() if hasattr(m, "fwd_hooks")]
 
 
 @contextmanager
@@ -182,19 +181,14 @@ def record(points: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
             tap.remove()
 
 
-def wrapped_model(model: Any) -> Any:
-    """The module whose call every entry point of a bridge reaches."""
-    return getattr(getattr(model, "_driver", None), "underlying_model", None) or model
-
-
 class Observer:
     """Feeds analyses from a model's hook points while it is attached.
 
     Args:
         model: the bridge.
         wiring: what to attach and run.
-        contexts: called with the wrapped model's arguments at the start of each pass; returns the
-            tokens by stack.
+        contexts: called with the arguments of each pass when it starts, in the words of a Hugging
+            Face call; returns the tokens by stack.
         deliver: called at the end of each pass with the finished jobs.
         stop_early: end the pass when nothing more is read (never in a user's own workflow).
     """
@@ -210,11 +204,12 @@ class Observer:
     ) -> None:
         self.model, self.wiring = model, wiring
         self.contexts, self.deliver = contexts, deliver
-        self.stop_early = stop_early and not wiring.needs_logits
+        # What is replayed afterwards cannot be stopped.
+        self.stop_early = stop_early and not wiring.needs_logits and not is_remote(model)
         self.passes: list[Pass] = []
         self.lost_hooks = 0
         self._taps: list[Tap] = []
-        self._handles: list[Any] = []
+        self._calls: Any = None
         self._jobs_by_key: dict[Key, list[int]] = {}
         for number, job in enumerate(wiring.jobs):
             for key in job.needs:
@@ -223,10 +218,8 @@ class Observer:
     def __enter__(self) -> Observer:
         self._basis = getattr(self.model, "compatibility_mode", False)
         points = self.model.hook_dict
-        inner = wrapped_model(self.model)
         try:
-            self._handles.append(inner.register_forward_pre_hook(self._begin, with_kwargs=True))
-            self._handles.append(inner.register_forward_hook(self._end, always_call=True))
+            self._calls = watch(self.model, self._begin, self._end, catch_stop=self.stop_early)
             # One tap per hook point, even where two keys are read from it.
             keys: dict[str, list[Key]] = {}
             for key, name in self.wiring.sources.items():
@@ -241,11 +234,11 @@ class Observer:
     def __exit__(self, *exc: object) -> None:
         for tap in self._taps:
             tap.remove()
-        for handle in self._handles:
-            handle.remove()
-        self._taps, self._handles, self.passes = [], [], []
+        if self._calls is not None:
+            self._calls.remove()
+        self._taps, self._calls, self.passes = [], None, []
 
-    def _begin(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if getattr(self.model, "compatibility_mode", False) != self._basis:
             raise InterpError(
                 "compatibility mode was switched while analyses were attached: it changes the "
@@ -273,12 +266,22 @@ class Observer:
             self._arrive(self.passes[-1], key, value)
         return self.passes.pop()
 
+    def _replay_late(self, current: Pass) -> None:
+        """What came after the pass, in any order: shallow states first, as a pass would go."""
+        for key, value in sorted(current.late.items(), key=lambda item: item[0][2]):
+            self._arrive(current, key, value)
+        current.late.clear()
+
     def _arrival(self, keys: tuple[Key, ...]) -> Callable[..., None]:
         def hook_fn(value: Tensor, hook: Any) -> None:  # noqa: ARG001
-            if self.passes:
-                for key in keys:
-                    self._arrive(self.passes[-1], key, value)
-                self._maybe_stop(self.passes[-1], value)
+            if not self.passes:
+                return
+            if self._calls.late:
+                self.passes[-1].late.update(dict.fromkeys(keys, value))
+                return
+            for key in keys:
+                self._arrive(self.passes[-1], key, value)
+            self._maybe_stop(self.passes[-1], value)
 
         return hook_fn
 
@@ -313,15 +316,16 @@ class Observer:
                 current.store.pop(key, None)
 
     def _batch(self, current: Pass, job: Job) -> Batch:
+        keys = [k for k in job.needs if k in current.store]
+        # A model may lie on several devices; a batch is on one, the deepest.
+        deepest = max(keys, key=lambda k: (k[1] == "logits", k[2]))
+        device = current.store[deepest].device
+        here = {k: current.store[k].to(device) for k in keys}
         sites = {
-            site: current.store[keys[0]]
-            if site != "stream"
-            else torch.stack([current.store[k] for k in keys])
-            for site, keys in job.sites.items()
-            if all(k in current.store for k in keys)
+            site: here[group[0]] if site != "stream" else torch.stack([here[k] for k in group])
+            for site, group in job.sites.items()
+            if all(k in here for k in group)
         }
-        # An analysis may read terms alone, so the device is not asked of the sites.
-        device = next(current.store[k] for k in job.needs if k in current.store).device
         context = current.contexts[job.stack]
         moved = {name: getattr(context, name).to(device) for name in Context.__dataclass_fields__}
         return Batch(
@@ -329,27 +333,26 @@ class Observer:
             **moved,
             layer=job.layer,
             n_layers=job.n_layers,
-            terms={n: current.store[k] for n, k in job.terms.items() if k in current.store},
+            terms={n: here[k] for n, k in job.terms.items() if k in here},
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
         )
 
-    def _end(self, _module: Any, _args: Any, output: Any) -> None:
+    def _end(self, logits: Tensor | None, error: BaseException | None) -> None:
         if not self.passes:
             return
         current = self.passes[-1]
-        raised = sys.exc_info()[1]
-        stopped = type(raised).__name__ == "StopAtLayerException"
-        if raised is not None and not stopped:
+        early = stopped(error)
+        if error is not None and not early:
             self.passes.pop()  # a pass that failed counts for nothing
             return
-        logits = None if stopped else logits_of(output)
-        if logits is not None:
+        self._replay_late(current)
+        if logits is not None and not early:
             for stack in current.contexts:
                 key = (stack, "logits", 0)
                 if key in self._jobs_by_key:
                     self._arrive(current, key, logits)
-        if stopped:
+        if early:
             self._flush(current)
         self.passes.pop()
         self.deliver(current)
@@ -360,14 +363,6 @@ class Observer:
             waiting = current.missing[number]
             if waiting and not waiting & job.required:
                 self._run(current, job)
-
-
-def logits_of(output: Any) -> Tensor | None:
-    """Logits in what a Hugging Face model returned, if there are any."""
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if logits is None and isinstance(output, tuple) and output:
-        logits = output[0]
-    return logits if isinstance(logits, Tensor) else None
 
 
 def _explain(job: Job, batch: Batch, error: Exception) -> Exception:

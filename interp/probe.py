@@ -17,10 +17,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from interp._calls import call, device_of, is_remote, logits_of
 from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
-from interp.observer import logits_of, quiet, record
+from interp.observer import quiet, record
 from interp.readout import Readout
 from interp.sites import SITES, TERM_HOOKS, Stack, hook_names, layout, own_children
 
@@ -41,11 +42,7 @@ def inspect(model: Any) -> Anatomy:
     Source of the rules: measured on 165 architectures of TransformerLens 4.3.
     """
     _require_bridge(model)
-    version = (
-        getattr(model, "compatibility_mode", False),
-        next(model.parameters()).dtype,
-        str(next(model.parameters()).device),
-    )
+    version = (getattr(model, "compatibility_mode", False), _dtype(model), str(device_of(model)))
     known = _cache.get(model)
     if known is not None and known[0] == version:
         return known[1]
@@ -119,8 +116,7 @@ def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
     length = min(length, getattr(cfg, "n_ctx", None) or length)
     generator = torch.Generator().manual_seed(0)
     picks = torch.randint(len(ordinary), (1, length), generator=generator)
-    device = next(model.parameters()).device
-    return torch.tensor(ordinary)[picks].to(device)
+    return torch.tensor(ordinary)[picks].to(device_of(model))
 
 
 def _forward(model: Any, tokens: Tensor, mask: Tensor | None = None) -> Tensor | None:
@@ -128,7 +124,7 @@ def _forward(model: Any, tokens: Tensor, mask: Tensor | None = None) -> Tensor |
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     try:
-        out = model(tokens) if mask is None else model(tokens, attention_mask=mask)
+        out = call(model, tokens, **({} if mask is None else {"attention_mask": mask}))
     finally:
         torch.random.set_rng_state(state)
     return out if isinstance(out, Tensor) else logits_of(out)
@@ -150,8 +146,14 @@ def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
         for value in values:
             if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
                 return value.dtype
-    dtype: torch.dtype = next(model.parameters()).dtype
-    return dtype
+    return _dtype(model)
+
+
+def _dtype(model: Any) -> torch.dtype:
+    """Of the weights; of the configuration where there are none here."""
+    first = None if is_remote(model) else next(model.parameters(), None)
+    dtype = getattr(model.cfg, "dtype", torch.float32) if first is None else first.dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 # ---- one stack -------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._tokenise import special_ids, token_strings
 from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
@@ -28,8 +29,6 @@ from interp.observer import (
     Observer,
     Pass,
     contexts_from_call,
-    logits_of,
-    wrapped_model,
 )
 from interp.probe import inspect
 from interp.progress import track
@@ -153,14 +152,14 @@ def _drive(
             max_tokens, pad_id=_pad_id(bridge), padding_side=side, max_batch=1 if alone else None
         )
     )
-    device = next(bridge.parameters()).device
+    device = device_of(bridge)
     observer = Observer(bridge, wiring, contexts, collector.take, stop_early=True)
     with observer, torch.no_grad():
         for batch in track(batches, "passes", enabled=progress):
             current[:] = [batch]
             padded = not bool(batch.mask.all())
             options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
-            out = bridge(batch.tokens.to(device), **options)
+            out = call(bridge, batch.tokens.to(device), **options)
             _refuse_nan(out, batch)
 
 

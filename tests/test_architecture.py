@@ -18,14 +18,14 @@ ANALYSES = ROOT.parent / "analyses"
 # Lower levels know nothing of higher ones; a module imports only from its own level and below.
 LEVELS = [
     {"errors", "geometry", "progress"},
-    {"sites", "state", "_tokenise"},
-    {"analysis", "_cells", "_sources", "labels"},
-    {"observer", "readout", "registry", "models", "prompts"},
+    {"sites", "state", "_tokenise", "_calls", "unembedding"},
+    {"analysis", "_cells", "embedding", "_sources", "labels"},
+    {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "_synthetic", "_same", "trajectories"},
     {"checks"},
     {"probe"},
     {"runner"},
-    {"stats", "render", "workers"},
+    {"stats", "render", "spaces", "workers"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

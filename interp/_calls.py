@@ -1,0 +1,267 @@
+"""How a pass through a model is noticed: where it begins, with which tokens, where it ends.
+
+Three kinds of models reach their blocks in three ways: a TransformerBridge calls the wrapped
+Hugging Face model; a HookedTransformer of TransformerLens 3.9 runs in its own `forward`, which
+`run_with_hooks` calls directly; a RemoteBridge asks a driver and replays what it captured. All are
+told in the words of a Hugging Face call. Knows nothing of analyses.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Begin = Callable[[tuple[Any, ...], dict[str, Any]], None]
+Finish = Callable[[Tensor | None, BaseException | None], None]
+
+_silent: set[int] = set()  # models whose passes nobody watches for the moment
+
+
+@contextmanager
+def silence(model: Any) -> Iterator[None]:
+    """Let nobody notice the passes of `model` meanwhile."""
+    inner = id(model) in _silent
+    _silent.add(id(model))
+    try:
+        yield
+    finally:
+        if not inner:
+            _silent.discard(id(model))
+
+
+def wrapped_model(model: Any) -> Any:
+    """The module whose call every entry point of a bridge reaches, else the model itself."""
+    return getattr(getattr(model, "_driver", None), "underlying_model", None) or model
+
+
+def device_of(model: Any) -> torch.device:
+    """Where token ids are to be put; the CPU for a model without local weights."""
+    first = next(model.parameters(), None) if hasattr(model, "parameters") else None
+    if first is None or first.device.type == "meta":
+        return torch.device(getattr(model.cfg, "device", None) or "cpu")
+    return torch.device(first.device)
+
+
+def is_remote(model: Any) -> bool:
+    """Whether the model runs elsewhere and only what its driver captured can be seen."""
+    return not isinstance(model, torch.nn.Module)
+
+
+def call(model: Any, tokens: Tensor, **options: Any) -> Any:
+    """Run the model; a RemoteBridge has `forward` but cannot be called."""
+    return model(tokens, **options) if callable(model) else model.forward(tokens, **options)
+
+
+def watch(model: Any, begin: Begin, finish: Finish, *, catch_stop: bool = False) -> Calls:
+    """Report every pass of `model` until `remove`.
+
+    Args:
+        begin: called with the arguments of the pass, in the words of a Hugging Face call.
+        finish: called with the logits, if the pass got so far, and with the error that ended it.
+        catch_stop: return normally from a pass that `StopAtLayerException` ended, where the
+            model would not do so itself.
+    """
+    if wrapped_model(model) is not model:
+        return BridgeCalls(model, begin, finish)
+    if is_remote(model):
+        return RemoteCalls(model, begin, finish)
+    return HookedCalls(model, begin, finish, catch_stop=catch_stop)
+
+
+def stopped(error: BaseException | None) -> bool:
+    """Whether a pass was ended on purpose, by `StopAtLayerException`."""
+    return type(error).__name__ == "StopAtLayerException"
+
+
+def logits_of(output: Any) -> Tensor | None:
+    """Logits in what a Hugging Face model returned, if there are any."""
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None and isinstance(output, tuple) and output:
+        logits = output[0]
+    return logits if isinstance(logits, Tensor) else None
+
+
+class Calls:
+    """Watches the passes of one model. `late`: activations come after the pass, in any order."""
+
+    late = False
+
+    def __init__(self, model: Any, begin: Begin, finish: Finish) -> None:
+        self.model, self.begin, self.finish = model, begin, finish
+        self._undo: list[Callable[[], None]] = []
+
+    def remove(self) -> None:
+        """Stop watching and leave the model as it was."""
+        while self._undo:
+            self._undo.pop()()
+
+
+class BridgeCalls(Calls):
+    """Hooks on the wrapped model, which `model(...)`, `run_with_*` and `generate` all reach."""
+
+    def __init__(self, model: Any, begin: Begin, finish: Finish) -> None:
+        super().__init__(model, begin, finish)
+        inner = wrapped_model(model)
+        for handle in (
+            inner.register_forward_pre_hook(self._begin, with_kwargs=True),
+            inner.register_forward_hook(self._end, always_call=True),
+        ):
+            self._undo.append(handle.remove)
+
+    def _begin(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if id(self.model) not in _silent:
+            self.begin(args, kwargs)
+
+    def _end(self, _module: Any, _args: Any, output: Any) -> None:
+        if id(self.model) not in _silent:
+            # An error under way is this pass's own only if there is no output: the user may be
+            # running the model inside an `except`.
+            self.finish(logits_of(output), sys.exc_info()[1] if output is None else None)
+
+
+class _Wrapped(Calls):
+    """Puts functions of its own in the place of methods, on one instance."""
+
+    active = True
+
+    def _wrap(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        had, original = name in vars(owner), getattr(owner, name)
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if not self.active or id(self.model) in _silent:
+                return original(*args, **kwargs)
+            return replacement(original, *args, **kwargs)
+
+        def undo() -> None:
+            # If someone wrapped it once more, it stays underneath and does nothing any longer.
+            if vars(owner).get(name) is wrapper:
+                if had:
+                    setattr(owner, name, original)
+                else:
+                    delattr(owner, name)
+
+        setattr(owner, name, wrapper)
+        self._undo.append(undo)
+
+    def remove(self) -> None:
+        self.active = False
+        super().remove()
+
+
+class HookedCalls(_Wrapped):
+    """A HookedTransformer: `forward` itself, whoever calls it.
+
+    Strings become tokens inside `forward`, so the tokens are read where they enter the
+    embedding, and the mask and the length of the cache where they enter the first block.
+    """
+
+    def __init__(self, model: Any, begin: Begin, finish: Finish, *, catch_stop: bool) -> None:
+        super().__init__(model, begin, finish)
+        self.catch_stop = catch_stop
+        self._inside = self._begun = False
+        self._tokens: Tensor | None = None
+        self._logits: Tensor | None = None
+        self._wrap(model, "forward", self._forward)
+        handles = [model.embed.register_forward_pre_hook(self._embed)]
+        handles += [
+            b.register_forward_pre_hook(self._block, with_kwargs=True) for b in model.blocks
+        ]
+        handles += [model.unembed.register_forward_hook(self._unembed)]
+        self._undo += [handle.remove for handle in handles]
+
+    def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._inside, self._begun, self._logits = True, False, None
+        self._tokens = kwargs.get("tokens")
+        error: BaseException | None = None
+        try:
+            return original(*args, **kwargs)
+        except BaseException as raised:
+            error = raised
+            if not (self.catch_stop and stopped(raised)):
+                raise
+            return raised.layer_output  # type: ignore[attr-defined]
+        finally:
+            self._inside = False
+            if self._begun:
+                self.finish(self._logits, error)
+
+    def _embed(self, _module: Any, args: tuple[Any, ...]) -> None:
+        if self._inside and not self._begun:
+            self._tokens = args[0]
+
+    def _block(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._inside or self._begun:
+            return
+        self._begun = True
+        entry = kwargs.get("past_kv_cache_entry")
+        past = 0 if entry is None else entry.past_keys.shape[1]
+        self.begin(
+            (),
+            {
+                "input_ids": self._tokens,
+                "inputs_embeds": args[0],
+                "attention_mask": kwargs.get("attention_mask"),
+                "past_key_values": SimpleNamespace(get_seq_length=lambda: past),
+            },
+        )
+
+    def _unembed(self, _module: Any, _args: Any, output: Tensor) -> None:
+        if self._inside:
+            self._logits = capped(output, self.model.cfg)
+
+
+def capped(logits: Tensor, cfg: Any) -> Tensor:
+    """Logits of a HookedTransformer: what it does to the unembedding's output."""
+    cap = getattr(cfg, "output_logits_soft_cap", None) or 0.0
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+
+class RemoteCalls(_Wrapped):
+    """A RemoteBridge: its driver is told the tokens, its captures are replayed afterwards."""
+
+    late = True
+
+    def __init__(self, model: Any, begin: Begin, finish: Finish) -> None:
+        super().__init__(model, begin, finish)
+        self._begun = False
+        self._logits: Tensor | None = None
+        self._wrap(model, "forward", self._forward)
+        self._wrap(model._driver, "forward", self._drive)
+
+    def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._begun, self._logits = False, None
+        error: BaseException | None = None
+        try:
+            return original(*args, **kwargs)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if self._begun:
+                self.finish(self._logits, error)
+
+    def _drive(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("input_ids", args[0] if args else None)
+        self._begun = True
+        self.begin((), {"input_ids": _rows(given), "attention_mask": _mask(kwargs)})
+        result = original(*args, **kwargs)
+        # Some drivers know the logits of the last position only.
+        if result.logits is not None and self.model._driver.provides_sequence_logits:
+            self._logits = torch.as_tensor(result.logits)
+        return result
+
+
+def _rows(tokens: Any) -> Tensor:
+    ids = torch.as_tensor(tokens)
+    return ids if ids.ndim == 2 else ids[None]
+
+
+def _mask(kwargs: Mapping[str, Any]) -> Tensor | None:
+    mask = kwargs.get("attention_mask")
+    return None if mask is None else _rows(mask)
