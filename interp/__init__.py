@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from interp.analysis import Analysis, Batch, Plot
     from interp.anatomy import Anatomy
     from interp.checks import check_analysis
+    from interp.embedding import (
+        anisotropy,
+        axis_separation,
+        covariance_spectrum,
+        describe_vectors,
+        embedding_matrix,
+        random_embedding,
+        trustworthiness,
+    )
     from interp.errors import (
         BadInput,
         BrokenPlugin,
@@ -43,11 +52,16 @@ if TYPE_CHECKING:
     )
     from interp.stats import Comparison, compare
     from interp.trajectories import gaussian_share, principal_axes, walk_share
+    from interp.word_vectors import WordVectors
 
 _HOME = {
     "analysis": "Analysis Batch Plot",
     "anatomy": "Anatomy",
     "checks": "check_analysis",
+    "embedding": (
+        "anisotropy axis_separation covariance_spectrum describe_vectors embedding_matrix "
+        "random_embedding trustworthiness"
+    ),
     "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
     "models": "load_model",
     "probe": "inspect",
@@ -57,6 +71,7 @@ _HOME = {
     "state": "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority",
     "stats": "Comparison compare",
     "trajectories": "gaussian_share principal_axes walk_share",
+    "word_vectors": "WordVectors",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -88,9 +103,15 @@ __all__ = [
     "TopK",
     "UnknownName",
     "Unsupported",
+    "WordVectors",
+    "anisotropy",
     "attach",
+    "axis_separation",
     "check_analysis",
     "compare",
+    "covariance_spectrum",
+    "describe_vectors",
+    "embedding_matrix",
     "gaussian_share",
     "gold",
     "inspect",
@@ -98,11 +119,13 @@ __all__ = [
     "load_model",
     "principal_axes",
     "priority",
+    "random_embedding",
     "read_prompts",
     "regex",
     "run",
     "spacy_tags",
     "target_word",
+    "trustworthiness",
     "walk_share",
 ]
 
