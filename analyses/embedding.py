@@ -84,7 +84,7 @@ class Embedding(Analysis):
         values = dict(own)
         for name in own if random else ():
             values[f"random_{name}"] = np.mean([facts[name] for facts in random], axis=0)
-        return {"facts": Once({n: np.asarray(v) for n, v in values.items()})}
+        return {"facts": Once(values)}
 
     def table(self, state: State) -> pd.DataFrame:
         values = dict(state["", -1]["facts"].arrays())
@@ -97,6 +97,7 @@ class Embedding(Analysis):
         return table.assign(**{name: float(value) for name, value in sorted(values.items())})
 
 
-def _facts(vectors: np.ndarray) -> dict[str, np.ndarray | float]:
+def _facts(vectors: np.ndarray) -> dict[str, np.ndarray]:
     seen = covariance_spectrum(vectors)
-    return {"eigenvalue": seen.eigenvalues, "share": seen.share, **describe_vectors(vectors, seen)}
+    numbers = {name: np.asarray(x) for name, x in describe_vectors(vectors, seen).items()}
+    return {"eigenvalue": seen.eigenvalues, "share": seen.share, **numbers}
