@@ -6,7 +6,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import at_least_float32, closing_error, cosine, norm, ratio, share
+from interp.geometry import (
+    along_and_across,
+    at_least_float32,
+    closing_error,
+    cosine,
+    norm,
+    ratio,
+    share,
+)
 
 
 class PathLength(Analysis):
@@ -30,6 +38,8 @@ class PathLength(Analysis):
         "closing_error": "‖x_l + Σ terms − x_{l+1}‖ / ‖x_{l+1}‖; ratio",
         "*_share": "as attn_share, for a term of another name; ratio",
         "*_norm": "as attn_norm, for a term of another name; activation units",
+        "*_stretch": "part of a term along x_l, signed: (a_l·x_l)/‖x_l‖; activation units",
+        "*_turn": "length of a term across x_l: ‖a_l − (a_l·x̂_l) x̂_l‖; activation units",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
@@ -81,6 +91,8 @@ def _terms(
         return {}
     values = {f"{name}_share": share(term, delta) for name, term in terms.items()}
     values |= {f"{name}_norm": norm(term) for name, term in terms.items()}
+    for name, term in terms.items():
+        values[f"{name}_stretch"], values[f"{name}_turn"] = along_and_across(term, before)
     if {"attn", "mlp"} <= set(terms):
         values["attn_mlp_cos"] = cosine(terms["attn"], terms["mlp"])
     values["closing_error"] = closing_error(before, list(terms.values()), after)

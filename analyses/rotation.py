@@ -18,6 +18,7 @@ class Rotation(Analysis):
         "angle": "θ_l, angle between x_l and x_{l+1}; degrees",
         "attn_angle": "angle between x_l and x_l + a_l, where a true mid stream exists; degrees",
         "mlp_angle": "angle between x_l + a_l and x_{l+1}, likewise; degrees",
+        "angular_path": "Σ of the angles θ up to and with this block; degrees",
         "turning": "φ_l, angle between the steps Δ_l and Δ_{l+1}; NaN at the last block; degrees",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
@@ -42,7 +43,11 @@ class Rotation(Analysis):
     def observe(self, batch: Batch) -> dict[str, PerToken]:
         before = at_least_float32(batch["resid_pre"])
         after = at_least_float32(batch["resid_post"])
-        out = {"angle": PerToken(angle(before, after))}
+        turned = angle(before, after)
+        out = {
+            "angle": PerToken(turned),
+            "angular_path": PerToken(batch.running("angular_path", turned)),
+        }
         mid, following = batch.get("resid_mid"), batch.get("resid_next")
         if mid is not None:
             out["attn_angle"] = PerToken(angle(before, mid))
@@ -50,5 +55,5 @@ class Rotation(Analysis):
         if following is not None:
             out["turning"] = PerToken(angle(after - before, following - after))
         else:
-            out["turning"] = PerToken(torch.full_like(out["angle"].values, torch.nan))
+            out["turning"] = PerToken(torch.full_like(turned, torch.nan))
         return out

@@ -130,7 +130,7 @@ def walk_share(tokens: int, lengths: npt.ArrayLike, d: int, k: int, *, seed: int
     growing frequency, in any number of dimensions (Antognini & Sohl-Dickstein, "PCA of high
     dimensional random walks with comparison to neural network training", NeurIPS 2018); many walks
     on common axes show much less. One draw; in wide spaces, of fewer walks in a space that is
-    narrower by the same factor, which leaves the spectrum as it is.
+    narrower by the same factor, which changes the share by a few per cent of itself at most.
 
     >>> round(walk_share(1, [0.0] + [1.0] * 200, 20_000, 3), 2)
     0.83

@@ -76,6 +76,12 @@ def degrees(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.degrees(np.arctan2(cross, dot))
 
 
+def along_and_across(term: np.ndarray, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Length along x, signed, and the length of what remains."""
+    along = (term * x).sum(-1) / size(x)
+    return {"stretch": along, "turn": size(term - (along / size(x))[..., None] * x)}
+
+
 def size(x: np.ndarray) -> np.ndarray:
     return np.sqrt((x * x).sum(-1))
 
@@ -85,6 +91,7 @@ def test_rotation_columns(results, truth):
         x, mid, delta = t["x"], t["mid"], np.diff(t["x"], axis=0)
         expected = {
             "angle": degrees(x[:-1], x[1:]),
+            "angular_path": degrees(x[:-1], x[1:]).cumsum(axis=0),
             "attn_angle": degrees(x[:-1], mid),
             "mlp_angle": degrees(mid, x[1:]),
             "turning": np.concatenate(
@@ -114,6 +121,11 @@ def test_path_length_columns(results, truth):
             "mlp_share": (t["mlp"] * delta).sum(-1) / step**2,
             "attn_norm": size(t["attn"]),
             "mlp_norm": size(t["mlp"]),
+            **{
+                f"{name}_{part}": value
+                for name in ("attn", "mlp")
+                for part, value in along_and_across(t[name], x[:-1]).items()
+            },
             "attn_mlp_cos": (t["attn"] * t["mlp"]).sum(-1) / size(t["attn"]) / size(t["mlp"]),
         }
         for name, value in expected.items():
