@@ -31,10 +31,23 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from interp.models import load_model
+    from interp.prediction import prediction_statistics
     from interp.probe import inspect
     from interp.prompts import Prompts, gold, read_prompts, regex, spacy_tags, target_word
     from interp.results import Result, Results, load
     from interp.runner import Probes, attach, run
+    from interp.spaces import (
+        CrossMoments,
+        Drift,
+        LayerComparison,
+        SpaceComparison,
+        WordSpace,
+        compare_layers,
+        compare_spaces,
+        contextual_drift,
+        read_word_vectors,
+        streamed_cka,
+    )
     from interp.state import (
         Count,
         Cov,
@@ -52,6 +65,12 @@ if TYPE_CHECKING:
     )
     from interp.stats import Comparison, compare
     from interp.trajectories import gaussian_share, principal_axes, walk_share
+    from interp.unembedding import (
+        SingularDirections,
+        random_singular_directions,
+        tying,
+        unembedding_of,
+    )
     from interp.word_vectors import WordVectors
 
 _HOME = {
@@ -64,13 +83,19 @@ _HOME = {
     ),
     "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
     "models": "load_model",
+    "prediction": "prediction_statistics",
     "probe": "inspect",
     "prompts": "Prompts gold read_prompts regex spacy_tags target_word",
     "results": "Result Results load",
     "runner": "Probes attach run",
+    "spaces": (
+        "CrossMoments Drift LayerComparison SpaceComparison WordSpace compare_layers "
+        "compare_spaces contextual_drift read_word_vectors streamed_cka"
+    ),
     "state": "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority",
     "stats": "Comparison compare",
     "trajectories": "gaussian_share principal_axes walk_share",
+    "unembedding": "SingularDirections random_singular_directions tying unembedding_of",
     "word_vectors": "WordVectors",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -84,9 +109,12 @@ __all__ = [
     "Comparison",
     "Count",
     "Cov",
+    "CrossMoments",
+    "Drift",
     "Examples",
     "Histogram",
     "InterpError",
+    "LayerComparison",
     "Leaf",
     "Moments",
     "ObserveError",
@@ -98,17 +126,23 @@ __all__ = [
     "Prompts",
     "Result",
     "Results",
+    "SingularDirections",
+    "SpaceComparison",
     "State",
     "Sum",
     "TopK",
     "UnknownName",
     "Unsupported",
+    "WordSpace",
     "WordVectors",
     "anisotropy",
     "attach",
     "axis_separation",
     "check_analysis",
     "compare",
+    "compare_layers",
+    "compare_spaces",
+    "contextual_drift",
     "covariance_spectrum",
     "describe_vectors",
     "embedding_matrix",
@@ -117,15 +151,21 @@ __all__ = [
     "inspect",
     "load",
     "load_model",
+    "prediction_statistics",
     "principal_axes",
     "priority",
     "random_embedding",
+    "random_singular_directions",
     "read_prompts",
+    "read_word_vectors",
     "regex",
     "run",
     "spacy_tags",
+    "streamed_cka",
     "target_word",
     "trustworthiness",
+    "tying",
+    "unembedding_of",
     "walk_share",
 ]
 

@@ -87,6 +87,15 @@ class Batch:
             raise BadInput(f"running({name!r}) adds up a PerToken, not {type(earlier).__name__}")
         return earlier.values + step
 
+    def to_grid(self, values: Tensor) -> Tensor:
+        """Values of the real tokens, `[state, row]` in the order of `x[mask]`, on the rectangle.
+
+        Returns `[state, batch, pos]`, zero under the mask.
+        """
+        out = values.new_zeros(len(values), *self.mask.shape)
+        out[:, self.mask] = values
+        return out
+
     @cached_property
     def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
         """Prompt ids and positions of the real tokens, and their indices `(row, column)`."""

@@ -77,12 +77,16 @@ class Readout:
         """Logits of residual vectors: `[..., d_model] -> [..., vocab]`, float32 at least."""
         return self._project(self.normalise(x))
 
-    def _project(self, h: Tensor) -> Tensor:
+    def linear(self, h: Tensor) -> Tensor:
+        """W_U h + b_U of vectors after the norm, before T: `[..., d_head] -> [..., vocab]`."""
         h, weight = at_least_float32(h), at_least_float32(self.weight)
         z = torch.nn.functional.linear(h, weight.to(h.dtype))
         if self.bias is not None:
             z += self.bias
-        return self.transform(z)
+        return z
+
+    def _project(self, h: Tensor) -> Tensor:
+        return self.transform(self.linear(h))
 
     def identity_error(self, x: Tensor, logits: Tensor) -> Tensor:
         """Largest difference from the model's own logits, relative to their largest size.
