@@ -250,7 +250,7 @@ def _last(values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
 # ---- activations -----------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def prompt(
     number: int, length: int, n_blocks: int, names: tuple[str, str], zero: int | None
 ) -> Prompt:

@@ -214,7 +214,8 @@ def _compare(analysis: Analysis, base: World, others: Mapping[str, World]) -> st
     """The first of the other worlds that gives another result, and which."""
     expected = _state(analysis, base)
     for what, world in others.items():
-        seen = _differs(analysis, expected, _state(analysis, world))
+        # The table is a function of the state; that is checked where states are merged.
+        seen = state_difference(expected, _state(analysis, world))
         if seen:
             return f"{what}: {seen}"
     return None
@@ -463,7 +464,7 @@ def _every_dtype(analysis: Analysis) -> str | None:
     for rounded, given, exact in cases:
         low = _state(analysis, World(dtype=rounded, given=given))
         high = _state(analysis, World(dtype=rounded, given=exact))
-        seen = _differs(analysis, low, high)
+        seen = state_difference(low, high)
         if seen:
             names = [str(t).removeprefix("torch.") for t in (given, exact)]
             return f"the same values in {names[0]} and in {names[1]}: {seen}"
@@ -562,11 +563,11 @@ def _fully_masked(analysis: Analysis) -> str | None:
     ghosts = frozenset({0, 5})
     plain = _state(analysis, World(ids=(1, 2, 3, 4)))
     mixed = _state(analysis, World(ids=(0, 1, 2, 3, 4, 5), ghosts=ghosts, fill=torch.nan))
-    seen = _differs(analysis, plain, mixed)
+    seen = state_difference(plain, mixed)
     if seen:
         return f"with two prompts that are all padding: {seen}"
     alone = _state(analysis, World(ids=(0, 5), ghosts=ghosts, fill=torch.nan))
-    seen = _differs(analysis, plain, merge_states(plain, alone))
+    seen = state_difference(plain, merge_states(plain, alone))
     return f"with a batch that is all padding: {seen}" if seen else None
 
 

@@ -749,7 +749,7 @@ FAULTS = [
     (
         RandomTable(),
         "no global randomness",
-        {"deterministic", "merge order", "table is tidy", *LOOKS_TWICE},
+        {"deterministic", "merge order", "table is tidy", *SPLITS},
         "with another global seed, table column 'noise'",
     ),
     (DrawsInVain(), "no global randomness", set(), "global generator of random"),

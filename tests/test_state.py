@@ -180,7 +180,7 @@ def test_sum_of_vectors_over_the_mask():
 @quick
 @given(st.integers(0, 30), st.lists(st.integers(0, 30), max_size=4), st.data())
 def test_covariance_against_numpy(n, cuts, data):
-    vectors = [*np.random.default_rng(n).standard_normal((n, 3)), 5.0, -3.0, 0.0]
+    vectors = np.random.default_rng(n).standard_normal((n, 3)) + np.asarray([5.0, -3.0, 0.0])
     cuts = sorted(min(c, n) for c in cuts)
     leaves = [
         Cov.of(torch.from_numpy(vectors[a:b])[None], torch.ones(1, b - a, dtype=torch.bool))
