@@ -21,6 +21,7 @@ from interp.stats.classical import (
 )
 from interp.stats.compare import Comparison, compare
 from interp.stats.correlation import correlation
+from interp.stats.groups import Means, Omnibus, clustered_omnibus, group_means
 from interp.stats.neighbours import cluster_test
 from interp.stats.resampling import (
     Interval,
@@ -33,14 +34,18 @@ __all__ = [
     "Comparison",
     "Effect",
     "Interval",
+    "Means",
+    "Omnibus",
     "Permutation",
     "TTest",
     "benjamini_hochberg",
     "cluster_test",
     "clustered_bootstrap",
+    "clustered_omnibus",
     "clustered_permutation",
     "compare",
     "correlation",
+    "group_means",
     "hedges_g",
     "holm",
     "moments",
