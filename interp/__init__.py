@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from interp.models import load_model
     from interp.prediction import prediction_statistics
     from interp.probe import inspect
+    from interp.profiles import OffsetProfile, offset_profile, offset_sums
     from interp.prompts import Prompts, gold, read_prompts, regex, spacy_tags, target_word
     from interp.results import Result, Results, load
     from interp.runner import Probes, attach, run
@@ -85,6 +86,7 @@ _HOME = {
     "models": "load_model",
     "prediction": "prediction_statistics",
     "probe": "inspect",
+    "profiles": "OffsetProfile offset_profile offset_sums",
     "prompts": "Prompts gold read_prompts regex spacy_tags target_word",
     "results": "Result Results load",
     "runner": "Probes attach run",
@@ -118,6 +120,7 @@ __all__ = [
     "Leaf",
     "Moments",
     "ObserveError",
+    "OffsetProfile",
     "Once",
     "PerHead",
     "PerToken",
@@ -151,6 +154,8 @@ __all__ = [
     "inspect",
     "load",
     "load_model",
+    "offset_profile",
+    "offset_sums",
     "prediction_statistics",
     "principal_axes",
     "priority",

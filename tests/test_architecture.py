@@ -19,7 +19,7 @@ ANALYSES = ROOT.parent / "analyses"
 LEVELS = [
     {"errors", "geometry", "progress"},
     {"sites", "state", "_tokenise", "_calls", "unembedding"},
-    {"analysis", "_cells", "embedding", "_sources", "labels"},
+    {"analysis", "_cells", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "_synthetic", "_same", "trajectories"},
     {"checks"},
