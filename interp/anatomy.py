@@ -114,6 +114,7 @@ class Anatomy:
         dtype: of the stream.
         tolerance: errors below count as equal.
         causal: whether later tokens leave earlier ones untouched.
+        has_logits: whether a pass gives logits at every position.
     """
 
     model: str
@@ -131,6 +132,7 @@ class Anatomy:
     d_model: int
     d_vocab: int
     n_ctx: int | None
+    has_logits: bool = True
 
     def wire(self, analyses: Sequence[Analysis]) -> Wiring:
         """Jobs and hook names for these analyses; raises `Unsupported` by name."""
@@ -177,6 +179,11 @@ class Anatomy:
                     f"analysis {analysis.name()!r} cannot read the residual stream of "
                     f"{self.model}: {'; '.join(stack.problems)}"
                 )
+        if "logits" in analysis.sites and not self.has_logits:
+            raise Unsupported(
+                f"analysis {analysis.name()!r} needs the logits of every position, which "
+                f"{self.model} does not give; rotation and path_length work without them"
+            )
         if needs_readout and self.readout is None:
             tried = ", ".join(f"{p} ({e:.1g})" for p, e in self.readout_tried.items())
             raise Unsupported(

@@ -17,13 +17,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from interp._calls import call, device_of, is_remote, logits_of
+from interp._calls import call, capped, device_of, is_remote, logits_of
 from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
 from interp.observer import quiet, record
 from interp.readout import Readout
-from interp.sites import SITES, TERM_HOOKS, Stack, hook_names, layout, own_children
+from interp.sites import EMBEDDINGS, SITES, TERM_HOOKS, Stack, hook_names, layout, own_children
 
 PROBE_LENGTH = 16
 PADS = 3
@@ -71,12 +71,12 @@ def _measure(model: Any) -> Anatomy:
     tokens = probe_tokens(model)
     with record({name: points[name] for name in wanted}) as seen:
         logits = _forward(model, tokens)
+    if is_remote(model) and not model._driver.provides_sequence_logits:
+        logits = None  # what came is of the last position only
     d_model = int(model.cfg.d_model)
     tolerance = TOLERANCE[_stream_dtype(model, seen)]
     measured = tuple(
-        _StackProbe(stack, seen, points, d_model, tolerance).measure(
-            own_children(model)[stack.path]
-        )
+        _StackProbe(stack, seen, points, d_model, tolerance).measure(_blocks(model, stack))
         for stack in stacks
     )
     readout_stack = _readout_stack(measured)
@@ -92,14 +92,28 @@ def _measure(model: Any) -> Anatomy:
         readout_tried=tried,
         prepends_bos=bool(getattr(cfg, "default_prepend_bos", False)),
         padding=padding,
-        basis="compatibility mode" if getattr(model, "compatibility_mode", False) else "raw",
+        basis=_basis(model),
         dtype=_stream_dtype(model, seen),
         tolerance=tolerance,
         causal=causal,
         d_model=d_model,
         d_vocab=int(getattr(cfg, "d_vocab", 0) or 0),
         n_ctx=getattr(cfg, "n_ctx", None),
+        has_logits=logits is not None and logits.ndim == 3,
     )
+
+
+def _blocks(model: Any, stack: Stack) -> Any:
+    return () if is_remote(model) else own_children(model)[stack.path]
+
+
+def _basis(model: Any) -> str:
+    """What was done to the weights, by which results of one basis are told from another's."""
+    if getattr(model, "compatibility_mode", False):
+        return "compatibility mode"
+    folded = str(getattr(model.cfg, "normalization_type", "")).endswith("Pre")
+    hooked = not hasattr(model, "adapter")
+    return "HookedTransformer, norms folded" if hooked and folded else "raw"
 
 
 def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
@@ -187,6 +201,7 @@ class _StackProbe:
             states = [self.first(b) for b in boundaries]
             pairs = [self._best_terms(i, states[i], states[i + 1]) for i in range(n)]
             terms, closing = (tuple(part) for part in zip(*pairs, strict=True))
+        problems += self._unverified_input(boundaries, closing)
         closes = all(error <= self.tolerance for error in closing)
         mids = sites["resid_mid"]
         sites["resid_mid"] = tuple(
@@ -251,6 +266,17 @@ class _StackProbe:
                         f"(relative difference {error:.2g})"
                     ]
         return []
+
+    def _unverified_input(
+        self, boundaries: list[str | None], closing: tuple[float, ...]
+    ) -> list[str]:
+        """The embedding is x_0 only where block 0's terms lead from it to x_1."""
+        if boundaries[0] not in EMBEDDINGS or closing[0] <= self.tolerance:
+            return []
+        return [
+            f"no hook gives state 0 of {self.stack.path}, and {boundaries[0]} with the terms of "
+            f"block 0 does not lead to state 1 (relative error {closing[0]:.2g})"
+        ]
 
     def _best_terms(
         self, layer: int, before: Tensor, after: Tensor
@@ -363,7 +389,7 @@ def _layout_name(
     if "cross_attn" in kind:
         return "sequential with cross-attention"
     if not any(sites["resid_mid"]):
-        return "parallel"
+        return "parallel" if len(blocks) else "no stream between attention and MLP to be seen"
     normed = any({"ln1_post", "ln2_post"} & set(own_children(block)) for block in blocks)
     return "sandwich norm, sequential" if normed else "sequential"
 
@@ -454,6 +480,8 @@ def _unembedding(model: Any) -> tuple[Tensor, Tensor | None] | None:
 
 
 def _output_transform(model: Any) -> Callable[[Tensor], Tensor]:
+    if not hasattr(model, "adapter"):
+        return partial(capped, cfg=model.cfg)
     transform: Callable[[Tensor], Tensor] = model.adapter.apply_output_logits_transform
     return transform
 
@@ -483,7 +511,7 @@ def _measure_padding(
     """One pass with the probe right-padded, left-padded and with another last token."""
     watched = [s.boundaries[-1] for s in stacks if not s.problems]
     causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
-    if not watched:
+    if not watched or is_remote(model):  # drivers take one prompt at a time
         return Padding(None, None, tolerance), causal
     single = tokens[:, :-PADS] if tokens.shape[1] > 2 * PADS else tokens
     length = single.shape[1]

@@ -7,7 +7,8 @@ hook points that could serve each site; which of them really fire and mean what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,6 +137,11 @@ def layout(model: Any) -> tuple[Stack, ...]:
     `getattr` is never asked: a bridge passes unknown names on to the wrapped model, so that it
     would find lists that carry no hooks. Raises `Unsupported` if there is no list of blocks.
     """
+    if not hasattr(model, "named_modules"):  # a RemoteBridge has names, but no modules
+        stacks = named_stacks(hook_names(model))
+        if not stacks:
+            raise Unsupported(f"{type(model).__name__} declares no hook inside a block")
+        return stacks
     children = own_children(model)
     for lists in _KNOWN_LISTS:
         if all(name in children for name in lists):
@@ -147,6 +153,39 @@ def layout(model: Any) -> tuple[Stack, ...]:
         f"{type(model).__name__} has no list of blocks with hooks; "
         f"its children are {', '.join(children) or 'none'}"
     )
+
+
+def named_stacks(names: Iterable[str]) -> tuple[Stack, ...]:
+    """The stacks that hook names speak of, where there are names only: remote models, caches.
+
+    A state may go by any of its names: what enters a block is what leaves the one before. The
+    input of the first block may be the embedding; whether it is has to be verified.
+    """
+    known = set(names)
+    stacks = []
+    for path in (name for lists in _KNOWN_LISTS for name in lists):
+        numbers = [m[1] for m in map(re.compile(rf"{path}\.(\d+)\.").match, known) if m]
+        if numbers:
+            n = max(map(int, numbers)) + 1
+            states = tuple(tuple(h for h in _state(path, i, n) if h in known) for i in range(n + 1))
+            stacks.append(Stack(_STACK_NAMES.get(path, path), path, n, states))
+    return tuple(stacks)
+
+
+EMBEDDINGS = ("embed.hook_out", "hook_embed")
+"""Names under which the embedding goes; some models scale it or add to it before block 0."""
+
+
+def _state(path: str, index: int, n: int) -> Iterator[str]:
+    """Names that state `index` of `n` blocks may have, most reliable first."""
+    if index < n:
+        yield from (f"{path}.{index}.hook_resid_pre", f"{path}.{index}.hook_in")
+    if index > 0:
+        yield from (f"{path}.{index - 1}.hook_resid_post", f"{path}.{index - 1}.hook_out")
+    if index == n and path == "blocks":
+        yield "ln_final.hook_in"
+    if index == 0 and path == "blocks":
+        yield from EMBEDDINGS
 
 
 def own_children(model: Any) -> Mapping[str, Any]:
