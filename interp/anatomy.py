@@ -179,11 +179,6 @@ class Anatomy:
                     f"analysis {analysis.name()!r} cannot read the residual stream of "
                     f"{self.model}: {'; '.join(stack.problems)}"
                 )
-        if "logits" in analysis.sites and not self.has_logits:
-            raise Unsupported(
-                f"analysis {analysis.name()!r} needs the logits of every position, which "
-                f"{self.model} does not give; rotation and path_length work without them"
-            )
         if needs_readout and self.readout is None:
             tried = ", ".join(f"{p} ({e:.1g})" for p, e in self.readout_tried.items())
             raise Unsupported(
@@ -191,6 +186,11 @@ class Anatomy:
                 f"{self.model} reproduces its logits (tried, with relative error: "
                 f"{tried or 'none, the model has no unembedding'}); rotation and path_length "
                 "work without one"
+            )
+        if "logits" in analysis.sites and not self.has_logits:
+            raise Unsupported(
+                f"analysis {analysis.name()!r} needs the logits of every position, which "
+                f"{self.model} does not give; rotation and path_length work without them"
             )
 
     def _nothing_to_read(self, analysis: Analysis) -> str:
