@@ -1,0 +1,319 @@
+"""Words with a vector each, from static vector files, models, tables or arrays.
+
+Knows tokenizers by what they return and models by `W_E`, `W_U` and `tokenizer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from interp._tokenise import special_ids
+from interp.embedding import embedding_matrix
+from interp.errors import BadInput, unknown
+from interp.spaces._matrices import Floats, matrix
+from interp.word_vectors import WordVectors
+
+Pieces = Literal["mean", "last"]
+PIECES = ("mean", "last")
+_TEXT = (".txt", ".vec")
+_BINARY = (".bin",)
+
+
+@dataclass(frozen=True, eq=False)
+class WordSpace:
+    """A vector per word: `vectors [n, d]` float64, `words [n]` all different.
+
+    `source` says where they are from, `notes` what a reader should know (duplicates, pieces).
+
+    >>> space = WordSpace(("cat", "dog"), np.eye(2))
+    >>> space.rows(["dog"]).tolist()
+    [[0.0, 1.0]]
+    """
+
+    words: tuple[str, ...]
+    vectors: Floats
+    source: str = "word vectors"
+    notes: tuple[str, ...] = ()
+    _row: Mapping[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rows = matrix(self.vectors, self.source)
+        if len(rows) != len(self.words):
+            raise BadInput(f"{self.source}: {len(self.words)} words, but {len(rows)} vectors")
+        row = {word: i for i, word in enumerate(self.words)}
+        if len(row) < len(self.words):
+            twice = next(w for i, w in enumerate(self.words) if row[w] != i)
+            raise BadInput(f"{self.source}: word {twice!r} is there twice; keep one of them")
+        object.__setattr__(self, "vectors", rows)
+        object.__setattr__(self, "_row", row)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._row
+
+    def rows(self, words: Sequence[str]) -> Floats:
+        """The vectors of these words, in their order: `[len(words), d]`."""
+        for word in words:
+            if word not in self._row:
+                raise unknown(f"word of {self.source}", word, self.words[:2000])
+        chosen: Floats = self.vectors[[self._row[word] for word in words]]
+        return chosen
+
+    def explore(self) -> WordVectors:
+        """The same words as `interp.WordVectors`: neighbours, analogies, axes, pictures."""
+        return WordVectors(self.vectors, self.words)
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def read_word_vectors(
+    path: str | Path, *, binary: bool | None = None, limit: int | None = None
+) -> WordSpace:
+    """Read static word vectors: word2vec text or binary, or GloVe text.
+
+    Text has a word and its numbers per line; word2vec's has a first line with the number of words
+    and dimensions, GloVe's has none. Of a word that is there twice the first vector counts; how
+    many there were is in `notes`. Binary files are read by gensim (extra `vectors`).
+
+    Args:
+        path: the file; .bin is binary, everything else text unless `binary` is given.
+        limit: read only the first so many words, which in most files are the most frequent.
+
+    Raises `BadInput` for a file that is not there, is cut short or has a bad line (and which).
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise unknown("file of word vectors", path.name, beside[:50])
+    if limit is not None and limit < 1:
+        raise BadInput(f"limit is {limit!r}; allowed is 1 or more, or None for all")
+    if path.suffix in _BINARY if binary is None else binary:
+        return _read_binary(path, limit)
+    return _read_text(path, limit)
+
+
+def _read_text(path: Path, limit: int | None) -> WordSpace:
+    seen: dict[str, Floats] = {}
+    announced: tuple[int, int] | None = None
+    lines = twice = 0
+    for number, line in _lines(path):
+        parts = line.split(" ")
+        if number == 1 and len(parts) == 2 and all(p.isdecimal() for p in parts):
+            announced = int(parts[0]), int(parts[1])
+            continue
+        if limit is not None and lines == limit:
+            break
+        width = announced[1] if announced else len(next(iter(seen.values()), parts[1:]))
+        word, vector = _parsed(path, number, parts, width)
+        lines, twice = lines + 1, twice + (word in seen)
+        seen.setdefault(word, vector)
+    if not seen:
+        raise BadInput(f"{str(path)!r} holds no word vectors")
+    if announced and lines < min(announced[0], limit or announced[0]):
+        raise BadInput(
+            f"{str(path)!r} is cut short: its first line promises {announced[0]} words, "
+            f"it has {lines}"
+        )
+    return _built(path, list(seen), np.stack(list(seen.values())), twice)
+
+
+def _built(path: Path, words: Iterable[str], vectors: Any, twice: int) -> WordSpace:
+    notes = (f"{twice} words of {path.name} are there twice; the first counts",) if twice else ()
+    return WordSpace(tuple(words), np.asarray(vectors, np.float64), path.name, notes)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends; only "\\n" ends one, words may hold other spaces."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, line.decode("utf-8").rstrip(" \r\n")
+            except UnicodeDecodeError as error:
+                raise BadInput(
+                    f"{str(path)!r}, line {number}: not UTF-8; if the file is word2vec's binary "
+                    "format, say binary=True"
+                ) from error
+
+
+def _parsed(path: Path, number: int, parts: list[str], width: int) -> tuple[str, Floats]:
+    """A word, which may hold spaces (GloVe's 840B does), and its numbers."""
+    where = f"{str(path)!r}, line {number}"
+    if len(parts) - 1 < max(width, 1):
+        raise BadInput(
+            f"{where}: {len(parts) - 1} numbers after the word, expected {max(width, 1)}; "
+            "the line, or the file, is cut short"
+        )
+    cut = len(parts) - width
+    if cut > 1 and all(map(_is_number, parts[1:cut])):
+        raise BadInput(f"{where}: {len(parts) - 1} numbers after the word, expected {width}")
+    try:
+        vector = np.asarray(parts[cut:], dtype=np.float64)
+    except ValueError as error:
+        raise BadInput(f"{where}: not a word and {width} numbers ({error})") from error
+    if not np.isfinite(vector).all():
+        raise BadInput(f"{where}: the vector of {parts[0]!r} holds NaN or infinity")
+    return " ".join(parts[:cut]), vector
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_binary(path: Path, limit: int | None) -> WordSpace:
+    try:
+        models = import_module("gensim.models")
+    except ImportError as error:
+        raise BadInput(
+            f"{str(path)!r} is binary, which gensim reads: pip install 'interp-stream[vectors]' "
+            "(text formats need nothing)"
+        ) from error
+    try:
+        found = models.KeyedVectors.load_word2vec_format(str(path), binary=True, limit=limit)
+    except (EOFError, ValueError, UnicodeDecodeError, OSError) as error:
+        raise BadInput(
+            f"{str(path)!r} cannot be read as word2vec's binary format; it is cut short or of "
+            f"another kind ({type(error).__name__}: {error})"
+        ) from error
+    with path.open("rb") as file:
+        promised = int(file.readline().split()[0])
+    twice = min(promised, limit or promised) - len(found.index_to_key)
+    return _built(path, found.index_to_key, found.vectors, twice)
+
+
+# ---- models, tables, arrays ------------------------------------------------------------------
+
+
+def model_space(
+    model: Any, which: str, words: Sequence[str] | None = None, *, pieces: Pieces = "mean"
+) -> WordSpace:
+    """Rows of a model's `W_E`, or columns of its `W_U`, by word.
+
+    Without `words`: the words that are one token in running text. A word is encoded with a space
+    before it and without, whichever gives fewer tokens (the former if both give as many), because
+    tokenizers differ in how they mark the start of a word. With `words`: a word of several tokens
+    gets the `mean` of their vectors or the `last` one. Words with an unknown piece are left out
+    and counted.
+
+    Raises `UnknownName` for another way to join pieces, `BadInput` for another matrix and where the
+    model has no tokenizer, `Unsupported` where it has no such matrix.
+    """
+    rows = embedding_matrix(model, which)
+    if pieces not in PIECES:
+        raise unknown("way to join pieces", pieces, PIECES)
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise BadInput(f"the model has no tokenizer, so no row of its {which} is a word")
+    table = matrix(rows, which)
+    name = str(getattr(model.cfg, "model_name", None) or type(model).__name__)
+    encoded = encode_words(words, tokenizer) if words else vocabulary(tokenizer)
+    limit = min(len(table), len(tokenizer))
+    usable = {w: ids for w, ids in encoded.items() if ids and max(ids) < limit}
+    notes = []
+    lost = len(encoded) - len(usable)
+    if lost:
+        notes.append(f"{lost} words cannot be written in the tokens of {name}")
+    several = sum(len(ids) > 1 for ids in usable.values())
+    if several:
+        notes.append(f"{several} words are several tokens of {name}: {pieces} of their vectors")
+    chosen = [ids if pieces == "mean" else ids[-1:] for ids in usable.values()]
+    vectors = np.asarray([table[ids].mean(axis=0) for ids in chosen]).reshape(-1, table.shape[1])
+    return WordSpace(tuple(usable), vectors, f"{name} {which}", tuple(notes))
+
+
+def encode_words(words: Sequence[str], tokenizer: Any) -> dict[str, list[int]]:
+    """Token ids of each word as in running text; none where a piece is unknown or special."""
+    unique = list(dict.fromkeys(words))
+    if not unique:
+        return {}
+    never = {*special_ids(tokenizer), getattr(tokenizer, "unk_token_id", None)}
+    spaced, bare = (
+        tokenizer([space + word for word in unique], add_special_tokens=False, verbose=False)
+        for space in (" ", "")
+    )
+    out = {}
+    for word, with_space, without in zip(
+        unique, spaced["input_ids"], bare["input_ids"], strict=True
+    ):
+        ids = with_space if len(with_space) <= len(without) else without
+        out[word] = [] if never & set(ids) else list(ids)
+    return out
+
+
+def vocabulary(tokenizer: Any) -> dict[str, list[int]]:
+    """Words that are one token in running text, in the order of their ids."""
+    special = set(special_ids(tokenizer))
+    ids = [i for i in range(len(tokenizer)) if i not in special]
+    texts = (str(tokenizer.decode([i], clean_up_tokenization_spaces=False)).strip() for i in ids)
+    words = [text for text in texts if text.isalpha()]
+    encoded = encode_words(words, tokenizer)
+    return {word: ids for word, ids in encoded.items() if len(ids) == 1}
+
+
+def frame_space(frame: pd.DataFrame, name: str) -> WordSpace:
+    """A table with a column `word` (else its index) and numeric columns as dimensions.
+
+    Rows of one word are averaged, which is counted in the notes.
+    """
+    labels = frame["word"] if "word" in frame else frame.index.to_series()
+    numbers = frame.drop(columns=["word"], errors="ignore").select_dtypes("number")
+    if numbers.empty:
+        raise BadInput(f"{name} has no numeric columns (columns: {', '.join(map(str, frame))})")
+    matrix(numbers.to_numpy(dtype=np.float64, na_value=np.nan), name)
+    joined = numbers.groupby(labels.astype(str).to_numpy(), sort=False).mean()
+    several = len(frame) - len(joined)
+    notes = (f"{several} rows of {name} repeat a word and are averaged",) if several else ()
+    words = tuple(str(w) for w in joined.index)
+    return WordSpace(words, joined.to_numpy(np.float64), name, notes)
+
+
+def _of_tokens(given: WordVectors, name: str) -> WordSpace:
+    """Words without the space before them; of " king" and "king" the former, as in running text."""
+    order = sorted(range(len(given.words)), key=lambda i: not given.words[i].startswith(" "))
+    row: dict[str, int] = {}
+    for i in order:
+        row.setdefault(given.words[i].strip(), i)
+    row.pop("", None)
+    lost = len(given.words) - len(row)
+    notes = (f"{lost} tokens of {name} are the same word as another one",) if lost else ()
+    vectors = np.asarray(given.vectors, np.float64)[list(row.values())]
+    return WordSpace(tuple(row), vectors, name, notes)
+
+
+def word_space(
+    source: Any, name: str, words: Sequence[str] | None = None, *, pieces: Pieces = "mean"
+) -> WordSpace:
+    """Words and vectors of whatever `compare_spaces` takes.
+
+    Raises `BadInput` for anything else, with what is allowed.
+    """
+    if isinstance(source, WordSpace):
+        return source
+    if isinstance(source, WordVectors):
+        return _of_tokens(source, name)
+    if isinstance(source, pd.DataFrame):
+        return frame_space(source, name)
+    if isinstance(source, tuple | list) and len(source) == 2:
+        first, second = source
+        if isinstance(second, str):
+            from interp.models import load_model
+
+            return model_space(load_model(first), second, words, pieces=pieces)
+        return WordSpace(tuple(str(w) for w in second), matrix(first, name), name)
+    raise BadInput(
+        f"{name} is {type(source).__name__}; allowed: (model, 'W_E'), (model, 'W_U'), "
+        "WordSpace, WordVectors, a table with a column 'word', or (array [n, d], words)"
+    )
