@@ -12,6 +12,7 @@ from interp.render.lens import Lens, lens_of
 from interp.render.lines import line_figure, sampled
 from interp.render.means import Floats, means
 from interp.render.selection import View, axis_title
+from interp.render.spaces import pair_figure
 from interp.render.tokens import label, show
 
 MOST_CELLS = 4000  # of one figure with text in every cell; the positions beyond are left out
@@ -19,13 +20,15 @@ CELL_WIDTH, CELL_HEIGHT = 58, 25
 
 
 def grid_figure(view: View) -> Any:
-    """Draw what the table allows: the lens of a prompt, heads, any value by position, or lines."""
+    """Draw what the table allows: lens, heads, pairs of layers, a value by position, or lines."""
     lens = lens_of(view.result, view.prompt)
     if lens is not None:
         return lens_figure(view, lens)
     frame = view.result.frame
     if "head" in frame and "layer" in frame:
         return head_figure(view)
+    if {"layer_a", "layer_b"} <= set(frame.columns):
+        return pair_figure(view)
     if {"layer", "prompt", "position"} <= set(frame.columns) and view.values:
         return position_figure(view)
     return line_figure(view)

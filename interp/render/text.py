@@ -46,9 +46,19 @@ def view_table(view: View) -> tuple[pd.DataFrame, str]:
             return lens.table(), f"Prompt {lens.prompt}: most probable next token at some states."
         if "head" in frame and "layer" in frame:
             return _heads(view), "Mean per block and head, the strongest first."
+        if {"layer_a", "layer_b"} <= set(frame.columns):
+            return _pairs(view)
     if kind == "attention":
         return _attention(view)
     return _lines(view)
+
+
+def _pairs(view: View) -> tuple[pd.DataFrame, str]:
+    from interp.render.spaces import pair_table
+
+    table = pair_table(view).map(lambda x: f"{x:.2f}" if np.isfinite(x) else "–")
+    table.columns = table.columns.astype(str)
+    return table.reset_index(), "One row per state, one column per state it is compared with."
 
 
 def _lines(view: View) -> tuple[pd.DataFrame, str]:
