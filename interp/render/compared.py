@@ -91,7 +91,7 @@ def random_lines(pairs: Result | None) -> dict[str, pd.DataFrame]:
         return {}
     view = View(pairs, Plot("line", ("angle",), ""))
     frame = view.rows()
-    table = means(frame, ["angle"], axis_column(frame, ["angle"]), view.grouping(frame))
+    table = means(frame, ["angle"], axis_column(pairs, frame, ["angle"]), view.grouping(frame))
     table = table[table["mean"].notna()]
     return {f"random pairs, {g}": rows for g, rows in table.groupby("group", sort=False)}
 

@@ -39,7 +39,7 @@ def line_table(view: View) -> tuple[pd.DataFrame, str | None, str]:
     values, by = view.values, view.grouping(frame)
     for name in by:
         frame = frame[has_group(frame[name])]
-    x = axis_column(frame, values)
+    x = axis_column(view.result, frame, values)
     table = means(frame, values, x, by)
     table, dropped = _largest(table)
     return table, x, " ".join(_caption(view, frame, table, dropped))
@@ -64,6 +64,8 @@ def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int) -> list[str]:
+    if not is_summary(frame) and (table["n"] <= 1).all():
+        return [f"{sampled(frame).capitalize()}, one value each.", view.left_out()]
     out = [f"Means over {sampled(frame)}."]
     if is_summary(frame):
         out.append("Bands: 95 %, tokens taken as independent (a summary keeps no prompts).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from interp.render import style
 from interp.render.means import has_group
-from interp.render.selection import View
+from interp.render.selection import View, is_number
 from interp.render.tokens import escape, label
 
 MOST_POINTS = 5000
@@ -43,7 +44,7 @@ def scatter_figure(view: View) -> Any:
                 marker=marker,
                 name=label(name, 40),
                 showlegend=bool(name),
-                text=_texts(part),
+                text=_texts(part, view.result.analysis.keys),
                 hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             )
         )
@@ -140,6 +141,8 @@ def _name_axes(figure: Any, view: View, values: list[str]) -> None:
     if len(values) == 3:
         figure.update_layout(
             scene={f"{a}axis_title_text": t for a, t in zip("xyz", titles, strict=True)}
+            # A little further away than usual, or the axes' names are cut off.
+            | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.0}}},
         )
     else:
         figure.update_layout(xaxis_title_text=titles[0], yaxis_title_text=titles[1])
@@ -186,10 +189,10 @@ def _groups(view: View, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str
     return [(n, rows[names == n], palette[n]) for n in order]
 
 
-def _texts(rows: pd.DataFrame) -> list[str]:
-    """What a point says when it is pointed at."""
-    columns = [c for c in ("prompt", "position", "layer") if c in rows]
+def _texts(rows: pd.DataFrame, keys: Sequence[str] = ()) -> list[str]:
+    """What a point says when it is pointed at: its token, and what the row is about."""
+    texts = [c for c in ("token", *keys) if c in rows and not is_number(rows[c])]
+    columns = [c for c in ("prompt", "position", "layer", *keys) if c in rows and c not in texts]
     parts = [rows[c].map(lambda v, c=c: f"{c} {v}") for c in columns]
-    if "token" in rows:
-        parts.insert(0, rows["token"].map(label))
+    parts = [*(rows[c].map(label) for c in texts), *parts]
     return [", ".join(p) for p in zip(*parts, strict=True)] if parts else [""] * len(rows)

@@ -57,7 +57,7 @@ class View:
     def grouping(self, frame: pd.DataFrame) -> list[str]:
         """Columns that make the lines apart: asked for, the stack, or kinds of other tables."""
         stack = ["stack"] if "stack" in frame and len(frame["stack"].unique()) > 1 else []
-        return [*self.by, *stack] if self.by else [*own_groups(frame), *stack]
+        return [*self.by, *stack] if self.by else [*own_groups(self.result, frame), *stack]
 
     def left_out(self) -> str:
         """A sentence on the special tokens, or nothing."""
@@ -74,13 +74,14 @@ def is_number(column: pd.Series[Any]) -> bool:
     return bool(types.is_numeric_dtype(column) or types.is_bool_dtype(column))
 
 
-def own_groups(frame: pd.DataFrame) -> list[str]:
+def own_groups(result: Result, frame: pd.DataFrame) -> list[str]:
     """Groups that a table brings itself: labels of a summary, kinds of rows that are no tokens."""
     if is_summary(frame):
         return [c for c in map(str, frame) if c.startswith("group_") and len(frame[c].unique()) > 1]
     if "prompt" in frame:
         return []
-    texts = [c for c in map(str, frame) if not is_number(frame[c]) and c not in ("stack", "token")]
+    named = [c for c in result.analysis.keys if c in frame] or list(map(str, frame))
+    texts = [c for c in named if not is_number(frame[c]) and c not in ("stack", "token")]
     return [c for c in texts if 1 < frame[c].nunique() <= MOST_GROUPS][:1]
 
 
@@ -95,10 +96,16 @@ def label_choices(result: Result) -> list[str]:
     return sorted(out, key=lambda name: name != "role")
 
 
-def axis_column(frame: pd.DataFrame, values: Sequence[str]) -> str | None:
-    """The column along the horizontal axis: layers, else positions, else the first free number."""
+def axis_column(result: Result, frame: pd.DataFrame, values: Sequence[str]) -> str | None:
+    """The column along the horizontal axis.
+
+    Layers, else a number among the keys of the analysis, else positions, else any free number.
+    """
     if "layer" in frame and (frame["layer"] >= 0).fillna(False).any():
         return "layer"
+    keys = [c for c in result.analysis.keys if c in frame and is_number(frame[c])]
+    if keys:
+        return keys[0]
     if "position" in frame:
         return "position"
     taken = {*values, *cluster_columns(frame), "layer", "head", "token_id", "special"}
