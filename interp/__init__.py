@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         UnknownName,
         Unsupported,
     )
+    from interp.heads import head_types, rollout
     from interp.models import load_model
     from interp.prediction import prediction_statistics
     from interp.probe import inspect
@@ -83,6 +84,7 @@ _HOME = {
         "random_embedding trustworthiness"
     ),
     "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
+    "heads": "head_types rollout",
     "models": "load_model",
     "prediction": "prediction_statistics",
     "probe": "inspect",
@@ -151,6 +153,7 @@ __all__ = [
     "embedding_matrix",
     "gaussian_share",
     "gold",
+    "head_types",
     "inspect",
     "load",
     "load_model",
@@ -164,6 +167,7 @@ __all__ = [
     "read_prompts",
     "read_word_vectors",
     "regex",
+    "rollout",
     "run",
     "spacy_tags",
     "streamed_cka",

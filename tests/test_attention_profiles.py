@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import interp
+from analyses.attention import Attention
 from analyses.position_profile import PositionProfile
+from interp import BadInput
 
 TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]
 rng = np.random.default_rng(3)
@@ -163,3 +166,156 @@ def test_special_tokens_count_when_asked_for(gpt2):
         gpt2(tokens)
     whole = probes["position_profile"].frame
     assert whole.query("layer == 0 and head == 0")["pairs"].sum() == 9 * 10 / 2
+
+
+# ---- rollout ---------------------------------------------------------------------------------
+
+
+def test_rollout_by_loops(gpt2):
+    result = interp.run(gpt2, TEXTS, Attention(maps=2), progress=False)["attention"]
+    seen = interp.rollout(result)
+    assert sorted(seen) == [0, 1]
+    for prompt in seen:
+        with torch.no_grad():
+            _, cache = gpt2.run_with_cache(gpt2.to_tokens(TEXTS[prompt]))
+        n = seen[prompt].shape[-1]
+        total = np.eye(n)
+        for layer in range(len(gpt2.blocks)):
+            mean = cache[f"blocks.{layer}.attn.hook_pattern"][0].double().mean(0).numpy()
+            new = np.zeros((n, n))
+            for i in range(n):
+                for k in range(n):
+                    new[i, k] = 0.5 * total[i, k] + sum(
+                        0.5 * mean[i, j] * total[j, k] for j in range(n)
+                    )
+            total = new
+            np.testing.assert_allclose(seen[prompt][layer], total, atol=1e-6)
+    np.testing.assert_allclose(seen[0].sum(-1), 1)
+
+
+def test_even_rollout_is_the_control():
+    maps = {
+        ("", n): {"pattern": interp.Examples(1, {0: random_patterns(5).numpy()})} for n in (0, 1)
+    }
+    result = interp.Result("attention", Attention(), maps, None)
+    even = np.tri(5) / np.arange(1, 6)[:, None]
+    mixed = (even + np.eye(5)) / 2
+    np.testing.assert_allclose(interp.rollout(result, uniform=True)[0][1], mixed @ mixed)
+    straight = interp.rollout(result, residual=0, uniform=True)[0][1]
+    np.testing.assert_allclose(straight, even @ even)
+    with pytest.raises(BadInput, match="residual=1"):
+        interp.rollout(result, residual=1)
+    with pytest.raises(interp.UnknownName, match="stack 'encoder'"):
+        interp.rollout(result, stack="encoder")
+    gap = interp.Result(
+        "attention", Attention(), {("", 2): maps["", 0], ("", 0): maps["", 1]}, None
+    )
+    with pytest.raises(BadInput, match=r"blocks \[1\] have no attention pattern"):
+        interp.rollout(gap)
+
+
+def test_rollout_needs_maps(gpt2):
+    result = interp.run(gpt2, TEXTS, Attention(maps=0), progress=False)["attention"]
+    with pytest.raises(
+        BadInput, match="kept no attention maps; run the analysis attention with maps=1"
+    ):
+        interp.rollout(result)
+
+
+# ---- head types ------------------------------------------------------------------------------
+
+
+def world(patterns, tokens) -> interp.Result:
+    """An attention result of `patterns[prompt] [head, n, n]` over `tokens[prompt]`, by loops."""
+    rows = []
+    for prompt, (x, ids) in enumerate(zip(patterns, tokens, strict=True)):
+        for head in range(len(x)):
+            for i in range(len(ids)):
+                copies = [j for j in range(i) if ids[j] == ids[i]]
+                row = x[head, i]
+                rows.append(
+                    {
+                        "prompt": prompt,
+                        "position": i,
+                        "token_id": ids[i],
+                        "layer": 0,
+                        "head": head,
+                        "special": i == 0,
+                        "distance": sum(float(a) * (i - j) for j, a in enumerate(row)),
+                        "sink": float(row[0]),
+                        "previous": float(row[i - 1]) if i else np.nan,
+                        "duplicate": sum(float(row[j]) for j in copies) if copies else np.nan,
+                        "induction": sum(float(row[j + 1]) for j in copies) if copies else np.nan,
+                    }
+                )
+    frame = pd.DataFrame(rows)
+    return interp.Result("attention", Attention(), {}, frame[["prompt", "position"]], _frame=frame)
+
+
+def even(n: int) -> np.ndarray:
+    return np.tri(n) / np.arange(1, n + 1)[:, None]
+
+
+def test_head_types_find_what_each_head_was_made_to_do():
+    tokens = [[0, *(rng.permutation(np.arange(1, 20))[:6].tolist() * 2)] for _ in range(6)]
+    patterns = []
+    for ids in tokens:
+        n = len(ids)
+        heads = np.repeat(even(n)[None], 5, axis=0)
+        for i in range(1, n):
+            copies = [j for j in range(i) if ids[j] == ids[i]]
+            aims = [i - 1, copies[0] + 1 if copies else None, copies[0] if copies else None, 0]
+            for head, aim in enumerate(aims):
+                if aim is not None:
+                    heads[head, i] *= 0.2
+                    heads[head, i, aim] += 0.8
+        patterns.append(heads)
+    table = interp.head_types(world(patterns, tokens))
+    assert table.groupby("head")["type"].first().tolist() == [
+        *("previous", "induction", "duplicate", "sink", "none")
+    ]
+    flat = table.query("head == 4")
+    np.testing.assert_allclose(flat["score"], flat["uniform"])
+    np.testing.assert_allclose(flat["difference"], 0, atol=1e-12)
+    aimed = table.query("kind == type")
+    assert np.allclose(aimed["excess"], 0.8, atol=1e-9)
+    assert (aimed["difference_low"] > 0).all()
+    assert table.query("kind == 'induction'")["tokens"].unique().tolist() == [36]
+    assert table.query("kind == 'sink'")["tokens"].unique().tolist() == [72]
+
+
+def test_head_types_of_heads_that_look_anywhere_keep_their_level():
+    """The null: exchangeable keys. Intervals cover the control as often as they say; no types."""
+    tokens = [rng.integers(1, 6, size=12).tolist() for _ in range(15)]
+    patterns = [random_patterns(12, heads=40).numpy() for _ in tokens]
+    table = interp.head_types(world(patterns, tokens), resamples=300)
+    assert (table["type"] == "none").all()
+    for _, rows in table.groupby("kind"):
+        missed = ((rows["difference_low"] > 0) | (rows["difference_high"] < 0)).sum()
+        assert missed <= 8  # of 40 at 5 %: more has probability 0.0003
+
+
+def test_head_types_of_a_model(gpt2):
+    tokens = torch.cat([torch.ones(5, 1).long(), torch.randint(5, 100, (5, 6)).repeat(1, 2)], 1)
+    result = interp.run(gpt2, tokens, Attention, progress=False)["attention"]
+    table = interp.head_types(result, resamples=200)
+    assert len(table) == 3 * 4 * 4
+    frame = result.frame.query("not special")
+    for row in table.itertuples():
+        scores = frame.query("layer == @row.layer and head == @row.head")[row.kind]
+        assert row.score == pytest.approx(scores.astype(float).mean(), rel=1e-5)
+        assert row.tokens == scores.notna().sum()
+    # Of an untrained model every head is nearly even.
+    assert (table["type"] == "none").all()
+
+
+def test_head_types_refuse_what_they_cannot_read(gpt2):
+    results = interp.run(gpt2, TEXTS, ["attention", "rotation"], keep="summary", progress=False)
+    with pytest.raises(BadInput, match="has no column 'prompt'; .* rows per token"):
+        interp.head_types(results["attention"])
+    result = interp.run(gpt2, TEXTS, ["attention"], progress=False)["attention"]
+    with pytest.raises(BadInput, match="threshold=2"):
+        interp.head_types(result, threshold=2)
+    alone = interp.head_types(interp.run(gpt2, TEXTS[:1], "attention", progress=False)["attention"])
+    assert alone["difference_low"].isna().all()
+    assert (alone["type"] == "none").all()
