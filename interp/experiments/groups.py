@@ -1,0 +1,333 @@
+"""Any number of groups of tokens or words compared: parts of speech, for one.
+
+Knows a value column and a label column; knows no model and no analysis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import BadInput, nearest, unknown
+from interp.experiments.shown import Shown
+from interp.experiments.units import Join, joined_by, per_token, units_of
+from interp.stats import Comparison, compare
+from interp.stats.classical import Array, benjamini_hochberg, holm
+from interp.stats.groups import clustered_omnibus, group_means
+from interp.stats.resampling import Codes
+from interp.stats.table import numbered, numbers
+
+RUNNING = ("path", "chord", "tortuosity", "angular_path")
+"""Columns that add up over depth themselves: their total is what the last layer has."""
+ADDED = ("step", "angle", "attn_angle", "mlp_angle")
+"""Columns whose total is their sum over layers; of every other column it is the mean."""
+TOTALS = ("last", "sum", "mean")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupComparison(Shown):
+    """Groups of tokens or words compared: what `by_group` returns.
+
+    Attributes:
+        frame: a row per layer and group: `n`, `prompts`, `mean`, `sd`, `low`, `high`.
+        tests: a row per layer: the test that all groups are the same.
+        total: as `frame`, for the value over all layers; `total_test` likewise.
+        units: the tokens or words that were compared, a row per layer.
+        groups: the groups, by falling number of units.
+        notes: what was left out, and how.
+    """
+
+    frame: pd.DataFrame
+    tests: pd.DataFrame
+    total: pd.DataFrame
+    total_test: pd.DataFrame
+    units: pd.DataFrame
+    value: str
+    by: str
+    groups: tuple[str, ...]
+    level: str = "token"
+    rows: tuple[str, ...] = ("layer",)
+    confidence: float = 0.95
+    notes: tuple[str, ...] = ()
+    levels: Mapping[str, Any] = field(default_factory=dict)
+
+    def compare(self, a: str, b: str, **options: Any) -> Comparison:
+        """Two of the groups per layer, as `interp.compare` does it."""
+        for name in (a, b):
+            if name not in self.groups:
+                raise unknown(f"group of {self.by!r}", name, self.groups)
+        shared = {"by": list(self.rows), "special": True, **self.levels}
+        return compare(self.units, self.value, self.by, a, b, **(shared | options))
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every pair of groups, per layer; `p_bh` and `p_holm` over all pairs and layers.
+
+        `p` is the clustered permutation test of `interp.compare`; pairs that it refuses (too few
+        values) are NaN.
+        """
+        names = ["n_a", "n_b", "difference", "difference_low", "difference_high", "hedges_g"]
+        keys = self.tests[list(self.rows)]
+        parts = []
+        for a, b in combinations(self.groups, 2):
+            try:
+                found = self.compare(a, b).frame
+                part = found[[*self.rows, *names, "permutation_p"]]
+            except BadInput:
+                part = keys.assign(**dict.fromkeys([*names, "permutation_p"], np.nan))
+            part = part.rename(columns={"permutation_p": "p"})
+            part.insert(0, "b", b)
+            part.insert(0, "a", a)
+            parts.append(part)
+        table = pd.concat(parts, ignore_index=True)
+        return table.assign(p_bh=benjamini_hochberg(table["p"]), p_holm=holm(table["p"]))
+
+    def plot(self) -> Any:
+        """The mean of each group over layers with its band, and where groups differ."""
+        from interp.render.experiments import groups_figure
+
+        return groups_figure(self)
+
+    def _sentence(self) -> str:
+        hits = int((self.tests["p_max"] < 1 - self.confidence).sum())
+        whole = self.total_test.iloc[0]
+        means = ", ".join(f"{r[self.by]} {r['mean']:.4g}" for _, r in self.total.iterrows())
+        return (
+            f"{self.value} by {self.by} ({self.level}s): groups differ in {hits} of "
+            f"{len(self.tests)} rows (p_max < {1 - self.confidence:.2g}); over all layers {means}, "
+            f"p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
+            f"(shuffled: {whole['shuffled_eta2']:.3f})"
+        )
+
+
+def by_group(
+    results: Any,
+    value: str,
+    by: str = "pos",
+    *,
+    level: str = "word",
+    join: Join | None = None,
+    total: str | None = None,
+    groups: Sequence[str] | None = None,
+    at_least: int = 2,
+    special: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> GroupComparison:
+    """Compare a value between all groups of a label, such as parts of speech, per layer and total.
+
+    Tokens of one word are joined first (`level="word"`): quantities of a state on its way (angles,
+    steps, paths, norms, shares) are averaged, what is read off the prediction (log_prob, rank, …)
+    is taken from the last token, which alone has seen the whole word; `join` says otherwise. The
+    total over layers is the last value of what adds up by itself (path, angular_path, chord,
+    tortuosity), the sum of steps and angles, and the mean of everything else.
+
+    `.frame` and `.total` [units of the value]: `n` units with a value, `prompts`, `mean`, `sd`,
+    `low`, `high` (intervals of the mean, the prompt being the unit that was sampled).
+    `.tests` and `.total_test` [1]: `n`, `groups`; `f`, `p`, `p_max` (family-wise over the rows),
+    `p_bh`, `p_holm` of `interp.stats.clustered_omnibus`, which shuffles labels within prompts;
+    `eta2`, the share of variance within prompts that lies between groups. The control, from
+    shuffled labels: `shuffled_f`, the `confidence` quantile of F; `shuffled_eta2`, its mean;
+    `anova_p`, the classical test, and `shuffled_anova_rate`, how often that calls shuffled labels
+    significant.
+
+    Shuffling within prompts asks whether label and value go together at all; where both go with
+    position in the sentence, that is one way of going together.
+
+    Args:
+        results: of a run, or one result, or a table.
+        value: a column with a value per token; several heads are averaged.
+        by: the label column, such as `pos` of the demo language or of `spacy_tags`.
+        level: "word" or "token".
+        join: "mean", "last" or "sum" over the tokens of a word.
+        total: "last", "sum" or "mean" over layers.
+        groups: the groups to compare; all that have `at_least` units in two prompts unless given.
+        at_least: units that a group needs.
+
+    Raises `UnknownName` for a value or label that is not there, `BadInput` for a group without
+    units, fewer than two groups, or a value that is constant.
+    """
+    _, table = _labelled_table(results, value, by)
+    units, notes = units_of(table, value, by, level=level, join=join, special=special)
+    chosen, more = _chosen_groups(units, by, groups, at_least)
+    units = units[units[by].isin(chosen)].reset_index(drop=True)
+    rows = [c for c in ("stack", "layer") if c in units]
+    cells, codes, clusters, keys = _cells(units, value, by, chosen, rows)
+    _refuse_flat(cells, value, by)
+    notes += more + _cell_notes(table, cells, value, level, join)
+    how = _total_of(value, total)
+    whole, whole_keys = _whole(cells, keys, how)
+    levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    place = (codes, clusters)
+    return GroupComparison(
+        frame=_means(cells, *place, keys, by, chosen, confidence),
+        tests=_tests(cells, *place, keys, levels),
+        total=_means(whole, *place, whole_keys, by, chosen, confidence),
+        total_test=_tests(whole, *place, whole_keys, levels),
+        units=units,
+        value=value,
+        by=by,
+        groups=tuple(chosen),
+        level=level,
+        rows=tuple(rows),
+        confidence=confidence,
+        notes=(*notes, f"total over layers: {how}" if "layer" in rows else "one place, no layers"),
+        levels=levels,
+    )
+
+
+def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFrame]:
+    """The table with the value; an unknown label is told with those that there are."""
+    name, table = per_token(results, value)
+    if by not in table:
+        texts = [str(c) for c in table if not pd.api.types.is_numeric_dtype(table[c])]
+        labels = [c for c in texts if c not in ("token", "top_token", "stack")]
+        error = unknown(f"label in {name!r}", by, labels)
+        raise type(error)(
+            f"{error}. Labels come with the prompts: labels=, token_labels=, "
+            "labellers=[interp.spacy_tags(...)], or prompts='demo', which has gold tags"
+        )
+    return name, table
+
+
+def _chosen_groups(
+    units: pd.DataFrame, by: str, wanted: Sequence[str] | None, at_least: int
+) -> tuple[list[str], list[str]]:
+    """The groups to compare, by falling size, and a note on those that are too small."""
+    one = units.drop_duplicates([c for c in ("stack", "prompt", "position") if c in units])
+    sizes = one.groupby(by)["prompt"].agg(["size", "nunique"])
+    sizes = sizes.sort_values("size", ascending=False, kind="stable")
+    listed = ", ".join(f"{g!r} ({n})" for g, n in sizes["size"].head(12).items()) or "none"
+    for group in wanted or ():
+        if group not in sizes.index:
+            hint = nearest(str(group), [str(g) for g in sizes.index])
+            raise BadInput(f"no unit has {by} = {group!r}{hint}; there are: {listed}")
+    big = sizes[(sizes["size"] >= at_least) & (sizes["nunique"] > 1)].index.tolist()
+    chosen = [g for g in sizes.index if g in (wanted or big)]
+    if len(chosen) < 2:
+        raise BadInput(
+            f"{len(chosen)} group(s) of {by!r} to compare; at least two are needed, each with "
+            f"{at_least} units in two prompts unless named by groups= (units: {listed})"
+        )
+    small = [str(g) for g in sizes.index if g not in chosen] if wanted is None else []
+    note = f"groups with too few units were left out: {', '.join(small)}"
+    return chosen, [note] if small else []
+
+
+def _cells(
+    units: pd.DataFrame, value: str, by: str, groups: Sequence[str], rows: Sequence[str]
+) -> tuple[Array, Codes, Codes, pd.DataFrame]:
+    """Values `[unit, row]` (heads averaged), group and prompt of each unit, and the rows' keys."""
+    row, keys = numbered(units, list(rows))
+    unit, first = numbered(units, [c for c in ("stack", "prompt", "position") if c in units])
+    x = numbers(units, value)
+    n, k = len(first), len(keys)
+    cell, finite = unit * k + row, np.isfinite(x)
+    count = np.bincount(cell[finite], minlength=n * k)
+    total = np.bincount(cell[finite], weights=x[finite], minlength=n * k)
+    cells = np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(n, k)
+    _, place = np.unique(unit, return_index=True)
+    code = units[by].map({g: i for i, g in enumerate(groups)}).to_numpy(np.int64)[place]
+    clusters = pd.factorize(units["prompt"].iloc[place])[0].astype(np.int64)
+    return np.asarray(cells, np.float64), np.asarray(code, np.int64), clusters, keys
+
+
+def _refuse_flat(cells: Array, value: str, by: str) -> None:
+    finite = cells[np.isfinite(cells)]
+    if not len(finite):
+        raise BadInput(f"{value!r} is undefined for every unit with a {by!r}")
+    if finite.min() == finite.max():
+        raise BadInput(
+            f"{value!r} is constant ({finite[0]:g} in all {len(finite)} values): there is nothing "
+            "to compare"
+        )
+
+
+def _cell_notes(
+    table: pd.DataFrame, cells: Array, value: str, level: str, join: Join | None
+) -> list[str]:
+    undefined = int(np.isnan(cells).sum())
+    notes = [f"{undefined} of {cells.size} values are undefined and left out"] if undefined else []
+    if level == "word":
+        notes.append(f"tokens of a word: {join or joined_by(value)}")
+    if "head" in table:
+        notes.append("heads are averaged")
+    return notes
+
+
+def _total_of(value: str, wanted: str | None) -> str:
+    if wanted is not None and wanted not in TOTALS:
+        hint = nearest(wanted, TOTALS)
+        raise BadInput(f"total={wanted!r}{hint}; it is one of {', '.join(TOTALS)}")
+    return wanted or ("last" if value in RUNNING else "sum" if value in ADDED else "mean")
+
+
+def _whole(cells: Array, keys: pd.DataFrame, how: str) -> tuple[Array, pd.DataFrame]:
+    """The value over all layers `[unit, stack]`; layers without any value do not count."""
+    stack, places = numbered(keys, [c for c in ("stack",) if c in keys])
+    parts = []
+    for i in range(len(places)):
+        rows = cells[:, stack == i]
+        rows = rows[:, np.isfinite(rows).any(axis=0)]
+        if not rows.shape[1]:
+            parts.append(np.full(len(cells), np.nan))
+        else:
+            parts.append(rows[:, -1] if how == "last" else getattr(rows, how)(axis=1))
+    return np.column_stack(parts), places
+
+
+def _means(
+    cells: Array,
+    codes: Codes,
+    clusters: Codes,
+    keys: pd.DataFrame,
+    by: str,
+    groups: Sequence[str],
+    confidence: float,
+) -> pd.DataFrame:
+    """Clustered mean of each group in each row."""
+    found = group_means(cells, codes, clusters, confidence=confidence)
+    parts = [
+        keys.assign(**{by: group, "n": found.n[i].astype(int)})
+        .assign(prompts=found.clusters[i].astype(int), mean=found.mean[i], sd=found.sd[i])
+        .assign(low=found.low[i], high=found.high[i])
+        for i, group in enumerate(groups)
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return table.sort_values(list(keys.columns), kind="stable", ignore_index=True)
+
+
+def _tests(
+    cells: Array, codes: Codes, clusters: Codes, keys: pd.DataFrame, levels: dict[str, Any]
+) -> pd.DataFrame:
+    """The omnibus test of each row, corrected over rows, with its control."""
+    level, drawn = levels["confidence"], {k: levels[k] for k in ("resamples", "seed")}
+    found = clustered_omnibus(cells, codes, clusters, **drawn)
+    defined = ~np.isnan(found.f)
+    null_f = np.where(defined, found.null_f, 0.0)
+    present = [np.isfinite(cells[codes == g]).any(axis=0) for g in np.unique(codes)]
+    shuffled = {
+        "shuffled_f": np.quantile(null_f, level, axis=0, method="higher"),
+        "shuffled_eta2": np.where(np.isnan(found.null_eta2), 0.0, found.null_eta2).mean(axis=0),
+        "shuffled_anova_rate": (found.null_anova_p < 1 - level).mean(axis=0),
+    }
+    return keys.assign(
+        n=np.isfinite(cells).sum(axis=0),
+        groups=np.sum(present, axis=0),
+        f=found.f,
+        p=found.p,
+        p_max=found.p_max,
+        p_bh=benjamini_hochberg(found.p),
+        p_holm=holm(found.p),
+        eta2=found.eta2,
+        anova_f=found.anova_f,
+        anova_p=found.anova_p,
+        **{name: np.where(defined, x, np.nan) for name, x in shuffled.items()},
+    )

@@ -1,0 +1,137 @@
+"""How fast the norm of the stream grows with depth.
+
+Knows the columns of `path_length`; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import BadInput
+from interp.experiments.shown import Shown
+from interp.experiments.units import per_token
+from interp.stats.classical import Array
+from interp.stats.groups import group_means
+from interp.stats.table import is_special, numbered, require_columns
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Growth(Shown):
+    """How fast norms grow with depth: what `growth_rate` returns.
+
+    Attributes:
+        frame: a row per token: `growth` (slope of ln‖x_l‖ over l = 0 … L; per layer), `factor`
+            (its exponential), `r2` of that line, `states` behind it, and the control
+            `orthogonal_growth`: the slope if every step were at right angles to the stream.
+        mean: per group and stack the mean of `growth`, `factor` and `orthogonal_growth` with
+            `low`, `high`: 95 % intervals, the prompt being the unit that was sampled.
+    """
+
+    frame: pd.DataFrame
+    mean: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def _sentence(self) -> str:
+        rows = self.mean[self.mean["value"] == "factor"]
+        parts = [
+            " ".join(str(row[c]) for c in self.mean.columns if c in ("stack", *self._by))
+            + f" ×{row['mean']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
+            for _, row in rows.iterrows()
+        ]
+        return "growth of the norm per layer:" + ",".join(part or " none" for part in parts)
+
+    @property
+    def _by(self) -> list[str]:
+        return [str(c) for c in self.mean if c in self.frame and c not in ("stack", "growth")]
+
+
+def growth_rate(
+    results: Any, *, by: str | None = None, special: bool = False, confidence: float = 0.95
+) -> Growth:
+    """Growth rate of the norm of every token: the least-squares slope of ln‖x_l‖ over l = 0 … L.
+
+    About 1.045 per layer is published for GPT-2 XL (Heimersheim & Turner, "Residual stream norms
+    grow exponentially over the forward pass", 2023). The control `orthogonal_growth` takes the
+    same steps at right angles to the stream, as random directions in many dimensions are: ‖x_l‖²
+    = ‖x_0‖² + Σ ‖Δ‖². A real growth above it means steps along the stream, below it steps back.
+
+    Args:
+        results: of a run with `path_length`, or that result.
+        by: a label column; one mean per label.
+        special: keep special tokens in the means (they are always in the frame).
+
+    Raises `BadInput`, `UnknownName` for tables without the norms per token or without the label.
+    """
+    frame = per_token(results, "norm", ("norm_after", "step", "layer"))[1]
+    if by is not None:
+        require_columns(frame, [by], "label")
+    on = [c for c in ("stack", "prompt", "position") if c in frame]
+    frame = frame.sort_values([*on, "layer"])
+    first = frame.drop_duplicates(on)
+    about = [c for c in ("token", "special", "word", by) if c and c in frame]
+    parts = [
+        _growth_of(rows, on)
+        for _, rows in (frame.groupby("stack") if "stack" in on else [("", frame)])
+    ]
+    out = first[[*on, *about]].merge(pd.concat(parts), on=on, how="left", sort=False)
+    kept = out[~is_special(out, special)]
+    keys = [c for c in ("stack", by) if c and c in out]
+    values = ["growth", "factor", "orthogonal_growth"]
+    mean = _mean_table(kept, values, keys, confidence)
+    undefined = int(out["growth"].isna().sum())
+    notes = (f"{undefined} tokens have a norm of zero or NaN and no growth",) if undefined else ()
+    return Growth(out.reset_index(drop=True), mean, notes)
+
+
+def _growth_of(frame: pd.DataFrame, on: Sequence[str]) -> pd.DataFrame:
+    """Slopes of the tokens of one stack."""
+    values = ["norm", "step", "norm_after"]
+    wide = frame.set_index([*on, "layer"])[values].unstack("layer")  # noqa: PD010
+    before, step = wide["norm"].to_numpy(np.float64), wide["step"].to_numpy(np.float64)
+    norms = np.column_stack([before, wide["norm_after"].to_numpy(np.float64)[:, -1]])
+    across = np.sqrt(before[:, :1] ** 2 + np.cumsum(step**2, axis=1))
+    growth, r2 = _slopes(norms)
+    orthogonal, _ = _slopes(np.column_stack([before[:, :1], across]))
+    found = {
+        "growth": growth,
+        "factor": np.exp(growth),
+        "r2": r2,
+        "states": norms.shape[1],
+        "orthogonal_growth": orthogonal,
+    }
+    return wide.index.to_frame(index=False).assign(**found)
+
+
+def _slopes(norms: Array) -> tuple[Array, Array]:
+    """Slope and R² of ln of each row over 0 … L; NaN where an entry is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = np.log(norms)
+        y = np.where(np.isfinite(y).all(axis=1, keepdims=True), y, np.nan)
+        x = np.arange(y.shape[1]) - (y.shape[1] - 1) / 2
+        deviation = y - y.mean(axis=1, keepdims=True)
+        slope = deviation @ x / (x @ x)
+        total = (deviation**2).sum(axis=1)
+        return slope, np.where(total > 0, slope**2 * (x @ x) / total, np.nan)
+
+
+def _mean_table(
+    frame: pd.DataFrame, values: Sequence[str], keys: Sequence[str], confidence: float
+) -> pd.DataFrame:
+    """Clustered mean of each value per combination of the keys."""
+    frame = frame.dropna(subset=list(keys))
+    if frame.empty:
+        raise BadInput("no token is left to average: all are special or without a label")
+    codes, groups = numbered(frame, list(keys))
+    found = group_means(frame[list(values)], codes, frame["prompt"], confidence=confidence)
+    rows = [
+        groups.assign(value=value, n=found.n[:, i].astype(int), prompts=found.clusters[:, i])
+        .assign(mean=found.mean[:, i], low=found.low[:, i], high=found.high[:, i])
+        .astype({"prompts": int})
+        for i, value in enumerate(values)
+    ]
+    return pd.concat(rows, ignore_index=True)
