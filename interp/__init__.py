@@ -30,6 +30,14 @@ if TYPE_CHECKING:
         UnknownName,
         Unsupported,
     )
+    from interp.experiments import (
+        GroupComparison,
+        Growth,
+        PathPrediction,
+        by_group,
+        growth_rate,
+        path_prediction,
+    )
     from interp.heads import head_types, rollout
     from interp.models import load_model
     from interp.prediction import prediction_statistics
@@ -84,6 +92,7 @@ _HOME = {
         "random_embedding trustworthiness"
     ),
     "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
+    "experiments": "GroupComparison Growth PathPrediction by_group growth_rate path_prediction",
     "heads": "head_types rollout",
     "models": "load_model",
     "prediction": "prediction_statistics",
@@ -116,6 +125,8 @@ __all__ = [
     "CrossMoments",
     "Drift",
     "Examples",
+    "GroupComparison",
+    "Growth",
     "Histogram",
     "InterpError",
     "LayerComparison",
@@ -124,6 +135,7 @@ __all__ = [
     "ObserveError",
     "OffsetProfile",
     "Once",
+    "PathPrediction",
     "PerHead",
     "PerToken",
     "Plot",
@@ -143,6 +155,7 @@ __all__ = [
     "anisotropy",
     "attach",
     "axis_separation",
+    "by_group",
     "check_analysis",
     "compare",
     "compare_layers",
@@ -153,12 +166,14 @@ __all__ = [
     "embedding_matrix",
     "gaussian_share",
     "gold",
+    "growth_rate",
     "head_types",
     "inspect",
     "load",
     "load_model",
     "offset_profile",
     "offset_sums",
+    "path_prediction",
     "prediction_statistics",
     "principal_axes",
     "priority",
