@@ -25,7 +25,7 @@ LEVELS = [
     {"checks"},
     {"probe"},
     {"runner"},
-    {"stats", "render", "heads", "spaces", "workers"},
+    {"stats", "render", "experiments", "heads", "spaces", "workers"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
