@@ -177,8 +177,8 @@ def _kind(
     index = ["prompt", "position"]
     # One value per token and head: nothing to aggregate, as a pivot table would.
     wide = rows.pivot(index=index, columns=["layer", "head"], values=[kind, "even"])  # noqa: PD010
-    scores: pd.DataFrame = wide[kind]
-    even: pd.DataFrame = wide["even"]
+    scores = pd.DataFrame(wide[kind])
+    even = pd.DataFrame(wide["even"])
     values = np.concatenate([scores.to_numpy(np.float64), even.to_numpy(np.float64)])
     labels = np.arange(len(values)) < len(scores)
     prompts = np.tile(scores.index.get_level_values("prompt").to_numpy(), 2)
