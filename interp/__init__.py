@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from interp.analysis import Analysis, Batch, Plot
     from interp.anatomy import Anatomy
+    from interp.cached import from_cache
     from interp.checks import check_analysis
+    from interp.doses import DoseResponse, dose_response
     from interp.embedding import (
         anisotropy,
         axis_separation,
@@ -40,6 +42,15 @@ if TYPE_CHECKING:
     )
     from interp.heads import head_types, rollout
     from interp.models import load_model
+    from interp.positions import (
+        describe_positions,
+        dominant_periods,
+        position_matrix,
+        shift_linearity,
+        shift_rotation,
+        sinusoidal,
+        sinusoidal_share,
+    )
     from interp.prediction import prediction_statistics
     from interp.probe import inspect
     from interp.profiles import OffsetProfile, offset_profile, offset_sums
@@ -74,6 +85,7 @@ if TYPE_CHECKING:
         priority,
     )
     from interp.stats import Comparison, compare
+    from interp.steering import Steer, label_mask, mean_difference, unembedding_difference
     from interp.trajectories import gaussian_share, principal_axes, walk_share
     from interp.unembedding import (
         SingularDirections,
@@ -81,12 +93,15 @@ if TYPE_CHECKING:
         tying,
         unembedding_of,
     )
+    from interp.vocabulary import decision_depth, nearest_tokens, token_id
     from interp.word_vectors import WordVectors
 
 _HOME = {
     "analysis": "Analysis Batch Plot",
     "anatomy": "Anatomy",
+    "cached": "from_cache",
     "checks": "check_analysis",
+    "doses": "DoseResponse dose_response",
     "embedding": (
         "anisotropy axis_separation covariance_spectrum describe_vectors embedding_matrix "
         "random_embedding trustworthiness"
@@ -95,6 +110,10 @@ _HOME = {
     "experiments": "GroupComparison Growth PathPrediction by_group growth_rate path_prediction",
     "heads": "head_types rollout",
     "models": "load_model",
+    "positions": (
+        "describe_positions dominant_periods position_matrix shift_linearity "
+        "shift_rotation sinusoidal sinusoidal_share"
+    ),
     "prediction": "prediction_statistics",
     "probe": "inspect",
     "profiles": "OffsetProfile offset_profile offset_sums",
@@ -107,8 +126,10 @@ _HOME = {
     ),
     "state": "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority",
     "stats": "Comparison compare",
+    "steering": "Steer label_mask mean_difference unembedding_difference",
     "trajectories": "gaussian_share principal_axes walk_share",
     "unembedding": "SingularDirections random_singular_directions tying unembedding_of",
+    "vocabulary": "decision_depth nearest_tokens token_id",
     "word_vectors": "WordVectors",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -123,6 +144,7 @@ __all__ = [
     "Count",
     "Cov",
     "CrossMoments",
+    "DoseResponse",
     "Drift",
     "Examples",
     "GroupComparison",
@@ -146,6 +168,7 @@ __all__ = [
     "SingularDirections",
     "SpaceComparison",
     "State",
+    "Steer",
     "Sum",
     "TopK",
     "UnknownName",
@@ -162,18 +185,27 @@ __all__ = [
     "compare_spaces",
     "contextual_drift",
     "covariance_spectrum",
+    "decision_depth",
+    "describe_positions",
     "describe_vectors",
+    "dominant_periods",
+    "dose_response",
     "embedding_matrix",
+    "from_cache",
     "gaussian_share",
     "gold",
     "growth_rate",
     "head_types",
     "inspect",
+    "label_mask",
     "load",
     "load_model",
+    "mean_difference",
+    "nearest_tokens",
     "offset_profile",
     "offset_sums",
     "path_prediction",
+    "position_matrix",
     "prediction_statistics",
     "principal_axes",
     "priority",
@@ -184,11 +216,17 @@ __all__ = [
     "regex",
     "rollout",
     "run",
+    "shift_linearity",
+    "shift_rotation",
+    "sinusoidal",
+    "sinusoidal_share",
     "spacy_tags",
     "streamed_cka",
     "target_word",
+    "token_id",
     "trustworthiness",
     "tying",
+    "unembedding_difference",
     "unembedding_of",
     "walk_share",
 ]

@@ -94,7 +94,7 @@ def run(
     collector = Collector(chosen, _grouping(ready, keep, by))
     if wiring.jobs:
         _drive(bridge, anatomy, wiring, ready, collector, max_tokens, progress)
-    _weigh(bridge, chosen, collector)
+    weigh(bridge, chosen, collector)
     provenance = provenance_of(bridge, anatomy, chosen, ready)
     return collector.results(_index(ready, collector, bridge), provenance, anatomy, bridge)
 
@@ -160,7 +160,7 @@ def _drive(
             padded = not bool(batch.mask.all())
             options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
             out = call(bridge, batch.tokens.to(device), **options)
-            _refuse_nan(out, batch)
+            refuse_nan(out, batch)
 
 
 def _context_of(batch: TokenBatch) -> Context:
@@ -209,7 +209,8 @@ def _pad_id(bridge: Any) -> int:
     return int(pad) if pad is not None else 0
 
 
-def _refuse_nan(out: Any, batch: TokenBatch) -> None:
+def refuse_nan(out: Any, batch: TokenBatch | Context) -> None:
+    """Raise where a real token's logits or last state are NaN: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:
         return
@@ -222,7 +223,7 @@ def _refuse_nan(out: Any, batch: TokenBatch) -> None:
         )
 
 
-def _weigh(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> None:
+def weigh(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> None:
     """Analyses of the weights: called once, with the model, without prompts."""
     batch = weights_batch(bridge)
     for analysis in chosen.values():
@@ -351,7 +352,6 @@ def provenance_of(
     bridge: Any, anatomy: Anatomy, analyses: Mapping[str, Analysis], prompts: Prompts | None
 ) -> dict[str, Any]:
     """Everything needed to know what a table is of, as JSON values."""
-    cfg = bridge.cfg
     config = getattr(wrapped_model(bridge), "config", None)
     out: dict[str, Any] = {
         "model": {
@@ -359,7 +359,7 @@ def provenance_of(
             "architecture": anatomy.architecture,
             "revision": getattr(config, "_commit_hash", None),
             "dtype": str(anatomy.dtype).removeprefix("torch."),
-            "device": str(getattr(cfg, "device", None)),
+            "device": str(getattr(getattr(bridge, "cfg", None), "device", None)),
             "basis": anatomy.basis,
             "n_layers": [s.n_blocks for s in anatomy.stacks],
             "d_model": anatomy.d_model,
@@ -432,7 +432,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     def __enter__(self) -> Probes:
         if getattr(self.model, "training", False):
             raise BadInput("the model is in training mode; call model.eval() before attaching")
-        _weigh(self.model, self.analyses, self._collector)
+        weigh(self.model, self.analyses, self._collector)
         self._observer.__enter__()
         return self
 

@@ -35,6 +35,11 @@ def unembedding_of(model: Any) -> tuple[Tensor, Tensor | None]:
     return weight.T, bias if has_bias else None
 
 
+def embedding_of(model: Any) -> Tensor | None:
+    """W_E `[vocab, d]`, None where the bridge has no embedding of tokens."""
+    return _weight(model, "W_E")
+
+
 def _weight(model: Any, name: str) -> Tensor | None:
     try:
         value = getattr(model, name)
@@ -55,7 +60,7 @@ def _name(model: Any) -> str:
 def tying(model: Any, *, seed: int = 0) -> dict[str, Tensor]:
     """Weight tying of a bridge, token by token: see `compare_rows`; `Unsupported` without W_U."""
     weight, bias = unembedding_of(model)
-    return compare_rows(weight, _weight(model, "W_E"), bias, seed=seed)
+    return compare_rows(weight, embedding_of(model), bias, seed=seed)
 
 
 def compare_rows(

@@ -17,15 +17,15 @@ ANALYSES = ROOT.parent / "analyses"
 
 # Lower levels know nothing of higher ones; a module imports only from its own level and below.
 LEVELS = [
-    {"errors", "geometry", "progress"},
+    {"errors", "geometry", "progress", "lens"},
     {"sites", "state", "_tokenise", "_calls", "unembedding"},
-    {"analysis", "_cells", "profiles", "embedding", "_sources", "labels"},
+    {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "_synthetic", "_same", "trajectories"},
     {"checks"},
     {"probe"},
-    {"runner"},
-    {"stats", "render", "experiments", "heads", "spaces", "workers"},
+    {"runner", "cached"},
+    {"stats", "render", "experiments", "heads", "spaces", "workers", "vocabulary", "steering", "doses"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -408,3 +408,14 @@ def test_truncation_keeps_everything_when_all_directions_are_kept():
     basis = torch.linalg.qr(draw(D, D, seed=4).double()).Q
     out = truncation(r, torch.cat([h[:, :0], h], 1), log_p, basis, D)
     assert abs(float(sum(out[f"h_share_{j}"] for j in range(1, D + 1)).mean()) - 1) < 1e-5
+
+
+def test_weights_are_refused_before_the_first_batch(gpt2, monkeypatch):
+    passes = []
+    monkeypatch.setattr("interp.runner._drive", lambda *a: passes.append(a))
+    monkeypatch.setattr(
+        "interp.unembedding._weight", lambda model, name: None if name == "W_U" else model.W_E
+    )
+    with pytest.raises(Unsupported, match="has no W_U"):
+        interp.run(gpt2, TEXTS, ["rotation", "unembedding"], progress=False)
+    assert not passes

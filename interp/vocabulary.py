@@ -1,0 +1,215 @@
+"""Between tokens and vectors: the id of a token, the tokens nearest to a vector, and from which
+state on a prediction stays what it is.
+
+Knows a bridge's tokenizer and weights, and the table of the logit lens; runs no model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._tokenise import token_strings
+from interp.errors import BadInput, Unsupported, nearest, unknown
+from interp.geometry import at_least_float32, norm, ratio
+from interp.stats.table import HasFrame, frame_of, require_columns
+from interp.unembedding import embedding_of, unembedding_of
+
+SPACES = ("W_U", "W_E")
+MEASURES = ("dot", "cosine")
+
+
+# ---- tokens ----------------------------------------------------------------------------------
+
+
+def token_id(model: Any, token: str | int, what: str = "token") -> int:
+    """The id of one token, given as its text (a leading space counts) or as the id itself.
+
+    Raises `BadInput` for text that is several tokens here, saying which, or that the vocabulary
+    lacks, and for an id outside of it; `what` names the token in the message.
+    """
+    vocab = int(getattr(model.cfg, "d_vocab", 0) or 0)
+    if isinstance(token, int | np.integer) and not isinstance(token, bool):
+        if not 0 <= int(token) < vocab:
+            raise BadInput(f"{what} {int(token)} is no token id: the model has 0 … {vocab - 1}")
+        return int(token)
+    if not isinstance(token, str) or not token:
+        raise BadInput(f"{what} {token!r}: give a token's text, such as ' her', or its id")
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise BadInput(f"{what} {token!r}: this model has no tokenizer; give a token id")
+    ids = _encoded(tokenizer, token)
+    if len(ids) != 1:
+        raise BadInput(_several(tokenizer, token, ids, what))
+    known = tokenizer.get_vocab()
+    if ids[0] == getattr(tokenizer, "unk_token_id", None) and token not in known:
+        raise BadInput(
+            f"{what} {token!r} is not in the vocabulary of this model, which reads it as "
+            f"{tokenizer.unk_token!r}{nearest(token, known)}"
+        )
+    return ids[0]
+
+
+def _encoded(tokenizer: Any, text: str) -> list[int]:
+    return [int(i) for i in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def _several(tokenizer: Any, token: str, ids: list[int], what: str) -> str:
+    strings = token_strings(ids, tokenizer)
+    pieces = " + ".join(repr(strings[i]) for i in ids) or "nothing"
+    spaced = " " + token.lstrip()
+    hint = ""
+    if spaced != token and len(_encoded(tokenizer, spaced)) == 1:
+        hint = f"; with a leading space, {spaced!r}, it is one"
+    return (
+        f"{what} {token!r} is {len(ids)} tokens of this model ({pieces}){hint}; "
+        f"a {what} is one token: choose one of them, or give an id"
+    )
+
+
+# ---- vectors to tokens -----------------------------------------------------------------------
+
+
+def nearest_tokens(
+    model: Any,
+    vector: Any,
+    *,
+    space: Literal["W_U", "W_E"] = "W_U",
+    k: int = 10,
+    by: Literal["dot", "cosine"] = "dot",
+) -> pd.DataFrame:
+    """The tokens whose rows of W_U or W_E are nearest to a vector.
+
+    In W_U the dot product is what the vector, taken as the stream after the final norm, adds to
+    the token's logit; b_U and the norm are left out. In W_E it says which word's embedding points
+    that way. Long rows win by dot product, whatever their direction; by cosine they do not.
+
+    Args:
+        vector: `[d]`, or `[n, d]` for several at once.
+        space: "W_U" or "W_E".
+        k: how many tokens per vector; all if there are fewer.
+        by: "dot" or "cosine".
+    Returns: one row per token, nearest first: `rank` (0 = nearest), `token`, `token_id`, `dot`,
+    `cosine`, `norm` (of the token's row); for several vectors also `vector`, its number. The
+    cosine is NaN for the zero vector.
+    Raises: `UnknownName`, `BadInput` for a vector of another width or with NaN, `Unsupported`.
+    """
+    for name, given, allowed in (("space", space, SPACES), ("by", by, MEASURES)):
+        if given not in allowed:
+            raise unknown(name, str(given), allowed)
+    rows = at_least_float32(_matrix(model, space))
+    queries = _vectors(vector, rows, space)
+    if k < 1:
+        raise BadInput(f"k is {k!r}; it must be 1 or more")
+    dots = queries @ rows.T
+    sizes = norm(rows)
+    cosines = ratio(dots, norm(queries).unsqueeze(-1) * sizes)
+    score = dots if by == "dot" else cosines
+    # Rows of zeros have no cosine: they come last.
+    best = torch.nan_to_num(score, nan=-torch.inf).topk(min(k, len(rows)), dim=-1).indices
+    frame = _listed(best, dots, cosines, sizes, getattr(model, "tokenizer", None))
+    return frame if np.ndim(vector) == 2 else frame.drop(columns="vector")
+
+
+def _matrix(model: Any, space: str) -> Tensor:
+    if space == "W_U":
+        return unembedding_of(model)[0]
+    embedding = embedding_of(model)
+    if embedding is None:
+        raise Unsupported("this model has no W_E, no embedding of tokens; space='W_U' may exist")
+    return embedding
+
+
+def _vectors(vector: Any, rows: Tensor, space: str) -> Tensor:
+    x = torch.as_tensor(vector).detach().to(rows.device, rows.dtype)
+    if x.ndim not in (1, 2) or x.shape[-1] != rows.shape[1]:
+        raise BadInput(
+            f"the vector has shape {tuple(x.shape)}; allowed is [{rows.shape[1]}], the width of "
+            f"{space}, or [n, {rows.shape[1]}]"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise BadInput("the vector holds NaN or infinite values")
+    return x.reshape(-1, x.shape[-1])
+
+
+def _listed(
+    best: Tensor, dots: Tensor, cosines: Tensor, sizes: Tensor, tokenizer: Any
+) -> pd.DataFrame:
+    ids = best.flatten().tolist()
+    strings = token_strings(ids, tokenizer)
+    n, k = best.shape
+    return pd.DataFrame(
+        {
+            "vector": np.repeat(np.arange(n), k),
+            "rank": np.tile(np.arange(k), n),
+            "token": [strings[i] for i in ids],
+            "token_id": ids,
+            "dot": dots.gather(-1, best).flatten().tolist(),
+            "cosine": cosines.gather(-1, best).flatten().tolist(),
+            "norm": sizes[best].flatten().tolist(),
+        }
+    )
+
+
+# ---- decision depth --------------------------------------------------------------------------
+
+
+def decision_depth(result: HasFrame | pd.DataFrame) -> pd.DataFrame:
+    """From which state on the most probable token of the logit lens stays the final one.
+
+    Args:
+        result: the result of `logit_lens`, or its table.
+    Returns: one row per token, with its token columns and labels, and
+        `decision_depth`: first state from which the argmax is the final one and stays so (0 = the
+        embedding decides; the number of blocks: only the last state does);
+        `relative_depth`: that over the number of blocks, 0 to 1;
+        `agreeing`: share of the states before the last whose argmax is the final one, decided or
+        not; where it is far above 1 − relative_depth, the prediction came and went.
+    Raises: `UnknownName` for a table without `agrees`, `BadInput` for a summary, or where states
+    of a token are missing.
+    """
+    frame = frame_of(result)
+    if "prompt" not in frame and "mean" in frame:
+        raise BadInput("decision depth is of single tokens: run the lens with keep='tokens'")
+    require_columns(frame, ["prompt", "position", "layer", "agrees"])
+    keys = [c for c in ("stack", "prompt", "position") if c in frame]
+    table = frame.assign(agrees=frame["agrees"].astype(bool), layer=frame["layer"].astype(np.int64))
+    last = int(table["layer"].max()) if len(table) else 0
+    groups = table.groupby(keys, sort=True, observed=True)
+    counts = groups["layer"].agg(["size", "nunique", "max"])
+    tops = counts["max"].groupby(level="stack").transform("max") if "stack" in keys else last
+    if bool(((counts["size"] != counts["nunique"]) | (counts["nunique"] != tops + 1)).any()):
+        raise BadInput(
+            f"every token needs each state 0 … {last} once; this table was filtered or joined"
+        )
+    return _depths(table, keys)
+
+
+def _depths(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    # The state after the last one that disagrees; -1 + 1 where none does.
+    table = table.assign(wrong=np.where(table["agrees"], -1, table["layer"]))
+    blocks = table.groupby(keys, sort=True, observed=True)["layer"].transform("max")
+    table["before"] = table["agrees"].where(table["layer"] < blocks)
+    groups = table.groupby(keys, sort=True, observed=True)
+    out = groups[["wrong", "layer"]].max()
+    depth, n = out["wrong"] + 1, out["layer"]
+    values = pd.DataFrame(
+        {
+            "decision_depth": depth,
+            "relative_depth": depth / n.where(n > 0),
+            "agreeing": groups["before"].agg(lambda x: x.dropna().astype(float).mean()),
+        }
+    ).reset_index()
+    kept = [c for c in table if c not in _LENS and c not in keys]
+    tokens = table.drop_duplicates(keys)[[*keys, *kept]]
+    return tokens.merge(values, on=keys, how="right").reset_index(drop=True)
+
+
+_LENS = (
+    *("layer", "log_prob", "rank", "entropy", "kl_to_final", "js_to_final", "tv_to_final"),
+    *("top_token", "top_prob", "agrees", "wrong", "before"),
+)
