@@ -22,7 +22,21 @@ from torch import Tensor
 
 from interp.errors import BadInput, unknown
 from interp.sites import SITES
-from interp.state import Array, Grouped, Leaf, Moments, PerHead, PerToken, Rows, State, to_numpy
+from interp.state import (
+    Array,
+    Count,
+    Grouped,
+    Histogram,
+    Leaf,
+    Moments,
+    PerHead,
+    PerToken,
+    Rows,
+    State,
+    Sum,
+    TopK,
+    to_numpy,
+)
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
@@ -176,7 +190,7 @@ class Analysis(ABC):
         return cls(**{name: _tuples(value) for name, value in parameters.items()})
 
     def table(self, state: State) -> pd.DataFrame:
-        """Tidy table of the state. The default knows `PerToken`, `PerHead` and moments."""
+        """Tidy table of the state; see `default_table` for which leaves it knows."""
         return default_table(state)
 
     @classmethod
@@ -247,22 +261,32 @@ def _reduce(value: PerToken | PerHead, batch: Batch, groups: Groups | None) -> L
 
 
 def default_table(state: State) -> pd.DataFrame:
-    """Rows of `Rows` leaves, or one row per group for moments; other leaves are left out."""
+    """Rows of `Rows` leaves, else one row per group of moments, else what the other leaves hold.
+
+    The kinds are not mixed: beside rows, sums and counts are left out. `Cov`, `Examples`, `Once`
+    and leaves of a plug-in's own have no rows; an analysis that is about them writes `table`.
+    """
+    leaves_of = [leaf for leaves in state.values() for leaf in leaves.values()]
+    kind = next((k for k in (Rows, Grouped) if any(isinstance(x, k) for x in leaves_of)), None)
     frames = []
     for (stack, layer), leaves in sorted(state.items()):
-        frame = _layer_table(leaves)
+        frame = _layer_table(leaves, kind)
         if frame is not None:
             where = {"stack": stack} if stack else {}
             frames.append(frame.assign(**where, **({"layer": layer} if layer >= 0 else {})))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _layer_table(leaves: Mapping[str, Leaf]) -> pd.DataFrame | None:
-    rows = {n: leaf.sorted() for n, leaf in leaves.items() if isinstance(leaf, Rows)}
-    if rows:
-        return _rows_table(rows)
-    grouped = {n: leaf for n, leaf in leaves.items() if isinstance(leaf, Grouped)}
-    return _grouped_table(grouped) if grouped else None
+def _layer_table(leaves: Mapping[str, Leaf], kind: type[Leaf] | None) -> pd.DataFrame | None:
+    """The leaves of one kind, or without one the records of all."""
+    if kind is Rows:
+        rows = {n: leaf.sorted() for n, leaf in leaves.items() if isinstance(leaf, Rows)}
+        return _rows_table(rows) if rows else None
+    if kind is Grouped:
+        records = _grouped_records({n: x for n, x in leaves.items() if isinstance(x, Grouped)})
+    else:
+        records = [r for name, leaf in leaves.items() for r in _records(name, leaf)]
+    return pd.DataFrame(records) if records else None
 
 
 def _rows_table(rows: Mapping[str, tuple[Array, Array, Array]]) -> pd.DataFrame:
@@ -279,16 +303,38 @@ def _rows_table(rows: Mapping[str, tuple[Array, Array, Array]]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _grouped_table(grouped: Mapping[str, Grouped]) -> pd.DataFrame:
-    records = []
-    for name, leaf in grouped.items():
-        for key, moments in sorted(leaf.groups.items()):
-            records.extend(_moment_records(name, key, moments))
-    return pd.DataFrame(records)
+def _grouped_records(grouped: Mapping[str, Grouped]) -> list[dict[str, Any]]:
+    return [
+        record
+        for name, leaf in grouped.items()
+        for key, moments in sorted(leaf.groups.items())
+        for record in _moment_records(name, key, moments)
+    ]
 
 
-def _moment_records(name: str, key: tuple[str, ...], moments: Moments) -> list[dict[str, Any]]:
-    """One record per value, and per head where the moments carry heads."""
+def _records(name: str, leaf: Leaf) -> list[dict[str, Any]]:
+    """What a leaf of its own holds: one record per entry, bin or kept token."""
+    if isinstance(leaf, Moments):
+        return _moment_records(name, (), leaf, axis="entry")
+    if isinstance(leaf, Sum | Count):
+        column, array = ("total", leaf.total) if isinstance(leaf, Sum) else ("n", leaf.n)
+        if np.ndim(array) == 0:
+            return [{"value": name, column: array.item()}]
+        return [{"value": name, "entry": i, column: v} for i, v in enumerate(np.ravel(array))]
+    if isinstance(leaf, Histogram):
+        ends = [-np.inf, *leaf.edges, np.inf]
+        bins = zip(ends[:-1], ends[1:], leaf.counts, strict=True)
+        return [{"value": name, "low": low, "high": high, "n": n} for low, high, n in bins]
+    if isinstance(leaf, TopK):
+        kept = zip(leaf.prompt, leaf.position, leaf.scores, strict=True)
+        return [{"value": name, "prompt": p, "position": i, "score": s} for p, i, s in kept]
+    return []
+
+
+def _moment_records(
+    name: str, key: tuple[str, ...], moments: Moments, axis: str = "head"
+) -> list[dict[str, Any]]:
+    """One record per value, and per head (or other `axis`) where the moments carry one."""
     some = moments.count > 0
     stats = {
         "n": moments.count,
@@ -302,6 +348,6 @@ def _moment_records(name: str, key: tuple[str, ...], moments: Moments) -> list[d
     if np.ndim(moments.count) == 0:
         return [{"value": name} | labels | {k: v.item() for k, v in stats.items()}]
     return [
-        {"value": name} | labels | {"head": head} | {k: v[head].item() for k, v in stats.items()}
-        for head in range(len(moments.count))
+        {"value": name} | labels | {axis: i} | {k: np.ravel(v)[i].item() for k, v in stats.items()}
+        for i in range(np.size(moments.count))
     ]

@@ -52,6 +52,8 @@ __all__ = ["ATOL", "LAWS", "RTOL", "Law", "Report", "check_analysis"]
 
 ROW_INDEX = ("prompt", "position", "layer", "stack", "head")
 SUMMARY = ("value", "n", "mean", "std", "min", "max", "undefined")
+LEAF_COLUMNS = ("entry", "total", "low", "high", "score")
+"""Columns of the default tables, beside those of `ROW_INDEX`."""
 TOKEN_TABLE = ("token", "token_id", "special", "word")
 """Columns that come from the prompts, so no analysis may have them."""
 _SPLIT = ((0,), (1, 2), (3, 4))
@@ -472,20 +474,26 @@ def _every_dtype(analysis: Analysis) -> str | None:
 
 
 def _undefined(analysis: Analysis) -> str | None:
-    state = _state(analysis, World(zero=(2, 1)))
-    usual = dict(_leaves(_state(analysis, World())))
+    state, usual = _state(analysis, World(zero=(2, 1))), _state(analysis, World())
+    rows = dict(_leaves(usual))
     for what, leaf in _leaves(state):
         if not isinstance(leaf, Rows):
             continue
         values = leaf.arrays()["values"]
-        if values.dtype.kind == "f" and np.isinf(values).any():
+        if _infinite(values):
             return f"{what} is infinite for a token whose vectors are zero"
-        if len(values) != len(usual[what].arrays()["values"]):
+        if len(values) != len(rows[what].arrays()["values"]):
             return f"{what} leaves the token out whose vectors are zero"
-    for column, numbers in analysis.table(state).select_dtypes("number").items():
-        if np.isinf(numbers.to_numpy(dtype=float, na_value=np.nan)).any():
+    table, expected = analysis.table(state), analysis.table(usual)
+    for column in table.select_dtypes("number"):
+        numbers = [t[column].to_numpy(dtype=float, na_value=np.nan) for t in (table, expected)]
+        if _infinite(numbers[0]) > _infinite(numbers[1]):
             return f"table column {column!r} is infinite for a token whose vectors are zero"
     return None
+
+
+def _infinite(values: Array) -> int:
+    return int(np.isinf(values).sum()) if values.dtype.kind == "f" else 0
 
 
 # ---- batches, padding, merging ---------------------------------------------------------------
@@ -733,7 +741,7 @@ def _untidy(table: Any) -> str | None:
     if not table.columns.is_unique:
         return f"column {table.columns[table.columns.duplicated()][0]!r} is there twice"
     if table.empty:
-        return "the table has no rows; leaves other than rows and groups need a `table` of its own"
+        return "the table has no rows; Cov, Examples and leaves of your own need a `table`"
     if table.index.nlevels > 1 or table.index.name is not None:
         return "the index carries data; use `reset_index()`"
     nesting = (list, tuple, dict, set, Tensor, np.ndarray)
@@ -756,7 +764,12 @@ def _columns_documented(analysis: Analysis) -> str | None:
     summary = analysis.table(_state(analysis, World(), groups=True))
     values = summary.get("value", summary.columns)
     for column in sorted({str(c) for c in [*rows.columns, *values]}):
-        fixed = column in (*ROW_INDEX, *SUMMARY, *analysis.keys) or column.startswith("group_")
+        fixed = column in (
+            *ROW_INDEX,
+            *SUMMARY,
+            *LEAF_COLUMNS,
+            *analysis.keys,
+        ) or column.startswith("group_")
         if not fixed and not meaning(analysis.columns, column):
             return f"column {column!r} is not in `columns`"
     return None

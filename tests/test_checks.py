@@ -120,6 +120,20 @@ class Everything(Analysis):
         return pd.DataFrame(rows)
 
 
+class NoTableOfItsOwn(Analysis):
+    """Leaves that the default table knows."""
+
+    sites = ("resid_post",)
+    columns: ClassVar = {"tokens": "tokens seen; count", "size": "‖x‖; activation units"}
+
+    def observe(self, batch):
+        length = norm(batch["resid_post"])
+        return {
+            "tokens": Count.of(batch.mask),
+            "size": Histogram.of(length, batch.mask, (0.0, 1.0, 10.0)),
+        }
+
+
 class Weights(Analysis):
     """Norms of the embedding, for scope "weights"."""
 
@@ -134,8 +148,9 @@ class Weights(Analysis):
         return pd.DataFrame({"norm": [state["", -1]["norm"].mean.item()]})
 
 
-def test_every_leaf_keeps_every_law():
-    assert check_analysis(Everything()).passed == tuple(LAWS)
+@pytest.mark.parametrize("kind", [Everything, NoTableOfItsOwn])
+def test_every_leaf_keeps_every_law(kind):
+    assert check_analysis(kind()).passed == tuple(LAWS)
 
 
 def test_laws_of_batches_say_nothing_about_weights():

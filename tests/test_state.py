@@ -592,6 +592,48 @@ def test_table_of_groups_says_how_many_are_undefined():
         assert np.isnan(table[column][1]), column
 
 
+def test_table_of_other_leaves_has_a_row_per_entry_bin_or_kept_token():
+    b = batch()
+    x = torch.arange(15.0).reshape(3, 5)
+    leaves = {
+        "sum": Sum.of(torch.stack([x, -x], dim=-1), b.mask),
+        "tokens": Count.of(b.mask),
+        "spread": Histogram.of(x, b.mask, (0.0, 5.0)),
+        "size": Moments.of(x, b.mask),
+        "best": TopK.of(2, x, b.ids, b.positions, b.mask),
+    }
+    table = default_table(reduce_emissions(leaves, b, "", None)).set_index("value")
+    total = float(x[b.mask].sum())
+    assert table.loc["sum", "total"].tolist() == [total, -total]
+    assert table.loc["sum", "entry"].tolist() == [0, 1]
+    assert table.loc["tokens", "n"] == 8
+    assert table.loc["spread", ["low", "high", "n"]].to_numpy().tolist() == [
+        [-np.inf, 0.0, 0],
+        [0.0, 5.0, 3],
+        [5.0, np.inf, 5],
+    ]
+    assert table.loc["size", "mean"] == pytest.approx(total / 8)
+    assert table.loc["best", ["prompt", "position", "score"]].to_numpy().tolist() == [
+        [8, 3, 13.0],
+        [8, 2, 12.0],
+    ]
+    assert (table["layer"] == 2).all()
+
+
+def test_table_leaves_out_what_has_no_rows_and_what_stands_beside_rows():
+    b = batch()
+    cov = Cov.of(torch.randn(3, 5, 2), b.mask)
+    assert default_table(reduce_emissions({"cov": cov}, b, "", None)).empty
+    state = reduce_emissions({"x": PerToken(b.tokens), "n": Count.of(b.mask)}, b, "", None)
+    state["", -1] = {"m": Count.of(b.mask)}
+    assert list(default_table(state)) == [
+        "prompt",
+        "position",
+        "x",
+        "layer",
+    ]
+
+
 def test_table_repeats_token_values_beside_values_of_heads():
     b = batch()
     emitted = {"h": PerHead(torch.arange(30.0).reshape(3, 2, 5)), "t": PerToken(torch.ones(3, 5))}
