@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         path_prediction,
     )
     from interp.heads import head_types, rollout
+    from interp.input_split import Split, cosine_parts, shift_test, split_cosines, split_scores
     from interp.models import load_model
     from interp.positions import (
         describe_positions,
@@ -109,6 +110,7 @@ _HOME = {
     "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
     "experiments": "GroupComparison Growth PathPrediction by_group growth_rate path_prediction",
     "heads": "head_types rollout",
+    "input_split": "Split cosine_parts shift_test split_cosines split_scores",
     "models": "load_model",
     "positions": (
         "describe_positions dominant_periods position_matrix shift_linearity "
@@ -167,6 +169,7 @@ __all__ = [
     "Results",
     "SingularDirections",
     "SpaceComparison",
+    "Split",
     "State",
     "Steer",
     "Sum",
@@ -184,6 +187,7 @@ __all__ = [
     "compare_layers",
     "compare_spaces",
     "contextual_drift",
+    "cosine_parts",
     "covariance_spectrum",
     "decision_depth",
     "describe_positions",
@@ -218,9 +222,12 @@ __all__ = [
     "run",
     "shift_linearity",
     "shift_rotation",
+    "shift_test",
     "sinusoidal",
     "sinusoidal_share",
     "spacy_tags",
+    "split_cosines",
+    "split_scores",
     "streamed_cka",
     "target_word",
     "token_id",

@@ -99,7 +99,8 @@ class Batch:
         earlier = self.before[name]
         if not isinstance(earlier, PerToken):
             raise BadInput(f"running({name!r}) adds up a PerToken, not {type(earlier).__name__}")
-        return earlier.values + step
+        # A model may lie on several devices.
+        return earlier.values.to(step.device) + step
 
     def to_grid(self, values: Tensor) -> Tensor:
         """Values of the real tokens, `[state, row]` in the order of `x[mask]`, on the rectangle.

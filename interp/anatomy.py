@@ -143,7 +143,7 @@ class Anatomy:
         sources: dict[Key, str] = {}
         for job in jobs:
             for key in job.needs:
-                name = self._source(key)
+                name = self.source(key)
                 if name is not None:
                     sources[key] = name
         return Wiring(sources, tuple(jobs), self.readout)
@@ -247,7 +247,8 @@ class Anatomy:
         hooks = stack.sites.get(site)
         return (stack.name, site, layer) if hooks and hooks[layer] else None
 
-    def _source(self, key: Key) -> str | None:
+    def source(self, key: Key) -> str | None:
+        """Hook name from which a key is read; None for the logits."""
         name, point, index = key
         stack = next(s for s in self.stacks if s.name == name)
         if point == "logits":

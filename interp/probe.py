@@ -23,7 +23,16 @@ from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
 from interp.observer import quiet, record
 from interp.readout import Readout
-from interp.sites import EMBEDDINGS, SITES, TERM_HOOKS, Stack, hook_names, layout, own_children
+from interp.sites import (
+    EMBEDDINGS,
+    SITES,
+    TERM_HOOKS,
+    Stack,
+    hook_names,
+    layout,
+    named_stacks,
+    own_children,
+)
 
 PROBE_LENGTH = 16
 PADS = 3
@@ -50,6 +59,61 @@ def inspect(model: Any) -> Anatomy:
         anatomy = _measure(model)
     _cache[model] = (version, anatomy)
     return anatomy
+
+
+def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
+    """Anatomy of cached activations alone: sites and terms verified on their longest prompt.
+
+    Args:
+        values: activations by hook name, with or without the batch dimension.
+        mask: `[batch, pos]`.
+
+    Without a model there is no readout, and only stacks whose every state is there are read.
+    """
+    row = int(mask.sum(1).argmax())
+    real = mask[row].nonzero().squeeze(-1)
+    cut = {n: _cut(n, v, row, real, mask.shape) for n, v in values.items()}
+    seen: Seen = {name: [v] for name, v in cut.items() if v is not None}
+    stacks = named_stacks(seen)
+    if not stacks:
+        raise Unsupported("this cache holds nothing of any block: no name like blocks.0.hook_in")
+    widths = {seen[n][0].shape[-1] for s in stacks for group in s.boundaries for n in group}
+    d_model, dtype = min(widths, default=0), _stream_dtype(None, seen)
+    # Two names of one activation share its memory.
+    first: dict[int, Any] = {}
+    points = {name: first.setdefault(v[0].data_ptr(), v[0]) for name, v in seen.items()}
+    probes = [_StackProbe(s, seen, points, d_model, TOLERANCE[dtype]) for s in stacks]
+    return Anatomy(
+        model="a cache without its model",
+        architecture="unknown",
+        stacks=tuple(probe.measure(()) for probe in probes),
+        readout=None,
+        readout_stack=stacks[-1].name,
+        readout_tried={},
+        prepends_bos=False,
+        padding=Padding(None, None, TOLERANCE[dtype]),
+        basis="unknown",
+        dtype=dtype,
+        tolerance=TOLERANCE[dtype],
+        causal=True,
+        d_model=d_model,
+        d_vocab=0,
+        n_ctx=None,
+        has_logits=False,
+    )
+
+
+def _cut(name: str, value: Any, row: int, real: Tensor, shape: torch.Size) -> Tensor | None:
+    """One prompt's part of an activation, padding removed; None for what is none of a block."""
+    if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
+        return None
+    square = name.endswith(("pattern", "scores"))
+    batched = value if value.shape[0] == shape[0] and value.ndim > 2 + square else value[None]
+    real, axis = real.to(value.device), 2 if square else 1
+    if batched.shape[0] <= row or batched.ndim <= axis or batched.shape[axis] != shape[1]:
+        return None
+    one = batched[row : row + 1].index_select(axis, real)
+    return one.index_select(3, real) if square else one
 
 
 def _require_bridge(model: Any) -> None:
@@ -456,7 +520,7 @@ def _find_readout(
     x = seen[stack.boundaries[-1]][0][0]
     tried: dict[str, float] = {}
     for path, normalise in _paths(model).items():
-        readout = Readout(path, normalise, weight, bias, _output_transform(model), 0.0, tolerance)
+        readout = Readout(path, normalise, weight, bias, output_transform(model), 0.0, tolerance)
         error = _try(readout, x, logits[0])
         if error is None:
             continue
@@ -479,7 +543,8 @@ def _unembedding(model: Any) -> tuple[Tensor, Tensor | None] | None:
     ) else None
 
 
-def _output_transform(model: Any) -> Callable[[Tensor], Tensor]:
+def output_transform(model: Any) -> Callable[[Tensor], Tensor]:
+    """What the model does to the output of its unembedding: soft cap, scale, or nothing."""
     if not hasattr(model, "adapter"):
         return partial(capped, cfg=model.cfg)
     transform: Callable[[Tensor], Tensor] = model.adapter.apply_output_logits_transform

@@ -32,7 +32,7 @@ from interp.observer import (
 )
 from interp.probe import inspect
 from interp.progress import track
-from interp.prompts import Prompts, TokenBatch, read_prompts, target_word
+from interp.prompts import RESERVED, Prompts, TokenBatch, read_prompts, target_word
 from interp.registry import resolve
 from interp.results import Result, Results
 from interp.state import Array, Examples, State, merge_states
@@ -427,6 +427,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._rows: list[pd.DataFrame] = []
         self._next_id = self._calls = 0
         self._cached: Results | None = None
+        self._labels: dict[str, Any] = {}
         self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
 
     def __enter__(self) -> Probes:
@@ -439,6 +440,33 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     def __exit__(self, *exc: object) -> None:
         self._observer.__exit__(*exc)
 
+    def label(self, **labels: Any) -> Probes:
+        """Columns for the prompts of the passes to come, until they are labelled anew.
+
+        Args:
+            labels: by column, one value for every prompt, or one per prompt of a pass (a list);
+                `label()` without any ends them.
+
+        Returns itself, so that `probes.label(kind="garden path")` may stand before a call.
+        Raises `BadInput` for the name of a column that every table has.
+        """
+        for name in labels:
+            if name in (*RESERVED, "call", "stack"):
+                raise BadInput(f"label {name!r} has the name of a column that every table has")
+        self._labels = labels
+        return self
+
+    def _labels_of(self, n: int) -> dict[str, list[Any]]:
+        """The labels of a pass of `n` prompts, one value each."""
+        out = {}
+        for name, value in self._labels.items():
+            out[name] = list(value) if _many(value) else [value] * n
+            if len(out[name]) != n:
+                raise BadInput(
+                    f"label {name!r} has {len(out[name])} values, the pass has {n} prompts"
+                )
+        return out
+
     def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
         names = [s.name for s in self.anatomy.stacks]
         first = names[0]
@@ -450,6 +478,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             pad_id=getattr(self.model.tokenizer, "pad_token_id", None),
             earlier=self._earlier.get(first),
         )
+        self._labels_of(len(context.ids))  # refused before the pass, not after it
         if len(names) > 1:
             return _by_stack(self.anatomy, context, kwargs)
         return {first: context}
@@ -459,6 +488,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._cached = None
         for stack, context in finished.contexts.items():
             rows = _token_rows(context, stack).assign(call=self._calls)
+            ids = context.ids.tolist()
+            for name, values in self._labels_of(len(ids)).items():
+                rows[name] = rows["prompt"].map(dict(zip(ids, values, strict=True)))
             self._rows.append(rows if stack else rows.drop(columns="stack"))
             self._earlier[stack] = context
             self._next_id = max(self._next_id, int(context.ids.max()) + 1)
@@ -499,6 +531,11 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
     def __repr__(self) -> str:
         return f"<Probes on {self.anatomy.model}: {', '.join(self.analyses)}; {self._calls} passes>"
+
+
+def _many(value: Any) -> bool:
+    several = Sequence | np.ndarray | pd.Series | Tensor
+    return isinstance(value, several) and not isinstance(value, str)
 
 
 def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:

@@ -167,7 +167,9 @@ def named_stacks(names: Iterable[str]) -> tuple[Stack, ...]:
         numbers = [m[1] for m in map(re.compile(rf"{path}\.(\d+)\.").match, known) if m]
         if numbers:
             n = max(map(int, numbers)) + 1
-            states = tuple(tuple(h for h in _state(path, i, n) if h in known) for i in range(n + 1))
+            states = tuple(
+                tuple(h for h in state_names(path, i, n) if h in known) for i in range(n + 1)
+            )
             stacks.append(Stack(_STACK_NAMES.get(path, path), path, n, states))
     return tuple(stacks)
 
@@ -176,7 +178,7 @@ EMBEDDINGS = ("embed.hook_out", "hook_embed")
 """Names under which the embedding goes; some models scale it or add to it before block 0."""
 
 
-def _state(path: str, index: int, n: int) -> Iterator[str]:
+def state_names(path: str, index: int, n: int) -> Iterator[str]:
     """Names that state `index` of `n` blocks may have, most reliable first."""
     if index < n:
         yield from (f"{path}.{index}.hook_resid_pre", f"{path}.{index}.hook_in")
