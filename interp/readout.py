@@ -8,13 +8,17 @@ Knows nothing of hooks and tables.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32
+from interp.lens import Head, LensStatistics, joined, lens_statistics
+
+TOKENS = 512
+"""Tokens that a lens takes at a time."""
 
 ROW_BYTES = 32 * 2**20
 """Logits held at a time, in bytes; several buffers of this size exist during a lens."""
@@ -22,33 +26,6 @@ ROW_BYTES = 32 * 2**20
 
 def _same(z: Tensor) -> Tensor:
     return z
-
-
-@dataclass(frozen=True, eq=False)
-class LensStatistics:
-    """What the lens says per state and token; every field `[state, row]`.
-
-    Attributes:
-        log_prob: natural log of the target's probability; NaN where there is no target.
-        rank: number of tokens with a larger logit than the target, 0 = best; NaN without target.
-        entropy: entropy of the distribution in nats.
-        kl_to_final: KL(final ‖ state) in nats.
-        js_to_final: Jensen–Shannon divergence to the final distribution in nats, at most ln 2.
-        tv_to_final: total variation ½Σ|p−q|, at most 1.
-        top_token: id of the most probable token.
-        top_prob: its probability.
-        agrees: whether it is also the final distribution's.
-    """
-
-    log_prob: Tensor
-    rank: Tensor
-    entropy: Tensor
-    kl_to_final: Tensor
-    js_to_final: Tensor
-    tv_to_final: Tensor
-    top_token: Tensor
-    top_prob: Tensor
-    agrees: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,82 +96,29 @@ class Readout:
                 its logits are the model's own.
             logits: `[row, vocab]`, the model's logits for the same rows.
             targets: `[row]` int64, -1 for none.
-        Returns: statistics `[state, row]`.
+        Returns: statistics `[state, row]`. Raises `BadInput` if the numbers of rows differ.
         """
         if stream.shape[1] != len(logits) or len(targets) != len(logits):
             raise BadInput(
                 f"lens: stream has {stream.shape[1]} rows, logits {len(logits)}, "
                 f"targets {len(targets)}; they must be equal"
             )
-        rows = max(1, ROW_BYTES // (4 * logits.shape[-1]))
-        blocks = [
-            self._lens_block(stream[:, i : i + rows], logits[i : i + rows], targets[i : i + rows])
-            for i in range(0, max(len(logits), 1), rows)
+        transform = None if self.transform is _same else self.transform
+        head = Head(self.weight, self.bias, transform)
+        # Normalised rows are a copy of the stream: a few hundred tokens of it at a time.
+        parts = [
+            lens_statistics(
+                self.normalise(stream[:-1, i : i + TOKENS]),
+                head,
+                logits[i : i + TOKENS],
+                targets[i : i + TOKENS],
+            )
+            for i in range(0, max(len(logits), 1), TOKENS)
         ]
-        joined = {
-            f.name: torch.cat([getattr(b, f.name) for b in blocks], 1)
-            for f in fields(LensStatistics)
-        }
-        return LensStatistics(**joined)
-
-    def _lens_block(self, stream: Tensor, logits: Tensor, targets: Tensor) -> LensStatistics:
-        final = Distribution.of(at_least_float32(logits))
-        states = [_compare(Distribution.of(self.logits(x)), final, targets) for x in stream[:-1]]
-        states.append(_compare(final, final, targets))
-        stacked = {
-            f.name: torch.stack([getattr(s, f.name) for s in states])
-            for f in fields(LensStatistics)
-        }
-        return LensStatistics(**stacked)
+        return joined(parts)
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
         log_probs = torch.log_softmax(self.logits(x), dim=-1)
         best = log_probs.topk(min(k, log_probs.shape[-1]), dim=-1)
         return best.values.exp(), best.indices
-
-
-@dataclass(frozen=True, eq=False)
-class Distribution:
-    """Rows of logits with their log-probabilities and probabilities, all `[row, vocab]`."""
-
-    logits: Tensor
-    log_p: Tensor
-    p: Tensor
-
-    @classmethod
-    def of(cls, logits: Tensor) -> Distribution:
-        log_p = torch.log_softmax(logits, dim=-1)
-        return cls(logits, log_p, log_p.exp())
-
-    def entropy(self) -> Tensor:
-        """Entropy in nats `[row]`; a token of probability 0 contributes 0."""
-        total: Tensor = torch.special.entr(self.p).sum(-1)
-        return total
-
-
-def _compare(state: Distribution, final: Distribution, targets: Tensor) -> LensStatistics:
-    has_target = targets >= 0
-    index = targets.clamp(min=0).unsqueeze(-1)
-    log_prob = state.log_p.gather(-1, index).squeeze(-1)
-    rank = (state.logits > state.logits.gather(-1, index)).sum(-1).to(log_prob.dtype)
-    top = state.p.max(-1)
-    middle = (state.p + final.p) / 2
-    entropy, final_entropy = state.entropy(), final.entropy()
-    nothing = torch.full_like(log_prob, torch.nan)
-    return LensStatistics(
-        log_prob=torch.where(has_target, log_prob, nothing),
-        rank=torch.where(has_target, rank, nothing),
-        entropy=entropy,
-        # Both are at least 0; what falls below is rounding. 0·log 0 counts as 0.
-        kl_to_final=torch.where(final.p > 0, final.p * (final.log_p - state.log_p), 0.0)
-        .sum(-1)
-        .clamp(min=0),
-        js_to_final=(torch.special.entr(middle).sum(-1) - (entropy + final_entropy) / 2).clamp(
-            min=0
-        ),
-        tv_to_final=(state.p - final.p).abs().sum(-1) / 2,
-        top_token=top.indices,
-        top_prob=top.values,
-        agrees=top.indices == final.p.argmax(-1),
-    )

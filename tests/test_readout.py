@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr
 
-from interp import readout as module
+from interp import lens as module
 from interp.errors import BadInput, Unsupported
-from interp.readout import LensStatistics, Readout
+from interp.lens import LensStatistics
+from interp.readout import Readout
 
 D, V, STATES, ROWS = 12, 40, 4, 9
 RNG = np.random.default_rng(3)
@@ -182,17 +183,19 @@ def test_tokens_that_the_model_rules_out():
 
 
 def test_kl_is_infinite_where_the_state_rules_out_what_the_model_says():
-    ruled_out, final = torch.tensor([[-torch.inf, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-    readout = Readout("given", lambda x: x, torch.eye(3), transform=lambda _: ruled_out)
+    bias, final = torch.tensor([-torch.inf, 0.0, 0.0]), torch.tensor([[1.0, 0.0, 0.0]])
+    readout = Readout("given", lambda x: x, torch.zeros(3, 3), bias)
     stats = readout.lens(torch.stack([final, final]), final, torch.tensor([0]))
     assert stats.kl_to_final[0].item() == math.inf
     assert 0 < stats.js_to_final[0].item() <= math.log(2)
 
 
+@pytest.mark.parametrize("columns", [1, 3, 1000])
 @pytest.mark.parametrize("rows", [1, 2, 4, 100])
-def test_row_blocks_give_the_same(monkeypatch, rows):
+def test_blocks_of_any_size_give_the_same(monkeypatch, rows, columns):
     whole = as_arrays(lens(build()))
-    monkeypatch.setattr(module, "ROW_BYTES", 4 * V * rows)
+    monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(module, "COLUMNS", columns)
     blocks = as_arrays(lens(build()))
     for name, values in whole.items():
         np.testing.assert_allclose(blocks[name], values, rtol=1e-12, atol=1e-12, err_msg=name)
