@@ -15,6 +15,7 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import Ridge
 
 import interp
+import interp.demo
 from interp import BadInput, CrossMoments, UnknownName, Unsupported, WordSpace, compare_spaces
 from interp.spaces import (
     Null,
@@ -676,11 +677,11 @@ def spaces():
 def test_a_rotated_copy_is_found_by_every_method(spaces):
     a, wide = spaces
     every = ("procrustes", "affine", "cka", "cka_biased", "rsa", "mutual_knn", "svcca")
-    found = compare_spaces((a, WORDS), (wide, WORDS), method=every, resamples=199)
+    found = compare_spaces((a, WORDS), (wide, WORDS), method=every, resamples=99)
     frame = found.frame.set_index(["method", "score"])
     assert frame.loc[("procrustes", "residual"), "value"] < 0.05
     assert (frame.filter(like="@1", axis=0)["value"] == 1).all()
-    assert (frame["p"] <= 0.005).all()
+    assert (frame["p"] <= 0.01).all()
     assert (frame["p_holm"] > frame["p"]).all()
     assert frame.loc["procrustes", "n"].tolist() == [24] * 10
     assert frame.loc["procrustes", "n_fit"].tolist() == [96] * 10
@@ -691,7 +692,7 @@ def test_a_rotated_copy_is_found_by_every_method(spaces):
 
 def test_independent_spaces_are_not_distinguished_from_chance():
     p = []
-    for i in range(12):
+    for i in range(8):
         a, b = rng(i).normal(size=(60, 5)), rng(50 + i).normal(size=(60, 5))
         found = compare_spaces((a, WORDS[:60]), (b, WORDS[:60]), resamples=19, seed=i)
         p.append(found.frame["p_holm"].min())
@@ -884,3 +885,81 @@ def test_drift_refuses_what_has_no_senses(gpt2, clean):
         interp.contextual_drift(gpt2, TEXTS, "the", labels={"sense": ["x"] * 5})
     with pytest.raises(BadInput, match="'zebra' occurs in none of the 5 prompts"):
         interp.contextual_drift(gpt2, TEXTS, "zebra", labels={"sense": list("xyxyy")})
+
+
+# ---- continuations ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.7, 2.0])
+def test_divergence_of_continuations_against_every_continuation_of_two_tokens(
+    gpt2, temperature, clean
+):
+    from scipy.special import log_softmax, rel_entr
+
+    a, b = "the man saw her", "a queen told"
+    found = interp.spaces.continuation_divergence(
+        gpt2, a, b, temperature=temperature, length=2, samples=400
+    )
+    steps = []
+    for text in (a, b):
+        tokens = gpt2.to_tokens(text)
+        n = tokens.shape[1]
+        every = torch.arange(gpt2.cfg.d_vocab)[:, None]
+        with torch.no_grad():
+            z = gpt2(torch.cat([tokens.expand(len(every), -1), every], dim=1)).double().numpy()
+        first = log_softmax(z[0, n - 1] / temperature)
+        steps.append((first, first[:, None] + log_softmax(z[:, n] / temperature, axis=-1)))
+    for row in range(2):
+        p, q = (np.exp(s[row]).ravel() for s in steps)
+        exact = {
+            "kl_ab": rel_entr(p, q).sum(),
+            "kl_ba": rel_entr(q, p).sum(),
+            "js": (rel_entr(p, (p + q) / 2).sum() + rel_entr(q, (p + q) / 2).sum()) / 2,
+        }
+        for name, value in exact.items():
+            seen = found.loc[row, name]
+            assert abs(seen - value) < 4.5 * found.loc[row, f"{name}_se"], name
+
+
+def test_the_same_context_does_not_diverge_and_bad_settings_are_refused(gpt2, clean):
+    diverge = interp.spaces.continuation_divergence
+    same = diverge(gpt2, "the man", "the man", length=3, samples=8)
+    assert np.allclose(same.drop(columns="length"), 0)
+    with pytest.raises(BadInput, match="temperature is 0; allowed is a number above 0"):
+        diverge(gpt2, "the man", "the dog", temperature=0)
+    with pytest.raises(BadInput, match="3 tokens and 999 more do not fit in the model's"):
+        diverge(gpt2, "the man", "the dog", length=999)
+    with pytest.raises(BadInput, match="samples 1; allowed are 1 or more, 2 or more"):
+        diverge(gpt2, "the man", "the dog", samples=1)
+
+
+# ---- the embedded models ---------------------------------------------------------------------
+
+embedded = pytest.mark.skipif(
+    not all((path / "config.json").is_file() for path in interp.demo.MODELS.values()),
+    reason="the embedded models are not there",
+)
+
+
+@embedded
+def test_the_embedded_models_translate_into_each_other():
+    a, b = (interp.load_model(name) for name in interp.demo.MODELS)
+    found = compare_spaces((a, "W_E"), (b, "W_E"), method=("procrustes", "cka"), resamples=49)
+    frame = found.frame.set_index(["method", "score"])
+    for score in ("residual", "csls@10"):
+        assert frame.loc[("procrustes", score), "p"] == 1 / 50, score
+    assert (
+        frame.loc[("procrustes", "csls@10"), "value"]
+        > 3 * (frame.loc[("procrustes", "csls@10"), "null_mean"])
+    )
+    assert frame.loc[("cka", "cka"), "p"] == 1 / 50
+
+
+@embedded
+def test_senses_drift_apart_in_the_embedded_models():
+    documents = interp.demo.generate(120, 5, ["sense"], "held_out")
+    for name in interp.demo.MODELS:
+        model = interp.load_model(name)
+        found = interp.contextual_drift(model, documents, "bank", resamples=199)
+        assert found.frame["p_max"].iloc[1:].min() <= 0.01
+        assert found.frame["difference"].iloc[1:].max() > 0.05

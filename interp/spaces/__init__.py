@@ -4,6 +4,7 @@ Matrices are NumPy float64 `[words, dimensions]`; row i of two spaces is the sam
 """
 
 from interp.spaces.compare import SpaceComparison, compare_spaces
+from interp.spaces.continuations import continuation_divergence, continuation_table
 from interp.spaces.drift import Drift, contextual_drift, drift_table
 from interp.spaces.layers import LayerComparison, compare_layers
 from interp.spaces.maps import SpaceMap, affine, procrustes, relative_residual
@@ -30,6 +31,8 @@ __all__ = [
     "compare_layers",
     "compare_spaces",
     "contextual_drift",
+    "continuation_divergence",
+    "continuation_table",
     "csls",
     "drift_table",
     "layer_pairs",

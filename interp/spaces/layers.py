@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp._tokenise import words as word_spans
 from interp.errors import BadInput
 from interp.models import load_model
 from interp.prompts import Prompts
@@ -164,5 +165,7 @@ def _whole_words(prompts: Prompts) -> pd.DataFrame:
     """One row per word that has tokens: `prompt`, `word`, `text`."""
     index = prompts.index()
     index = index[(index["word"] >= 0) & ~index["special"]]
-    texts = index.groupby(["prompt", "word"], sort=True)["token"].agg("".join).str.strip()
-    return texts.rename("text").reset_index()
+    table = index[["prompt", "word"]].drop_duplicates(ignore_index=True)
+    spans = [word_spans(text or "") for text in prompts.texts]
+    places = [(i, *spans[i][w]) for i, w in table.itertuples(index=False)]
+    return table.assign(text=[(prompts.texts[i] or "")[start:end] for i, start, end in places])

@@ -188,10 +188,12 @@ def _read_binary(path: Path, limit: int | None) -> WordSpace:
             f"{str(path)!r} cannot be read as word2vec's binary format; it is cut short or of "
             f"another kind ({type(error).__name__}: {error})"
         ) from error
+    # Of words that are there twice gensim leaves empty places at the end.
+    words = [word for word in found.index_to_key if word is not None]
     with path.open("rb") as file:
         promised = int(file.readline().split()[0])
-    twice = min(promised, limit or promised) - len(found.index_to_key)
-    return _built(path, found.index_to_key, found.vectors, twice)
+    twice = min(promised, limit or promised) - len(words)
+    return _built(path, words, found.vectors[: len(words)], twice)
 
 
 # ---- models, tables, arrays ------------------------------------------------------------------
