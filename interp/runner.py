@@ -92,9 +92,9 @@ def run(
     for labeller in [*([target_word(target)] if target else []), *labellers]:
         ready = ready.label(labeller)
     collector = Collector(chosen, _grouping(ready, keep, by))
+    weigh(bridge, chosen, collector)  # first, because it refuses what the model does not have
     if wiring.jobs:
         _drive(bridge, anatomy, wiring, ready, collector, max_tokens, progress)
-    weigh(bridge, chosen, collector)
     provenance = provenance_of(bridge, anatomy, chosen, ready)
     return collector.results(_index(ready, collector, bridge), provenance, anatomy, bridge)
 
@@ -281,7 +281,8 @@ def _ids_in(state: State, analysis: Analysis) -> set[int]:
     for leaves in state.values():
         for name, leaf in leaves.items():
             if name in analysis.token_columns:
-                ids.update(np.unique(leaf.arrays()["values"]).tolist())
+                # A summary has moments here, and no ids.
+                ids.update(np.unique(leaf.arrays().get("values", [])).tolist())
             elif isinstance(leaf, Examples) and name.endswith("tokens"):
                 for item in leaf.items.values():
                     ids.update(np.unique(item).tolist())
@@ -534,7 +535,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
 
 def _many(value: Any) -> bool:
-    several = Sequence | np.ndarray | pd.Series | Tensor
+    several = (Sequence, np.ndarray, pd.Series, Tensor)
     return isinstance(value, several) and not isinstance(value, str)
 
 
