@@ -1,0 +1,390 @@
+"""Token and position at the input of a model: cosines, scores of the first block, shifted texts.
+
+Splits what is linear exactly and refuses what is not: every sum is checked against what the model
+computes itself. Each function makes one short pass of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._calls import call, device_of
+from interp.anatomy import Anatomy
+from interp.errors import BadInput, Unsupported
+from interp.geometry import angle, at_least_float32, norm
+from interp.observer import record
+from interp.probe import inspect
+from interp.prompts import Prompts, read_prompts
+
+Floats = npt.NDArray[np.float64]
+PARTS = ("token_token", "token_position", "position_token", "position_position")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A sum of named parts over pairs of tokens, and how well it was checked.
+
+    Attributes:
+        tokens: text of the tokens of the prompt.
+        parts: name -> `[n, n]`, or `[head, query, key]` for scores.
+        total: what the model has itself, of the same shape.
+        allowed: bool `[n, n]`, the pairs that count (for scores: key not after query).
+        error: largest difference between Σ parts and the total, over the largest total.
+    """
+
+    tokens: tuple[str, ...]
+    parts: Mapping[str, Floats]
+    total: Floats
+    allowed: npt.NDArray[np.bool_]
+    error: float
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per part (and head): `mean`, `std` and `share` over the allowed pairs.
+
+        `share` = cov(part, total)/var(total), both relative to the mean of their row, because a
+        constant per row neither orders keys nor reaches a softmax; the shares sum to 1. NaN where
+        the total does not vary.
+        """
+        rows = []
+        heads = self.total.shape[0] if self.total.ndim == 3 else 1
+        for head in range(heads):
+            total = _centred(_of(self.total, head), self.allowed)
+            spread = float((total**2).sum())
+            for name, part in self.parts.items():
+                x = _of(part, head)
+                share = (
+                    float((_centred(x, self.allowed) * total).sum()) / spread if spread else None
+                )
+                seen = x[self.allowed]
+                row = {"part": name, "mean": seen.mean(), "std": seen.std(), "share": share}
+                rows.append({"head": head, **row} if self.total.ndim == 3 else row)
+        return pd.DataFrame(rows).astype({"share": float})
+
+
+def _of(values: Floats, head: int) -> Floats:
+    return values[head] if values.ndim == 3 else values
+
+
+def _centred(x: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:
+    """Relative to the mean of the allowed pairs of the row; 0 elsewhere."""
+    mean = np.where(allowed, x, 0).sum(axis=1) / np.maximum(allowed.sum(axis=1), 1)
+    return np.where(allowed, x - mean[:, None], 0.0)
+
+
+# ---- cosines ---------------------------------------------------------------------------------
+
+
+def cosine_parts(tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
+    """Split the cosines of z = v + p: v_i·v_j, v_i·p_j, p_i·v_j, p_i·p_j, each over ‖z_i‖‖z_j‖.
+
+    `tokens`, `positions` [n, d] → four of `[n, n]` that sum to the cosines; NaN where z is zero.
+    """
+    v, p = tokens.double(), positions.double()
+    length = norm(v + p)
+    scale = torch.where(length == 0, torch.nan, length)
+    scale = scale[:, None] * scale
+    products = (v @ v.T, v @ p.T, p @ v.T, p @ p.T)
+    return {name: x / scale for name, x in zip(PARTS, products, strict=True)}
+
+
+def split_cosines(model: Any, prompt: str | Tensor) -> Split:
+    """Cosines between the states that enter the first block, split into tokens and positions.
+
+    Only where that state is token vector + position vector (GPT-2, OPT, GPT-Neo and the like),
+    which is checked. Special tokens are left out of `allowed`. Raises `Unsupported` by name for
+    other models, with the difference that was measured.
+    """
+    seen = _Input.of(model, prompt)
+    parts = {n: x.cpu().numpy() for n, x in cosine_parts(seen.tokens, seen.positions).items()}
+    unit = torch.nn.functional.normalize(seen.state.double(), dim=-1)
+    total = (unit @ unit.T).cpu().numpy()
+    usual = ~seen.prompts.special[0]
+    allowed = usual[:, None] & usual & ~np.eye(len(usual), dtype=bool)
+    return _checked(seen, parts, total, allowed, "cosines")
+
+
+def _checked(
+    seen: _Input, parts: dict[str, Floats], total: Floats, allowed: Any, what: str
+) -> Split:
+    """The split, if its parts add up to what the model has."""
+    where = np.broadcast_to(allowed, total.shape)
+    difference = np.abs(sum(parts.values()) - total)[where].max(initial=0.0)
+    error = float(difference / max(np.abs(total[where]).max(initial=0.0), 1e-30))
+    if not error <= 10 * seen.anatomy.tolerance:
+        raise Unsupported(
+            f"the parts do not add up to the {what} of {seen.anatomy.model} (relative difference "
+            f"{error:.2g}): its first block does more than a norm and a product. The analysis "
+            "position_profile shows what depends on distance in any model"
+        )
+    texts = tuple(seen.prompts.index()["token"].astype(str))
+    return Split(texts, parts, total, allowed, error)
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """One prompt at the door of the first block: `[pos, d]` each, and scores `[head, q, k]`."""
+
+    prompts: Prompts
+    anatomy: Anatomy
+    tokens: Tensor
+    positions: Tensor
+    state: Tensor
+    scores: Tensor | None
+
+    @classmethod
+    def of(cls, model: Any, prompt: str | Tensor) -> _Input:
+        anatomy, prompts = inspect(model), _read(model, prompt)
+        stack = anatomy.stacks[0]
+        hook = stack.sites["scores"][0] if any(stack.sites.get("scores", ())) else None
+        names = ["hook_embed", "hook_pos_embed", stack.boundaries[0], *([hook] if hook else [])]
+        points = model.hook_dict
+        with record({n: points[n] for n in names if n in points}) as seen:
+            _pass(model, prompts)
+        if len(anatomy.stacks) > 1 or not seen.get("hook_embed") or not seen.get("hook_pos_embed"):
+            raise Unsupported(_no_sum(anatomy, model, "no position vector is added to the tokens"))
+        token, state = (at_least_float32(seen[n][0][0]) for n in (names[0], names[2]))
+        position = at_least_float32(seen["hook_pos_embed"][0])
+        position = (position[0] if position.ndim == 3 else position).expand_as(token)
+        error = float((norm(token + position - state) / norm(state)).max())
+        if error > anatomy.tolerance:
+            raise Unsupported(_no_sum(anatomy, model, f"token + position is off by {error:.2g}"))
+        scores = at_least_float32(seen[hook][0][0]) if hook and seen[hook] else None
+        return cls(prompts, anatomy, token, position, state, scores)
+
+
+def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
+    kind = getattr(model.cfg, "positional_embedding_type", None)
+    return (
+        f"the state that enters the first block of {anatomy.model} is no sum of token and position "
+        f"vectors ({why}; kind of positions: {kind!r}). The analysis position_profile shows what "
+        "depends on distance in any model with attention patterns"
+    )
+
+
+def _read(model: Any, prompt: str | Tensor) -> Prompts:
+    """One prompt, as `run` would read it."""
+    source = (
+        [prompt]
+        if isinstance(prompt, str)
+        else torch.as_tensor(prompt).reshape(-1, prompt.shape[-1])
+    )
+    if len(source) != 1:
+        raise BadInput(f"one prompt is split at a time; these are {len(source)}")
+    return read_prompts(
+        source,
+        model.tokenizer,
+        prepend_bos=bool(getattr(model.cfg, "default_prepend_bos", False)),
+        max_length=getattr(model.cfg, "n_ctx", None),
+    )
+
+
+def _pass(model: Any, prompts: Prompts, **options: Any) -> None:
+    tokens = torch.from_numpy(prompts.tokens[0].copy())[None].to(device_of(model))
+    with torch.no_grad():
+        call(model, tokens, **options)
+
+
+# ---- scores of the first block ---------------------------------------------------------------
+
+
+def split_scores(model: Any, prompt: str | Tensor) -> Split:
+    """Attention scores of the first block: token and position on both sides, and biases.
+
+    With the scale σ_i of the norm frozen at its own value, N(v + p) = N'(v) + N'(p) + β is linear,
+    so that the score of a head is a sum: token–token, token–position, position–token, position–
+    position (query first), and `bias`, all terms with a bias of the norm or of q and k. The sum
+    is checked against the model's own scores. For rotary, ALiBi and T5-like models there is no
+    such sum: `Unsupported` says so by name.
+    """
+    seen = _Input.of(model, prompt)
+    if seen.scores is None:
+        raise Unsupported(f"{seen.anatomy.model} shows no attention scores in its first block")
+    n = len(seen.state)
+    queries, keys = _sides(model, seen)
+    allowed = np.tri(n, dtype=bool)
+    total = seen.scores.double().cpu().numpy()
+    products = {
+        (a, b): torch.einsum("qhd,khd->hqk", queries[a], keys[b]) for a in queries for b in keys
+    }
+    both = {
+        name: products[tuple(name.split("_"))].cpu().numpy()  # type: ignore[index]
+        for name in PARTS
+    }
+    bias = sum(x for (a, b), x in products.items() if "bias" in (a, b))
+    parts = {**both, "bias": bias.cpu().numpy()}  # type: ignore[union-attr]
+    scale = _scale(parts, total, allowed, queries["token"].shape[-1])
+    parts = {name: np.where(allowed, x * scale, 0.0) for name, x in parts.items()}
+    return _checked(seen, parts, np.where(allowed, total, 0.0), allowed, "scores")
+
+
+def _scale(parts: Mapping[str, Floats], total: Floats, allowed: Any, d_head: int) -> float:
+    """1/√d_head, or 1 for families that do not scale (GPT-Neo), whichever is nearer."""
+    summed = sum(parts.values())
+    where = np.broadcast_to(allowed, total.shape)
+    scales = (float(d_head) ** -0.5, 1.0)
+    errors = [float(np.abs(summed * s - total)[where].max()) for s in scales]
+    return scales[errors[1] < errors[0]]
+
+
+def _sides(model: Any, seen: _Input) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Queries and keys of the first block made of token, position and bias: `[pos, head, d]`."""
+    block = model.blocks[0]
+    try:
+        w_q, w_k = block.attn.W_Q.detach().double(), block.attn.W_K.detach().double()
+        b_q, b_k = (_bias(block.attn, n, w) for n, w in (("b_Q", w_q), ("b_K", w_k)))
+        norm_parts = _norm_parts(block, model.cfg, seen)
+    except (AttributeError, NotImplementedError) as error:
+        raise Unsupported(
+            f"the first block of {seen.anatomy.model} does not show its query and key weights: "
+            f"{error}"
+        ) from error
+    w_k, b_k = (w.repeat_interleave(len(w_q) // len(w), dim=0) for w in (w_k, b_k))
+    sides = []
+    for weight, bias in ((w_q, b_q), (w_k, b_k)):
+        side = {n: torch.einsum("pd,hde->phe", x, weight) for n, x in norm_parts.items()}
+        side["bias"] = side["bias"] + bias
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _bias(attn: Any, name: str, weight: Tensor) -> Tensor:
+    bias = getattr(attn, name, None)
+    if not isinstance(bias, Tensor):
+        return weight.new_zeros(weight.shape[0], weight.shape[2])
+    return bias.detach().double()
+
+
+def _norm_parts(block: Any, cfg: Any, seen: _Input) -> dict[str, Tensor]:
+    """γ ⊙ centred part / σ of tokens and positions with σ frozen, and β: `[pos, d]` each."""
+    weight = getattr(block.ln1, "weight", None)
+    bias = getattr(block.ln1, "bias", None)
+    x = seen.state.double()
+    gain = weight.detach().double() if isinstance(weight, Tensor) else torch.ones_like(x[0])
+    shift = bias.detach().double() if isinstance(bias, Tensor) else torch.zeros_like(x[0])
+    scale = (x.var(-1, unbiased=False, keepdim=True) + float(cfg.eps)).sqrt()
+
+    def linear(part: Tensor) -> Tensor:
+        part = part.double()
+        return gain * (part - part.mean(-1, keepdim=True)) / scale
+
+    return {
+        "token": linear(seen.tokens),
+        "position": linear(seen.positions),
+        "bias": shift.expand_as(x),
+    }
+
+
+# ---- the same text at a later offset ---------------------------------------------------------
+
+
+def shift_test(
+    model: Any, prompt: str | Tensor, shifts: Sequence[int] = (1, 8, 32)
+) -> pd.DataFrame:
+    """The same text at later positions: how far do states and patterns move?
+
+    Position ids are raised by each shift, nothing else changes. Relative encodings (rotary) give
+    zero up to rounding. Returns one row per `shift` and `layer` (state index 0 … L): `angle`
+    (degrees) and `relative_change` (‖x′ − x‖/‖x‖), means over ordinary tokens; `between_tokens`,
+    the control: the mean angle between different tokens of the text at that state; and for the
+    pattern of block `layer` (NaN at the last state) `pattern_change`, the total variation per
+    query and head ½Σ|A′ − A|, beside `even_change`, that between the pattern and even attention.
+
+    Raises `BadInput` for a shift beyond the learned positions, `Unsupported` for a model that
+    takes no position ids or does not number them from 0.
+    """
+    anatomy, prompts = inspect(model), _read(model, prompt)
+    if len(anatomy.stacks) > 1:
+        raise Unsupported(f"{anatomy.model} has two stacks; the shift test is for one")
+    n = len(prompts.tokens[0])
+    _check_shifts(model, anatomy, n, shifts)
+    base = _watched(model, anatomy, prompts, None)
+    _check_zero(anatomy, base, _watched(model, anatomy, prompts, 0))
+    rows = []
+    for shift in shifts:
+        moved = _watched(model, anatomy, prompts, shift)
+        rows += [{"shift": shift, **row} for row in _changes(base, moved, prompts)]
+    return pd.DataFrame(rows)
+
+
+def _check_shifts(model: Any, anatomy: Anatomy, n: int, shifts: Sequence[int]) -> None:
+    learned = getattr(model.cfg, "positional_embedding_type", None) == "standard"
+    for shift in shifts:
+        if shift < 0:
+            raise BadInput(f"shift {shift} is negative; a text moves to later positions only")
+        if learned and anatomy.n_ctx and n - 1 + shift >= anatomy.n_ctx:
+            raise BadInput(
+                f"a text of {n} tokens shifted by {shift} ends at position {n - 1 + shift}, beyond "
+                f"the learned positions 0 … {anatomy.n_ctx - 1} of {anatomy.model}; the largest "
+                f"shift of this text is {anatomy.n_ctx - n}"
+            )
+
+
+Watched = tuple[list[Tensor], list[Tensor | None]]
+
+
+def _watched(model: Any, anatomy: Anatomy, prompts: Prompts, shift: int | None) -> Watched:
+    """States `[pos, d]` and patterns `[head, q, k]` of one pass."""
+    stack = anatomy.stacks[0]
+    hooks = stack.sites.get("pattern", (None,) * stack.n_blocks)
+    points = model.hook_dict
+    options = {}
+    if shift is not None:
+        positions = torch.arange(len(prompts.tokens[0]), device=device_of(model)) + shift
+        options["position_ids"] = positions[None]
+    try:
+        with record({n: points[n] for n in (*stack.boundaries, *hooks) if n}) as seen:
+            _pass(model, prompts, **options)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise Unsupported(
+            f"{anatomy.model} cannot be given position ids: {type(error).__name__}: {error}"
+        ) from error
+    states = [at_least_float32(seen[name][0][0]) for name in stack.boundaries]
+    return states, [at_least_float32(seen[h][0][0]) if h and seen[h] else None for h in hooks]
+
+
+def _check_zero(anatomy: Anatomy, base: Watched, again: Watched) -> None:
+    """Ids from 0 must be what the model does by itself, else a shift means something else."""
+    pairs = zip(base[0], again[0], strict=True)
+    error = max(float(norm(a - b).max() / norm(a).max()) for a, b in pairs)
+    if not error <= anatomy.tolerance:
+        raise Unsupported(
+            f"{anatomy.model} does not number positions from 0 (states differ by {error:.2g} when "
+            "told to): a shift of its positions would mean something else"
+        )
+
+
+def _changes(base: Watched, moved: Watched, prompts: Prompts) -> list[dict[str, float]]:
+    """One row per state."""
+    usual = torch.from_numpy(~prompts.special[0])
+    rows = []
+    for layer, (x, y) in enumerate(zip(base[0], moved[0], strict=True)):
+        x, y = x.cpu()[usual], y.cpu()[usual]
+        pairs = angle(x[:, None], x[None])[~torch.eye(len(x), dtype=torch.bool)]
+        row: dict[str, float] = {
+            "layer": layer,
+            "angle": float(angle(x, y).mean()),
+            "relative_change": float((norm(y - x) / norm(x)).mean()),
+            "between_tokens": float(pairs.mean()),
+        }
+        a, b = (p[1][layer] if layer < len(p[1]) else None for p in (base, moved))
+        rows.append(row | _pattern_change(a, b, usual))
+    return rows
+
+
+def _pattern_change(a: Tensor | None, b: Tensor | None, usual: Tensor) -> dict[str, float]:
+    if a is None or b is None:
+        return {"pattern_change": np.nan, "even_change": np.nan}
+    a, b = a.cpu(), b.cpu()
+    allowed = (a > 0).any(0).float()
+    even = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+    change, control = ((x - a).abs().sum(-1)[:, usual].mean() / 2 for x in (b, even))
+    return {"pattern_change": float(change), "even_change": float(control)}
