@@ -6,7 +6,6 @@ import html
 
 import pandas as pd
 
-
 ROWS = 12
 
 
