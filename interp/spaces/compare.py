@@ -87,7 +87,7 @@ def compare_spaces(
     held_out: float = 0.2,
     pieces: Pieces = "mean",
     width: Width = "pca",
-    scale: bool = False,
+    scale: bool = True,
     ridge: float = 0.01,
     k: int = 10,
     limit: int = 1000,
@@ -111,7 +111,8 @@ def compare_spaces(
         held_out: share of the words that maps are scored on and not fitted on.
         pieces: "mean" or "last" of the vectors of a word of several tokens.
         width: for spaces of different widths, "pca" or "pad"; see `procrustes`.
-        scale: let Procrustes stretch the space by one factor.
+        scale: let Procrustes stretch the space by one factor; without it the residual of two
+            models mostly says that their vectors differ in length.
         ridge: of the affine map; see `affine`.
         k: neighbours of mutual k-NN and of CSLS.
         limit: RSA and mutual k-NN need all pairs: at most so many words, drawn at random.
