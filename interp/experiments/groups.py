@@ -70,7 +70,8 @@ class GroupComparison(Shown):
         """Every pair of groups, per layer; `p_bh` and `p_holm` over all pairs and layers.
 
         `p` is the clustered permutation test of `interp.compare`; pairs that it refuses (too few
-        values) are NaN.
+        values) are NaN. With m rows `p_holm` cannot fall below m / (resamples + 1): of many groups
+        read `p_bh`, name a few with groups=, or raise resamples.
         """
         names = ["n_a", "n_b", "difference", "difference_low", "difference_high", "hedges_g"]
         keys = self.tests[list(self.rows)]
