@@ -167,6 +167,7 @@ class HookedCalls(_Wrapped):
         self._inside = self._begun = False
         self._tokens: Tensor | None = None
         self._logits: Tensor | None = None
+        self._history: Tensor | None = None  # embedded outside of a pass, as `generate` does
         self._wrap(model, "forward", self._forward)
         handles = [model.embed.register_forward_pre_hook(self._embed)]
         handles += [
@@ -194,13 +195,36 @@ class HookedCalls(_Wrapped):
     def _embed(self, _module: Any, args: tuple[Any, ...]) -> None:
         if self._inside and not self._begun:
             self._tokens = args[0]
+        elif not self._inside and id(self.model) not in _silent:
+            new, old = args[0], self._history
+            joined = [new] if old is None or len(old) != len(new) else [old, new]
+            self._history = torch.cat(joined, 1)[:, -self.model.cfg.n_ctx :]
 
-    def _block(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _embedded(self, residual: Tensor) -> Tensor | None:
+        """The tokens last embedded, if it is they that enter block 0 as a residual.
+
+        They are if every vector is its token's embedding, plus some position's where positions
+        are learned. (Which one is not asked: `generate` of 3.9 goes astray there.)
+        """
+        n, history = residual.shape[1], self._history
+        if history is None or len(history) != len(residual) or history.shape[1] < n:
+            return None
+        tokens = history[:, -n:]
+        rest = (residual - self.model.W_E[tokens]).detach().flatten(0, 1)
+        ways = torch.zeros_like(rest[:1])
+        if hasattr(self.model, "pos_embed"):
+            ways = torch.cat([ways, self.model.pos_embed.W_pos.detach()])
+        far = torch.cdist(rest, ways, compute_mode="donot_use_mm_for_euclid_dist").amin(1).max()
+        return tokens if far <= 1e-3 * residual.norm(dim=-1).max() else None
+
+    def _block(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._inside or self._begun:
             return
         self._begun = True
         entry = kwargs.get("past_kv_cache_entry")
         past = 0 if entry is None else entry.past_keys.shape[1]
+        if self._tokens is None and module is self.model.blocks[0]:
+            self._tokens = self._embedded(args[0])
         self.begin(
             (),
             {
