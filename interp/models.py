@@ -165,7 +165,11 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
     if tokenizer is not None:
         options["tokenizer"] = _as_given(tokenizer)
     try:
-        with _no_installs() as missing, _no_tokenizer(without_tokenizer and tokenizer is None):
+        with (
+            _no_bars(),
+            _no_installs() as missing,
+            _no_tokenizer(without_tokenizer and tokenizer is None),
+        ):
             bridge = TransformerBridge.boot_transformers(
                 name, **{k: v for k, v in options.items() if v is not None}
             )
@@ -179,6 +183,20 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
             stacklevel=3,
         )
     return bridge.eval()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Weights that are read from a disk need no progress bar; a download keeps its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _as_given(tokenizer: Any) -> Any:
