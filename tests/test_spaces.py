@@ -649,6 +649,29 @@ def test_words_of_several_tokens_across_tokenizers():
     assert alone.frame["value"].item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("kind", ["bytes", "sentence pieces"])
+def test_pieces_from_inside_words_are_no_words(kind):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from interp.spaces.vectors import encode_words, vocabulary
+
+    space = {"bytes": "Ġ", "sentence pieces": "▁"}[kind]
+    letters = [space, *"adehnort"]
+    merges = [("h", "e"), (space, "a"), (space, "t"), (f"{space}t", "he"), ("n", "d"), ("r", "he")]
+    pieces = [*letters, *("".join(pair) for pair in merges)]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
+    if kind == "bytes":
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        backend.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert set(vocabulary(tokenizer)) == {"the", "a", "t"}
+    assert [pieces[i] for i in encode_words(["and"], tokenizer)["and"]] == [f"{space}a", "nd"]
+
+
 def test_embeddings_of_a_bridge_by_word(gpt2):
     from interp.spaces.vectors import model_space
 

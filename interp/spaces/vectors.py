@@ -204,11 +204,9 @@ def model_space(
 ) -> WordSpace:
     """Rows of a model's `W_E`, or columns of its `W_U`, by word.
 
-    Without `words`: the words that are one token in running text. A word is encoded with a space
-    before it and without, whichever gives fewer tokens (the former if both give as many), because
-    tokenizers differ in how they mark the start of a word. With `words`: a word of several tokens
-    gets the `mean` of their vectors or the `last` one. Words with an unknown piece are left out
-    and counted.
+    Without `words`: the words that are one token in running text, after a space; pieces from
+    inside words are none. With `words`: a word of several tokens gets the `mean` of their vectors
+    or the `last` one. Words with an unknown piece are left out and counted.
 
     Raises `UnknownName` for another way to join pieces, `BadInput` for another matrix and where the
     model has no tokenizer, `Unsupported` where it has no such matrix.
@@ -237,21 +235,20 @@ def model_space(
 
 
 def encode_words(words: Sequence[str], tokenizer: Any) -> dict[str, list[int]]:
-    """Token ids of each word as in running text; none where a piece is unknown or special."""
+    """Token ids of each word as in running text; none where a piece is unknown or special.
+
+    They are what the word adds to "a", so that it is seen with the space before it, however the
+    tokenizer marks that.
+    """
     unique = list(dict.fromkeys(words))
-    if not unique:
-        return {}
     never = {*special_ids(tokenizer), getattr(tokenizer, "unk_token_id", None)}
-    spaced, bare = (
-        tokenizer([space + word for word in unique], add_special_tokens=False, verbose=False)
-        for space in (" ", "")
-    )
+    texts = ["a", *(f"a {word}" for word in unique)]
+    before, *encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    n = len(before)
     out = {}
-    for word, with_space, without in zip(
-        unique, spaced["input_ids"], bare["input_ids"], strict=True
-    ):
-        ids = with_space if len(with_space) <= len(without) else without
-        out[word] = [] if never & set(ids) else list(ids)
+    for word, ids in zip(unique, encoded, strict=True):
+        own = list(ids[n:]) if list(ids[:n]) == list(before) else []
+        out[word] = [] if never & set(own) else own
     return out
 
 
