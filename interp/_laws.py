@@ -27,6 +27,7 @@ from torch import Tensor
 from interp._same import RTOL, frame_difference, leaf_difference, state_difference
 from interp._synthetic import World, observe
 from interp.analysis import Analysis, Batch, Emission, Groups, meaning
+from interp.results import Result, Results, load
 from interp.sites import SITES
 from interp.state import (
     Array,
@@ -566,9 +567,6 @@ def leaf_round_trip(analysis: Analysis) -> str | None:
 
 
 def save_and_load(analysis: Analysis) -> str | None:
-    # Results come after the contract in the order of imports; only this law needs them.
-    from interp.results import Result, Results, load
-
     world = World()
     strings = {i: f"t{i}" for i in range(-1, 64)}
     result = Result("it", analysis, _state(analysis, world), world.token_table(), strings)

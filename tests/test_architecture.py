@@ -22,7 +22,7 @@ LEVELS = [
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "_synthetic", "_same", "trajectories"},
-    {"checks"},
+    {"checks", "_laws"},
     {"probe"},
     {"runner", "cached"},
     {"stats", "render", "input_split", "experiments", "heads", "spaces", "workers", "vocabulary", "steering", "doses"},
