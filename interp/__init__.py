@@ -126,7 +126,9 @@ _HOME = {
         "CrossMoments Drift LayerComparison SpaceComparison WordSpace compare_layers "
         "compare_spaces contextual_drift read_word_vectors streamed_cka"
     ),
-    "state": "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority",
+    "state": (
+        "Count Cov Examples Histogram Leaf Moments Once PerHead PerToken State Sum TopK priority"
+    ),
     "stats": "Comparison compare",
     "steering": "Steer label_mask mean_difference unembedding_difference",
     "trajectories": "gaussian_share principal_axes walk_share",

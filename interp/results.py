@@ -125,7 +125,8 @@ class Result:
         return result_figure(self, value, **options)
 
     def __repr__(self) -> str:
-        head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {', '.join(map(str, self.frame))}>"
+        columns = ", ".join(map(str, self.frame))
+        head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {columns}>"
         return "\n".join([head, *(f"note: {n}" for n in self.notes)])
 
     def _repr_html_(self) -> str:

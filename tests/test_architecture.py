@@ -25,7 +25,18 @@ LEVELS = [
     {"checks", "_laws"},
     {"probe"},
     {"runner", "cached"},
-    {"stats", "render", "input_split", "experiments", "heads", "spaces", "workers", "vocabulary", "steering", "doses"},
+    {
+        "stats",
+        "render",
+        "input_split",
+        "experiments",
+        "heads",
+        "spaces",
+        "workers",
+        "vocabulary",
+        "steering",
+        "doses",
+    },
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -91,7 +91,8 @@ def test_compare_prints_and_writes(demo, tmp_path):
 def test_compare_of_an_unknown_column(demo):
     done = shell("compare", str(demo), "--value", "angel")
     assert done.returncode == 1
-    assert "'angel'" in done.stderr and "did you mean 'angle'" in done.stderr
+    assert "'angel'" in done.stderr
+    assert "did you mean 'angle'" in done.stderr
 
 
 def test_report_again(demo, tmp_path):

@@ -48,7 +48,8 @@ def test_anatomy_can_be_printed_and_read(name):
 
     anatomy = interp.inspect(boot(ZOO[name]))
     text, page = repr(anatomy), anatomy._repr_html_()
-    assert "readout" in text and "<table>" in page
+    assert "readout" in text
+    assert "<table>" in page
     document = json.loads(anatomy.to_json())
     assert document["readout"]["error"] < 1e-4
     assert len(document["stacks"]) == len(anatomy.stacks)

@@ -77,7 +77,7 @@ def _token_axis(figure: Any, texts: list[str]) -> None:
     """The tokens that were read, at their positions."""
     names = [label(t, 14) for t in texts]
     longest = max((len(show(t)[:14]) for t in texts), default=0)
-    figure.update_layout(margin={"b": 60 + (5 * longest if longest > 6 else 10)})
+    figure.update_layout(margin={"b": 46 + (5 * longest if longest > 6 else 10)})
     figure.update_xaxes(
         tickvals=list(range(len(texts))),
         ticktext=names,

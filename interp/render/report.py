@@ -95,8 +95,10 @@ def _labels(results: Results) -> str:
     parts = []
     for name in next(iter(results.values())).labels:
         counts = results.tokens[name].value_counts()
-        listed = ", ".join(f"{k} {n:,}" for k, n in list(counts.items())[:5] if str(k))
-        more = f", … {len(counts) - 5} more" if len(counts) > 5 else ""
+        if counts.empty:
+            continue
+        listed = ", ".join(f"{k} {n:,}" for k, n in list(counts.items())[:4] if str(k))
+        more = f", … {len(counts) - 4} more" if len(counts) > 4 else ""
         parts.append(f"{name} ({listed}{more})")
     return "; ".join(parts)
 

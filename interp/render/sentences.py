@@ -84,12 +84,10 @@ def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]
     hits, test = significant(comparison)
     out = [_overall(comparison, unit)]
     if hits.any():
-        layers = frame.loc[hits, "layer"].tolist()
-        more = int((frame.loc[hits, "difference"] > 0).sum())
-        out.append(
-            f"{len(layers)} of {len(frame)} blocks differ after correction ({test} test, Holm): "
-            f"{spans(layers)}; {a} turns more than {b} in {more} of these."
+        found = (
+            f"{int(hits.sum())} of {len(frame)} blocks differ after correction ({test} test, Holm)"
         )
+        out.append(f"{found}: {_directions(frame[hits], a, b)}.")
     else:
         out.append(f"No block differs after correction ({test} test, Holm).")
     known = frame[frame["difference"].notna()]
@@ -98,9 +96,21 @@ def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]
     out.append(
         f"The largest difference is at block {int(top['layer'])}: {top['difference']:+.3g} {unit} "
         f"[{top['difference_low']:.3g}, {top['difference_high']:.3g}], Hedges g = "
-        f"{top['hedges_g']:.2f}, Holm p = {p:.2g}."
+        f"{top['hedges_g']:.2f}, Holm p = {p:.2g}.".replace("-", "−")
     )
     return [*out, *_runs(comparison), *of_random(pairs, unit), *_shuffled(comparison)]
+
+
+def _directions(frame: pd.DataFrame, a: object, b: object) -> str:
+    """In which blocks a has more than b, and in which less."""
+    parts = []
+    for more, rows in (
+        ("more", frame[frame["difference"] > 0]),
+        ("less", frame[frame["difference"] < 0]),
+    ):
+        if len(rows):
+            parts.append(f"{a} turns {more} than {b} in {spans(rows['layer'].tolist())}")
+    return ", ".join(parts)
 
 
 def _overall(comparison: Comparison, unit: str) -> str:
