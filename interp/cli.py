@@ -42,7 +42,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder for tables and report.")] = Path(
         "interp-demo"
     ),
-    model: ModelOption = "demo",
+    model: ModelOption = "demo-llama",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
