@@ -70,6 +70,11 @@ def load_model(
     path = MODELS.get(name, Path(name))
     if path.exists():
         _check_folder(path)
+    elif name in MODELS:
+        raise InterpError(
+            f"the embedded model {name!r} is not in this installation ({path} is missing); "
+            "install the package anew"
+        )
     elif _looks_local(name):
         raise BadInput(f"there is no model folder {name!r}{nearest(name, MODELS)}")
     bridge = _boot(

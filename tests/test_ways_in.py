@@ -242,6 +242,14 @@ def test_options_of_names_are_refused_for_objects_and_the_dtype_is_kept():
     assert interp.inspect(interp.load_model(half)).dtype == torch.bfloat16
 
 
+def test_an_embedded_model_that_is_not_there_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    from interp import models
+
+    monkeypatch.setitem(models.MODELS, "demo", tmp_path / "gone")
+    with pytest.raises(InterpError, match="embedded model 'demo' is not in this installation"):
+        interp.load_model("demo")
+
+
 CODE = """
 import pathlib
 pathlib.Path({path!r}).write_text("executed")
