@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from interp.demo import MODELS, choices, generate, her_documents, model_path, train
 from interp.demo import evaluate as measure
@@ -106,12 +105,12 @@ def test_a_bridge_boots_offline_and_gives_the_logits_of_the_plain_model(name):
     from transformer_lens.model_bridge import TransformerBridge
 
     bridge = TransformerBridge.boot_transformers(str(model_path(name)))
-    plain = AutoModelForCausalLM.from_pretrained(model_path(name)).eval()
+    plain, _ = measure.load(model_path(name))
     assert not bridge.training
     tokens = bridge.to_tokens("Mary smiled. Then John thanked her.")
     assert tokens[0, 0] == bridge.tokenizer.bos_token_id
     with torch.no_grad():
-        torch.testing.assert_close(bridge(tokens), plain(tokens).logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(bridge(tokens), plain(tokens).logits, rtol=0, atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_weights(loaded):

@@ -649,6 +649,23 @@ def test_words_of_several_tokens_across_tokenizers():
     assert alone.frame["value"].item() == pytest.approx(1)
 
 
+def test_shared_tokens_are_in_the_null_of_words_of_several_tokens():
+    """Words that share pieces are alike in any two models, trained or not."""
+    pairs = [f"p{i} s{j}" for i in range(6) for j in range(6)]
+    from interp.spaces.vectors import Tokens
+
+    rows = {w: np.array([i // 6, 6 + i % 6]) for i, w in enumerate(pairs)}
+    shared, plain = [], []
+    for i in range(40):
+        made = [Tokens(rng(2 * i + j).normal(size=(12, 5)), rows) for j in (0, 1)]
+        a, b = (WordSpace(tuple(pairs), t.vectors(pairs, t.table), tokens=t) for t in made)
+        for found, space in ((shared, b), (plain, WordSpace(b.words, b.vectors))):
+            frame = compare_spaces(a, space, method="cka", resamples=19, seed=i).frame
+            found.append(frame["p"].item() <= 0.1)
+    assert np.mean(plain) > 0.5
+    assert np.mean(shared) < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 40)
+
+
 @pytest.mark.parametrize("kind", ["bytes", "sentence pieces"])
 def test_pieces_from_inside_words_are_no_words(kind):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

@@ -166,7 +166,7 @@ def _lens(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[str,
     frame = interp.run(model, tokens, LogitLens(examples=0), progress=False)["logit_lens"].frame
     last = frame[frame["layer"] == frame["layer"].max()].sort_values(["prompt", "position"])
     log_p = expected["logits"].float().log_softmax(-1)
-    fed = torch.from_numpy(last["token_id"].to_numpy()).reshape(tokens.shape)
+    fed = torch.tensor(last["token_id"].tolist()).reshape(tokens.shape)
     want = log_p[:, :-1].gather(-1, fed[:, 1:, None])[..., 0].numpy()
     got = last["log_prob"].to_numpy().reshape(tokens.shape)[:, :-1]
     return "" if np.allclose(got, want, atol=1e-3) else f"differs by {np.abs(got - want).max():.2g}"

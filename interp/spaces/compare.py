@@ -78,6 +78,31 @@ class _Settings:
     seed: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Matched vectors, and where those of b come from, to shuffle them."""
+
+    x: Floats
+    y: Floats
+    space_b: WordSpace
+    words: tuple[str, ...]
+    settings: _Settings
+
+    def null(self, score: Callable[[Floats], Any]) -> Null:
+        """`score` of y as it is, and of y shuffled."""
+        settings = self.settings
+        if settings.resamples < 1:
+            raise BadInput(
+                f"resamples is {settings.resamples!r}; it must be 1 or more, such as 200"
+            )
+        rng = np.random.default_rng(settings.seed)
+        draws = [
+            np.asarray(score(self.space_b.permuted(self.words, rng)), np.float64)
+            for _ in range(settings.resamples)
+        ]
+        return Null(np.asarray(score(self.y), np.float64), np.stack(draws))
+
+
 def compare_spaces(
     a: Any,
     b: Any,
@@ -97,7 +122,8 @@ def compare_spaces(
     """Compare two spaces of words: maps scored on held-out words, and similarities.
 
     Every score stands beside its permutation null: the rows of b are shuffled, maps are fitted
-    anew, everything is scored as before.
+    anew, everything is scored as before. Words of several tokens are made anew from shuffled
+    tokens: that "walked" and "talked" share a piece makes any two models alike, trained or not.
 
     Args:
         a, b: `(model, "W_E")` or `(model, "W_U")`, the model as for `load_model`; what
@@ -136,10 +162,13 @@ def compare_spaces(
     notes = [*space_a.notes, *space_b.notes]
     if words is not None and len(common) < len(set(words)):
         notes.append(f"{len(set(words)) - len(common)} of {len(set(words))} words are not in both")
+    if space_a.tokens and not space_b.tokens:
+        notes.append("only a has words of several tokens: what they share is not in the null")
+    data = _Data(x, y, space_b, tuple(common), settings)
     records: list[dict[str, Any]] = []
     nulls: dict[tuple[str, str], Floats] = {}
     for name in methods:
-        rows, draws, note = (_mapped if name in MAPS else _similar)(name, x, y, settings)
+        rows, draws, note = (_mapped if name in MAPS else _similar)(name, data)
         records += rows
         nulls |= draws
         notes += note
@@ -178,24 +207,20 @@ def _common(a: WordSpace, b: WordSpace, words: Sequence[str] | None) -> list[str
 # ---- maps ------------------------------------------------------------------------------------
 
 
-def _mapped(name: str, x: Floats, y: Floats, settings: _Settings) -> Part:
+def _mapped(name: str, data: _Data) -> Part:
+    settings, x = data.settings, data.x
     train, test = _split(len(x), settings)
     if settings.k > len(x):
         raise BadInput(f"k is {settings.k}; allowed is 1 to {len(x)}, the number of words")
 
-    def fit(order: Ints) -> SpaceMap:
-        target = y[order[train]]
+    def fit(y: Floats) -> SpaceMap:
         if name == "affine":
-            return affine(x[train], target, ridge=settings.ridge)
-        return procrustes(x[train], target, scale=settings.scale, width=settings.width)
+            return affine(x[train], y[train], ridge=settings.ridge)
+        return procrustes(x[train], y[train], scale=settings.scale, width=settings.width)
 
-    def score(order: Ints) -> Floats:
-        return _map_scores(fit(order), x, y[order], test, settings.k)
-
-    null = permuted(score, len(x), resamples=settings.resamples, seed=settings.seed)
+    null = data.null(lambda y: _map_scores(fit(y), x, y, test, settings.k))
     names = ["residual", *(f"{scoring}@{at}" for scoring in SCORINGS for at in AT)]
-    fitted = fit(np.arange(len(x)))
-    part: Part = ([], {}, [f"{name}: {fitted.how}"])
+    part: Part = ([], {}, [f"{name}: {fit(data.y).how}"])
     for i, what in enumerate(names):
         one = Null(null.value[i], null.draws[:, i], lower_is_better=what == "residual")
         part[0].append(_record(name, what, one, len(test), len(train)))
@@ -227,17 +252,21 @@ def _map_scores(fitted: SpaceMap, x: Floats, y: Floats, test: Ints, k: int) -> F
 # ---- similarities ----------------------------------------------------------------------------
 
 
-def _similar(name: str, x: Floats, y: Floats, settings: _Settings) -> Part:
-    notes, words = [], np.arange(len(x))
-    if name in ("rsa", "mutual_knn") and len(x) > settings.limit:
-        words = np.random.default_rng(settings.seed).permutation(len(x))[: settings.limit]
-        words.sort()
-        notes.append(f"{name} is of {len(words)} words, drawn from {len(x)}")
+def _similar(name: str, data: _Data) -> Part:
+    settings, n = data.settings, len(data.x)
+    notes, chosen = [], np.arange(n)
+    if name in ("rsa", "mutual_knn") and n > settings.limit:
+        chosen = np.sort(np.random.default_rng(settings.seed).permutation(n)[: settings.limit])
+        notes.append(f"{name} is of {len(chosen)} words, drawn from {n}")
     kind = measure(name, k=settings.k)
-    first, second = kind.prepare(x[words]), kind.prepare(y[words])
-    score: Callable[[Ints], float] = lambda order: kind.score(first, second, order)  # noqa: E731
-    null = permuted(score, len(words), resamples=settings.resamples, seed=settings.seed)
-    return [_record(name, name, null, len(words), 0)], {(name, name): null.draws}, notes
+    first, same = kind.prepare(data.x[chosen]), np.arange(len(chosen))
+    if data.space_b.tokens is None:
+        second = kind.prepare(data.y[chosen])
+        score: Callable[[Ints], float] = lambda order: kind.score(first, second, order)  # noqa: E731
+        null = permuted(score, len(chosen), resamples=settings.resamples, seed=settings.seed)
+    else:
+        null = data.null(lambda y: kind.score(first, kind.prepare(y[chosen]), same))
+    return [_record(name, name, null, len(chosen), 0)], {(name, name): null.draws}, notes
 
 
 def _record(name: str, what: str, null: Null, n: int, n_fit: int) -> dict[str, Any]:

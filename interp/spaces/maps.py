@@ -65,7 +65,7 @@ def procrustes(
 
     >>> turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
     >>> a = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
-    >>> procrustes(a, a @ turn).matrix.round(6).tolist()
+    >>> (procrustes(a, a @ turn).matrix.round(6) + 0.0).tolist()
     [[0.0, 1.0], [-1.0, 0.0]]
     """
     if width not in WIDTHS:

@@ -80,7 +80,7 @@ def linear_cka(a: Any, b: Any, *, debiased: bool = True) -> float:
     Raises `BadInput` below 4 rows and for unmatched, constant or non-finite rows.
 
     >>> x = np.arange(12.0).reshape(6, 2) ** 2
-    >>> round(linear_cka(x, 3 * x[:, ::-1] + 1), 6)
+    >>> round(float(linear_cka(x, 3 * x[:, ::-1] + 1)), 6)
     1.0
     """
     return measure("cka" if debiased else "cka_biased").of(a, b)

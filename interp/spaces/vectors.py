@@ -17,7 +17,7 @@ import pandas as pd
 from interp._tokenise import special_ids
 from interp.embedding import embedding_matrix
 from interp.errors import BadInput, unknown
-from interp.spaces._matrices import Floats, matrix
+from interp.spaces._matrices import Floats, Ints, matrix
 from interp.word_vectors import WordVectors
 
 Pieces = Literal["mean", "last"]
@@ -27,10 +27,23 @@ _BINARY = (".bin",)
 
 
 @dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens that words are made of: `table [tokens, d]`, and each word's rows of it."""
+
+    table: Floats
+    rows: Mapping[str, Ints]
+
+    def vectors(self, words: Sequence[str], table: Floats) -> Floats:
+        """Mean of each word's rows: `[len(words), d]`."""
+        return np.asarray([table[self.rows[word]].mean(axis=0) for word in words], np.float64)
+
+
+@dataclass(frozen=True, eq=False)
 class WordSpace:
     """A vector per word: `vectors [n, d]` float64, `words [n]` all different.
 
-    `source` says where they are from, `notes` what a reader should know (duplicates, pieces).
+    `source` says where they are from, `notes` what a reader should know (duplicates, pieces);
+    `tokens` is there where words are made of several.
 
     >>> space = WordSpace(("cat", "dog"), np.eye(2))
     >>> space.rows(["dog"]).tolist()
@@ -41,6 +54,7 @@ class WordSpace:
     vectors: Floats
     source: str = "word vectors"
     notes: tuple[str, ...] = ()
+    tokens: Tokens | None = None
     _row: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +81,20 @@ class WordSpace:
                 raise unknown(f"word of {self.source}", word, self.words[:2000])
         chosen: Floats = self.vectors[[self._row[word] for word in words]]
         return chosen
+
+    def permuted(self, words: Sequence[str], rng: np.random.Generator) -> Floats:
+        """Vectors of these words when nothing of what they stand for is left: `[len(words), d]`.
+
+        The vectors change places between the words. Words of several tokens are made anew from
+        tokens that have changed places: two words with a token in common then still have it, and
+        what they owe to that in any model, trained or not, belongs to the null.
+        """
+        if self.tokens is None:
+            return self.rows(words)[rng.permutation(len(words))]
+        used = np.unique(np.concatenate([self.tokens.rows[word] for word in words]))
+        table = self.tokens.table.copy()
+        table[used] = table[rng.permutation(used)]
+        return self.tokens.vectors(words, table)
 
     def explore(self) -> WordVectors:
         """The same words as `interp.WordVectors`: neighbours, analogies, axes, pictures."""
@@ -229,9 +257,13 @@ def model_space(
     several = sum(len(ids) > 1 for ids in usable.values())
     if several:
         notes.append(f"{several} words are several tokens of {name}: {pieces} of their vectors")
-    chosen = [ids if pieces == "mean" else ids[-1:] for ids in usable.values()]
-    vectors = np.asarray([table[ids].mean(axis=0) for ids in chosen]).reshape(-1, table.shape[1])
-    return WordSpace(tuple(usable), vectors, f"{name} {which}", tuple(notes))
+    made = Tokens(
+        table,
+        {w: np.asarray(i if pieces == "mean" else i[-1:], np.int64) for w, i in usable.items()},
+    )
+    vectors = made.vectors(list(usable), table).reshape(-1, table.shape[1])
+    kept = made if several else None
+    return WordSpace(tuple(usable), vectors, f"{name} {which}", tuple(notes), kept)
 
 
 def encode_words(words: Sequence[str], tokenizer: Any) -> dict[str, list[int]]:
