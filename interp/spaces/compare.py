@@ -162,8 +162,6 @@ def compare_spaces(
     notes = [*space_a.notes, *space_b.notes]
     if words is not None and len(common) < len(set(words)):
         notes.append(f"{len(set(words)) - len(common)} of {len(set(words))} words are not in both")
-    if space_a.tokens and not space_b.tokens:
-        notes.append("only a has words of several tokens: what they share is not in the null")
     data = _Data(x, y, space_b, tuple(common), settings)
     records: list[dict[str, Any]] = []
     nulls: dict[tuple[str, str], Floats] = {}
