@@ -55,6 +55,7 @@ class Attention(Analysis):
         real = batch.key_mask[:, None, :]
         gap = torch.where(real, q[:, :, None] - k[:, None, :], 0)
         same = real & (batch.tokens[:, :, None] == batch.key_tokens[:, None, :]) & (gap > 0)
+        same &= batch.tokens[:, :, None] >= 0  # ids that nobody knows are no copies
         # Key j follows a copy of this token if key j−1 is one.
         follows = torch.zeros_like(same)
         follows[:, :, 1:] = same[:, :, :-1] & (gap[:, :, 1:] >= 0) & real[:, :, 1:]

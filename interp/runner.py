@@ -330,11 +330,13 @@ def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch
             raise unknown(
                 "label", label, [str(c) for c in index if c not in ("prompt", "position")]
             )
-    texts = [index[label].astype(str) for label in by] or [pd.Series("all", index=index.index)]
+    texts = [index[label].fillna("").astype(str) for label in by]
+    texts = texts or [pd.Series("all", index=index.index)]
+    unlabelled = index[list(by)].isna().any(axis=1).to_numpy(dtype=bool)
     keys = list(zip(*texts, strict=True))
     known = {key: code for code, key in enumerate(sorted(set(keys)))}
     code = np.fromiter((known[key] for key in keys), dtype=np.int64, count=len(keys))
-    code[index["special"].to_numpy(dtype=bool)] = -1
+    code[index["special"].to_numpy(dtype=bool) | unlabelled] = -1
     starts = np.searchsorted(index["prompt"].to_numpy(), np.arange(len(prompts)))
 
     def groups(batch: Batch) -> Groups:

@@ -97,7 +97,7 @@ def test_compare_of_an_unknown_column(demo):
 
 def test_report_again(demo, tmp_path):
     invoke("report", str(demo), "--out", str(tmp_path / "again.html"))
-    assert (tmp_path / "again.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_run_on_a_file_with_a_target(tmp_path):
@@ -122,6 +122,7 @@ def test_summary_of_a_run(tmp_path):
     )  # fmt: skip
     frame = interp.load(out)["rotation"].frame
     assert {"NOUN", "VERB"} <= set(frame["group_0"])
+    assert "" not in set(frame["group_0"]), "tokens without the label belong to no group"
 
 
 def test_a_refused_run_writes_nothing(tmp_path):
