@@ -116,7 +116,7 @@ def compare_spaces(
     ridge: float = 0.01,
     k: int = 10,
     limit: int = 1000,
-    resamples: int = 200,
+    resamples: int = 500,
     seed: int = 0,
 ) -> SpaceComparison:
     """Compare two spaces of words: maps scored on held-out words, and similarities.
@@ -173,6 +173,11 @@ def compare_spaces(
     frame = pd.DataFrame(records)
     frame["p_holm"] = holm(frame["p"].to_numpy(np.float64))
     frame = frame[list(COLUMNS)]
+    if len(frame) > 0.05 * (resamples + 1):
+        notes.append(
+            f"{resamples} permutations over {len(frame)} rows: p_holm cannot fall below "
+            f"{min(1.0, len(frame) / (resamples + 1)):.2g}; raise resamples"
+        )
     unique = tuple(dict.fromkeys(notes))
     return SpaceComparison(frame, tuple(common), unique, space_a.source, space_b.source, nulls)
 

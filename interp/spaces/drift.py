@@ -84,7 +84,8 @@ def contextual_drift(
 
     An occurrence is the last token of the word. Pairs are from different prompts. The control
     shuffles the senses among prompts. A cosine says little by itself where the space is narrow:
-    `random` is that of occurrences with as many random tokens of the same prompts.
+    `random` is that of occurrences with as many random tokens of the same prompts. Where senses
+    come with other lengths of context, learned positions alone make them differ at state 0.
 
     Args:
         model: as for `load_model`.

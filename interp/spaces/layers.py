@@ -88,7 +88,8 @@ def compare_layers(
     The models may have different tokenizers and widths: words are matched by their place in the
     text. As many words are drawn from every prompt; under the null whole prompts of b change
     places, because the words of one prompt are not independent. `p_max` is for the best of all
-    pairs.
+    pairs. The null says "nothing in common": that equal words have equal inputs suffices to
+    exceed it, so read a similarity beside that of randomly initialised copies too.
 
     Args:
         a, b: as for `load_model`; the same model twice compares its layers with each other.
