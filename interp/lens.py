@@ -109,14 +109,16 @@ def lens_statistics(
             f"lens: states have {h.shape[1]} rows, logits {len(logits)}, targets {len(targets)}; "
             "they must be equal"
         )
-    most, _ = block_shape(logits)
+    most, columns = block_shape(logits)
     tokens = max(1, most // max(1, len(h)))
-    starts = range(0, max(1, len(logits)), tokens)
+    store = None
+    if divergences and len(h):
+        # Made once for all chunks: touching fresh memory costs more than what is written to it.
+        blocks, rows = -(-logits.shape[-1] // columns), len(h) * min(tokens, len(logits))
+        store = at_least_float32(h[:0]).new_empty(blocks, rows, columns)
     parts = [
-        _chunk(
-            h[:, i : i + tokens], head, logits[i : i + tokens], targets[i : i + tokens], divergences
-        )
-        for i in starts
+        _chunk(h[:, part], head, logits[part], targets[part], store)
+        for part in (slice(i, i + tokens) for i in range(0, max(1, len(logits)), tokens))
     ]
     return joined(parts)
 
@@ -158,17 +160,17 @@ class _Final:
 
 
 def _chunk(
-    h: Tensor, head: Head, logits: Tensor, targets: Tensor, divergences: bool
+    h: Tensor, head: Head, logits: Tensor, targets: Tensor, store: Tensor | None
 ) -> LensStatistics:
-    """Statistics of a few tokens in all states at once."""
+    """Statistics of a few tokens in all states at once; divergences if there is a store."""
     final = _Final.of(logits, targets)
-    rows = [_final_row(final, divergences)]
+    rows = [_final_row(final, store is not None or not len(h))]
     if len(h) and not len(targets):
         rows = [{name: value.expand(len(h) + 1, 0) for name, value in rows[0].items()}]
     elif len(h):
         flat = at_least_float32(h).reshape(-1, h.shape[-1])
-        walk = _Walk(flat, head, final, targets.clamp(min=0).repeat(len(h)), len(h))
-        rows.insert(0, walk.statistics(divergences))
+        walk = _Walk(flat, head, final, targets.clamp(min=0).repeat(len(h)), len(h), store)
+        rows.insert(0, walk.statistics())
     whole = {f.name: torch.cat([r[f.name] for r in rows]) for f in fields(LensStatistics)}
     for name in ("log_prob", "rank"):
         whole[name] = whole[name].masked_fill(targets < 0, torch.nan)
@@ -206,7 +208,15 @@ class _Walk:
     float32, across blocks float64.
     """
 
-    def __init__(self, h: Tensor, head: Head, final: _Final, targets: Tensor, states: int) -> None:
+    def __init__(
+        self,
+        h: Tensor,
+        head: Head,
+        final: _Final,
+        targets: Tensor,
+        states: int,
+        store: Tensor | None,
+    ) -> None:
         self.h, self.head, self.final, self.states = h, head, final, states
         self.targets, self.target = targets, head.of_tokens(h, targets)
         self.vocab, self.columns = final.p.shape[-1], block_shape(final.p)[1]
@@ -217,7 +227,9 @@ class _Walk:
         )
         self.starts = range(0, self.vocab, self.columns)
         self.scratch = h.new_empty(len(h), self.columns)
-        self.stored = h.new_empty(0)
+        # Without divergences each block of probabilities overwrites the last one.
+        self.keeps = store is not None
+        self.stored = h.new_empty(1, len(h), self.columns) if store is None else store
 
     def _width(self, start: int) -> int:
         return min(self.columns, self.vocab - start)
@@ -238,18 +250,15 @@ class _Walk:
     def _by_state(self, x: Tensor) -> Tensor:
         return x.view(self.states, -1, x.shape[-1])
 
-    def _place(self, block: int, start: int, keep: bool) -> Tensor:
-        """Where the probabilities of a block go: the store, or nowhere in particular."""
+    def _place(self, block: int, start: int) -> Tensor:
+        """Where the probabilities of a block go, contiguous at its width."""
         width = self._width(start)
-        if not keep:
-            return self.h.new_empty(len(self.h), width)
-        return self.stored[block].view(-1)[: len(self.h) * width].view(-1, width)
+        room = self.stored[block if self.keeps else 0].view(-1)
+        return room[: len(self.h) * width].view(-1, width)
 
-    def statistics(self, divergences: bool) -> dict[str, Tensor]:
+    def statistics(self) -> dict[str, Tensor]:
         """All statistics `[state, row]`."""
-        if divergences:
-            self.stored = self.h.new_empty(len(self.starts), len(self.h), self.columns)
-        sums = [self._first(*block, divergences) for block in enumerate(self.starts)]
+        sums = [self._first(*block) for block in enumerate(self.starts)]
         parts = (torch.stack(part, -1).double() for part in zip(*sums, strict=True))
         lse, own, cross, above, top = parts
         total = lse.logsumexp(-1)
@@ -262,7 +271,7 @@ class _Walk:
             "kl_to_final": _divergence(total - cross.sum(-1) - self._final_entropy()),
             "top_prob": (top.amax(-1) - total).exp(),
         }
-        out |= self._divergences(weight, entropy) if divergences else self._none(entropy)
+        out |= self._divergences(weight, entropy) if self.keeps else self._none(entropy)
         shaped = {name: v.to(self.h.dtype).view(self.states, -1) for name, v in out.items()}
         token = self._top_tokens(top.argmax(-1)).view(self.states, -1)
         return shaped | {"top_token": token, "agrees": token == self.final.top_token}
@@ -270,14 +279,14 @@ class _Walk:
     def _final_entropy(self) -> Tensor:
         return self.final.entropy.repeat(self.states)
 
-    def _first(self, block: int, start: int, keep: bool) -> tuple[Tensor, ...]:
+    def _first(self, block: int, start: int) -> tuple[Tensor, ...]:
         """Sums of one block `[row]`: log-sum-exp, Σp·z, Σq·z, logits above the target, maximum."""
         z, scratch = self._logits(start), self._buffer(start)
-        p = torch.softmax(z, dim=-1, out=self._place(block, start, keep))
+        p = torch.softmax(z, dim=-1, out=self._place(block, start))
         top = z.amax(-1)
         lse = top - p.amax(-1).log()
         own = torch.mul(p, z, out=scratch).sum(-1)
-        if keep:
+        if self.keeps:
             by_state = self._by_state(scratch)
             cross = torch.mul(self._by_state(z), self._final_p(start), out=by_state).sum(-1)
         else:
@@ -299,7 +308,7 @@ class _Walk:
         weight = weight.to(self.h.dtype)
         for block, start in enumerate(self.starts):
             q, scratch = self._final_p(start), self._by_state(self._buffer(start))
-            p = self._by_state(self._place(block, start, True).mul_(weight[:, block : block + 1]))
+            p = self._by_state(self._place(block, start).mul_(weight[:, block : block + 1]))
             common += torch.minimum(p, q, out=scratch).sum(-1).view(-1)
             s = p.add_(q).clamp_(min=TINY)
             mixed += torch.log(s, out=scratch).mul_(s).sum(-1).view(-1)
