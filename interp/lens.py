@@ -22,8 +22,8 @@ from interp.geometry import at_least_float32
 ROWS = 256
 COLUMNS = 512
 STORED_BYTES = 56 * 2**20
-"""Rows and columns of a block, and the most bytes of stored probabilities. Of four shapes tried with
-50,257 tokens of width 768 on two x86 cores, 256 × 512 and 256 × 1,024 were the fastest."""
+"""Rows and columns of a block, and the most bytes of stored probabilities. Of four shapes tried
+with 50,257 tokens of width 768 on two x86 cores, 256 × 512 and 256 × 1,024 were the fastest."""
 
 GPU_BYTES = 2 * 2**30
 TINY = 1e-38
