@@ -1,8 +1,9 @@
 """Trains the embedded models from a seed: `python -m interp.demo.train --out DIR`.
 
-Every model first learns to copy: rows of uniformly random tokens that are said twice, where only
-the second saying can be known. That is what previous-token and induction heads are for. Then it
-learns the demo language, documents packed into rows of 128 tokens, with random rows beside them.
+The Llama style model first learns to copy: rows of uniformly random tokens that are said twice,
+where only the second saying can be known. That is what previous-token and induction heads are for.
+Then both learn the demo language, documents packed into rows of 128 tokens, with random rows beside
+them.
 """
 
 from __future__ import annotations
@@ -141,8 +142,8 @@ def copy_loss(model: PreTrainedModel, ids: Tensor) -> Tensor:
 class Trainer:
     """AdamW on one model; first copying alone, then documents and copying together.
 
-    Induction heads form late and at once. Among documents they had not formed after thousands of
-    steps, and a curriculum from short periods to long ones taught fixed distances instead.
+    Induction heads form late and at once. Among documents they had not formed after 1,200 steps,
+    and a curriculum from short periods to long ones taught fixed distances instead.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int):
@@ -244,9 +245,9 @@ def write_card(folder: Path, run: str) -> None:
         f"{'tied' if config.tie_word_embeddings else 'untied'} unembedding, "
         f"{parameters:,} parameters in float32.",
         "",
-        "Trained from scratch: first uniformly random tokens that are said twice, then packed "
-        "documents of `interp.demo.language` with such random rows beside them. It knows that "
-        "small language and nothing else.",
+        f"Trained from scratch{_first(folder.name)} on packed documents of "
+        "`interp.demo.language`, with rows of random tokens that are said twice beside them. It "
+        "knows that small language and nothing else.",
         "",
         f"Made by `python -m interp.demo.train --model {folder.name}`: {run}.",
         "",
@@ -274,6 +275,11 @@ def write_card(folder: Path, run: str) -> None:
 def _best(scores: list[list[float]]) -> str:
     score, layer, head = max((x, i, j) for i, row in enumerate(scores) for j, x in enumerate(row))
     return f"{score:.3f} (block {layer}, head {head})"
+
+
+def _first(name: str) -> str:
+    alone = HEAD_STEPS.get(name, 0) > 0
+    return ", first on random tokens that are said twice alone, then" if alone else ""
 
 
 def _log_to_stderr() -> None:
