@@ -1,0 +1,83 @@
+"""What every command shares: the app, its options, and how tables and paths are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    from interp.results import Results
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure the residual stream of TransformerLens models.",
+)
+out = Console()
+err = Console(stderr=True)
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="demo, demo-llama, a hub name or a folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def split(names: str) -> list[str]:
+    """Names that are separated by commas."""
+    return [n.strip() for n in names.split(",") if n.strip()]
+
+
+def finish(results: Results, written: list[Path], as_json: bool) -> None:
+    """Say what was measured and where it was written, as text or JSON."""
+    if as_json:
+        out.print_json(json.dumps({"written": [str(p) for p in written], "tables": sizes(results)}))
+        return
+    rows = []
+    for name, result in results.items():
+        values = [c for c in result.values if c not in ("position", "token_id")][:4]
+        frame = result.frame
+        if "special" in frame:
+            frame = frame[~frame["special"].astype(bool)]
+        means = ", ".join(f"{c} {frame[c].mean():.3g}" for c in values if frame[c].notna().any())
+        rows.append((name, f"{len(result.frame):,}", means))
+    print_table(["table", "rows", "means over ordinary tokens"], rows)
+    wrote(written)
+
+
+def sizes(results: Results) -> dict[str, int]:
+    """Rows per table."""
+    return {name: len(result.frame) for name, result in results.items()}
+
+
+def wrote(paths: list[Path]) -> None:
+    """Name what was written."""
+    for path in paths:
+        out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_table(columns: list[str], rows: Any) -> None:
+    """A table of text cells."""
+    table = Table(*columns, show_lines=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    out.print(table)
+
+
+def main() -> None:
+    """Entry point: errors of this library become one line and exit code 1."""
+    try:
+        app()
+    except InterpError as error:
+        err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
