@@ -235,6 +235,14 @@ def test_her_figure_adds_both_controls(results, comparison):
     assert "toy &lt;model&gt;" in figure.layout.title.text
 
 
+def test_a_comparison_shows_random_pairs_on_request(results, comparison):
+    lines = named(comparison.plot(pairs=results["random_pairs"]))
+    frame = results["random_pairs"].frame
+    within = frame[frame["kind"] == "same layer"].groupby("layer")["angle"].mean()
+    np.testing.assert_allclose(lines["random pairs, same layer"].y, within, rtol=1e-4)
+    assert "random pairs, same layer" not in named(comparison.plot())
+
+
 def test_comparison_per_head_is_a_grid(results):
     found = compare(
         results["attention"], "entropy", "role", "target", "previous", resamples=50, null="none"

@@ -849,11 +849,12 @@ def test_text_form_of_many_layers_keeps_the_strongest():
 
 def test_plot_asks_the_renderer_late(frame, monkeypatch):
     figures = types.ModuleType("interp.render.figures")
-    figures.comparison_figure = lambda comparison: ("drawn", comparison)
+    figures.comparison_figure = lambda comparison, pairs: ("drawn", comparison, pairs)
     monkeypatch.setitem(sys.modules, "interp.render.figures", figures)
     found = her(frame, null="none")
     assert isinstance(found, Comparison)
-    assert found.plot() == ("drawn", found)
+    assert found.plot() == ("drawn", found, None)
+    assert found.plot(pairs="random") == ("drawn", found, "random")
 
 
 def test_the_her_experiment_takes_under_two_seconds():

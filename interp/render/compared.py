@@ -24,11 +24,18 @@ GAP = 54
 TOTAL = UPPER + LOWER + GAP
 
 
-def comparison_figure(comparison: Comparison, *, title: str | None = None, model: str = "") -> Any:
+def comparison_figure(
+    comparison: Comparison,
+    *,
+    title: str | None = None,
+    model: str = "",
+    pairs: Result | None = None,
+) -> Any:
     """Draw both groups with their bands, their difference, and the band of shuffled labels.
 
     Rows that differ after correction are marked. A comparison per layer and one more column (per
-    head, say) is drawn as a grid of effect sizes. Never raises; `model` goes into the title.
+    head, say) is drawn as a grid of effect sizes. Never raises; `model` goes into the title, and
+    `pairs` (the result of `random_pairs`) beside the groups.
     """
     named = title or f"{comparison.value}: {comparison.a} against {comparison.b}"
     named += f" · {model}" if model else ""
@@ -38,7 +45,8 @@ def comparison_figure(comparison: Comparison, *, title: str | None = None, model
     others = [name for name in comparison.by if name != "layer"]
     if "layer" not in comparison.by or others:
         return _effects(comparison, named)
-    return _two_panels(comparison, named, {}, "")
+    unit = pairs.analysis.plots[0].unit if pairs else ""
+    return _two_panels(comparison, named, random_lines(pairs), unit)
 
 
 def her_figure(

@@ -41,6 +41,8 @@ from interp.stats.table import (
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from interp.results import Result
+
 NULLS = ("permutation", "none")
 TESTS = ("welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
 # Under this many prompts the intervals are rough; they are still given, with a note.
@@ -68,11 +70,15 @@ class Comparison:
     paired: bool = False
     confidence: float = 0.95
 
-    def plot(self) -> go.Figure:
-        """Draw both groups with their bands, the difference and its null, over layers."""
+    def plot(self, *, pairs: Result | None = None) -> go.Figure:
+        """Draw both groups with their bands, the difference and its null, over layers.
+
+        `pairs`: the result of `random_pairs`, for a comparison of angles; the angle of vectors
+        that have nothing to do with each other is then drawn beside the groups.
+        """
         from interp.render.figures import comparison_figure
 
-        return comparison_figure(self)
+        return comparison_figure(self, pairs=pairs)
 
     def __repr__(self) -> str:
         parts = [
