@@ -118,8 +118,12 @@ class Result:
         out["undefined"] = out.pop("rows") - out["n"]
         return out
 
-    def plot(self, value: str | None = None, **options: Any) -> Any:
-        """The first declared figure, or the one that shows `value`; a plotly figure."""
+    def plot(self, value: str | Sequence[str] | None = None, **options: Any) -> Any:
+        """The first declared figure, or the one that shows `value` (or several); by plotly.
+
+        Options: `by`, a label column (or several) with a line per group; `prompt`, for figures of
+        one prompt; `special`, to keep special tokens.
+        """
         from interp.render.figures import result_figure
 
         return result_figure(self, value, **options)

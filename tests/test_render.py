@@ -215,6 +215,20 @@ def test_values_by_position_and_unknown_prompt(results):
         result_figure(results["logit_lens"], prompt=7)
 
 
+def test_several_values_share_a_figure(results):
+    """A value beside its control, declared together or not."""
+    rotation = results["rotation"]
+    figure = rotation.plot(["attn_angle", "mlp_angle"])
+    assert {"attn_angle", "mlp_angle"} <= set(named(figure))
+    assert "angle" not in named(figure)
+    assert figure.layout.yaxis.title.text == "degrees"
+    both = named(rotation.plot(("angle", "turning")))
+    np.testing.assert_allclose(both["angle"].y, named(rotation.plot("angle"))["angle"].y)
+    assert "turning" in both
+    with pytest.raises(UnknownName, match="'turnign'.*turning"):
+        rotation.plot(["angle", "turnign"])
+
+
 # ---- comparisons -----------------------------------------------------------------------------
 
 

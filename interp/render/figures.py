@@ -28,7 +28,7 @@ FORMATS = (".html", ".png", ".svg", ".pdf")
 
 def result_figure(
     result: Result,
-    value: str | None = None,
+    value: str | Sequence[str] | None = None,
     *,
     by: str | Sequence[str] | None = None,
     prompt: int | None = None,
@@ -38,7 +38,8 @@ def result_figure(
     """Draw the first declared figure of a result, or the one that shows `value`.
 
     Args:
-        value: a declared value, or any numeric column of the table.
+        value: a declared value, or any numeric column of the table; several are drawn together,
+            such as a value and its control.
         by: label columns; one line (or colour) per group.
         prompt: which prompt, for figures of one prompt; by default the first kept one.
         special: keep special tokens in means.

@@ -122,26 +122,28 @@ def axis_title(result: Result, x: str | None) -> str:
     return "block"
 
 
-def declared(result: Result, value: str | None) -> Plot:
-    """The declaration to draw: the first one, or for one value the one that shows it.
+def declared(result: Result, value: str | Sequence[str] | None) -> Plot:
+    """The declaration to draw: the first one, or for given values the one that shows them all.
 
     Raises `UnknownName` for a value that is neither declared nor a numeric column.
     """
     plots = result.analysis.plots
-    if value is None:
+    values = (value,) if isinstance(value, str) else tuple(value or ())
+    if not values:
         if plots:
             return plots[0]
         return Plot("line", tuple(numeric(result)[:3]), result.name)
     for plot in plots:
-        if value in plot.values:
+        if set(values) <= set(plot.values):
             if plot.kind in ("scatter", "trajectory", "attention"):
                 return plot
-            return Plot(plot.kind, (value,), plot.title, plot.unit, plot.nothing)
+            return Plot(plot.kind, values, plot.title, plot.unit, plot.nothing)
     known = numeric(result)
-    if value not in known:
-        choices = dict.fromkeys([*(v for p in plots for v in p.values), *known])
-        raise unknown(f"value of {result.name!r}", value, choices)
-    return Plot("line", (value,), value)
+    for name in values:
+        if name not in known:
+            choices = dict.fromkeys([*(v for p in plots for v in p.values), *known])
+            raise unknown(f"value of {result.name!r}", name, choices)
+    return Plot("line", values, ", ".join(values))
 
 
 def numeric(result: Result) -> list[str]:
