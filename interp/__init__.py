@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp.anatomy import Anatomy
     from interp.cached import from_cache
     from interp.checks import check_analysis
+    from interp.controls import random_copy
     from interp.doses import DoseResponse, dose_response
     from interp.embedding import (
         anisotropy,
@@ -102,6 +103,7 @@ _HOME = {
     "anatomy": "Anatomy",
     "cached": "from_cache",
     "checks": "check_analysis",
+    "controls": "random_copy",
     "doses": "DoseResponse dose_response",
     "embedding": (
         "anisotropy axis_separation covariance_spectrum describe_vectors embedding_matrix "
@@ -215,6 +217,7 @@ __all__ = [
     "prediction_statistics",
     "principal_axes",
     "priority",
+    "random_copy",
     "random_embedding",
     "random_singular_directions",
     "read_prompts",

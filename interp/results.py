@@ -26,6 +26,7 @@ from interp.state import Array, Examples, Leaf, Rows, State, leaf_class
 
 SCHEMA = 1
 LAYOUT = "results.json"
+CONTROL = "control"  # the folder of what the untrained copy gave
 INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
 
 
@@ -42,6 +43,8 @@ class Result:
         strings: text of the token ids that occur in token columns and examples.
         notes: caveats that apply to this table.
         model: name of the model, for titles; `Results` fills it in from its provenance.
+        control: the same analysis of the same prompts on an untrained copy of the model, if the
+            run was asked for it; `Results` fills it in.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Result:
     notes: tuple[str, ...] = ()
     _frame: pd.DataFrame | None = None
     model: str = ""
+    control: Result | None = None
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -100,8 +104,8 @@ class Result:
     ) -> pd.DataFrame:
         """Mean, standard deviation, count and number of undefined values per group.
 
-        Special tokens are left out unless `special`. Raises `UnknownName` for a column that is
-        not there.
+        With a control, its mean stands beside as `control`. Special tokens are left out unless
+        `special`. Raises `UnknownName` for a column that is not there.
         """
         keys = [by] if isinstance(by, str) else list(by)
         for key in keys:
@@ -116,7 +120,10 @@ class Result:
         groups = long.astype({"x": float}).groupby([*keys, "value"], sort=True, observed=True)["x"]
         out = groups.agg(mean="mean", std="std", n="count", rows="size").reset_index()
         out["undefined"] = out.pop("rows") - out["n"]
-        return out
+        if self.control is None:
+            return out
+        beside = self.control.summary(keys, special=special).rename(columns={"mean": "control"})
+        return out.merge(beside[[*keys, "value", "control"]], on=[*keys, "value"], how="left")
 
     def plot(self, value: str | Sequence[str] | None = None, **options: Any) -> Any:
         """The first declared figure, or the one that shows `value` (or several); by plotly.
@@ -151,11 +158,24 @@ def _with_tokens(table: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
 
 
 class Results(Mapping[str, Result]):
-    """The results of one run by analysis name, with provenance."""
+    """The results of one run by analysis name, with provenance.
 
-    def __init__(self, results: Iterable[Result], provenance: Mapping[str, Any]) -> None:
+    Attributes:
+        provenance: what they are of, as JSON values.
+        control: the results of the same run on an untrained copy of the model, or None.
+    """
+
+    def __init__(
+        self,
+        results: Iterable[Result],
+        provenance: Mapping[str, Any],
+        control: Results | None = None,
+    ) -> None:
         self._results = {r.name: r for r in results}
         self.provenance: dict[str, Any] = dict(provenance)
+        self.control = control
+        for name, result in self._results.items() if control is not None else ():
+            result.control = control.get(name)
         for result in self._results.values():
             result.model = result.model or str(self.provenance.get("model", {}).get("name", ""))
 
@@ -232,6 +252,9 @@ class Results(Mapping[str, Result]):
         document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
         text = json.dumps(document, indent=1, ensure_ascii=False, default=_json_value)
         (folder / LAYOUT).write_text(text, encoding="utf-8")
+        if self.control is not None:
+            (folder / CONTROL).mkdir()
+            self.control._write(folder / CONTROL)
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
@@ -307,7 +330,8 @@ def load(folder: str | Path) -> Results:
         raise InterpError(
             f"results in {str(folder)!r} are damaged: {type(error).__name__}: {error}"
         ) from error
-    return Results(results, document["provenance"])
+    control = load(folder / CONTROL) if (folder / CONTROL).is_dir() else None
+    return Results(results, document["provenance"], control)
 
 
 def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame) -> Result:

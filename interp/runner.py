@@ -22,6 +22,7 @@ from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._tokenise import special_ids, token_strings
 from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
+from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
 from interp.models import load_model
 from interp.observer import (
@@ -56,6 +57,7 @@ def run(
     truncate: bool = False,
     keep: Literal["tokens", "summary"] = "tokens",
     by: Sequence[str] = (),
+    control: str | None = None,
     max_tokens: int = 4096,
     progress: bool = True,
 ) -> Results:
@@ -75,6 +77,8 @@ def run(
         truncate: cut prompts that are longer than the context instead of refusing them.
         keep: "tokens": a row per token; "summary": moments per group of `by`.
         by: label columns that make the groups of a summary; special tokens have none.
+        control: "random-init" also runs an untrained copy of the model (`random_copy`) over the
+            same prompts; what it gave is in `results.control` and stands beside every figure.
         max_tokens: budget of a batch, padding included.
         progress: show a bar.
 
@@ -84,6 +88,8 @@ def run(
     """
     chosen = resolve(analyses)
     bridge = load_model(model)
+    if control is not None:
+        check_control(control, bridge)
     anatomy = inspect(bridge)
     wiring = anatomy.wire(list(chosen.values()))
     ready = _prepare(
@@ -96,7 +102,12 @@ def run(
     if wiring.jobs:
         _drive(bridge, anatomy, wiring, ready, collector, max_tokens, progress)
     provenance = provenance_of(bridge, anatomy, chosen, ready)
-    return collector.results(_index(ready, collector, bridge), provenance, anatomy, bridge)
+    results = collector.results(_index(ready, collector, bridge), provenance, anatomy, bridge)
+    if control is None:
+        return results
+    options: dict[str, Any] = {"keep": keep, "by": by, "max_tokens": max_tokens}
+    beside = run(random_copy(bridge), ready, list(chosen.values()), progress=progress, **options)
+    return Results(results.values(), {**provenance, "control": control}, beside)
 
 
 def _prepare(

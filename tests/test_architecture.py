@@ -21,7 +21,7 @@ LEVELS = [
     {"sites", "state", "_tokenise", "_calls", "unembedding"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
-    {"anatomy", "results", "_synthetic", "_same", "trajectories"},
+    {"anatomy", "results", "controls", "_synthetic", "_same", "trajectories"},
     {"checks", "_laws"},
     {"probe"},
     {"runner", "cached"},

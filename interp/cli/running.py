@@ -61,6 +61,10 @@ def run(
         str, typer.Option(help="tokens: a row each; summary: moments per group.")
     ] = "tokens",
     by: Annotated[str, typer.Option(help="Labels that make the groups of a summary.")] = "",
+    control: Annotated[
+        str | None,
+        typer.Option(help="random-init: run an untrained copy of the model beside it."),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
     ] = False,
@@ -87,6 +91,7 @@ def run(
         truncate=truncate,
         keep=keep,  # type: ignore[arg-type]  # the runner checks the word
         by=split(by),
+        control=control,
         max_tokens=max_tokens,
         progress=not quiet,
     )

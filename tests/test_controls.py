@@ -1,0 +1,119 @@
+"""An untrained copy of a model: the same in everything but what was learnt, and beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import interp
+from interp._calls import wrapped_model
+
+PROMPTS = ["Mary smiled. John thanked her.", "Anna slept.", "Tom greeted her. Mary smiled."]
+ANALYSES = ["rotation", "logit_lens", "attention", "unembedding_spectrum"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return interp.load_model("demo-llama")
+
+
+@pytest.fixture(scope="module")
+def results(model):
+    return interp.run(model, PROMPTS, ANALYSES, target="her", control="random-init", progress=False)
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in wrapped_model(model).named_parameters()}
+
+
+@pytest.mark.parametrize("which", ["gpt2", "llama"])
+def test_copy_has_the_shapes_and_other_weights(which, request):
+    model = request.getfixturevalue(which)
+    before, state = weights(model), torch.random.get_rng_state()
+    copy = interp.random_copy(model, seed=1)
+    assert torch.equal(state, torch.random.get_rng_state()), "the user's random state is theirs"
+    after = weights(copy)
+    assert {n: p.shape for n, p in after.items()} == {n: p.shape for n, p in before.items()}
+    assert all(torch.equal(p, before[n]) for n, p in weights(model).items())
+    matrices = [n for n, p in after.items() if p.ndim == 2]
+    assert matrices
+    assert not any(torch.equal(after[n], before[n]) for n in matrices)
+
+
+def test_the_seed_decides(model):
+    one, again, other = (weights(interp.random_copy(model, seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(one[n], again[n]) for n in one)
+    assert not all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_weights_are_as_the_architecture_initialises_them(model):
+    """The config's own standard deviation, by Hugging Face's rule for linear layers."""
+    copy = interp.random_copy(model)
+    wanted = wrapped_model(model).config.initializer_range
+    name, matrix = max(weights(copy).items(), key=lambda item: item[1].numel())
+    assert matrix.std().item() == pytest.approx(wanted, rel=0.02), name
+    assert not copy.training
+
+
+def test_copy_tokenizes_alike_and_says_what_it_is(model):
+    copy = interp.random_copy(model, seed=3)
+    assert torch.equal(copy.to_tokens(PROMPTS[0]), model.to_tokens(PROMPTS[0]))
+    assert copy.cfg.model_name == "demo-llama (random-init, seed 3)"
+
+
+def test_an_untrained_model_predicts_nothing(results):
+    """Its loss is that of the uniform distribution; the trained one is far better."""
+    frames = [r.frame for r in (results["logit_lens"], results["logit_lens"].control)]
+    last = [f[f["layer"] == f["layer"].max()]["log_prob"].mean() for f in frames]
+    vocabulary = wrapped_model(interp.load_model("demo-llama")).config.vocab_size
+    assert last[1] == pytest.approx(-np.log(vocabulary), abs=0.2)
+    assert last[0] > last[1] + 2
+
+
+def test_control_has_the_same_tokens_and_labels(results):
+    control = results.control
+    assert list(control) == list(results)
+    pd.testing.assert_frame_equal(control.tokens, results.tokens)
+    assert "role" in control["rotation"].frame
+    assert "random-init" in control.provenance["model"]["name"]
+    assert results.provenance["control"] == "random-init"
+
+
+def test_summary_puts_the_control_beside_the_mean(results):
+    rotation = results["rotation"]
+    table = rotation.summary("layer").query("value == 'angle'").set_index("layer")
+    frame = rotation.control.frame
+    wanted = frame[~frame["special"]].groupby("layer")["angle"].mean()
+    np.testing.assert_allclose(table["control"], wanted)
+    assert "control" not in rotation.control.summary("layer")
+
+
+def test_control_is_saved_and_read(results, tmp_path):
+    again = interp.load(results.save(tmp_path / "out"))
+    for name in results:
+        pd.testing.assert_frame_equal(again[name].control.frame, results[name].control.frame)
+    assert again.control.control is None
+
+
+def test_no_control_unless_asked_for(model):
+    plain = interp.run(model, PROMPTS, "rotation", progress=False)
+    assert plain.control is None
+    assert plain["rotation"].control is None
+
+
+def test_unknown_control_is_refused_first(model):
+    with pytest.raises(interp.UnknownName, match="unknown control 'random'; did you mean"):
+        interp.run(model, PROMPTS, "rotation", control="random", progress=False)
+
+
+def test_models_that_cannot_be_copied_say_why(gpt2):
+    with pytest.raises(interp.Unsupported, match="no Hugging Face class to build from"):
+        interp.random_copy(type("Hooked", (), {"hook_dict": {}, "cfg": None})())
+    gpt2.compatibility_mode = True
+    try:
+        with pytest.raises(interp.Unsupported, match="copy the bridge before the switch"):
+            interp.random_copy(gpt2)
+    finally:
+        gpt2.compatibility_mode = False
