@@ -7,9 +7,10 @@ here knows how hooks are attached or where prompts come from.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -37,9 +38,16 @@ from interp.state import (
     TopK,
     to_numpy,
 )
+from interp.tallies import BINS, QUANTILES, Tallies, binned, quantiles, tally
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
+MODE = "mode"
+"""Column of a summary with the most frequent token of a token column."""
+SUMMARY = frozenset(
+    "value stack layer head n mean std min max undefined mode mode_share distinct".split()
+) | frozenset(QUANTILES)
+"""Columns of a summary that are no labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +129,14 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which group each token belongs to: `codes [batch, pos]` index `keys`; -1 for no group."""
+    """Which group each token belongs to: `codes [batch, pos]` index `keys`; -1 for no group.
+
+    `labels` names the parts of a key.
+    """
 
     codes: Array
     keys: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,18 +238,31 @@ def meaning(columns: Mapping[str, str], name: str) -> str | None:
 
 
 def reduce_emissions(
-    emitted: Mapping[str, Emission], batch: Batch, stack: str, groups: Groups | None
+    emitted: Mapping[str, Emission],
+    batch: Batch,
+    stack: str,
+    groups: Groups | None,
+    *,
+    tokens: Collection[str] = (),
+    tallied: bool = False,
 ) -> State:
     """Turn what `observe` returned into state.
 
     `groups` is None to keep rows, else says under which label tuples `PerToken` and `PerHead`
-    become moments.
+    become moments, and with `tallied` bins for quantiles too. Values named in `tokens` are token
+    ids: they are counted, because their mean means nothing.
     """
     state: State = {}
     for name, value in emitted.items():
         for layer, piece in _by_layer(value, batch):
-            leaf = piece if isinstance(piece, Leaf) else _reduce(piece, batch, groups)
-            state.setdefault((stack, layer), {})[name] = leaf
+            leaves = state.setdefault((stack, layer), {})
+            if isinstance(piece, Leaf):
+                leaves[name] = piece
+            elif groups is None:
+                leaves[name] = Rows.of(*batch.real[:2], _values_of(piece, batch))
+            else:
+                rows = _rows_by_group(_values_of(piece, batch), batch, groups)
+                leaves |= _grouped(name, rows, groups.labels, name in tokens, tallied)
     return state
 
 
@@ -248,17 +273,36 @@ def _by_layer(value: Emission, batch: Batch) -> list[tuple[int, Emission]]:
     return [(-1 if batch.layer is None else batch.layer, value)]
 
 
-def _reduce(value: PerToken | PerHead, batch: Batch, groups: Groups | None) -> Leaf:
-    prompt, position, (row, column) = batch.real
+def _values_of(value: PerToken | PerHead, batch: Batch) -> Array:
+    """The values of the real tokens: `[n]`, or `[n, head]`."""
+    _, _, (row, column) = batch.real
     values = value.values
     index = (row.to(values.device), column.to(values.device))
     # Advanced indices around a slice come first in the result, so heads end up last.
-    rows = to_numpy(values[index[0], :, index[1]] if isinstance(value, PerHead) else values[index])
-    if groups is None:
-        return Rows.of(prompt, position, rows)
+    return to_numpy(values[index[0], :, index[1]] if isinstance(value, PerHead) else values[index])
+
+
+def _rows_by_group(rows: Array, batch: Batch, groups: Groups) -> dict[tuple[str, ...], Array]:
+    _, _, (row, column) = batch.real
     codes = groups.codes[to_numpy(row), to_numpy(column)]
     present = np.unique(codes[codes >= 0]).tolist()
-    return Grouped({groups.keys[c]: Moments.of_rows(rows[codes == c]) for c in present})
+    return {groups.keys[code]: rows[codes == code] for code in present}
+
+
+def _grouped(
+    name: str,
+    rows: Mapping[tuple[str, ...], Array],
+    labels: tuple[str, ...],
+    tokens: bool,
+    tallied: bool,
+) -> dict[str, Leaf]:
+    """The leaves that a summary keeps of one value."""
+    if tokens:
+        return {name: Tallies({k: tally(v) for k, v in rows.items()}, labels)}
+    out: dict[str, Leaf] = {name: Grouped({k: Moments.of_rows(v) for k, v in rows.items()}, labels)}
+    if tallied:
+        out[name + BINS] = Tallies({k: tally(binned(v)) for k, v in rows.items()}, labels)
+    return out
 
 
 def default_table(state: State) -> pd.DataFrame:
@@ -284,7 +328,7 @@ def _layer_table(leaves: Mapping[str, Leaf], kind: type[Leaf] | None) -> pd.Data
         rows = {n: leaf.sorted() for n, leaf in leaves.items() if isinstance(leaf, Rows)}
         return _rows_table(rows) if rows else None
     if kind is Grouped:
-        records = _grouped_records({n: x for n, x in leaves.items() if isinstance(x, Grouped)})
+        records = _grouped_records(leaves)
     else:
         records = [r for name, leaf in leaves.items() for r in _records(name, leaf)]
     return pd.DataFrame(records) if records else None
@@ -304,19 +348,57 @@ def _rows_table(rows: Mapping[str, tuple[Array, Array, Array]]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _grouped_records(grouped: Mapping[str, Grouped]) -> list[dict[str, Any]]:
-    return [
-        record
-        for name, leaf in grouped.items()
-        for key, moments in sorted(leaf.groups.items())
-        for record in _moment_records(name, key, moments)
-    ]
+def _grouped_records(leaves: Mapping[str, Leaf]) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for name, leaf in leaves.items():
+        if isinstance(leaf, Grouped):
+            bins = leaves.get(name + BINS)
+            for key, moments in sorted(leaf.groups.items()):
+                records = _moment_records(name, _named(leaf, key), moments)
+                if isinstance(bins, Tallies):
+                    _add_quantiles(records, *bins.groups[key])
+                out += records
+        elif isinstance(leaf, Tallies) and not name.endswith(BINS):
+            out += [
+                _token_record(name, _named(leaf, k), *c) for k, c in sorted(leaf.groups.items())
+            ]
+    return out
+
+
+def _named(leaf: Grouped | Tallies, key: tuple[str, ...]) -> dict[str, str]:
+    """The parts of a key under the names of their labels."""
+    names = leaf.labels or tuple(f"group_{i}" for i in range(len(key)))
+    return dict(zip(names, key, strict=True))
+
+
+def _add_quantiles(records: list[dict[str, Any]], codes: Array, counts: Array) -> None:
+    for record in records:
+        found = quantiles(codes, counts, list(QUANTILES.values()), record.get("head"))
+        record |= dict(zip(QUANTILES, found, strict=True))
+
+
+def _token_record(
+    name: str, labels: Mapping[str, str], ids: Array, counts: Array
+) -> dict[str, Any]:
+    """The most frequent id (the lowest of several), its share, and how many there are."""
+    best, total = int(counts.argmax()), int(counts.sum())
+    nothing = dict.fromkeys(("mean", "std", "min", "max"), math.nan)
+    return {
+        "value": name,
+        **labels,
+        "n": total,
+        **nothing,
+        "undefined": 0,
+        MODE: int(ids[best]),
+        "mode_share": counts[best] / total,
+        "distinct": len(ids),
+    }
 
 
 def _records(name: str, leaf: Leaf) -> list[dict[str, Any]]:
     """What a leaf of its own holds: one record per entry, bin or kept token."""
     if isinstance(leaf, Moments):
-        return _moment_records(name, (), leaf, axis="entry")
+        return _moment_records(name, {}, leaf, axis="entry")
     if isinstance(leaf, Sum | Count):
         column, array = ("total", leaf.total) if isinstance(leaf, Sum) else ("n", leaf.n)
         if np.ndim(array) == 0:
@@ -333,7 +415,7 @@ def _records(name: str, leaf: Leaf) -> list[dict[str, Any]]:
 
 
 def _moment_records(
-    name: str, key: tuple[str, ...], moments: Moments, axis: str = "head"
+    name: str, labels: Mapping[str, str], moments: Moments, axis: str = "head"
 ) -> list[dict[str, Any]]:
     """One record per value, and per head (or other `axis`) where the moments carry one."""
     some = moments.count > 0
@@ -345,10 +427,9 @@ def _moment_records(
         "max": np.where(some, moments.max, np.nan),
         "undefined": moments.undefined,
     }
-    labels = {f"group_{i}": part for i, part in enumerate(key)}
     if np.ndim(moments.count) == 0:
-        return [{"value": name} | labels | {k: v.item() for k, v in stats.items()}]
+        return [{"value": name, **labels} | {k: v.item() for k, v in stats.items()}]
     return [
-        {"value": name} | labels | {axis: i} | {k: np.ravel(v)[i].item() for k, v in stats.items()}
+        {"value": name, **labels, axis: i} | {k: np.ravel(v)[i].item() for k, v in stats.items()}
         for i in range(np.size(moments.count))
     ]

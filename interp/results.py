@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.analysis import Analysis, meaning
+from interp.analysis import MODE, Analysis, meaning
 from interp.errors import BadInput, InterpError, unknown
 from interp.registry import get, registered
 from interp.state import Array, Examples, Leaf, Rows, State, leaf_class
@@ -66,7 +66,7 @@ class Result:
         if table.columns.empty:  # nothing was observed
             values = [c for c in self.analysis.columns if "*" not in c]
             table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
-        for column in self.analysis.token_columns:
+        for column in (*self.analysis.token_columns, MODE):
             if column in table:
                 table[column] = table[column].map(self.strings)
         return _with_tokens(table, self.tokens)
@@ -224,23 +224,11 @@ class Results(Mapping[str, Result]):
         return folder
 
     def _write(self, folder: Path) -> None:
-        from safetensors.numpy import save_file
-
         _to_parquet(self.tokens, folder / "tokens.parquet")
         listing = {}
         for name, result in self.items():
             _to_parquet(result.frame, folder / f"{name}.parquet")
-            arrays = {
-                f"{stack}/{layer}/{leaf_name}/{type(leaf).__name__}/{_part(part, array)}": (
-                    _storable(array)
-                )
-                for (stack, layer), leaves in result.state.items()
-                for leaf_name, leaf in leaves.items()
-                if not isinstance(leaf, Rows)  # rows are the Parquet table
-                for part, array in leaf.arrays().items()
-            }
-            if arrays:
-                save_file(arrays, folder / f"{name}.safetensors")
+            save_state(result.state, folder / f"{name}.safetensors")
             kind = type(result.analysis)
             listing[name] = {
                 "class": f"{kind.__module__}:{kind.__qualname__}",
@@ -338,7 +326,7 @@ def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.Data
     return Result(
         name,
         _analysis_class(about["class"]).restore(about["parameters"]),
-        _load_state(folder / f"{name}.safetensors"),
+        load_state(folder / f"{name}.safetensors"),
         tokens,
         {int(k): v for k, v in about["strings"].items()},
         tuple(about["notes"]),
@@ -366,7 +354,24 @@ def _analysis_class(path: str) -> type[Analysis]:
     return kind
 
 
-def _load_state(path: Path) -> State:
+def save_state(state: State, path: Path) -> bool:
+    """Write every leaf but rows, which are a table, to safetensors; false if there is none."""
+    from safetensors.numpy import save_file
+
+    arrays = {
+        f"{stack}/{layer}/{leaf_name}/{type(leaf).__name__}/{_part(part, array)}": _storable(array)
+        for (stack, layer), leaves in state.items()
+        for leaf_name, leaf in leaves.items()
+        if not isinstance(leaf, Rows)
+        for part, array in leaf.arrays().items()
+    }
+    if arrays:
+        save_file(arrays, path)
+    return bool(arrays)
+
+
+def load_state(path: Path) -> State:
+    """Read what `save_state` wrote; nothing where there is no file."""
     if not path.exists():
         return {}
     from safetensors.numpy import load_file

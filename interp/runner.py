@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._tokenise import special_ids, token_strings
-from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
+from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
@@ -36,7 +36,8 @@ from interp.progress import track
 from interp.prompts import RESERVED, Prompts, TokenBatch, read_prompts, target_word
 from interp.registry import resolve
 from interp.results import Result, Results
-from interp.state import Array, Examples, State, merge_states
+from interp.state import Array, Examples, Rows, State, merge_states
+from interp.tallies import BINS, Tallies
 
 Wanted = str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]]
 DEFAULT = ("rotation", "path_length", "logit_lens", "attention")
@@ -149,29 +150,56 @@ def _drive(
     progress: bool,
 ) -> None:
     """Feed the batches; the pass ends before the unembedding where nothing needs logits."""
-    current: list[TokenBatch] = []
-    several = len(anatomy.stacks) > 1
-
-    def contexts(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
-        first = _context_of(current[0])
-        return _by_stack(anatomy, first, kwargs) if several else {anatomy.stacks[0].name: first}
-
-    side = "right" if anatomy.padding.fine("right") else "left"
-    alone = not anatomy.padding.fine(side)
-    batches = list(
-        prompts.batches(
-            max_tokens, pad_id=_pad_id(bridge), padding_side=side, max_batch=1 if alone else None
-        )
-    )
-    device = device_of(bridge)
-    observer = Observer(bridge, wiring, contexts, collector.take, stop_early=True)
-    with observer, torch.no_grad():
+    with Feeder(bridge, anatomy, wiring) as feeder:
+        batches = list(feeder.batches(prompts, max_tokens))
         for batch in track(batches, "passes", enabled=progress):
-            current[:] = [batch]
-            padded = not bool(batch.mask.all())
-            options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
-            out = call(bridge, batch.tokens.to(device), **options)
-            refuse_nan(out, batch)
+            collector.take(feeder.feed(batch))
+
+
+class Feeder(AbstractContextManager["Feeder"]):
+    """Runs batches through a model, one pass each, with observers attached while it is open."""
+
+    def __init__(self, bridge: Any, anatomy: Anatomy, wiring: Any) -> None:
+        self.bridge, self.anatomy = bridge, anatomy
+        self._current: TokenBatch | None = None
+        self._finished: list[Pass] = []
+        self._observer = Observer(
+            bridge, wiring, self._contexts, self._finished.append, stop_early=True
+        )
+
+    def __enter__(self) -> Feeder:
+        self._observer.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._observer.__exit__(*exc)
+
+    def batches(self, prompts: Prompts, max_tokens: int) -> Iterator[TokenBatch]:
+        """The prompts as batches that this model can take: one by one where it cannot pad."""
+        fine = self.anatomy.padding.fine
+        side = "right" if fine("right") else "left"
+        most = None if fine(side) else 1
+        pad_id = _pad_id(self.bridge)
+        return prompts.batches(max_tokens, pad_id=pad_id, padding_side=side, max_batch=most)
+
+    def feed(self, batch: TokenBatch) -> Pass:
+        """One pass; `InterpError` where the model yields NaN."""
+        self._current = batch
+        self._finished.clear()
+        device = device_of(self.bridge)
+        padded = not bool(batch.mask.all())
+        options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
+        with torch.no_grad():
+            out = call(self.bridge, batch.tokens.to(device), **options)
+        refuse_nan(out, batch)
+        return self._finished.pop()
+
+    def _contexts(self, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+        assert self._current is not None  # noqa: S101  set by feed, which makes the call
+        first = _context_of(self._current)
+        if len(self.anatomy.stacks) > 1:
+            return _by_stack(self.anatomy, first, kwargs)
+        return {self.anatomy.stacks[0].name: first}
 
 
 def _context_of(batch: TokenBatch) -> Context:
@@ -260,7 +288,11 @@ class Collector:
         """Reduce one pass; its activations are gone afterwards."""
         for job, batch, emitted in finished.emitted:
             groups = self.grouping(batch) if self.grouping else None
-            self.add(job.analysis, reduce_emissions(emitted, batch, job.stack, groups))
+            ids = job.analysis.token_columns
+            state = reduce_emissions(
+                emitted, batch, job.stack, groups, tokens=ids, tallied=groups is not None
+            )
+            self.add(job.analysis, state)
         for stack, context in finished.contexts.items():
             if stack:
                 self.tokens.append(_token_rows(context, stack))
@@ -291,9 +323,10 @@ def _ids_in(state: State, analysis: Analysis) -> set[int]:
     ids: set[int] = set()
     for leaves in state.values():
         for name, leaf in leaves.items():
-            if name in analysis.token_columns:
-                # A summary has moments here, and no ids.
-                ids.update(np.unique(leaf.arrays().get("values", [])).tolist())
+            if isinstance(leaf, Tallies) and not name.endswith(BINS):
+                ids.update(code for codes, _ in leaf.groups.values() for code in codes.tolist())
+            elif isinstance(leaf, Rows) and name in analysis.token_columns:
+                ids.update(np.unique(leaf.arrays()["values"]).tolist())
             elif isinstance(leaf, Examples) and name.endswith("tokens"):
                 for item in leaf.items.values():
                     ids.update(np.unique(item).tolist())
@@ -338,25 +371,56 @@ def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch
     index = prompts.index()
     for label in by:
         if label not in index:
-            raise unknown(
-                "label", label, [str(c) for c in index if c not in ("prompt", "position")]
-            )
-    texts = [index[label].fillna("").astype(str) for label in by]
-    texts = texts or [pd.Series("all", index=index.index)]
-    unlabelled = index[list(by)].isna().any(axis=1).to_numpy(dtype=bool)
-    keys = list(zip(*texts, strict=True))
-    known = {key: code for code, key in enumerate(sorted(set(keys)))}
-    code = np.fromiter((known[key] for key in keys), dtype=np.int64, count=len(keys))
-    code[index["special"].to_numpy(dtype=bool) | unlabelled] = -1
+            known = [str(c) for c in index if c not in ("prompt", "position")]
+            raise unknown("label", label, known)
+    columns = {label: index[label] for label in by}
     starts = np.searchsorted(index["prompt"].to_numpy(), np.arange(len(prompts)))
+    return groups_by(columns, index["special"].to_numpy(dtype=bool), starts)
+
+
+def groups_by(
+    columns: Mapping[str, pd.Series[Any]],
+    left_out: Array,
+    starts: Array,
+    ids: Array | None = None,
+) -> Callable[[Batch], Groups]:
+    """How the tokens of batches fall into groups by label columns.
+
+    Args:
+        columns: by name one value per token of the set; a token without one has no group.
+        left_out: `[tokens]` bool, tokens that belong to no group whatever their labels.
+        starts: `[prompts]` row of each prompt's first token.
+        ids: `[prompts]` ascending, the prompts' ids in batches; 0, 1, … unless given.
+    """
+    for name in columns:
+        if name in SUMMARY:
+            raise BadInput(f"label {name!r} has the name of a column of summaries; rename it")
+    code, keys = _coded(columns, left_out)
 
     def groups(batch: Batch) -> Groups:
         codes: Array = np.full(tuple(batch.mask.shape), -1, dtype=np.int64)
         prompt, position, (row, column) = batch.real
-        codes[row.cpu().numpy(), column.cpu().numpy()] = code[starts[prompt] + position]
-        return Groups(codes, tuple(known))
+        place = prompt if ids is None else np.searchsorted(ids, prompt)
+        codes[row.cpu().numpy(), column.cpu().numpy()] = code[starts[place] + position]
+        return Groups(codes, keys, tuple(columns))
 
     return groups
+
+
+def _coded(
+    columns: Mapping[str, pd.Series[Any]], left_out: Array
+) -> tuple[Array, tuple[tuple[str, ...], ...]]:
+    """A group number for each token, -1 for none, and the groups' keys in order."""
+    if not columns:
+        return np.where(left_out, -1, 0), ((),)
+    table = pd.DataFrame({name: column.array for name, column in columns.items()})
+    missing = left_out | table.isna().any(axis=1).to_numpy(dtype=bool)
+    texts = table[~missing].astype(str)
+    number = texts.groupby(list(columns), sort=True).ngroup()
+    keys = texts.drop_duplicates().sort_values(list(columns)).itertuples(index=False, name=None)
+    code = np.full(len(table), -1, dtype=np.int64)
+    code[~missing] = number.to_numpy()
+    return code, tuple(keys)
 
 
 # ---- provenance ------------------------------------------------------------------------------

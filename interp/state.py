@@ -216,17 +216,21 @@ class Moments(Leaf):
 
 @dataclass(frozen=True, eq=False)
 class Grouped(Leaf):
-    """Moments per group of labels: keys are tuples of strings, one per label."""
+    """Moments per group of labels: keys are tuples of strings, one per name in `labels`."""
 
     groups: dict[tuple[str, ...], Moments]
+    labels: tuple[str, ...] = ()
 
     def merge(self, other: Self) -> Self:
-        return type(self)(merge_leaves(self.groups, other.groups))
+        return type(self)(merge_leaves(self.groups, other.groups), self.labels or other.labels)
 
     def arrays(self) -> dict[str, Array]:
         keys = sorted(self.groups)
         width = len(keys[0]) if keys else 0
-        out: dict[str, Array] = {"keys": np.asarray(keys, dtype=str).reshape(len(keys), width)}
+        out: dict[str, Array] = {
+            "keys": np.asarray(keys, dtype=str).reshape(len(keys), width),
+            "labels": np.asarray(self.labels, dtype=str),
+        }
         for name in ("count", "mean", "m2", "min", "max", "undefined"):
             # There are no groups where no token of a layer has a label.
             out[name] = np.asarray([getattr(self.groups[k], name) for k in keys])
@@ -236,7 +240,8 @@ class Grouped(Leaf):
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         names = ("count", "mean", "m2", "min", "max", "undefined")
         keys = [tuple(str(part) for part in row) for row in arrays["keys"]]
-        return cls({k: Moments(*(arrays[n][i] for n in names)) for i, k in enumerate(keys)})
+        groups = {k: Moments(*(arrays[n][i] for n in names)) for i, k in enumerate(keys)}
+        return cls(groups, tuple(map(str, arrays.get("labels", ()))))
 
 
 @dataclass(frozen=True, eq=False)

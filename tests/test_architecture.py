@@ -19,6 +19,7 @@ ANALYSES = ROOT.parent / "analyses"
 LEVELS = [
     {"errors", "geometry", "progress", "lens"},
     {"sites", "state", "_tokenise", "_calls", "unembedding"},
+    {"tallies"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "controls", "_synthetic", "_same", "trajectories"},
@@ -32,12 +33,12 @@ LEVELS = [
         "experiments",
         "heads",
         "spaces",
-        "workers",
+        "corpus",
         "vocabulary",
         "steering",
         "doses",
     },
-    {"cli"},
+    {"cli", "corpus_cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 LATE = {"transformer_lens", "transformers", "ray", "plotly", "circuitsvis", "spacy", "datasets"}

@@ -121,8 +121,8 @@ def test_summary_of_a_run(tmp_path):
         "--out", str(out), "--quiet",
     )  # fmt: skip
     frame = interp.load(out)["rotation"].frame
-    assert {"NOUN", "VERB"} <= set(frame["group_0"])
-    assert "" not in set(frame["group_0"]), "tokens without the label belong to no group"
+    assert {"NOUN", "VERB"} <= set(frame["pos"])
+    assert "" not in set(frame["pos"]), "tokens without the label belong to no group"
 
 
 def test_a_refused_run_writes_nothing(tmp_path):

@@ -319,7 +319,7 @@ def test_summary_run_equals_moments_of_the_rows(gpt2):
         gpt2, TEXTS, (Rotation,), labels=labels, keep="summary", by=["kind"], progress=False
     )["rotation"].frame
     for (layer, kind), group in rows.frame.query("not special").groupby(["layer", "kind"]):
-        record = kept.query("layer == @layer and group_0 == @kind and value == 'angle'")
+        record = kept.query("layer == @layer and kind == @kind and value == 'angle'")
         assert record["n"].item() == len(group)
         assert record["mean"].item() == pytest.approx(group["angle"].astype(float).mean())
         assert record["std"].item() == pytest.approx(group["angle"].astype(float).std(), rel=1e-6)

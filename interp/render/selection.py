@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from pandas.api import types
 
-from interp.analysis import Plot
+from interp.analysis import SUMMARY, Plot
 from interp.errors import unknown
 from interp.render.means import cluster_columns, has_group, is_summary
 from interp.results import Result
@@ -77,7 +77,7 @@ def is_number(column: pd.Series[Any]) -> bool:
 def own_groups(result: Result, frame: pd.DataFrame) -> list[str]:
     """Groups that a table brings itself: labels of a summary, kinds of rows that are no tokens."""
     if is_summary(frame):
-        return [c for c in map(str, frame) if c.startswith("group_") and len(frame[c].unique()) > 1]
+        return [c for c in map(str, frame) if c not in SUMMARY and len(frame[c].unique()) > 1]
     if "prompt" in frame:
         return []
     named = [c for c in result.analysis.keys if c in frame] or list(map(str, frame))
