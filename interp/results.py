@@ -174,8 +174,8 @@ class Results(Mapping[str, Result]):
         self._results = {r.name: r for r in results}
         self.provenance: dict[str, Any] = dict(provenance)
         self.control = control
-        for name, result in self._results.items() if control is not None else ():
-            result.control = control.get(name)
+        for name, result in self._results.items():
+            result.control = control.get(name) if control is not None else None
         for result in self._results.values():
             result.model = result.model or str(self.provenance.get("model", {}).get("name", ""))
 

@@ -117,3 +117,44 @@ def test_models_that_cannot_be_copied_say_why(gpt2):
             interp.random_copy(gpt2)
     finally:
         gpt2.compatibility_mode = False
+
+
+def test_figures_draw_the_control_dotted(results):
+    rotation = results["rotation"]
+    figure = rotation.plot("angle")
+    dotted = [t for t in figure.data if t.line.dash == "dot"]
+    assert len(dotted) == 1
+    frame = rotation.control.frame
+    wanted = frame[~frame["special"]].groupby("layer")["angle"].mean()
+    np.testing.assert_allclose(dotted[0].y, wanted, rtol=1e-4)
+    assert "Dotted: the same on an untrained copy" in figure.layout.meta["caption"]
+    assert not [t for t in rotation.control.plot("angle").data if t.line.dash == "dot"]
+
+
+def test_text_has_the_control_in_brackets(results):
+    from interp.render.text import text_of
+
+    frame = results["rotation"].control.frame
+    mean = frame[~frame["special"] & (frame["layer"] == 0)]["angle"].mean()
+    assert f"({mean:.4g})" in text_of(results["rotation"], "angle")
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_comparison_has_the_control_beside(results, paired):
+    asked = {"value": "angle", "between": "role", "a": "target", "b": "previous"}
+    rotation = results["rotation"]
+    found = interp.compare(rotation, **asked, paired=paired, resamples=50).frame
+    alone = interp.compare(rotation.control, **asked, paired=paired, resamples=50).frame
+    for name in ("mean_a", "mean_b", "difference", "difference_low", "difference_high"):
+        np.testing.assert_allclose(found[f"control_{name}"], alone[name])
+    assert not [c for c in alone if c.startswith("control_")]
+
+
+def test_report_says_what_the_control_gave(results):
+    from interp.render.report import report_html
+
+    text = report_html(results)
+    assert "an untrained copy has" in text
+    assert "Control: an untrained copy of the model has a difference of" in text
+    assert "freshly initialised, over the same prompts" in text
+    assert ">untrained</th>" in text

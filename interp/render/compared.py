@@ -12,7 +12,16 @@ import pandas as pd
 
 from interp.analysis import Plot
 from interp.render import style
-from interp.render.lines import add_band, add_level, ends, name_lines, shade, y_limits
+from interp.render.lines import (
+    CONTROL_NOTE,
+    add_band,
+    add_control,
+    add_level,
+    ends,
+    name_lines,
+    shade,
+    y_limits,
+)
 from interp.render.means import ANYWHERE, has_group, means
 from interp.render.selection import View, axis_column
 from interp.render.tokens import escape, label
@@ -146,6 +155,8 @@ def _draw_means(
     where = {"row": 1, "col": 1}
     for name, rows in (controls | lines).items():
         everywhere = rows["x"] == ANYWHERE
+        if "control" in rows:
+            add_control(figure, name, rows, palette[name], **where)
         add_band(figure, name, rows[~everywhere], palette[name], **where)
         if everywhere.any():
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
@@ -158,17 +169,13 @@ def _sides(comparison: Comparison) -> list[tuple[object, str]]:
 
 
 def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
-    """Mean and band of group `a` or `b`, in the columns that lines are drawn from."""
+    """Mean, band and control of group `a` or `b`, in the columns that lines are drawn from."""
     frame = comparison.frame
-    return pd.DataFrame(
-        {
-            "x": frame["layer"],
-            "mean": frame[f"mean_{side}"],
-            "low": frame[f"mean_{side}_low"],
-            "high": frame[f"mean_{side}_high"],
-            "n": frame[f"n_{side}"],
-        }
-    )
+    names = {"layer": "x", f"mean_{side}": "mean", f"n_{side}": "n"}
+    names |= {f"mean_{side}_low": "low", f"mean_{side}_high": "high"}
+    names |= {f"control_mean_{side}": "control"}
+    known = [c for c in names if c in frame]
+    return frame[known].rename(columns=names)
 
 
 def _draw_difference(figure: Any, comparison: Comparison) -> None:
@@ -186,6 +193,9 @@ def _draw_difference(figure: Any, comparison: Comparison) -> None:
         shade(figure, null["x"], null["low"], null["high"], style.CONTROL, **where)
     figure.add_hline(y=0, line={"color": style.CONTROL, "width": 1, "dash": "dot"}, **where)
     add_band(figure, "difference", rows, style.INK, **where)
+    if "control_difference" in frame:
+        rows = rows.assign(control=frame["control_difference"])
+        add_control(figure, "difference", rows, style.INK, **where)
     limits = y_limits(rows, null)
     room = (limits[0], limits[1] + 0.16 * (limits[1] - limits[0]))
     _mark(figure, comparison, room[1] - 0.06 * (room[1] - room[0]))
@@ -239,6 +249,8 @@ def comparison_caption(comparison: Comparison, controls: bool) -> str:
     if test == "permutation":
         parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
     parts.append(f"★: differs ({test} test, Holm-corrected p < {1 - comparison.confidence:.2g}).")
+    if "control_difference" in frame:
+        parts.append(CONTROL_NOTE)
     if controls:
         parts.append(
             "Random pairs: angles between states of random tokens, within one layer and any two."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +18,7 @@ from interp.render.tokens import escape, label, show
 HEIGHT = 340
 LABEL_GAP = 16  # pixels between two names at the right edge
 NAME = 26  # letters of such a name
+CONTROL_NOTE = "Dotted: the same on an untrained copy of the model."
 
 
 def line_figure(view: View) -> Any:
@@ -42,7 +44,19 @@ def line_table(view: View) -> tuple[pd.DataFrame, str | None, str]:
     x = axis_column(view.result, frame, values)
     table = means(frame, values, x, by)
     table, dropped = _largest(table)
+    table = _with_control(view, table, x, by)
     return table, x, " ".join(_caption(view, frame, table, dropped))
+
+
+def _with_control(
+    view: View, table: pd.DataFrame, x: str | None, by: Sequence[str]
+) -> pd.DataFrame:
+    """What the untrained copy gave beside each mean, as column `control`, if there is one."""
+    if view.result.control is None:
+        return table
+    beside = means(replace(view, result=view.result.control).rows(), view.values, x, by)
+    beside = beside.rename(columns={"mean": "control"})[["value", "group", "x", "control"]]
+    return table.merge(beside, on=["value", "group", "x"], how="left")
 
 
 def nothing_to_draw(view: View, table: pd.DataFrame) -> str:
@@ -77,6 +91,8 @@ def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int)
     undefined = int(table["undefined"].sum())
     if undefined:
         out.append(f"{undefined:,} undefined values are not averaged.")
+    if "control" in table:
+        out.append(CONTROL_NOTE)
     if dropped:
         out.append(f"The {MOST_GROUPS} largest groups; {dropped} smaller ones are not drawn.")
     return [*out, view.left_out()]
@@ -150,6 +166,8 @@ def _draw_panel(
         add_band(figure, name, rows[~everywhere], palette[name], **where)
         if everywhere.any():
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
+        if "control" in rows:
+            add_control(figure, name, rows[~everywhere], palette[name], **where)
     if last:
         name_lines(figure, ends(lines), palette, limits, axis=i + 1)
 
@@ -179,6 +197,24 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
             marker={"size": 6, "color": colour, "line": {"color": "white", "width": 1}},
             customdata=[_interval(r) for r in rows.itertuples()],
             hovertemplate="%{y:.4g}  %{customdata}",
+            showlegend=False,
+        ),
+        **where,
+    )
+
+
+def add_control(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: int) -> None:
+    """The line of the untrained copy: dotted, in the colour of what it is the control of."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=rows["x"].tolist(),
+            y=style.rounded(rows["control"]),
+            name=f"{label(name, 40)}, untrained",
+            mode="lines",
+            line={"color": style.alpha(colour, 0.75), "width": 1.6, "dash": "dot"},
+            hovertemplate="%{y:.4g}",
             showlegend=False,
         ),
         **where,
@@ -311,8 +347,9 @@ def spread(wanted: Sequence[float], gap: float, room: tuple[float, float]) -> li
 
 
 def y_limits(*tables: pd.DataFrame) -> tuple[float, float]:
-    """A vertical range that holds every mean and band, with some air."""
-    columns = [t[c].to_numpy(dtype=float) for t in tables for c in ("mean", "low", "high")]
+    """A vertical range that holds every mean, band and control, with some air."""
+    drawn = ("mean", "low", "high", "control")
+    columns = [t[c].to_numpy(dtype=float) for t in tables for c in drawn if c in t]
     y = np.concatenate(columns)
     y = y[np.isfinite(y)]
     if not len(y):

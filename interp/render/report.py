@@ -16,6 +16,10 @@ from interp.render.sections import Section, sections_of
 from interp.render.tables import flat
 from interp.results import Results, refuse_existing
 
+CONTROLS = {
+    "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
+}
+
 
 def write_report(
     results: Results, path: str | Path, *, title: str | None = None, overwrite: bool = False
@@ -87,6 +91,7 @@ def measured(results: Results) -> list[tuple[str, str]]:
         ("Prompts", fed),
         ("Source", str(prompts.get("source", ""))),
         ("Labels", _labels(results)),
+        ("Control", CONTROLS.get(str(results.provenance.get("control", "")), "")),
     ]
     return [(name, value) for name, value in pairs if value]
 

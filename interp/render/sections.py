@@ -104,6 +104,7 @@ def _full(comparison: Comparison) -> pd.DataFrame:
     names = ["layer", "n_a", "n_b", "mean_a", "mean_b", "difference", "difference_low"]
     names += ["difference_high", "hedges_g", "welch_t", "welch_p_holm", "student_p_holm"]
     names += ["permutation_p", "permutation_p_holm", "shuffled_welch_rate"]
+    names += [c for c in map(str, comparison.frame) if c.startswith("control_")]
     return comparison.frame[names]
 
 

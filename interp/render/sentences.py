@@ -6,13 +6,14 @@ Knows tables and comparisons; nothing of how they are drawn or laid out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from interp.render.compared import random_lines, significant
 from interp.render.grids import head_table
-from interp.render.lens import Lens
+from interp.render.lens import Lens, lens_of, lens_prompts
 from interp.render.lines import line_table
 from interp.render.selection import View
 from interp.results import Result
@@ -34,6 +35,11 @@ def of_lines(view: View) -> list[str]:
         out.append(
             f"{value} is largest at {word} {top['x']:g} ({_band(top, unit)}) and smallest at "
             f"{word} {low['x']:g} ({_band(low, unit)})"
+            + (
+                f"; an untrained copy has {top['control']:.3g} and {low['control']:.3g} there"
+                if "control" in rows
+                else ""
+            ).replace("-", "−")
         )
     return ["; ".join(out) + "."]
 
@@ -56,8 +62,18 @@ def of_heads(view: View) -> list[str]:
         out.append(
             f"{value} is strongest in L{int(best['layer'])}H{int(best['head'])} "
             f"({best['mean']:.3f}; mean of all {len(known)} heads {known['mean'].mean():.3f})"
+            + _untrained_heads(view, str(value))
         )
     return ["; ".join(out) + "."] if out else []
+
+
+def _untrained_heads(view: View, value: str) -> str:
+    """The strongest head of the untrained copy, if there is one."""
+    if view.result.control is None:
+        return ""
+    table = head_table(replace(view, result=view.result.control))
+    means = table.loc[table["value"] == value, "mean"]
+    return f", an untrained copy has {means.max():.3f} and {means.mean():.3f}"
 
 
 def of_lens(lenses: Sequence[Lens]) -> list[str]:
@@ -67,11 +83,22 @@ def of_lens(lenses: Sequence[Lens]) -> list[str]:
         return []
     last = len(lenses[0].tokens) - 1
     late = (depth == last).mean()
+    untrained = [c for lens in lenses if (c := _untrained_lens(lens)) is not None]
+    control = pd.Series([d for lens in untrained for d in lens.depth()])
     return [
         f"Over the {len(depth)} positions of the {len(lenses)} kept prompts the prediction stays "
         f"that of the last state from state {depth.median():g} of {last} on (median); at "
         f"{late:.0%} of them only the last state has it."
+        + (f" In an untrained copy: from state {control.median():g} on." if len(control) else "")
     ]
+
+
+def _untrained_lens(lens: Lens) -> Lens | None:
+    """The same prompt in the untrained copy."""
+    control = lens.result.control
+    if control is None or lens.prompt not in lens_prompts(control):
+        return None
+    return lens_of(control, lens.prompt)
 
 
 # ---- the "her" experiment --------------------------------------------------------------------
@@ -98,7 +125,23 @@ def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]
         f"[{top['difference_low']:.3g}, {top['difference_high']:.3g}], Hedges g = "
         f"{top['hedges_g']:.2f}, Holm p = {p:.2g}.".replace("-", "−")
     )
-    return [*out, *_runs(comparison), *of_random(pairs, unit), *_shuffled(comparison)]
+    out += [*_runs(comparison), *of_random(pairs, unit), *_shuffled(comparison)]
+    return [*out, *_untrained(comparison, top, unit)]
+
+
+def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[str]:
+    """What the untrained copy has where the difference is largest, and at most anywhere."""
+    if "control_difference" not in comparison.frame:
+        return []
+    known = comparison.frame[comparison.frame["control_difference"].notna()]
+    if known.empty:
+        return []
+    most = known.iloc[int(known["control_difference"].abs().argmax())]
+    return [
+        f"Control: an untrained copy of the model has a difference of "
+        f"{top['control_difference']:+.3g} {unit} at block {int(top['layer'])} and of at most "
+        f"{most['control_difference']:+.3g} {unit} (block {int(most['layer'])}).".replace("-", "−")
+    ]
 
 
 def _directions(frame: pd.DataFrame, a: object, b: object) -> str:

@@ -77,9 +77,21 @@ def columns_of(result: Result) -> Table:
     documented = [c for c in result.columns if c not in result.values]
     for name in [*result.values, *documented]:
         record = {"column": name, "meaning": meaning(result, name)}
-        records.append(record | (_range(rows[name]) if is_number(rows[name]) else {}))
-    frame = pd.DataFrame(records, columns=["column", "meaning", "mean", "min", "max", "undefined"])
-    return table_of(frame, tokens=())
+        record |= _range(rows[name]) if is_number(rows[name]) else {}
+        records.append(record | _untrained(result, name))
+    columns = ["column", "meaning", "mean", "min", "max", "undefined"]
+    if result.control is not None:
+        columns.insert(3, "untrained")
+    return table_of(pd.DataFrame(records, columns=columns), tokens=())
+
+
+def _untrained(result: Result, name: str) -> dict[str, Any]:
+    """The mean of a column in the untrained copy, if there is one."""
+    if result.control is None:
+        return {}
+    rows = View(result.control, Plot("line", (), "")).rows()
+    known = name in rows and is_number(rows[name])
+    return {"untrained": _range(rows[name]).get("mean", np.nan)} if known else {}
 
 
 def meaning(result: Result, name: str) -> str:

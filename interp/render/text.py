@@ -73,6 +73,9 @@ def _lines(view: View) -> tuple[pd.DataFrame, str]:
         names = table["value"] + " · " + table["group"]
     numbers = table[["mean", "low", "high"]].to_numpy(dtype=np.float64)
     cells = [_mean(*row) for row in numbers.tolist()]
+    if "control" in table:
+        cells = [f"{c} ({_mean(x)})" for c, x in zip(cells, table["control"], strict=True)]
+        caption += " In brackets: the untrained copy."
     wide = pd.DataFrame({"x": table["x"], "name": names, "cell": cells})
     out = wide.pivot_table(index="x", columns="name", values="cell", aggfunc="first", sort=False)
     out = out.sort_index().fillna("–")
@@ -80,7 +83,7 @@ def _lines(view: View) -> tuple[pd.DataFrame, str]:
     return out.rename_axis(index=x or "", columns="").reset_index(), caption
 
 
-def _mean(mean: float, low: float, high: float) -> str:
+def _mean(mean: float, low: float = np.nan, high: float = np.nan) -> str:
     if not np.isfinite(mean):
         return "–"
     return f"{mean:.4g}" + (f" [{low:.3g}, {high:.3g}]" if np.isfinite(low) else "")

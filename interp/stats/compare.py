@@ -28,6 +28,7 @@ from interp.stats.resampling import (
 from interp.stats.table import (
     Grid,
     HasFrame,
+    control_of,
     frame_of,
     grid,
     is_special,
@@ -164,6 +165,10 @@ def compare(
       over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
       classical p values of the row cannot be trusted.
 
+    Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
+    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` [v] with `_low`,
+    `_high`; its NaN rows have no note.
+
     All p are two-sided. Rows where a group has fewer than two values are NaN, with a note.
 
     Raises `UnknownName` for a column that is not there; `BadInput` for a value column that is not
@@ -190,6 +195,9 @@ def compare(
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     columns, test = _columns(data, levels, null)
     frame = pd.concat([data.keys, pd.DataFrame(columns)], axis=1)
+    if (control := control_of(result)) is not None:
+        same = {"by": names, "cluster": cluster, "paired": paired, "special": special}
+        frame = _beside(frame, control, (value, between, a, b), same | levels)
     if null == "permutation":
         notes += _exchange_notes(data, cluster, resamples, 1 - confidence)
     return Comparison(
@@ -205,6 +213,22 @@ def compare(
         paired=paired,
         confidence=confidence,
     )
+
+
+def _beside(
+    frame: pd.DataFrame, control: HasFrame, asked: tuple[Any, ...], options: dict[str, Any]
+) -> pd.DataFrame:
+    """The table with what the untrained copy gives for the same comparison."""
+    names = ["mean_a", "mean_b", "difference", "difference_low", "difference_high"]
+    try:
+        found = compare(control.frame, *asked, **options, null="none")
+    except BadInput:  # constant or undefined in the copy: nothing to show beside
+        return frame.assign(**{f"control_{name}": np.nan for name in names})
+    keys = list(found.by)
+    beside = found.frame[[*keys, *names]].rename(columns={n: f"control_{n}" for n in names})
+    if not keys:
+        return pd.concat([frame, beside], axis=1)
+    return frame.merge(beside, on=keys, how="left")
 
 
 # ---- checks ----------------------------------------------------------------------------------

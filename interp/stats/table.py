@@ -43,6 +43,12 @@ def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
     raise BadInput(f"a table is needed, not {type(source).__name__}: pass a Result or a DataFrame")
 
 
+def control_of(source: object) -> HasFrame | None:
+    """What the untrained copy gave, where a Result carries that."""
+    control = getattr(source, "control", None)
+    return control if _has_frame(control) else None
+
+
 def require_columns(frame: pd.DataFrame, names: Sequence[str], kind: str = "column") -> None:
     """Raise `UnknownName`, with the nearest one, for a column that the frame lacks."""
     for name in names:
