@@ -69,6 +69,16 @@ class Projection:
         table.insert(0, "word", self.words)
         return table
 
+    def plot(self, groups: Mapping[str, str] | Sequence[str] | None = None) -> Any:
+        """The first two axes as a plotly figure, which says how far to trust it.
+
+        Args:
+            groups: a name per word, or a mapping from words to names; each name has a colour.
+        """
+        from interp.render.words import projection_figure
+
+        return projection_figure(self, groups)
+
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
@@ -104,6 +114,11 @@ class Clusters:
         """`word`, `cluster`."""
         return pd.DataFrame({"word": self.words, "cluster": self.labels})
 
+    @property
+    def names(self) -> list[str]:
+        """ "cluster 0" …, or "noise", per word: the groups of a picture of the same words."""
+        return [f"cluster {i}" if i >= 0 else "noise" for i in self.labels]
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -122,6 +137,12 @@ class Graph:
     pairs: int
     random_edges: float
     vocabulary_edges: float
+
+    def plot(self) -> Any:
+        """Words on a circle, joined where they are alike; a plotly figure."""
+        from interp.render.words import graph_figure
+
+        return graph_figure(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +195,14 @@ class WordVectors:
             f"{word!r} is no single token of this vocabulary of {len(self.words):,}"
             f"{nearest(word, texts)}"
         )
+
+    def known(self, words: Sequence[str]) -> list[str]:
+        """Those of the words that `find` finds, as they are here: with the space before them.
+
+        Of "king" and " king", two tokens of many vocabularies, the one of running text is taken.
+        """
+        found = (next((t for t in (f" {w}", w) if t in self._index), None) for w in words)
+        return [text for text in dict.fromkeys(found) if text is not None]
 
     def _find_all(self, words: Sequence[str]) -> Ints:
         if isinstance(words, str):

@@ -258,11 +258,15 @@ def test_pca_picture_is_scikit_learns():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_tsne_keeps_groups_apart_and_says_how_well(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openTSNE", None)
+@pytest.mark.parametrize("library", ["scikit-learn", "openTSNE"])
+def test_tsne_keeps_groups_apart_and_says_how_well(library, monkeypatch):
+    if library == "openTSNE":
+        pytest.importorskip("openTSNE")
+    else:
+        monkeypatch.setitem(sys.modules, "openTSNE", None)
     space = groups(15)
     seen = space.tsne(perplexity=8)
-    assert "scikit-learn" in seen.method
+    assert seen.method == f"t-SNE ({library})"
     assert 0 < seen.kl < 2
     assert seen.trustworthiness == pytest.approx(
         manifold.trustworthiness(space.vectors, seen.points, n_neighbors=12)
@@ -271,6 +275,58 @@ def test_tsne_keeps_groups_apart_and_says_how_well(monkeypatch):
     assert metrics.silhouette_score(seen.points, np.repeat([0, 1, 2], 15)) > 0.4
     with pytest.raises(BadInput, match=r"perplexity 30 for 45 words; .* here 14.67"):
         space.tsne()
+
+
+def test_known_words_are_those_of_running_text():
+    space = WordVectors(np.eye(4), (" king", "king", "queen", " the"))
+    assert space.known(["king", "queen", "the", "king", "cat"]) == [" king", "queen", " the"]
+    assert space.known(["cat"]) == []
+    assert space.cosines(space.known(["king", "queen"])).shape == (2, 2)
+
+
+def test_picture_of_words_shows_groups_and_how_faithful_it_is():
+    space = groups()
+    seen = space.pca(2)
+    figure = seen.plot({w: w[0] for w in space.words if w[0] != "c"})
+    drawn = {t.name: t for t in figure.data}
+    assert set(drawn) == {"other", "a", "b"}
+    assert len({drawn[n].marker.color for n in drawn}) == 3
+    for name, letter in (("other", "c"), ("a", "a"), ("b", "b")):
+        rows = [i for i, w in enumerate(space.words) if w[0] == letter]
+        np.testing.assert_allclose(drawn[name].x, seen.points[rows, 0], rtol=1e-4)
+        assert list(drawn[name].text) == [space.words[i] for i in rows]
+    assert f"{seen.trustworthiness:.2f}; {seen.shuffled:.2f} if" in figure.layout.meta["caption"]
+    assert "% of the variance" in figure.layout.xaxis.title.text
+    clusters = space.clusters(min_size=8, resamples=1)
+    assert {t.name for t in seen.plot(clusters.names).data} == set(clusters.names)
+    assert [t.name for t in seen.plot().data] == ["other"]
+    with pytest.raises(BadInput, match="2 groups for 90 words; give one per word, or a mapping"):
+        seen.plot(["a", "b"])
+
+
+def test_words_with_markup_are_drawn_as_they_are():
+    space = WordVectors(rng.standard_normal((30, 4)), (*(f" w{i}" for i in range(29)), " <b>"))
+    (trace,) = space.pca(2).plot().data
+    assert trace.text[0] == "w0"
+    assert trace.text[-1] == "&lt;b&gt;"
+
+
+def test_graph_draws_every_edge_once_and_each_word():
+    space = groups(5, spread=0.1)
+    graph = space.graph(space.words, 0.6)
+    assert len(graph.edges) > 10
+    figure = graph.plot()
+    lines = [t for t in figure.data if t.mode == "lines"]
+    (points,) = (t for t in figure.data if t.mode == "markers")
+    assert sum(len(t.x) // 3 for t in lines) == len(graph.edges)
+    assert sorted(points.text) == sorted(space.words)
+    assert len(lines) == (graph.nodes["component"].value_counts() > 1).sum()
+    np.testing.assert_allclose(np.hypot(points.x, points.y), 1, rtol=1e-4)
+    degree = dict(zip(points.text, points.customdata, strict=True))
+    assert degree == dict(zip(graph.nodes["word"], graph.nodes["degree"], strict=True))
+    assert f"{len(graph.edges)} of {graph.pairs} pairs" in figure.layout.meta["caption"]
+    alone = space.graph(space.words, 1.0).plot()
+    assert not [t for t in alone.data if t.mode == "lines"]
 
 
 def test_clusters_and_their_stability():
