@@ -77,7 +77,7 @@ def _name_axes(figure: Any, seen: Projection) -> None:
             update(title_text=f"component {i}, {share}", zeroline=True, zerolinecolor=style.GRID)
         else:
             # Units and directions of t-SNE mean nothing.
-            update(showticklabels=False, ticks="", showgrid=False)
+            update(showticklabels=False, ticks="", showgrid=False, showline=False)
 
 
 def _how_faithful(seen: Projection) -> str:

@@ -1,0 +1,348 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The embedding space: what does a model know of a word before it has read a sentence?
+#
+# Every token starts as one row of the embedding matrix W_E [V, d]. The rows are learned, and
+# nothing forces them to have any order. Do they have one? How many dimensions do they use? Are
+# words of one kind neighbours? Can one calculate with them?
+#
+# Each answer below stands beside its control: vectors without any structure, of the same number,
+# width and length. What those show too is no finding.
+#
+# Put `"gpt2-xl"`, `"demo-llama"`, or any other name in the first line. `"W_U"` in the second looks
+# at the unembedding instead.
+
+# %%
+MODEL = "demo"
+MATRIX = "W_E"
+
+import numpy as np
+import pandas as pd
+import plotly.express as px
+
+import interp
+
+px.defaults.template, px.defaults.height = "simple_white", 420
+
+model = interp.load_model(MODEL)
+space = interp.WordVectors.of(model, MATRIX)
+control = space.random(seed=0)
+print(f"{len(space.words):,} tokens, {space.vectors.shape[1]} dimensions")
+
+# %% [markdown]
+# Words to look at. `known` keeps those that are one token of this vocabulary, in the form that
+# they have in running text (with the space before them).
+
+# %%
+KINDS = {
+    "women": "Mary Anna Lucy Emma Sara Nora Alice Julia Helen Clara Ruth Ida",
+    "men": "John Tom Paul Peter Mark David Henry Adam Simon Oscar Frank Leo",
+    "places": "market garden park school forest station library village harbour museum",
+    "verbs": "greeted thanked helped visited followed called invited praised hugged watched",
+    "adverbs": "quietly slowly quickly happily sadly loudly gently carefully",
+    "animals": "dog cat horse bird fish mouse cow sheep rabbit wolf duck fox",
+    "colours": "red green blue white black yellow brown grey",
+}
+words = {kind: space.known(text.split()) for kind, text in KINDS.items()}
+words = {kind: found for kind, found in words.items() if len(found) > 2}
+kind_of = {word: kind for kind, found in words.items() for word in found}
+pd.Series({kind: len(found) for kind, found in words.items()}, name="known words").to_frame()
+
+# %% [markdown]
+# ## How many dimensions are used?
+#
+# Covariance Σ = E_cᵀE_c / N with eigenvalues λ. As shares p = λ/Σλ:
+#
+# - effective rank exp(−Σ p ln p) (Roy & Vetterli 2007);
+# - participation ratio (Σλ)² / Σλ².
+#
+# Both are 1 if one direction has all the variance, and d if all have the same. The control is
+# *not* at d: a finite number of random vectors has a spread of eigenvalues too.
+
+# %%
+numbers = pd.DataFrame(
+    {
+        "this model": interp.describe_vectors(space.vectors),
+        "random vectors": interp.describe_vectors(control.vectors),
+    }
+)
+numbers.round(3)
+
+# %% [markdown]
+# The same over all components, as an analysis of the weights (it reads no prompts, but `run` wants
+# one). Without structure the two lines would lie on each other.
+
+# %%
+embedding = interp.run(model, ["a"], "embedding", progress=False)["embedding"]
+embedding.plot(["cumulative", "random_cumulative"])
+
+# %% [markdown]
+# ## Do the vectors point every way? Anisotropy
+#
+# Anisotropy is the mean cosine of all pairs of different vectors (Ethayarajh 2019). Random
+# directions have mean 0 and spread 1/√d. If the mean is clearly above 0, most of it is usually one
+# common direction, the mean vector: `mean_cosine_centred` is what is left without it.
+#
+# Look at the *spread* too: pairs far outside the grey curve are the structure that the rest of
+# this notebook is about.
+
+# %%
+draw = np.random.default_rng(0)
+a, b = draw.integers(len(space.words), size=(2, 20_000))
+
+
+def pair_cosines(vectors):
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (unit[a] * unit[b]).sum(axis=1)[a != b]
+
+
+pairs = {"this model": pair_cosines(space.vectors), "random": pair_cosines(control.vectors)}
+px.histogram(
+    pd.DataFrame(pairs).melt(var_name="vectors", value_name="cosine"),
+    x="cosine",
+    color="vectors",
+    barmode="overlay",
+    nbins=120,
+    color_discrete_sequence=["#0072B2", "gray"],
+    title="Cosines of random pairs of tokens",
+)
+
+# %% [markdown]
+# For contextual states and for the static embeddings of large models the literature reports strong
+# anisotropy, and that a few *rogue* dimensions can make most of a cosine (Timkey & van Schijndel
+# 2109.04404). Whether this model has it, the table above says. Where the mean cosine is large, look
+# at `space.centred()` before believing any similarity.
+#
+# ## A picture: PCA
+#
+# The first two principal components of the words above. The axes say how much of the variance the
+# picture holds, and the caption how many of a word's neighbours in the picture are neighbours in
+# the space (trustworthiness, Venna & Kaski 2001: 1 is faithful, about 0.5 is a shuffled picture).
+
+# %%
+chosen = list(kind_of)
+space.pca(2, words=chosen).plot(kind_of)
+
+# %% [markdown]
+# The same words with random vectors: a picture of nothing. Whatever groups you see here, your eye
+# has made.
+
+# %%
+control.pca(2, words=chosen).plot(kind_of)
+
+# %% [markdown]
+# ## t-SNE: neighbours, and nothing else
+#
+# t-SNE places words so that neighbours stay together (van der Maaten & Hinton 2008). It minimises
+# KL(P ‖ Q) between neighbour probabilities in the space and in the picture; the final value stands
+# below. Distances between far groups, sizes and densities mean nothing. openTSNE is used if it is
+# installed, else scikit-learn.
+
+# %%
+perplexity = min(30.0, (len(chosen) - 1) / 4)
+tsne = space.tsne(words=chosen, perplexity=perplexity)
+tsne.plot(kind_of)
+
+# %%
+random_tsne = control.tsne(words=chosen, perplexity=perplexity)
+pd.DataFrame(
+    {
+        name: {"KL": p.kl, "trustworthiness": p.trustworthiness, "points shuffled": p.shuffled}
+        for name, p in {"this model": tsne, "random vectors": random_tsne}.items()
+    }
+).round(3)
+
+# %% [markdown]
+# Read the control with care: t-SNE is good at keeping *whatever* neighbours there are, so random
+# vectors come out well above ½ too. It says how far to trust the picture, not that there is
+# anything to see.
+#
+# ## Clusters, and whether they would come again
+#
+# Clustering a picture clusters its artefacts, so `clusters` works in the PCA space. HDBSCAN
+# (Campello et al. 2013) needs no number of clusters; DBSCAN (Ester et al. 1996) needs a radius. The
+# question is whether a cluster is one: four fifths of the words are clustered again, ten times, and
+# the adjusted Rand index says how far both agree (1 the same, 0 chance).
+
+# %%
+found = space.clusters(words=chosen, min_size=5, components=10)
+spread = np.median(np.linalg.norm(space.select(chosen).centred().vectors, axis=1))
+dense = space.clusters(words=chosen, method="dbscan", eps=0.7 * spread, min_size=4, components=10)
+rows = {}
+for name, clusters in {"HDBSCAN": found, "DBSCAN": dense}.items():
+    stable = clusters.stability[~np.isnan(clusters.stability)]
+    rows[name] = {
+        "clusters": clusters.n,
+        "noise": clusters.noise,
+        "stability": stable.mean() if len(stable) else np.nan,
+        "lowest": stable.min() if len(stable) else np.nan,
+        "clusters in random vectors": clusters.random_clusters,
+    }
+pd.DataFrame(rows).T.round(2)
+
+# %%
+tsne.plot(found.names)
+
+# %%
+table = found.frame.assign(kind=[kind_of[w] for w in found.frame["word"]])
+pd.crosstab(table["cluster"], table["kind"])
+
+# %% [markdown]
+# Cluster −1 is noise. Rows that hold one kind only are clusters that we would have named the same
+# way. The clustering never saw the kinds.
+#
+# ## Neighbours
+#
+# `random_cosine` is what the neighbour of the same rank would have in a space of random directions,
+# from a closed form: (c + 1)/2 of a random cosine c is Beta((d−1)/2, (d−1)/2) distributed. The best
+# of thousands is never near 0, so a cosine of 0.3 may be nothing.
+
+# %%
+example = chosen[0]
+print("nearest to", repr(example))
+space.nearest(example, 8).round(3)
+
+# %% [markdown]
+# All words with all others. Squares on the diagonal are kinds; the words are in the order of the
+# list above.
+
+# %%
+px.imshow(
+    space.cosines(chosen),
+    color_continuous_scale="RdBu_r",
+    zmin=-1,
+    zmax=1,
+    height=620,
+    title="Cosine of every word with every other",
+)
+
+# %% [markdown]
+# **In a number:** mean cosine within kinds and between kinds, and the same when the kinds are
+# shuffled among the words.
+
+# %%
+cosines = space.cosines(chosen).to_numpy()
+kinds = np.array([kind_of[w] for w in chosen])
+upper = np.triu_indices(len(chosen), 1)
+
+
+def within_minus_between(kinds):
+    same = (kinds[:, None] == kinds[None, :])[upper]
+    return cosines[upper][same].mean() - cosines[upper][~same].mean()
+
+
+seen = within_minus_between(kinds)
+shuffled = np.array([within_minus_between(draw.permutation(kinds)) for _ in range(999)])
+p = (1 + (shuffled >= seen).sum()) / 1000
+print(
+    f"within − between {seen:.3f}; shuffled {shuffled.mean():.3f} ± {shuffled.std():.3f}, p = {p}"
+)
+
+# %% [markdown]
+# ## Along a sequence of words
+#
+# The cosine of each word with the next one. Steps within a kind should be higher than steps across;
+# `random_pairs` is the mean over all pairs of the vocabulary.
+
+# %%
+sequence = [word for found in words.values() for word in found[:3]]
+along = space.along(sequence)
+along["step"] = along["word"].str.strip() + " → " + along["next"].str.strip()
+figure = px.line(
+    along,
+    x="step",
+    y=["cosine", "random_pairs"],
+    markers=True,
+    color_discrete_sequence=["#0072B2", "gray"],
+    labels={"variable": ""},
+)
+figure.update_layout(title="Cosine from word to word", yaxis_title="cosine", xaxis_title="")
+figure
+
+# %% [markdown]
+# ## As a graph
+#
+# Words are joined where their cosine is above a threshold. The threshold makes the picture, so it
+# is chosen by a control: above it lie one in a hundred random pairs of the vocabulary.
+
+# %%
+threshold = float(np.quantile(pairs["this model"], 0.99))
+space.graph(chosen, threshold).plot()
+
+# %% [markdown]
+# ## Analogies, with the query words and without
+#
+# a − b + c ≈ d, "king" − "man" + "woman" ≈ "queen" (Mikolov et al. 2013). Vectors are brought to
+# length 1 first. Most reports silently leave out a, b and c from the answers. Here both ranks
+# stand side by side, beside those in random vectors. The difference is often the whole effect: the
+# nearest word to a − b + c tends to be a or c.
+
+# %%
+QUESTIONS = [
+    ("him", "he", "she", "her"),
+    ("her", "she", "he", "him"),
+    ("his", "he", "she", "her"),
+    ("king", "man", "woman", "queen"),
+    ("Paris", "France", "Italy", "Rome"),
+    ("walked", "walk", "talk", "talked"),
+    ("dogs", "dog", "cat", "cats"),
+]
+asked = [tuple(space.known(list(q))) for q in QUESTIONS if len(space.known(list(q))) == 4]
+space.analogies(asked)
+
+# %%
+space.analogy(*asked[0][:3], k=5).round(3) if asked else "no question has known words only"
+
+# %% [markdown]
+# Ranks count from 1. With few words in the vocabulary a rank of 3 is less than it seems: compare
+# `random_rank`, and remember that this is a handful of questions, not a test set.
+#
+# ## Semantic axes
+#
+# The direction from one word set to another: the difference of their means. Words of the two sets
+# are projected on the axis made *without* them; otherwise any two random sets would separate.
+
+# %%
+axis = space.axis(words["women"], words["men"], space.known(["she", "he", "her", "him", "his"]))
+axis = axis.sort_values("projection")
+px.bar(
+    axis,
+    x="projection",
+    y=axis["word"].str.strip(),
+    color="side",
+    orientation="h",
+    height=640,
+    title="Axis from men (−) to women (+), every word left out of its own axis",
+    labels={"y": "", "projection": "cosine with the axis"},
+).update_yaxes(categoryorder="total ascending", dtick=1)
+
+# %%
+women, men = (space.select(words[side]).vectors for side in ("women", "men"))
+auc, null, p = interp.axis_separation(women, men)
+print(f"AUC of left-out names {auc:.2f}; names dealt at random {null:.2f}; p = {p:.3f}")
+
+# %% [markdown]
+# AUC: the probability that a left-out woman's name projects higher than a left-out man's. The null
+# is *below* ½, because a left-out word pulls its own axis the other way. That is why the control is
+# computed and not assumed.
+#
+# ## What this does not show
+#
+# - W_E is what the model is *given*. What it makes of a word in a sentence is in its states
+#   (notebook 08).
+# - That a direction separates two sets does not say that the model uses it. Steering along it does.
+# - Rare tokens are hardly trained: their vectors are close to where training began, and in large
+#   vocabularies they make up most rows.
+# - The word lists were chosen by hand, and chosen lists have chosen results.
