@@ -83,19 +83,21 @@ def _path_keys(rows: pd.DataFrame) -> list[str]:
 def _paths(view: View, table: pd.DataFrame, values: list[str]) -> Any:
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, solid = go.Figure(), len(values) == 3
+    dot, width = _marks(solid)
     for name, part, colour in _groups(view, table):
         for i, (_, path) in enumerate(part.groupby(_path_keys(part), sort=True)):
             path = path.sort_values("layer")
-            sizes = [5.0] + [3.0] * (len(path) - 2) + [9.0] * (len(path) > 1)
+            sizes = [5.0 * dot] + [3.0 * dot] * (len(path) - 2) + [9.0 * dot] * (len(path) > 1)
             by_layer = {"color": path["layer"].tolist(), "coloraxis": "coloraxis"}
+            thin = _thin(colour if name else style.CONTROL, solid)
             figure.add_trace(
                 _way(
                     path,
                     values,
-                    line={"color": style.alpha(colour if name else style.CONTROL, 0.35)},
+                    line=(by_layer if solid and not name else {"color": thin}) | {"width": width},
                     marker={"size": sizes} | ({"color": colour} if name else by_layer),
-                    opacity=0.5 if name else 1.0,
+                    opacity=0.5 if name and not solid else 1.0,
                     name=label(name, 40),
                     legendgroup=name,
                     showlegend=bool(name) and i == 0,
@@ -111,6 +113,7 @@ def _paths(view: View, table: pd.DataFrame, values: list[str]) -> Any:
 
 def _mean_paths(figure: Any, view: View, rows: pd.DataFrame, values: list[str]) -> None:
     """The mean of each group at every layer, on top of the tokens."""
+    dot, width = _marks(len(values) == 3)
     for name, part, colour in _groups(view, rows):
         stacks = [c for c in ("stack",) if c in part]
         mean = part.groupby([*stacks, "layer"], sort=True)[values].mean().reset_index()
@@ -118,13 +121,23 @@ def _mean_paths(figure: Any, view: View, rows: pd.DataFrame, values: list[str]) 
             _way(
                 mean,
                 values,
-                line={"color": colour, "width": 4},
-                marker={"size": 6, "color": colour, "line": {"color": "white", "width": 1}},
+                line={"color": colour, "width": 2 * width},
+                marker={"size": 6 * dot, "color": colour, "line": {"color": "white", "width": 1}},
                 name=f"mean of {label(name, 40)}",
                 legendgroup=name,
                 text=[f"mean of {label(name)}, layer {layer}" for layer in mean["layer"]],
             )
         )
+
+
+def _marks(solid: bool) -> tuple[float, float]:
+    """Scale of dots and width of thin lines: in 3-D dots come out larger and lines thinner."""
+    return (0.6, 3.5) if solid else (1.0, 2.0)
+
+
+def _thin(colour: str, solid: bool) -> str:
+    """Colour of a single token's line; in 3-D pale, because see-through lines vanish there."""
+    return style.pale(colour, 0.5) if solid else style.alpha(colour, 0.35)
 
 
 def _way(rows: pd.DataFrame, values: list[str], **style_of: Any) -> Any:
@@ -137,24 +150,25 @@ def _way(rows: pd.DataFrame, values: list[str], **style_of: Any) -> Any:
 
 
 def _name_axes(figure: Any, view: View, values: list[str]) -> None:
-    titles = [escape(_axis_title(view, v)) for v in values]
+    of = "" if len(values) == 3 else " of the variance"
+    titles = [escape(_axis_title(view, v, of)) for v in values]
     if len(values) == 3:
         figure.update_layout(
             scene={f"{a}axis_title_text": t for a, t in zip("xyz", titles, strict=True)}
-            # A little further away than usual, or the axes' names are cut off.
-            | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.0}}},
+            # Further away and higher than usual, or the axes' names are cut off.
+            | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.0}, "center": {"z": -0.2}}},
         )
     else:
         figure.update_layout(xaxis_title_text=titles[0], yaxis_title_text=titles[1])
 
 
-def _axis_title(view: View, value: str) -> str:
+def _axis_title(view: View, value: str, of: str) -> str:
     """A value with its unit, and with its share of the whole where the table has one."""
     unit = f" ({view.plot.unit})" if view.plot.unit else ""
     share = view.result.frame.get(f"{value}_share")
     if share is None or share.isna().any() or len(share.unique()) != 1:
         return value + unit
-    return f"{value}{unit}, {share.iloc[0]:.0%} of the variance".replace("%", " %")
+    return f"{value}{unit}, {share.iloc[0]:.0%}".replace("%", " %") + of
 
 
 def _needs(view: View, n: int) -> str:

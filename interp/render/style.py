@@ -52,6 +52,16 @@ def alpha(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
+def pale(colour: str, part: float) -> str:
+    """`#RRGGBB` mixed with so much white.
+
+    >>> pale("#0072B2", 0.5)
+    '#80b8d8'
+    """
+    mixed = [int(colour[i : i + 2], 16) * (1 - part) + 255 * part for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(channel):02x}" for channel in mixed)
+
+
 def wrap(text: str, width: int = 110) -> str:
     """Break a sentence into lines for plotly, which does not."""
     return "<br>".join(textwrap.wrap(text, width, break_long_words=False))
