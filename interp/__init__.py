@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp.cached import from_cache
     from interp.checks import check_analysis
     from interp.controls import random_copy
+    from interp.corpus import CorpusRun, CorpusTables, RowTable, run_corpus
     from interp.doses import DoseResponse, dose_response
     from interp.embedding import (
         anisotropy,
@@ -104,6 +105,7 @@ _HOME = {
     "cached": "from_cache",
     "checks": "check_analysis",
     "controls": "random_copy",
+    "corpus": "CorpusRun CorpusTables RowTable run_corpus",
     "doses": "DoseResponse dose_response",
     "embedding": (
         "anisotropy axis_separation covariance_spectrum describe_vectors embedding_matrix "
@@ -147,6 +149,8 @@ __all__ = [
     "Batch",
     "BrokenPlugin",
     "Comparison",
+    "CorpusRun",
+    "CorpusTables",
     "Count",
     "Cov",
     "CrossMoments",
@@ -171,6 +175,7 @@ __all__ = [
     "Prompts",
     "Result",
     "Results",
+    "RowTable",
     "SingularDirections",
     "SpaceComparison",
     "Split",
@@ -225,6 +230,7 @@ __all__ = [
     "regex",
     "rollout",
     "run",
+    "run_corpus",
     "shift_linearity",
     "shift_rotation",
     "shift_test",

@@ -27,7 +27,7 @@ from torch import Tensor
 from interp._same import RTOL, frame_difference, leaf_difference, state_difference
 from interp._synthetic import World, observe
 from interp.analysis import Analysis, Batch, Emission, Groups, meaning
-from interp.results import Result, Results, load
+from interp.results import Result, Results, load_results
 from interp.sites import SITES
 from interp.state import (
     Array,
@@ -572,7 +572,7 @@ def save_and_load(analysis: Analysis) -> str | None:
     result = Result("it", analysis, _state(analysis, world), world.token_table(), strings)
     with tempfile.TemporaryDirectory() as folder:
         Results([result], {}).save(Path(folder) / "out")
-        again = load(Path(folder) / "out")["it"]
+        again = load_results(Path(folder) / "out")["it"]
     if again.analysis != analysis:
         return f"the analysis comes back as {again.analysis!r}, was {analysis!r}"
     seen = frame_difference(result.frame, again.frame, rtol=0)

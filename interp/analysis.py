@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -44,9 +44,10 @@ Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
 MODE = "mode"
 """Column of a summary with the most frequent token of a token column."""
+_MOMENTS = ("n", "mean", "std", "min", "max", "undefined")
 SUMMARY = frozenset(
-    "value stack layer head n mean std min max undefined mode mode_share distinct".split()
-) | frozenset(QUANTILES)
+    ("value", "stack", "layer", "head", *_MOMENTS, *QUANTILES, MODE, "mode_share", "distinct")
+)
 """Columns of a summary that are no labels."""
 
 
@@ -284,9 +285,45 @@ def _values_of(value: PerToken | PerHead, batch: Batch) -> Array:
 
 def _rows_by_group(rows: Array, batch: Batch, groups: Groups) -> dict[tuple[str, ...], Array]:
     _, _, (row, column) = batch.real
-    codes = groups.codes[to_numpy(row), to_numpy(column)]
-    present = np.unique(codes[codes >= 0]).tolist()
-    return {groups.keys[code]: rows[codes == code] for code in present}
+    return _parted(rows, groups.codes[to_numpy(row), to_numpy(column)], groups.keys)
+
+
+def _parted(
+    rows: Array, codes: Array, keys: Sequence[tuple[str, ...]]
+) -> dict[tuple[str, ...], Array]:
+    """The rows of each group that occurs, in their order."""
+    order = np.argsort(codes, kind="stable")
+    order = order[np.searchsorted(codes[order], 0) :]
+    present, first = np.unique(codes[order], return_index=True)
+    parts = np.split(rows[order], first[1:])
+    return {keys[code]: part for code, part in zip(present.tolist(), parts, strict=False)}
+
+
+def group_rows(
+    state: State,
+    codes_of: Callable[[Array, Array], Array],
+    keys: Sequence[tuple[str, ...]],
+    labels: tuple[str, ...],
+    tokens: Collection[str] = (),
+) -> State:
+    """A state whose `Rows` become what a summary keeps of them; other leaves stay.
+
+    Args:
+        codes_of: group numbers, −1 for none, of tokens given by prompt id and position.
+        keys, labels: what the numbers mean, as in `Groups`.
+        tokens: values that are token ids.
+    """
+    out: State = {}
+    for place, leaves in state.items():
+        found = out.setdefault(place, {})
+        for name, leaf in leaves.items():
+            if isinstance(leaf, Rows):
+                prompt, position, values = leaf.joined()
+                parts = _parted(values, codes_of(prompt, position), keys)
+                found |= _grouped(name, parts, labels, name in tokens, True)
+            else:
+                found[name] = leaf
+    return out
 
 
 def _grouped(
@@ -382,7 +419,7 @@ def _token_record(
 ) -> dict[str, Any]:
     """The most frequent id (the lowest of several), its share, and how many there are."""
     best, total = int(counts.argmax()), int(counts.sum())
-    nothing = dict.fromkeys(("mean", "std", "min", "max"), math.nan)
+    nothing = dict.fromkeys(_MOMENTS[1:-1], math.nan)
     return {
         "value": name,
         **labels,

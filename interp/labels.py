@@ -36,6 +36,7 @@ def target_word(
     case_sensitive: bool = True,
     pieces: Pieces = "last",
     seed: int = 0,
+    required: bool = True,
 ) -> Labeller:
     """Label a word, the token before it and random controls: `target`, `previous`, `random`.
 
@@ -51,10 +52,11 @@ def target_word(
         case_sensitive: whether "Her" is another word than "her".
         pieces: which tokens of a word in several are targets: "last", "first" or "all".
         seed: of the random controls.
+        required: refuse prompts none of which has the word.
 
     Raises:
-        BadInput: the word occurs in no prompt, or a prompt has no character spans. A prompt
-            without the word is allowed; `Prompts.notes` counts them.
+        BadInput: the word occurs in no prompt (unless not `required`), or a prompt has no
+            character spans. A prompt without the word is allowed; `Prompts.notes` counts them.
     """
     if not word.strip():
         raise BadInput(f"target word {word!r} is blank; name a word such as 'her'")
@@ -63,7 +65,15 @@ def target_word(
     flags = re.NOFLAG if case_sensitive else re.IGNORECASE
     body = r"\s+".join(map(re.escape, word.split()))
     pattern = re.compile(rf"(?<!\w)(?<!\w['’]){body}(?!\w)(?!['’]\w)", flags)
-    return partial(_mark_word, word=word, pattern=pattern, name=name, pieces=pieces, seed=seed)
+    return partial(
+        _mark_word,
+        word=word,
+        pattern=pattern,
+        name=name,
+        pieces=pieces,
+        seed=seed,
+        required=required,
+    )
 
 
 def regex(
@@ -124,7 +134,14 @@ def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
 
 
 def _mark_word(
-    prompts: Prompts, *, word: str, pattern: re.Pattern[str], name: str, pieces: Pieces, seed: int
+    prompts: Prompts,
+    *,
+    word: str,
+    pattern: re.Pattern[str],
+    name: str,
+    pieces: Pieces,
+    seed: int,
+    required: bool,
 ) -> Prompts:
     columns = []
     found = 0
@@ -135,7 +152,7 @@ def _mark_word(
         found += bool(hits)
         _assign_roles(column, hits, spans, pieces, _generator(seed, prompts.tokens[i]))
         columns.append(column)
-    if not found:
+    if required and not found:
         raise BadInput(_never(prompts, word, pattern))
     missing = len(prompts) - found
     note = f"target word {word!r}: {missing} of {len(prompts)} prompts are without it"

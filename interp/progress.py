@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -16,3 +18,53 @@ def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]
     from rich.progress import track as rich_track
 
     return rich_track(items, description=what, console=Console(stderr=True), transient=True)
+
+
+class Counter:
+    """A bar on standard error for work of known size: share done, tokens per second, time left.
+
+    Args:
+        what: is counted beside the share, in tokens.
+        total: documents there are.
+        enabled: silent unless.
+    """
+
+    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+        self._what, self._total, self._enabled = what, total, enabled
+        self._bar: Any = None
+        self._tokens = self._failures = 0
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Counter:
+        if self._enabled:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.completed:,.0f} of {task.total:,.0f} documents"),
+                BarColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, rate="")
+        return self
+
+    def advance(self, documents: int, tokens: int, failures: int = 0) -> None:
+        """So many more are done."""
+        self._tokens, self._failures = self._tokens + tokens, self._failures + failures
+        if self._bar is not None:
+            rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
+            text = f"{self._tokens:,} {self._what}, {rate:,.0f}/s"
+            text += f", {self._failures:,} failures" if self._failures else ""
+            self._bar.update(self._task, advance=documents, rate=text)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -208,11 +208,12 @@ class Prompts:
             at = slice(0, length) if side == "right" else slice(shape[1] - length, shape[1])
             tokens[row, at], special[row, at] = self.tokens[i], self.special[i]
             mask[row, at], positions[row, at] = True, np.arange(length)
-            targets[row, at] = self._targets(i)
+            targets[row, at] = self.targets_of(i)
         ids = np.asarray(rows, dtype=np.int64)
         return TokenBatch(*map(torch.from_numpy, (tokens, mask, special, ids, positions, targets)))
 
-    def _targets(self, i: int) -> Ints:
+    def targets_of(self, i: int) -> Ints:
+        """int64 `[length]`: the target of each token, the next one unless given; -1 for none."""
         if self.targets is not None:
             return self.targets[i]
         return np.append(self.tokens[i][1:], np.int64(-1))

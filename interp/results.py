@@ -11,10 +11,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +25,14 @@ from interp.errors import BadInput, InterpError, unknown
 from interp.registry import get, registered
 from interp.state import Array, Examples, Leaf, Rows, State, leaf_class
 
+if TYPE_CHECKING:
+    from interp.corpus.output import CorpusTables
+
 SCHEMA = 1
 LAYOUT = "results.json"
+CORPUS = "corpus.json"  # the manifest of a corpus run
+EXPERIMENT = "experiment.json"
+MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
 CONTROL = "control"  # the folder of what the untrained copy gave
 INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
 
@@ -212,22 +219,15 @@ class Results(Mapping[str, Result]):
         unless `overwrite`.
         """
         folder = Path(folder)
-        refuse_existing(folder, overwrite=overwrite)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            self._write(Path(temporary))
-            if folder.exists():
-                shutil.rmtree(folder)
-            Path(temporary).rename(folder)
-            Path(temporary).mkdir()  # what the context manager removes
-        folder.chmod(0o755)
+        with whole_folder(folder, overwrite=overwrite) as temporary:
+            self._write(temporary)
         return folder
 
     def _write(self, folder: Path) -> None:
-        _to_parquet(self.tokens, folder / "tokens.parquet")
+        to_parquet(self.tokens, folder / "tokens.parquet")
         listing = {}
         for name, result in self.items():
-            _to_parquet(result.frame, folder / f"{name}.parquet")
+            to_parquet(result.frame, folder / f"{name}.parquet")
             save_state(result.state, folder / f"{name}.safetensors")
             kind = type(result.analysis)
             listing[name] = {
@@ -238,11 +238,28 @@ class Results(Mapping[str, Result]):
                 "strings": {str(k): v for k, v in result.strings.items()},
             }
         document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
-        text = json.dumps(document, indent=1, ensure_ascii=False, default=_json_value)
+        text = json.dumps(document, indent=1, ensure_ascii=False, default=json_value)
         (folder / LAYOUT).write_text(text, encoding="utf-8")
         if self.control is not None:
             (folder / CONTROL).mkdir()
             self.control._write(folder / CONTROL)
+
+
+@contextmanager
+def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill, which appears whole under its name at the end, or not at all.
+
+    Raises `BadInput` if it exists and is not empty, unless `overwrite`.
+    """
+    refuse_existing(folder, overwrite=overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        yield Path(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        Path(temporary).rename(folder)
+        Path(temporary).mkdir()  # what the context manager removes
+    folder.chmod(0o755)
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
@@ -255,13 +272,14 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
             f"output {what} {str(path)!r} exists; choose another or allow it to be replaced "
             "(overwrite=True, --overwrite)"
         )
-    if path.is_dir() and overwrite and not (path / LAYOUT).exists():
+    if path.is_dir() and overwrite and not any((path / name).exists() for name in MARKS):
         raise BadInput(
             f"refusing to replace folder {str(path)!r}: it holds no results of this library"
         )
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """What JSON has no type for, as something that it has one for."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -269,7 +287,7 @@ def _json_value(value: Any) -> Any:
     return str(value)
 
 
-def _to_parquet(frame: pd.DataFrame, path: Path) -> None:
+def to_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Object columns of mixed types become text, which Parquet can hold."""
     out = frame.copy(deep=False)
     for column in [c for c in out if out[c].dtype == object]:
@@ -293,13 +311,24 @@ def _storable(array: Array) -> Array:
     return np.asarray(array, order="C")  # ascontiguousarray would turn scalars into rows
 
 
-def load(folder: str | Path) -> Results:
-    """Read what `Results.save` wrote.
+def load(folder: str | Path) -> Results | CorpusTables:
+    """Read what `Results.save` or a corpus run wrote.
 
-    Raises `BadInput` if the folder holds no results, or results of a newer schema; `InterpError`
-    if a file of it is missing or damaged.
+    Returns `Results`; for a corpus run that kept a row per token `CorpusTables`, which load
+    nothing until asked.
+    Raises `BadInput` if the folder holds no results, results of a newer schema, or a run that is
+    not finished; `InterpError` if a file of it is missing or damaged.
     """
     folder = Path(folder)
+    if (folder / CORPUS).is_file():
+        from interp.corpus.output import open_run
+
+        return open_run(folder)
+    return load_results(folder)
+
+
+def load_results(folder: Path) -> Results:
+    """Read what `Results.save` wrote; raises as `load` does."""
     layout = folder / LAYOUT
     if not layout.is_file():
         raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} in it)")
@@ -318,14 +347,14 @@ def load(folder: str | Path) -> Results:
         raise InterpError(
             f"results in {str(folder)!r} are damaged: {type(error).__name__}: {error}"
         ) from error
-    control = load(folder / CONTROL) if (folder / CONTROL).is_dir() else None
+    control = load_results(folder / CONTROL) if (folder / CONTROL).is_dir() else None
     return Results(results, document["provenance"], control)
 
 
 def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame) -> Result:
     return Result(
         name,
-        _analysis_class(about["class"]).restore(about["parameters"]),
+        analysis_class(about["class"]).restore(about["parameters"]),
         load_state(folder / f"{name}.safetensors"),
         tokens,
         {int(k): v for k, v in about["strings"].items()},
@@ -334,7 +363,7 @@ def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.Data
     )
 
 
-def _analysis_class(path: str) -> type[Analysis]:
+def analysis_class(path: str) -> type[Analysis]:
     """The class behind `module:name`: registered, or imported already.
 
     A file must not be able to have any module imported, so nothing else is.

@@ -10,6 +10,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -312,13 +313,13 @@ class Collector:
         notes = tuple(anatomy.caveats()) if anatomy else ()
         out = []
         for name, analysis in self.analyses.items():
-            ids = _ids_in(self.states[name], analysis)
+            ids = ids_in(self.states[name], analysis)
             strings = token_strings(ids, getattr(bridge, "tokenizer", None))
             out.append(Result(name, analysis, self.states[name], tokens, strings, notes))
         return Results(out, provenance)
 
 
-def _ids_in(state: State, analysis: Analysis) -> set[int]:
+def ids_in(state: State, analysis: Analysis) -> set[int]:
     """Token ids in token columns and in examples of token ids."""
     ids: set[int] = set()
     for leaves in state.values():
@@ -383,7 +384,7 @@ def groups_by(
     left_out: Array,
     starts: Array,
     ids: Array | None = None,
-) -> Callable[[Batch], Groups]:
+) -> Grouping:
     """How the tokens of batches fall into groups by label columns.
 
     Args:
@@ -396,15 +397,30 @@ def groups_by(
         if name in SUMMARY:
             raise BadInput(f"label {name!r} has the name of a column of summaries; rename it")
     code, keys = _coded(columns, left_out)
+    return Grouping(code, keys, tuple(columns), starts, ids)
 
-    def groups(batch: Batch) -> Groups:
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """A group number for every token of a set; made by `groups_by`."""
+
+    code: Array
+    keys: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...]
+    starts: Array
+    ids: Array | None
+
+    def of(self, prompt: Array, position: Array) -> Array:
+        """Groups of tokens by prompt id and position; −1 for none."""
+        place = prompt if self.ids is None else np.searchsorted(self.ids, prompt)
+        codes: Array = self.code[self.starts[place] + position]
+        return codes
+
+    def __call__(self, batch: Batch) -> Groups:
         codes: Array = np.full(tuple(batch.mask.shape), -1, dtype=np.int64)
         prompt, position, (row, column) = batch.real
-        place = prompt if ids is None else np.searchsorted(ids, prompt)
-        codes[row.cpu().numpy(), column.cpu().numpy()] = code[starts[place] + position]
-        return Groups(codes, keys, tuple(columns))
-
-    return groups
+        codes[row.cpu().numpy(), column.cpu().numpy()] = self.of(prompt, position)
+        return Groups(codes, self.keys, self.labels)
 
 
 def _coded(

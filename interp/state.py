@@ -86,9 +86,14 @@ class Rows(Leaf):
     def merge(self, other: Self) -> Self:
         return type(self)(self.chunks + other.chunks)
 
-    def sorted(self) -> tuple[Array, Array, Array]:
-        """`prompt [n]`, `position [n]`, `values [n]` or `[n, head]`, by prompt and position."""
+    def joined(self) -> tuple[Array, Array, Array]:
+        """`prompt [n]`, `position [n]`, `values [n]` or `[n, head]`, in the order they came."""
         prompt, position, values = (np.concatenate(c) for c in zip(*self.chunks, strict=True))
+        return prompt, position, values
+
+    def sorted(self) -> tuple[Array, Array, Array]:
+        """The same by prompt and position."""
+        prompt, position, values = self.joined()
         order = np.lexsort((position, prompt))
         return prompt[order], position[order], values[order]
 

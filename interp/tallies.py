@@ -98,7 +98,7 @@ def binned(rows: Array) -> Array:
         steps = np.ceil(np.log(size) / _LOG_GAMMA) + (_HALF + 1)
     steps = np.where(size < SMALLEST, 0, np.where(size > LARGEST, _TOP, steps))
     defined = ~np.isnan(rows)
-    codes = np.copysign(np.where(defined, steps, 0), rows).astype(np.int64) + _TOP
+    codes: Array = np.copysign(np.where(defined, steps, 0), rows).astype(np.int64) + _TOP
     if rows.ndim == 2:
         codes += np.arange(rows.shape[1]) * _SPAN
     return codes[defined]
@@ -109,7 +109,8 @@ def middles(codes: Array) -> Array:
     steps = codes % _SPAN - _TOP
     size = np.exp((np.abs(steps) - (_HALF + 1)) * _LOG_GAMMA) * (1 - ERROR)
     size = np.where(steps == 0, 0.0, np.where(np.abs(steps) == _TOP, np.inf, size))
-    return np.copysign(size, steps)
+    signed: Array = np.copysign(size, steps)
+    return signed
 
 
 def quantiles(

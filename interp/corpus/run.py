@@ -1,0 +1,331 @@
+"""`run_corpus`: plan, measure, merge; what is finished is never lost and never done twice.
+
+Knows the order of things; how a shard is measured, and by whom, is told elsewhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.analysis import SUMMARY as SUMMARY_COLUMNS
+from interp.corpus.cluster import RayActors
+from interp.corpus.documents import POSITION_BIN, Reading, check_reading, stride_of
+from interp.corpus.engines import Engine, Here, Processes
+from interp.corpus.files import owned, remove_leftovers
+from interp.corpus.manifest import (
+    finished,
+    manifest_of,
+    read_manifest,
+    refuse_difference,
+    run_id,
+    write_manifest,
+)
+from interp.corpus.output import (
+    FAILURES,
+    SUMMARY,
+    CorpusTables,
+    open_run,
+    write_failures,
+    write_summary,
+)
+from interp.corpus.shard import SHARDS, Job, record_path
+from interp.corpus.sources import Plan, Shard, open_source, plan
+from interp.errors import BadInput, InterpError, unknown
+from interp.labels import target_word
+from interp.progress import Counter
+from interp.prompts import Prompts
+from interp.registry import resolve
+from interp.results import CORPUS, Results, refuse_existing
+
+Labeller = Callable[[Prompts], Prompts]
+
+
+@dataclass(frozen=True)
+class CorpusRun:
+    """A finished corpus run.
+
+    Attributes:
+        folder: where it wrote.
+        documents, chunks, tokens: what was read, and measured; special tokens count, tokens that a
+            chunk repeats as context do not.
+        failures: what was not measured: `document`, `chunk` (−1: all of it), `where`, `reason`.
+        seconds: of this call; a resumed run has no more than what was left.
+        measured: tokens that this call measured itself.
+    """
+
+    folder: Path
+    documents: int
+    chunks: int
+    tokens: int
+    failures: pd.DataFrame
+    seconds: float
+    measured: int
+
+    def open(self) -> Results | CorpusTables:
+        """The results, as `interp.load` opens them."""
+        return open_run(self.folder)
+
+    def __repr__(self) -> str:
+        rate = self.measured / self.seconds if self.seconds else 0
+        return (
+            f"<CorpusRun in {str(self.folder)!r}: {self.documents:,} documents, {self.tokens:,} "
+            f"tokens, {len(self.failures)} failures; {self.seconds:.1f} s, {rate:,.0f} tokens/s>"
+        )
+
+
+def run_corpus(
+    model: Any,
+    source: Any,
+    analyses: Any = ("rotation", "path_length"),
+    *,
+    out: str | Path,
+    keep: str = "summary",
+    by: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    target: str | None = None,
+    labellers: Sequence[Labeller] = (),
+    text_column: str = "text",
+    split: str | None = None,
+    long: str = "split",
+    overlap: int = 0,
+    prepend_bos: bool | None = None,
+    max_tokens: int = 4096,
+    shard_documents: int | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    gpus: float = 0,
+    threads: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> CorpusRun:
+    """Run analyses over a corpus of any size, in constant memory, so that nothing is ever lost.
+
+    The corpus is cut into shards; each is written whole or not at all. A run that was stopped by
+    anything goes on with `resume=True` and gives the same tables, bit for bit, as one that was
+    not, with any number of workers. A document that fails is listed with its reason.
+
+    Args:
+        model: what `load_model` takes; with several workers a name or folder.
+        source: a .jsonl, .parquet, .csv or .txt file, a folder or glob of them, `hf:NAME`, a data
+            set, or a list of texts or rows; see `interp.corpus.sources.open_source`.
+        analyses: names, classes or instances.
+        out: the folder to write; see docs/corpus.md for what is in it.
+        keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
+        by: labels that make the groups of a summary: columns of the source, `role` with a
+            `target`, or `position_bin`.
+        labels: label columns beside the rows of tokens.
+        target: a word; its tokens get the role `target`, as in `run`.
+        labellers: functions from prompts to labelled prompts; they see a window of documents at a
+            time and must not raise where nothing matches.
+        text_column, split: the column with the text, the split of a data set.
+        long: documents longer than the context: "split" into chunks, "cut", or "refuse".
+        overlap: tokens that a chunk repeats from the one before as context, not measured twice.
+        prepend_bos: the model's own policy unless given.
+        max_tokens: budget of a batch, padding included.
+        shard_documents: documents per shard; about 1 MB of text unless given.
+        workers: processes of this machine, or Ray actors.
+        ray: "local" or the address of a Ray cluster.
+        gpus: GPUs per Ray actor.
+        threads: of the arithmetic in each worker.
+        resume: go on with the run in `out`; refused if that is another one.
+        overwrite: replace the run in `out`.
+        model_options: for `load_model`: `dtype`, `device`, `device_map`, `revision` ….
+        progress: show a bar with rate and time left.
+
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
+    where the run cannot go on (no space left, every chunk fails); what is finished is kept.
+    """
+    began = time.monotonic()
+    if keep not in ("tokens", SUMMARY):
+        raise unknown("value of keep", keep, ("tokens", SUMMARY))
+    _check_labels(keep, by, labels)
+    check_reading(long, overlap, None)
+    folder = Path(out)
+    engine = _engine(workers, ray, gpus)
+    marks = [target_word(target, required=False)] if target else []
+    used = tuple(dict.fromkeys([*by, *labels]))
+    columns = tuple(name for name in used if name not in (POSITION_BIN, "role"))
+    reading = Reading(
+        text_column,
+        long,
+        overlap,
+        labels=columns,
+        labellers=(*marks, *labellers),
+    )
+    job = Job(
+        model,
+        dict(model_options or {}),
+        resolve(analyses),
+        open_source(source, text_column=text_column, columns=columns, split=split),
+        reading,
+        keep,
+        tuple(by),
+        tuple(dict.fromkeys([*labels, *(["role"] if target and keep == "tokens" else [])])),
+        max_tokens,
+        threads,
+        folder,
+    )
+    with owned(_ready(folder, resume, overwrite)):
+        steps = _Run(job, prepend_bos, shard_documents, progress)
+        measured = steps.measure(engine)
+        records = steps.finish()
+        return CorpusRun(
+            folder,
+            sum(r["documents"] for r in records),
+            sum(r["chunks"] for r in records),
+            sum(r["tokens"] for r in records),
+            write_failures(folder, records),
+            time.monotonic() - began,
+            measured,
+        )
+
+
+def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str]) -> None:
+    for name, given in (("by", by), ("labels", labels)):
+        if isinstance(given, str):
+            raise BadInput(f"{name}={given!r} is one text; pass a list of names: [{given!r}]")
+    if keep == "tokens" and by:
+        raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary', or labels=")
+    if keep == SUMMARY and labels:
+        raise BadInput(f"labels={list(labels)} stand beside rows: use keep='tokens', or by=")
+    for name in (*by, *labels):
+        if name in SUMMARY_COLUMNS:
+            raise BadInput(f"label {name!r} has the name of a column of the tables; rename it")
+
+
+def _engine(workers: int, ray: str | None, gpus: float) -> Engine:
+    if workers < 1:
+        raise BadInput(f"workers={workers}; at least 1")
+    if ray is not None:
+        return RayActors(ray, workers, gpus=gpus)
+    if gpus:
+        raise BadInput("gpus= is for Ray actors (ray='local'); otherwise model_options has device")
+    return Processes(workers) if workers > 1 else Here()
+
+
+def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """The folder, if this run may use it."""
+    earlier = (folder / CORPUS).is_file()
+    if resume and overwrite:
+        raise BadInput("resume and overwrite exclude each other")
+    if resume and not earlier and folder.exists() and any(folder.iterdir()):
+        started = {".lock", ".owner.json"}
+        if not {p.name for p in folder.iterdir()} <= started:
+            raise BadInput(f"{str(folder)!r} holds no corpus run that could be resumed")
+    if not earlier and not resume:
+        leftovers = {p.name for p in folder.iterdir()} if folder.is_dir() else {"."}
+        if leftovers - {".lock", ".owner.json"}:
+            refuse_existing(folder, overwrite=overwrite)
+    if earlier and not (resume or overwrite):
+        raise BadInput(
+            f"{str(folder)!r} holds a corpus run; go on with it (resume=True, --resume), replace "
+            "it (overwrite=True, --overwrite), or choose another folder"
+        )
+    if earlier and overwrite:
+        with owned(folder):
+            _clear(folder)
+    return folder
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier run, its manifest last, so that it can be cleared again if interrupted."""
+    manifest = read_manifest(folder) or {"parameters": {"analyses": {}}}
+    for name in [SHARDS, SUMMARY, *manifest["parameters"]["analyses"]]:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (FAILURES, "report.html", CORPUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+class _Run:
+    """One run under way: the plan, the job once the model is known, and the records so far."""
+
+    def __init__(
+        self, job: Job, prepend_bos: bool | None, shard_documents: int | None, progress: bool
+    ) -> None:
+        self.job, self.prepend_bos = job, prepend_bos
+        self.shard_documents, self.progress = shard_documents, progress
+        self.plan: Plan = plan(job.source, shard_documents)
+        self.manifest: Any = None
+        self.records: dict[int, dict[str, Any]] = {}
+
+    def measure(self, engine: Engine) -> int:
+        """Have all shards measured that are not finished; returns the tokens of those."""
+        measured = 0
+        with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
+            self._counter = counter
+            for record in engine.run(self.job, self._complete, self._left):
+                self.records[record["shard"]] = record
+                measured += record["tokens"]
+                counter.advance(record["documents"], record["tokens"], len(record["failures"]))
+        return measured
+
+    def _complete(self, described: dict[str, Any]) -> Job:
+        """The job with what the model says; the manifest is written, or compared."""
+        limit = described["context"]
+        reading = self.job.reading
+        check_reading(reading.long, reading.overlap, limit)
+        wanted = described["prepends_bos"] if self.prepend_bos is None else self.prepend_bos
+        reading = replace(
+            reading,
+            limit=limit,
+            prepend_bos=wanted,
+            vocab_size=described["vocabulary"],
+            stride=stride_of(self.plan.longest, reading.long, reading.overlap, limit),
+        )
+        job = replace(self.job, reading=reading)
+        manifest = manifest_of(job, described, self.plan, self.shard_documents)
+        if self.manifest is None:
+            self._adopt(manifest)
+            self.job = replace(job, run=run_id(manifest))
+        elif run_id(manifest) != run_id(self.manifest):
+            raise InterpError(
+                "a worker loaded another model, or has other versions, than the first one"
+            )
+        return self.job
+
+    def _adopt(self, manifest: Any) -> None:
+        earlier = read_manifest(self.job.folder)
+        if earlier is None:
+            write_manifest(self.job.folder, manifest)
+        else:
+            refuse_difference(self.job.folder, earlier, manifest)
+        self.manifest = manifest
+
+    def _left(self, job: Job) -> Sequence[Shard]:
+        """The shards that are not finished, or not as they were written."""
+        remove_leftovers(job.folder)
+        left = []
+        for shard in self.plan.shards:
+            record = finished(job.folder, shard, job.run)
+            if record is None:
+                record_path(job.folder, shard).unlink(missing_ok=True)
+                left.append(shard)
+            else:
+                self.records[shard.index] = record
+                self._counter.advance(record["documents"], 0, len(record["failures"]))
+        if left:
+            (job.folder / FAILURES).unlink(missing_ok=True)  # the mark of a finished run
+        return left
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Merge the shards in their order and write what the run comes to."""
+        records = [self.records[shard.index] for shard in self.plan.shards]
+        totals = {
+            name: sum(record[name] for record in records)
+            for name in ("documents", "chunks", "tokens")
+        }
+        totals["failures"] = sum(len(record["failures"]) for record in records)
+        if not totals["chunks"]:
+            reason = next(f["reason"] for r in records for f in r["failures"])
+            raise InterpError(f"not one document could be measured; the first says: {reason}")
+        write_summary(self.job, self.plan.shards, self.manifest, totals)
+        return records

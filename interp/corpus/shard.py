@@ -1,0 +1,403 @@
+"""The one function of a corpus run: read a shard, run it, write it, rename it.
+
+Every engine calls `Worker.measure` and nothing else; what it writes depends on the job and the
+shard alone. Knows models and analyses; nothing of other shards, processes or machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp._tokenise import token_strings
+from interp.analysis import Analysis, group_rows
+from interp.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
+from interp.corpus.files import atomic, checksum, write_json
+from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
+from interp.corpus.sources import Shard, Source
+from interp.errors import InterpError, Unsupported
+from interp.models import load_model
+from interp.probe import inspect
+from interp.prompts import TokenBatch
+from interp.results import save_state
+from interp.runner import Collector, Feeder, Grouping, groups_by, provenance_of, weigh
+from interp.state import Examples, Rows, State, TopK, merge_states
+
+SHARDS = "shards"
+_HOLD = 1 << 26  # bytes of rows that are collected before they become moments
+Texts = Callable[[Iterable[int]], Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every shard of a run has in common; can be sent to another process.
+
+    Attributes:
+        model: what `load_model` takes.
+        options: for `load_model`.
+        analyses: by the name that their tables get.
+        source: the corpus.
+        reading: how documents become chunks.
+        keep: "tokens" or "summary".
+        by: labels that make the groups of a summary.
+        labels: label columns beside the rows of tokens.
+        max_tokens: budget of a batch, padding included.
+        threads: of the arithmetic; results depend on it in the last bits.
+        folder: where the run writes.
+        run: identity of the run; a shard of another run is not taken for one of this.
+    """
+
+    model: Any
+    options: Mapping[str, Any]
+    analyses: Mapping[str, Analysis]
+    source: Source
+    reading: Reading
+    keep: str
+    by: tuple[str, ...]
+    labels: tuple[str, ...]
+    max_tokens: int
+    threads: int
+    folder: Path
+    run: str = ""
+
+
+@dataclass
+class _Tally:
+    """What became of a shard's documents."""
+
+    documents: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Worker:
+    """A loaded model that measures shards of a job, one after the other."""
+
+    def __init__(self, job: Job) -> None:
+        torch.set_num_threads(job.threads)
+        self.job = job
+        self.bridge = load_model(job.model, **job.options)
+        self.anatomy = inspect(self.bridge)
+        if len(self.anatomy.stacks) > 1:
+            raise Unsupported(
+                f"{self.anatomy.model} has an encoder and a decoder; corpus runs take models with "
+                "one stack. interp.run measures both stacks of prompts that fit in memory"
+            )
+        self.wiring = self.anatomy.wire(list(job.analyses.values()))
+        tokenizer = self.bridge.tokenizer
+        self._texts: Texts = partial(_texts, tokenizer)
+        self._vocabulary = Vocabulary(self._texts)
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the model: provenance, with a fingerprint of all weights; JSON values."""
+        found = provenance_of(self.bridge, self.anatomy, self.job.analyses, None)
+        return found | {
+            "weights": fingerprint(self.bridge),
+            "context": self.anatomy.n_ctx,
+            "vocabulary": self.anatomy.d_vocab or None,
+            "prepends_bos": bool(self.anatomy.prepends_bos),
+            "notes": list(self.anatomy.caveats()),
+        }
+
+    def adopt(self, job: Job) -> None:
+        """Work on `job` from now on: the same model, with what `describe` told put in."""
+        self.job = job
+
+    def measure(self, shard: Shard) -> dict[str, Any]:
+        """Measure one shard and write it; returns its record, which is written last."""
+        folder = self.job.folder
+        collector = Collector(self.job.analyses)
+        if shard.index == 0:  # analyses of the weights need no shard, so the first one has them
+            weigh(self.bridge, self.job.analyses, collector)
+        with ExitStack() as stack:
+            writers = self._writers(shard, stack) if self.job.keep == "tokens" else {}
+            tally, kept = self._windows(shard, collector, writers)
+            rows = {name: writer.rows for name, writer in writers.items()}
+            for writer in writers.values():
+                writer.close()
+        paths = [part_path(folder, name, shard) for name, n in rows.items() if n]
+        paths += [p for n, s in collector.states.items() if (p := self._save(shard, n, s))]
+        paths += self._save_tokens(shard, kept, collector)
+        paths += self._save_vocabulary() if shard.index == 0 else []
+        record = {
+            "run": self.job.run,
+            "shard": shard.index,
+            "documents": tally.documents,
+            "chunks": tally.chunks,
+            "tokens": tally.tokens,
+            "rows": rows,
+            "failures": [vars(failure) for failure in tally.failures],
+            "files": {str(p.relative_to(folder)): checksum(p) for p in paths},
+        }
+        write_json(record_path(folder, shard), record)
+        return record
+
+    # ---- measuring ---------------------------------------------------------------------------
+
+    def _windows(
+        self, shard: Shard, collector: Collector, writers: Mapping[str, RowWriter]
+    ) -> tuple[_Tally, list[pd.DataFrame]]:
+        job, tally, kept = self.job, _Tally(), []
+        with Feeder(self.bridge, self.anatomy, self.wiring) as feeder:
+            for documents in windows(job.source.read(shard)):
+                chunks, failures = read_window(documents, self.bridge.tokenizer, job.reading)
+                tally.documents += len(documents)
+                tally.failures += failures
+                if chunks is None:
+                    continue
+                self._window(feeder, chunks, collector, tally)
+                if writers:
+                    self._flush(collector, writers, chunks)
+                kept.append(_tokens_of(chunks, prompts_in(collector.states)))
+        return tally, kept
+
+    def _window(self, feeder: Feeder, chunks: Chunks, collector: Collector, tally: _Tally) -> None:
+        """Run the chunks of a window; a batch that fails is run again, one chunk at a time."""
+        before = len(tally.failures)
+        done = 0
+        grouping = self._grouping(chunks)
+        for batch in feeder.batches(chunks.prompts, self.job.max_tokens):
+            for part, error in self._parts(feeder, batch, chunks, collector):
+                row = int(part.ids[0])
+                if error is None:
+                    done += len(part.ids)
+                    tally.tokens += int((part.mask & ~_repeated(part, chunks)).sum())
+                else:
+                    tally.failures.append(
+                        Failure(
+                            int(chunks.documents[row]),
+                            int(chunks.numbers[row]),
+                            chunks.where[row],
+                            reason_of(error),
+                        )
+                    )
+            if grouping and _held(collector) > _HOLD:
+                self._group(collector, grouping)
+        if grouping:
+            self._group(collector, grouping)
+        tally.chunks += done
+        if not done and len(tally.failures) - before > 1:
+            raise InterpError(
+                f"not one of {len(tally.failures) - before} chunks could be measured; the first "
+                f"says: {tally.failures[before].reason}"
+            )
+
+    def _grouping(self, chunks: Chunks) -> Grouping | None:
+        if self.job.keep == "tokens":
+            return None
+        special = np.concatenate(chunks.prompts.special)
+        return groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
+
+    def _group(self, collector: Collector, grouping: Grouping) -> None:
+        """Rows become moments: of many batches at once, because each group costs a little."""
+        for name, analysis in collector.analyses.items():
+            rows = only_rows(collector.states[name])
+            new = group_rows(
+                rows, grouping.of, grouping.keys, grouping.labels, analysis.token_columns
+            )
+            state = without_rows(collector.states[name])
+            collector.states[name] = merge_states(state, new)
+
+    def _parts(
+        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
+    ) -> Iterable[tuple[TokenBatch, Exception | None]]:
+        error = self._run(feeder, batch, chunks, collector)
+        if error is None or len(batch.ids) == 1:
+            return [(batch, error)]
+        alone = [_only(batch, row) for row in range(len(batch.ids))]
+        return [(part, self._run(feeder, part, chunks, collector)) for part in alone]
+
+    def _run(
+        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
+    ) -> Exception | None:
+        """One pass, merged as a whole or not at all; what went wrong with it."""
+        fed = replace(batch, ids=torch.from_numpy(chunks.ids[batch.ids.numpy()]))
+        part = Collector(collector.analyses)
+        try:
+            part.take(feeder.feed(fed))
+        except (OSError, MemoryError):
+            raise  # of the machine, not of the document
+        except Exception as error:  # noqa: BLE001  one document must not cost the run
+            return error
+        for name, analysis in collector.analyses.items():
+            if part.states[name]:
+                collector.add(analysis, part.states[name])
+        return None
+
+    # ---- writing -----------------------------------------------------------------------------
+
+    def _writers(self, shard: Shard, stack: ExitStack) -> dict[str, RowWriter]:
+        metadata = {"interp.run": self.job.run, "interp.shard": str(shard.index)}
+        out = {}
+        for name, analysis in self.job.analyses.items():
+            if analysis.scope != "weights":
+                path = stack.enter_context(atomic(part_path(self.job.folder, name, shard)))
+                columns = analysis.token_columns
+                out[name] = RowWriter(path, columns, self._vocabulary, metadata)
+        return out
+
+    def _flush(
+        self, collector: Collector, writers: Mapping[str, RowWriter], chunks: Chunks
+    ) -> None:
+        """Rows go to the disk; what is left of the state stays."""
+        table = TokenTable(chunks, self.job.labels, self._vocabulary)
+        for name, writer in writers.items():
+            writer.write(collector.states[name], table)
+            collector.states[name] = without_rows(collector.states[name])
+
+    def _save(self, shard: Shard, name: str, state: State) -> Path | None:
+        path = state_path(self.job.folder, name, shard)
+        if not any(leaves for leaves in state.values()):
+            return None
+        with atomic(path) as temporary:
+            save_state(state, temporary)
+        return path
+
+    def _save_tokens(
+        self, shard: Shard, kept: list[pd.DataFrame], collector: Collector
+    ) -> list[Path]:
+        """The tokens of the few prompts that the state holds examples of."""
+        prompts = prompts_in(collector.states)
+        rows = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+        rows = rows[rows["prompt"].isin(list(prompts))] if len(rows) else rows
+        if rows.empty:
+            return []
+        texts = self._texts(rows["token_id"].unique().tolist())
+        rows.insert(2, "token", rows["token_id"].map(texts))
+        path = tokens_path(self.job.folder, shard)
+        with atomic(path) as temporary:
+            rows.to_parquet(temporary, index=False)
+        return [path]
+
+    def _save_vocabulary(self) -> list[Path]:
+        if not any(analysis.token_columns for analysis in self.job.analyses.values()):
+            return []
+        path = vocabulary_path(self.job.folder)
+        write_json(path, self._texts(range(self.anatomy.d_vocab)))
+        return [path]
+
+
+def _texts(tokenizer: Any, ids: Iterable[int]) -> Mapping[int, str]:
+    return token_strings(ids, tokenizer)
+
+
+def vocabulary_path(folder: Path) -> Path:
+    """Texts of all token ids, for runs whose tables hold ids; the first shard writes it."""
+    return folder / SHARDS / "vocabulary.json"
+
+
+def record_path(folder: Path, shard: Shard) -> Path:
+    """The record of a shard, which says that it is finished."""
+    return folder / SHARDS / f"{shard.index:06d}.json"
+
+
+def state_path(folder: Path, name: str, shard: Shard) -> Path:
+    """What an analysis keeps of a shard beside rows."""
+    return folder / SHARDS / f"{shard.index:06d}.{name}.safetensors"
+
+
+def tokens_path(folder: Path, shard: Shard) -> Path:
+    """Tokens of the prompts that a shard keeps examples of."""
+    return folder / SHARDS / f"{shard.index:06d}.tokens.parquet"
+
+
+def part_path(folder: Path, name: str, shard: Shard) -> Path:
+    """The rows that an analysis has of a shard."""
+    return folder / name / f"part-{shard.index:06d}.parquet"
+
+
+def only_rows(state: State) -> State:
+    """The leaves that are rows."""
+    return _chosen(state, True)
+
+
+def without_rows(state: State) -> State:
+    """The leaves that are no rows."""
+    return _chosen(state, False)
+
+
+def _chosen(state: State, rows: bool) -> State:
+    kept = {
+        key: {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Rows) == rows}
+        for key, leaves in state.items()
+    }
+    return {key: leaves for key, leaves in kept.items() if leaves}
+
+
+def _held(collector: Collector) -> int:
+    """Bytes of the rows that wait to be grouped."""
+    return sum(
+        chunk[2].nbytes
+        for state in collector.states.values()
+        for leaves in state.values()
+        for leaf in leaves.values()
+        if isinstance(leaf, Rows)
+        for chunk in leaf.chunks
+    )
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights, as hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _only(batch: TokenBatch, row: int) -> TokenBatch:
+    """One prompt of a batch, without its padding."""
+    real = batch.mask[row]
+    cells = {
+        name: getattr(batch, name)[row : row + 1, real]
+        for name in ("tokens", "mask", "special", "positions", "targets")
+    }
+    return TokenBatch(ids=batch.ids[row : row + 1], **cells)
+
+
+def _repeated(batch: TokenBatch, chunks: Chunks) -> torch.Tensor:
+    rows = torch.from_numpy(chunks.starts)[batch.ids][:, None] + batch.positions
+    return torch.from_numpy(chunks.repeated)[rows]
+
+
+def prompts_in(states: Mapping[str, State]) -> set[int]:
+    """Ids of the prompts that a state keeps something of."""
+    found: set[int] = set()
+    for state in states.values():
+        for leaves in state.values():
+            for leaf in leaves.values():
+                if isinstance(leaf, Examples):
+                    found.update(leaf.items)
+                elif isinstance(leaf, TopK):
+                    found.update(leaf.prompt.tolist())
+    return found
+
+
+def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:
+    """Token rows of the chosen chunks, as in every token table."""
+    chosen = np.flatnonzero(np.isin(chunks.ids, list(prompts)))
+    parts = []
+    for i in chosen.tolist():
+        n = len(chunks.prompts.tokens[i])
+        rows = {
+            "prompt": np.full(n, chunks.ids[i]),
+            "position": np.arange(n),
+            "token_id": chunks.prompts.tokens[i],
+            "special": chunks.prompts.special[i],
+            "document": np.full(n, chunks.documents[i]),
+        }
+        rows |= {k: cells[i] for k, cells in chunks.prompts.labels.items()}
+        parts.append(pd.DataFrame(rows))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
