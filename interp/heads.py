@@ -53,6 +53,31 @@ def rollout(
     }
 
 
+def rollout_table(
+    result: Result, prompt: int | None = None, *, residual: float = 0.5, stack: str = ""
+) -> pd.DataFrame:
+    """`rollout` of one kept prompt as rows, beside that of even attention.
+
+    Returns a row per `layer`, `query` and `key` (positions, key not after query or ahead where the
+    model looks ahead) with the texts `token` and `key_token`: `rollout` and its control `even`,
+    shares of the query's row. Raises `UnknownName` for a prompt of which no map was kept.
+    """
+    found = rollout(result, residual=residual, stack=stack)
+    chosen = next(iter(found)) if prompt is None else prompt
+    if chosen not in found:
+        raise unknown("kept prompt", str(chosen), [str(p) for p in found])
+    even = rollout(result, residual=residual, stack=stack, uniform=True)[chosen]
+    layer, query, key = (x.ravel() for x in np.indices(even.shape))
+    tokens = result.tokens[result.tokens["prompt"] == chosen].drop_duplicates("position")
+    texts = tokens.set_index("position")["token"]
+    table = pd.DataFrame(
+        {"prompt": chosen, "layer": layer, "query": query, "key": key}
+        | {"token": texts.reindex(query).to_numpy(), "key_token": texts.reindex(key).to_numpy()}
+        | {"rollout": found[chosen].ravel(), "even": even.ravel()}
+    )
+    return table[(table["rollout"] > 0) | (table["even"] > 0)].reset_index(drop=True)
+
+
 def _maps(result: Result, stack: str) -> dict[int, Mapping[int, Array]]:
     """Layer -> prompt -> `[head, query, key]`, of one stack."""
     kept = result.examples("pattern")

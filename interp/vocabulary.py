@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from interp._tokenise import token_strings
+from interp.embedding import random_cosine
 from interp.errors import BadInput, Unsupported, nearest, unknown
 from interp.geometry import at_least_float32, norm, ratio
-from interp.stats.table import HasFrame, frame_of, require_columns
+from interp.stats.groups import group_means
+from interp.stats.table import HasFrame, frame_of, is_special, numbered, require_columns
 from interp.unembedding import embedding_of, unembedding_of
 
 SPACES = ("W_U", "W_E")
@@ -94,8 +96,9 @@ def nearest_tokens(
         k: how many tokens per vector; all if there are fewer.
         by: "dot" or "cosine".
     Returns: one row per token, nearest first: `rank` (0 = nearest), `token`, `token_id`, `dot`,
-    `cosine`, `norm` (of the token's row); for several vectors also `vector`, its number. The
-    cosine is NaN for the zero vector.
+    `cosine`, `norm` (of the token's row), and the control `random_cosine`: the median cosine that
+    the nearest token of that rank by cosine would have if all directions were random; for several
+    vectors also `vector`, its number. The cosine is NaN for the zero vector.
     Raises: `UnknownName`, `BadInput` for a vector of another width or with NaN, `Unsupported`.
     """
     for name, given, allowed in (("space", space, SPACES), ("by", by, MEASURES)):
@@ -111,7 +114,8 @@ def nearest_tokens(
     score = dots if by == "dot" else cosines
     # Rows of zeros have no cosine: they come last.
     best = torch.nan_to_num(score, nan=-torch.inf).topk(min(k, len(rows)), dim=-1).indices
-    frame = _listed(best, dots, cosines, sizes, getattr(model, "tokenizer", None))
+    tokenizer = getattr(model, "tokenizer", None)
+    frame = _listed(best, dots, cosines, sizes, tokenizer, rows.shape[1])
     return frame if np.ndim(vector) == 2 else frame.drop(columns="vector")
 
 
@@ -137,7 +141,7 @@ def _vectors(vector: Any, rows: Tensor, space: str) -> Tensor:
 
 
 def _listed(
-    best: Tensor, dots: Tensor, cosines: Tensor, sizes: Tensor, tokenizer: Any
+    best: Tensor, dots: Tensor, cosines: Tensor, sizes: Tensor, tokenizer: Any, d: int
 ) -> pd.DataFrame:
     ids = best.flatten().tolist()
     strings = token_strings(ids, tokenizer)
@@ -151,6 +155,7 @@ def _listed(
             "dot": dots.gather(-1, best).flatten().tolist(),
             "cosine": cosines.gather(-1, best).flatten().tolist(),
             "norm": sizes[best].flatten().tolist(),
+            "random_cosine": np.tile(random_cosine(np.arange(1, k + 1), len(sizes), d), n),
         }
     )
 
@@ -207,6 +212,33 @@ def _depths(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     kept = [c for c in table if c not in _LENS and c not in keys]
     tokens = table.drop_duplicates(keys)[[*keys, *kept]]
     return tokens.merge(values, on=keys, how="right").reset_index(drop=True)
+
+
+def decided(depths: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    """Share of tokens that are decided at each state, from the table of `decision_depth`.
+
+    Special tokens are left out. Returns per `layer` (and `stack`, and group of the column `by`)
+    `decided`, with `low`, `high`: 95 % intervals, the prompt being the unit that was sampled, and
+    `n` tokens.
+    """
+    keys = [c for c in ("stack", by) if c is not None and (c == by or c in depths)]
+    require_columns(depths, ["decision_depth", *keys])
+    rows = depths[~is_special(depths, False)]
+    if by is not None:
+        rows = rows[rows[by].notna() & (rows[by].astype(str) != "")]
+    if rows.empty:
+        raise BadInput("no token is left: all are special, or none has the label")
+    layers = np.arange(int(depths["decision_depth"].max()) + 1)
+    reached = (rows["decision_depth"].to_numpy()[:, None] <= layers).astype(np.float64)
+    codes, groups = numbered(rows, keys)
+    found = group_means(reached, codes, rows["prompt"])
+    parts = [
+        groups.assign(layer=layer, decided=found.mean[:, i], low=found.low[:, i]).assign(
+            high=found.high[:, i], n=found.n[:, i].astype(int)
+        )
+        for i, layer in enumerate(layers)
+    ]
+    return pd.concat(parts, ignore_index=True).sort_values([*keys, "layer"], ignore_index=True)
 
 
 _LENS = (

@@ -1,11 +1,22 @@
-"""The command line: `interp demo | run | inspect | list | report | compare | check`.
+"""The command line: `interp demo | run | inspect | list | report | compare | check`, and a command
+for each experiment.
 
 Thin: it parses, calls the library and prints; one file per family of commands. Exit codes: 0 done,
 1 the request was refused or failed (the message says why), 2 wrong usage, 3 a check or comparison
 found what it looks for.
 """
 
-from interp.cli import asking, comparing, running
+from interp.cli import acting, asking, comparing, experiments, running, spaces, vectors
 from interp.cli.shared import app, main
 
-__all__ = ["app", "asking", "comparing", "main", "running"]
+__all__ = [
+    "acting",
+    "app",
+    "asking",
+    "comparing",
+    "experiments",
+    "main",
+    "running",
+    "spaces",
+    "vectors",
+]

@@ -14,6 +14,7 @@ from rich.table import Table
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
+    from interp.render.sheet import Sheet
     from interp.results import Results
 
 app = typer.Typer(
@@ -30,6 +31,13 @@ ModelOption = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for tables (Parquet, CSV) and a page (report.html)."),
+]
+RunFolder = Annotated[Path, typer.Argument(help="Folder that a run wrote.")]
+Resamples = Annotated[int, typer.Option(help="Shuffles and bootstrap draws.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
@@ -53,6 +61,38 @@ def finish(results: Results, written: list[Path], as_json: bool) -> None:
         rows.append((name, f"{len(result.frame):,}", means))
     print_table(["table", "rows", "means over ordinary tokens"], rows)
     wrote(written)
+
+
+def refuse_taken(folder: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that is taken before anything is computed."""
+    from interp.results import refuse_existing
+
+    if folder is not None:
+        refuse_existing(folder, overwrite=overwrite)
+
+
+def deliver(sheet: Sheet, folder: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Print what an experiment found, as text or JSON, and write it where a folder is given."""
+    written = sheet.write(folder, overwrite=overwrite) if folder is not None else []
+    if as_json:
+        tables = {
+            name: json.loads(table.to_json(orient="records", double_precision=12))
+            for name, table in sheet.tables.items()
+        }
+        document = sheet.document() | {"tables": tables, "written": [str(p) for p in written]}
+        out.print_json(json.dumps(document, default=str))
+        return
+    out.print(sheet.text, highlight=False, markup=False, soft_wrap=True)
+    if folder is not None:
+        wrote([folder / "report.html"])
+        out.print(f"and {len(written) - 1} files of tables beside it", highlight=False)
+
+
+def about(experiment: str, **asked: Any) -> dict[str, Any]:
+    """What a table is of: the experiment, what was asked for, and what computed it."""
+    from interp.runner import versions
+
+    return {"experiment": experiment, "asked": asked, "versions": versions()}
 
 
 def sizes(results: Results) -> dict[str, int]:

@@ -15,6 +15,11 @@ class Shown:
     frame: pd.DataFrame
     notes: tuple[str, ...]
 
+    @property
+    def sentence(self) -> str:
+        """The finding in one sentence."""
+        return self._sentence()
+
     def _sentence(self) -> str:
         raise NotImplementedError
 

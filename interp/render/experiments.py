@@ -144,7 +144,8 @@ def _draw_eta(figure: Any, found: GroupComparison) -> None:
             row=2,
             col=1,
         )
-    figure.update_yaxes(rangemode="tozero", row=2, col=1)
+    most = float(tests[["eta2", "shuffled_eta2"]].max().max())
+    figure.update_yaxes(range=[0, 1.25 * most], row=2, col=1)  # room for the stars
 
 
 def _step(frame: pd.DataFrame) -> int:

@@ -1,0 +1,255 @@
+"""What is done to a model: `interp steer`, `interp positions split | shift`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.shared import (
+    Json,
+    ModelOption,
+    OutFolder,
+    Overwrite,
+    Seed,
+    about,
+    app,
+    deliver,
+    refuse_taken,
+    split,
+)
+from interp.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PANEL = "On a model"
+positions = typer.Typer(no_args_is_help=True, help="Token and position at the input of a model.")
+app.add_typer(positions, name="positions", rich_help_panel=PANEL)
+
+Text = Annotated[str, typer.Argument(help="One prompt.")]
+
+
+@app.command(rich_help_panel=PANEL)
+def steer(
+    prompts: Annotated[str, typer.Option("--prompts", "-p", help="A file, or a built-in set.")],
+    targets: Annotated[
+        str, typer.Option(help='A token, or two by a comma: " her, his" keeps leading spaces.')
+    ],
+    layers: Annotated[str, typer.Option(help="States that are steered, by commas, or all.")],
+    toward: Annotated[
+        str | None, typer.Option(help="Steer along W_U of this token, less that of --away.")
+    ] = None,
+    away: Annotated[str | None, typer.Option(help="See --toward.")] = None,
+    contrast: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two files of prompts: steer along their mean difference."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="add, project or rotate.")] = "add",
+    doses: Annotated[str, typer.Option(help="Numbers, by commas.")] = "",
+    where: Annotated[
+        str, typer.Option("--positions", help="all, last, or LABEL=VALUE such as role=target.")
+    ] = "all",
+    read: Annotated[str, typer.Option(help="Tokens whose prediction is read; likewise.")] = "last",
+    target_word: Annotated[
+        str | None, typer.Option("--target", help="A word whose tokens get the role target.")
+    ] = None,
+    controls: Annotated[int, typer.Option(help="Random directions of the same size.")] = 19,
+    model: ModelOption = "demo",
+    seed: Seed = 0,
+    out_folder: OutFolder = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Steer the stream and measure a prediction by dose, beside random directions."""
+    from interp.doses import dose_response
+    from interp.models import load_model
+    from interp.render.sheet import Sheet
+
+    refuse_taken(out_folder, overwrite)
+    bridge = load_model(model)
+    states = "all" if layers == "all" else _whole(layers, "layers")
+    direction = _direction(bridge, toward, away, contrast, states)
+    found = dose_response(
+        bridge,
+        _labelled(bridge, prompts, target_word),
+        direction,
+        kind=kind,  # type: ignore[arg-type]  # checked there
+        doses=_numbers(doses, "doses") or None,
+        layers=states,  # type: ignore[arg-type]
+        positions=_place(where),
+        targets=_targets(targets),
+        read=_place(read),
+        controls=controls,
+        seed=seed,
+    )
+    asked: dict[str, Any] = {
+        "model": model,
+        "prompts": prompts,
+        "targets": targets,
+        "layers": layers,
+    }
+    asked |= {"toward": toward, "away": away, "contrast": contrast, "kind": kind, "doses": doses}
+    asked |= {"positions": where, "read": read, "controls": controls, "seed": seed}
+    sheet = Sheet(
+        "steer",
+        repr(found),
+        {"steer": found.frame, "effects": found.effects},
+        {"Effect by dose": found.plot},
+        lead="Does the prediction move with the dose, and more than along random directions?",
+        notes=found.notes,
+        about=about("steer", **asked),
+    )
+    deliver(sheet, out_folder, overwrite, as_json)
+
+
+def _labelled(bridge: Any, prompts: str, word: str | None) -> Any:
+    if word is None:
+        return prompts
+    from interp.labels import target_word
+    from interp.probe import inspect
+    from interp.steering import prepared
+
+    return prepared(bridge, inspect(bridge), prompts).label(target_word(word))
+
+
+def _direction(
+    bridge: Any,
+    toward: str | None,
+    away: str | None,
+    contrast: tuple[str, str] | None,
+    states: Any,
+) -> Any:
+    """The direction that was asked for: of two tokens, or of two sets of prompts."""
+    from interp.steering import mean_difference, unembedding_difference
+
+    if (contrast is None) == (toward is None):
+        raise BadInput("say along what to steer: --toward TOKEN --away TOKEN, or --contrast A B")
+    if contrast is not None:
+        if states == "all" or len(states) != 1:
+            raise BadInput("--contrast takes the difference at one state: name one in --layers")
+        return mean_difference(bridge, *contrast, states[0])
+    if away is None or toward is None:
+        raise BadInput("--toward needs --away: the direction is the difference of two tokens")
+    return unembedding_difference(bridge, toward, away)
+
+
+def _targets(text: str) -> Any:
+    found = tuple(part for part in text.split(",") if part.strip())
+    return found if len(found) == 2 else text
+
+
+def _place(text: str) -> Any:
+    """`all`, `last`, columns, or a label as a mapping."""
+    label, equals, value = text.partition("=")
+    if equals:
+        return {label: value}
+    return text if text in ("all", "last") else _whole(text, "positions")
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        return [float(part) for part in split(text)]
+    except ValueError as error:
+        raise BadInput(f"{what} {text!r} are no numbers by commas, such as 0.5,1,2") from error
+
+
+def _whole(text: str, what: str) -> list[int]:
+    try:
+        return [int(part) for part in split(text)]
+    except ValueError as error:
+        raise BadInput(f"{what} {text!r} are no whole numbers by commas, such as 3,4") from error
+
+
+@positions.command(name="split")
+def split_input(
+    prompt: Text,
+    of: Annotated[str, typer.Option("--of", help="cosines, or scores of the first block.")] = (
+        "cosines"
+    ),
+    model: ModelOption = "demo",
+    out_folder: OutFolder = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Split the input into token and position: cosines, or attention scores of the first block."""
+    from interp.input_split import split_cosines, split_scores
+    from interp.models import load_model
+    from interp.render.plain import bars_figure
+    from interp.render.sheet import Sheet
+
+    refuse_taken(out_folder, overwrite)
+    kinds = {"cosines": split_cosines, "scores": split_scores}
+    if of not in kinds:
+        raise unknown("thing to split", of, kinds)
+    found = kinds[of](load_model(model), prompt)
+    table = found.frame
+    named = table["part"].str.replace("_", "–")
+    if "head" in table:
+        named = "head " + table["head"].astype(str) + " · " + named
+    draw = partial(
+        bars_figure,
+        table.assign(name=named),
+        "name",
+        "share",
+        title=f"Shares of the {of}",
+        unit="share of what orders the keys",
+        caption="cov(part, total) / var(total), both relative to the mean of their row; the "
+        "shares of a total sum to 1.",
+    )
+    said = f"the parts add up to the model's own {of} within {found.error:.2g} (relative)"
+    sheet = Sheet(
+        "split",
+        f"{table.to_string(index=False, float_format='{:.4g}'.format)}\n{said}",
+        {"split": table},
+        {"Shares": draw},
+        lead=f"How much of the {of} at the input is token, and how much position?",
+        notes=(said,),
+        about=about("positions split", model=model, prompt=prompt, of=of),
+    )
+    deliver(sheet, out_folder, overwrite, as_json)
+
+
+@positions.command()
+def shift(
+    prompt: Text,
+    shifts: Annotated[str, typer.Option(help="Offsets, by commas.")] = "1,8,32",
+    model: ModelOption = "demo",
+    out_folder: OutFolder = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """The same text at later positions: how far states and patterns move."""
+    from interp.input_split import shift_test
+    from interp.models import load_model
+    from interp.render.plain import lines_figure
+    from interp.render.sheet import Sheet
+
+    refuse_taken(out_folder, overwrite)
+    table = shift_test(load_model(model), prompt, _whole(shifts, "shifts"))
+    lines = {f"shift {n}": _line(rows, "angle") for n, rows in table.groupby("shift")}
+    lines["different tokens"] = _line(table.drop_duplicates("layer"), "between_tokens")
+    draw = partial(
+        lines_figure,
+        lines,
+        title="The same text at later positions",
+        x="state (0 enters the first block)",
+        unit="degrees",
+        caption="Mean angle between the states of the shifted text and its own. Grey: mean angle "
+        "between different tokens of the text.",
+        controls=["different tokens"],
+    )
+    sheet = Sheet(
+        "shift",
+        table.to_string(index=False, float_format="{:.4g}".format),
+        {"shift": table},
+        {"How far states move": draw},
+        lead="Does the model see the same text differently at another position?",
+        about=about("positions shift", model=model, prompt=prompt, shifts=shifts),
+    )
+    deliver(sheet, out_folder, overwrite, as_json)
+
+
+def _line(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    return rows.rename(columns={"layer": "x", value: "mean"})[["x", "mean"]]
