@@ -139,10 +139,15 @@ def comparison_figure(found: SpaceComparison) -> Any:
     figure.update_xaxes(
         title_text="score (a residual is better when it is lower)", rangemode="tozero"
     )
-    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    # Below the axis and beside the names: the caption is above, and a margin does not grow.
+    below = {"yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0}
+    figure.update_layout(
+        legend={"orientation": "h", **below},
+        margin={"l": 24 + 7 * max(map(len, names)), "b": 92},
+    )
     title = f"{found.a} and {found.b}"
     caption = f"{len(found.words)} words. {'. '.join(found.notes)}"
-    return style.dressed(figure, title, caption, height=150 + 24 * len(names))
+    return style.dressed(figure, title, caption, height=176 + 24 * len(names))
 
 
 def drift_figure(found: Drift) -> Any:
