@@ -17,7 +17,7 @@ ANALYSES = ROOT.parent / "analyses"
 
 # Lower levels know nothing of higher ones; a module imports only from its own level and below.
 LEVELS = [
-    {"errors", "geometry", "progress", "lens"},
+    {"errors", "geometry", "progress", "lens", "_lens_blocks", "_lens_fused"},
     {"sites", "state", "_tokenise", "_calls", "unembedding"},
     {"tallies"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
@@ -38,7 +38,7 @@ LEVELS = [
         "steering",
         "doses",
     },
-    {"cli", "corpus_cli"},
+    {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 LATE = {"transformer_lens", "transformers", "ray", "plotly", "circuitsvis", "spacy", "datasets"}

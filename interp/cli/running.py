@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from interp.cli import corpus as corpora
 from interp.cli.shared import Json, ModelOption, Overwrite, Quiet, app, finish, split, wrote
 
 
@@ -30,13 +31,13 @@ def demo(
 @app.command()
 def run(
     prompts: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--prompts",
             "-p",
             help="A file (.txt .jsonl .csv .parquet), or a built-in set: her, demo.",
         ),
-    ],
+    ] = None,
     model: ModelOption = "demo",
     analyses: Annotated[
         str, typer.Option("--analyses", "-a", help="Names, separated by commas.")
@@ -58,8 +59,9 @@ def run(
         bool, typer.Option("--truncate", help="Cut prompts longer than the context.")
     ] = False,
     keep: Annotated[
-        str, typer.Option(help="tokens: a row each; summary: moments per group.")
-    ] = "tokens",
+        str | None,
+        typer.Option(help="tokens: a row each; summary (of a corpus): moments per group."),
+    ] = None,
     by: Annotated[str, typer.Option(help="Labels that make the groups of a summary.")] = "",
     control: Annotated[
         str | None,
@@ -68,28 +70,74 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
     ] = False,
+    corpus: corpora.Corpus = None,
+    long: corpora.Long = "split",
+    overlap: corpora.Overlap = 0,
+    workers: corpora.Workers = 1,
+    ray: corpora.Ray = None,
+    gpus: corpora.Gpus = 0,
+    threads: corpora.Threads = 1,
+    resume: corpora.Resume = False,
+    shard_documents: corpora.ShardDocuments = None,
+    text_column: corpora.TextColumn = "text",
+    split_name: corpora.Split = None,
+    labels: corpora.Labels = "",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Run analyses over prompts; write tables and a report."""
+    """Run analyses over prompts, or over a corpus of any size; write tables and a report."""
     from interp.models import load_model
     from interp.registry import resolve
     from interp.results import refuse_existing
     from interp.runner import run as run_analyses
 
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    corpora.check_choice(
+        prompts, corpus, resume=resume, ray=ray, workers=workers > 1, overlap=overlap, labels=labels
+    )
+    if corpus is not None:
+        corpora.run_corpus(
+            model,
+            corpus,
+            split(analyses),
+            as_json,
+            out=folder,
+            keep=keep or "summary",
+            by=split(by),
+            labels=split(labels),
+            target=target,
+            text_column=text_column,
+            split=split_name,
+            long="cut" if truncate else long,
+            overlap=overlap,
+            max_tokens=max_tokens,
+            shard_documents=shard_documents,
+            workers=workers,
+            ray=ray,
+            gpus=gpus,
+            threads=threads,
+            resume=resume,
+            overwrite=overwrite,
+            model_options=options,
+            progress=not quiet,
+        )
+        return
     refuse_existing(folder, overwrite=overwrite)
     chosen = resolve(split(analyses))
-    bridge = load_model(
-        model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code
-    )
+    bridge = load_model(model, **options)
     results = run_analyses(
         bridge,
         prompts,
         list(chosen),
         target=target,
         truncate=truncate,
-        keep=keep,  # type: ignore[arg-type]  # the runner checks the word
+        keep=keep or "tokens",  # type: ignore[arg-type]  # the runner checks the word
         by=split(by),
         control=control,
         max_tokens=max_tokens,

@@ -36,6 +36,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.exists():
+            temporary.chmod(0o644)  # some writers make files that only their owner may read
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)

@@ -208,6 +208,15 @@ class CorpusTables(Mapping[str, RowTable]):
     def __len__(self) -> int:
         return len(self._tables)
 
+    def report(self, path: str | Path = "report.html", **options: Any) -> Path:
+        """The report of what the analyses keep beside rows; `BadInput` where there is nothing."""
+        if self.results is None:
+            raise BadInput(
+                f"the run in {str(self.folder)!r} kept rows only, and a report needs what fits in "
+                "memory: run with keep='summary', or read rows and draw them"
+            )
+        return self.results.report(path, **options)
+
     def __repr__(self) -> str:
         return (
             "\n".join([f"<CorpusTables in {str(self.folder)!r}", *map(repr, self.values())]) + ">"

@@ -29,12 +29,13 @@ from interp.models import load_model
 from interp.probe import inspect
 from interp.prompts import TokenBatch
 from interp.results import save_state
-from interp.runner import Collector, Feeder, Grouping, groups_by, provenance_of, weigh
+from interp.runner import Collector, Feeder, groups_by, provenance_of, weigh
 from interp.state import Examples, Rows, State, TopK, merge_states
 
 SHARDS = "shards"
 _HOLD = 1 << 26  # bytes of rows that are collected before they become moments
 Texts = Callable[[Iterable[int]], Mapping[int, str]]
+Settle = Callable[[Analysis, State], State]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Worker:
 
     def adopt(self, job: Job) -> None:
         """Work on `job` from now on: the same model, with what `describe` told put in."""
-        self.job = job
+        # The observers know the analyses by identity, and a job that came by a pipe has copies.
+        self.job = replace(job, analyses=self.job.analyses)
 
     def measure(self, shard: Shard) -> dict[str, Any]:
         """Measure one shard and write it; returns its record, which is written last."""
@@ -155,58 +157,58 @@ class Worker:
                 tally.failures += failures
                 if chunks is None:
                     continue
-                self._window(feeder, chunks, collector, tally)
-                if writers:
-                    self._flush(collector, writers, chunks)
+                settle = self._grouper(chunks) if job.keep == "summary" else None
+                pending = self._window(feeder, chunks, collector, tally, settle)
+                if settle is None:
+                    table = TokenTable(chunks, job.labels, self._vocabulary)
+                    for name, writer in writers.items():
+                        writer.write(pending.states[name], table)
+                    _settle(pending, collector, lambda _, state: without_rows(state))
                 kept.append(_tokens_of(chunks, prompts_in(collector.states)))
         return tally, kept
 
-    def _window(self, feeder: Feeder, chunks: Chunks, collector: Collector, tally: _Tally) -> None:
-        """Run the chunks of a window; a batch that fails is run again, one chunk at a time."""
-        before = len(tally.failures)
-        done = 0
-        grouping = self._grouping(chunks)
+    def _window(
+        self,
+        feeder: Feeder,
+        chunks: Chunks,
+        collector: Collector,
+        tally: _Tally,
+        settle: Settle | None,
+    ) -> Collector:
+        """Run the chunks of a window; a batch that fails is run again, one chunk at a time.
+
+        Returns what was observed and is not settled yet.
+        """
+        before, done = len(tally.failures), 0
+        pending = Collector(collector.analyses)
         for batch in feeder.batches(chunks.prompts, self.job.max_tokens):
-            for part, error in self._parts(feeder, batch, chunks, collector):
-                row = int(part.ids[0])
+            for part, error in self._parts(feeder, batch, chunks, pending):
                 if error is None:
                     done += len(part.ids)
                     tally.tokens += int((part.mask & ~_repeated(part, chunks)).sum())
                 else:
-                    tally.failures.append(
-                        Failure(
-                            int(chunks.documents[row]),
-                            int(chunks.numbers[row]),
-                            chunks.where[row],
-                            reason_of(error),
-                        )
-                    )
-            if grouping and _held(collector) > _HOLD:
-                self._group(collector, grouping)
-        if grouping:
-            self._group(collector, grouping)
+                    tally.failures.append(_failure(chunks, int(part.ids[0]), error))
+            if settle and _held(pending) > _HOLD:
+                _settle(pending, collector, settle)
+        if settle:
+            _settle(pending, collector, settle)
         tally.chunks += done
-        if not done and len(tally.failures) - before > 1:
-            raise InterpError(
-                f"not one of {len(tally.failures) - before} chunks could be measured; the first "
-                f"says: {tally.failures[before].reason}"
-            )
+        failed = len(tally.failures) - before
+        if failed > 1 and not done:
+            reason = tally.failures[before].reason
+            raise InterpError(f"not one of {failed} chunks could be measured; the first: {reason}")
+        return pending
 
-    def _grouping(self, chunks: Chunks) -> Grouping | None:
-        if self.job.keep == "tokens":
-            return None
-        special = np.concatenate(chunks.prompts.special)
-        return groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
-
-    def _group(self, collector: Collector, grouping: Grouping) -> None:
+    def _grouper(self, chunks: Chunks) -> Settle:
         """Rows become moments: of many batches at once, because each group costs a little."""
-        for name, analysis in collector.analyses.items():
-            rows = only_rows(collector.states[name])
-            new = group_rows(
-                rows, grouping.of, grouping.keys, grouping.labels, analysis.token_columns
-            )
-            state = without_rows(collector.states[name])
-            collector.states[name] = merge_states(state, new)
+        special = np.concatenate(chunks.prompts.special)
+        grouping = groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
+
+        def settle(analysis: Analysis, state: State) -> State:
+            tokens = analysis.token_columns
+            return group_rows(state, grouping.of, grouping.keys, grouping.labels, tokens)
+
+        return settle
 
     def _parts(
         self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
@@ -245,15 +247,6 @@ class Worker:
                 columns = analysis.token_columns
                 out[name] = RowWriter(path, columns, self._vocabulary, metadata)
         return out
-
-    def _flush(
-        self, collector: Collector, writers: Mapping[str, RowWriter], chunks: Chunks
-    ) -> None:
-        """Rows go to the disk; what is left of the state stays."""
-        table = TokenTable(chunks, self.job.labels, self._vocabulary)
-        for name, writer in writers.items():
-            writer.write(collector.states[name], table)
-            collector.states[name] = without_rows(collector.states[name])
 
     def _save(self, shard: Shard, name: str, state: State) -> Path | None:
         path = state_path(self.job.folder, name, shard)
@@ -316,22 +309,26 @@ def part_path(folder: Path, name: str, shard: Shard) -> Path:
     return folder / name / f"part-{shard.index:06d}.parquet"
 
 
-def only_rows(state: State) -> State:
-    """The leaves that are rows."""
-    return _chosen(state, True)
-
-
 def without_rows(state: State) -> State:
     """The leaves that are no rows."""
-    return _chosen(state, False)
-
-
-def _chosen(state: State, rows: bool) -> State:
     kept = {
-        key: {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Rows) == rows}
+        key: {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Rows)}
         for key, leaves in state.items()
     }
     return {key: leaves for key, leaves in kept.items() if leaves}
+
+
+def _settle(pending: Collector, collector: Collector, change: Settle) -> None:
+    """Move what is pending into the collector, changed."""
+    for name, analysis in collector.analyses.items():
+        state = change(analysis, pending.states[name])
+        collector.states[name] = merge_states(collector.states[name], state)
+        pending.states[name] = {}
+
+
+def _failure(chunks: Chunks, row: int, error: Exception) -> Failure:
+    where = chunks.where[row]
+    return Failure(int(chunks.documents[row]), int(chunks.numbers[row]), where, reason_of(error))
 
 
 def _held(collector: Collector) -> int:
