@@ -1,33 +1,23 @@
 """Vocabulary statistics of many states, with one matrix product per state.
 
-Knows matrices only: no model, no hooks. The vocabulary is walked in blocks that stay in cache;
-within a block everything is one fused softmax and a few reductions, across blocks the partial sums
-are joined with their own log-sum-exp (the online softmax of Milakov & Gimelshein 2018). Only the
-divergences that are not linear in the probabilities need a second walk, over stored probabilities
-of a few hundred rows. `[state, batch, pos, vocab]` never exists.
+Knows matrices only: no model, no hooks. On a CPU the vocabulary is walked in blocks that stay in
+cache (`interp._lens_blocks`), on a GPU a few tokens are taken whole by a fused function
+(`interp._lens_fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
+part at hand ever exists.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from interp._lens_blocks import BlockLens
+from interp._lens_fused import FAR, FusedLens
 from interp.errors import BadInput
 from interp.geometry import at_least_float32
-
-ROWS = 256
-COLUMNS = 512
-STORED_BYTES = 56 * 2**20
-"""Rows and columns of a block, and the most bytes of stored probabilities. Of four shapes tried
-with 50,257 tokens of width 768 on two x86 cores, 256 × 512 and 256 × 1,024 were the fastest."""
-
-GPU_BYTES = 2 * 2**30
-TINY = 1e-38
-FORBIDDEN = -1e30
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +61,22 @@ class Head:
     bias: Tensor | None = None
     transform: Callable[[Tensor], Tensor] | None = None
 
-    def logits(self, h: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Logits `[row, stop − start]` of `h [row, d_head]`, for a range of the vocabulary."""
+    def logits(
+        self, h: Tensor, start: int = 0, stop: int | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[row, stop − start]` of `h [row, d_head]`, for a range of the vocabulary.
+
+        They are written to `out` if it is given. On a GPU a half-precision product is summed up
+        and returned in float32; elsewhere the weights are taken to the type of `h`.
+        """
         part = slice(start, stop)
-        return self._finish(h @ self.weight[part].to(h.dtype).T, part)
+        weight = self.weight[part].T
+        if h.is_cuda and h.dtype == weight.dtype and h.dtype != at_least_float32(h[:0]).dtype:
+            z = torch.mm(h, weight, out_dtype=torch.float32)
+        else:
+            z = torch.mm(h, weight.to(h.dtype), out=out)
+        finished = self._finish(z, part)
+        return finished if out is None or finished is out else out.copy_(finished)
 
     def of_tokens(self, h: Tensor, tokens: Tensor) -> Tensor:
         """The logit of one token per row: `h [row, d_head]`, `tokens [row]` -> `[row]`.
@@ -87,7 +89,7 @@ class Head:
 
     def _finish(self, z: Tensor, part: slice | Tensor) -> Tensor:
         if self.bias is not None:
-            z = z + self.bias[part]
+            z += self.bias[part]
         return z if self.transform is None else self.transform(z)
 
 
@@ -109,18 +111,26 @@ def lens_statistics(
             f"lens: states have {h.shape[1]} rows, logits {len(logits)}, targets {len(targets)}; "
             "they must be equal"
         )
-    most, columns = block_shape(logits)
-    tokens = max(1, most // max(1, len(h)))
-    store = None
-    if divergences and len(h):
-        # Made once for all chunks: touching fresh memory costs more than what is written to it.
-        blocks, rows = -(-logits.shape[-1] // columns), len(h) * min(tokens, len(logits))
-        store = at_least_float32(h[:0]).new_empty(blocks, rows, columns)
+    lens, tokens = _lens(h, head, logits, divergences=divergences)
     parts = [
-        _chunk(h[:, part], head, logits[part], targets[part], store)
+        _chunk(h[:, part], logits[part], targets[part], lens, divergences=divergences)
         for part in (slice(i, i + tokens) for i in range(0, max(1, len(logits)), tokens))
     ]
     return joined(parts)
+
+
+def _lens(
+    h: Tensor, head: Head, logits: Tensor, *, divergences: bool
+) -> tuple[BlockLens | FusedLens, int]:
+    """What computes the statistics on this device, and how many tokens it takes at a time."""
+    states, (rows, vocab) = len(h), logits.shape
+    if h.device.type != "cpu":
+        return FusedLens(head, divergences=divergences), FusedLens.tokens_at_a_time(states, vocab)
+    # As equal as can be, and no wider than there are tokens.
+    most = BlockLens.tokens_at_a_time(states, vocab)
+    tokens = max(1, -(-rows // max(1, -(-rows // most))))
+    like = at_least_float32(h[:0])
+    return BlockLens(head, states, tokens, like, divergences=divergences), tokens
 
 
 def joined(parts: Sequence[LensStatistics]) -> LensStatistics:
@@ -129,201 +139,22 @@ def joined(parts: Sequence[LensStatistics]) -> LensStatistics:
     return LensStatistics(**{n: torch.cat([getattr(p, n) for p in parts], dim=1) for n in names})
 
 
-def block_shape(logits: Tensor) -> tuple[int, int]:
-    """Rows and columns of a block for logits of this vocabulary on this device."""
-    vocab = logits.shape[-1]
-    if logits.is_cuda:  # one large block keeps a GPU busy; memory is the only limit there
-        return max(1, GPU_BYTES // (4 * vocab)), vocab
-    return max(1, min(ROWS, STORED_BYTES // (4 * vocab))), min(COLUMNS, vocab)
-
-
-@dataclass(frozen=True, eq=False)
-class _Final:
-    """The final distribution of a few tokens: `p [row, vocab]`, entropy and statistics `[row]`."""
-
-    p: Tensor
-    entropy: Tensor
-    log_prob: Tensor
-    rank: Tensor
-    top_token: Tensor
-    top_prob: Tensor
-
-    @classmethod
-    def of(cls, logits: Tensor, targets: Tensor) -> _Final:
-        log_p = torch.log_softmax(at_least_float32(logits), dim=-1)
-        p, index = log_p.exp(), targets.clamp(min=0).unsqueeze(-1)
-        chosen = log_p.gather(-1, index)
-        top = p.max(-1)
-        rank = (log_p > chosen).sum(-1).to(p.dtype)
-        entropy = torch.special.entr(p).sum(-1, dtype=torch.float64)
-        return cls(p, entropy, chosen.squeeze(-1), rank, top.indices, top.values)
-
-
 def _chunk(
-    h: Tensor, head: Head, logits: Tensor, targets: Tensor, store: Tensor | None
+    h: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    lens: BlockLens | FusedLens,
+    *,
+    divergences: bool,
 ) -> LensStatistics:
-    """Statistics of a few tokens in all states at once; divergences if there is a store."""
-    final = _Final.of(logits, targets)
-    rows = [_final_row(final, store is not None or not len(h))]
-    if len(h) and not len(targets):
-        rows = [{name: value.expand(len(h) + 1, 0) for name, value in rows[0].items()}]
-    elif len(h):
-        flat = at_least_float32(h).reshape(-1, h.shape[-1])
-        walk = _Walk(flat, head, final, targets.clamp(min=0).repeat(len(h)), len(h), store)
-        rows.insert(0, walk.statistics())
-    whole = {f.name: torch.cat([r[f.name] for r in rows]) for f in fields(LensStatistics)}
+    """Statistics of a few tokens in all states at once."""
+    *rows, last = lens.statistics(h, logits, targets.clamp(min=0))
+    # Compared with itself the last state differs in nothing.
+    far = 0.0 if divergences or not len(h) else torch.nan
+    last |= dict.fromkeys(FAR, torch.full_like(last["log_prob"], far))
+    kind = at_least_float32(logits[:0]).dtype
+    whole = {name: torch.cat([r[name] for r in (*rows, last)]) for name in last}
+    whole = {n: v if n == "top_token" else v.to(kind) for n, v in whole.items()}
     for name in ("log_prob", "rank"):
         whole[name] = whole[name].masked_fill(targets < 0, torch.nan)
-    return LensStatistics(**whole)
-
-
-def _final_row(final: _Final, divergences: bool) -> dict[str, Tensor]:
-    """The last state, `[1, row]`: compared with itself nothing differs."""
-    zero = torch.zeros_like(final.log_prob)
-    far = zero if divergences else torch.full_like(zero, torch.nan)
-    row = {
-        "log_prob": final.log_prob,
-        "rank": final.rank,
-        "entropy": final.entropy.to(zero.dtype),
-        "kl_to_final": far,
-        "js_to_final": far,
-        "tv_to_final": far,
-        "top_token": final.top_token,
-        "top_prob": final.top_prob,
-        "agrees": torch.ones_like(final.top_token, dtype=torch.bool),
-    }
-    return {name: value.unsqueeze(0) for name, value in row.items()}
-
-
-def _divergence(kl: Tensor) -> Tensor:
-    """KL is at least 0, and infinite where a state forbids what the final distribution says."""
-    return torch.where(kl > -FORBIDDEN * 1e-20, torch.inf, kl.clamp(min=0))
-
-
-class _Walk:
-    """One walk over the vocabulary for the rows of `states` × a few tokens.
-
-    Rows are ordered by state, then token. Buffers are made once: a fresh block of half a megabyte
-    at every step costs more in page faults than the arithmetic done on it. Sums within a block are
-    float32, across blocks float64.
-    """
-
-    def __init__(
-        self,
-        h: Tensor,
-        head: Head,
-        final: _Final,
-        targets: Tensor,
-        states: int,
-        store: Tensor | None,
-    ) -> None:
-        self.h, self.head, self.final, self.states = h, head, final, states
-        self.targets, self.target = targets, head.of_tokens(h, targets)
-        self.vocab, self.columns = final.p.shape[-1], block_shape(final.p)[1]
-        # Logits of −∞ (forbidden tokens) would make 0·∞ of every sum.
-        bias = head.bias
-        self.forbidden = head.transform is not None or (
-            bias is not None and not bool(torch.isfinite(bias).all())
-        )
-        self.starts = range(0, self.vocab, self.columns)
-        self.scratch = h.new_empty(len(h), self.columns)
-        # Without divergences each block of probabilities overwrites the last one.
-        self.keeps = store is not None
-        self.stored = h.new_empty(1, len(h), self.columns) if store is None else store
-
-    def _width(self, start: int) -> int:
-        return min(self.columns, self.vocab - start)
-
-    def _buffer(self, start: int) -> Tensor:
-        """The scratch block, contiguous at the width of this block."""
-        width = self._width(start)
-        return self.scratch.view(-1)[: len(self.h) * width].view(-1, width)
-
-    def _logits(self, start: int) -> Tensor:
-        z = self.head.logits(self.h, start, start + self._width(start))
-        return z.clamp(min=FORBIDDEN) if self.forbidden else z
-
-    def _final_p(self, start: int) -> Tensor:
-        """Final probabilities `[1, row, column]`, to broadcast over the states."""
-        return self.final.p[:, start : start + self._width(start)].unsqueeze(0)
-
-    def _by_state(self, x: Tensor) -> Tensor:
-        return x.view(self.states, -1, x.shape[-1])
-
-    def _place(self, block: int, start: int) -> Tensor:
-        """Where the probabilities of a block go, contiguous at its width."""
-        width = self._width(start)
-        room = self.stored[block if self.keeps else 0].view(-1)
-        return room[: len(self.h) * width].view(-1, width)
-
-    def statistics(self) -> dict[str, Tensor]:
-        """All statistics `[state, row]`."""
-        sums = [self._first(*block) for block in enumerate(self.starts)]
-        parts = (torch.stack(part, -1).double() for part in zip(*sums, strict=True))
-        lse, own, cross, above, top = parts
-        total = lse.logsumexp(-1)
-        weight = (lse - total.unsqueeze(-1)).exp()
-        entropy = (total - (weight * own).sum(-1)).clamp(min=0)
-        out = {
-            "log_prob": self.target.double() - total,
-            "rank": above.sum(-1),
-            "entropy": entropy,
-            "kl_to_final": _divergence(total - cross.sum(-1) - self._final_entropy()),
-            "top_prob": (top.amax(-1) - total).exp(),
-        }
-        out |= self._divergences(weight, entropy) if self.keeps else self._none(entropy)
-        shaped = {name: v.to(self.h.dtype).view(self.states, -1) for name, v in out.items()}
-        token = self._top_tokens(top.argmax(-1)).view(self.states, -1)
-        return shaped | {"top_token": token, "agrees": token == self.final.top_token}
-
-    def _final_entropy(self) -> Tensor:
-        return self.final.entropy.repeat(self.states)
-
-    def _first(self, block: int, start: int) -> tuple[Tensor, ...]:
-        """Sums of one block `[row]`: log-sum-exp, Σp·z, Σq·z, logits above the target, maximum."""
-        z, scratch = self._logits(start), self._buffer(start)
-        p = torch.softmax(z, dim=-1, out=self._place(block, start))
-        top = z.amax(-1)
-        lse = top - p.amax(-1).log()
-        own = torch.mul(p, z, out=scratch).sum(-1)
-        if self.keeps:
-            by_state = self._by_state(scratch)
-            cross = torch.mul(self._by_state(z), self._final_p(start), out=by_state).sum(-1)
-        else:
-            cross = torch.full_like(own, torch.nan)
-        target = self.target.clamp(min=FORBIDDEN).unsqueeze(-1)
-        above = torch.gt(z, target, out=scratch).sum(-1)
-        # The product of one column may differ in its last bit from that of many.
-        inside = (self.targets >= start) & (self.targets < start + z.shape[-1])
-        at = (self.targets - start).clamp(0, z.shape[-1] - 1).unsqueeze(-1)
-        above -= torch.where(inside, scratch.gather(-1, at).squeeze(-1), 0)
-        return lse, own, cross.view(-1), above, top
-
-    def _divergences(self, weight: Tensor, entropy: Tensor) -> dict[str, Tensor]:
-        """JS and TV from the stored probabilities.
-
-        With s = p + q, JS = ln 2 − ½(H(p) + H(q) + Σ s ln s), and TV = 1 − Σ min(p, q).
-        """
-        mixed, common = torch.zeros_like(entropy), torch.zeros_like(entropy)
-        weight = weight.to(self.h.dtype)
-        for block, start in enumerate(self.starts):
-            q, scratch = self._final_p(start), self._by_state(self._buffer(start))
-            p = self._by_state(self._place(block, start).mul_(weight[:, block : block + 1]))
-            common += torch.minimum(p, q, out=scratch).sum(-1).view(-1)
-            s = p.add_(q).clamp_(min=TINY)
-            mixed += torch.log(s, out=scratch).mul_(s).sum(-1).view(-1)
-        js = math.log(2) - (entropy + self._final_entropy() + mixed) / 2
-        return {"js_to_final": js.clamp(0, math.log(2)), "tv_to_final": (1 - common).clamp(min=0)}
-
-    def _none(self, like: Tensor) -> dict[str, Tensor]:
-        nothing = torch.full_like(like, torch.nan)
-        return {"kl_to_final": nothing, "js_to_final": nothing, "tv_to_final": nothing}
-
-    def _top_tokens(self, best: Tensor) -> Tensor:
-        """The most probable token of each row, found again in its best block only."""
-        token = torch.empty_like(best)
-        for block in torch.unique(best).tolist():
-            rows, start = best == block, self.starts[block]
-            z = self.head.logits(self.h[rows], start, start + self._width(start))
-            token[rows] = z.argmax(-1) + start
-        return token
+    return LensStatistics(agrees=whole["top_token"] == last["top_token"], **whole)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr
 
-from interp import lens as module
+from interp import _lens_blocks, _lens_fused
 from interp.errors import BadInput, Unsupported
-from interp.lens import LensStatistics
+from interp.lens import Head, LensStatistics, lens_statistics
 from interp.readout import Readout
 
 D, V, STATES, ROWS = 12, 40, 4, 9
@@ -191,14 +191,139 @@ def test_kl_is_infinite_where_the_state_rules_out_what_the_model_says():
 
 
 @pytest.mark.parametrize("columns", [1, 3, 1000])
-@pytest.mark.parametrize("rows", [1, 2, 4, 100])
-def test_blocks_of_any_size_give_the_same(monkeypatch, rows, columns):
+@pytest.mark.parametrize(("rows", "part"), [(1, 1), (4, 100), (100, 3), (100, 7), (100, 100)])
+def test_blocks_of_any_size_give_the_same(monkeypatch, rows, part, columns):
     whole = as_arrays(lens(build()))
-    monkeypatch.setattr(module, "ROWS", rows)
-    monkeypatch.setattr(module, "COLUMNS", columns)
+    monkeypatch.setattr(_lens_blocks, "ROWS", rows)
+    monkeypatch.setattr(_lens_blocks, "PART", part)
+    monkeypatch.setattr(_lens_blocks, "COLUMNS", columns)
     blocks = as_arrays(lens(build()))
     for name, values in whole.items():
         np.testing.assert_allclose(blocks[name], values, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Three threads and blocks of seven tokens; the number of threads is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr(_lens_blocks, "COLUMNS", 7)
+    yield 3
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_threads_give_the_very_bits_of_one_and_leave_the_settings(threads, mode):
+    with mode():
+        several = as_arrays(lens(build()))
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+    for name, values in as_arrays(lens(build())).items():
+        np.testing.assert_array_equal(several[name], values, err_msg=name)
+
+
+def test_an_error_in_a_thread_arrives_and_leaves_the_settings(threads):
+    def broken(z):
+        raise ArithmeticError("no such logits")
+
+    readout = Readout("broken", rms_torch, tensor(W_U), transform=broken)
+    logits = tensor(W_U[:ROWS] @ W_U.T)
+    head = Head(readout.weight, None, broken)
+    with pytest.raises(ArithmeticError, match="no such logits"):
+        lens_statistics(tensor(STREAM), head, logits, TARGET_IDS)
+    assert torch.get_num_threads() == threads
+
+
+def test_without_divergences_everything_else_is_the_same():
+    readout, x = build(cap=True), tensor(STREAM)
+    head = Head(readout.weight, readout.bias, readout.transform)
+    h, logits = readout.normalise(x[:-1]), readout.logits(x[-1])
+    with_them = as_arrays(lens_statistics(h, head, logits, TARGET_IDS))
+    without = as_arrays(lens_statistics(h, head, logits, TARGET_IDS, divergences=False))
+    for name, values in without.items():
+        if name in _lens_fused.FAR:
+            assert np.isnan(values).all(), name
+        else:
+            np.testing.assert_allclose(values, with_them[name], rtol=1e-12, err_msg=name)
+
+
+def fused_lens(options, dtype, function=lambda f: f, monkeypatch=None):
+    """What the path for GPUs gives for all states but the last, `[state, row]` by name."""
+    readout, x = build(dtype=dtype, **options), tensor(STREAM, dtype)
+    head = Head(readout.weight, readout.bias, readout.transform if options.get("cap") else None)
+    targets = TARGET_IDS.clamp(min=0)
+    monkeypatch.setattr(_lens_fused, "fused", function)
+    got, _ = _lens_fused.FusedLens(head, divergences=True).statistics(
+        readout.normalise(x[:-1]), readout.logits(x[-1]), targets
+    )
+    return {name: value.double().numpy() for name, value in got.items()}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 3e-5)], ids=str
+)
+def test_plain_form_of_the_fused_lens_against_scipy(options, dtype, tolerance, monkeypatch):
+    got = fused_lens(options, dtype, monkeypatch=monkeypatch)
+    expected = expected_lens(expected_logits(STREAM, **options), np.maximum(TARGETS, 0))
+    assert sorted([*got, "agrees"]) == sorted(expected)
+    for name, values in got.items():
+        np.testing.assert_allclose(
+            values, expected[name][:-1], rtol=tolerance, atol=tolerance, err_msg=name
+        )
+
+
+def test_fused_lens_without_divergences_has_none_of_them():
+    head, h = Head(tensor(W_U)), tensor(rms(STREAM))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_lens_fused, "fused", lambda function: function)
+        lens = _lens_fused.FusedLens(head, divergences=False)
+        got, _ = lens.statistics(h, head.logits(h[-1]), TARGET_IDS.clamp(min=0))
+    assert all(got[name].isnan().all() for name in _lens_fused.FAR)
+    assert all(got[name].isfinite().all() for name in _lens_fused.NAMES)
+
+
+def test_fused_lens_rules_out_what_the_model_does(monkeypatch):
+    out = torch.zeros(V, dtype=torch.float64)
+    out[5:9] = -torch.inf
+    head, h = Head(tensor(W_U), tensor(BIAS) + out), tensor(rms(STREAM))
+    targets = torch.full((ROWS,), 6)
+    logits = head.logits(h[-1])
+    monkeypatch.setattr(_lens_fused, "fused", lambda function: function)
+    got, _ = _lens_fused.FusedLens(head, divergences=True).statistics(h[:-1], logits, targets)
+    expected = expected_lens(expected_logits(STREAM) + out.numpy(), targets.numpy())
+    for name in set(got) - {"rank"}:
+        np.testing.assert_allclose(
+            got[name].double(), expected[name][:-1], atol=1e-10, err_msg=name
+        )
+
+
+def test_without_a_compiler_the_plain_form_runs_and_says_so_once(monkeypatch):
+    def no_compiler(function, **options):
+        raise RuntimeError("no compiler\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    call = _lens_fused.fused.__wrapped__(_lens_fused.row_statistics)
+    z, targets = tensor(RNG.standard_normal((2, 3, V))), torch.arange(3)
+    with pytest.warns(UserWarning, match="cannot fuse the lens here .RuntimeError: no compiler."):
+        first = call(z, targets)
+    again = call(z, targets)
+    for got in (first, again):
+        for a, b in zip(got, _lens_fused.row_statistics(z, targets), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.full
+def test_compiled_form_equals_the_plain_one(monkeypatch):
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        plain = fused_lens({}, dtype, monkeypatch=monkeypatch)
+        compiled = fused_lens(
+            {}, dtype, lambda f: torch.compile(f, dynamic=True), monkeypatch=monkeypatch
+        )
+        for name, values in plain.items():
+            np.testing.assert_allclose(
+                compiled[name], values, rtol=tolerance, atol=tolerance, err_msg=name
+            )
 
 
 def test_no_rows_at_all():

@@ -1,0 +1,383 @@
+"""The lens on a CPU: the vocabulary in blocks that stay in cache, two walks over them.
+
+Knows matrices only. The first walk multiplies, and takes from every block what can be summed: its
+largest logit, Σe, Σe·z and Σq·z with e = exp(z − largest), the logits above the target. Blocks are
+joined with their own log-sum-exp (the online softmax of Milakov & Gimelshein 2018), within a block
+in float32, across blocks in float64. JS and TV are not linear in the probabilities and need the
+whole sum first: the second walk goes over the stored e. `[state, batch, pos, vocab]` never exists.
+
+Rows are ordered by token, then state. Everything is written to buffers that are made once: fresh
+memory costs more in page faults than the arithmetic that is done on it. Threads take blocks in
+turn, each with buffers of its own; threads within one small operation would wait for each other
+longer than they work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.geometry import at_least_float32
+
+if TYPE_CHECKING:
+    from interp.lens import Head
+
+ROWS = 512
+PART = 256
+COLUMNS = 512
+"""Rows and columns of a product, and rows of it that are worked on at a time: the product wants
+large blocks, what follows wants what it works on in a core's cache of 1 to 2 MB."""
+
+STORED_BYTES = 112 * 2**20
+"""The most bytes of stored e; fewer rows at a time where the vocabulary is large."""
+
+TINY = 1e-38
+"""Least probability of the final distribution, so that its logarithm is a number."""
+
+FORBIDDEN = -1e30
+"""Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
+
+Task = Callable[[int], None]
+Fill = Callable[[int, Tensor], object]
+NAMES = ("top", "mass", "own", "cross", "above", "common", "mixed")
+
+
+def _shaped(flat: Tensor, rows: int, width: int) -> Tensor:
+    """The head of a flat buffer as a contiguous `[rows, width]`."""
+    return flat[: rows * width].view(rows, width)
+
+
+class _Piece:
+    """Views of the part of one block that is worked on at a time, made once for all chunks.
+
+    A view costs a microsecond or two, and a piece needs some twenty: with as many pieces as a walk
+    has, that is a few per cent of the product.
+
+    Args:
+        sums: each sum of this block, `[row of the part]`; `best`, where its largest logit is.
+        z, first, second: buffers `[row, column]`; `e` what is stored, the same as `first` if
+            nothing is.
+        q: the final probabilities of the part's tokens, `[token, column]`, to compare with.
+    """
+
+    def __init__(
+        self,
+        sums: dict[str, Tensor],
+        best: Tensor,
+        buffers: tuple[Tensor, Tensor, Tensor, Tensor],
+        q: Tensor | None,
+    ) -> None:
+        self.z, self.first, self.second, self.e = buffers
+        self.z_, self.first_, self.second_, self.e_ = (x.numpy() for x in buffers)
+        self.top, self.best, self.best_ = (
+            sums["top"].unsqueeze(-1),
+            best.unsqueeze(-1),
+            best.numpy(),
+        )
+        self.above, self.mass, self.common = (sums[name] for name in ("above", "mass", "common"))
+        self.own_, self.mixed_ = (sums[name].numpy() for name in ("own", "mixed"))
+        self.compares = q is not None
+        if q is not None:
+            shape = len(q), -1, q.shape[-1]
+            self.first3, self.second3 = self.first.view(shape), self.second.view(shape)
+            self.q, self.q_ = q.unsqueeze(1), q.unsqueeze(1).numpy()
+            self.by_token_ = self.z.view(shape).numpy()
+            self.cross_ = sums["cross"].view(len(q), -1).numpy()
+
+    def add_up(self, target: Tensor) -> None:
+        """The sums of the first walk, for `target [row, 1]`; leaves e."""
+        torch.gt(self.z, target, out=self.first)
+        torch.sum(self.first, -1, out=self.above)
+        np.argmax(self.z_, -1, out=self.best_)
+        if self.compares:
+            np.vecdot(self.by_token_, self.q_, out=self.cross_)
+        self.z.sub_(torch.gather(self.z, 1, self.best, out=self.top))
+        torch.exp(self.z, out=self.e)
+        torch.sum(self.e, -1, out=self.mass)
+        np.vecdot(self.e_, self.z_, out=self.own_)
+
+    def compare(self, weight: Tensor) -> None:
+        """Σ min(p, q), and Σ s ln s with s = p + q; p is e times `weight [row, 1]`."""
+        torch.mul(self.e, weight, out=self.first)
+        torch.minimum(self.first3, self.q, out=self.second3)
+        torch.sum(self.second, -1, out=self.common)
+        self.first3.add_(self.q)
+        torch.log(self.first, out=self.second)
+        np.vecdot(self.first_, self.second_, out=self.mixed_)
+
+
+class _Plan:
+    """Where everything goes for chunks of so many tokens: sums `[block, row]`, and pieces.
+
+    Args:
+        lens: whose buffers are used.
+        tokens: how many; `states`, how many rows each has.
+        store: `[block, …]` for e, or None.
+        q: the plan whose store holds the final probabilities, or None.
+    """
+
+    def __init__(
+        self, lens: BlockLens, tokens: int, states: int, store: Tensor | None, q: _Plan | None
+    ) -> None:
+        self.lens, self.rows, self.states = lens, tokens * states, states
+        self.store, self.q = store, q
+        shape = len(lens.spans), self.rows
+        self.sums = {name: torch.zeros(shape, dtype=lens.products.dtype) for name in NAMES}
+        self.best = torch.zeros(shape, dtype=torch.int64)
+        group = max(1, PART // states)
+        groups = [slice(i, min(i + group, tokens)) for i in range(0, tokens, group)]
+        self.parts = [slice(g.start * states, g.stop * states) for g in groups]
+        self.products = [self.shaped(lens.products[b % lens.threads], b) for b in range(shape[0])]
+        self.pieces = [
+            [self._piece(block, *both) for both in zip(groups, self.parts, strict=True)]
+            for block in range(shape[0])
+        ]
+
+    def shaped(self, flat: Tensor, block: int) -> Tensor:
+        """The head of a buffer as `[row, column]` of a block, contiguous."""
+        span = self.lens.spans[block]
+        return _shaped(flat, self.rows, span.stop - span.start)
+
+    def _piece(self, block: int, tokens: slice, rows: slice) -> _Piece:
+        z = self.products[block][rows]
+        first, second = (_shaped(x, *z.shape) for x in self.lens.scratch[block % self.lens.threads])
+        e = first if self.store is None else self.shaped(self.store[block], block)[rows]
+        sums = {name: value[block, rows] for name, value in self.sums.items()}
+        q = None
+        if self.q is not None and self.q.store is not None:
+            q = self.q.shaped(self.q.store[block], block)[tokens]
+        return _Piece(sums, self.best[block, rows], (z, first, second, e), q)
+
+
+class BlockLens:
+    """Statistics of `states` × tokens, for a few tokens at a time.
+
+    Args:
+        head: the linear end of the readout.
+        states: number of states, the final one not counted.
+        tokens: the most tokens that will come at a time.
+        like: a tensor of the type to compute in, float32 or float64, on the CPU.
+        divergences: make the second walk, for JS and TV.
+    """
+
+    def __init__(
+        self, head: Head, states: int, tokens: int, like: Tensor, *, divergences: bool
+    ) -> None:
+        self.head, self.states, self.keeps = head, states, divergences and states > 0
+        self.vocab = len(head.weight)
+        columns = min(COLUMNS, self.vocab)
+        starts = range(0, self.vocab, columns)
+        self.spans = [slice(i, min(i + columns, self.vocab)) for i in starts]
+        self.threads = min(torch.get_num_threads(), len(self.spans))
+        rows = max(1, states) * tokens
+        part = min(rows, max(PART, states))
+        self.products = like.new_empty(self.threads, rows * columns)
+        self.scratch = like.new_empty(self.threads, 2, part * columns)
+        self.stores = [
+            _large(len(self.spans), size * columns, like) if self.keeps else None
+            for size in (tokens, rows)
+        ]
+        bias = head.bias
+        self.forbids = head.transform is not None or (
+            bias is not None and not bool(torch.isfinite(bias).all())
+        )
+        self._plans: dict[int, tuple[_Plan, _Plan | None]] = {}
+
+    @classmethod
+    def tokens_at_a_time(cls, states: int, vocab: int) -> int:
+        """How many tokens fit into one walk."""
+        rows = min(ROWS, STORED_BYTES // (4 * vocab))
+        return max(1, rows // max(1, states))
+
+    def statistics(self, h: Tensor, logits: Tensor, targets: Tensor) -> list[dict[str, Tensor]]:
+        """All statistics of the states, `[state, token]` each, if there are any, and of the end.
+
+        Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative.
+        """
+        plan, states = self._planned(len(logits))
+        with _workers(self.threads, len(self.spans)) as each_block:
+            final = _Walk(
+                plan, self._copier(logits), logits.gather(1, targets[:, None])[:, 0], targets
+            )
+            each_block(final.first)
+            last = final.joined()
+            if states is None:
+                return [_by_state(last, 1)]
+            each_block(final.normalise)
+            rows = h.transpose(0, 1).reshape(-1, h.shape[-1])
+            wanted = targets.repeat_interleave(self.states)
+            walk = _Walk(states, self._multiplier(rows), self._targets(rows, wanted), wanted)
+            each_block(walk.first)
+            out = walk.joined()
+            if self.keeps:
+                each_block(walk.second)
+                last_entropy = last["entropy"].repeat_interleave(self.states)
+                out |= walk.divergences(out["entropy"], last_entropy)
+        return [_by_state(out, self.states), _by_state(last, 1)]
+
+    def _planned(self, tokens: int) -> tuple[_Plan, _Plan | None]:
+        if tokens not in self._plans:
+            final = _Plan(self, tokens, 1, self.stores[0], None)
+            several = (
+                _Plan(self, tokens, self.states, self.stores[1], final) if self.states else None
+            )
+            self._plans[tokens] = final, several
+        return self._plans[tokens]
+
+    def _copier(self, logits: Tensor) -> Fill:
+        return lambda block, z: z.copy_(logits[:, self.spans[block]]).clamp_(min=FORBIDDEN)
+
+    def _multiplier(self, h: Tensor) -> Fill:
+        def fill(block: int, z: Tensor) -> None:
+            span = self.spans[block]
+            self.head.logits(h, span.start, span.stop, out=z)
+            if self.forbids:
+                z.clamp_(min=FORBIDDEN)
+
+        return fill
+
+    def _targets(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Logits of the targets, from small products of a few rows each: `[row]`."""
+        few = [slice(i, i + 64) for i in range(0, len(h), 64)]
+        return torch.cat([self.head.of_tokens(h[rows], targets[rows]) for rows in few])
+
+
+def _large(blocks: int, size: int, like: Tensor) -> Tensor:
+    """An empty store; NumPy asks for large pages, which are much faster to touch."""
+    kind = np.float64 if like.dtype == torch.float64 else np.float32
+    return torch.from_numpy(np.empty((blocks, size), kind))
+
+
+def _by_state(rows: dict[str, Tensor], states: int) -> dict[str, Tensor]:
+    return {name: value.view(-1, states).T for name, value in rows.items()}
+
+
+@contextmanager
+def _workers(threads: int, blocks: int) -> Iterator[Callable[[Task], None]]:
+    """Yield what calls a task with every block, each thread with its own and working alone."""
+    if threads == 1:
+        yield lambda task: _each(task, range(blocks))
+        return
+    # Gradient and inference mode belong to a thread, the number of threads to the process too:
+    # a worker sets its own, and the caller's is put back for threads to come.
+    inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
+
+    def alone(task: Task, share: range) -> None:
+        with torch.no_grad(), torch.inference_mode(inference):
+            _each(task, share)
+
+    def run(task: Task) -> None:
+        shares = [range(thread, blocks, threads) for thread in range(threads)]
+        for future in [pool.submit(alone, task, share) for share in shares]:
+            future.result()
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield run
+    finally:
+        torch.set_num_threads(before)
+
+
+def _each(task: Task, blocks: range) -> None:
+    for block in blocks:
+        task(block)
+
+
+class _Walk:
+    """Two walks for a few tokens.
+
+    Args:
+        plan: where things go.
+        fill: writes the logits of a block, `[row, column]`.
+        target: logit of the target `[row]`; `targets`, which token that is.
+    """
+
+    def __init__(self, plan: _Plan, fill: Fill, target: Tensor, targets: Tensor) -> None:
+        self.plan, self.fill, self.targets = plan, fill, targets
+        self.target = at_least_float32(target).clamp(min=FORBIDDEN)
+        self.thresholds = [self.target[part].unsqueeze(-1) for part in plan.parts]
+        self.order, self.owned = self._owned()
+        self.taken = [self.target[:0]] * len(self.owned)
+        self.weight = self.total = self.target[:0]
+
+    def _owned(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Rows in the order of their targets, and by block where these lie in its product."""
+        spans = self.plan.lens.spans
+        columns, vocab = spans[0].stop, spans[-1].stop
+        order = torch.argsort(self.targets)
+        block, column = self.targets[order] // columns, self.targets[order] % columns
+        width = (vocab - block * columns).clamp(max=columns)
+        counts = torch.bincount(block, minlength=len(spans)).tolist()
+        return order, (order * width + column).split_with_sizes(counts)
+
+    def first(self, block: int) -> None:
+        """Fill, and sum what can be summed."""
+        z = self.plan.products[block]
+        self.fill(block, z)
+        # A product of one column may differ in its last bit from that of many: ties need these.
+        self.taken[block] = torch.take(z, self.owned[block])
+        for piece, target in zip(self.plan.pieces[block], self.thresholds, strict=True):
+            piece.add_up(target)
+
+    def second(self, block: int) -> None:
+        """Sum what needs normalised probabilities."""
+        weight = self.weight[block]
+        for piece, rows in zip(self.plan.pieces[block], self.plan.parts, strict=True):
+            piece.compare(weight[rows])
+
+    def normalise(self, block: int) -> None:
+        """Make probabilities of the stored e."""
+        if self.plan.store is not None:
+            stored = self.plan.shaped(self.plan.store[block], block)
+            stored.mul_(self.weight[block]).clamp_(min=TINY)
+
+    def joined(self) -> dict[str, Tensor]:
+        """Everything but the divergences, `[row]`; sets the weight of every block."""
+        top, mass, own = (self.plan.sums[name].double() for name in ("top", "mass", "own"))
+        largest = top.amax(0)
+        weight = (top - largest).exp_()
+        whole = (weight * mass).sum(0)
+        weight /= whole
+        self.total = largest + whole.log()
+        self.weight = weight.to(self.target.dtype).unsqueeze(-1)
+        found = torch.empty_like(self.target)
+        found[self.order] = torch.cat(self.taken)
+        log_prob = torch.where(found > FORBIDDEN, found.double(), -torch.inf) - self.total
+        block = top.argmax(0)
+        inside = self.plan.best.gather(0, block.unsqueeze(0)).squeeze(0)
+        none = torch.full_like(whole, torch.nan)
+        return {
+            "log_prob": log_prob,
+            "rank": self.plan.sums["above"].sum(0) - (found > self.target).to(found.dtype),
+            "entropy": (self.total - (weight * (own + top * mass)).sum(0)).clamp(min=0),
+            "top_prob": 1 / whole,
+            "top_token": block * self.plan.lens.spans[0].stop + inside,
+            "kl_to_final": none,
+            "js_to_final": none,
+            "tv_to_final": none,
+        }
+
+    def divergences(self, entropy: Tensor, final_entropy: Tensor) -> dict[str, Tensor]:
+        """KL, JS and TV, float64 `[row]`.
+
+        JS = ln 2 − ½(H(p) + H(q) + Σ s ln s), s = p + q, and TV = 1 − Σ min(p, q). KL is infinite
+        where a state forbids what the final distribution says.
+        """
+        cross, mixed, common = (
+            self.plan.sums[name].sum(0, dtype=torch.float64)
+            for name in ("cross", "mixed", "common")
+        )
+        kl = self.total - cross - final_entropy
+        js = math.log(2) - (entropy + final_entropy + mixed) / 2
+        return {
+            "kl_to_final": torch.where(kl > -FORBIDDEN * 1e-20, torch.inf, kl.clamp(min=0)),
+            "js_to_final": js.clamp(0, math.log(2)),
+            "tv_to_final": (1 - common).clamp(min=0),
+        }
