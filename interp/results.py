@@ -288,12 +288,13 @@ def json_value(value: Any) -> Any:
 
 
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Object columns of mixed types become text, which Parquet can hold."""
+    """Object columns of mixed types become text, which Parquet can hold; missing stays missing."""
     out = frame.copy(deep=False)
     for column in [c for c in out if out[c].dtype == object]:
-        kinds = {type(v) for v in out[column] if v is not None}
-        if len(kinds) > 1:
-            out[column] = [None if v is None else str(v) for v in out[column]]
+        there = out[column].notna()
+        if len({type(v) for v in out[column][there]}) > 1:
+            cells = zip(out[column], there, strict=True)
+            out[column] = [str(v) if known else None for v, known in cells]
     out.to_parquet(path, index=False)
 
 

@@ -124,13 +124,19 @@ class NoTableOfItsOwn(Analysis):
     """Leaves that the default table knows."""
 
     sites = ("resid_post",)
-    columns: ClassVar = {"tokens": "tokens seen; count", "size": "‖x‖; activation units"}
+    columns: ClassVar = {
+        "tokens": "tokens seen; count",
+        "size": "‖x‖; activation units",
+        "longest": "the same, of the longest; activation units",
+    }
 
     def observe(self, batch):
         length = norm(batch["resid_post"])
         return {
             "tokens": Count.of(batch.mask),
             "size": Histogram.of(length, batch.mask, (0.0, 1.0, 10.0)),
+            # Only these rows are about a token; what the others lack must come back as missing.
+            "longest": TopK.of(2, length, batch.ids, batch.positions, batch.mask),
         }
 
 

@@ -15,6 +15,7 @@ from analyses.path_length import PathLength
 from analyses.random_pairs import RandomPairs
 from analyses.rotation import Rotation
 from interp import BadInput, InterpError, UnknownName
+from interp.results import to_parquet
 
 pytestmark = pytest.mark.usefixtures("clean")
 TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]
@@ -340,6 +341,22 @@ def test_save_and_load_are_equal(results, tmp_path):
                     expected = result.state[key][leaf_name].arrays()[part]
                     np.testing.assert_array_equal(array, expected)
     assert not [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pickle", ".pt")]
+
+
+def test_what_is_missing_in_a_table_is_not_saved_as_text(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "flag": [True, np.nan, False],
+            "text": ["nan", None, np.nan],
+            "mixed": [1, "a", np.nan],
+        },
+        dtype=object,
+    )
+    to_parquet(frame, tmp_path / "t.parquet")
+    again = pd.read_parquet(tmp_path / "t.parquet")
+    assert again.isna().to_numpy().tolist() == frame.isna().to_numpy().tolist()
+    kept = {name: again[name].dropna().tolist() for name in again}
+    assert kept == {"flag": [True, False], "text": ["nan"], "mixed": ["1", "a"]}
 
 
 def test_saving_into_an_existing_folder_is_refused_and_nothing_changes(results, tmp_path):
