@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from interp.errors import BadInput, InterpError
+from interp.errors import BadInput, InterpError, unknown
 from interp.prompts import Prompts, TokenBatch
 from interp.steering import (
+    KINDS,
     Kind,
     Layers,
     Positions,
@@ -184,7 +185,9 @@ def _steers(
 
 
 def _doses(doses: Sequence[float] | None, kind: str) -> list[float]:
-    given = DOSES.get(kind, (0.0,)) if doses is None else doses
+    if kind not in KINDS:
+        raise unknown("kind of steering", str(kind), KINDS)
+    given = DOSES[kind] if doses is None else doses
     amounts = [float(dose) for dose in given]
     if not np.isfinite(amounts).all():
         raise BadInput(f"doses {list(given)} are not all finite numbers")

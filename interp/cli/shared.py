@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -115,9 +115,16 @@ def print_table(columns: list[str], rows: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of this library become one line and exit code 1."""
+    """Entry point: errors of this library and of the disk become one line and exit code 1."""
     try:
         app()
     except InterpError as error:
-        err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder that may not be written
+        what = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
+        _fail(what)
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)
