@@ -69,6 +69,11 @@ class TokenBatch:
     targets: Tensor
 
 
+def _joined(parts: Sequence[Any], dtype: Any) -> Any:
+    """The parts one after the other; without any, nothing of that type."""
+    return np.concatenate([np.empty(0, dtype), *parts])
+
+
 @dataclass(frozen=True, eq=False)
 class Prompts:
     """A set of prompts as token ids, one array per prompt, without padding.
@@ -113,11 +118,11 @@ class Prompts:
         lengths = self.lengths
         columns: dict[str, Any] = {
             "prompt": np.repeat(np.arange(len(self)), lengths),
-            "position": np.concatenate([np.arange(n) for n in lengths]),
+            "position": _joined([np.arange(n) for n in lengths], np.int64),
             "token": [string for row in self.strings for string in row],
-            "token_id": np.concatenate(self.tokens),
-            "special": np.concatenate(self.special),
-            "word": np.concatenate([self._words(i) for i in range(len(self))]),
+            "token_id": _joined(self.tokens, np.int64),
+            "special": _joined(self.special, np.bool_),
+            "word": _joined([self._words(i) for i in range(len(self))], np.int64),
         }
         for name, arrays in self.labels.items():
             columns[name] = _column(np.concatenate(arrays))

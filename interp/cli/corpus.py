@@ -64,11 +64,11 @@ Labels = Annotated[
 
 
 def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:
-    """Exactly one of both, and no corpus option without a corpus.
+    """Not both, and no corpus option without a corpus.
 
     Raises `BadInput`.
     """
-    if (prompts is None) == (corpus is None):
+    if prompts is not None and corpus is not None:
         raise BadInput("name what to run on: --prompts (a few) or --corpus (any size), one of both")
     if corpus is None:
         given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]

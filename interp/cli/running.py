@@ -67,6 +67,10 @@ def run(
         str | None,
         typer.Option(help="random-init: run an untrained copy of the model beside it."),
     ] = None,
+    spacy: Annotated[
+        str | None,
+        typer.Option(help="A spaCy pipeline: its parts of speech label the tokens, column pos."),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
     ] = False,
@@ -86,7 +90,11 @@ def run(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Run analyses over prompts, or over a corpus of any size; write tables and a report."""
+    """Run analyses over prompts, or over a corpus of any size; write tables and a report.
+
+    Analyses of the weights (scope in `interp list`) need no prompts.
+    """
+    from interp.labels import spacy_tags
     from interp.models import load_model
     from interp.registry import resolve
     from interp.results import refuse_existing
@@ -98,6 +106,8 @@ def run(
         "revision": revision,
         "trust_remote_code": trust_remote_code,
     }
+    if corpus is not None and (control or spacy):
+        raise BadInput("--control and --spacy are for --prompts; a corpus brings its own labels")
     corpora.check_choice(
         prompts, corpus, resume=resume, ray=ray, workers=workers > 1, overlap=overlap, labels=labels
     )
@@ -130,12 +140,14 @@ def run(
         return
     refuse_existing(folder, overwrite=overwrite)
     chosen = resolve(split(analyses))
+    tags = [spacy_tags(spacy)] if spacy else []
     bridge = load_model(model, **options)
     results = run_analyses(
         bridge,
         prompts,
         list(chosen),
         target=target,
+        labellers=tags,
         truncate=truncate,
         keep=keep or "tokens",  # type: ignore[arg-type]  # the runner checks the word
         by=split(by),

@@ -84,6 +84,7 @@ def measured(results: Results) -> list[tuple[str, str]]:
     special = int(tokens["special"].astype(bool).sum()) if "special" in tokens else 0
     counted = f"{prompts.get('count', tokens['prompt'].nunique() if 'prompt' in tokens else 0):,}"
     fed = f"{counted} prompts, {len(tokens):,} tokens, of which {special:,} special"
+    fed = fed if len(tokens) else "none: only the weights were read"
     pairs = [
         ("Model", " ".join(str(p) for p in (model.get("name", "unknown"), architecture) if p)),
         ("Shape", shape),
