@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
+from interp._lens_blocks import kept_memory
 from interp._tokenise import special_ids, token_strings
 from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
@@ -42,11 +43,12 @@ from interp.tallies import BINS, Tallies
 
 Wanted = str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]]
 DEFAULT = ("rotation", "path_length", "logit_lens", "attention")
+NOTHING = Prompts((), (), (), (), (), source="no prompts")
 
 
 def run(
     model: Any,
-    prompts: Any,
+    prompts: Any = None,
     analyses: Wanted = DEFAULT,
     *,
     target: str | None = None,
@@ -68,7 +70,8 @@ def run(
     Args:
         model: a bridge, or anything `load_model` takes.
         prompts: strings, a token tensor `[batch, pos]`, a file, a data set or a built-in name
-            (`"her"`, `"demo"`); see `interp.prompts.read_prompts`.
+            (`"her"`, `"demo"`); see `interp.prompts.read_prompts`. None where all analyses are of
+            the weights, which read nothing.
         analyses: names, classes or instances.
         target: a word whose tokens get the role `target`, the token before it `previous`, and as
             many others `random` (column `role`).
@@ -94,6 +97,9 @@ def run(
         check_control(control, bridge)
     anatomy = inspect(bridge)
     wiring = anatomy.wire(list(chosen.values()))
+    if prompts is None:
+        _refuse_reading(chosen)
+        prompts = NOTHING
     ready = _prepare(
         bridge, anatomy, prompts, labels, token_labels, mask, targets, prepend_bos, truncate
     )
@@ -110,6 +116,16 @@ def run(
     options: dict[str, Any] = {"keep": keep, "by": by, "max_tokens": max_tokens}
     beside = run(random_copy(bridge), ready, list(chosen.values()), progress=progress, **options)
     return Results(results.values(), {**provenance, "control": control}, beside)
+
+
+def _refuse_reading(chosen: Mapping[str, Analysis]) -> None:
+    """Raise where an analysis needs prompts and there are none."""
+    reading = next((name for name, a in chosen.items() if a.scope != "weights"), None)
+    if reading is not None:
+        raise BadInput(
+            f"analysis {reading!r} reads prompts: pass some as the second argument (only analyses "
+            "of the weights, such as 'embedding', need none)"
+        )
 
 
 def _prepare(
@@ -169,11 +185,14 @@ class Feeder(AbstractContextManager["Feeder"]):
         )
 
     def __enter__(self) -> Feeder:
-        self._observer.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(kept_memory())
+            stack.enter_context(self._observer)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._observer.__exit__(*exc)
+        self._open.close()
 
     def batches(self, prompts: Prompts, max_tokens: int) -> Iterator[TokenBatch]:
         """The prompts as batches that this model can take: one by one where it cannot pad."""

@@ -81,11 +81,11 @@ numbers = pd.DataFrame(
 numbers.round(3)
 
 # %% [markdown]
-# The same over all components, as an analysis of the weights (it reads no prompts, but `run` wants
-# one). Without structure the two lines would lie on each other.
+# The same over all components, as an analysis of the weights, which needs no prompts. Without
+# structure the two lines would lie on each other.
 
 # %%
-embedding = interp.run(model, ["a"], "embedding", progress=False)["embedding"]
+embedding = interp.run(model, analyses="embedding")["embedding"]
 embedding.plot(["cumulative", "random_cumulative"])
 
 # %% [markdown]

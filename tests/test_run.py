@@ -343,6 +343,21 @@ def test_save_and_load_are_equal(results, tmp_path):
     assert not [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pickle", ".pt")]
 
 
+def test_analyses_of_the_weights_need_no_prompts(gpt2, tmp_path):
+    run = interp.run(gpt2, analyses="embedding")
+    expected = interp.run(gpt2, TEXTS, "embedding", progress=False)["embedding"].frame
+    pd.testing.assert_frame_equal(run["embedding"].frame, expected)
+    assert run.tokens.empty
+    assert run.provenance["prompts"]["count"] == 0
+    again = interp.load(run.save(tmp_path / "out"))
+    pd.testing.assert_frame_equal(again["embedding"].frame, expected)
+    assert run.report(tmp_path / "report.html").stat().st_size > 1000
+    beside = interp.run(gpt2, analyses="embedding", control="random-init")
+    assert len(beside.control["embedding"].frame) == len(expected)
+    with pytest.raises(BadInput, match="analysis 'rotation' reads prompts: pass some as the"):
+        interp.run(gpt2, analyses=["embedding", "rotation"])
+
+
 def test_what_is_missing_in_a_table_is_not_saved_as_text(tmp_path):
     frame = pd.DataFrame(
         {
