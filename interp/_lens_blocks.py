@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from interp.lens import Head
 
 ROWS = 512
-PART = 256
-COLUMNS = 512
+PART = 128
+COLUMNS = 1024
 """Rows and columns of a product, and rows of it that are worked on at a time: the product wants
 large blocks, what follows wants what it works on in a core's cache of 1 to 2 MB."""
 
@@ -44,6 +45,8 @@ TINY = 1e-38
 FORBIDDEN = -1e30
 """Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
 
+_KEPT: ContextVar[dict[torch.dtype, Tensor] | None] = ContextVar("kept memory", default=None)
+
 Task = Callable[[int], None]
 Fill = Callable[[int, Tensor], object]
 NAMES = ("top", "mass", "own", "cross", "above", "common", "mixed")
@@ -52,6 +55,33 @@ NAMES = ("top", "mass", "own", "cross", "above", "common", "mixed")
 def _shaped(flat: Tensor, rows: int, width: int) -> Tensor:
     """The head of a flat buffer as a contiguous `[rows, width]`."""
     return flat[: rows * width].view(rows, width)
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Use the same store in all calls inside, and let go of it at the end.
+
+    The system clears pages before it hands them out, which for a store of 100 MB can take as long
+    as a tenth of the lens of a batch.
+    """
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _memory(size: int, like: Tensor) -> Tensor:
+    """An empty flat store, kept where `kept_memory` is open."""
+    kept = _KEPT.get()
+    have = None if kept is None else kept.get(like.dtype)
+    if have is None or len(have) < size:
+        if kept is not None:
+            kept.pop(like.dtype, None)  # never two at a time
+        have = like.new_empty(size)
+        if kept is not None:
+            kept[like.dtype] = have
+    return have[:size]
 
 
 class _Piece:
@@ -93,8 +123,9 @@ class _Piece:
 
     def add_up(self, target: Tensor) -> None:
         """The sums of the first walk, for `target [row, 1]`; leaves e."""
-        torch.gt(self.z, target, out=self.first)
-        torch.sum(self.first, -1, out=self.above)
+        # Where e will be: one buffer fewer to fetch into the cache.
+        torch.gt(self.z, target, out=self.e)
+        torch.sum(self.e, -1, out=self.above)
         np.argmax(self.z_, -1, out=self.best_)
         if self.compares:
             np.vecdot(self.by_token_, self.q_, out=self.cross_)
@@ -180,15 +211,19 @@ class BlockLens:
         part = min(rows, max(PART, states))
         self.products = like.new_empty(self.threads, rows * columns)
         self.scratch = like.new_empty(self.threads, 2, part * columns)
-        self.stores = [
-            _large(len(self.spans), size * columns, like) if self.keeps else None
-            for size in (tokens, rows)
-        ]
+        self.stores = self._stores([tokens * columns, rows * columns], like)
         bias = head.bias
         self.forbids = head.transform is not None or (
             bias is not None and not bool(torch.isfinite(bias).all())
         )
         self._plans: dict[int, tuple[_Plan, _Plan | None]] = {}
+
+    def _stores(self, sizes: list[int], like: Tensor) -> list[Tensor] | list[None]:
+        if not self.keeps:
+            return [None, None]
+        n = len(self.spans)
+        parts = _memory(n * sum(sizes), like).split_with_sizes([n * size for size in sizes])
+        return [part.view(n, -1) for part in parts]
 
     @classmethod
     def tokens_at_a_time(cls, states: int, vocab: int) -> int:
@@ -245,14 +280,8 @@ class BlockLens:
 
     def _targets(self, h: Tensor, targets: Tensor) -> Tensor:
         """Logits of the targets, from small products of a few rows each: `[row]`."""
-        few = [slice(i, i + 64) for i in range(0, len(h), 64)]
+        few = [slice(i, i + 64) for i in range(0, max(1, len(h)), 64)]
         return torch.cat([self.head.of_tokens(h[rows], targets[rows]) for rows in few])
-
-
-def _large(blocks: int, size: int, like: Tensor) -> Tensor:
-    """An empty store; NumPy asks for large pages, which are much faster to touch."""
-    kind = np.float64 if like.dtype == torch.float64 else np.float32
-    return torch.from_numpy(np.empty((blocks, size), kind))
 
 
 def _by_state(rows: dict[str, Tensor], states: int) -> dict[str, Tensor]:

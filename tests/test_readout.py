@@ -222,6 +222,21 @@ def test_threads_give_the_very_bits_of_one_and_leave_the_settings(threads, mode)
         np.testing.assert_array_equal(several[name], values, err_msg=name)
 
 
+def test_kept_memory_is_used_again_and_let_go():
+    first = as_arrays(lens(build()))
+    with _lens_blocks.kept_memory():
+        for rows in (ROWS, 2, ROWS):
+            got = as_arrays(lens(build(), targets=TARGETS[:rows], stream=STREAM[:, :rows]))
+            for name, values in got.items():
+                np.testing.assert_allclose(
+                    values, first[name][:, :rows], rtol=1e-12, atol=1e-12, err_msg=name
+                )
+        store = _lens_blocks._memory(4, torch.zeros(0).double())
+        again = _lens_blocks._memory(4, torch.zeros(0).double())
+        assert store.data_ptr() == again.data_ptr()
+    assert _lens_blocks._KEPT.get() is None
+
+
 def test_an_error_in_a_thread_arrives_and_leaves_the_settings(threads):
     def broken(z):
         raise ArithmeticError("no such logits")
