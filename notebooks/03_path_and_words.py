@@ -1,0 +1,301 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Path and words: how far does a token travel, and does it matter?
+#
+# A token's vector makes one step per block. This notebook measures the length of that way, asks who
+# makes each step (attention or the MLP), how fast the vector grows, whether tokens that travel far
+# are predicted well, and whether nouns, verbs and adjectives travel differently.
+#
+# Put `"gpt2-xl"`, or any other name that TransformerLens loads, in the first line.
+
+# %%
+MODEL = "demo-llama"
+
+from importlib.util import find_spec
+
+import numpy as np
+from IPython.display import Markdown, display
+
+import interp
+
+model = interp.load_model(MODEL)
+
+# %% [markdown]
+# ## Texts with parts of speech
+#
+# The embedded models read documents of their small language, where the part of speech of every word
+# is known because the text was written with it. For real text a tagger says it: spaCy, with any
+# pipeline (`pip install spacy`, `python -m spacy download en_core_web_sm`). Without one, a regular
+# expression marks the most frequent words, and the words themselves are compared.
+#
+# `control="random-init"` runs an untrained copy of the model beside the real one.
+
+# %%
+if MODEL.startswith("demo"):
+    texts, taggers = "demo", []  # the gold tags come with the texts
+elif find_spec("en_core_web_sm"):
+    texts, taggers = "her", [interp.spacy_tags("en_core_web_sm")]
+else:
+    texts, taggers = "her", [interp.regex(r"\b(?:the|a|and|in|to|of|on|her|his|he)\b", name="pos")]
+
+results = interp.run(
+    model,
+    texts,
+    ["path_length", "rotation", "next_token"],
+    labellers=taggers,
+    control="random-init",
+    progress=False,
+)
+path = results["path_length"]
+path.frame[["prompt", "token", "pos", "layer", "step", "path", "chord", "tortuosity"]].head()
+
+# %% [markdown]
+# ## How long is the way, and how straight?
+#
+# **Formulas.** Step: s_l = ‖x_{l+1} − x_l‖. Path up to block l: the sum of the steps. Chord:
+# ‖x_{l+1} − x_0‖, the straight line from the start. Tortuosity: path / chord, 1 for a straight way,
+# more for a winding one.
+#
+# **Null.** Steps at random directions in many dimensions are at right angles to each other. Then
+# the chord is the root of the sum of squares, so that L equal steps have tortuosity √L.
+
+# %%
+path.plot()
+
+
+# %%
+def means(result, value):
+    """Mean over tokens per layer, trained and untrained."""
+    summary = result.summary()
+    rows = summary[summary["value"] == value].set_index("layer")
+    return rows["mean"], rows["control"]
+
+
+steps = path.frame[~path.frame["special"]].groupby(["prompt", "position"])["step"]
+null = (steps.sum() / steps.agg(lambda step: np.sqrt((step**2).sum()))).mean()
+real, untrained = (column.iloc[-1] for column in means(path, "tortuosity"))
+Markdown(
+    f"Over all blocks the way is {real:.2f} times as long as the chord. The same steps at right "
+    f"angles to each other would give {null:.2f}; the untrained copy has {untrained:.2f}. "
+    + (
+        "So the steps go on in a common direction more than chance has it."
+        if real < null
+        else "So the steps take each other back more than chance has it."
+    )
+)
+
+# %% [markdown]
+# **What this does not show.** Length is in activation units. Late blocks write longer vectors
+# because the stream is longer there (see growth below), so the last blocks make most of the path.
+# `relative_step` divides each step by the norm of the state it starts from:
+
+# %%
+path.plot("relative_step")
+
+# %% [markdown]
+# ## Who makes the step: attention or the MLP?
+#
+# **Formula.** Δ_l = a_l + m_l. The share of attention is (a_l·Δ_l)/‖Δ_l‖², that of the MLP
+# likewise; the two sum to 1. A share below 0 works against the step, one above 1 is held back by
+# the other.
+#
+# **Check.** The split means something only if the parts add up. `closing_error` is ‖x_l + a_l + m_l
+# − x_{l+1}‖ / ‖x_{l+1}‖; the library refuses the split where it does not close.
+
+# %%
+path.plot(["attn_share", "mlp_share"])
+
+# %%
+terms = [c.removesuffix("_share") for c in path.values if c.endswith("_share")]
+share, bare = means(path, f"{terms[0]}_share")
+worst = path.frame["closing_error"].max()
+Markdown(
+    f"The parts are {', '.join(terms)}. The share of *{terms[0]}* runs from {share.iloc[0]:.0%} in "
+    f"the first block to {share.iloc[-1]:.0%} in the last (untrained: {bare.iloc[0]:.0%} to "
+    f"{bare.iloc[-1]:.0%}). The largest closing error of any token in any block is {worst:.1g}."
+)
+
+# %% [markdown]
+# Do the two work together or cancel? Their cosine says it; unrelated vectors have 0, give or take
+# 1/√d.
+
+# %%
+if "attn_mlp_cos" in path.frame:
+    together, bare = means(path, "attn_mlp_cos")
+    chance = 1.96 / np.sqrt(model.cfg.d_model)
+    display(path.plot("attn_mlp_cos"))
+    display(
+        Markdown(
+            f"The mean over tokens lies between {together.min():+.2f} and {together.max():+.2f} "
+            f"(untrained: {bare.min():+.2f} to {bare.max():+.2f}). In a single token, two vectors "
+            f"that have nothing to do with each other stay within ±{chance:.2f} in 95 % of cases."
+        )
+    )
+
+# %% [markdown]
+# A step can also be parted by direction: along the stream (`stretch`, which makes it longer or
+# shorter) and across it (`turn`, which is what rotates it).
+
+# %%
+kinds = [f"{t}_{k}" for t in terms for k in ("stretch", "turn")]
+path.plot(kinds)
+
+# %% [markdown]
+# **What this does not show.** A large share says who *wrote*, not who *mattered* for the
+# prediction. Take the part away and look at the loss for that (notebook 06 does it with heads).
+#
+# ## How fast does the vector grow?
+#
+# **Formula.** The slope of ln‖x_l‖ over l, by least squares, per token; its exponential is the
+# factor per layer.
+#
+# **Control.** A vector that gets steps at right angles grows too: ‖x_l‖² = ‖x_0‖² + Σ‖Δ‖².
+# `orthogonal_growth` is the slope of *that* norm, with the same steps. Only growth beyond it means
+# that blocks write along the stream.
+
+# %%
+path.plot("norm")
+
+# %%
+growth = interp.growth_rate(results)
+growth.mean.round(3)
+
+# %%
+rate = growth.mean.set_index("value")
+copied = interp.growth_rate(results.control).mean.set_index("value")
+Markdown(
+    f"The norm grows by a factor of {rate.loc['factor', 'mean']:.3f} per layer "
+    f"(95 % interval over prompts {rate.loc['factor', 'low']:.3f} to "
+    f"{rate.loc['factor', 'high']:.3f}). Steps at right angles would give "
+    f"{np.exp(rate.loc['orthogonal_growth', 'mean']):.3f}; the untrained copy has "
+    f"{copied.loc['factor', 'mean']:.3f}."
+)
+
+# %% [markdown]
+# **Reported:** about 1.045 per layer for GPT-2 XL, which has 48 blocks. A factor per layer is to be
+# compared between models of equal depth only: few blocks must each do more.
+#
+# **What this does not show.** A line through ln‖x_l‖ may fit badly: `r2` in the table says how
+# well. Many models jump in the first block and at the last one.
+
+# %%
+growth.frame.loc[~growth.frame["special"], ["growth", "r2", "orthogonal_growth"]].describe().round(
+    3
+)
+
+# %% [markdown]
+# ## Do tokens that travel far predict well?
+#
+# **Question.** Over tokens: does the path length go with the logit, the log-probability and the
+# rank of the token that actually comes next?
+#
+# **The trap.** Path and prediction both depend on the position in the text and on how frequent a
+# token is. Then they go together even if neither has to do with the other. So the partial
+# correlation takes position, frequency of the token and frequency of the next one out.
+#
+# **Intervals and control.** Prompts are drawn again as a whole. Grey: outcomes shuffled within
+# prompts, which keeps everything but the tie between path and outcome.
+
+# %%
+prediction = interp.path_prediction(results, resamples=300)
+prediction.plot("partial_spearman")
+
+# %%
+prediction
+
+# %%
+untrained_prediction = interp.path_prediction(results.control, resamples=300)
+
+
+def whole(found, outcome, kind):
+    rows = found.frame[found.frame["outcome"] == outcome]
+    row = rows.iloc[-1]
+    return f"{row[kind]:+.2f} [{row[f'{kind}_low']:+.2f}, {row[f'{kind}_high']:+.2f}]"
+
+
+lines = [
+    f"| {outcome} | {whole(prediction, outcome, 'spearman')} "
+    f"| {whole(prediction, outcome, 'partial_spearman')} "
+    f"| {whole(untrained_prediction, outcome, 'partial_spearman')} |"
+    for outcome in ("logit", "log_prob", "rank")
+]
+Markdown(
+    "Whole path against the next token (Spearman, 95 % interval over prompts):\n\n"
+    "| outcome | plain | partial | partial, untrained copy |\n|---|---|---|---|\n"
+    + "\n".join(lines)
+)
+
+# %% [markdown]
+# Read rank with its sign turned: 0 is the best rank, so a positive correlation with the rank and a
+# negative one with the log-probability say the same.
+#
+# **What this does not show.** Nothing here says that a longer way *makes* a prediction better or
+# worse. Tokens whose continuation is free (what will somebody have bought?) differ from others in
+# many ways. And the path of a token is made before the next token is known: the model's certainty,
+# not its being right, may be what goes with the path.
+#
+# ## Parts of speech
+#
+# **Question.** Do nouns, verbs, adjectives and function words travel differently?
+#
+# Words of several tokens are joined first: what belongs to the way is averaged over the tokens of
+# the word. The test asks whether all groups are alike, and shuffles labels *within* prompts. `eta2`
+# is the share of the variance between words that the groups explain, `shuffled_eta2` what shuffled
+# labels explain (never 0: more groups explain more by chance).
+
+# %%
+angle = interp.by_group(results, "angle", "pos", resamples=300)
+angle.plot()
+
+# %%
+angle.total.round(2)
+
+# %%
+rows = []
+for value in ("path", "angle", "turning", "tortuosity"):
+    for name, source in (("trained", results), ("untrained copy", results.control)):
+        test = interp.by_group(source, value, "pos", resamples=300).total_test.iloc[0]
+        rows.append(
+            f"| {value} | {name} | {test['p']:.2g} | {test['eta2']:.3f} "
+            f"| {test['shuffled_eta2']:.3f} |"
+        )
+Markdown(
+    "Groups over all layers:\n\n| value | model | p | η² | η² shuffled |\n|---|---|---|---|---|\n"
+    + "\n".join(rows)
+)
+
+# %% [markdown]
+# The untrained copy is again the row to read first. Words of one class are few and frequent (*the*,
+# *a*, *.*), they stand at typical places, and their embeddings are their own even without training.
+# All of that separates groups before anything was learnt.
+#
+# Which pairs differ, in which block? All pairs and layers are corrected together:
+
+# %%
+pairs = angle.pairs.dropna(subset=["p_bh"])
+columns = ["a", "b", "layer", "n_a", "n_b", "difference", "hedges_g", "p_bh"]
+strongest = pairs.loc[pairs["hedges_g"].abs().sort_values(ascending=False).index, columns]
+strongest[strongest["p_bh"] < 0.05].head(10).round(3)
+
+# %% [markdown]
+# ## In sum
+#
+# - A path in activation units is dominated by late blocks; say whether you mean steps, relative
+#   steps, or tortuosity.
+# - A split into attention and MLP needs its closing error beside it.
+# - Growth needs the growth of steps at right angles beside it.
+# - A correlation over tokens needs position and frequency taken out, prompts as the unit, and
+#   shuffles beside it. It still is no cause.
+# - Groups of words differ in an untrained model as well.
