@@ -69,6 +69,12 @@ class Split:
                 rows.append({"head": head, **row} if self.total.ndim == 3 else row)
         return pd.DataFrame(rows).astype({"share": float})
 
+    def plot(self, *, head: int | None = None) -> Any:
+        """A map per part and one of their sum, on one scale; of scores those of one head."""
+        from interp.render.splits import split_figure
+
+        return split_figure(self, head)
+
 
 def _of(values: Floats, head: int) -> Floats:
     return values[head] if values.ndim == 3 else values

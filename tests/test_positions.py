@@ -145,6 +145,25 @@ def biased(gpt2):
     return interp.load_model(model.eval(), gpt2.tokenizer)
 
 
+def test_a_split_is_drawn_part_by_part(gpt2):
+    """Every part and the sum on one scale; what does not count is empty."""
+    split = interp.split_scores(gpt2, TEXT)
+    figure = split.plot(head=1)
+    names = [note.text for note in figure.layout.annotations]
+    assert names[-1] == "sum"
+    for name, drawn in zip([*split.parts, "total"], figure.data, strict=True):
+        values = (split.parts | {"total": split.total})[name][1]
+        seen = np.asarray(drawn.z, dtype=float)
+        np.testing.assert_allclose(seen[split.allowed], values[split.allowed], rtol=1e-3, atol=1e-9)
+        assert np.isnan(seen[~split.allowed]).all()
+    with pytest.raises(BadInput, match="head 9 is not there: the first block has heads 0 … "):
+        split.plot(head=9)
+    cosines = interp.split_cosines(gpt2, TEXT)
+    assert len(cosines.plot().data) == 5
+    with pytest.raises(BadInput, match="cosines of states, which have no heads"):
+        cosines.plot(head=0)
+
+
 def test_cosine_parts_by_loops():
     v, p = rng.standard_normal((2, 5, 4))
     parts = interp.cosine_parts(torch.from_numpy(v), torch.from_numpy(p))
