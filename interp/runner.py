@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp._lens_blocks import kept_memory
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._lens_blocks import kept_memory
 from interp._tokenise import special_ids, token_strings

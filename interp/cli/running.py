@@ -9,6 +9,7 @@ import typer
 
 from interp.cli import corpus as corpora
 from interp.cli.shared import Json, ModelOption, Overwrite, Quiet, app, finish, split, wrote
+from interp.errors import BadInput
 
 
 @app.command()
