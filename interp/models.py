@@ -38,6 +38,8 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device: str | None = None,
     device_map: Any = None,
+    n_devices: int | None = None,
+    max_memory: dict[str | int, str | int] | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
     """Load a model as a TransformerBridge in eval mode.
@@ -55,7 +57,10 @@ def load_model(
             own.
         device: `"cpu"`, `"cuda"`, …; by default what TransformerLens chooses, for a model object
             where it is.
-        device_map: accelerate's placement over several devices, instead of `device`.
+        device_map: accelerate's placement over several devices (`"auto"`, or by module), instead
+            of `device`, for a model that is larger than one device.
+        n_devices: split it over so many CUDA devices, instead of naming a placement.
+        max_memory: most that each device may hold, with either.
         trust_remote_code: run code that a hub repository brings along; never by default.
 
     Raises `BadInput` for a name that is no model and no folder, `InterpError` where loading fails
@@ -64,7 +69,13 @@ def load_model(
     if hasattr(model, "hook_dict"):
         return model
     if not isinstance(model, str | Path):
-        given = {"revision": revision, "device_map": device_map, "dtype": dtype}
+        given = {
+            "revision": revision,
+            "device_map": device_map,
+            "n_devices": n_devices,
+            "max_memory": max_memory,
+            "dtype": dtype,
+        }
         return _boot_object(model, tokenizer, device, given)
     name = str(model)
     path = MODELS.get(name, Path(name))
@@ -85,6 +96,8 @@ def load_model(
         dtype=_dtype(dtype or "float32"),
         device=device,
         device_map=device_map,
+        n_devices=n_devices,
+        max_memory=max_memory,
         trust_remote_code=trust_remote_code,
     )
     bridge.cfg.model_name = name

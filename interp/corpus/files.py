@@ -43,12 +43,19 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if _is_full(error):
             raise InterpError(
-                f"no space left to write {str(path)!r} ({error.strerror}); what is finished is "
-                "kept: make room and run again with resume"
+                f"no space left to write {str(path)!r} ({error}); what is finished is kept: make "
+                "room and run again with resume"
             ) from error
         raise
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk or a quota is full; libraries in Rust tell it in words only."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    said = any(f"os error {code})" in str(error) for code in full)
+    return said or (isinstance(error, OSError) and error.errno in full)
 
 
 def _sync(path: Path) -> None:

@@ -476,7 +476,7 @@ def _dataset(data: Any, called: str, text_column: str, split: str | None) -> Dat
             known = ", ".join(map(str, names))
             raise BadInput(f"the data set has several splits ({known}); choose one with split")
         data, names = data[split], names[split]
-    if not hasattr(data, "__getitem__") or not hasattr(data, "select_columns"):
+    if not hasattr(data, "num_rows"):
         raise BadInput(
             "a data set that streams from the hub has no rows by number, so that its shards cannot "
             "be read again; load it without streaming=True (it stays on the disk, not in memory)"

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from interp.errors import BadInput, nearest
-from interp.stats import classical
+from interp.stats import classical, summaries
 from interp.stats.classical import Array, Mask, benjamini_hochberg, holm
 from interp.stats.neighbours import cluster_test
 from interp.stats.resampling import (
@@ -174,7 +174,9 @@ def compare(
     Raises `UnknownName` for a column that is not there; `BadInput` for a value column that is not
     numeric or is constant, a group that does not occur, a equal to b, no row with two values
     in each group, `paired` without two prompts that carry both, bad `confidence`,
-    `resamples` or `null`. Sources: see the functions of `interp.stats`.
+    `resamples` or `null`. A summary (keep="summary") gives counts, means, `welch_*`, `student_*`
+    and `hedges_g` from its moments, tokens taken as independent; the rest is NaN.
+    Sources: see the functions of `interp.stats`.
 
     >>> frame = pd.DataFrame({
     ...     "prompt": np.arange(40) // 4, "position": np.arange(40) % 4, "layer": 0,
@@ -183,6 +185,8 @@ def compare(
     [20]
     """
     _check_choices(a, b, null, confidence, resamples)
+    if summaries.is_summary(frame_of(result)):
+        return _of_summary(frame_of(result), value, between, a, b, by, paired, confidence)
     table, notes = _select(frame_of(result), value, between, a, b, cluster, special)
     names = rows_by(table, by, [value, between, cluster])
     is_a = (table[between] == a).to_numpy(dtype=bool)
@@ -229,6 +233,50 @@ def _beside(
     if not keys:
         return pd.concat([frame, beside], axis=1)
     return frame.merge(beside, on=keys, how="left")
+
+
+_NEEDS_PROMPTS = (
+    *("prompts_a", "prompts_b", "prompts_both", "pairs", "mann_whitney_p"),
+    *("paired_t", "paired_df", "paired_p", "wilcoxon_p", "d_z", "hedges_g_av"),
+    *("permutation_t", "permutation_p", "permutation_p_max"),
+    *("shuffled_low", "shuffled_high", "shuffled_t", "shuffled_welch_rate"),
+)
+
+
+def _of_summary(
+    frame: pd.DataFrame,
+    value: str,
+    between: str,
+    a: object,
+    b: object,
+    by: str | Sequence[str] | None,
+    paired: bool,
+    confidence: float,
+) -> Comparison:
+    """The comparison as far as moments allow it."""
+    if paired:
+        raise BadInput(
+            "paired=True needs the prompts, which a summary does not keep; run with keep='tokens'"
+        )
+    rows = summaries.select(frame, value, between, a, b)
+    keys, names, found = summaries.paired_rows(rows, between, a, by)
+    columns = summaries.columns_of(found, confidence)
+    if not ((columns["n_a"] > 1) & (columns["n_b"] > 1)).any():
+        raise BadInput(f"no row has two values of {value!r} in each group")
+    blank = np.full(len(keys), np.nan)
+    columns |= dict.fromkeys(_NEEDS_PROMPTS, blank)
+    table = pd.concat([keys, pd.DataFrame(_corrected(columns))], axis=1)
+    return Comparison(
+        frame=table,
+        value=value,
+        between=between,
+        a=a,
+        b=b,
+        notes=(summaries.NOTE,),
+        clusters=_runs(None, keys, 1 - confidence),
+        by=tuple(names),
+        confidence=confidence,
+    )
 
 
 # ---- checks ----------------------------------------------------------------------------------
