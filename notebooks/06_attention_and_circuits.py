@@ -52,7 +52,8 @@ special = set(model.tokenizer.all_special_ids)
 ordinary = torch.tensor([i for i in range(len(model.tokenizer)) if i not in special])
 draw = torch.Generator().manual_seed(0)
 half = ordinary[torch.randint(len(ordinary), (12, 20), generator=draw)]
-first = torch.full((12, 1), next(iter(special), int(ordinary[0])))
+start = model.tokenizer.bos_token_id
+first = torch.full((12, 1), int(ordinary[0]) if start is None else start)
 repeats = torch.cat([first, half, half], dim=1)
 
 on_text = interp.run(model, text, ["attention", "next_token"], progress=False)
