@@ -79,7 +79,8 @@ def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int) -> list[str]:
     if not cluster_columns(frame) and not is_summary(frame) and (table["n"] <= 1).all():
-        return [f"{sampled(frame).capitalize()}, one value each.", view.left_out()]
+        beside = [CONTROL_NOTE] if "control" in table else []
+        return [f"{sampled(frame).capitalize()}, one value each.", *beside, view.left_out()]
     out = [f"Means over {sampled(frame)}."]
     if is_summary(frame):
         out.append("Bands: 95 %, tokens taken as independent (a summary keeps no prompts).")
