@@ -3,7 +3,7 @@ for each experiment.
 
 Thin: it parses, calls the library and prints; one file per family of commands. Exit codes: 0 done,
 1 the request was refused or failed (the message says why), 2 wrong usage, 3 a check or comparison
-found what it looks for.
+found what it looks for, 4 a corpus run is done but some documents failed.
 """
 
 from interp.cli import acting, asking, comparing, experiments, running, spaces, vectors

@@ -51,6 +51,8 @@ class RayActors:
     def _connect(self) -> Any:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anyone
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray's own 15 would starve the actors beside anything else that runs here.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             import ray
         except ImportError as error:
