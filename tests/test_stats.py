@@ -1005,3 +1005,56 @@ def test_correlation_names_bad_input(pairs_of_columns, change, error, match):
     call = {"result": pairs_of_columns, "x": "step", "y": "rank", "resamples": 20}
     with pytest.raises(error, match=match):
         correlation(**call | change)
+
+
+# ---- permutation p of correlations -----------------------------------------------------------
+
+
+def test_permutation_p_of_a_correlation_is_near_that_of_a_plain_loop():
+    random = np.random.default_rng(3)
+    prompt = np.repeat(np.arange(5), 4)
+    x = random.normal(size=20)
+    y = 0.4 * x + random.normal(size=20)
+    frame = pd.DataFrame({"prompt": prompt, "x": x, "y": y})
+    found = correlation(frame, "x", "y", resamples=4000)
+    seen = abs(np.corrcoef(x, y)[0, 1])
+    hits = 0
+    for _ in range(4000):
+        drawn = y.copy()
+        for p in range(5):
+            drawn[prompt == p] = random.permutation(drawn[prompt == p])
+        hits += abs(np.corrcoef(x, drawn)[0, 1]) >= seen
+    assert found["pearson_permutation_p"].item() == pytest.approx((1 + hits) / 4001, abs=0.025)
+
+
+def test_prompts_of_one_token_are_shuffled_between_each_other():
+    random = np.random.default_rng(0)
+    x = random.normal(size=12)
+    frame = pd.DataFrame({"prompt": range(12), "x": x, "y": x + 0.1 * random.normal(size=12)})
+    found = correlation(frame, "x", "y", resamples=500)
+    assert found["pearson_permutation_p"].item() == pytest.approx(1 / 501)
+    assert "pearson_permutation_p" not in correlation(frame, "x", "y", null="none", resamples=5)
+    with pytest.raises(UnknownName, match="unknown null 'shuffle'"):
+        correlation(frame, "x", "y", null="shuffle")
+
+
+def test_correlation_of_clustered_tokens_without_any_is_found_at_the_nominal_rate():
+    """Each value has a level of its own per prompt; tests over tokens take that for a relation."""
+    random = np.random.default_rng(7)
+    runs, prompts, tokens = 200, 10, 8
+    level = 0.05
+    hits = {"pearson_p": 0, "pearson_permutation_p": 0, "spearman_permutation_p": 0}
+    for seed in range(runs):
+        own = random.normal(size=(2, prompts, 1)) + 0.5 * random.normal(size=(2, prompts, tokens))
+        frame = pd.DataFrame(
+            {"prompt": np.repeat(np.arange(prompts), tokens), "x": own[0].ravel()}
+            | {"y": own[1].ravel()}
+        )
+        found = correlation(frame, "x", "y", resamples=99, seed=seed).iloc[0]
+        for name in hits:
+            hits[name] += found[name] <= level
+    rates = {name: n / runs for name, n in hits.items()}
+    spread = 4 * np.sqrt(level * (1 - level) / runs)
+    assert rates["pearson_permutation_p"] <= level + spread
+    assert rates["spearman_permutation_p"] <= level + spread
+    assert rates["pearson_p"] > 0.3, "the naive test over tokens"

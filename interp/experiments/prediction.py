@@ -16,6 +16,7 @@ from interp.errors import BadInput, unknown
 from interp.experiments.shown import Shown
 from interp.experiments.units import per_token, tables_of
 from interp.stats import correlation
+from interp.stats.correlation import with_corrections
 from interp.stats.shuffled import shuffled_correlation
 from interp.stats.table import is_special, numbered, require_columns
 
@@ -92,7 +93,7 @@ def path_prediction(
     `partial_spearman`, all in [−1, 1] and each with `_low`, `_high` (prompts resampled), `_p` (over
     tokens as independent), `_p_bh`, `_p_holm` (over layers), and the control: `_shuffled_low`,
     `_shuffled_high`, where the coefficient falls with probability `confidence` when outcomes are
-    shuffled within prompts, and `_shuffled_p` (see `interp.stats.shuffled`).
+    shuffled within prompts, and `_shuffled_p` (see `interp.stats.shuffled`) with `_bh`, `_holm`.
 
     Args:
         results: of a run with `path_length` (or `rotation`, for `value="angular_path"`) and
@@ -204,7 +205,7 @@ def _path_rows(
 ) -> pd.DataFrame:
     """All coefficients of one outcome, a row per layer."""
     by = [c for c in ("stack", "layer") if c in tokens]
-    shared = {"by": by, "special": True, **levels}
+    shared = {"by": by, "special": True, "null": "none", **levels}  # the control has the shuffles
     found = correlation(tokens, value, outcome, **shared)
     if partial:
         other = correlation(tokens, value, outcome, partial=partial, **shared)
@@ -215,7 +216,8 @@ def _path_rows(
         _control(tokens[codes == k], value, outcome, partial, levels) for k in range(len(found))
     ]
     found.insert(0, "outcome", outcome)
-    return pd.concat([found, pd.DataFrame(parts, index=found.index)], axis=1)
+    control = with_corrections(pd.DataFrame(parts, index=found.index))
+    return pd.concat([found, control], axis=1)
 
 
 def _control(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.errors import BadInput
+from interp.errors import BadInput, unknown
 from interp.stats.classical import (
     Array,
     benjamini_hochberg,
@@ -21,6 +21,7 @@ from interp.stats.classical import (
     undefined_is_nan,
 )
 from interp.stats.resampling import Codes, check_resampling, chunks, draw_weights
+from interp.stats.shuffled import shuffled_correlation
 from interp.stats.table import (
     HasFrame,
     frame_of,
@@ -30,6 +31,8 @@ from interp.stats.table import (
     require_columns,
     rows_by,
 )
+
+NULLS = ("permutation", "none")
 
 # Values [n, v], weights [r, c] and clusters [n] to covariances [r, v, v].
 Moments = Callable[[Array, Array, Codes], Array]
@@ -47,18 +50,21 @@ def correlation(
     resamples: int = 2000,
     seed: int = 0,
     special: bool = False,
+    null: str = "permutation",
 ) -> pd.DataFrame:
     """Correlate column `x` with column `y` over tokens, one row per `by` (default as `compare`).
 
     With `partial`, the linear influence of those columns (of their ranks, for Spearman) is taken
     out of both first. Columns: `n` (tokens with all values), `prompts`, `nan` (rows left out
     because one of the columns is NaN or infinite), `pearson` and `spearman` [−1, 1], each with
-    `_low`, `_high` and `_p`, `_p_bh`, `_p_holm` (over the rows).
+    `_low`, `_high`, `_p` and `_permutation_p`, both also `_bh` and `_holm` (over the rows).
 
     Intervals resample prompts; every resample ranks anew. They are percentile intervals whose
     tails are widened for few clusters c: Φ(−√(c/(c−1)) t_{c−1}) in place of α/2. The p takes
-    tokens as independent (t with n − 2 − len(partial) degrees of freedom): believe the interval
-    first. NaN where n is too small, a column is constant, or fewer than two prompts are left.
+    tokens as independent (t with n − 2 − len(partial) degrees of freedom), which those of a prompt
+    are not; the permutation p shuffles `y` within prompts (between them, if every prompt has one
+    token), see `interp.stats.shuffled`; `null="none"` leaves it out. NaN where n is too small, a
+    column is constant, or fewer than two prompts are left.
     Source: Hesterberg, The American Statistician 69 (2015); partial ranks: Conover,
     Practical Nonparametric Statistics (1999).
 
@@ -70,6 +76,8 @@ def correlation(
     [1.0]
     """
     check_resampling(confidence, resamples)
+    if null not in NULLS:
+        raise unknown("null", null, NULLS)
     names = _distinct([x, y, *([partial] if isinstance(partial, str) else partial)])
     whole = frame_of(result)
     for name in names:
@@ -79,7 +87,7 @@ def correlation(
     row, keys = numbered(frame, rows_by(frame, by, [*names, cluster]))
     values = np.column_stack([numbers(frame, name) for name in names])
     codes, _ = pd.factorize(frame[cluster], use_na_sentinel=False)
-    draw = _Draw(confidence, resamples, seed)
+    draw = _Draw(confidence, resamples, seed, null == "permutation")
     rows = [_row(values[row == k], codes[row == k], draw) for k in range(len(keys))]
     if not any(np.isfinite(found["pearson"]) for found in rows):
         most = max((found["n"] for found in rows), default=0)
@@ -88,13 +96,14 @@ def correlation(
             f"{len(names) + 1} or more that vary are needed"
         )
     table = pd.DataFrame(rows).astype({"n": int, "prompts": int, "nan": int})
-    return pd.concat([keys, _with_corrections(table)], axis=1)
+    return pd.concat([keys, with_corrections(table)], axis=1)
 
 
 class _Draw(NamedTuple):
     confidence: float
     resamples: int
     seed: int
+    shuffle: bool
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -104,7 +113,8 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
-def _with_corrections(table: pd.DataFrame) -> pd.DataFrame:
+def with_corrections(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with both corrections after each p, over its rows."""
     columns: dict[str, Array] = {}
     for name in table.columns:
         columns[name] = table[name].to_numpy()
@@ -130,7 +140,26 @@ def _row(values: Array, codes: Codes, draw: _Draw) -> dict[str, float]:
             low, high = _interval(x, clusters, moments, draw)
         p = float(two_sided(r * np.sqrt(df / (1 - r**2)), np.float64(df)))
         found |= {name: float(r), f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
+        if draw.shuffle:
+            ranks = name == "spearman"
+            shuffled = _shuffled_p(x, clusters, ranks, draw) if np.isfinite(r) else np.nan
+            found[f"{name}_permutation_p"] = shuffled
     return found
+
+
+def _shuffled_p(x: Array, clusters: Codes, ranks: bool, draw: _Draw) -> float:
+    """p against `y` shuffled within clusters, or freely where each has one token."""
+    alone = int(np.bincount(clusters).max()) == 1
+    found = shuffled_correlation(
+        x[:, :1],
+        x[:, 1],
+        np.zeros_like(clusters) if alone else clusters,
+        x[:, 2:] if x.shape[1] > 2 else None,
+        ranks=ranks,
+        resamples=draw.resamples,
+        seed=draw.seed,
+    )
+    return float(found.p[0])
 
 
 def _interval(x: Array, clusters: Codes, moments: Moments, draw: _Draw) -> tuple[float, float]:
