@@ -19,7 +19,7 @@ from interp.errors import BadInput, InterpError, nearest, unknown
 from interp.prompts import Prompts, read_prompts
 
 LONG = ("split", "cut", "refuse")
-POSITION_BIN = "position_bin"
+POSITION_BIN, TOKEN_ID = "position_bin", "token_id"
 WINDOW_BYTES = 1 << 17
 WINDOW_DOCUMENTS = 1024
 
@@ -92,7 +92,7 @@ class Chunks:
     def _label(self, name: str) -> pd.Series[Any]:
         if name == POSITION_BIN:
             return pd.Series(position_bins(self.places))
-        if name == "token_id":
+        if name == TOKEN_ID:
             return pd.Series(np.concatenate(self.prompts.tokens))
         if name not in self.prompts.labels:
             return pd.Series(np.full(len(self.places), None, dtype=object))
@@ -223,13 +223,15 @@ def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
     out = {reading.text_column: row[reading.text_column]}
     out |= {name: row[name] for name in reading.labels if name in row}
     if any(name not in row for name in reading.labels):
-        out |= {k: v for k, v in row.items() if k not in out and _words(v)}
+        out |= {k: v for k, v in row.items() if k not in out and word_fields(v)}
     return out
 
 
-def _words(value: Any) -> bool:
+def word_fields(value: Any) -> set[str]:
+    """The fields of a list of words with character offsets; empty for anything else."""
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, Mapping) and {"start", "end"} <= first.keys()
+    words = isinstance(first, Mapping) and {"start", "end"} <= first.keys()
+    return {str(name) for name in first} if words and first else set()
 
 
 def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Chunks:

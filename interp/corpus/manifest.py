@@ -20,12 +20,13 @@ from interp.results import CORPUS
 
 # Two runs are the same if these agree; the rest of a manifest says where and when.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
-_IGNORED = ("device", "platform", "python", "name")
+_IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
 
 def manifest_of(job: Job, described: Mapping[str, Any], plan: Plan, shard: int | None) -> Any:
     """The manifest of a run, as JSON values."""
     model = {**described["model"], "weights": described["weights"]}
+    model["device"] = str(model["device"]).partition(":")[0]  # which of several does not matter
     reading = job.reading
     labellers = [_called(labeller) for labeller in reading.labellers]
     document = {
@@ -75,13 +76,15 @@ def _called(labeller: Any) -> str:
 
 def run_id(manifest: Mapping[str, Any]) -> str:
     """A short name of what the run is of: equal for runs that give equal tables."""
-    same = {part: _without(manifest[part]) for part in IDENTITY}
+    same = {part: _compared(manifest, part) for part in IDENTITY}
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _without(value: Any) -> Any:
+def _compared(manifest: Mapping[str, Any], part: str) -> Any:
+    """A part of a manifest without what may differ."""
+    value = manifest.get(part)
     if isinstance(value, dict):
-        return {k: _without(v) for k, v in value.items() if k not in _IGNORED}
+        return {k: v for k, v in value.items() if f"{part}.{k}" not in _IGNORED}
     return value
 
 
@@ -89,7 +92,7 @@ def refuse_difference(folder: Path, earlier: Mapping[str, Any], now: Mapping[str
     """Raise `BadInput` that names the differences, if two manifests are not of the same run."""
     found: list[str] = []
     for part in IDENTITY:
-        _differences(part, _without(earlier.get(part)), _without(now[part]), found)
+        _differences(part, _compared(earlier, part), _compared(now, part), found)
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         raise BadInput(

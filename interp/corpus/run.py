@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ import pandas as pd
 
 from interp.analysis import SUMMARY as SUMMARY_COLUMNS
 from interp.corpus.cluster import RayActors
-from interp.corpus.documents import POSITION_BIN, Reading, check_reading, stride_of
+from interp.corpus.documents import (
+    POSITION_BIN,
+    TOKEN_ID,
+    Reading,
+    check_reading,
+    stride_of,
+    word_fields,
+)
 from interp.corpus.engines import Engine, Here, Processes
 from interp.corpus.files import owned, remove_leftovers
 from interp.corpus.manifest import (
@@ -45,6 +53,7 @@ from interp.registry import resolve
 from interp.results import CORPUS, Results, refuse_existing
 
 Labeller = Callable[[Prompts], Prompts]
+_LOOK = 1000  # documents that are looked through for the names of labels
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ def run_corpus(
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
     used = tuple(dict.fromkeys([*by, *labels]))
-    columns = tuple(name for name in used if name not in (POSITION_BIN, "role"))
+    columns = tuple(name for name in used if name not in (POSITION_BIN, TOKEN_ID, "role"))
     reading = Reading(
         text_column,
         long,
@@ -245,6 +254,28 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _check_columns(job: Job, found: Plan) -> None:
+    """Raise `UnknownName` for a label that the first documents do not know.
+
+    Labellers make labels of their own, so with one nothing can be said beforehand.
+    """
+    reading = job.reading
+    made = {"role"} if any(_marks_role(labeller) for labeller in reading.labellers) else set()
+    if len(reading.labellers) > len(made):
+        return
+    known: set[str] = set(made) | {POSITION_BIN, TOKEN_ID}
+    for document in islice(job.source.read(found.shards[0]), _LOOK):
+        known |= {str(name) for name in document.row}
+        known |= {str(n) for v in document.row.values() for n in word_fields(v)}
+    for name in (*job.by, *job.labels):
+        if name not in known:
+            raise unknown("label", name, sorted(known - {reading.text_column}))
+
+
+def _marks_role(labeller: Labeller) -> bool:
+    return getattr(labeller, "keywords", {}).get("name") == "role"
+
+
 class _Run:
     """One run under way: the plan, the job once the model is known, and the records so far."""
 
@@ -254,6 +285,7 @@ class _Run:
         self.job, self.prepend_bos = job, prepend_bos
         self.shard_documents, self.progress = shard_documents, progress
         self.plan: Plan = plan(job.source, shard_documents)
+        _check_columns(job, self.plan)
         self.manifest: Any = None
         self.records: dict[int, dict[str, Any]] = {}
 
