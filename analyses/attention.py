@@ -14,6 +14,16 @@ from interp import Analysis, Batch, Examples, Leaf, PerHead, Plot
 class Attention(Analysis):
     """Statistics of every head's attention pattern, per query token.
 
+    Question: where does each head look: far or near, at one token or at many, at the first token,
+    the previous one, at copies of this token, or at what followed them? All are sums of the row
+    A (keys), which sums to 1 unless the model has attention that goes nowhere (`row_sum`).
+    Sources: Elhage et al. 2021, Olsson et al. 2209.11895 (induction), Xiao et al. 2309.17453
+    (sink).
+
+    Caveats: even attention over n keys has 1/n everywhere, so scores are larger in short prompts;
+    `interp.head_types` puts that control beside them. A pattern says where a head looks, not what
+    it moves.
+
     Attributes:
         maps: of so many prompts the whole pattern is kept for the maps.
     """

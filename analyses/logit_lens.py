@@ -14,6 +14,16 @@ from interp import Analysis, Batch, Examples, Leaf, Moments, PerToken, Plot
 class LogitLens(Analysis):
     """Every state read through the model's own final norm and unembedding.
 
+    Question: what would the model say if it stopped here, how sure is it, how far is that from
+    what it says in the end? z_l = T(N(x_l) W_U + b_U), N's statistics taken anew at each state and
+    T the model's own output transform; KL(final ‖ layer), Jensen–Shannon (at most ln 2) and total
+    variation ½Σ|p − q| compare distributions. The last state must reproduce the model's own
+    logits and is checked on every run. Source: nostalgebraist 2020.
+
+    Caveats: early states may be in another basis than the last, which a fitted translator would
+    take into account (Belrose et al. 2303.08112): a lens that says nothing does not show that the
+    state knows nothing. An untrained copy has a lens too: run with control="random-init".
+
     Attributes:
         examples: of so many prompts the `top_k` tokens of every state and position are kept for
             the figure.

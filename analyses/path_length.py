@@ -18,7 +18,18 @@ from interp.geometry import (
 
 
 class PathLength(Analysis):
-    """Steps, path, chord and tortuosity of a token's way, with the share of every term."""
+    """Steps, path, chord and tortuosity of a token's way, with the share of every term.
+
+    Question: how far does a token's vector travel, how straight, and who makes the step? Step
+    s_l = ‖Δ_l‖ with Δ_l = x_{l+1} − x_l; path P = Σ s_l; chord ‖x_{l+1} − x_0‖; tortuosity
+    P/chord, at least 1. Where Δ_l is the sum of named terms (attention and MLP), each has a share
+    (a·Δ)/‖Δ‖²; the shares sum to 1, and one below 0 works against the step.
+
+    Caveats: the norm of the stream grows with depth in most models, so late blocks dominate P:
+    read `relative_step` beside it. Tortuosity grows with the number of blocks; a random walk of n
+    equal steps in many dimensions has √n. Shares are given only where the terms close the step
+    (`closing_error`, Elhage et al. 2021 for the decomposition).
+    """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post", "resid_initial")
     optional: ClassVar[tuple[str, ...]] = ("terms",)

@@ -10,7 +10,18 @@ from interp.geometry import angle, at_least_float32
 
 
 class Rotation(Analysis):
-    """Angle between a token's residual stream before and after each block, in degrees."""
+    """Angle between a token's residual stream before and after each block, in degrees.
+
+    Question: how far does a block turn a token's vector, is it attention or the MLP that turns it,
+    and does the next block go on in that direction? θ(u, v) = 2·atan2(‖û − v̂‖, ‖û + v̂‖) with
+    û = u/‖u‖: the half-angle form, exact where the arccos of a cosine is rounding. θ_l =
+    ∠(x_l, x_{l+1}); turning φ_l = ∠(Δ_l, Δ_{l+1}) with Δ_l = x_{l+1} − x_l.
+
+    Caveats: the space is narrow, so that unrelated vectors are not at 90° (`random_pairs` is the
+    scale). Few large components, those of first tokens above all, can make an angle; special
+    tokens are left out of means. In bfloat16 and float16 small angles are rounding. The formula
+    is Kahan's ("How futile are mindless assessments of roundoff", 2006).
+    """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post")
     optional: ClassVar[tuple[str, ...]] = ("resid_mid", "resid_next")
