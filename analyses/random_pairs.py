@@ -18,8 +18,8 @@ class RandomPairs(Analysis):
 
     Question: how far apart are vectors that have nothing to do with each other? That is the scale
     on which every angle of `rotation` is to be read: the space is anisotropic, so random pairs are
-    not at 90° (Ethayarajh 2019; Timkey & van Schijndel 2109.04404). A uniform sample of states is kept per
-    block, independent of the batching; special tokens are left out.
+    not at 90° (Ethayarajh 2019; Timkey & van Schijndel 2109.04404). A uniform sample of states is
+    kept per block, independent of the batching; special tokens are left out.
 
     Attributes:
         per_layer: states kept per block.
