@@ -38,7 +38,7 @@ from interp.progress import track
 from interp.prompts import RESERVED, Prompts, TokenBatch, read_prompts, target_word
 from interp.registry import resolve
 from interp.results import Result, Results
-from interp.state import Array, Examples, Rows, State, merge_states
+from interp.state import Array, Examples, Once, Rows, State, merge_states
 from interp.tallies import BINS, Tallies
 
 Wanted = str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]]
@@ -345,7 +345,7 @@ def ids_in(state: State, analysis: Analysis) -> set[int]:
         for name, leaf in leaves.items():
             if isinstance(leaf, Tallies) and not name.endswith(BINS):
                 ids.update(code for codes, _ in leaf.groups.values() for code in codes.tolist())
-            elif isinstance(leaf, Rows) and name in analysis.token_columns:
+            elif isinstance(leaf, Rows | Once) and name in analysis.token_columns:
                 ids.update(np.unique(leaf.arrays()["values"]).tolist())
             elif isinstance(leaf, Examples) and name.endswith("tokens"):
                 for item in leaf.items.values():
