@@ -112,8 +112,10 @@ def shift_linearity(positions: Array, shift: int, *, components: int = 32, folds
     Held out are `folds` runs of neighbouring positions; pairs that share a position with them are
     not fitted, so that neighbours cannot help. Predictors are the first principal components of
     the fitted positions (at most a quarter as many as there are pairs) and a constant; the
-    residual is compared with that of the fitted mean. 1 for sinusoids, 0 or below for noise. NaN
-    with fewer than 20 pairs, or without variance.
+    residual is compared with that of the fitted mean. 0 or below for noise; 1 for sinusoids if as
+    many components as there are clocks can be fitted, less if not (slow ones of a wide encoding
+    over few positions): compare with `sinusoidal` of the same size. NaN with fewer than 20 pairs,
+    or without variance.
     """
     x = np.asarray(checked(positions), np.float64)
     n = len(x) - shift

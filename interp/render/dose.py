@@ -56,6 +56,7 @@ def _band(figure: Any, rows: pd.DataFrame, low: str, high: str, colour: str) -> 
             x=x,
             y=style.rounded([*rows[high], *rows[low][::-1]]),
             fill="toself",
+            mode="lines",
             fillcolor=style.alpha(colour, 0.2),
             line={"width": 0},
             hoverinfo="skip",

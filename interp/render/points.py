@@ -164,7 +164,9 @@ def _name_axes(figure: Any, view: View, values: list[str]) -> None:
 
 def _axis_title(view: View, value: str, of: str) -> str:
     """A value with its unit, and with its share of the whole where the table has one."""
-    unit = f" ({view.plot.unit})" if view.plot.unit else ""
+    units = view.plot.unit.split(", ")  # one for all axes, or one for each
+    unit = units[view.values.index(value)] if len(units) == len(view.values) else view.plot.unit
+    unit = f" ({unit})" if unit else ""
     share = view.result.frame.get(f"{value}_share")
     if share is None or share.isna().any() or len(share.unique()) != 1:
         return value + unit

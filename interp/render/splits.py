@@ -92,6 +92,6 @@ def _map(figure: Any, split: Split, x: np.ndarray[Any, np.dtype[np.float64]], i:
         row=row,
         col=col,
     )
-    axis = {"tickvals": places, "ticktext": names, "row": row, "col": col}
+    axis = {"tickvals": places, "ticktext": names, "showgrid": False, "row": row, "col": col}
     figure.update_xaxes(tickangle=-60, tickfont={"size": 10}, **axis)
     figure.update_yaxes(autorange="reversed", tickfont={"size": 10}, **axis)
