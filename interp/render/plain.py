@@ -81,7 +81,6 @@ def bars_figure(
     )
     figure.update_xaxes(title_text=escape(unit), showgrid=True)
     figure.update_layout(
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         showlegend=control is not None or group is not None,
         margin={"l": 60 + 7 * min(28, int(shown[name].astype(str).str.len().max()))},
     )
