@@ -41,7 +41,7 @@ def actors() -> list[int]:
                 command = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if command.startswith("ray::Worker"):
+            if command.startswith("ray::CorpusActor"):
                 found.append(int(entry.name))
     return found
 

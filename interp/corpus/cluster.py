@@ -82,13 +82,30 @@ class RayActors:
         return ray
 
 
+class CorpusActor:
+    """A worker as an actor; it loads its model when asked to describe it, so that errors arrive."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def describe(self) -> dict[str, Any]:
+        self._worker = Worker(self._job)
+        return self._worker.describe()
+
+    def adopt(self, job: Job) -> None:
+        self._worker.adopt(job)
+
+    def measure(self, shard: Shard) -> Record:
+        return self._worker.measure(shard)
+
+
 class _Crew:
     """The actors of one run, the shard that each has, and what is left."""
 
     def __init__(self, ray: Any, engine: RayActors, job: Job, complete: Complete) -> None:
         self.ray, self.engine, self.job, self.complete = ray, engine, job, complete
         options = {"num_cpus": engine.cpus, "num_gpus": engine.gpus, "max_restarts": 0}
-        self._class = ray.remote(**options)(Worker)
+        self._class = ray.remote(**options)(CorpusActor)
         self._final: Job | None = None
         self._todo: list[Shard] = []
         self._waiting: dict[Any, tuple[Any, Shard | None]] = {}
@@ -133,9 +150,8 @@ class _Crew:
         """What a call returned; None if its actor died, and another one was hired."""
         try:
             return self.ray.get(reference)
-        except self.ray.exceptions.RayActorError as error:
-            if _cause(error) is not None:
-                raise InterpError(reason_of(error)) from error
+        except self.ray.exceptions.RayActorError:
+            pass
         except self.ray.exceptions.RayTaskError as error:
             raise InterpError(reason_of(error.cause or error)) from error
         key = shard.index if shard else -1
@@ -149,17 +165,10 @@ class _Crew:
         return None
 
     def _refuse_starved(self) -> None:
-        """Raise if no actor could be placed: Ray itself would wait for ever."""
-        if self._final is not None or self.ray.available_resources().get("CPU", 0) <= 0:
-            return
+        """Raise if an actor can never be placed: Ray itself would wait for ever."""
         total = self.ray.cluster_resources()
         if total.get("CPU", 0) < self.engine.cpus or total.get("GPU", 0) < self.engine.gpus:
             raise InterpError(
                 f"the cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs; "
                 f"an actor asks for {self.engine.cpus:g} and {self.engine.gpus:g}"
             )
-
-
-def _cause(error: Any) -> Any:
-    """What the constructor of an actor raised, if that is why it died."""
-    return getattr(error, "cause", None) if "Creation" in type(error).__name__ else None
