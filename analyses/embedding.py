@@ -28,7 +28,8 @@ class Embedding(Analysis):
     principal component of Σ = E_cᵀE_c/N; what is one number for the whole matrix stands in every
     row. The control is a Gaussian matrix of the same size and mean squared norm (mean over the
     draws). Effective rank after Roy & Vetterli (2007), anisotropy after Ethayarajh (2019), but
-    over all pairs. Rows of tokens that were never trained count like any other.
+    over all pairs. Rows of tokens that were never trained count like any other. The whole
+    vocabulary is looked at and nothing is sampled, so that no number has an interval.
 
     Attributes:
         matrix: "W_E", or "W_U" for the columns of the unembedding.

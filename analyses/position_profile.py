@@ -9,9 +9,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp import Analysis, Batch, Plot, State, Sum, offset_profile, offset_sums
+from interp import (
+    Analysis,
+    Batch,
+    Plot,
+    State,
+    Sum,
+    offset_profile,
+    offset_sums,
+    share_interval,
+)
 
 _MASKED = -1e4  # a mask written as a large negative score
+FOLDS = 10  # groups of prompts, by number, that the intervals leave out one at a time
 
 
 @dataclass(frozen=True)
@@ -24,8 +34,9 @@ class PositionProfile(Analysis):
     a constant; they are left out where they are not what the softmax gets (its output is compared
     with the pattern). Sums only, so a corpus takes no more room than a prompt. Special tokens are
     neither queries nor keys; a pass that continues a KV cache is then left out, because which of
-    its earlier keys are special is not known. Rows get shorter at the start of a prompt, and
-    shares of attention larger: that difference between rows is part of the variance.
+    its earlier keys are special is not known. Intervals leave out a tenth of the prompts at a time
+    (`interp.share_interval`). Rows get shorter at the start of a prompt, and shares of attention
+    larger: that difference between rows is part of the variance.
 
     Attributes:
         max_offset: pairs further apart do not count.
@@ -44,11 +55,16 @@ class PositionProfile(Analysis):
         "pattern_std": "standard deviation of it over the pairs",
         "pattern_share": "share of the variance of the pattern that the offset explains (η²); "
         "ratio, same for all offsets of a head",
+        "pattern_share_low": "lower end of its 95 % interval over prompts (jackknife); ratio, NaN "
+        "for one prompt",
+        "pattern_share_high": "upper end, likewise",
         "pattern_shuffled": "expectation of that share with the keys of every query shuffled: no "
         "preference for an offset; ratio, same for all offsets of a head",
         "score": "mean score at this offset, relative to the mean of its row; logits",
         "score_std": "standard deviation of it over the pairs; logits",
         "score_share": "as `pattern_share`, of the scores; ratio",
+        "score_share_low": "as `pattern_share_low`, of the scores; ratio",
+        "score_share_high": "as `pattern_share_high`, of the scores; ratio",
         "score_shuffled": "as `pattern_shuffled`, of the scores; ratio",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
@@ -75,19 +91,20 @@ class PositionProfile(Analysis):
         ahead = any(
             bool((_cut(pattern, p)[:, p.keys > p.queries[:, None]] > 0).any()) for p in prompts
         )
-        zero = torch.zeros(5, heads, 2 * self.max_offset + 1, dtype=torch.float64)
+        zero = torch.zeros(FOLDS, 5, heads, 2 * self.max_offset + 1, dtype=torch.float64)
         of_pattern = zero.to(pattern.device)
         of_scores = of_pattern.clone()
         before = scores is not None
         for p in prompts:
             weights = _cut(pattern, p)
             allowed = p.counts & (ahead | (p.keys <= p.queries[:, None]))
-            of_pattern += offset_sums(weights, allowed, p.start, self.max_offset)
+            fold = int(batch.ids[p.row]) % FOLDS
+            of_pattern[fold] += offset_sums(weights, allowed, p.start, self.max_offset)
             if scores is not None and before:
                 x = _cut(scores, p)
                 before = bool((x.softmax(-1) - weights).abs().max() < 1e-2)
                 finite = allowed & (x > _MASKED)
-                of_scores += offset_sums(x, finite, p.start, self.max_offset, centre=True)
+                of_scores[fold] += offset_sums(x, finite, p.start, self.max_offset, centre=True)
         out = {"pattern": of_pattern} | ({"score": of_scores} if before else {})
         return {name: Sum(total.cpu().numpy()) for name, total in out.items()}
 
@@ -139,7 +156,7 @@ def _cut(values: Tensor, prompt: _Prompt) -> Tensor:
 def _frame(sums: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """One row per head and offset."""
     table: dict[str, np.ndarray] = {}
-    pattern = offset_profile(sums["pattern"])
+    pattern = offset_profile(sums["pattern"].sum(axis=0))
     heads, n = pattern.pairs.shape
     table["head"] = np.repeat(np.arange(heads), n)
     table["offset"] = np.tile(pattern.offsets, heads)
@@ -147,7 +164,8 @@ def _frame(sums: Mapping[str, np.ndarray]) -> pd.DataFrame:
     for name in ("pattern", "score"):
         if name not in sums:
             continue
-        seen = offset_profile(sums[name])
+        seen = offset_profile(sums[name].sum(axis=0))
+        low, high = share_interval(sums[name])
         # Masked scores may leave offsets out that the pattern has.
         where = np.searchsorted(pattern.offsets, seen.offsets)
         for suffix, values in (("", seen.mean), ("_std", seen.std)):
@@ -155,5 +173,7 @@ def _frame(sums: Mapping[str, np.ndarray]) -> pd.DataFrame:
             full[:, where] = values
             table[f"{name}{suffix}"] = full.ravel()
         table[f"{name}_share"] = np.repeat(seen.share, n)
+        table[f"{name}_share_low"] = np.repeat(low, n)
+        table[f"{name}_share_high"] = np.repeat(high, n)
         table[f"{name}_shuffled"] = np.repeat(seen.shuffled, n)
     return pd.DataFrame(table)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from interp.prediction import prediction_statistics
     from interp.probe import inspect
-    from interp.profiles import OffsetProfile, offset_profile, offset_sums
+    from interp.profiles import OffsetProfile, offset_profile, offset_sums, share_interval
     from interp.prompts import Prompts, gold, read_prompts, regex, spacy_tags, target_word
     from interp.results import Result, Results, load
     from interp.runner import Probes, attach, run
@@ -122,7 +122,7 @@ _HOME = {
     ),
     "prediction": "prediction_statistics",
     "probe": "inspect",
-    "profiles": "OffsetProfile offset_profile offset_sums",
+    "profiles": "OffsetProfile offset_profile offset_sums share_interval",
     "prompts": "Prompts gold read_prompts regex spacy_tags target_word",
     "results": "Result Results load",
     "runner": "Probes attach run",
@@ -231,6 +231,7 @@ __all__ = [
     "rollout",
     "run",
     "run_corpus",
+    "share_interval",
     "shift_linearity",
     "shift_rotation",
     "shift_test",

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import interp
 from analyses.attention import Attention
 from analyses.position_profile import PositionProfile
-from interp import BadInput
+from interp import BadInput, offset_profile, offset_sums, share_interval
 
 TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]
 rng = np.random.default_rng(3)
@@ -127,6 +128,33 @@ def test_a_constant_pattern_has_no_share():
 
 
 # ---- on models -------------------------------------------------------------------------------
+
+
+def test_share_interval_is_the_jackknife_of_a_plain_loop():
+    groups = [offset_sums(random_patterns(9, heads=2), causal(9), 0, 8).numpy() for _ in range(6)]
+    sums = np.stack([*groups, np.zeros_like(groups[0])])
+    low, high = share_interval(sums)
+    whole = offset_profile(sums.sum(axis=0)).share
+    for head in range(2):
+        left = [offset_profile(sum(groups) - g).share[head] for g in groups]
+        se = np.sqrt(5 / 6 * sum((x - np.mean(left)) ** 2 for x in left))
+        half = stats.t.ppf(0.975, 5) * se
+        assert high[head] == pytest.approx(min(whole[head] + half, 1))
+        assert low[head] == pytest.approx(max(whole[head] - half, 0))
+    assert np.isnan(share_interval(sums[:1])[0]).all()
+
+
+def test_share_interval_covers_the_share_of_many_prompts():
+    def draw(n):
+        return [offset_sums(random_patterns(7, heads=1), causal(7), 0, 6).numpy() for _ in range(n)]
+
+    truth = offset_profile(sum(draw(600))).share[0]
+    hits, runs = 0, 60
+    for _ in range(runs):
+        folds = [sum(draw(4)) for _ in range(10)]
+        low, high = share_interval(np.stack(folds))
+        hits += low[0] <= truth <= high[0]
+    assert hits / runs > 0.8, "the share of few prompts is a little too large, so not quite 95 %"
 
 
 def test_position_profile_keeps_the_contract():
