@@ -11,6 +11,40 @@ from interp.cli import corpus as corpora
 from interp.cli.shared import Json, ModelOption, Overwrite, Quiet, app, finish, split, wrote
 from interp.errors import BadInput
 
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", "-p", help="A file (.txt .jsonl .csv .parquet), or a built-in set: her, demo."
+    ),
+]
+Analyses = Annotated[str, typer.Option("--analyses", "-a", help="Names, separated by commas.")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", help="A word: its tokens, those before it and random ones are compared."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and report.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+MaxTokens = Annotated[int, typer.Option(help="Tokens per batch, padding included.")]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Cut prompts longer than the context.")]
+Keep = Annotated[
+    str | None, typer.Option(help="tokens: a row each; summary (of a corpus): moments per group.")
+]
+By = Annotated[str, typer.Option(help="Labels that make the groups of a summary.")]
+Control = Annotated[
+    str | None, typer.Option(help="random-init: run an untrained copy of the model beside it.")
+]
+Spacy = Annotated[
+    str | None,
+    typer.Option(help="A spaCy pipeline: its parts of speech label the tokens, column pos."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
+]
+
 
 @app.command()
 def demo(
@@ -31,50 +65,21 @@ def demo(
 
 @app.command()
 def run(
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            "--prompts",
-            "-p",
-            help="A file (.txt .jsonl .csv .parquet), or a built-in set: her, demo.",
-        ),
-    ] = None,
+    prompts: PromptsOption = None,
     model: ModelOption = "demo",
-    analyses: Annotated[
-        str, typer.Option("--analyses", "-a", help="Names, separated by commas.")
-    ] = "rotation,path_length,logit_lens,attention,random_pairs",
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", help="A word: its tokens, those before it and random ones are compared."
-        ),
-    ] = None,
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for tables and report.")
-    ] = Path("interp-run"),
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens per batch, padding included.")] = 4096,
-    truncate: Annotated[
-        bool, typer.Option("--truncate", help="Cut prompts longer than the context.")
-    ] = False,
-    keep: Annotated[
-        str | None,
-        typer.Option(help="tokens: a row each; summary (of a corpus): moments per group."),
-    ] = None,
-    by: Annotated[str, typer.Option(help="Labels that make the groups of a summary.")] = "",
-    control: Annotated[
-        str | None,
-        typer.Option(help="random-init: run an untrained copy of the model beside it."),
-    ] = None,
-    spacy: Annotated[
-        str | None,
-        typer.Option(help="A spaCy pipeline: its parts of speech label the tokens, column pos."),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
-    ] = False,
+    analyses: Analyses = "rotation,path_length,logit_lens,attention,random_pairs",
+    target: Target = None,
+    folder: Out = Path("interp-run"),
+    dtype: Dtype = "float32",
+    device: Device = None,
+    revision: Revision = None,
+    max_tokens: MaxTokens = 4096,
+    truncate: Truncate = False,
+    keep: Keep = None,
+    by: By = "",
+    control: Control = None,
+    spacy: Spacy = None,
+    trust_remote_code: Trust = False,
     corpus: corpora.Corpus = None,
     long: corpora.Long = "split",
     overlap: corpora.Overlap = 0,
@@ -95,67 +100,66 @@ def run(
 
     Analyses of the weights (scope in `interp list`) need no prompts.
     """
+    loading: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
+    common: dict[str, Any] = {
+        "target": target,
+        "by": split(by),
+        "max_tokens": max_tokens,
+        "progress": not quiet,
+    }
+    streaming = {"resume": resume, "ray": ray, "overlap": overlap, "labels": split(labels)}
+    corpora.check_choice(prompts, corpus, workers=workers > 1, **streaming)
+    if corpus is None:
+        common |= {"control": control, "truncate": truncate, "keep": keep or "tokens"}
+        loading |= {"trust_remote_code": trust_remote_code}
+        _run(model, prompts, split(analyses), folder, spacy, overwrite, as_json, loading, common)
+        return
+    if control or spacy:
+        raise BadInput("--control and --spacy are for --prompts; a corpus brings its own labels")
+    corpora.run_corpus(
+        model,
+        corpus,
+        split(analyses),
+        as_json,
+        out=folder,
+        keep=keep or "summary",
+        text_column=text_column,
+        split=split_name,
+        long="cut" if truncate else long,
+        shard_documents=shard_documents,
+        workers=workers,
+        gpus=gpus,
+        threads=threads,
+        overwrite=overwrite,
+        model_options=loading | {"trust_remote_code": trust_remote_code},
+        **common,
+        **streaming,
+    )
+
+
+def _run(
+    model: str,
+    prompts: str | None,
+    analyses: list[str],
+    folder: Path,
+    spacy: str | None,
+    overwrite: bool,
+    as_json: bool,
+    loading: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """A run over prompts that fit in memory."""
     from interp.labels import spacy_tags
     from interp.models import load_model
     from interp.registry import resolve
     from interp.results import refuse_existing
     from interp.runner import run as run_analyses
 
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "device": device,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
-    }
-    if corpus is not None and (control or spacy):
-        raise BadInput("--control and --spacy are for --prompts; a corpus brings its own labels")
-    corpora.check_choice(
-        prompts, corpus, resume=resume, ray=ray, workers=workers > 1, overlap=overlap, labels=labels
-    )
-    if corpus is not None:
-        corpora.run_corpus(
-            model,
-            corpus,
-            split(analyses),
-            as_json,
-            out=folder,
-            keep=keep or "summary",
-            by=split(by),
-            labels=split(labels),
-            target=target,
-            text_column=text_column,
-            split=split_name,
-            long="cut" if truncate else long,
-            overlap=overlap,
-            max_tokens=max_tokens,
-            shard_documents=shard_documents,
-            workers=workers,
-            ray=ray,
-            gpus=gpus,
-            threads=threads,
-            resume=resume,
-            overwrite=overwrite,
-            model_options=options,
-            progress=not quiet,
-        )
-        return
     refuse_existing(folder, overwrite=overwrite)
-    chosen = resolve(split(analyses))
+    chosen = resolve(analyses)
     tags = [spacy_tags(spacy)] if spacy else []
-    bridge = load_model(model, **options)
-    results = run_analyses(
-        bridge,
-        prompts,
-        list(chosen),
-        target=target,
-        labellers=tags,
-        truncate=truncate,
-        keep=keep or "tokens",  # type: ignore[arg-type]  # the runner checks the word
-        by=split(by),
-        control=control,
-        max_tokens=max_tokens,
-        progress=not quiet,
-    )
+    bridge = load_model(model, **loading)
+    results = run_analyses(bridge, prompts, list(chosen), labellers=tags, **options)
     written = [results.save(folder, overwrite=overwrite)]
     written.append(results.report(folder / "report.html"))
     finish(results, written, as_json)

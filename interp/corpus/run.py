@@ -153,49 +153,37 @@ def run_corpus(
     Raises: `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
     where the run cannot go on (no space left, every chunk fails); what is finished is kept.
     """
-    began = time.monotonic()
     if keep not in ("tokens", SUMMARY):
         raise unknown("value of keep", keep, ("tokens", SUMMARY))
     _check_labels(keep, by, labels)
     check_reading(long, overlap, None)
-    folder = Path(out)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
-    used = tuple(dict.fromkeys([*by, *labels]))
-    columns = tuple(name for name in used if name not in (POSITION_BIN, TOKEN_ID, "role"))
     reading = Reading(
-        text_column,
-        long,
-        overlap,
-        labels=columns,
-        labellers=(*marks, *labellers),
+        text_column, long, overlap, labels=_read(by, labels), labellers=(*marks, *labellers)
     )
+    beside = [*labels, *(["role"] if target and keep == "tokens" else [])]
     job = Job(
         model,
         dict(model_options or {}),
         resolve(analyses),
-        open_source(source, text_column=text_column, columns=columns, split=split),
+        open_source(source, text_column=text_column, columns=reading.labels, split=split),
         reading,
         keep,
         tuple(by),
-        tuple(dict.fromkeys([*labels, *(["role"] if target and keep == "tokens" else [])])),
+        tuple(dict.fromkeys(beside)),
         max_tokens,
         threads,
-        folder,
+        Path(out),
     )
-    with owned(_ready(folder, resume, overwrite)):
-        steps = _Run(job, prepend_bos, shard_documents, progress)
-        measured = steps.measure(engine)
-        records = steps.finish()
-        return CorpusRun(
-            folder,
-            sum(r["documents"] for r in records),
-            sum(r["chunks"] for r in records),
-            sum(r["tokens"] for r in records),
-            write_failures(folder, records),
-            time.monotonic() - began,
-            measured,
-        )
+    with owned(_ready(job.folder, resume, overwrite)):
+        return _Run(job, prepend_bos, shard_documents, progress).whole(engine)
+
+
+def _read(*names: Sequence[str]) -> tuple[str, ...]:
+    """The labels that are read from the source; the others are made."""
+    asked = dict.fromkeys(name for group in names for name in group)
+    return tuple(name for name in asked if name not in (POSITION_BIN, TOKEN_ID, "role"))
 
 
 def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str]) -> None:
@@ -288,6 +276,21 @@ class _Run:
         _check_columns(job, self.plan)
         self.manifest: Any = None
         self.records: dict[int, dict[str, Any]] = {}
+
+    def whole(self, engine: Engine) -> CorpusRun:
+        """Measure what is left, merge, and say what was done."""
+        began = time.monotonic()
+        measured = self.measure(engine)
+        records = self.finish()
+        return CorpusRun(
+            self.job.folder,
+            sum(r["documents"] for r in records),
+            sum(r["chunks"] for r in records),
+            sum(r["tokens"] for r in records),
+            write_failures(self.job.folder, records),
+            time.monotonic() - began,
+            measured,
+        )
 
     def measure(self, engine: Engine) -> int:
         """Have all shards measured that are not finished; returns the tokens of those."""

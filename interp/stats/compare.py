@@ -54,9 +54,35 @@ FEW_PROMPTS = 10
 class Comparison:
     """Two groups compared, one row per layer (or whatever `by` names): what `compare` returns.
 
-    `frame`: the table; its columns are described under `compare`. `clusters`: runs of
-    neighbouring layers from `cluster_test` (columns of `by` other than layer, `first`, `last`,
-    `size`, `mass`, `p`). `notes`: what a reader must know before believing a row.
+    `frame`: the table. `clusters`: runs of neighbouring layers from `cluster_test` (columns of
+    `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: what a reader must know
+    before believing a row.
+
+    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
+
+    - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
+      `prompts_both`: clusters that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
+      value is NaN or infinite, left out of everything else.
+    - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
+      each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
+    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap.
+    - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
+      `mann_whitney_p`: tokens taken as independent [1].
+    - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
+      `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
+    - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
+      are shuffled within prompts that carry both groups, and between whole prompts that carry
+      one. `_max` is family-wise over all rows.
+    - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
+    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where the
+      difference falls with probability `confidence` when labels mean nothing; `shuffled_t` [1],
+      the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
+      over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
+      classical p values of the row cannot be trusted.
+
+    Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
+    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` [v] with `_low`,
+    `_high`; its NaN rows have no note.
     """
 
     frame: pd.DataFrame
@@ -143,31 +169,7 @@ def compare(
     one mean per group, prompts that lack a group are dropped, and everything is computed on
     those. `null="none"` skips the shuffles.
 
-    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
-
-    - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
-      `prompts_both`: clusters that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
-      value is NaN or infinite, left out of everything else.
-    - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
-      each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
-    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap.
-    - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
-      `mann_whitney_p`: tokens taken as independent [1].
-    - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
-      `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
-    - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
-      are shuffled within prompts that carry both groups, and between whole prompts that carry
-      one. `_max` is family-wise over all rows.
-    - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
-    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where the
-      difference falls with probability `confidence` when labels mean nothing; `shuffled_t` [1],
-      the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
-      over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
-      classical p values of the row cannot be trusted.
-
-    Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
-    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` [v] with `_low`,
-    `_high`; its NaN rows have no note.
+    The columns of `.frame` are described under `Comparison`.
 
     All p are two-sided. Rows where a group has fewer than two values are NaN, with a note.
 
