@@ -1,0 +1,157 @@
+"""`python -m benchmarks`: measure everything and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import GROWN, figure, markdown, write_png
+from benchmarks.shapes import CPU, GPU, SHAPES, Shape
+
+BATCHES = ((4, 128), (1, 1024))
+AXES = {
+    "layers": (2, 4, 8, 12),
+    "tokens": (128, 256, 512, 1024),
+    "vocabulary": (12_500, 25_000, 50_000, 100_000),
+}
+START_UP = {"interp --help": 1.0, "interp list": 1.0, "python -c 'import interp'": 1.5}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure, write the document, the numbers and the figure."""
+    options = _parser().parse_args(arguments)
+    quick = options.quick
+    rounds = options.rounds or (3 if quick else 7)
+    names = options.shapes or (GPU if options.device.startswith("cuda") else CPU)
+    batches = [tuple(map(int, b.split("x"))) for b in options.batches or []] or BATCHES
+    jobs = [(SHAPES[n], batch) for n in names for batch in (batches[:1] if quick else batches)]
+    answers = [
+        _say(f"{shape.name}, {batch}", _measure, shape, batch, rounds, options, save=i == 0)
+        for i, (shape, batch) in enumerate(jobs)
+    ]
+    results = {
+        "command": " ".join(["python -m benchmarks", *(arguments or sys.argv[1:])]).strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "rounds": rounds,
+        "answers": answers,
+        "start_up": start_up(),
+        "growth": []
+        if options.no_growth
+        else list(_growth(SHAPES[names[0]], options, quick=quick)),
+    }
+    write(results, options.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, one batch per model")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the measured process")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--rounds", type=int, help="rounds of every table")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, help="models to measure")
+    parser.add_argument("--batches", nargs="+", metavar="ROWSxTOKENS", help="such as 4x128")
+    parser.add_argument("--no-growth", action="store_true", help="leave the figure out")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to")
+    return parser
+
+
+def _say(what: str, do: Any, *args: Any, **options: Any) -> Any:
+    print(what, end=" … ", flush=True)
+    start = time.monotonic()
+    result = do(*args, **options)
+    print(f"{time.monotonic() - start:.0f} s", flush=True)
+    return result
+
+
+def _measure(
+    shape: Shape,
+    batch: tuple[int, int],
+    rounds: int,
+    options: argparse.Namespace,
+    *,
+    save: bool = False,
+    only: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """One answer of `benchmarks.measure`, from a process that has done nothing else."""
+    job = {
+        "shape": asdict(shape),
+        "batch": list(batch),
+        "threads": options.threads,
+        "device": options.device,
+        "dtype": options.dtype,
+        "rounds": rounds,
+        "only": None if only is None else list(only),
+        "save": save,
+    }
+    command = [sys.executable, "-m", "benchmarks.measure"]
+    done = subprocess.run(
+        command, input=json.dumps(job), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{shape.name}, {batch}: measuring failed\n{done.stderr}")
+    answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    return answer
+
+
+def _growth(
+    shape: Shape, options: argparse.Namespace, *, quick: bool
+) -> Iterable[Mapping[str, Any]]:
+    """The ways of the figure, with one quantity at a time different."""
+    for axis, values in AXES.items():
+        for value in values[:: 3 if quick else 1]:
+            changed, length = shape, 256
+            if axis == "tokens":
+                length = value
+            elif axis == "layers":
+                changed = replace(shape, layers=value)
+            else:
+                changed = replace(shape, vocab=value)
+            batch = (1, length)
+            answer = _say(f"{axis} {value}", _measure, changed, batch, 3, options, only=GROWN)
+            yield {"axis": axis, "value": value, "answer": answer}
+
+
+def start_up(repeats: int = 3) -> dict[str, dict[str, float]]:
+    """Best of a few starts of each command, beside its limit."""
+    out = {}
+    for command, limit in START_UP.items():
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            subprocess.run(_started(command), check=True, capture_output=True)
+            seconds.append(time.perf_counter() - start)
+        out[command] = {"seconds": min(seconds), "limit": limit}
+    return out
+
+
+def _started(command: str) -> list[str]:
+    if command.startswith("python"):
+        return [sys.executable, "-c", "import interp"]
+    program = "from interp.cli import main; main()"
+    return [sys.executable, "-c", program, *command.split()[1:]]
+
+
+def write(results: Mapping[str, Any], folder: Path) -> None:
+    """Write `benchmarks.md`, and under `images/` the figure, under `data/` the numbers."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "data").mkdir(exist_ok=True)
+    image = folder / "images" / "benchmarks.png"
+    drawn = bool(results["growth"]) and write_png(figure(results["growth"]), image)
+    numbers = json.dumps(results, indent=1, ensure_ascii=False)
+    (folder / "data" / "benchmarks.json").write_text(numbers + "\n", encoding="utf-8")
+    text = markdown(results, "images/benchmarks.png" if drawn else None)
+    (folder / "benchmarks.md").write_text(text, encoding="utf-8")
+    print(f"wrote {folder / 'benchmarks.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Measured answers as Markdown and as a figure; every verdict is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import ways
+from benchmarks.targets import TARGETS, Answer, Target, best_product
+
+GROWN = (ways.GEOMETRY, ways.CACHE, ways.LENS, ways.THEIRS)
+COLOURS = dict(zip(GROWN, ("#2b6cb0", "#a0aec0", "#c05621", "#718096"), strict=True))
+DASHES = dict(zip(GROWN, ("solid", "dot", "solid", "dot"), strict=True))
+
+
+def markdown(results: Mapping[str, Any], figure: str | None) -> str:
+    """The document, from what `benchmarks.__main__` collected; `figure` is a path or None."""
+    parts = [_head(results), _verdicts(results["answers"])]
+    parts += [_table(answer) for answer in results["answers"]]
+    parts.append(_start_up(results["start_up"]))
+    if figure:
+        parts.append(_growth(results["growth"], figure))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(results: Mapping[str, Any]) -> str:
+    machine = results["answers"][0]["machine"]
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    where = machine["gpu"] or machine["cpu"]
+    return f"""# Speed and memory
+
+Written by `{results["command"]}` on {results["date"]}; no number here is typed by hand.
+{where}, {machine["threads"]} thread(s), {machine["dtype"]}, Python {machine["python"]}, {versions}.
+
+Models have the named shape and random weights. Within a table all ways were timed in turns, round
+by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine falls
+on all of them; a ratio is the median of the ratios within a round, a time the median. Memory is
+the peak of the resident set of the process during one warm call, above what it was before. Where
+other programs share the processor's caches, ratios to bare products come out higher than on a
+quiet machine."""
+
+
+def _verdicts(answers: Sequence[Answer]) -> str:
+    rows = ["| target | model, batch | limit | measured | |", "|---|---|---|---|---|"]
+    for target in TARGETS:
+        for answer in answers:
+            value = target.measured(answer)
+            if value is not None:
+                rows.append(_verdict(target, answer, value))
+    return "## Targets\n\n" + "\n".join(rows)
+
+
+def _verdict(target: Target, answer: Answer, value: float) -> str:
+    sign = "≥" if target.at_least else "≤"
+    verdict = "met" if target.met(value) else "**missed**"
+    limit = f"{sign} {target.limit:g} {target.unit}"
+    return f"| {target.text} | {_name(answer)} | {limit} | {value:.2f} {target.unit} | {verdict} |"
+
+
+def _name(answer: Answer) -> str:
+    rows, length = answer["batch"]
+    return f"{answer['shape']['name']}, {rows} × {length}"
+
+
+def _table(answer: Answer) -> str:
+    shape, seconds = answer["shape"], answer["seconds"]
+    product = best_product(answer)
+    base, own = seconds.get(ways.FORWARD), seconds.get(product or "")
+    rows = [
+        f"## {_name(answer)}",
+        f"\n{shape['layers']} blocks, width {shape['width']}, vocabulary {shape['vocab']:,}.\n",
+        "| way | seconds | to the forward | to the products | extra memory, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for name, taken in seconds.items():
+        memory = answer["megabytes"][name]
+        cells = (
+            name,
+            f"{median(taken):.3f}",
+            _cell(taken, base),
+            _cell(taken, own) if "lens" in name or name.startswith(ways.PRODUCTS) else "",
+            "" if memory is None else f"{memory:.0f}",
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    if own:
+        rate = answer["multiplications"] / median(own) / 1e9
+        rows.append(f"\nThe best of the bare products ran at {rate:,.0f} GFLOP/s.")
+    if answer["save"]:
+        saved = answer["save"]
+        rows.append(
+            f"\nSaving a table: {saved['rows']:,} rows at {saved['rows_per_second']:,.0f} rows/s, "
+            "building the data frame included."
+        )
+    return "\n".join(rows)
+
+
+def _cell(taken: Sequence[float], base: Sequence[float] | None) -> str:
+    return f"{median(a / b for a, b in zip(taken, base, strict=True)):.2f}" if base else ""
+
+
+def _start_up(start_up: Mapping[str, Mapping[str, float]]) -> str:
+    rows = ["## Starting", "", "| command | limit, s | best, s | |", "|---|---|---|---|"]
+    for command, fact in start_up.items():
+        verdict = "met" if fact["seconds"] < fact["limit"] else "**missed**"
+        rows.append(f"| `{command}` | {fact['limit']:g} | {fact['seconds']:.2f} | {verdict} |")
+    return "\n".join(rows)
+
+
+def _growth(growth: Sequence[Mapping[str, Any]], path: str) -> str:
+    axes = sorted({point["axis"] for point in growth})
+    return f"""## How it grows
+
+One quantity at a time ({", ".join(axes)}), the others as in the smallest model above.
+
+![Time and peak extra memory against layers, tokens and vocabulary]({path})"""
+
+
+def figure(growth: Sequence[Mapping[str, Any]]) -> Any:
+    """Time (above) and extra memory (below) of four ways, one column per quantity that grows."""
+    from plotly.subplots import make_subplots
+
+    axes = list(dict.fromkeys(point["axis"] for point in growth))
+    drawn = make_subplots(
+        2, len(axes), shared_xaxes=True, vertical_spacing=0.08, horizontal_spacing=0.06
+    )
+    for column, axis in enumerate(axes, start=1):
+        points = [point for point in growth if point["axis"] == axis]
+        for name in GROWN:
+            _draw(drawn, points, name, column)
+        drawn.update_xaxes(title_text=axis, row=2, col=column)
+        drawn.update_xaxes(tickvals=[p["value"] for p in points], tickformat="~s", col=column)
+    drawn.update_yaxes(title_text="seconds", row=1, col=1)
+    drawn.update_yaxes(title_text="extra memory, MB", row=2, col=1)
+    drawn.update_yaxes(rangemode="tozero")
+    drawn.update_layout(
+        template="plotly_white",
+        legend={"orientation": "h", "y": 1.12, "x": 0},
+        width=1100,
+        height=620,
+        margin={"l": 60, "r": 20, "t": 60, "b": 50},
+    )
+    return drawn
+
+
+def _draw(drawn: Any, points: Sequence[Mapping[str, Any]], name: str, column: int) -> None:
+    x = [point["value"] for point in points]
+    line = {"color": COLOURS[name], "dash": DASHES[name]}
+    seconds = [median(point["answer"]["seconds"][name]) for point in points]
+    memory = [point["answer"]["megabytes"][name] for point in points]
+    for row, y in ((1, seconds), (2, memory)):
+        drawn.add_scatter(
+            x=x,
+            y=y,
+            name=name,
+            line=line,
+            mode="lines+markers",
+            legendgroup=name,
+            showlegend=row == 1 and column == 1,
+            row=row,
+            col=column,
+        )
+
+
+def write_png(drawn: Any, path: Path) -> bool:
+    """Write the figure as PNG; False, with nothing written, where there is no browser for it."""
+    try:
+        drawn.write_image(path, scale=2)
+    except (ImportError, ValueError, RuntimeError):
+        return False
+    return True

@@ -1,0 +1,127 @@
+"""The benchmark's own code on a tiny model: that it runs and what it writes. Nothing is timed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import measure, report, ways
+from benchmarks.shapes import SHAPES
+from benchmarks.targets import TARGETS, Target, best_product, ratio
+
+JOB = {
+    "shape": asdict(SHAPES["tiny"]),
+    "batch": [2, 8],
+    "threads": 1,
+    "device": "cpu",
+    "dtype": "float32",
+    "rounds": 2,
+    "only": None,
+    "save": True,
+}
+NAMES = {
+    ways.FORWARD,
+    ways.ATTACHED,
+    ways.GEOMETRY,
+    ways.ATTENTION,
+    ways.CACHE,
+    ways.HIDDEN,
+    ways.LENS,
+    ways.BASIC,
+    ways.LENS_RUN,
+    ways.THEIRS,
+}
+
+
+@pytest.fixture(scope="module")
+def answer():
+    threads = torch.get_num_threads()
+    try:
+        # Through JSON, as it comes from the process that measures.
+        return json.loads(json.dumps(measure.answer(JOB)))
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(True)
+
+
+def test_every_way_is_timed_once_per_round(answer):
+    assert set(answer["seconds"]) >= NAMES
+    assert set(answer["megabytes"]) == set(answer["seconds"])
+    assert all(len(taken) == 2 and min(taken) > 0 for taken in answer["seconds"].values())
+    assert answer["multiplications"] == 2 * 2 * 16 * 16 * 61
+    assert answer["save"]["rows"] == 16 * 16 * 2
+    assert set(answer["machine"]) >= {"cpu", "threads", "dtype", "versions"}
+
+
+def test_every_target_has_a_number_and_a_verdict(answer):
+    assert all(target.measured(answer) is not None for target in TARGETS)
+    text = report.markdown(results_of(answer), None)
+    assert text.count("met |") + text.count("**missed** |") == len(TARGETS) + 1
+    assert all(target.text in text for target in TARGETS)
+
+
+def results_of(answer, growth=()):
+    return {
+        "command": "python -m benchmarks --quick",
+        "date": "2026-01-02",
+        "rounds": 2,
+        "answers": [answer],
+        "start_up": {"interp list": {"seconds": 0.5, "limit": 1.0}},
+        "growth": list(growth),
+    }
+
+
+def test_ratios_are_taken_within_a_round():
+    made = {"seconds": {"a": [2.0, 40.0, 9.0], "b": [1.0, 20.0, 3.0]}}
+    assert ratio(made, "a", "b") == 2.0
+    assert ratio(made, "a", "nothing") is None
+
+
+def test_the_fastest_product_is_the_base():
+    slow, fast = f"{ways.PRODUCTS}, slow", f"{ways.PRODUCTS}, fast"
+    assert best_product({"seconds": {slow: [3.0], fast: [2.0], "other": [1.0]}}) == fast
+
+
+def test_a_limit_can_be_from_above_or_from_below():
+    assert Target("", lambda _: None, 1.25).met(1.2)
+    assert not Target("", lambda _: None, 1.25).met(1.3)
+    assert Target("", lambda _: None, 1.3, at_least=True).met(1.4)
+    assert not Target("", lambda _: None, 1.3, at_least=True).met(1.2)
+
+
+def test_document_numbers_and_figure_are_written(answer, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(command, "write_png", lambda figure, path: not drawn.append(figure))
+    points = [{"axis": a, "value": v, "answer": answer} for a in command.AXES for v in (1, 2)]
+    command.write(results_of(answer, points), tmp_path)
+    assert len(drawn[0].data) == 2 * len(report.GROWN) * len(command.AXES)
+    assert json.loads((tmp_path / "data" / "benchmarks.json").read_text())["rounds"] == 2
+    assert "](images/benchmarks.png)" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_command_line_defaults():
+    options = command._parser().parse_args([])
+    assert (options.threads, options.device, options.dtype, options.quick) == (
+        1,
+        "cpu",
+        "float32",
+        False,
+    )
+
+
+def test_what_is_measured_is_the_same_by_all_ways(answer):
+    """The geometry by hand and ours agree, so that like is compared with like."""
+    from benchmarks.shapes import bridge
+
+    model = bridge(SHAPES["tiny"], 8, "cpu", torch.float32)
+    tokens = torch.randint(0, 61, (2, 8))
+    with torch.no_grad():
+        some = ways.ways(model, tokens, lens=False)
+        by_hand, ours = some[ways.CACHE](), some[ways.GEOMETRY]()
+    frame = ours["rotation"].frame.sort_values(["layer", "prompt", "position"])
+    angle = torch.tensor(frame["angle"].to_numpy().reshape(2, 2, 8)).float()
+    assert torch.allclose(angle, torch.from_numpy(by_hand["angle"]), atol=0.05)
