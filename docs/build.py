@@ -98,7 +98,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         {},
     ),
     "compare": (
-        (interp.compare,),
+        (interp.compare, interp.Comparison),
         "interp compare out --value angle --between role -a target -b previous",
         {},
     ),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.shared import Json, app, out, wrote
+from interp.cli.shared import Json, OutFolder, Overwrite, about, app, out, refuse_taken, wrote
+
+if TYPE_CHECKING:
+    from interp.render.sheet import Sheet
+    from interp.stats import Comparison
 
 
 @app.command()
@@ -22,20 +26,42 @@ def compare(
         bool, typer.Option("--paired", help="Pair the groups within prompts.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the whole table as CSV.")] = None,
+    out_folder: OutFolder = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Compare two groups of tokens per layer, corrected, with the shuffled control."""
     from interp.results import load, refuse_existing
     from interp.stats import compare as compare_groups
 
+    refuse_taken(out_folder, overwrite)
     found = compare_groups(
         load(folder)[analysis], value=value, between=between, a=a, b=b, paired=paired
     )
     if csv is not None:
         refuse_existing(csv)
         found.frame.to_csv(csv, index=False)
+    if out_folder is not None:
+        asked = {"folder": str(folder), "analysis": analysis, "value": value, "between": between}
+        _sheet(found, asked | {"a": a, "b": b, "paired": paired}).write(
+            out_folder, overwrite=overwrite
+        )
     if as_json:
         out.print_json(found.frame.to_json(orient="records"))
     else:
         out.print(repr(found), highlight=False, markup=False)
-        wrote([csv] if csv else [])
+        wrote([*([csv] if csv else []), *([out_folder / "report.html"] if out_folder else [])])
+
+
+def _sheet(found: Comparison, asked: dict[str, Any]) -> Sheet:
+    from interp.render.sheet import Sheet
+
+    return Sheet(
+        "compare",
+        repr(found),
+        {"compare": found.frame, "clusters": found.clusters},
+        {f"{found.value}: {found.a} against {found.b}": found.plot},
+        lead=f"Does {found.value} differ between {found.a} and {found.b} tokens?",
+        notes=found.notes,
+        about=about("compare", **asked),
+    )
