@@ -324,3 +324,10 @@ def test_every_experiment_is_in_the_help():
         "layers", "drift", "continuations", "steer", "positions",
     ):  # fmt: skip
         assert command in text
+
+
+def test_a_spacy_pipeline_that_is_not_there_is_named(texts, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(interp.BadInput, match="spaCy is not installed|no spaCy pipeline 'xx_none'"):
+        run("run", "--prompts", texts, *MODEL, "-a", "rotation", "--spacy", "xx_none", "-o", out)
+    assert not out.exists()
