@@ -51,9 +51,7 @@ def test_pronouns_and_names_follow_from_the_context(loaded):
     assert min(shares.values()) >= 0.95, shares
 
 
-def test_referents_follow_from_the_context():
-    """Of the Llama style model; the GPT-2 style one is right in 64 to 78 % of the harder kinds."""
-    loaded = measure.load(model_path("demo-llama"))
+def test_referents_follow_from_the_context(loaded):
     shares = {kind: measure.accuracy(*loaded, choices(200, 77, kind)) for kind in REFERENT_CHOICES}
     assert sum(shares.values()) / len(shares) >= 0.95, shares
     assert min(shares.values()) >= 0.9, shares
@@ -64,9 +62,8 @@ def test_facts_senses_and_categories(loaded, kind):
     assert measure.accuracy(*loaded, choices(100, 77, kind)) >= 0.95
 
 
-def test_heads_for_the_previous_token_and_for_induction():
-    """Of the Llama style model; the GPT-2 style one has formed no induction head."""
-    model, tokenizer = measure.load(model_path("demo-llama"))
+def test_heads_for_the_previous_token_and_for_induction(loaded):
+    model, tokenizer = loaded
     for period in (20, 50):
         ids = measure.repeated_tokens(tokenizer, 16, period, seed=5)
         previous, induction = measure.head_scores(model, ids, period)
@@ -74,8 +71,8 @@ def test_heads_for_the_previous_token_and_for_induction():
         assert induction.max() >= 0.5
 
 
-def test_random_tokens_are_predicted_once_they_repeat():
-    model, tokenizer = measure.load(model_path("demo-llama"))
+def test_random_tokens_are_predicted_once_they_repeat(loaded):
+    model, tokenizer = loaded
     for period in (20, 50):
         ids = measure.repeated_tokens(tokenizer, 32, period, seed=5)
         first, second = measure.halves(model, ids, period)
@@ -113,19 +110,32 @@ def test_a_bridge_boots_offline_and_gives_the_logits_of_the_plain_model(name):
         torch.testing.assert_close(bridge(tokens), plain(tokens).logits, rtol=0, atol=1e-4)
 
 
-def test_the_same_seed_gives_the_same_weights(loaded):
+def test_the_same_seed_gives_the_same_weights(name, loaded):
     _, tokenizer = loaded
 
     def trained():
         torch.manual_seed(0)
-        model = train.build("demo-llama", tokenizer.bos_token_id)
-        trainer = train.Trainer(model, tokenizer, seed=0)
+        model = train.build(name, tokenizer.bos_token_id)
+        trainer = train.Trainer(model, tokenizer, train.RECIPES[name], seed=0)
         trainer.learn_to_copy(2)
         trainer.learn_language(2)
         return model.state_dict()
 
     first, second = trained(), trained()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_what_heads_match_stays_as_it_starts_while_copying_is_learnt(loaded):
+    _, tokenizer = loaded
+    torch.manual_seed(0)
+    model = train.build("demo", tokenizer.bos_token_id)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    trainer = train.Trainer(model, tokenizer, train.RECIPES["demo"], seed=0)
+    trainer.learn_to_copy(2)
+    after = dict(model.named_parameters())
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {"transformer.wte.weight", "transformer.wpe.weight"}
+    assert all(weight.requires_grad for weight in after.values())
 
 
 def test_the_stored_tokenizer_is_the_one_that_training_makes(loaded):

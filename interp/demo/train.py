@@ -1,9 +1,8 @@
 """Trains the embedded models from a seed: `python -m interp.demo.train --out DIR`.
 
-The Llama style model first learns to copy: rows of uniformly random tokens that are said twice,
-where only the second saying can be known. That is what previous-token and induction heads are for.
-Then both learn the demo language, documents packed into rows of 128 tokens, with random rows beside
-them.
+Each model first learns to copy: rows of uniformly random tokens that are said twice, where only
+the second saying can be known. That is what previous-token and induction heads are for. Then it
+learns the demo language, documents packed into rows of 128 tokens, with random rows beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
@@ -39,18 +39,54 @@ from interp.demo.tokenizer import CONTEXT, VOCABULARY, ordinary_ids, train_token
 log = logging.getLogger(__name__)
 
 WARM_UP = 60
-LEARNING_RATE = 3e-3
-HEAD_STEPS = {"demo": 0, "demo-llama": 2500}
-"""At most so many steps on repeated random tokens alone, until copying is learnt. With rotary
-positions that takes about 550; with learned positions distances were learnt instead of contents,
-and after 2,500 steps no induction head had formed, so that the GPT-2 style model does without."""
-STEPS = {"demo": 1900, "demo-llama": 3600}
-"""Steps on documents and repeated random tokens together."""
 COPIED = 0.4
 """Copying counts as learnt at this loss on repeated tokens, in nats (unlearnt: 6.4)."""
 TOKENS = 1600
 INITIAL = 0.07
 """Near 1 / sqrt(width); with the usual 0.02 so narrow a model starts slowly."""
+
+
+ASKING = ("?", " to")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the models is trained.
+
+    Copying forms late and at once, after about 600 steps. With learned positions it needs the lower
+    rate, and vectors of tokens and positions that stay as they start meanwhile, so that heads learn
+    to match something that does not move: at 3e-3, with vectors that moved, no induction head had
+    formed after 2,500 steps. Who is who came after some 4,000 steps on language, and only while the
+    rate was high.
+    """
+
+    copying: int
+    """At most so many steps on repeated random tokens alone, until copying is learnt."""
+    language: int
+    """Steps on documents and repeated random tokens together."""
+    rate: float
+    decay: float = 1.0
+    """Last part of the language steps, over which the rate falls along a cosine."""
+    referents: float = 0.3
+    """Share of documents that ask who is who, which takes longest to learn."""
+    answers: float = 1.0
+    """Weight of the loss on a token after one of `ASKING`: two in a hundred, and hard to know."""
+    fixed: tuple[str, ...] = ()
+    """Parameters, by the end of their names, that do not change while copying is learnt."""
+
+
+RECIPES = {
+    "demo": Recipe(
+        copying=2000,
+        language=6500,
+        rate=1e-3,
+        decay=0.25,
+        referents=0.6,
+        answers=10.0,
+        fixed=("wte.weight", "wpe.weight"),
+    ),
+    "demo-llama": Recipe(copying=2500, language=3600, rate=3e-3),
+}
 
 
 def build(name: str, end: int) -> PreTrainedModel:
@@ -71,8 +107,12 @@ def build(name: str, end: int) -> PreTrainedModel:
                 **special,
             )
         )
+        body = gpt2.transformer
+        torch.nn.init.normal_(body.wte.weight, std=0.3)
         # Positions in which a shift is a linear map: heads learn to look one token back sooner.
-        gpt2.transformer.wpe.weight.data.copy_(INITIAL * 2**0.5 * sinusoids(CONTEXT, 128))
+        body.wpe.weight.data.copy_(0.3 * 2**0.5 * sinusoids(CONTEXT, 128))
+        # The unembedding is the embedding: without this the first logits would be far too large.
+        torch.nn.init.constant_(body.ln_f.weight, 0.2)
         return gpt2
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -102,14 +142,16 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def document_rows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[int]]:
+def document_rows(
+    tokenizer: PreTrainedTokenizerFast, seed: int, referents: float
+) -> Iterator[list[int]]:
     """Rows of packed documents; what does not fit at the end of a row is dropped."""
     end = tokenizer.bos_token_id
     row: list[int] = []
     for part in count():
-        # Who is who takes longest to learn, so a third of the documents asks for it.
         first = seed * 100_000 + 2 * part
-        documents = generate(1_400, first) + generate(600, first + 1, REFERENT_CHOICES)
+        asking = round(2_000 * referents)
+        documents = generate(2_000 - asking, first) + generate(asking, first + 1, REFERENT_CHOICES)
         random.Random(first).shuffle(documents)
         texts = [document.text for document in documents]
         for ids in tokenizer(texts)["input_ids"]:
@@ -146,19 +188,26 @@ class Trainer:
     and a curriculum from short periods to long ones taught fixed distances instead.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int):
-        self.model, self.end = model, tokenizer.bos_token_id
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        recipe: Recipe,
+        seed: int,
+    ):
+        self.model, self.recipe, self.end = model, recipe, tokenizer.bos_token_id
         self.generator = torch.Generator().manual_seed(seed)
         self.ordinary = torch.tensor(ordinary_ids(tokenizer))
-        self.documents = document_rows(tokenizer, seed)
+        self.documents = document_rows(tokenizer, seed, recipe.referents)
+        self.asking = torch.tensor([tokenizer(word)["input_ids"][-1] for word in ASKING])
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True
+            model.parameters(), recipe.rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
         )
 
     def step(self, loss: Tensor, share: float) -> None:
         """One update at a share of the learning rate."""
         for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * share
+            group["lr"] = self.recipe.rate * share
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -170,6 +219,7 @@ class Trainer:
 
     def learn_to_copy(self, steps: int) -> None:
         """Repeated random tokens until the second saying is known."""
+        self._fix(True)
         average = 7.0
         for step in range(steps):
             loss = self.copying(24)
@@ -178,19 +228,35 @@ class Trainer:
             self._tell("copying", step, steps, repeated=average)
             if average < COPIED:
                 break
+        self._fix(False)
+
+    def _fix(self, fixed: bool) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name.endswith(self.recipe.fixed):
+                parameter.requires_grad_(not fixed)
 
     def learn_language(self, steps: int) -> None:
-        """Documents, with repeated random tokens beside them, under a cosine schedule."""
+        """Documents, with repeated random tokens beside them, the rate falling towards the end."""
         copied = torch.zeros(())
         for step in range(steps):
             packed = torch.tensor(list(islice(self.documents, 12)))
-            loss = known = token_losses(self.model, packed).mean()
+            losses = token_losses(self.model, packed)
+            asked = torch.isin(packed[:, :-1], self.asking)
+            loss = torch.where(asked, self.recipe.answers * losses, losses).mean()
             if step % 4 == 0:  # often enough to keep what was learnt
                 copied = self.copying(60)
-                loss = known + copied
-            share = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps))
+                loss = loss + copied
+            fallen = max(0.0, step - (1 - self.recipe.decay) * steps) / (self.recipe.decay * steps)
+            share = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * fallen))
             self.step(loss, share * min(1.0, (step + 1) / WARM_UP))
-            self._tell("language", step, steps, documents=known.item(), repeated=copied.item())
+            self._tell(
+                "language",
+                step,
+                steps,
+                documents=losses.mean().item(),
+                asked=losses[asked].mean().item(),
+                repeated=copied.item(),
+            )
 
     def _tell(self, phase: str, step: int, steps: int, **losses: float) -> None:
         if step % 50 == 0 or step == steps - 1:
@@ -207,9 +273,10 @@ def train(name: str, out: Path, seed: int = 0, steps: int | None = None) -> Path
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(seed)
     model = build(name, tokenizer.bos_token_id).train()
-    trainer = Trainer(model, tokenizer, seed)
-    trainer.learn_to_copy(HEAD_STEPS[name] if steps is None else steps)
-    trainer.learn_language(STEPS[name] if steps is None else steps)
+    recipe = RECIPES[name]
+    trainer = Trainer(model, tokenizer, recipe, seed)
+    trainer.learn_to_copy(recipe.copying if steps is None else steps)
+    trainer.learn_language(recipe.language if steps is None else steps)
     model.eval()
     folder = out / name
     save(model, tokenizer, folder)
@@ -245,9 +312,9 @@ def write_card(folder: Path, run: str) -> None:
         f"{'tied' if config.tie_word_embeddings else 'untied'} unembedding, "
         f"{parameters:,} parameters in float32.",
         "",
-        f"Trained from scratch{_first(folder.name)} on packed documents of "
-        "`interp.demo.language`, with rows of random tokens that are said twice beside them. It "
-        "knows that small language and nothing else.",
+        "Trained from scratch, first on random tokens that are said twice alone, then on packed "
+        "documents of `interp.demo.language`, with rows of random tokens that are said twice "
+        "beside them. It knows that small language and nothing else.",
         "",
         f"Made by `python -m interp.demo.train --model {folder.name}`: {run}.",
         "",
@@ -277,11 +344,6 @@ def _best(scores: list[list[float]]) -> str:
     return f"{score:.3f} (block {layer}, head {head})"
 
 
-def _first(name: str) -> str:
-    alone = HEAD_STEPS.get(name, 0) > 0
-    return ", first on random tokens that are said twice alone, then" if alone else ""
-
-
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
@@ -290,11 +352,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line; two models are trained side by side, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder to write to")
-    parser.add_argument("--model", choices=[*STEPS, "all"], default="all")
+    parser.add_argument("--model", choices=[*RECIPES, "all"], default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=None, help="fewer for a quick look")
     chosen = parser.parse_args(arguments)
-    names = list(STEPS) if chosen.model == "all" else [chosen.model]
+    names = list(RECIPES) if chosen.model == "all" else [chosen.model]
     with ProcessPoolExecutor(len(names), multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(train, name, chosen.out, chosen.seed, chosen.steps) for name in names]
         for job in jobs:
