@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for i, (shape, batch) in enumerate(jobs)
     ]
     results = {
-        "command": " ".join(["python -m benchmarks", *(arguments or sys.argv[1:])]).strip(),
+        "command": shlex.join(["python", "-m", "benchmarks", *(arguments or sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "rounds": rounds,
         "answers": answers,
