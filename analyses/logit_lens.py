@@ -96,8 +96,10 @@ class LogitLens(Analysis):
         return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
 
     def _examples(self, batch: Batch, stream: Tensor) -> dict[str, Leaf]:
-        some = batch.mask.any(-1).nonzero().squeeze(-1)
-        keep = some[torch.argsort(batch.ids[some])][: self.examples]
+        # Known from the id alone: no batch projects what another one's examples would displace.
+        keep = (batch.ids.to(batch.mask.device) < self.examples).nonzero().squeeze(-1)
+        if not len(keep):
+            return {}
         chosen, mask = stream[:, keep], batch.mask[keep]
         best = [batch.readout.top(x[mask], self.top_k) for x in chosen]
         prob, token = (

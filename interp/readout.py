@@ -119,6 +119,6 @@ class Readout:
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
-        log_probs = torch.log_softmax(self.logits(x), dim=-1)
-        best = log_probs.topk(min(k, log_probs.shape[-1]), dim=-1)
-        return best.values.exp(), best.indices
+        z = self.logits(x)
+        best = z.topk(min(k, z.shape[-1]), dim=-1)
+        return (best.values - z.logsumexp(-1, keepdim=True)).exp(), best.indices
