@@ -246,7 +246,7 @@ class BlockLens:
             if states is None:
                 return [_by_state(last, 1)]
             each_block(final.normalise)
-            rows = h.transpose(0, 1).reshape(-1, h.shape[-1])
+            rows = at_least_float32(h.transpose(0, 1).reshape(-1, h.shape[-1]))
             wanted = targets.repeat_interleave(self.states)
             walk = _Walk(states, self._multiplier(rows), self._targets(rows, wanted), wanted)
             each_block(walk.first)
