@@ -9,6 +9,7 @@ from interp import Analysis, Batch, PerToken, Plot
 from interp.geometry import (
     along_and_across,
     at_least_float32,
+    by_rows,
     closing_error,
     cosine,
     norm,
@@ -77,22 +78,33 @@ class PathLength(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
-        before = at_least_float32(batch["resid_pre"])
-        after = at_least_float32(batch["resid_post"])
-        delta = after - before
-        step, length = norm(delta), norm(before)
-        path, chord = batch.running("path", step), norm(after - batch["resid_initial"])
-        values = {
-            "norm": length,
-            "norm_after": norm(after),
-            "step": step,
-            "relative_step": ratio(step, length),
-            "path": path,
-            "chord": chord,
-            "tortuosity": ratio(path, chord),
-        }
-        values |= _terms(batch.terms, before, delta, after)
+        names = list(batch.terms)
+        values = by_rows(
+            lambda before, after, first, *terms: _lengths(
+                before, after, first, dict(zip(names, terms, strict=True))
+            ),
+            *(batch[site] for site in self.sites),
+            *batch.terms.values(),
+        )
+        values["path"] = batch.running("path", values["step"])
+        values["tortuosity"] = ratio(values["path"], values["chord"])
         return {name: PerToken(value) for name, value in values.items()}
+
+
+def _lengths(
+    before: Tensor, after: Tensor, first: Tensor, terms: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Everything that needs vectors `[row, d_model]`; the first state is where the way began."""
+    before, after = at_least_float32(before), at_least_float32(after)
+    delta = after - before
+    step, length = norm(delta), norm(before)
+    return {
+        "norm": length,
+        "norm_after": norm(after),
+        "step": step,
+        "relative_step": ratio(step, length),
+        "chord": norm(after - first),
+    } | _terms(terms, before, delta, after)
 
 
 def _terms(

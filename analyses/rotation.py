@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import angle, at_least_float32
+from interp.geometry import at_least_float32, by_rows, unit, unit_angle
 
 
 class Rotation(Analysis):
@@ -52,19 +53,24 @@ class Rotation(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
-        before = at_least_float32(batch["resid_pre"])
-        after = at_least_float32(batch["resid_post"])
-        turned = angle(before, after)
-        out = {
-            "angle": PerToken(turned),
-            "angular_path": PerToken(batch.running("angular_path", turned)),
-        }
-        mid, following = batch.get("resid_mid"), batch.get("resid_next")
-        if mid is not None:
-            out["attn_angle"] = PerToken(angle(before, mid))
-            out["mlp_angle"] = PerToken(angle(mid, after))
-        if following is not None:
-            out["turning"] = PerToken(angle(after - before, following - after))
-        else:
-            out["turning"] = PerToken(torch.full_like(turned, torch.nan))
-        return out
+        given = [site for site in (*self.sites, *self.optional) if batch.get(site) is not None]
+        found = by_rows(
+            lambda *states: _angles(dict(zip(given, states, strict=True))),
+            *(batch[site] for site in given),
+        )
+        found["angular_path"] = batch.running("angular_path", found["angle"])
+        found.setdefault("turning", torch.full_like(found["angle"], torch.nan))
+        return {name: PerToken(value) for name, value in found.items()}
+
+
+def _angles(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Angles between states `[row, d_model]` by site; each state is normalised once."""
+    units = {site: unit(x) for site, x in states.items() if site != "resid_next"}
+    before, after, mid = units["resid_pre"], units["resid_post"], units.get("resid_mid")
+    found = {"angle": unit_angle(before, after)}
+    if mid is not None:
+        found["attn_angle"], found["mlp_angle"] = unit_angle(before, mid), unit_angle(mid, after)
+    if "resid_next" in states:
+        x, y, z = (at_least_float32(states[f"resid_{n}"]) for n in ("pre", "post", "next"))
+        found["turning"] = unit_angle(unit(y - x), unit(z - y))
+    return found
