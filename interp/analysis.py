@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp.clustered import CLUSTERS, OPEN, Clustered, DocumentSums, Parting
 from interp.errors import BadInput, unknown
 from interp.sites import SITES
 from interp.state import (
@@ -46,7 +47,10 @@ MODE = "mode"
 """Column of a summary with the most frequent token of a token column."""
 _MOMENTS = ("n", "mean", "std", "min", "max", "undefined")
 SUMMARY = frozenset(
-    ("value", "stack", "layer", "head", *_MOMENTS, *QUANTILES, MODE, "mode_share", "distinct")
+    (
+        *("value", "stack", "layer", "head", *_MOMENTS, "documents", "se"),
+        *(*QUANTILES, MODE, "mode_share", "distinct"),
+    )
 )
 """Columns of a summary that are no labels."""
 
@@ -250,21 +254,23 @@ def reduce_emissions(
     """Turn what `observe` returned into state.
 
     `groups` is None to keep rows, else says under which label tuples `PerToken` and `PerHead`
-    become moments, and with `tallied` bins for quantiles too. Values named in `tokens` are token
-    ids: they are counted, because their mean means nothing.
+    become moments, and with `tallied` also bins for quantiles and sums over prompts, each of which
+    lies in one batch. Values named in `tokens` are token ids: they are counted, because their mean
+    means nothing.
     """
     state: State = {}
+    parting = _parting(batch, groups) if groups else None
     for name, value in emitted.items():
         for layer, piece in _by_layer(value, batch):
             leaves = state.setdefault((stack, layer), {})
             if isinstance(piece, Leaf):
                 leaves[name] = piece
-            elif groups is None:
+            elif groups is None or parting is None:
                 leaves[name] = Rows.of(*batch.real[:2], _values_of(piece, batch))
             else:
-                rows = _rows_by_group(_values_of(piece, batch), batch, groups)
-                leaves |= _grouped(name, rows, groups.labels, name in tokens, tallied)
-    return state
+                rows, labels = _values_of(piece, batch), groups.labels
+                leaves |= _grouped(name, rows, parting, labels, name in tokens, tallied)
+    return close_documents(state)
 
 
 def _by_layer(value: Emission, batch: Batch) -> list[tuple[int, Emission]]:
@@ -283,62 +289,73 @@ def _values_of(value: PerToken | PerHead, batch: Batch) -> Array:
     return to_numpy(values[index[0], :, index[1]] if isinstance(value, PerHead) else values[index])
 
 
-def _rows_by_group(rows: Array, batch: Batch, groups: Groups) -> dict[tuple[str, ...], Array]:
-    _, _, (row, column) = batch.real
-    return _parted(rows, groups.codes[to_numpy(row), to_numpy(column)], groups.keys)
-
-
-def _parted(
-    rows: Array, codes: Array, keys: Sequence[tuple[str, ...]]
-) -> dict[tuple[str, ...], Array]:
-    """The rows of each group that occurs, in their order."""
-    order = np.argsort(codes, kind="stable")
-    order = order[np.searchsorted(codes[order], 0) :]
-    present, first = np.unique(codes[order], return_index=True)
-    parts = np.split(rows[order], first[1:])
-    return {keys[code]: part for code, part in zip(present.tolist(), parts, strict=False)}
+def _parting(batch: Batch, groups: Groups) -> Parting:
+    prompt, _, (row, column) = batch.real
+    return Parting.of(groups.codes[to_numpy(row), to_numpy(column)], groups.keys, prompt)
 
 
 def group_rows(
     state: State,
-    codes_of: Callable[[Array, Array], Array],
-    keys: Sequence[tuple[str, ...]],
+    part: Callable[[Array, Array], Parting],
     labels: tuple[str, ...],
     tokens: Collection[str] = (),
 ) -> State:
     """A state whose `Rows` become what a summary keeps of them; other leaves stay.
 
+    The sums of documents stay open, because the rest of a document may be in other rows:
+    `close_documents` closes them.
+
     Args:
-        codes_of: group numbers, −1 for none, of tokens given by prompt id and position.
-        keys, labels: what the numbers mean, as in `Groups`.
+        part: groups and documents of tokens given by prompt id and position.
+        labels: names of the parts of the groups' keys.
         tokens: values that are token ids.
     """
     out: State = {}
+    seen: list[Array] = []  # values of one block have the same rows, which are parted once
     for place, leaves in state.items():
         found = out.setdefault(place, {})
         for name, leaf in leaves.items():
             if isinstance(leaf, Rows):
-                prompt, position, values = leaf.joined()
-                parts = _parted(values, codes_of(prompt, position), keys)
-                found |= _grouped(name, parts, labels, name in tokens, True)
+                *at, values = leaf.joined()
+                if not seen or not all(np.array_equal(a, b) for a, b in zip(seen, at, strict=True)):
+                    seen, parting = at, part(at[0], at[1])
+                found |= _grouped(name, values, parting, labels, name in tokens, True)
             else:
                 found[name] = leaf
     return out
 
 
+def close_documents(state: State) -> State:
+    """The state with every document taken as complete, so that it no longer grows with them."""
+    out: State = {}
+    for place, leaves in state.items():
+        found = out.setdefault(place, {})
+        for name, leaf in leaves.items():
+            if not isinstance(leaf, DocumentSums):
+                found[name] = leaf
+        for name, leaf in leaves.items():
+            if isinstance(leaf, DocumentSums):
+                closed, key = leaf.closed(), name.removesuffix(OPEN) + CLUSTERS
+                found[key] = found[key].merge(closed) if key in found else closed
+    return out
+
+
 def _grouped(
     name: str,
-    rows: Mapping[tuple[str, ...], Array],
+    values: Array,
+    parting: Parting,
     labels: tuple[str, ...],
     tokens: bool,
     tallied: bool,
 ) -> dict[str, Leaf]:
     """The leaves that a summary keeps of one value."""
+    rows = parting.split(values)
     if tokens:
         return {name: Tallies({k: tally(v) for k, v in rows.items()}, labels)}
     out: dict[str, Leaf] = {name: Grouped({k: Moments.of_rows(v) for k, v in rows.items()}, labels)}
     if tallied:
         out[name + BINS] = Tallies({k: tally(binned(v)) for k, v in rows.items()}, labels)
+        out[name + OPEN] = parting.sums(values, labels)
     return out
 
 
@@ -389,9 +406,12 @@ def _grouped_records(leaves: Mapping[str, Leaf]) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for name, leaf in leaves.items():
         if isinstance(leaf, Grouped):
-            bins = leaves.get(name + BINS)
+            bins, sums = leaves.get(name + BINS), leaves.get(name + CLUSTERS)
+            clustered = _by_group(sums) if isinstance(sums, Clustered) else {}
             for key, moments in sorted(leaf.groups.items()):
                 records = _moment_records(name, _named(leaf, key), moments)
+                if clustered:
+                    _add_clustered(records, *clustered[key])
                 if isinstance(bins, Tallies):
                     _add_quantiles(records, *bins.groups[key])
                 out += records
@@ -406,6 +426,17 @@ def _named(leaf: Grouped | Tallies, key: tuple[str, ...]) -> dict[str, str]:
     """The parts of a key under the names of their labels."""
     names = leaf.labels or tuple(f"group_{i}" for i in range(len(key)))
     return dict(zip(names, key, strict=True))
+
+
+def _by_group(sums: Clustered) -> dict[tuple[str, ...], tuple[Array, Array]]:
+    """How many documents a mean comes from, and its standard error, by group."""
+    return dict(zip(sums.keys, zip(sums.documents, sums.se, strict=True), strict=True))
+
+
+def _add_clustered(records: list[dict[str, Any]], documents: Array, se: Array) -> None:
+    counts, errors = np.ravel(documents).tolist(), np.ravel(se).tolist()
+    for record, count, error in zip(records, counts, errors, strict=True):
+        record |= {"documents": int(count), "se": error}
 
 
 def _add_quantiles(records: list[dict[str, Any]], codes: Array, counts: Array) -> None:

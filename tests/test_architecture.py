@@ -20,7 +20,7 @@ ANALYSES = ROOT.parent / "analyses"
 LEVELS = [
     {"errors", "geometry", "progress", "lens", "_lens_blocks", "_lens_fused"},
     {"sites", "state", "_tokenise", "_calls", "unembedding"},
-    {"tallies"},
+    {"clustered", "tallies"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "controls", "_synthetic", "_same", "trajectories"},

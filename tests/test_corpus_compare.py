@@ -48,20 +48,20 @@ def test_tests_and_effects_equal_scipy_on_the_rows(both):
         assert record.welch_t == pytest.approx(welch.statistic, rel=1e-6)
         assert record.welch_p == pytest.approx(welch.pvalue, rel=1e-6)
         assert record.student_p == pytest.approx(stats.ttest_ind(a, b).pvalue, rel=1e-6)
-        low, high = welch.confidence_interval()
-        assert record.difference_low == pytest.approx(low, rel=1e-6)
-        assert record.difference_high == pytest.approx(high, rel=1e-6)
-        band = stats.t.interval(0.95, len(a) - 1, a.mean(), stats.sem(a))
-        assert (record.mean_a_low, record.mean_a_high) == pytest.approx(band, rel=1e-6)
+        naive = welch.confidence_interval()
+        assert (record.welch_low, record.welch_high) == pytest.approx(naive, rel=1e-6)
         assert record.sd_b == pytest.approx(b.std(), rel=1e-6)
     # The same effect as the comparison of rows; its intervals come from prompts instead.
     whole = interp.compare(
         rows["rotation"], value="angle", between="kind", a="x", b="y", null="none", resamples=200
     )
     np.testing.assert_allclose(found.frame["hedges_g"], whole.frame["hedges_g"], rtol=1e-5)
+    # Prompts are what was sampled, in both.
+    for column in ("clustered_t", "clustered_df", "clustered_p", "prompts_a", "prompts_both"):
+        np.testing.assert_allclose(found.frame[column], whole.frame[column], rtol=1e-5)
     assert found.frame["permutation_p"].isna().all()
     assert "tokens are taken as independent" in found.notes[0]
-    assert "rows differ (welch" in repr(found)
+    assert "rows differ (clustered" in repr(found)
 
 
 def test_labels_that_are_left_out_are_pooled(both):

@@ -724,7 +724,7 @@ def test_null_none_skips_the_shuffles(frame):
     found = her(frame, null="none")
     assert found.frame.filter(regex="permutation|shuffled").isna().all(axis=None)
     assert found.clusters.empty
-    assert "(welch, Holm p < 0.05)" in repr(found)
+    assert "(clustered, Holm p < 0.05)" in repr(found)
 
 
 # ---- compare: what cannot be computed --------------------------------------------------------

@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 
 from interp._tokenise import token_strings
-from interp.analysis import Analysis, group_rows
+from interp.analysis import Analysis, close_documents, group_rows
+from interp.clustered import Parting
 from interp.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
 from interp.corpus.files import atomic, checksum, write_json
 from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
@@ -30,7 +31,7 @@ from interp.probe import inspect
 from interp.prompts import TokenBatch
 from interp.results import save_state
 from interp.runner import Collector, Feeder, groups_by, provenance_of, weigh
-from interp.state import Examples, Rows, State, TopK, merge_states
+from interp.state import Array, Examples, Rows, State, TopK, merge_states
 
 SHARDS = "shards"
 _HOLD = 1 << 26  # bytes of rows that are collected before they become moments
@@ -192,6 +193,8 @@ class Worker:
                 _settle(pending, collector, settle)
         if settle:
             _settle(pending, collector, settle)
+            for name, state in collector.states.items():
+                collector.states[name] = close_documents(state)  # none goes on in another window
         tally.chunks += done
         failed = len(tally.failures) - before
         if failed > 1 and not done:
@@ -204,9 +207,12 @@ class Worker:
         special = np.concatenate(chunks.prompts.special)
         grouping = groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
 
+        def part(prompt: Array, position: Array) -> Parting:
+            document = prompt // self.job.reading.stride
+            return Parting.of(grouping.of(prompt, position), grouping.keys, document)
+
         def settle(analysis: Analysis, state: State) -> State:
-            tokens = analysis.token_columns
-            return group_rows(state, grouping.of, grouping.keys, grouping.labels, tokens)
+            return group_rows(state, part, grouping.labels, analysis.token_columns)
 
         return settle
 

@@ -207,9 +207,8 @@ def _draw_difference(figure: Any, comparison: Comparison) -> None:
 
 def significant(comparison: Comparison) -> tuple[pd.Series[bool], str]:
     """The rows that differ after Holm's correction, and by which test."""
-    frame = comparison.frame
-    test = "permutation" if frame["permutation_p"].notna().any() else "welch"
-    return frame[f"{test}_p_holm"] < 1 - comparison.confidence, test
+    test = comparison.test
+    return comparison.frame[f"{test}_p_holm"] < 1 - comparison.confidence, test
 
 
 def _mark(figure: Any, comparison: Comparison, height: float) -> None:
@@ -242,10 +241,10 @@ def comparison_caption(comparison: Comparison, controls: bool) -> str:
     _, test = significant(comparison)
     level = f"{comparison.confidence:.0%}"
     n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
-    parts = [
-        f"{n}. Bands: {level} intervals of the means and of their difference, "
-        f"by resampling whole {comparison.cluster}s."
-    ]
+    how = f"by resampling whole {comparison.cluster}s"
+    if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
+        how = f"the {comparison.cluster} being the unit that was sampled"
+    parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
     if test == "permutation":
         parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
     parts.append(f"★: differs ({test} test, Holm-corrected p < {1 - comparison.confidence:.2g}).")

@@ -82,11 +82,12 @@ def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int)
         beside = [CONTROL_NOTE] if "control" in table else []
         return [f"{sampled(frame).capitalize()}, one value each.", *beside, view.left_out()]
     out = [f"Means over {sampled(frame)}."]
-    if is_summary(frame):
-        out.append("Bands: 95 %, tokens taken as independent (a summary keeps no prompts).")
-    elif table["low"].notna().any():
+    if table["low"].notna().any():
         unit = "prompts" if cluster_columns(frame) else "rows"
+        unit = "documents" if is_summary(frame) else unit
         out.append(f"Bands: 95 % for the mean, {unit} being the unit that was sampled.")
+    elif is_summary(frame):
+        out.append("No band: how far a mean over several groups may be off is not in a summary.")
     else:
         out.append("No band: it takes two prompts to know how far a mean may be off.")
     undefined = int(table["undefined"].sum())

@@ -141,16 +141,27 @@ def _squares(
 
 
 def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """The same from moments: tokens as independent, because a summary keeps no prompts."""
+    """The same from a summary: its moments, and its standard errors over documents.
+
+    Heads that are drawn as one line are taken to err together, so that the band is at least as
+    wide as it should be. Labels that are drawn as one group have no band: how they err together
+    is not in the table.
+    """
     rows = frame[frame["value"].isin(list(values))]
+    place = [keys.loc[rows.index, "group"], keys.loc[rows.index, "x"]]
     table = keys.loc[rows.index].assign(value=rows["value"], n=rows["n"])
     table["total"] = (rows["mean"] * rows["n"]).fillna(0)
-    within = rows["std"].fillna(0) ** 2 * (rows["n"] - 1).clip(lower=0)
-    table["squares"] = within + (rows["mean"] ** 2 * rows["n"]).fillna(0)
     table["undefined"] = rows["undefined"]
-    out = table.groupby(["value", "group", "x"], sort=True).sum().reset_index()
-    n = out["n"].where(out["n"] > 0)
-    out["mean"] = out["total"] / n
-    variance = (out["squares"] - n * out["mean"] ** 2).clip(lower=0) / (n - 1).where(n > 1)
-    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance / n)
-    return out.assign(low=out["mean"] - half, high=out["mean"] + half, clusters=0)[COLUMNS]
+    table["spread"] = rows["n"] * rows.get("se", np.nan)
+    table["documents"] = rows.get("documents", 0)
+    cells = table.groupby(["value", "group", "x"], sort=True)
+    out = cells.sum().reset_index()
+    out["mean"] = out["total"] / out["n"].where(out["n"] > 0)
+    heads = rows["head"].fillna(-1) if "head" in rows else pd.Series(-1, rows.index)
+    alone = ~pd.concat([rows["value"], *place, heads], axis=1).duplicated(keep=False)
+    known = alone & (table["spread"].notna() | (rows["n"] == 0))
+    whole = known.groupby([rows["value"], *place], sort=True).all().to_numpy()
+    out["clusters"] = cells["documents"].min().to_numpy()
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, out["clusters"] - 1)
+    half = (quantile * out["spread"] / out["n"]).where(whole)
+    return out.assign(low=out["mean"] - half, high=out["mean"] + half)[COLUMNS]

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp.clustered import Parting
 from interp.errors import BadInput, nearest
 from interp.stats import classical, summaries
 from interp.stats.classical import Array, Mask, benjamini_hochberg, holm
+from interp.stats.clustered import clustered_test, contrast
 from interp.stats.neighbours import cluster_test
 from interp.stats.resampling import (
     Interval,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from interp.results import Result
 
 NULLS = ("permutation", "none")
-TESTS = ("welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
+TESTS = ("clustered", "welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
 # Under this many prompts the intervals are rough; they are still given, with a note.
 FEW_PROMPTS = 10
 
@@ -66,6 +68,8 @@ class Comparison:
     - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
       each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
     - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap.
+    - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a variance over prompts
+      (`interp.stats.clustered`).
     - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
       `mann_whitney_p`: tokens taken as independent [1].
     - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
@@ -97,6 +101,12 @@ class Comparison:
     paired: bool = False
     confidence: float = 0.95
 
+    @property
+    def test(self) -> str:
+        """The test to quote: the most careful one that this table has."""
+        careful = ("permutation", "clustered")
+        return next((t for t in careful if self.frame[f"{t}_p"].notna().any()), "welch")
+
     def plot(self, *, pairs: Result | None = None) -> go.Figure:
         """Draw both groups with their bands, the difference and its null, over layers.
 
@@ -122,12 +132,10 @@ class Comparison:
     def _sentence(self) -> str:
         """What was compared, and the one finding that is safe to quote."""
         level = 1 - self.confidence
-        p = self.frame["permutation_p"]
-        test = "permutation" if p.notna().any() else "welch"
-        hits = int((self.frame[f"{test}_p_holm"] < level).sum())
+        hits = int((self.frame[f"{self.test}_p_holm"] < level).sum())
         text = (
             f"{self.value}: {self.between} {self.a!r} against {self.b!r}; "
-            f"{hits} of {len(self.frame)} rows differ ({test}, Holm p < {level:.2g})"
+            f"{hits} of {len(self.frame)} rows differ ({self.test}, Holm p < {level:.2g})"
         )
         for run in self.clusters.head(1).itertuples():
             text += f"; largest cluster: layers {run.first}–{run.last}, p = {run.p:.2g}"
@@ -137,7 +145,7 @@ class Comparison:
         """The columns to read first; with `rows`, those of the largest effects, in order."""
         names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", "difference"]
         names += ["difference_low", "difference_high", "hedges_g", "welch_p_holm"]
-        names += ["permutation_p", "permutation_p_holm", "shuffled_t"]
+        names += ["clustered_p_holm", "permutation_p", "permutation_p_holm", "shuffled_t"]
         table = self.frame[names]
         if rows is None or len(table) <= rows:
             return table
@@ -177,7 +185,9 @@ def compare(
     numeric or is constant, a group that does not occur, a equal to b, no row with two values
     in each group, `paired` without two prompts that carry both, bad `confidence`,
     `resamples` or `null`. A summary (keep="summary") gives counts, means, `welch_*`, `student_*`
-    and `hedges_g` from its moments, tokens taken as independent; the rest is NaN.
+    and `hedges_g` from its moments, and intervals and `clustered_*` from its sums over documents;
+    `welch_low`, `welch_high` are then the interval with tokens taken as independent. The rest,
+    which needs the documents themselves, is NaN.
     Sources: see the functions of `interp.stats`.
 
     >>> frame = pd.DataFrame({
@@ -188,7 +198,7 @@ def compare(
     """
     _check_choices(a, b, null, confidence, resamples)
     if summaries.is_summary(frame_of(result)):
-        return _of_summary(frame_of(result), value, between, a, b, by, paired, confidence)
+        return _of_summary(result, value, between, a, b, by, paired, confidence)
     table, notes = _select(frame_of(result), value, between, a, b, cluster, special)
     names = rows_by(table, by, [value, between, cluster])
     is_a = (table[between] == a).to_numpy(dtype=bool)
@@ -238,7 +248,7 @@ def _beside(
 
 
 _NEEDS_PROMPTS = (
-    *("prompts_a", "prompts_b", "prompts_both", "pairs", "mann_whitney_p"),
+    *("pairs", "mann_whitney_p"),
     *("paired_t", "paired_df", "paired_p", "wilcoxon_p", "d_z", "hedges_g_av"),
     *("permutation_t", "permutation_p", "permutation_p_max"),
     *("shuffled_low", "shuffled_high", "shuffled_t", "shuffled_welch_rate"),
@@ -246,7 +256,7 @@ _NEEDS_PROMPTS = (
 
 
 def _of_summary(
-    frame: pd.DataFrame,
+    result: HasFrame | pd.DataFrame,
     value: str,
     between: str,
     a: object,
@@ -255,14 +265,16 @@ def _of_summary(
     paired: bool,
     confidence: float,
 ) -> Comparison:
-    """The comparison as far as moments allow it."""
+    """The comparison as far as moments and sums over documents allow it."""
     if paired:
         raise BadInput(
             "paired=True needs the prompts, which a summary does not keep; run with keep='tokens'"
         )
-    rows = summaries.select(frame, value, between, a, b)
+    rows = summaries.select(frame_of(result), value, between, a, b)
     keys, names, found = summaries.paired_rows(rows, between, a, by)
-    columns = summaries.columns_of(found, confidence)
+    leaves = summaries.sums_of(result, value)
+    sums, reasons = summaries.contrasts(leaves, keys, between, a, b)
+    columns = summaries.columns_of(found, sums, confidence)
     if not ((columns["n_a"] > 1) & (columns["n_b"] > 1)).any():
         raise BadInput(f"no row has two values of {value!r} in each group")
     blank = np.full(len(keys), np.nan)
@@ -274,11 +286,21 @@ def _of_summary(
         between=between,
         a=a,
         b=b,
-        notes=(summaries.NOTE,),
+        notes=(summaries.NOTE, *reasons, *_few_notes(columns)),
         clusters=_runs(None, keys, 1 - confidence),
         by=tuple(names),
+        cluster="document",
         confidence=confidence,
     )
+
+
+def _few_notes(columns: dict[str, Array]) -> list[str]:
+    """That few documents make rough intervals."""
+    counts = np.concatenate([columns["prompts_a"], columns["prompts_b"]]).astype(np.float64)
+    fewest = np.nanmin(counts, initial=np.inf)
+    if fewest >= FEW_PROMPTS:
+        return []
+    return [f"only {fewest:g} document(s) in a group: clustered intervals are wide or undefined"]
 
 
 # ---- checks ----------------------------------------------------------------------------------
@@ -382,6 +404,7 @@ def _columns(
     test = clustered_permutation(*where, **drawn) if null == "permutation" else None
     columns = {
         **_estimates(data, clustered_bootstrap(*where, **levels), enough),
+        **_clustered_test(data, enough),
         **_token_tests(data, enough),
         **_pair_tests(data),
         **_permutation_columns(test, levels["confidence"], enough),
@@ -419,6 +442,14 @@ def _estimates(data: Grid, fits: dict[str, Interval], enough: Mask) -> dict[str,
                 n, _, m2 = classical.moments(group)
                 columns[f"sd_{side}"] = np.where(enough, np.sqrt(m2 / np.maximum(n - 1, 1)), np.nan)
     return columns
+
+
+def _clustered_test(data: Grid, enough: Mask) -> dict[str, Array]:
+    """The t test of the difference of means with its variance taken over clusters."""
+    parting = Parting.of((~data.labels).astype(np.int64), [("a",), ("b",)], data.clusters)
+    sums = parting.sums(np.where(np.isfinite(data.cells), data.cells, np.nan), ()).closed()
+    test = clustered_test(contrast(sums, np.array([True, False]), np.array([False, True])))
+    return {f"clustered_{name}": np.where(enough, x, np.nan) for name, x in test._asdict().items()}
 
 
 def _token_tests(data: Grid, enough: Mask) -> dict[str, Array]:

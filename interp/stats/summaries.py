@@ -1,27 +1,58 @@
-"""Compare two groups of a summary: what moments allow, and nothing that they do not.
+"""Compare two groups of a summary: what moments and sums over documents allow, and no more.
 
-A summary has counts, means and standard deviations per group, and no prompts: tests and intervals
-take tokens as independent, which tokens of one prompt are not. What would need the prompts is NaN.
+A summary has counts, means and standard deviations per group, and for each value the sums over
+documents that a clustered test needs. What would need the documents themselves is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
+from numpy.typing import NDArray
 
+from interp.clustered import CLUSTERS, MOST_PAIRS, Clustered
 from interp.errors import BadInput, unknown
-from interp.stats.classical import Array, hedges_g, student_from_moments, welch_from_moments
+from interp.stats.classical import (
+    Array,
+    small_sample_factor,
+    student_from_moments,
+    undefined_is_nan,
+    welch_from_moments,
+)
+from interp.stats.clustered import (
+    Contrast,
+    clustered_bands,
+    clustered_test,
+    contrast,
+    t_quantile,
+)
 from interp.stats.table import rows_by
 
 # What every summary has beside its labels; the bins of values and tokens stand in it too.
 _NEEDED = {"value", "n", "mean", "std", "undefined"}
 NOTE = (
-    "from moments: tokens are taken as independent, which tokens of one document are not, so "
-    "intervals are too narrow and p too small; what needs the prompts is NaN (keep='tokens' has it)"
+    "from moments and sums over documents: intervals and clustered_* take the document (or prompt) "
+    "as what was sampled; in welch_* and student_* tokens are taken as independent, which tokens "
+    "of one document are not, so their p is too small; what needs the documents themselves is NaN "
+    "(keep='tokens' has it)"
 )
+_NO_SUMS = (
+    "no sums over documents here (a bare table, or the summary of an earlier version), so that "
+    "intervals and clustered_* are NaN; pass the Result of a run with keep='summary'"
+)
+_POOLED = (
+    "heads or layers were pooled, which have no sums over documents in common, so that intervals "
+    "and clustered_* are NaN; leave them apart in by="
+)
+_MANY = (
+    f"more than {MOST_PAIRS} pairs of groups share documents; their covariances were not kept, so "
+    "that clustered_* and the intervals of differences (and of means over several groups) are NaN; "
+    "fewer groups in by= of the run have them"
+)
+Leaves = Mapping[tuple[str, int], Clustered]
 
 
 def is_summary(frame: pd.DataFrame) -> bool:
@@ -85,41 +116,93 @@ def paired_rows(
     return table[names], names, out
 
 
-def columns_of(found: dict[str, Array], confidence: float) -> dict[str, Array]:
-    """The columns of a comparison that follow from counts, means and M2: `[rows]` each."""
+def sums_of(source: object, value: str) -> Leaves:
+    """The sums over documents of a value, by stack and layer; none where `source` is a table."""
+    leaves = getattr(source, "leaves", None)
+    return leaves(value + CLUSTERS) if callable(leaves) else {}
+
+
+def contrasts(
+    leaves: Leaves, keys: pd.DataFrame, between: str, a: object, b: object
+) -> tuple[Contrast, list[str]]:
+    """The contrast of a and b for every row of `keys`, `[rows]` each, and why some are missing."""
+    out = np.full((len(Contrast._fields), len(keys)), np.nan)
+    places = [str(name) for name in keys if name != "head"]
+    others = [name for name in places if name not in ("stack", "layer")]
+    notes = [] if leaves else [_NO_SUMS]
+    groups = keys.groupby(places, sort=False, dropna=False).indices if places else {(): slice(None)}
+    for rows in groups.values():
+        row = keys.iloc[rows].iloc[0].to_dict()
+        sums = leaves.get(_place(row))
+        if sums is None or ("head" not in keys and sums.n.ndim > 1):
+            notes += [_POOLED] if leaves else []
+            continue
+        wanted = {name: str(row[name]) for name in others}
+        sides = [_members(sums, wanted | {between: str(group)}) for group in (a, b)]
+        found = np.stack(contrast(sums, *sides))
+        wide = sums.n.ndim > 1
+        out[:, rows] = found[:, keys["head"].iloc[rows]] if wide else found[:, None]
+        notes += [] if sums.whole else [_MANY]
+    return Contrast._make(out), list(dict.fromkeys(notes))
+
+
+def _place(row: Mapping[Hashable, Any]) -> tuple[str, int]:
+    """Stack and layer of a row, as states name them where there is none."""
+    layer = row.get("layer", -1)
+    return str(row.get("stack", "")), int(layer) if layer == layer else -1
+
+
+def _members(sums: Clustered, wanted: Mapping[str, str]) -> NDArray[np.bool_]:
+    """Which groups carry the wanted labels: `[g]`."""
+    where = [(i, wanted[name]) for i, name in enumerate(_names(sums)) if name in wanted]
+    return np.asarray([all(key[i] == text for i, text in where) for key in sums.keys], dtype=bool)
+
+
+def _names(sums: Clustered) -> Sequence[str]:
+    width = len(sums.keys[0]) if sums.keys else 0
+    return sums.labels or [f"group_{i}" for i in range(width)]
+
+
+@undefined_is_nan
+def columns_of(found: dict[str, Array], clustered: Contrast, confidence: float) -> dict[str, Array]:
+    """The columns of a comparison that follow from moments and sums over documents: `[rows]`."""
     n_a, mean_a, m2_a = found["n_a"], found["mean_a"], found["m2_a"]
     n_b, mean_b, m2_b = found["n_b"], found["mean_b"], found["m2_b"]
     both = (n_a, mean_a, m2_a, n_b, mean_b, m2_b)
     welch, student = welch_from_moments(*both), student_from_moments(*both)
-    effect = hedges_g(*both, confidence)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        v_a, v_b = (np.where(n > 1, m2 / (n - 1), np.nan) for n, m2 in ((n_a, m2_a), (n_b, m2_b)))
-        half_a, half_b = (
-            _t_quantile(n - 1, confidence) * np.sqrt(v / n) for n, v in ((n_a, v_a), (n_b, v_b))
-        )
-        half = _t_quantile(welch.df, confidence) * np.sqrt(v_a / n_a + v_b / n_b)
-    difference = mean_a - mean_b
+    v_a, v_b = (np.where(n > 1, m2 / (n - 1), np.nan) for n, m2 in ((n_a, m2_a), (n_b, m2_b)))
+    difference, pooled = mean_a - mean_b, np.sqrt((m2_a + m2_b) / student.df)
+    test = clustered_test(clustered)
+    half = clustered_bands(clustered, test, confidence)
+    # The spread is known far better than the difference of means: its own error is left out.
+    scale = small_sample_factor(student.df) / pooled
+    naive = t_quantile(welch.df, confidence) * np.sqrt(v_a / n_a + v_b / n_b)
     return {
         "n_a": n_a.astype(np.int64),
         "n_b": n_b.astype(np.int64),
         "nan_a": found["nan_a"].astype(np.int64),
         "nan_b": found["nan_b"].astype(np.int64),
-        **_with_band("mean_a", mean_a, half_a),
+        "prompts_a": _counted(clustered.documents_a),
+        "prompts_b": _counted(clustered.documents_b),
+        "prompts_both": _counted(clustered.both),
+        **_with_band("mean_a", mean_a, half["mean_a"]),
         "sd_a": np.sqrt(v_a),
-        **_with_band("mean_b", mean_b, half_b),
+        **_with_band("mean_b", mean_b, half["mean_b"]),
         "sd_b": np.sqrt(v_b),
-        **_with_band("difference", difference, half),
-        "hedges_g": effect.g,
-        "hedges_g_low": effect.low,
-        "hedges_g_high": effect.high,
+        **_with_band("difference", difference, half["difference"]),
+        **_with_band("hedges_g", scale * difference, scale * half["difference"]),
+        **{f"clustered_{name}": x for name, x in test._asdict().items()},
         **{f"welch_{name}": x for name, x in welch._asdict().items()},
+        "welch_low": difference - naive,
+        "welch_high": difference + naive,
         **{f"student_{name}": x for name, x in student._asdict().items()},
     }
 
 
+def _counted(n: Array) -> Array:
+    """Counts as whole numbers, where all are known."""
+    return n.astype(np.int64) if np.isfinite(n).all() else n
+
+
 def _with_band(name: str, x: Array, half: Array) -> dict[str, Array]:
     return {name: x, f"{name}_low": x - half, f"{name}_high": x + half}
-
-
-def _t_quantile(df: Array, confidence: float) -> Array:
-    return np.asarray(special.stdtrit(df, (1 + confidence) / 2), dtype=np.float64)
