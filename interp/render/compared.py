@@ -200,7 +200,8 @@ def _draw_difference(figure: Any, comparison: Comparison) -> None:
     room = (limits[0], limits[1] + 0.16 * (limits[1] - limits[0]))
     _mark(figure, comparison, room[1] - 0.06 * (room[1] - room[0]))
     palette = {"shuffled labels": style.CONTROL, "difference": style.INK}
-    points = ends({"shuffled labels": null, "difference": rows})
+    shuffled = {"shuffled labels": null} if null["low"].notna().any() else {}
+    points = ends({**shuffled, "difference": rows})
     name_lines(figure, points, palette, room, axis=2, height=LOWER)
     figure.update_yaxes(range=list(room), row=2, col=1)
 

@@ -103,7 +103,7 @@ def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int)
 def sampled(frame: pd.DataFrame) -> str:
     """How much there is: `1,021 tokens of 54 prompts`."""
     if is_summary(frame):
-        return "moments per group"
+        return f"up to {int(frame['n'].max()):,} tokens per group"
     if {"prompt", "position"} <= set(frame.columns):
         on = [c for c in ("stack", "prompt", "position") if c in frame]
         return f"{len(frame[on].drop_duplicates()):,} tokens of {count(frame['prompt'], 'prompt')}"

@@ -36,8 +36,8 @@ _NEEDED = {"value", "n", "mean", "std", "undefined"}
 NOTE = (
     "from moments and sums over documents: intervals and clustered_* take the document (or prompt) "
     "as what was sampled; in welch_* and student_* tokens are taken as independent, which tokens "
-    "of one document are not, so their p is too small; what needs the documents themselves is NaN "
-    "(keep='tokens' has it)"
+    "of one document are not, so their p is off, as a rule too small; what needs the documents "
+    "themselves is NaN (keep='tokens' has it)"
 )
 _NO_SUMS = (
     "no sums over documents here (a bare table, or the summary of an earlier version), so that "
