@@ -209,6 +209,11 @@ class WordVectors:
             raise BadInput(f"expected a list of words, got the text {words!r}")
         return np.asarray([self.find(word) for word in words], dtype=np.int64)
 
+    def _find_two(self, words: Sequence[str]) -> Ints:
+        if len(words) < 2:
+            raise BadInput(f"{len(words)} words; two or more are needed to have a pair")
+        return self._find_all(words)
+
     def select(self, words: Sequence[str]) -> WordVectors:
         """The same space with these words only."""
         rows = self._find_all(words)
@@ -235,6 +240,7 @@ class WordVectors:
         """
         if by not in ("cosine", "dot"):
             raise BadInput(f"by={by!r}; allowed: 'cosine', 'dot'")
+        _at_least("k", k, 1, "words to show")
         own = self.find(word) if isinstance(word, str) else None
         vector = self._vector(self.vectors[own] if isinstance(word, str) else word)
         dots = np.asarray(self.vectors @ vector.astype(self.vectors.dtype), np.float64)
@@ -260,6 +266,9 @@ class WordVectors:
             raise BadInput(
                 f"a vector of shape {vector.shape}; this space has vectors {self.vectors.shape[1:]}"
             )
+        if not np.isfinite(vector).all() or not vector.any():
+            what = "only zeros" if np.isfinite(vector).all() else "values that are not finite"
+            raise BadInput(f"the vector holds {what}: it has no direction, so nothing is near it")
         return vector
 
     def cosines(self, words: Sequence[str], others: Sequence[str] | None = None) -> pd.DataFrame:
@@ -273,7 +282,7 @@ class WordVectors:
 
         `random_pairs` is the mean over all pairs of the vocabulary, the same in every row.
         """
-        unit = units(self.vectors[self._find_all(words)])
+        unit = units(self.vectors[self._find_two(words)])
         cosines = (unit[:-1] * unit[1:]).sum(axis=1)
         table = pd.DataFrame({"word": words[:-1], "next": words[1:], "cosine": cosines})
         return table.assign(random_pairs=self.anisotropy[0])
@@ -287,6 +296,10 @@ class WordVectors:
         """Words as nodes, joined where their cosine is above the threshold."""
         if not -1 <= threshold <= 1:
             raise BadInput(f"threshold {threshold!r} is no cosine: allowed are −1 to 1")
+        rows = self._find_two(words)
+        if len(set(rows)) < len(rows):
+            twice = sorted({w for w, i in zip(words, rows, strict=True) if (rows == i).sum() > 1})
+            raise BadInput(f"a word is one node of a graph; named more than once: {twice}")
         cosines = self.cosines(words).to_numpy()
         i, j = np.triu_indices(len(words), k=1)
         keep = cosines[i, j] > threshold
@@ -388,6 +401,8 @@ class WordVectors:
         if min(map(len, rows)) < 2 or set(rows[0]) & set(rows[1]):
             raise BadInput("an axis needs two words or more at both ends, none of them at both")
         ends = [units(self.vectors[side]) for side in rows]
+        if not np.abs(ends[0].mean(axis=0) - ends[1].mean(axis=0)).max() > 1e-12:
+            raise BadInput("both ends have the same mean direction: there is no axis between them")
         everyone = np.sort(np.asarray(self._unit @ axis_of(*ends).astype(self._unit.dtype)))
         own: list[tuple[str, str, Any]] = [
             *zip(positive, ["positive"] * len(positive), left_out(*ends), strict=True)
@@ -410,10 +425,18 @@ class WordVectors:
             raise BadInput(
                 f"k={k!r} components of {n} words in {d} dimensions: 1 to {min(n - 1, d)}"
             )
-        seen = covariance_spectrum(space.vectors)
+        seen = space._spectrum()
         points = space._project(seen, k)
         trust = _trust(space.vectors, points)
         return Projection(points, space.words, "PCA", seen.share[:k], np.nan, *trust)
+
+    def _spectrum(self) -> CovarianceSpectrum:
+        """Of words that differ; without any variance there are no components to project on."""
+        seen = covariance_spectrum(self.vectors)
+        # What rounding leaves of a constant is small beside the mean.
+        if not seen.eigenvalues[0] > 1e-24 * float(seen.mean @ seen.mean):
+            raise BadInput(f"all {seen.n} vectors are the same: there is nothing to draw or group")
+        return seen
 
     def _project(self, seen: CovarianceSpectrum, k: int) -> Floats:
         axes = seen.directions[:k].T
@@ -441,8 +464,8 @@ class WordVectors:
                 f"perplexity {perplexity:g} for {n} words; allowed is more than 1 and at most a "
                 f"third of the other words, here {(n - 1) / 3:.4g}"
             )
-        seen = covariance_spectrum(space.vectors)
-        reduced = space._project(seen, min(components, n - 1, d))
+        _at_least("components", components, 2, "principal components, which the picture starts on")
+        reduced = space._project(space._spectrum(), min(components, n - 1, d))
         points, kl, library = _tsne(reduced, perplexity, seed, threads)
         trust = _trust(space.vectors, points)
         return Projection(points, space.words, f"t-SNE ({library})", np.full(2, np.nan), kl, *trust)
@@ -469,6 +492,8 @@ class WordVectors:
             resamples: how often four fifths of the words are clustered again.
             seed: of the resamples and of the control.
         """
+        _at_least("components", components, 1, "principal components")
+        _at_least("resamples", resamples, 1, "clusterings of four fifths of the words")
         cluster = _clusterer(method, min_size, eps)
         space = self if words is None else self.select(words)
         k = min(components, len(space.words) - 1, space.vectors.shape[1])
@@ -477,6 +502,11 @@ class WordVectors:
         labels, stability = _stable(space, k, cluster, resamples, seed)
         random, random_stability = _stable(space.random(seed), k, cluster, resamples, seed)
         return Clusters(labels, space.words, stability, int(random.max()) + 1, random_stability)
+
+
+def _at_least(name: str, value: int, least: int, what: str) -> None:
+    if value < least:
+        raise BadInput(f"{name}={value!r} {what}; the least is {least}")
 
 
 def _trust(vectors: Array, points: Floats) -> tuple[float, float]:
@@ -509,6 +539,7 @@ def _clusterer(method: str, min_size: int, eps: float | None) -> Any:
     """A function from points `[n, k]` to labels `[n]`."""
     from sklearn import cluster
 
+    _at_least("min_size", min_size, 2, "words in a cluster")
     if method == "hdbscan":
         return lambda x: cluster.HDBSCAN(min_cluster_size=min_size, copy=True).fit_predict(x)
     if method != "dbscan":
@@ -525,7 +556,7 @@ def _stable(
     """Labels of all words, and their agreement with the labels of each resample."""
     from sklearn.metrics import adjusted_rand_score
 
-    points = space._project(covariance_spectrum(space.vectors), k)
+    points = space._project(space._spectrum(), k)
     labels = np.asarray(cluster(points), np.int64)
     random, n = np.random.default_rng(seed), len(points)
     scores = np.full(resamples, np.nan)

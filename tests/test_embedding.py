@@ -402,5 +402,31 @@ def test_values_that_are_not_finite_are_refused():
         interp.covariance_spectrum(SKEWED[:1])
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda s: s.nearest("a", k=0), "k=0 words to show; the least is 1"),
+        (lambda s: s.nearest(np.zeros(3)), "holds only zeros: it has no direction"),
+        (lambda s: s.nearest(np.array([1, np.nan, 0])), "holds values that are not finite"),
+        (lambda s: s.along(["a"]), "1 words; two or more are needed to have a pair"),
+        (lambda s: s.graph([]), "0 words; two or more"),
+        (lambda s: s.graph(["a", "b", "a"]), r"named more than once: \['a'\]"),
+        (lambda s: s.axis(["a", "b"], ["c", "d"]), "the same mean direction: there is no axis"),
+        (lambda s: s.clusters(min_size=1), "min_size=1 words in a cluster; the least is 2"),
+        (lambda s: s.clusters(components=0), "components=0 principal components"),
+        (lambda s: s.clusters(resamples=0), "resamples=0 clusterings .* the least is 1"),
+        (lambda s: s.clusters(min_size=2), "all 8 vectors are the same: there is nothing to"),
+        (lambda s: s.tsne(perplexity=2, components=1), "components=1 principal .* the least is 2"),
+        (lambda s: s.tsne(perplexity=2), "all 8 vectors are the same"),
+        (lambda s: s.pca(), "all 8 vectors are the same"),
+        (lambda s: s.select(["a"]).pca(), r"shape \(1, 3\); expected \[n, d\]"),
+    ],
+)
+def test_questions_without_an_answer_say_why(ask, message):
+    constant = WordVectors(np.full((8, 3), 0.1, np.float32), tuple("abcdefgh"))
+    with pytest.raises(BadInput, match=message):
+        ask(constant)
+
+
 def test_words_come_from_the_module_that_says_so():
     assert word_vectors.WordVectors is WordVectors
