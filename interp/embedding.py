@@ -7,7 +7,7 @@ for random directions. Knows nothing of hooks, prompts or figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,27 +175,39 @@ def trustworthiness(
     of the points (all unless there are more than `sample`). 1 is faithful, 0.5 random. Source:
     Venna & Kaski, ICANN 2001. Raises `BadInput` unless k < n/2.
     """
+    return trust_of_each(vectors, [points], k, sample=sample, seed=seed)[0]
+
+
+def trust_of_each(
+    vectors: Array, pictures: Sequence[Array], k: int = 12, *, sample: int = 2000, seed: int = 0
+) -> list[float]:
+    """`trustworthiness` of several pictures of the same vectors, whose distances cost most."""
     n = len(vectors)
     if not 0 < k < n / 2:
         raise BadInput(
             f"trustworthiness over {k} neighbours needs more than {2 * k} words, not {n}"
         )
     chosen = np.random.default_rng(seed).permutation(n)[:sample]
-    penalty = 0.0
+    penalty = np.zeros(len(pictures))
     for rows in np.array_split(chosen, -(-len(chosen) * n // 10_000_000)):
-        near = _distances(points, rows).argsort(axis=1, kind="stable")[:, :k]
-        rank = np.empty((len(rows), n), np.int64)
-        order = _distances(vectors, rows).argsort(axis=1, kind="stable")
-        np.put_along_axis(rank, order, np.arange(1, n + 1)[None], axis=1)
-        penalty += float(np.maximum(np.take_along_axis(rank, near, 1) - k, 0).sum())
-    return 1 - 2 * penalty / (len(chosen) * k * (2 * n - 3 * k - 1))
+        far = _distances(vectors, rows)
+        ordered = np.sort(far, axis=1)
+        for i, points in enumerate(pictures):
+            near = np.argpartition(_distances(points, rows), k - 1, axis=1)[:, :k]
+            asked = np.take_along_axis(far, near, 1)
+            rank = 1 + np.stack([o.searchsorted(a) for o, a in zip(ordered, asked, strict=True)])
+            penalty[i] += float(np.maximum(rank - k, 0).sum())
+    scaled = 2 * penalty / (len(chosen) * k * (2 * n - 3 * k - 1))
+    return [float(1 - x) for x in scaled]
 
 
 def _distances(vectors: Array, rows: Ints) -> Floats:
     """Squared distances of the chosen rows to all, infinite to themselves: `[m, n]`."""
-    x = np.asarray(vectors, np.float64)
-    square = (x**2).sum(axis=1)
-    out = np.asarray(square[rows, None] + square - 2 * x[rows] @ x.T, np.float64)
+    own = np.asarray(vectors[rows], np.float64)
+    square = (own**2).sum(axis=1)[:, None]
+    out = np.concatenate(
+        [square + (b**2).sum(axis=1) - 2 * own @ b.T for b in blocks(vectors)], axis=1
+    )
     out[np.arange(len(rows)), rows] = np.inf
     return out
 

@@ -32,7 +32,7 @@ from interp.embedding import (
     random_cosine,
     random_cosine_above,
     random_embedding,
-    trustworthiness,
+    trust_of_each,
     units,
 )
 from interp.errors import BadInput, nearest
@@ -515,7 +515,8 @@ def _trust(vectors: Array, points: Floats) -> tuple[float, float]:
     if len(points) <= 2 * k:
         return np.nan, np.nan
     shuffled = points[np.random.default_rng(0).permutation(len(points))]
-    return trustworthiness(vectors, points, k), trustworthiness(vectors, shuffled, k)
+    seen, by_chance = trust_of_each(vectors, [points, shuffled], k)
+    return seen, by_chance
 
 
 def _tsne(reduced: Floats, perplexity: float, seed: int, threads: int) -> tuple[Floats, float, str]:
