@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from interp.cli import app
+from interp.registry import get, names
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURE = re.compile(r"^!\[.*\n\n?", re.MULTILINE)
@@ -61,6 +63,13 @@ def test_every_command_that_a_page_shows_exists(build):
             group, words = group.commands[words[0]], words[1:]
         options = {o for p in group.params for o in p.opts}
         assert {w for w in words if w.startswith("-")} <= options, command
+
+
+def test_weights_are_asked_of_a_model_that_has_them(build, tmp_path):
+    for name in (n for n in names() if get(n).scope == "weights"):
+        words = shlex.split(build.run_command(name))[1:-1]
+        done = CliRunner().invoke(app, [*words, str(tmp_path / name)])
+        assert done.exit_code == 0, f"{name}: {done.output}"
 
 
 def test_docstrings_become_lists_and_code(build):
