@@ -89,7 +89,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "steer": ((interp.dose_response, interp.Steer), f"interp steer --prompts her {STEER}", {}),
     "positions_split": (
-        (interp.split_cosines, interp.split_scores, interp.Split),
+        (interp.split_cosines, interp.split_scores, interp.split_distance, interp.Split),
         "interp positions split 'Mary smiled. John thanked her.' --of scores --model demo",
         {},
     ),

@@ -43,7 +43,14 @@ if TYPE_CHECKING:
         path_prediction,
     )
     from interp.heads import head_types, rollout
-    from interp.input_split import Split, cosine_parts, shift_test, split_cosines, split_scores
+    from interp.input_split import (
+        Split,
+        cosine_parts,
+        shift_test,
+        split_cosines,
+        split_distance,
+        split_scores,
+    )
     from interp.models import load_model
     from interp.positions import (
         describe_positions,
@@ -114,7 +121,7 @@ _HOME = {
     "errors": "BadInput BrokenPlugin InterpError ObserveError UnknownName Unsupported",
     "experiments": "GroupComparison Growth PathPrediction by_group growth_rate path_prediction",
     "heads": "head_types rollout",
-    "input_split": "Split cosine_parts shift_test split_cosines split_scores",
+    "input_split": "Split cosine_parts shift_test split_cosines split_distance split_scores",
     "models": "load_model",
     "positions": (
         "describe_positions dominant_periods position_matrix shift_linearity "
@@ -239,6 +246,7 @@ __all__ = [
     "sinusoidal_share",
     "spacy_tags",
     "split_cosines",
+    "split_distance",
     "split_scores",
     "streamed_cka",
     "target_word",

@@ -1,4 +1,4 @@
-"""Token and position at the input of a model: cosines, scores of the first block, shifted texts.
+"""Token and position in a model: cosines at the input, attention scores, shifted texts.
 
 Splits what is linear exactly and refuses what is not: every sum is checked against what the model
 computes itself. Each function makes one short pass of its own.
@@ -7,13 +7,14 @@ computes itself. Each function makes one short pass of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from scipy.linalg import pinvh
 from torch import Tensor
 
 from interp._calls import call, device_of
@@ -35,9 +36,10 @@ class Split:
     Attributes:
         tokens: text of the tokens of the prompt.
         parts: name -> `[n, n]`, or `[head, query, key]` for scores.
-        total: what the model has itself, of the same shape.
+        total: what the model has itself, of the same shape (scores: up to a constant per row).
         allowed: bool `[n, n]`, the pairs that count (for scores: key not after query).
         error: largest difference between Σ parts and the total, over the largest total.
+        shuffled: of a part that is fitted, the share that it would have by chance, `[head]`.
     """
 
     tokens: tuple[str, ...]
@@ -45,6 +47,7 @@ class Split:
     total: Floats
     allowed: npt.NDArray[np.bool_]
     error: float
+    shuffled: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -52,7 +55,7 @@ class Split:
 
         `share` = cov(part, total)/var(total), both relative to the mean of their row, because a
         constant per row neither orders keys nor reaches a softmax; the shares sum to 1. NaN where
-        the total does not vary.
+        the total does not vary. Beside it `shuffled_share`, if a part was fitted.
         """
         rows = []
         heads = self.total.shape[0] if self.total.ndim == 3 else 1
@@ -66,6 +69,8 @@ class Split:
                 )
                 seen = x[self.allowed]
                 row = {"part": name, "mean": seen.mean(), "std": seen.std(), "share": share}
+                if self.shuffled:
+                    row["shuffled_share"] = self.shuffled[name][head]
                 rows.append({"head": head, **row} if self.total.ndim == 3 else row)
         return pd.DataFrame(rows).astype({"share": float})
 
@@ -171,8 +176,8 @@ def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
     kind = getattr(model.cfg, "positional_embedding_type", None)
     return (
         f"the state that enters the first block of {anatomy.model} is no sum of token and position "
-        f"vectors ({why}; kind of positions: {kind!r}). The analysis position_profile shows what "
-        "depends on distance in any model with attention patterns"
+        f"vectors ({why}; kind of positions: {kind!r}). In any model interp.split_distance takes "
+        "what depends on distance out of the scores, the analysis position_profile over a corpus"
     )
 
 
@@ -209,7 +214,7 @@ def split_scores(model: Any, prompt: str | Tensor) -> Split:
     so that the score of a head is a sum: token–token, token–position, position–token, position–
     position (query first), and `bias`, all terms with a bias of the norm or of q and k. The sum
     is checked against the model's own scores. For rotary, ALiBi and T5-like models there is no
-    such sum: `Unsupported` says so by name.
+    such sum: `Unsupported` says so by name, and `split_distance` is the split to ask for.
     """
     seen = _Input.of(model, prompt)
     if seen.scores is None:
@@ -287,6 +292,105 @@ def _norm_parts(block: Any, cfg: Any, seen: _Input) -> dict[str, Tensor]:
         "position": linear(seen.positions),
         "bias": shift.expand_as(x),
     }
+
+
+# ---- scores of any block: distance and content ------------------------------------------------
+
+
+def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
+    """Attention scores of a block: the part that depends on i − j only, and the content.
+
+    s_ij = r_i + f(i − j) + content: r_i, which no softmax sees, and f are fitted by least squares
+    over the pairs of the prompt, for every head by itself; `distance` is f, with a mean of 0 over
+    the distances that occur, and `content` is what remains. A bias that depends on i − j only
+    (ALiBi, T5) is in f to the last bit, with whatever of q·k follows the distance too; of rotary
+    and learned positions f is the best such part.
+
+    f has a number per distance, so that it explains something of anything: `shuffled_share` is
+    what it would on average if the keys of every row were shuffled, in closed form. It nears 1 for
+    short prompts. Special tokens and pairs that no head may attend to are left out. Where a model
+    shows its scores after the softmax only, the log of the pattern stands for them: the two differ
+    by a constant per row. Of an encoder–decoder model it is the encoder.
+
+    Args:
+        model: a bridge.
+        prompt: one text, or its tokens.
+        block: counted from 0.
+
+    Raises `Unsupported` if the block has no attention pattern that sums to 1 or less, `BadInput`
+    for a block that is not there or a prompt of fewer than four ordinary tokens.
+    """
+    prompts, scores, seen = _block_scores(model, prompt, block)
+    usual = ~prompts.special[0]
+    if usual.sum() < 4:
+        raise BadInput(f"{usual.sum()} ordinary tokens; a split by distance needs 4 or more")
+    allowed = usual[:, None] & usual & seen
+    total = np.where(allowed, scores, 0.0)
+    if not np.isfinite(total).all():
+        raise Unsupported(
+            f"some heads of block {block} give pairs of this prompt a weight of 0 in the pattern, "
+            "whose log stands for the scores: they cannot be had from it. Try a shorter prompt"
+        )
+    distance, chance = _by_distance(total, allowed)
+    parts = {"distance": distance, "content": total - distance}
+    texts = tuple(prompts.index()["token"].astype(str))
+    return Split(texts, parts, total, allowed, 0.0, {"distance": chance, "content": 1 - chance})
+
+
+def _by_distance(total: Floats, allowed: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """f(i − j) at its pairs `[head, n, n]`, and the share it has of shuffled rows `[head]`.
+
+    With D the pairs by distances, less the means of their rows, which takes r_i out (Frisch &
+    Waugh 1933), f = (DᵀD)⁺ Dᵀx. A row of n_i pairs has every distance at most once, so that its
+    part of DᵀD is G_i = diag(b_i) − b_i b_iᵀ/n_i, b_i saying which. Shuffled, x_i has the
+    covariance ‖x_i‖²/(n_i − 1) (1 − 11ᵀ/n_i), so that xᵀD (DᵀD)⁺ Dᵀx is on average
+    Σ_i ‖x_i‖²/(n_i − 1) tr((DᵀD)⁺ G_i).
+    """
+    place = np.subtract.outer(np.arange(len(allowed)), np.arange(len(allowed)))
+    distances, place = np.unique(place[allowed], return_inverse=True)
+    row = np.nonzero(allowed)[0]
+    b = np.zeros((len(allowed), len(distances)))
+    b[row, place] = 1
+    n = np.maximum(b.sum(axis=1), 1)
+    inverse = pinvh(np.diag(b.sum(axis=0)) - (b / n[:, None]).T @ b, rtol=1e-9)
+    x = np.stack([_centred(head, allowed) for head in total])
+    sums = np.stack([np.bincount(place, head[allowed], len(distances)) for head in x])
+    f = sums @ inverse
+    out = np.zeros_like(total)
+    out[:, allowed] = (f - f.mean(axis=1, keepdims=True))[:, place]
+    traces = b @ np.diag(inverse) - ((b @ inverse) * b).sum(axis=1) / n
+    spread = (x**2).sum(axis=2)
+    every = spread.sum(axis=1)
+    return out, (spread / np.maximum(n - 1, 1)) @ traces / np.where(every > 0, every, np.nan)
+
+
+def _block_scores(
+    model: Any, prompt: str | Tensor, block: int
+) -> tuple[Prompts, Floats, npt.NDArray[np.bool_]]:
+    """Scores `[head, query, key]` up to a constant per row, and which pairs any head sees."""
+    anatomy, prompts = inspect(model), _read(model, prompt)
+    stack = anatomy.stacks[0]
+    if not 0 <= block < stack.n_blocks:
+        raise BadInput(f"block {block} of {anatomy.model}: it has 0 … {stack.n_blocks - 1}")
+    sites = ("pattern", "scores") if stack.scores_pre_softmax else ("pattern",)
+    hooks = [stack.sites.get(site, (None,) * stack.n_blocks)[block] for site in sites]
+    with record({name: model.hook_dict[name] for name in hooks if name}) as seen:
+        _pass(model, prompts)
+    found = [at_least_float32(seen[name][0][0]).double() for name in hooks if name and seen[name]]
+    n = len(prompts.tokens[0])
+    if len(found) < len(sites) or found[0].shape[-2:] != (n, n) or not _is_pattern(found[0]):
+        raise Unsupported(
+            f"block {block} of {anatomy.model} shows no attention pattern of one row per query "
+            "that sums to 1 or less, so there are no scores to split"
+        )
+    scores = found[1] if len(found) == 2 else found[0].log()
+    return prompts, scores.cpu().numpy(), (found[0] > 0).any(dim=0).cpu().numpy()
+
+
+def _is_pattern(x: Tensor) -> bool:
+    """Sinks, to which part of the attention goes, leave the log right up to a constant per row."""
+    sums = x.sum(-1)
+    return bool((x >= 0).all() and (sums > 0).all() and (sums < 1 + 1e-2).all())
 
 
 # ---- the same text at a later offset ---------------------------------------------------------

@@ -186,6 +186,47 @@ except interp.Unsupported as reason:
 # token and a position any more. And with rotary positions there is no such sum anywhere: content
 # and distance multiply.
 #
+# ## Distance against content in the scores, in any model
+#
+# **Formula.** What can be asked of every model: how much of a score depends on the distance i − j
+# and on nothing else? s_ij = r_i + f(i − j) + content, r_i and f by least squares; r_i, one number
+# per query, is nothing that a softmax sees. A bias that is added by distance (ALiBi, T5) is in f
+# exactly; with rotary positions f is what distance does to the average pair.
+#
+# Control: `shuffled_share`, what f would explain if the keys of each query were shuffled. In one
+# sentence that is much: each distance has a number of its own.
+
+# %%
+rotary = interp.load_model(OTHER)
+by_distance = pd.concat(
+    interp.split_distance(rotary, SENTENCE, block=b).frame.assign(block=b)
+    for b in range(interp.inspect(rotary).stacks[0].n_blocks)
+)
+by_distance = by_distance[by_distance["part"] == "distance"].reset_index(drop=True)
+by_distance["name"] = by_distance["block"].astype(str) + "." + by_distance["head"].astype(str)
+px.scatter(
+    by_distance,
+    x="name",
+    y=["share", "shuffled_share"],
+    template="plotly_white",
+    height=320,
+    color_discrete_map={"shuffled_share": "lightgrey"},
+    labels={"name": "block.head", "value": "share of the scores that distance explains"},
+)
+
+# %% [markdown]
+# Draw the head that follows the distance most: `distance` is the same along each diagonal,
+# `content` is what is left.
+
+# %%
+most = by_distance.loc[by_distance["share"].idxmax()]
+interp.split_distance(rotary, SENTENCE, block=int(most["block"])).plot(head=int(most["head"]))
+
+# %% [markdown]
+# **What this does not show.** One sentence: a share a little above its control is nothing. And
+# "content" is all that distance alone does not explain, which with rotary positions holds content
+# *at* a distance, too. Over many prompts, and of the attention itself, the next section asks.
+#
 # ## Content heads and position heads
 #
 # This works in any block of any model: take the mean attention at each distance i − j, and ask what
@@ -310,6 +351,8 @@ for attempt in (
 #   has a control: the same vectors in shuffled order.
 # - In block 0 of a model with added positions, cosines and scores fall into token and position
 #   parts exactly, and the sum is checked.
+# - In the scores of any block, what depends on distance alone can be told from the rest by least
+#   squares, beside what shuffled keys give.
 # - In any block of any model, the share of variance that distance explains tells position heads
 #   from the others, beside shuffled keys and an untrained copy.
 # - The shift test says whether positions are absolute to the model, or only distances matter.

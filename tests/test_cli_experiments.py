@@ -309,6 +309,13 @@ def test_positions_split_and_shift():
     assert tables["split"]["share"].sum() == pytest.approx(1)
     scores = as_json("positions", "split", "Mary smiled.", "--of", "scores", "--model", "demo")
     assert set(scores["split"]["head"]) == {0, 1, 2, 3}
+    by_distance = ("positions", "split", "Mary smiled. John slept.", "--of", "distance", *MODEL)
+    split = as_json(*by_distance, "--block", "1")["split"]
+    assert list(split["part"].unique()) == ["distance", "content"]
+    assert split.groupby("head")[["share", "shuffled_share"]].sum().to_numpy() == pytest.approx(1)
+    assert "shuffled_share is what they would have of keys shuffled" in run(*by_distance)
+    with pytest.raises(interp.BadInput, match="--block 1 is for --of distance: cosines are those"):
+        run("positions", "split", "Mary smiled.", "--block", "1", "--model", "demo")
     rows = as_json("positions", "shift", "Mary smiled.", "--shifts", "1,4", *MODEL)["shift"]
     assert rows["angle"].max() < 0.1, "rotary positions are relative"
     with pytest.raises(interp.Unsupported, match="is no sum of token and position"):

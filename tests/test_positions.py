@@ -156,7 +156,7 @@ def test_a_split_is_drawn_part_by_part(gpt2):
         seen = np.asarray(drawn.z, dtype=float)
         np.testing.assert_allclose(seen[split.allowed], values[split.allowed], rtol=1e-3, atol=1e-9)
         assert np.isnan(seen[~split.allowed]).all()
-    with pytest.raises(BadInput, match="head 9 is not there: the first block has heads 0 … "):
+    with pytest.raises(BadInput, match="head 9 is not there: there are heads 0 … "):
         split.plot(head=9)
     cosines = interp.split_cosines(gpt2, TEXT)
     assert len(cosines.plot().data) == 5
@@ -219,6 +219,177 @@ def test_scores_of_the_first_block_by_hand(biased):
     np.testing.assert_allclose(sum(split.parts.values())[where], scores[where], atol=1e-4)
     shares = split.frame.groupby("head")["share"].sum()
     np.testing.assert_allclose(shares, 1, atol=1e-4)
+
+
+LONGER = "the man saw her in a red house by the river and took the old dog home to her king"
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    """Tiny models of the zoo by name, each built once."""
+    from functools import cache
+
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    @cache
+    def booted(name: str):
+        torch.manual_seed(1)
+        return boot(ZOO[name])
+
+    return booted
+
+
+def fitted(x: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, float]:
+    """f(i − j) at its pairs and its share, by dummy columns for rows and distances."""
+    i, j = np.nonzero(allowed)
+    columns = [(i == row).astype(float) for row in set(i)]
+    columns += [(i - j == distance).astype(float) for distance in sorted(set(i - j))]
+    design = np.stack(columns, axis=1)
+    coefficients = np.linalg.lstsq(design, x[allowed], rcond=None)[0]
+    f = coefficients[len(set(i)) :]
+    f = dict(zip(sorted(set(i - j)), f - f.mean(), strict=True))
+    only_rows = np.linalg.lstsq(design[:, : len(set(i))], x[allowed], rcond=None)[0]
+    around = x[allowed] - design[:, : len(set(i))] @ only_rows
+    left = x[allowed] - design @ coefficients
+    out = np.zeros_like(x)
+    out[allowed] = [f[d] for d in i - j]
+    return out, 1 - (left**2).sum() / (around**2).sum()
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "t5", "opt", "gemma2"])
+def test_the_part_of_distance_by_dummy_columns(zoo, name):
+    """Causal, sliding window, both ways with a bias, scores shown after the softmax, soft cap."""
+    model = zoo(name)
+    split = interp.split_distance(model, LONGER, block=1)
+    frame = split.frame.set_index(["head", "part"])
+    assert split.allowed.any()
+    for head in range(len(split.total)):
+        part, share = fitted(split.total[head], split.allowed)
+        np.testing.assert_allclose(split.parts["distance"][head], part, atol=1e-9)
+        assert frame.loc[(head, "distance"), "share"] == pytest.approx(share)
+    np.testing.assert_allclose(sum(split.parts.values()), split.total, atol=1e-12)
+    np.testing.assert_allclose(frame.groupby("head")["share"].sum(), 1)
+    np.testing.assert_allclose(frame.groupby("head")["shuffled_share"].sum(), 1)
+
+
+def test_the_share_of_shuffled_keys_by_shuffling(llama):
+    split = interp.split_distance(llama, TEXT)
+    i, j = np.nonzero(split.allowed)
+    columns = [i == row for row in set(i)] + [i - j == d for d in set(i - j)]
+    design = np.stack(columns, axis=1).astype(float)
+    rows, _, _ = np.linalg.svd(design[:, : len(set(i))], full_matrices=False)
+    every, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    every = every[:, sizes > 1e-9]
+    for head in range(len(split.total)):
+        x, shares = split.total[head][split.allowed], []
+        for _ in range(600):
+            order = np.lexsort((rng.random(len(i)), i))  # i ascends: keys change within rows
+            shuffled = x[order]
+            inside = shuffled - rows @ (rows.T @ shuffled)
+            left = shuffled - every @ (every.T @ shuffled)
+            shares.append(1 - (left**2).sum() / (inside**2).sum())
+        chance = split.shuffled["distance"][head]
+        assert abs(np.mean(shares) - chance) < 4 * np.std(shares) / np.sqrt(600)
+        assert 0.2 < chance < 0.9, "so short a text leaves much to chance"
+
+
+def test_a_bias_of_distance_is_in_the_distance_part_exactly(zoo):
+    """Least squares is linear: without the bias, what is left is the fit of q·k alone."""
+    model = zoo("bloom")
+    split = interp.split_distance(model, LONGER)
+    heads, n = split.total.shape[:2]
+    slopes = 2.0 ** (-8 * np.arange(1, heads + 1) / heads)  # Press et al. 2022, a power of two
+    distance = np.subtract.outer(np.arange(n), np.arange(n))
+    for head, slope in enumerate(slopes):
+        bare = split.total[head] + slope * distance
+        content, _ = fitted(bare, split.allowed)
+        bias = (split.parts["distance"][head] - content)[split.allowed]
+        expected = -slope * distance[split.allowed]
+        np.testing.assert_allclose(bias - bias[0], expected - expected[0], atol=1e-5)
+        assert np.abs(expected).max() > 0.01
+
+
+def test_the_learned_bias_of_t5_is_in_the_distance_part_exactly(zoo):
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    model = zoo("t5")
+    table = model._driver.underlying_model.encoder.block[0].layer[0].SelfAttention
+    weight = table.relative_attention_bias.weight
+    before, with_bias = weight.detach().clone(), interp.split_distance(model, LONGER)
+    with torch.no_grad():
+        weight.zero_()
+        without = interp.split_distance(model, LONGER)
+        weight.copy_(before)
+    offset = torch.arange(-len(LONGER), len(LONGER) + 1)
+    bucket = T5Attention._relative_position_bucket(
+        offset, True, table.relative_attention_num_buckets, table.relative_attention_max_distance
+    )
+    i, j = np.nonzero(with_bias.allowed)
+    for head in range(len(with_bias.total)):
+        parts = [s.parts["distance"][head][i, j] for s in (with_bias, without)]
+        seen, expected = parts[0] - parts[1], before[bucket[j - i + len(LONGER)], head].numpy()
+        np.testing.assert_allclose(seen - seen[0], expected - expected[0], atol=1e-4)
+        assert np.ptp(expected) > 0.1
+
+
+def test_pairs_outside_of_a_window_and_special_tokens_do_not_count(zoo):
+    split = interp.split_distance(zoo("mistral"), LONGER)
+    n = len(split.tokens)
+    expected = np.tri(n, dtype=bool) & ~np.tri(n, k=-4, dtype=bool)
+    expected[0] = expected[:, 0] = False  # BOS
+    np.testing.assert_array_equal(split.allowed, expected)
+    assert set(np.unique(np.subtract.outer(range(n), range(n))[split.allowed])) == {0, 1, 2, 3}
+
+
+def test_scores_shown_after_the_softmax_are_had_from_the_pattern(zoo):
+    """What a model without scores would give is what its scores give, up to a constant per row."""
+    from dataclasses import replace
+
+    from interp import input_split
+
+    model = zoo("llama")
+    known = interp.inspect(model)
+    bare = replace(known, stacks=tuple(replace(s, scores_pre_softmax=False) for s in known.stacks))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(input_split, "inspect", lambda _: bare)
+        logs = interp.split_distance(model, LONGER)
+    scores = interp.split_distance(model, LONGER)
+    np.testing.assert_allclose(logs.parts["distance"], scores.parts["distance"], atol=1e-4)
+    np.testing.assert_allclose(logs.frame["share"], scores.frame["share"], atol=1e-4)
+    assert np.abs(logs.total - scores.total).max() > 0.1
+
+
+def test_attention_that_goes_to_a_sink_leaves_the_scores_of_the_keys(zoo):
+    model = zoo("gpt-oss")
+    split = interp.split_distance(model, LONGER, block=1)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(model.to_tokens(LONGER))
+    assert (cache["blocks.1.attn.hook_pattern"].sum(-1) < 0.99).any()
+    scores = cache["blocks.1.attn.hook_attn_scores"][0].double().numpy()
+    for head in range(len(scores)):
+        part, _ = fitted(scores[head], split.allowed)
+        np.testing.assert_allclose(split.parts["distance"][head], part, atol=1e-5)
+
+
+def test_a_head_without_any_difference_has_no_share(zoo):
+    model = zoo("llama")
+    weights = model._driver.underlying_model.model.layers[0].self_attn.q_proj.weight
+    before = weights.detach().clone()
+    with torch.no_grad():
+        weights.zero_()
+        split = interp.split_distance(model, TEXT)
+        weights.copy_(before)
+    assert split.frame[["share", "shuffled_share"]].isna().all(axis=None)
+
+
+def test_a_split_by_distance_that_cannot_be_is_refused_by_name(zoo, llama):
+    with pytest.raises(BadInput, match=r"block 7 of .*: it has 0 … 2"):
+        interp.split_distance(llama, TEXT, block=7)
+    with pytest.raises(BadInput, match="3 ordinary tokens; a split by distance needs 4 or more"):
+        interp.split_distance(llama, "the man saw")
+    with pytest.raises(Unsupported, match="block 0 of .* shows no attention pattern of one row"):
+        interp.split_distance(zoo("mamba"), TEXT)
 
 
 def test_shares_do_not_see_a_constant_per_row():

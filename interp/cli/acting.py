@@ -165,25 +165,33 @@ def _whole(text: str, what: str) -> list[int]:
 @positions.command(name="split")
 def split_input(
     prompt: Text,
-    of: Annotated[str, typer.Option("--of", help="cosines, or scores of the first block.")] = (
-        "cosines"
-    ),
+    of: Annotated[
+        str, typer.Option("--of", help="cosines, scores of the first block, or distance.")
+    ] = "cosines",
+    block: Annotated[int, typer.Option(help="Whose scores, for distance.")] = 0,
     model: ModelOption = "demo",
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Split the input into token and position: cosines, or attention scores of the first block."""
-    from interp.input_split import split_cosines, split_scores
+    """Split cosines or scores of the first block into token and position, or content and distance.
+
+    Token and position add up where position vectors are learned; distance is for any model.
+    """
+    from interp.input_split import split_cosines, split_distance, split_scores
     from interp.models import load_model
     from interp.render.plain import bars_figure
     from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
-    kinds = {"cosines": split_cosines, "scores": split_scores}
+    kinds: dict[str, Any] = {"cosines": split_cosines, "scores": split_scores}
+    kinds["distance"] = partial(split_distance, block=block)
     if of not in kinds:
         raise unknown("thing to split", of, kinds)
+    if block and of != "distance":
+        raise BadInput(f"--block {block} is for --of distance: {of} are those of the first block")
     found = kinds[of](load_model(model), prompt)
+    what = "cosines" if of == "cosines" else "scores"
     table = found.frame
     named = table["part"].str.replace("_", "–")
     if "head" in table:
@@ -193,20 +201,26 @@ def split_input(
         table.assign(name=named),
         "name",
         "share",
-        title=f"Shares of the {of}",
+        title=f"Shares of the {what}",
         unit="share of what orders the keys",
         caption="cov(part, total) / var(total), both relative to the mean of their row; the "
-        "shares of a total sum to 1.",
+        "shares of a total sum to 1." + (" Grey: of keys shuffled in rows." * bool(found.shuffled)),
+        control="shuffled_share" if found.shuffled else None,
     )
-    said = f"the parts add up to the model's own {of} within {found.error:.2g} (relative)"
+    said = (
+        "distance is fitted and content is the rest; shuffled_share is what they would have of "
+        "keys shuffled within their rows"
+        if found.shuffled
+        else f"the parts add up to the model's own {what} within {found.error:.2g} (relative)"
+    )
     sheet = Sheet(
         "split",
         f"{table.to_string(index=False, float_format='{:.4g}'.format)}\n{said}",
         {"split": table},
         {"Shares": draw},
-        lead=f"How much of the {of} at the input is token, and how much position?",
+        lead=f"How much of the {what} at the input is token or content, and how much position?",
         notes=(said,),
-        about=about("positions split", model=model, prompt=prompt, of=of),
+        about=about("positions split", model=model, prompt=prompt, of=of, block=block),
     )
     deliver(sheet, out_folder, overwrite, as_json)
 

@@ -29,7 +29,7 @@ def split_figure(split: Split, head: int | None = None) -> Any:
     if split.total.ndim == 3:
         head = _checked(0 if head is None else head, len(split.total))
         maps = {name: x[head] for name, x in maps.items()}
-        title = f"Scores of the first block, head {head}"
+        title = f"Attention scores, head {head}"
     elif head is not None:
         raise BadInput(f"head={head}: these are cosines of states, which have no heads")
     shown = {n: np.where(split.allowed, x, np.nan) for n, x in maps.items()}
@@ -54,7 +54,7 @@ def split_figure(split: Split, head: int | None = None) -> Any:
 
 def _checked(head: int, heads: int) -> int:
     if not 0 <= head < heads:
-        raise BadInput(f"head {head} is not there: the first block has heads 0 … {heads - 1}")
+        raise BadInput(f"head {head} is not there: there are heads 0 … {heads - 1}")
     return head
 
 
