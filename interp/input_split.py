@@ -36,7 +36,7 @@ class Split:
     Attributes:
         tokens: text of the tokens of the prompt.
         parts: name -> `[n, n]`, or `[head, query, key]` for scores.
-        total: what the model has itself, of the same shape (scores: up to a constant per row).
+        total: what the model has itself, of the same shape.
         allowed: bool `[n, n]`, the pairs that count (for scores: key not after query).
         error: largest difference between Σ parts and the total, over the largest total.
         shuffled: of a part that is fitted, the share that it would have by chance, `[head]`.
@@ -301,8 +301,9 @@ def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
     """Attention scores of a block: the part that depends on i − j only, and the content.
 
     s_ij = r_i + f(i − j) + content: r_i, which no softmax sees, and f are fitted by least squares
-    over the pairs of the prompt, for every head by itself; `distance` is f, with a mean of 0 over
-    the distances that occur, and `content` is what remains. A bias that depends on i − j only
+    over the pairs of the prompt, for every head by itself; `total` is s relative to the mean of
+    its row, `distance` is f, with a mean of 0 over the distances that occur, and `content` is what
+    remains. A bias that depends on i − j only
     (ALiBi, T5) is in f to the last bit, with whatever of q·k follows the distance too; of rotary
     and learned positions f is the best such part.
 
@@ -325,12 +326,13 @@ def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
     if usual.sum() < 4:
         raise BadInput(f"{usual.sum()} ordinary tokens; a split by distance needs 4 or more")
     allowed = usual[:, None] & usual & seen
-    total = np.where(allowed, scores, 0.0)
-    if not np.isfinite(total).all():
+    scores = np.where(allowed, scores, 0.0)
+    if not np.isfinite(scores).all():
         raise Unsupported(
             f"some heads of block {block} give pairs of this prompt a weight of 0 in the pattern, "
             "whose log stands for the scores: they cannot be had from it. Try a shorter prompt"
         )
+    total = np.stack([_centred(head, allowed) for head in scores])
     distance, chance = _by_distance(total, allowed)
     parts = {"distance": distance, "content": total - distance}
     texts = tuple(prompts.index()["token"].astype(str))
@@ -340,11 +342,11 @@ def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
 def _by_distance(total: Floats, allowed: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """f(i − j) at its pairs `[head, n, n]`, and the share it has of shuffled rows `[head]`.
 
-    With D the pairs by distances, less the means of their rows, which takes r_i out (Frisch &
-    Waugh 1933), f = (DᵀD)⁺ Dᵀx. A row of n_i pairs has every distance at most once, so that its
-    part of DᵀD is G_i = diag(b_i) − b_i b_iᵀ/n_i, b_i saying which. Shuffled, x_i has the
-    covariance ‖x_i‖²/(n_i − 1) (1 − 11ᵀ/n_i), so that xᵀD (DᵀD)⁺ Dᵀx is on average
-    Σ_i ‖x_i‖²/(n_i − 1) tr((DᵀD)⁺ G_i).
+    x, the scores, are relative to the mean of their row. With D the pairs by distances, less the
+    means of their rows too, which takes r_i out (Frisch & Waugh 1933), f = (DᵀD)⁺ Dᵀx. A row of
+    n_i pairs has every distance at most once, so that its part of DᵀD is G_i = diag(b_i) −
+    b_i b_iᵀ/n_i, b_i saying which. Shuffled, x_i has the covariance ‖x_i‖²/(n_i − 1)
+    (1 − 11ᵀ/n_i), so that xᵀD (DᵀD)⁺ Dᵀx is on average Σ_i ‖x_i‖²/(n_i − 1) tr((DᵀD)⁺ G_i).
     """
     place = np.subtract.outer(np.arange(len(allowed)), np.arange(len(allowed)))
     distances, place = np.unique(place[allowed], return_inverse=True)
@@ -353,13 +355,12 @@ def _by_distance(total: Floats, allowed: npt.NDArray[np.bool_]) -> tuple[Floats,
     b[row, place] = 1
     n = np.maximum(b.sum(axis=1), 1)
     inverse = pinvh(np.diag(b.sum(axis=0)) - (b / n[:, None]).T @ b, rtol=1e-9)
-    x = np.stack([_centred(head, allowed) for head in total])
-    sums = np.stack([np.bincount(place, head[allowed], len(distances)) for head in x])
+    sums = np.stack([np.bincount(place, head[allowed], len(distances)) for head in total])
     f = sums @ inverse
     out = np.zeros_like(total)
     out[:, allowed] = (f - f.mean(axis=1, keepdims=True))[:, place]
     traces = b @ np.diag(inverse) - ((b @ inverse) * b).sum(axis=1) / n
-    spread = (x**2).sum(axis=2)
+    spread = (total**2).sum(axis=2)
     every = spread.sum(axis=1)
     return out, (spread / np.maximum(n - 1, 1)) @ traces / np.where(every > 0, every, np.nan)
 

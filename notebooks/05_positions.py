@@ -147,13 +147,16 @@ if learned:
 # z_i·z_j = v_i·v_j + v_i·p_j + p_i·v_j + p_i·p_j, each divided by ‖z_i‖‖z_j‖.
 #
 # The sum is checked against the model's own states; `share` is how much of the variation of the
-# cosines (within a row) each part carries.
+# cosines (within a row) each part carries. Control: an untrained copy of the model.
 
 # %%
 SENTENCE = "Tom met Lucy. Then he thanked her, and she smiled."
 try:
+    untrained = interp.random_copy(model)
     cosines = interp.split_cosines(model, SENTENCE)
-    display(cosines.frame.round(3), Markdown(f"Largest error of the sum: {cosines.error:.1g}."))
+    bare = interp.split_cosines(untrained, SENTENCE).frame["share"]
+    display(cosines.frame.assign(untrained_share=bare).round(3))
+    display(Markdown(f"Largest error of the sum: {cosines.error:.1g}."))
     display(cosines.plot())
 except interp.Unsupported as reason:
     display(Markdown(f"> {reason}"))
@@ -170,12 +173,17 @@ except interp.Unsupported as reason:
 # checked against the model's own scores.
 #
 # A head that looks "one back" must have its variation in position–position; one that looks for
-# equal words, in token–token.
+# equal words, in token–token. Control: the share that a part has in the untrained copy, which is
+# the same for all heads but for chance.
 
 # %%
 try:
     scores = interp.split_scores(model, SENTENCE)
-    table = scores.frame.pivot(index="head", columns="part", values="share")
+    bare = interp.split_scores(untrained, SENTENCE).frame
+    shares = pd.concat({"trained": scores.frame, "untrained": bare}, names=["model"])
+    table = shares.reset_index("model").pivot(
+        index=["model", "head"], columns="part", values="share"
+    )
     display(table.round(2), Markdown(f"Largest error of the sum: {scores.error:.1g}."))
     display(scores.plot())
 except interp.Unsupported as reason:

@@ -309,6 +309,11 @@ def test_positions_split_and_shift():
     assert tables["split"]["share"].sum() == pytest.approx(1)
     scores = as_json("positions", "split", "Mary smiled.", "--of", "scores", "--model", "demo")
     assert set(scores["split"]["head"]) == {0, 1, 2, 3}
+    copied = ("--of", "scores", "--model", "demo", "--control", "random-init")
+    both = as_json("positions", "split", "Mary smiled.", *copied)["split"]
+    np.testing.assert_allclose(both["share"], scores["split"]["share"])
+    assert both.groupby("head")["untrained_share"].sum().to_numpy() == pytest.approx(1)
+    assert (both["share"] - both["untrained_share"]).abs().max() > 0.1
     by_distance = ("positions", "split", "Mary smiled. John slept.", "--of", "distance", *MODEL)
     split = as_json(*by_distance, "--block", "1")["split"]
     assert list(split["part"].unique()) == ["distance", "content"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.shared import (
+    Control,
     Json,
     ModelOption,
     OutFolder,
@@ -18,6 +19,7 @@ from interp.cli.shared import (
     deliver,
     refuse_taken,
     split,
+    untrained,
 )
 from interp.errors import BadInput, unknown
 
@@ -170,6 +172,7 @@ def split_input(
     ] = "cosines",
     block: Annotated[int, typer.Option(help="Whose scores, for distance.")] = 0,
     model: ModelOption = "demo",
+    control: Control = None,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -180,7 +183,6 @@ def split_input(
     """
     from interp.input_split import split_cosines, split_distance, split_scores
     from interp.models import load_model
-    from interp.render.plain import bars_figure
     from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
@@ -190,23 +192,11 @@ def split_input(
         raise unknown("thing to split", of, kinds)
     if block and of != "distance":
         raise BadInput(f"--block {block} is for --of distance: {of} are those of the first block")
-    found = kinds[of](load_model(model), prompt)
-    what = "cosines" if of == "cosines" else "scores"
+    found, copy = kinds[of](load_model(model), prompt), untrained(control, model)
     table = found.frame
-    named = table["part"].str.replace("_", "–")
-    if "head" in table:
-        named = "head " + table["head"].astype(str) + " · " + named
-    draw = partial(
-        bars_figure,
-        table.assign(name=named),
-        "name",
-        "share",
-        title=f"Shares of the {what}",
-        unit="share of what orders the keys",
-        caption="cov(part, total) / var(total), both relative to the mean of their row; the "
-        "shares of a total sum to 1." + (" Grey: of keys shuffled in rows." * bool(found.shuffled)),
-        control="shuffled_share" if found.shuffled else None,
-    )
+    if copy is not None:
+        table["untrained_share"] = kinds[of](copy, prompt).frame["share"]
+    what = "cosines" if of == "cosines" else "scores"
     said = (
         "distance is fitted and content is the rest; shuffled_share is what they would have of "
         "keys shuffled within their rows"
@@ -217,12 +207,35 @@ def split_input(
         "split",
         f"{table.to_string(index=False, float_format='{:.4g}'.format)}\n{said}",
         {"split": table},
-        {"Shares": draw},
-        lead=f"How much of the {what} at the input is token or content, and how much position?",
+        {"Shares": partial(_shares, table, what)},
+        lead=f"How much of the {what} is token or content, and how much position?",
         notes=(said,),
-        about=about("positions split", model=model, prompt=prompt, of=of, block=block),
+        about=about(
+            "positions split", model=model, prompt=prompt, of=of, block=block, control=control
+        ),
     )
     deliver(sheet, out_folder, overwrite, as_json)
+
+
+def _shares(table: pd.DataFrame, what: str) -> Any:
+    """Every part of every head, beside the control that there is."""
+    from interp.render.plain import bars_figure
+
+    named = table["part"].str.replace("_", "–")
+    if "head" in table:
+        named = "head " + table["head"].astype(str) + " · " + named
+    greys = {"shuffled_share": "keys shuffled within rows", "untrained_share": "an untrained copy"}
+    grey = next((column for column in greys if column in table), None)
+    return bars_figure(
+        table.assign(name=named),
+        "name",
+        "share",
+        title=f"Shares of the {what}",
+        unit="share of what orders the keys",
+        caption="cov(part, total) / var(total), both relative to the mean of their row; the "
+        "shares of a total sum to 1." + (f" Grey: {greys[grey]}." if grey else ""),
+        control=grey,
+    )
 
 
 @positions.command()

@@ -37,6 +37,9 @@ OutFolder = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder that a run wrote.")]
 Resamples = Annotated[int, typer.Option(help="Shuffles and bootstrap draws.")]
+Control = Annotated[
+    str | None, typer.Option(help="random-init: the same with an untrained copy of the model.")
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
@@ -86,6 +89,18 @@ def deliver(sheet: Sheet, folder: Path | None, overwrite: bool, as_json: bool) -
     if folder is not None:
         wrote([folder / "report.html"])
         out.print(f"and {len(written) - 1} files of tables beside it", highlight=False)
+
+
+def untrained(control: str | None, model: str) -> Any:
+    """An untrained copy of a model, if asked for."""
+    if control is None:
+        return None
+    from interp.controls import check_control, random_copy
+    from interp.models import load_model
+
+    bridge = load_model(model)
+    check_control(control, bridge)
+    return random_copy(bridge)
 
 
 def about(experiment: str, **asked: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.shared import (
+    Control,
     Json,
     ModelOption,
     OutFolder,
@@ -20,6 +21,7 @@ from interp.cli.shared import (
     deliver,
     refuse_taken,
     split,
+    untrained,
 )
 from interp.errors import BadInput
 
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PANEL = "On a model"
-Control = Annotated[
-    str | None, typer.Option(help="random-init: the same with an untrained copy of the model.")
-]
 Prompts = Annotated[str, typer.Option("--prompts", "-p", help="A file, or a built-in set.")]
 
 
@@ -42,18 +41,6 @@ def source_of(text: str) -> Any:
     if colon and matrix in MATRICES:
         return model, matrix
     return read_word_vectors(text) if Path(text).is_file() else (text, "W_E")
-
-
-def untrained(control: str | None, model: str) -> Any:
-    """An untrained copy of a model, if asked for."""
-    if control is None:
-        return None
-    from interp.controls import check_control, random_copy
-    from interp.models import load_model
-
-    bridge = load_model(model)
-    check_control(control, bridge)
-    return random_copy(bridge)
 
 
 @app.command(rich_help_panel=PANEL)

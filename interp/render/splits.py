@@ -43,10 +43,12 @@ def split_figure(split: Split, head: int | None = None) -> Any:
         meta={"panels": len(shown), "width": 900},
     )
     figure.update_layout(margin={"l": 90, "b": 80})
-    caption = (
-        "One scale for all maps; the parts add up to the last one (largest error of the sum "
-        f"{split.error:.1g}). White: pairs that do not count."
+    sums = (
+        "the last one is relative to the mean of its rows, distance is fitted, content is the rest"
+        if split.shuffled
+        else f"the parts add up to the last one (largest error of the sum {split.error:.1g})"
     )
+    caption = f"One scale for all maps; {sums}. White: pairs that do not count."
     rows = -(-len(shown) // 3)
     height = rows * max(170, CELL * len(split.tokens)) + 60 * (rows - 1) + 90
     return style.dressed(figure, title, caption, height=height)
