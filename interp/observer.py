@@ -308,7 +308,8 @@ class Observer:
                 emitted = job.analysis.observe(batch)
         except Exception as error:
             raise _explain(job, batch, error) from error
-        current.emitted.append((job, batch, emitted))
+        # Without its activations: they would all lie in memory until the pass has ended.
+        current.emitted.append((job, replace(batch, sites={}, terms={}, before=None), emitted))
         current.latest[job.analysis, job.stack] = emitted
         for key in job.needs:
             current.readers[key] -= 1
