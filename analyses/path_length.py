@@ -6,16 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import (
-    along_and_across,
-    at_least_float32,
-    by_rows,
-    closing_error,
-    cosine,
-    norm,
-    ratio,
-    share,
-)
+from interp.geometry import across, at_least_float32, by_rows, dot, filled, ratio, turn
 
 
 class PathLength(Analysis):
@@ -78,45 +69,63 @@ class PathLength(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
-        names = list(batch.terms)
-        values = by_rows(
-            lambda before, after, first, *terms: _lengths(
-                before, after, first, dict(zip(names, terms, strict=True))
+        terms = batch.terms
+        sums = by_rows(
+            lambda before, after, first, *rows: _products(
+                before, after, first, dict(zip(terms, rows, strict=True))
             ),
             *(batch[site] for site in self.sites),
-            *batch.terms.values(),
+            *terms.values(),
         )
-        values["path"] = batch.running("path", values["step"])
+        length, step = sums["before"].sqrt(), sums["step"].sqrt()
+        values = {
+            "norm": length,
+            "norm_after": sums["after"].sqrt(),
+            "step": step,
+            "relative_step": ratio(step, length),
+            "path": batch.running("path", step),
+            "chord": sums["chord"].sqrt(),
+        }
         values["tortuosity"] = ratio(values["path"], values["chord"])
+        values |= _terms(sums, terms, batch["resid_pre"])
         return {name: PerToken(value) for name, value in values.items()}
 
 
-def _lengths(
+def _products(
     before: Tensor, after: Tensor, first: Tensor, terms: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Everything that needs vectors `[row, d_model]`; the first state is where the way began."""
-    before, after = at_least_float32(before), at_least_float32(after)
-    delta = after - before
-    step, length = norm(delta), norm(before)
-    return {
-        "norm": length,
-        "norm_after": norm(after),
-        "step": step,
-        "relative_step": ratio(step, length),
-        "chord": norm(after - first),
-    } | _terms(terms, before, delta, after)
+    """Inner products of vectors `[row, d_model]`; the first state is where the way began."""
+    before, after, first = (at_least_float32(x) for x in (before, after, first))
+    step, chord = after - before, after - first
+    sums = {"before": before, "after": after, "step": step, "chord": chord}
+    sums = {name: dot(x, x) for name, x in sums.items()}
+    for name, x in terms.items():
+        term = at_least_float32(x)
+        sums[f"{name} square"] = dot(term, term)
+        sums[f"{name} before"], sums[f"{name} step"] = dot(term, before), dot(term, step)
+    if {"attn", "mlp"} <= set(terms):
+        sums["attn mlp"] = dot(terms["attn"], terms["mlp"])
+    if terms:
+        rest = sum(terms.values(), start=-step)
+        sums["rest"] = dot(rest, rest)
+    return sums
 
 
 def _terms(
-    terms: Mapping[str, Tensor], before: Tensor, delta: Tensor, after: Tensor
+    sums: Mapping[str, Tensor], terms: Mapping[str, Tensor], before: Tensor
 ) -> dict[str, Tensor]:
-    if not terms:
-        return {}
-    values = {f"{name}_share": share(term, delta) for name, term in terms.items()}
-    values |= {f"{name}_norm": norm(term) for name, term in terms.items()}
+    """What each term does to the step, along the state and across it."""
+    values = {}
     for name, term in terms.items():
-        values[f"{name}_stretch"], values[f"{name}_turn"] = along_and_across(term, before)
+        square, along = sums[f"{name} square"], sums[f"{name} before"]
+        values[f"{name}_share"] = ratio(sums[f"{name} step"], sums["step"])
+        values[f"{name}_norm"] = square.sqrt()
+        values[f"{name}_stretch"] = ratio(along, sums["before"].sqrt())
+        told = across(sums["before"], square, along)
+        values[f"{name}_turn"] = filled(told, turn, term, before)
     if {"attn", "mlp"} <= set(terms):
-        values["attn_mlp_cos"] = cosine(terms["attn"], terms["mlp"])
-    values["closing_error"] = closing_error(before, list(terms.values()), after)
+        lengths = values["attn_norm"] * values["mlp_norm"]
+        values["attn_mlp_cos"] = ratio(sums["attn mlp"], lengths).clamp(-1, 1)
+    if terms:
+        values["closing_error"] = ratio(sums["rest"].sqrt(), sums["after"].sqrt())
     return values

@@ -7,21 +7,29 @@ import torch
 from torch import Tensor
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import at_least_float32, by_rows, unit, unit_angle
+from interp.geometry import (
+    angle,
+    angle_from_products,
+    at_least_float32,
+    by_rows,
+    dot,
+    filled,
+)
 
 
 class Rotation(Analysis):
     """Angle between a token's residual stream before and after each block, in degrees.
 
     Question: how far does a block turn a token's vector, is it attention or the MLP that turns it,
-    and does the next block go on in that direction? θ(u, v) = 2·atan2(‖û − v̂‖, ‖û + v̂‖) with
-    û = u/‖u‖: the half-angle form, exact where the arccos of a cosine is rounding. θ_l =
-    ∠(x_l, x_{l+1}); turning φ_l = ∠(Δ_l, Δ_{l+1}) with Δ_l = x_{l+1} − x_l.
+    and does the next block go on in that direction? θ_l = ∠(x_l, x_{l+1}); turning φ_l =
+    ∠(Δ_l, Δ_{l+1}) with Δ_l = x_{l+1} − x_l. An angle is the atan2 of what of the step is across
+    x_l and of what is along it, or, where the step is nearly along x_l, 2·atan2(‖û − v̂‖, ‖û + v̂‖)
+    with û = u/‖u‖: both are exact where the arccos of a cosine is rounding.
 
     Caveats: the space is narrow, so that unrelated vectors are not at 90° (`random_pairs` is the
     scale). Few large components, those of first tokens above all, can make an angle; special
-    tokens are left out of means. In bfloat16 and float16 small angles are rounding. The formula
-    is Kahan's ("How futile are mindless assessments of roundoff", 2006).
+    tokens are left out of means. In bfloat16 and float16 small angles are rounding. The second
+    form is Kahan's ("How futile are mindless assessments of roundoff", 2006).
     """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post")
@@ -54,23 +62,53 @@ class Rotation(Analysis):
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
         given = [site for site in (*self.sites, *self.optional) if batch.get(site) is not None]
-        found = by_rows(
-            lambda *states: _angles(dict(zip(given, states, strict=True))),
-            *(batch[site] for site in given),
+        states = {site: batch[site] for site in given}
+        sums = by_rows(
+            lambda *rows: _products(dict(zip(given, rows, strict=True))), *states.values()
         )
+        found = {}
+        for name, (start, end) in _steps(states).items():
+            told = angle_from_products(*_triple(sums, name, start), step=True)
+            found[name] = filled(told, angle, states[start], states[end])
         found["angular_path"] = batch.running("angular_path", found["angle"])
-        found.setdefault("turning", torch.full_like(found["angle"], torch.nan))
+        found["turning"] = torch.full_like(found["angle"], torch.nan)
+        if "resid_next" in states:
+            told = angle_from_products(*_triple(sums, "turning", "angle part"))
+            found["turning"] = filled(
+                told, _turning, *(states[f"resid_{x}"] for x in ("pre", "post", "next"))
+            )
         return {name: PerToken(value) for name, value in found.items()}
 
 
-def _angles(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Angles between states `[row, d_model]` by site; each state is normalised once."""
-    units = {site: unit(x) for site, x in states.items() if site != "resid_next"}
-    before, after, mid = units["resid_pre"], units["resid_post"], units.get("resid_mid")
-    found = {"angle": unit_angle(before, after)}
-    if mid is not None:
-        found["attn_angle"], found["mlp_angle"] = unit_angle(before, mid), unit_angle(mid, after)
-    if "resid_next" in states:
-        x, y, z = (at_least_float32(states[f"resid_{n}"]) for n in ("pre", "post", "next"))
-        found["turning"] = unit_angle(unit(y - x), unit(z - y))
-    return found
+def _steps(states: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
+    """From where to where each angle goes."""
+    steps = {
+        "angle": ("resid_pre", "resid_post"),
+        "attn_angle": ("resid_pre", "resid_mid"),
+        "mlp_angle": ("resid_mid", "resid_post"),
+    }
+    return {name: step for name, step in steps.items() if set(step) <= set(states)}
+
+
+def _products(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inner products of states and steps `[row, d_model]`: all that most angles need."""
+    states = {site: at_least_float32(x) for site, x in states.items()}
+    sums: dict[str, Tensor] = {}
+    for name, (start, end) in _steps(states).items():
+        step = states[end] - states[start]
+        sums |= {f"{name} part": dot(step, step), f"{name} cross": dot(step, states[start])}
+        if start not in sums:
+            sums[start] = dot(states[start], states[start])
+        if name == "angle" and "resid_next" in states:
+            later = states["resid_next"] - states[end]
+            sums |= {"turning part": dot(later, later), "turning cross": dot(later, step)}
+    return sums
+
+
+def _triple(sums: Mapping[str, Tensor], name: str, start: str) -> tuple[Tensor, Tensor, Tensor]:
+    return sums[start], sums[f"{name} part"], sums[f"{name} cross"]
+
+
+def _turning(before: Tensor, after: Tensor, later: Tensor) -> Tensor:
+    before, after, later = (at_least_float32(x) for x in (before, after, later))
+    return angle(after - before, later - after)

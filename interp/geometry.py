@@ -19,7 +19,10 @@ DEGREES = 180.0 / torch.pi
 Pairwise = Callable[[Tensor, Tensor], Tensor]
 
 ELEMENTS = 2**16
-"""Numbers of each vector's rows that are worked on at a time: 256 kB in float32."""
+"""Numbers of each vector's rows that a thread works on at a time: 256 kB in float32."""
+
+ALONG = 1 / 16
+"""Share of a squared length across another vector below which products alone are not trusted."""
 
 PARALLEL = 1e-6
 """Sine of the angle below which float32 does not tell in which plane two vectors lie."""
@@ -71,11 +74,11 @@ def by_rows(function: Callable[..., Mapping[str, Tensor]], *vectors: Tensor) -> 
     >>> by_rows(lambda u, v: {"dot": dot(u, v)}, u, u)["dot"].shape
     torch.Size([2, 3])
     """
-    first = vectors[0]
-    if first.device.type != "cpu" or first.numel() <= ELEMENTS:
+    first, elements = vectors[0], ELEMENTS * torch.get_num_threads()
+    if first.device.type != "cpu" or first.numel() <= elements:
         return dict(function(*vectors))
     flat = [x.reshape(-1, x.shape[-1]) for x in vectors]
-    rows = max(1, ELEMENTS // first.shape[-1])
+    rows = max(1, elements // first.shape[-1])
     starts = range(0, len(flat[0]), rows)
     parts = [function(*(x[i : i + rows] for x in flat)) for i in starts]
     return {
@@ -150,17 +153,48 @@ def turn(part: Tensor, x: Tensor) -> Tensor:
     return norm(at_least_float32(part) - dot(part, along).unsqueeze(-1) * along)
 
 
-def along_and_across(part: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`stretch` and `turn` of `part` with respect to `x` in a fifth of the time: `[...]` each.
+def across(x2: Tensor, part2: Tensor, cross: Tensor) -> Tensor:
+    """Length of a part across `x` from inner products: √(‖part‖² − (part·x)²/‖x‖²), `[...]`.
 
-    >>> along, across = along_and_across(torch.tensor([3.0, 4.0]), torch.tensor([2.0, 0.0]))
-    >>> along.item(), across.item()
-    (3.0, 4.0)
+    Args: `x2` = ‖x‖², `part2` = ‖part‖², `cross` = part·x. NaN where these do not say it to five
+    digits: of a part nearly along `x`, and where a square is 0 or does not fit. Whoever holds the
+    vectors fills those in (`filled`); the others need no further look at them.
+
+    >>> across(torch.tensor([4.0]), torch.tensor([25.0]), torch.tensor([6.0])).tolist()
+    [4.0]
     """
-    part, x = at_least_float32(part), at_least_float32(x)
-    length = norm(x)
-    along = ratio(dot(part, x), length)
-    return along, norm(torch.addcmul(part, x, (along / length).unsqueeze(-1), value=-1))
+    rest = part2 - cross.square() / x2
+    told = (rest > ALONG * part2) & (part2 < torch.inf) & (x2 < torch.inf)
+    return torch.where(told, rest, torch.nan).sqrt()
+
+
+def filled(values: Tensor, function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
+    """`values [...]` with `function` of the `vectors [..., d]` where they are NaN.
+
+    >>> u, v = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    >>> filled(torch.tensor([torch.nan]), angle, u, v).tolist()
+    [90.0]
+    """
+    missing = values.isnan()
+    if values.device.type != "cpu":  # to ask how many there are would wait for the device
+        return torch.where(missing, function(*vectors), values)
+    if missing.any():
+        values = values.masked_scatter(missing, function(*(x[missing] for x in vectors)))
+    return values
+
+
+def angle_from_products(x2: Tensor, part2: Tensor, cross: Tensor, *, step: bool = False) -> Tensor:
+    """Angle in degrees between `x` and a part, of a `step` between `x` and `x` + step: `[...]`.
+
+    Arguments and NaN as in `across`. θ = atan2(across, along), with ‖x‖ added to what is along
+    for a step: a small angle comes from a small step, with all its digits.
+
+    >>> angle_from_products(*torch.tensor([1.0, 2.0, 0.0]), step=False).item()
+    90.0
+    """
+    length = x2.sqrt()
+    along = cross / length
+    return DEGREES * torch.atan2(across(x2, part2, cross), length + along if step else along)
 
 
 def project_out(x: Tensor, v: Tensor, amount: float = 1.0) -> Tensor:

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.geometry import (
+    across,
     angle,
+    angle_from_products,
     at_least_float32,
     closing_error,
     cosine,
     dot,
+    filled,
     norm,
     ratio,
     share,
@@ -242,6 +245,75 @@ def test_turn_and_angle_say_the_same_of_a_step():
     x, step = tensor(vectors(), torch.float64), tensor(vectors(scale=0.1), torch.float64)
     tangent = turn(step, x) / (norm(x) + stretch(step, x))
     assert torch.allclose(torch.rad2deg(torch.atan(tangent)), angle(x, x + step), rtol=1e-9)
+
+
+# ---- from inner products alone ---------------------------------------------------------------
+
+
+def products(x, part):
+    return dot(x, x), dot(part, part), dot(part, x)
+
+
+def steps(degrees, d=96, dtype=torch.float32):
+    """States and what is added to them, such that each is turned by the given angle."""
+    pairs = [at_angle(a, d) for a in degrees]
+    u, v = (tensor(np.array(x), dtype) for x in zip(*pairs, strict=True))
+    v = v * (3 / 0.7)  # of one length, so that what is added goes across
+    return u, v, v - u
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_across_against_a_projection_in_numpy(dtype):
+    x, part = vectors(500), vectors(500, scale=0.1)
+    unit = x / np.linalg.norm(x, axis=-1, keepdims=True)
+    expected = np.linalg.norm(part - (part * unit).sum(-1, keepdims=True) * unit, axis=-1)
+    got = across(*products(tensor(x, dtype), tensor(part, dtype))).numpy()
+    assert not np.isnan(got).any()
+    assert np.allclose(got, expected, rtol=5e-6)
+
+
+def test_across_says_nothing_of_what_is_nearly_along():
+    x = torch.tensor([[1.0, 0.0]])
+    for part in ([1.0, 0.2], [-3.0, 1e-4], [1.0, 0.0], [0.0, 0.0], [1e30, 1e30]):
+        assert torch.isnan(across(*products(x, torch.tensor([part])))).all()
+    assert across(*products(x, torch.tensor([[1.0, 0.5]]))).item() == pytest.approx(0.5)
+    nothing = torch.zeros(1, 2)
+    assert torch.isnan(across(*products(nothing, x))).all()
+
+
+def test_angle_of_a_step_from_products_against_fifty_digits():
+    u, _, step = steps(np.geomspace(0.001, 175, 60))
+    got = angle_from_products(*products(u, step), step=True)
+    told = ~torch.isnan(got)
+    assert 50 < told.sum() < 60
+    for a, b, found in zip(u[told], step[told], got[told], strict=True):
+        exact = exact_degrees(a.double(), a.double() + b.double())
+        assert found.item() == pytest.approx(exact, rel=1e-5)
+
+
+def test_angle_between_two_parts_from_products_against_fifty_digits():
+    u, v, _ = steps(np.linspace(16, 164, 40))
+    got = angle_from_products(*products(u, v))
+    expected = [exact_degrees(a, b) for a, b in zip(u, v, strict=True)]
+    assert np.allclose(got.numpy(), expected, rtol=1e-5)
+
+
+def test_filled_asks_only_for_what_is_missing():
+    u, v = tensor(vectors(6)), tensor(vectors(6))
+    values = torch.arange(6.0)
+    values[[1, 4]] = torch.nan
+    asked = []
+
+    def count(a, b):
+        asked.append(len(a))
+        return angle(a, b)
+
+    got = filled(values, count, u, v)
+    assert asked == [2]
+    assert torch.equal(got[[1, 4]], angle(u, v)[[1, 4]])
+    assert got[[0, 2, 3, 5]].tolist() == [0, 2, 3, 5]
+    assert torch.equal(filled(torch.zeros(6), count, u, v), torch.zeros(6))
+    assert asked == [2]
 
 
 # ---- closing error ---------------------------------------------------------------------------
