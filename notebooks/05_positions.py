@@ -219,7 +219,7 @@ px.scatter(
     template="plotly_white",
     height=320,
     color_discrete_map={"shuffled_share": "lightgrey"},
-    labels={"name": "block.head", "value": "share of the scores that distance explains"},
+    labels={"name": "block.head", "value": "share of distance", "variable": ""},
 )
 
 # %% [markdown]
