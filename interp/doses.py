@@ -7,7 +7,7 @@ sampled: every interval is over prompts.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from interp._passes import Passes
 from interp.errors import BadInput, InterpError, unknown
+from interp.progress import track
 from interp.prompts import Prompts, TokenBatch
 from interp.steering import (
     KINDS,
@@ -33,11 +35,11 @@ from interp.steering import (
     layers_of,
     one_stack,
     prepared,
-    run_hooked,
 )
 from interp.vocabulary import token_id
 
 Floats = NDArray[np.float64]
+Key = tuple[int, float]  # number of the direction, −1 for the given one, and dose
 DOSES: dict[str, tuple[float, ...]] = {
     "add": (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
     "project": (0.0, 0.5, 1.0),
@@ -110,6 +112,7 @@ def dose_response(
     seed: int = 0,
     confidence: float = 0.95,
     max_tokens: int = 4096,
+    progress: bool = True,
 ) -> DoseResponse:
     """Steer with growing doses and measure the prediction of a target.
 
@@ -134,6 +137,10 @@ def dose_response(
             steered ones is not affected in a causal model.
         controls: number of random directions, 0 for none.
         seed: of the random directions.
+        progress: show a bar.
+
+    There is a pass per direction and dose. Of a causal model it runs from the first token on that
+    any prompt of the batch has steered or read, so that "last" costs least.
 
     Raises: `BadInput`, `UnknownName`, `Unsupported` before the first pass; `InterpError` where a
     steered model yields NaN. Nothing stays attached.
@@ -149,7 +156,7 @@ def dose_response(
     ready = prepared(model, anatomy, prompts)
     passes = batches(model, anatomy, ready, max_tokens)
     measured = _Measured(model, ready, passes, ids, positions, read)
-    effects = _effects({key: measured.values(steer) for key, steer in steers.items()}, controls)
+    effects = _effects(measured.values(steers, anatomy.tolerance, progress), controls)
     return DoseResponse(
         frame=summarise(effects, confidence),
         effects=effects,
@@ -172,7 +179,7 @@ def _target_ids(model: Any, pair: tuple[str | int, ...]) -> list[int]:
 
 def _steers(
     direction: Any, kind: Kind, amounts: list[float], layers: list[int], controls: int, seed: int
-) -> dict[tuple[int, float], Steer]:
+) -> dict[Key, Steer]:
     """A steer per (draw, dose): draw -1 is the given direction; dose 0 is the same for all."""
     given = checked_direction(direction).detach().float().cpu()
     vectors = [given, *random_directions(given, controls, seed)]
@@ -205,7 +212,7 @@ def random_directions(vector: Tensor, n: int, seed: int) -> list[Tensor]:
 
 
 class _Measured:
-    """The measure of every prompt under one steer."""
+    """The measure of every prompt under every steer."""
 
     def __init__(
         self,
@@ -221,26 +228,37 @@ class _Measured:
         if not bool(self.read.any(-1).any()):
             raise BadInput("no token is read")
 
-    def values(self, steer: Steer) -> Floats:
-        """One number per prompt; NaN for prompts without a token that is read."""
-        out: Floats = np.full(len(self.prompts), np.nan)
-        for batch in self.passes:
-            hooks = self._at(steer, in_batch(self.steered, batch)).hooks(self.model)
-            with torch.no_grad():
-                logits = run_hooked(self.model, batch, hooks)
-            read = in_batch(self.read, batch).to(logits.device)
-            row = read.nonzero()[:, 0].cpu().numpy()
-            values = self._measure(logits[read]).cpu().numpy()
-            if np.isnan(values).any():
-                raise InterpError(
-                    f"the model yields NaN when steered ({steer.kind} {steer.amount:g}); in "
-                    "float16 this is often an overflow: try smaller doses, bfloat16 or float32"
-                )
-            count = np.bincount(row, minlength=len(batch.ids))
-            total = np.bincount(row, weights=values, minlength=len(batch.ids))
-            some = count > 0
-            out[batch.ids.numpy()[some]] = total[some] / count[some]
+    def values(
+        self, steers: Mapping[Key, Steer], tolerance: float, progress: bool
+    ) -> dict[Key, Floats]:
+        """One number per prompt and steer; NaN for prompts without a token that is read."""
+        out = {key: np.full(len(self.prompts), np.nan) for key in steers}
+        work = [(batch, key) for batch in self.passes for key in steers]
+        shared: Passes | None = None
+        with torch.no_grad():
+            for batch, key in track(work, "steered passes", enabled=progress):
+                if shared is None or shared.batch is not batch:
+                    touched = in_batch(self.steered | self.read, batch)
+                    shared = Passes(self.model, batch, touched, tolerance)
+                self._fill(out[key], shared, steers[key])
         return out
+
+    def _fill(self, out: Floats, shared: Passes, steer: Steer) -> None:
+        """The mean over the tokens that are read, of each prompt of a batch that has any."""
+        batch, first = shared.batch, shared.first
+        where, read = (in_batch(m, batch)[:, first:] for m in (self.steered, self.read))
+        logits = shared.logits(self._at(steer, where).hooks(self.model))
+        values = self._measure(logits[read.to(logits.device)]).cpu().numpy()
+        if np.isnan(values).any():
+            raise InterpError(
+                f"the model yields NaN when steered ({steer.kind} {steer.amount:g}); in "
+                "float16 this is often an overflow: try smaller doses, bfloat16 or float32"
+            )
+        row = read.nonzero()[:, 0].numpy()
+        count = np.bincount(row, minlength=len(batch.ids))
+        total = np.bincount(row, weights=values, minlength=len(batch.ids))
+        some = count > 0
+        out[batch.ids.numpy()[some]] = total[some] / count[some]
 
     def _at(self, steer: Steer, where: Tensor) -> Steer:
         return Steer(steer.kind, steer.vector, steer.amount, steer.layers, where, steer.stack)
@@ -266,7 +284,7 @@ class _Measured:
         return tuple(out)
 
 
-def _effects(values: dict[tuple[int, float], Floats], controls: int) -> pd.DataFrame:
+def _effects(values: dict[Key, Floats], controls: int) -> pd.DataFrame:
     """Rows per prompt, direction and dose; the unsteered run stands for every dose 0."""
     baseline = values[-1, 0.0]
     keep = ~np.isnan(baseline)

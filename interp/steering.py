@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp._calls import device_of, is_remote
+from interp._calls import is_remote
+from interp._passes import run_hooked
 from interp.anatomy import Anatomy, StackAnatomy
 from interp.errors import BadInput, Unsupported, nearest, unknown
 from interp.geometry import at_least_float32, project_out, rotate_toward
@@ -331,24 +332,16 @@ def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
 
 
 def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[TokenBatch]:
-    """Batches padded on the side that this model bears, one prompt each where it bears none."""
-    side = "right" if anatomy.padding.fine("right") else "left"
+    """Batches padded on a side that this model bears, one prompt each where it bears none.
+
+    On the left if it can be: last tokens then stand in one column.
+    """
+    side = "left" if anatomy.padding.fine("left") else "right"
     pad = getattr(model.tokenizer, "pad_token_id", None)
     most = None if anatomy.padding.fine(side) else 1
     return list(
         prompts.batches(max_tokens, pad_id=int(pad or 0), padding_side=side, max_batch=most)
     )
-
-
-def run_hooked(model: Any, batch: TokenBatch, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
-    """Logits `[batch, pos, vocab]` of one batch with these hooks on; they come off again."""
-    device = device_of(model)
-    padded = not bool(batch.mask.all())
-    options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
-    out: Tensor = model.run_with_hooks(
-        batch.tokens.to(device), fwd_hooks=list(hooks), return_type="logits", **options
-    )
-    return out
 
 
 def one_stack(model: Any, what: str) -> tuple[Anatomy, StackAnatomy]:

@@ -535,6 +535,73 @@ def test_dose_response_against_single_passes(model, kind):
     assert response.measure == "logit_difference"
 
 
+PLACES = {"last": ("last", "last"), "columns": ([4, 6], [6]), "all": ("all", "all")}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "bert", "mamba", "gpt-neo", "bloom"])
+def test_dose_response_by_plain_hooks(place, name):
+    """Whatever a pass leaves out: windows, both directions, states without keys and values."""
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    model = boot(ZOO[name])
+    positions, read = PLACES[place]
+    v = draw(model.cfg.d_model, seed=2)
+    response = interp.dose_response(
+        model, TEXTS, v, doses=[2.0], layers=1, targets="her", controls=1, progress=False,
+        positions=positions, read=read,
+    )  # fmt: skip
+    prompts = interp.read_prompts(
+        TEXTS, model.tokenizer, prepend_bos=interp.inspect(model).prepends_bos
+    )
+    changed, asked = chosen(positions, prompts), chosen(read, prompts)
+    her = model.tokenizer.convert_tokens_to_ids("her")
+    (hook_name,) = interp.inspect(model).stacks[0].boundaries[1:2]
+    vectors = {-1: v} | dict(enumerate(random_directions(v, 1, 0)))
+    for row in response.effects.itertuples():
+        n = len(prompts.tokens[row.prompt])
+        shift = row.dose * vectors[row.draw] * changed[row.prompt, :n, None]
+        with torch.no_grad():
+            z = model.run_with_hooks(
+                torch.tensor(prompts.tokens[row.prompt])[None],
+                fwd_hooks=[(hook_name, lambda x, hook, shift=shift: x + shift)],
+            )
+        log_p = z[0].double().log_softmax(-1)[:, her]
+        expected = float(log_p[asked[row.prompt, :n]].mean())
+        assert row.value == pytest.approx(expected, abs=1e-4)
+    assert (response.effects.query("dose == 2")["effect"].abs() > 1e-3).any()
+
+
+@pytest.mark.parametrize(("name", "goes_on"), [("llama", True), ("mistral", True), ("bert", False)])
+def test_only_the_tokens_that_can_change_pass_again(name, goes_on):
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    model = boot(ZOO[name])
+    widths = []
+    with model.hooks(fwd_hooks=[("blocks.1.hook_in", lambda x, hook: widths.append(x.shape[1]))]):
+        interp.dose_response(
+            model, TEXTS, draw(model.cfg.d_model), doses=[1.0, 2.0], layers=1, targets="her",
+            controls=2, progress=False, positions="last",
+        )  # fmt: skip
+    longest = max(widths)
+    steered = widths[-7:]  # dose 0, and two doses of three directions
+    assert steered == [1 if goes_on else longest] * 7
+    if goes_on:
+        assert widths[-10:-7] == [longest, longest - 1, 1], "whole, before, and again to compare"
+
+
+def test_the_bar_of_a_dose_response_is_on_standard_error_and_can_be_silenced(gpt2, capsys):
+    ask = {"doses": [1], "layers": 1, "targets": "her", "controls": 1}
+    interp.dose_response(gpt2, TEXTS, draw(24), progress=False, **ask)
+    assert capsys.readouterr() == ("", "")
+    interp.dose_response(gpt2, TEXTS, draw(24), **ask)
+    assert capsys.readouterr().out == ""
+
+
 def test_adding_the_unembedding_difference_at_the_end_has_a_closed_form(llama):
     """Where the last state is steered, the effect is the readout's: no block comes after it."""
     v = interp.unembedding_difference(llama, "her", "him")

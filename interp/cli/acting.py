@@ -13,6 +13,7 @@ from interp.cli.shared import (
     ModelOption,
     OutFolder,
     Overwrite,
+    Quiet,
     Seed,
     about,
     app,
@@ -60,6 +61,7 @@ def steer(
     controls: Annotated[int, typer.Option(help="Random directions of the same size.")] = 19,
     model: ModelOption = "demo",
     seed: Seed = 0,
+    quiet: Quiet = False,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -85,6 +87,7 @@ def steer(
         read=_place(read),
         controls=controls,
         seed=seed,
+        progress=not quiet,
     )
     asked: dict[str, Any] = {
         "model": model,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.shared import Json, app, out, print_table
+from interp.cli.shared import Json, app, out, print_json, print_table
 from interp.errors import InterpError
 
 
@@ -22,7 +22,7 @@ def inspect(
 
     anatomy = measure(load_model(model))
     if as_json:
-        out.print_json(anatomy.to_json())
+        print_json(anatomy.to_json())
         return
     print_table(["fact", "measured"], anatomy.facts())
     for note in anatomy.caveats():
@@ -36,7 +36,7 @@ def list_registered(as_json: Json = False) -> None:
 
     rows = describe()
     if as_json:
-        out.print_json(json.dumps(rows))
+        print_json(json.dumps(rows))
         return
     columns = ["name", "scope", "sites", "about", "package"]
     print_table(columns, [tuple(row[c] for c in columns) for row in rows])

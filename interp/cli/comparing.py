@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.shared import Json, OutFolder, Overwrite, about, app, out, refuse_taken, wrote
+from interp.cli.shared import (
+    Json,
+    OutFolder,
+    Overwrite,
+    about,
+    app,
+    out,
+    print_json,
+    refuse_taken,
+    wrote,
+)
 
 if TYPE_CHECKING:
     from interp.render.sheet import Sheet
@@ -47,7 +57,7 @@ def compare(
             out_folder, overwrite=overwrite
         )
     if as_json:
-        out.print_json(found.frame.to_json(orient="records"))
+        print_json(found.frame.to_json(orient="records"))
     else:
         out.print(repr(found), highlight=False, markup=False)
         wrote([*([csv] if csv else []), *([out_folder / "report.html"] if out_folder else [])])

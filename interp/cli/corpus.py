@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.shared import err, out, print_table, wrote
+from interp.cli.shared import err, out, print_json, print_table, wrote
 from interp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _print(run: CorpusRun, found: Any, written: list[Path], as_json: bool) -> No
     tables = {name: _rows(table) for name, table in found.items()}
     if as_json:
         paths = [str(path) for path in written]
-        out.print_json(json.dumps(facts | {"tables": tables, "written": paths}))
+        print_json(json.dumps(facts | {"tables": tables, "written": paths}))
     else:
         print_table(["table", "rows"], [(name, f"{n:,}") for name, n in tables.items()])
         out.print(repr(run)[1:-1], highlight=False, markup=False, soft_wrap=True)

@@ -52,7 +52,7 @@ def split(names: str) -> list[str]:
 def finish(results: Results, written: list[Path], as_json: bool) -> None:
     """Say what was measured and where it was written, as text or JSON."""
     if as_json:
-        out.print_json(json.dumps({"written": [str(p) for p in written], "tables": sizes(results)}))
+        print_json(json.dumps({"written": [str(p) for p in written], "tables": sizes(results)}))
         return
     rows = []
     for name, result in results.items():
@@ -83,7 +83,7 @@ def deliver(sheet: Sheet, folder: Path | None, overwrite: bool, as_json: bool) -
             for name, table in sheet.tables.items()
         }
         document = sheet.document() | {"tables": tables, "written": [str(p) for p in written]}
-        out.print_json(json.dumps(document, default=str))
+        print_json(json.dumps(document, default=str))
         return
     out.print(sheet.text, highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
@@ -119,6 +119,11 @@ def wrote(paths: list[Path]) -> None:
     """Name what was written."""
     for path in paths:
         out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(text: str) -> None:
+    """JSON for a script, indented; without colours, which take seconds for a large table."""
+    typer.echo(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
 
 
 def print_table(columns: list[str], rows: Any) -> None:
