@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.shapes import Shape, bridge
 from benchmarks.ways import Way, ways
+from interp._lens_blocks import kept_memory
 
 RESET_PEAK = "5"
 
@@ -49,7 +50,8 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     tokens = torch.randint(0, shape.vocab, (rows, length), device=job["device"])
     chosen = _chosen(ways(model, tokens), job["only"])
     megabytes = {name: peak_megabytes(way, job["device"]) for name, way in chosen.items()}
-    seconds = in_turns(chosen, job["rounds"], job["device"])
+    with kept_memory():  # as within a run; the bare products have their room beforehand, too
+        seconds = in_turns(chosen, job["rounds"], job["device"])
     return {
         "shape": job["shape"],
         "batch": [rows, length],

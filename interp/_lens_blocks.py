@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from interp.lens import Head
 
 ROWS = 512
-PART = 128
-COLUMNS = 1024
+PART = 64
+COLUMNS = 2048
 """Rows and columns of a product, and rows of it that are worked on at a time: the product wants
 large blocks, what follows wants what it works on in a core's cache of 1 to 2 MB."""
 

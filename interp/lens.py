@@ -94,7 +94,13 @@ class Head:
 
 
 def lens_statistics(
-    h: Tensor, head: Head, logits: Tensor, targets: Tensor, *, divergences: bool = True
+    h: Tensor,
+    head: Head,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    divergences: bool = True,
+    prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> LensStatistics:
     """Statistics of every state against the model's own final distribution.
 
@@ -104,6 +110,8 @@ def lens_statistics(
         logits: `[row, vocab]`, the model's own; they are the last state.
         targets: `[row]` int64, -1 for none.
         divergences: compute KL, JS and TV, which need a second walk; NaN without.
+        prepare: makes what the unembedding reads of `h`, which then is `[state, row, d_model]`; for
+            a few rows at a time, so that no second copy of the stream is made.
     Returns: statistics `[state + 1, row]`. Raises `BadInput` if the numbers of rows differ.
     """
     if h.shape[1] != len(logits) or len(targets) != len(logits):
@@ -113,7 +121,13 @@ def lens_statistics(
         )
     lens, tokens = _lens(h, head, logits, divergences=divergences)
     parts = [
-        _chunk(h[:, part], logits[part], targets[part], lens, divergences=divergences)
+        _chunk(
+            prepare(h[:, part]) if prepare else h[:, part],
+            logits[part],
+            targets[part],
+            lens,
+            divergences=divergences,
+        )
         for part in (slice(i, i + tokens) for i in range(0, max(1, len(logits)), tokens))
     ]
     return joined(parts)

@@ -15,10 +15,7 @@ from torch import Tensor
 
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32
-from interp.lens import Head, LensStatistics, joined, lens_statistics
-
-TOKENS = 512
-"""Tokens that a lens takes at a time."""
+from interp.lens import Head, LensStatistics, lens_statistics
 
 ROW_BYTES = 32 * 2**20
 """Logits held at a time, in bytes; several buffers of this size exist during a lens."""
@@ -105,17 +102,7 @@ class Readout:
             )
         transform = None if self.transform is _same else self.transform
         head = Head(self.weight, self.bias, transform)
-        # Normalised rows are a copy of the stream: a few hundred tokens of it at a time.
-        parts = [
-            lens_statistics(
-                self.normalise(stream[:-1, i : i + TOKENS]),
-                head,
-                logits[i : i + TOKENS],
-                targets[i : i + TOKENS],
-            )
-            for i in range(0, max(len(logits), 1), TOKENS)
-        ]
-        return joined(parts)
+        return lens_statistics(stream[:-1], head, logits, targets, prepare=self.normalise)
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
