@@ -182,7 +182,7 @@ def index_page() -> str:
             listed("experiments", experiments),
             "## More",
             "[Models](models.md) · [what works with what](compatibility.md) · "
-            "[corpora](corpus.md)",
+            "[corpora](corpus.md) · [large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
     ) + "\n"  # fmt: skip
 

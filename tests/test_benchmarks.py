@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
+import interp
 from benchmarks import __main__ as command
-from benchmarks import measure, report, ways
+from benchmarks import embedding, measure, report, ways
 from benchmarks.shapes import SHAPES
 from benchmarks.targets import TARGETS, Target, best_product, ratio
 
@@ -125,3 +127,21 @@ def test_what_is_measured_is_the_same_by_all_ways(answer):
     frame = ours["rotation"].frame.sort_values(["layer", "prompt", "position"])
     angle = torch.tensor(frame["angle"].to_numpy().reshape(2, 2, 8)).float()
     assert torch.allclose(angle, torch.from_numpy(by_hand["angle"]), atol=0.05)
+
+
+def test_the_vocabulary_that_is_made_has_its_groups_and_every_stage_runs():
+    vectors, group = embedding.structured(400, 64)
+    spectrum = interp.covariance_spectrum(vectors)
+    assert spectrum.effective_rank < 40
+    assert interp.anisotropy(vectors)[0] == pytest.approx(0.5, abs=0.1)
+    assert (group < 0).mean() == pytest.approx(0.2, abs=0.08)
+    model = embedding.model_of(vectors)
+    space = interp.WordVectors.of(model)
+    np.testing.assert_array_equal(space.vectors, vectors)
+    stages: dict = {}
+    for name, stage in embedding.stages_of(space, group, resamples=1).items():
+        with embedding.measured(stages, name) as facts:
+            facts |= stage()
+    assert len(stages) == 6
+    assert all({"seconds", "peak_mb"} < set(facts) for facts in stages.values())
+    assert stages["t-SNE, trustworthiness included"]["trustworthiness"] > 0.8

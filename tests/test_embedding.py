@@ -304,6 +304,18 @@ def test_picture_of_words_shows_groups_and_how_faithful_it_is():
         seen.plot(["a", "b"])
 
 
+def test_a_picture_of_many_groups_names_them_under_the_pointer():
+    vectors = rng.standard_normal((2100, 4))
+    seen = WordVectors(vectors, tuple(f"w{i}" for i in range(2100))).pca(2)
+    figure = seen.plot([f"group {i % 9}" for i in range(2100)])
+    assert not any(t.showlegend for t in figure.data), "nine names for eight colours"
+    assert {t.hovertemplate for t in figure.data} == {"%{text}<extra>%{fullData.name}</extra>"}
+    assert "9 groups, whose colours repeat; the pointer names" in figure.layout.meta["caption"]
+    assert {t.marker.size for t in figure.data} == {3}
+    few = seen.plot([f"group {i % 8}" for i in range(2100)])
+    assert all(t.showlegend for t in few.data)
+
+
 def test_words_with_markup_are_drawn_as_they_are():
     space = WordVectors(rng.standard_normal((30, 4)), (*(f" w{i}" for i in range(29)), " <b>"))
     (trace,) = space.pca(2).plot().data

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_NAMES = 150  # words that still carry their name; with more the picture is a blot
 MOST_NODES = 200
+MOST_BIG = 2000  # points of the usual size; more are drawn smaller
 NO_GROUP = ("", "noise", "none")
 
 
@@ -27,7 +28,7 @@ def projection_figure(
     import plotly.graph_objects as go
 
     names = _groups(seen, groups)
-    few = len(seen.words) <= MOST_NAMES
+    few, big = (len(seen.words) <= most for most in (MOST_NAMES, MOST_BIG))
     figure = go.Figure()
     listed = [n for n in style.in_order(sorted(set(names))) if n not in NO_GROUP]
     palette = style.colours(listed)
@@ -42,15 +43,21 @@ def projection_figure(
                 text=[_name(seen.words[i]) for i in rows],
                 textposition="top center",
                 textfont={"size": 10, "color": palette.get(name, style.MUTED)},
-                marker={"size": 6, "color": palette.get(name, style.CONTROL), "opacity": 0.75},
+                marker={"size": 6 if big else 3, "opacity": 0.75 if big else 0.5}
+                | {"color": palette.get(name, style.CONTROL)},
                 name=label(name, 40) if name else "other",
-                showlegend=bool(listed),
-                hovertemplate="%{text}<extra></extra>",
+                showlegend=0 < len(listed) <= len(style.PALETTE),
+                hovertemplate="%{text}<extra>%{fullData.name}</extra>"
+                if listed
+                else "%{text}<extra></extra>",
             )
         )
     _name_axes(figure, seen)
     title = f"{len(seen.words):,} words, {seen.method}"
-    return style.dressed(figure, title, _how_faithful(seen), height=520)
+    caption = _how_faithful(seen)
+    if len(listed) > len(style.PALETTE):
+        caption += f" {len(listed)} groups, whose colours repeat; the pointer names them."
+    return style.dressed(figure, title, caption.strip(), height=520)
 
 
 def _name(word: str) -> str:
