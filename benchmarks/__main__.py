@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import GROWN, figure, markdown, write_png
+from benchmarks import corpus
+from benchmarks.report import CORPUS, GROWN, figure, markdown, write_png
 from benchmarks.shapes import CPU, GPU, SHAPES, Shape
 
 BATCHES = ((4, 128), (1, 1024))
@@ -23,6 +25,9 @@ AXES = {
     "tokens": (128, 256, 512, 1024),
     "vocabulary": (12_500, 25_000, 50_000, 100_000),
 }
+CORPORA = (50_000, 100_000, 200_000, 400_000)
+"""Tokens of the corpora for the figure."""
+
 START_UP = {"interp --help": 1.0, "interp list": 1.0, "python -c 'import interp'": 1.5}
 
 
@@ -119,6 +124,19 @@ def _growth(
             batch = (1, length)
             answer = _say(f"{axis} {value}", _measure, changed, batch, 3, options, only=GROWN)
             yield {"axis": axis, "value": value, "answer": answer}
+    for tokens in CORPORA[:: 3 if quick else 1]:
+        yield {
+            "axis": "corpus tokens",
+            "value": tokens,
+            "answer": _say(f"corpus {tokens}", _corpus, tokens),
+        }
+
+
+def _corpus(tokens: int) -> dict[str, Any]:
+    """An answer about a corpus of the embedded model's language: one process, summaries kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = corpus.measure(tokens, 1, "summary", Path(folder), ["rotation", "path_length"])
+    return {"seconds": {CORPUS: [found["seconds"]]}, "megabytes": {CORPUS: found["peak_mb"]}}
 
 
 def start_up(repeats: int = 3) -> dict[str, dict[str, float]]:

@@ -11,8 +11,10 @@ from benchmarks import ways
 from benchmarks.targets import TARGETS, Answer, Target, best_product
 
 GROWN = (ways.GEOMETRY, ways.CACHE, ways.LENS, ways.THEIRS)
-COLOURS = dict(zip(GROWN, ("#2b6cb0", "#a0aec0", "#c05621", "#718096"), strict=True))
-DASHES = dict(zip(GROWN, ("solid", "dot", "solid", "dot"), strict=True))
+CORPUS = "run_corpus: rotation + path_length, whole process"
+DRAWN = (*GROWN, CORPUS)
+COLOURS = dict(zip(DRAWN, ("#2b6cb0", "#a0aec0", "#c05621", "#718096", "#2f855a"), strict=True))
+DASHES = dict(zip(DRAWN, ("solid", "dot", "solid", "dot", "solid"), strict=True))
 
 
 def markdown(results: Mapping[str, Any], figure: str | None) -> str:
@@ -112,13 +114,14 @@ def _growth(growth: Sequence[Mapping[str, Any]], path: str) -> str:
     axes = sorted({point["axis"] for point in growth})
     return f"""## How it grows
 
-One quantity at a time ({", ".join(axes)}), the others as in the smallest model above.
+One quantity at a time ({", ".join(axes)}), the others as in the smallest model above; the corpus is
+one of the embedded model's language, and its memory that of the whole process, libraries included.
 
-![Time and peak extra memory against layers, tokens and vocabulary]({path})"""
+![Time and peak memory against layers, tokens, vocabulary and the length of a corpus]({path})"""
 
 
 def figure(growth: Sequence[Mapping[str, Any]]) -> Any:
-    """Time (above) and extra memory (below) of four ways, one column per quantity that grows."""
+    """Time (above) and extra memory (below), one column per quantity that grows."""
     from plotly.subplots import make_subplots
 
     axes = list(dict.fromkeys(point["axis"] for point in growth))
@@ -127,8 +130,9 @@ def figure(growth: Sequence[Mapping[str, Any]]) -> Any:
     )
     for column, axis in enumerate(axes, start=1):
         points = [point for point in growth if point["axis"] == axis]
-        for name in GROWN:
-            _draw(drawn, points, name, column)
+        for name in DRAWN:
+            if name in points[0]["answer"]["seconds"]:
+                _draw(drawn, points, name, column)
         drawn.update_xaxes(title_text=axis, row=2, col=column)
         drawn.update_xaxes(tickvals=[p["value"] for p in points], tickformat="~s", col=column)
     drawn.update_yaxes(title_text="seconds", row=1, col=1)
@@ -136,8 +140,8 @@ def figure(growth: Sequence[Mapping[str, Any]]) -> Any:
     drawn.update_yaxes(rangemode="tozero")
     drawn.update_layout(
         template="plotly_white",
-        legend={"orientation": "h", "y": 1.12, "x": 0},
-        width=1100,
+        legend={"orientation": "h", "y": 1.16, "x": 0},
+        width=1300,
         height=620,
         margin={"l": 60, "r": 20, "t": 60, "b": 50},
     )
@@ -157,7 +161,7 @@ def _draw(drawn: Any, points: Sequence[Mapping[str, Any]], name: str, column: in
             line=line,
             mode="lines+markers",
             legendgroup=name,
-            showlegend=row == 1 and column == 1,
+            showlegend=row == 1 and (column == 1 or name == CORPUS),
             row=row,
             col=column,
         )

@@ -99,8 +99,10 @@ def test_document_numbers_and_figure_are_written(answer, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(command, "write_png", lambda figure, path: not drawn.append(figure))
     points = [{"axis": a, "value": v, "answer": answer} for a in command.AXES for v in (1, 2)]
+    corpus = {"seconds": {report.CORPUS: [3.0]}, "megabytes": {report.CORPUS: 700}}
+    points.append({"axis": "corpus tokens", "value": 10, "answer": corpus})
     command.write(results_of(answer, points), tmp_path)
-    assert len(drawn[0].data) == 2 * len(report.GROWN) * len(command.AXES)
+    assert len(drawn[0].data) == 2 * len(report.GROWN) * len(command.AXES) + 2
     assert json.loads((tmp_path / "data" / "benchmarks.json").read_text())["rounds"] == 2
     assert "](images/benchmarks.png)" in (tmp_path / "benchmarks.md").read_text()
 
