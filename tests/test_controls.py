@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import interp
 from interp._calls import wrapped_model
+from interp.cli import app
 
 PROMPTS = ["Mary smiled. John thanked her.", "Anna slept.", "Tom greeted her. Mary smiled."]
 ANALYSES = ["rotation", "logit_lens", "attention", "unembedding_spectrum"]
@@ -158,3 +163,101 @@ def test_report_says_what_the_control_gave(results):
     assert "Control: an untrained copy of the model has a difference of" in text
     assert "freshly initialised, over the same prompts" in text
     assert ">untrained</th>" in text
+
+
+# ---- summaries and corpora -------------------------------------------------------------------
+
+BESIDE = ("mean_a", "mean_b", "difference", "difference_low", "difference_high")
+KINDS = {"kind": ["x", "y", "x", "y", "x", "y"]}
+ASKED = {"value": "angle", "between": "kind", "a": "x", "b": "y"}
+
+
+def test_a_comparison_of_a_summary_has_the_control_beside(model, tmp_path):
+    """As of rows: the same means, and the intervals that the copy has by itself."""
+    run = partial(
+        interp.run, model, 2 * PROMPTS, "rotation", labels=KINDS, control="random-init",
+        progress=False,
+    )  # fmt: skip
+    kept = run(keep="summary", by=["kind"])
+    found = interp.compare(kept["rotation"], **ASKED)
+    rows = interp.compare(run()["rotation"], **ASKED, resamples=50, null="none").frame
+    alone = interp.compare(kept.control["rotation"], **ASKED).frame
+    for name in BESIDE:
+        np.testing.assert_allclose(found.frame[f"control_{name}"], alone[name])
+    for name in BESIDE[:3]:
+        np.testing.assert_allclose(found.frame[f"control_{name}"], rows[f"control_{name}"], 1e-5)
+    assert (found.frame["control_mean_a"] - found.frame["mean_a"]).abs().max() > 1
+    assert any(t.line.dash == "dot" for t in found.plot().data)
+    assert "control_difference" in repr(found)
+    kept.save(tmp_path / "out")
+    again = interp.compare(interp.load(tmp_path / "out")["rotation"], **ASKED).frame
+    pd.testing.assert_frame_equal(again, found.frame)
+
+
+def corpus(n: int = 24) -> list[dict]:
+    return [{"text": PROMPTS[i % 3], "kind": "xy"[i % 2]} for i in range(n)]
+
+
+def test_a_corpus_is_run_through_the_copy_too(model, tmp_path):
+    run = partial(
+        interp.run_corpus, analyses="rotation", by=["kind"], shard_documents=10, progress=False
+    )
+    both = run(model, corpus(), control="random-init", out=tmp_path / "both")
+    alone = run(interp.random_copy(model), corpus(), out=tmp_path / "alone")
+    found = both.open()
+    assert found.provenance["control"] == "random-init"
+    assert "random-init" in found.control.provenance["model"]["name"]
+    pd.testing.assert_frame_equal(found.control["rotation"].frame, alone.open()["rotation"].frame)
+    assert both.measured == 2 * both.tokens
+    table = interp.compare(found["rotation"], **ASKED).frame
+    beside = interp.compare(alone.open()["rotation"], **ASKED).frame
+    for name in BESIDE:
+        np.testing.assert_allclose(table[f"control_{name}"], beside[name])
+    assert any(t.line.dash == "dot" for t in found["rotation"].plot("angle").data)
+
+
+def test_a_corpus_with_a_control_is_resumed_and_replaced(model, tmp_path):
+    out = tmp_path / "run"
+    run = partial(
+        interp.run_corpus, model, corpus(), "rotation", shard_documents=10, out=out, progress=False
+    )
+    run()
+    done = run(control="random-init", resume=True)
+    assert done.measured == done.tokens, "the model itself was done"
+    assert done.open().control is not None
+    (out / "control" / "failures.parquet").unlink()  # as after a stop on the way
+    with pytest.raises(interp.BadInput, match="control' is not finished .* run it again with resu"):
+        interp.load(out)
+    assert run(control="random-init", resume=True).measured == 0
+    assert interp.load(out).control is not None
+    run(overwrite=True)
+    assert interp.load(out).control is None
+
+
+def test_what_a_corpus_has_no_control_for_is_refused_first(model, tmp_path):
+    run = partial(interp.run_corpus, model, corpus(3), out=tmp_path / "out", progress=False)
+    with pytest.raises(interp.UnknownName, match="unknown control 'random'; did you mean"):
+        run(control="random")
+    with pytest.raises(interp.BadInput, match=r"stands beside a summary; for the rows .*random_co"):
+        run(control="random-init", keep="tokens")
+    folded = interp.load_model("demo-llama")
+    folded.enable_compatibility_mode(disable_warnings=True)
+    with pytest.raises(interp.Unsupported, match="no untrained copy of .* weights were folded"):
+        interp.run_corpus(
+            folded, corpus(3), out=tmp_path / "folded", control="random-init", progress=False
+        )
+    assert not (tmp_path / "folded" / "shards").exists()
+
+
+def test_a_corpus_and_its_control_from_the_command_line(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in corpus(9)), encoding="utf-8")
+    asked = ["run", "--corpus", path, "--model", "demo-llama", "-a", "rotation", "--by", "kind"]
+    done = CliRunner().invoke(
+        app, [*map(str, asked), "--control", "random-init", "-o", str(tmp_path / "out"), "--quiet"]
+    )
+    assert done.exit_code == 0, done.output
+    compared = ["compare", str(tmp_path / "out"), "--between", "kind", "-a", "x", "-b", "y"]
+    table = CliRunner().invoke(app, [*compared, "--json"], catch_exceptions=False)
+    assert {"control_difference", "control_mean_a"} <= set(json.loads(table.output)[0])
+    assert "untrained copy" in (tmp_path / "out" / "report.html").read_text("utf-8")

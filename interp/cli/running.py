@@ -105,17 +105,18 @@ def run(
         "target": target,
         "by": split(by),
         "max_tokens": max_tokens,
+        "control": control,
         "progress": not quiet,
     }
     streaming = {"resume": resume, "ray": ray, "overlap": overlap, "labels": split(labels)}
     corpora.check_choice(prompts, corpus, workers=workers > 1, **streaming)
     if corpus is None:
-        common |= {"control": control, "truncate": truncate, "keep": keep or "tokens"}
+        common |= {"truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
         _run(model, prompts, split(analyses), folder, spacy, overwrite, as_json, loading, common)
         return
-    if control or spacy:
-        raise BadInput("--control and --spacy are for --prompts; a corpus brings its own labels")
+    if spacy:
+        raise BadInput("--spacy is for --prompts; a corpus brings its own labels")
     corpora.run_corpus(
         model,
         corpus,

@@ -15,13 +15,23 @@ import numpy as np
 import pandas as pd
 
 from interp.analysis import Analysis, meaning
+from interp.controls import RANDOM_INIT
 from interp.corpus.documents import Failure
 from interp.corpus.files import atomic, read_json
 from interp.corpus.manifest import read_manifest
 from interp.corpus.shard import SHARDS, Job, prompts_in, state_path, tokens_path, vocabulary_path
 from interp.corpus.sources import Shard
 from interp.errors import BadInput, InterpError, unknown
-from interp.results import CORPUS, LAYOUT, Result, Results, analysis_class, load_results, load_state
+from interp.results import (
+    CONTROL,
+    CORPUS,
+    LAYOUT,
+    Result,
+    Results,
+    analysis_class,
+    load_results,
+    load_state,
+)
 from interp.runner import ids_in
 from interp.state import State, merge_states
 
@@ -238,7 +248,11 @@ def open_run(folder: Path) -> Results | CorpusTables:
             "shards); run it again with resume"
         )
     if manifest["parameters"]["keep"] == SUMMARY:
-        return load_results(folder / SUMMARY)
+        results = load_results(folder / SUMMARY)
+        if not (folder / CONTROL / CORPUS).is_file():
+            return results
+        beside = open_run(folder / CONTROL)
+        return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)  # type: ignore[arg-type]  # a summary as well
     tables = {}
     for name, about in manifest["parameters"]["analyses"].items():
         paths = tuple(sorted((folder / name).glob("part-*.parquet")))

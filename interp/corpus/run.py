@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from interp.analysis import SUMMARY as SUMMARY_COLUMNS
+from interp.controls import CONTROLS
 from interp.corpus.cluster import RayActors
 from interp.corpus.documents import (
     POSITION_BIN,
@@ -50,7 +51,7 @@ from interp.labels import target_word
 from interp.progress import Counter
 from interp.prompts import Prompts
 from interp.registry import resolve
-from interp.results import CORPUS, Results, refuse_existing
+from interp.results import CONTROL, CORPUS, Results, refuse_existing
 
 Labeller = Callable[[Prompts], Prompts]
 _LOOK = 1000  # documents that are looked through for the names of labels
@@ -105,6 +106,7 @@ def run_corpus(
     long: str = "split",
     overlap: int = 0,
     prepend_bos: bool | None = None,
+    control: str | None = None,
     max_tokens: int = 4096,
     shard_documents: int | None = None,
     workers: int = 1,
@@ -139,6 +141,9 @@ def run_corpus(
         long: documents longer than the context: "split" into chunks, "cut", or "refuse".
         overlap: tokens that a chunk repeats from the one before as context, not measured twice.
         prepend_bos: the model's own policy unless given.
+        control: "random-init" runs an untrained copy of the model (`random_copy`) over the same
+            corpus when the model is done, in the folder `control` of `out`; of a summary it then
+            stands beside in tables, figures and comparisons.
         max_tokens: budget of a batch, padding included.
         shard_documents: documents per shard; about 1 MB of text unless given.
         workers: processes of this machine, or Ray actors.
@@ -156,6 +161,7 @@ def run_corpus(
     if keep not in ("tokens", SUMMARY):
         raise unknown("value of keep", keep, ("tokens", SUMMARY))
     _check_labels(keep, by, labels)
+    _check_control(control, keep)
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
@@ -175,9 +181,19 @@ def run_corpus(
         max_tokens,
         threads,
         Path(out),
+        control,
     )
+    how = (prepend_bos, shard_documents, progress)
     with owned(_ready(job.folder, resume, overwrite)):
-        return _Run(job, prepend_bos, shard_documents, progress).whole(engine)
+        done = _Run(job, *how).whole(engine)
+        if control is None:
+            return done
+        job = replace(job, folder=job.folder / CONTROL, untrained=True)
+        with owned(_ready(job.folder, resume, overwrite)):
+            copied = _Run(job, *how).whole(engine)
+    return replace(
+        done, seconds=done.seconds + copied.seconds, measured=done.measured + copied.measured
+    )
 
 
 def _read(*names: Sequence[str]) -> tuple[str, ...]:
@@ -197,6 +213,16 @@ def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str]) -> None:
     for name in (*by, *labels):
         if name in SUMMARY_COLUMNS:
             raise BadInput(f"label {name!r} has the name of a column of the tables; rename it")
+
+
+def _check_control(control: str | None, keep: str) -> None:
+    if control is not None and control not in CONTROLS:
+        raise unknown("control", control, CONTROLS)
+    if control is not None and keep != SUMMARY:
+        raise BadInput(
+            f"control={control!r} stands beside a summary; for the rows of an untrained copy run "
+            "interp.random_copy(model) over the same corpus into another folder"
+        )
 
 
 def _engine(workers: int, ray: str | None, gpus: float) -> Engine:
@@ -236,7 +262,7 @@ def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
 def _clear(folder: Path) -> None:
     """Remove an earlier run, its manifest last, so that it can be cleared again if interrupted."""
     manifest = read_manifest(folder) or {"parameters": {"analyses": {}}}
-    for name in [SHARDS, SUMMARY, *manifest["parameters"]["analyses"]]:
+    for name in [SHARDS, SUMMARY, CONTROL, *manifest["parameters"]["analyses"]]:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (FAILURES, "report.html", CORPUS):
         (folder / name).unlink(missing_ok=True)

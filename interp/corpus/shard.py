@@ -21,6 +21,7 @@ import torch
 from interp._tokenise import token_strings
 from interp.analysis import Analysis, close_documents, group_rows
 from interp.clustered import Parting
+from interp.controls import check_control, random_copy
 from interp.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
 from interp.corpus.files import atomic, checksum, write_json
 from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
@@ -55,6 +56,8 @@ class Job:
         max_tokens: budget of a batch, padding included.
         threads: of the arithmetic; results depend on it in the last bits.
         folder: where the run writes.
+        control: "random-init" if an untrained copy of the model is to be measured, too.
+        untrained: measure that copy, not the model.
         run: identity of the run; a shard of another run is not taken for one of this.
     """
 
@@ -69,6 +72,8 @@ class Job:
     max_tokens: int
     threads: int
     folder: Path
+    control: str | None = None
+    untrained: bool = False
     run: str = ""
 
 
@@ -89,6 +94,10 @@ class Worker:
         torch.set_num_threads(job.threads)
         self.job = job
         self.bridge = load_model(job.model, **job.options)
+        if job.control is not None:
+            check_control(job.control, self.bridge)  # before hours are spent on the model itself
+        if job.untrained:
+            self.bridge = random_copy(self.bridge)
         self.anatomy = inspect(self.bridge)
         if len(self.anatomy.stacks) > 1:
             raise Unsupported(

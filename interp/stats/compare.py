@@ -144,7 +144,9 @@ class Comparison:
     def _short(self, rows: int | None = 8) -> pd.DataFrame:
         """The columns to read first; with `rows`, those of the largest effects, in order."""
         names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", "difference"]
-        names += ["difference_low", "difference_high", "hedges_g", "welch_p_holm"]
+        names += ["difference_low", "difference_high"]
+        names += ["control_difference"] if "control_difference" in self.frame else []
+        names += ["hedges_g", "welch_p_holm"]
         names += ["clustered_p_holm", "permutation_p", "permutation_p_holm", "shuffled_t"]
         table = self.frame[names]
         if rows is None or len(table) <= rows:
@@ -237,7 +239,7 @@ def _beside(
     """The table with what the untrained copy gives for the same comparison."""
     names = ["mean_a", "mean_b", "difference", "difference_low", "difference_high"]
     try:
-        found = compare(control.frame, *asked, **options, null="none")
+        found = compare(control, *asked, **options, null="none")
     except BadInput:  # constant or undefined in the copy: nothing to show beside
         return frame.assign(**{f"control_{name}": np.nan for name in names})
     keys = list(found.by)
@@ -280,6 +282,9 @@ def _of_summary(
     blank = np.full(len(keys), np.nan)
     columns |= dict.fromkeys(_NEEDS_PROMPTS, blank)
     table = pd.concat([keys, pd.DataFrame(_corrected(columns))], axis=1)
+    if (control := control_of(result)) is not None:
+        same = {"by": names, "confidence": confidence}
+        table = _beside(table, control, (value, between, a, b), same)
     return Comparison(
         frame=table,
         value=value,
