@@ -380,9 +380,11 @@ def _block_scores(
     found = [at_least_float32(seen[name][0][0]).double() for name in hooks if name and seen[name]]
     n = len(prompts.tokens[0])
     if len(found) < len(sites) or found[0].shape[-2:] != (n, n) or not _is_pattern(found[0]):
+        others = [i for i, name in enumerate(stack.sites.get("pattern", ())) if name and i != block]
         raise Unsupported(
             f"block {block} of {anatomy.model} shows no attention pattern of one row per query "
             "that sums to 1 or less, so there are no scores to split"
+            + (f"; of these blocks there is a pattern: {others}" if others and not found else "")
         )
     scores = found[1] if len(found) == 2 else found[0].log()
     return prompts, scores.cpu().numpy(), (found[0] > 0).any(dim=0).cpu().numpy()

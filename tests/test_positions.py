@@ -394,6 +394,8 @@ def test_a_split_by_distance_that_cannot_be_is_refused_by_name(zoo, llama):
         interp.split_distance(llama, "the man saw")
     with pytest.raises(Unsupported, match="block 0 of .* shows no attention pattern of one row"):
         interp.split_distance(zoo("mamba"), TEXT)
+    with pytest.raises(Unsupported, match=r"block 0 of .*; of these blocks there is a pattern: \["):
+        interp.split_distance(zoo("jamba"), TEXT)
 
 
 def test_shares_do_not_see_a_constant_per_row():

@@ -538,15 +538,8 @@ def test_dose_response_against_single_passes(model, kind):
 PLACES = {"last": ("last", "last"), "columns": ([4, 6], [6]), "all": ("all", "all")}
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "bert", "mamba", "gpt-neo", "bloom"])
-def test_dose_response_by_plain_hooks(place, name):
-    """Whatever a pass leaves out: windows, both directions, states without keys and values."""
-    from zoo import ZOO
-    from zoo.boot import boot
-
-    torch.manual_seed(0)
-    model = boot(ZOO[name])
+def dosed_as_by_plain_hooks(model, place: str) -> None:
+    """Assert that every value is what a whole pass over one prompt gives."""
     positions, read = PLACES[place]
     v = draw(model.cfg.d_model, seed=2)
     response = interp.dose_response(
@@ -572,6 +565,32 @@ def test_dose_response_by_plain_hooks(place, name):
         expected = float(log_p[asked[row.prompt, :n]].mean())
         assert row.value == pytest.approx(expected, abs=1e-4)
     assert (response.effects.query("dose == 2")["effect"].abs() > 1e-3).any()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "bert", "mamba", "gpt-neo", "bloom"])
+def test_dose_response_by_plain_hooks(place, name):
+    """Whatever a pass leaves out: windows, both directions, states without keys and values."""
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    dosed_as_by_plain_hooks(boot(ZOO[name]), place)
+
+
+@pytest.mark.full
+def test_every_zoo_model_is_dosed_as_by_plain_hooks_or_refused_by_name():
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    refused = []
+    for name, entry in ZOO.items():
+        torch.manual_seed(0)
+        try:
+            dosed_as_by_plain_hooks(boot(entry), "last")
+        except Unsupported:
+            refused.append(name)
+    assert len(ZOO) - len(refused) > 100, refused
 
 
 @pytest.mark.parametrize(("name", "goes_on"), [("llama", True), ("mistral", True), ("bert", False)])
