@@ -7,16 +7,15 @@ in float32, across blocks in float64. JS and TV are not linear in the probabilit
 whole sum first: the second walk goes over the stored e. `[state, batch, pos, vocab]` never exists.
 
 Rows are ordered by token, then state. Everything is written to buffers that are made once: fresh
-memory costs more in page faults than the arithmetic that is done on it. Threads take blocks in
-turn, each with buffers of its own; threads within one small operation would wait for each other
-longer than they work.
+memory costs more in page faults than the arithmetic that is done on it. Threads share every
+operation, so that each finds its own rows in its own cache; blocks dealt out to threads of Python
+would wait for each other at the interpreter between all operations, which measured slower.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 ROWS = 512
 PART = 64
 COLUMNS = 2048
-"""Rows and columns of a product, and rows of it that are worked on at a time: the product wants
+"""Rows and columns of a product, and rows of it that a thread works on at a time: the product wants
 large blocks, what follows wants what it works on in a core's cache of 1 to 2 MB."""
 
 STORED_BYTES = 112 * 2**20
@@ -47,7 +46,6 @@ FORBIDDEN = -1e30
 
 _KEPT: ContextVar[dict[torch.dtype, Tensor] | None] = ContextVar("kept memory", default=None)
 
-Task = Callable[[int], None]
 Fill = Callable[[int, Tensor], object]
 NAMES = ("top", "mass", "own", "cross", "above", "common", "mixed")
 
@@ -160,12 +158,12 @@ class _Plan:
         self.lens, self.rows, self.states = lens, tokens * states, states
         self.store, self.q = store, q
         shape = len(lens.spans), self.rows
-        self.sums = {name: torch.zeros(shape, dtype=lens.products.dtype) for name in NAMES}
+        self.sums = {name: torch.zeros(shape, dtype=lens.product.dtype) for name in NAMES}
         self.best = torch.zeros(shape, dtype=torch.int64)
-        group = max(1, PART // states)
+        group = max(1, lens.part // states)
         groups = [slice(i, min(i + group, tokens)) for i in range(0, tokens, group)]
         self.parts = [slice(g.start * states, g.stop * states) for g in groups]
-        self.products = [self.shaped(lens.products[b % lens.threads], b) for b in range(shape[0])]
+        self.products = [self.shaped(lens.product, block) for block in range(shape[0])]
         self.pieces = [
             [self._piece(block, *both) for both in zip(groups, self.parts, strict=True)]
             for block in range(shape[0])
@@ -178,7 +176,7 @@ class _Plan:
 
     def _piece(self, block: int, tokens: slice, rows: slice) -> _Piece:
         z = self.products[block][rows]
-        first, second = (_shaped(x, *z.shape) for x in self.lens.scratch[block % self.lens.threads])
+        first, second = (_shaped(x, *z.shape) for x in self.lens.scratch)
         e = first if self.store is None else self.shaped(self.store[block], block)[rows]
         sums = {name: value[block, rows] for name, value in self.sums.items()}
         q = None
@@ -206,11 +204,10 @@ class BlockLens:
         columns = min(COLUMNS, self.vocab)
         starts = range(0, self.vocab, columns)
         self.spans = [slice(i, min(i + columns, self.vocab)) for i in starts]
-        self.threads = min(torch.get_num_threads(), len(self.spans))
+        self.part = PART * torch.get_num_threads()
         rows = max(1, states) * tokens
-        part = min(rows, max(PART, states))
-        self.products = like.new_empty(self.threads, rows * columns)
-        self.scratch = like.new_empty(self.threads, 2, part * columns)
+        self.product = like.new_empty(rows * columns)
+        self.scratch = like.new_empty(2, min(rows, max(self.part, states)) * columns)
         self.stores = self._stores([tokens * columns, rows * columns], like)
         bias = head.bias
         self.forbids = head.transform is not None or (
@@ -237,24 +234,26 @@ class BlockLens:
         Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative.
         """
         plan, states = self._planned(len(logits))
-        with _workers(self.threads, len(self.spans)) as each_block:
-            final = _Walk(
-                plan, self._copier(logits), logits.gather(1, targets[:, None])[:, 0], targets
-            )
-            each_block(final.first)
-            last = final.joined()
-            if states is None:
-                return [_by_state(last, 1)]
-            each_block(final.normalise)
-            rows = at_least_float32(h.transpose(0, 1).reshape(-1, h.shape[-1]))
-            wanted = targets.repeat_interleave(self.states)
-            walk = _Walk(states, self._multiplier(rows), self._targets(rows, wanted), wanted)
-            each_block(walk.first)
-            out = walk.joined()
-            if self.keeps:
-                each_block(walk.second)
-                last_entropy = last["entropy"].repeat_interleave(self.states)
-                out |= walk.divergences(out["entropy"], last_entropy)
+        blocks = range(len(self.spans))
+        target = logits.gather(1, targets[:, None])[:, 0]
+        final = _Walk(plan, self._copier(logits), target, targets)
+        for block in blocks:
+            final.first(block)
+        last = final.joined()
+        if states is None:
+            return [_by_state(last, 1)]
+        for block in blocks:
+            final.normalise(block)
+        rows = at_least_float32(h.transpose(0, 1).reshape(-1, h.shape[-1]))
+        wanted = targets.repeat_interleave(self.states)
+        walk = _Walk(states, self._multiplier(rows), self._targets(rows, wanted), wanted)
+        for block in blocks:
+            walk.first(block)
+        out = walk.joined()
+        if self.keeps:
+            for block in blocks:
+                walk.second(block)
+            out |= walk.divergences(out["entropy"], last["entropy"].repeat_interleave(self.states))
         return [_by_state(out, self.states), _by_state(last, 1)]
 
     def _planned(self, tokens: int) -> tuple[_Plan, _Plan | None]:
@@ -286,37 +285,6 @@ class BlockLens:
 
 def _by_state(rows: dict[str, Tensor], states: int) -> dict[str, Tensor]:
     return {name: value.view(-1, states).T for name, value in rows.items()}
-
-
-@contextmanager
-def _workers(threads: int, blocks: int) -> Iterator[Callable[[Task], None]]:
-    """Yield what calls a task with every block, each thread with its own and working alone."""
-    if threads == 1:
-        yield lambda task: _each(task, range(blocks))
-        return
-    # Gradient and inference mode belong to a thread, the number of threads to the process too:
-    # a worker sets its own, and the caller's is put back for threads to come.
-    inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
-
-    def alone(task: Task, share: range) -> None:
-        with torch.no_grad(), torch.inference_mode(inference):
-            _each(task, share)
-
-    def run(task: Task) -> None:
-        shares = [range(thread, blocks, threads) for thread in range(threads)]
-        for future in [pool.submit(alone, task, share) for share in shares]:
-            future.result()
-
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield run
-    finally:
-        torch.set_num_threads(before)
-
-
-def _each(task: Task, blocks: range) -> None:
-    for block in blocks:
-        task(block)
 
 
 class _Walk:
