@@ -27,6 +27,9 @@ from interp.errors import BadInput, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.doses import DoseResponse
+    from interp.render.sheet import Sheet
+
 PANEL = "On a model"
 positions = typer.Typer(no_args_is_help=True, help="Token and position at the input of a model.")
 app.add_typer(positions, name="positions", rich_help_panel=PANEL)
@@ -69,7 +72,6 @@ def steer(
     """Steer the stream and measure a prediction by dose, beside random directions."""
     from interp.doses import dose_response
     from interp.models import load_model
-    from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
     bridge = load_model(model)
@@ -89,15 +91,23 @@ def steer(
         seed=seed,
         progress=not quiet,
     )
-    asked: dict[str, Any] = {
-        "model": model,
-        "prompts": prompts,
-        "targets": targets,
+    asked: dict[str, Any] = {"model": model, "prompts": prompts, "targets": targets}
+    asked |= {
         "layers": layers,
+        "toward": toward,
+        "away": away,
+        "contrast": contrast,
+        "kind": kind,
+        "doses": doses,
     }
-    asked |= {"toward": toward, "away": away, "contrast": contrast, "kind": kind, "doses": doses}
     asked |= {"positions": where, "read": read, "controls": controls, "seed": seed}
-    sheet = Sheet(
+    deliver(_steered(found, asked), out_folder, overwrite, as_json)
+
+
+def _steered(found: DoseResponse, asked: dict[str, Any]) -> Sheet:
+    from interp.render.sheet import Sheet
+
+    return Sheet(
         "steer",
         repr(found),
         {"steer": found.frame, "effects": found.effects},
@@ -106,7 +116,6 @@ def steer(
         notes=found.notes,
         about=about("steer", **asked),
     )
-    deliver(sheet, out_folder, overwrite, as_json)
 
 
 def _labelled(bridge: Any, prompts: str, word: str | None) -> Any:

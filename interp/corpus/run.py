@@ -188,12 +188,15 @@ def run_corpus(
         done = _Run(job, *how).whole(engine)
         if control is None:
             return done
-        job = replace(job, folder=job.folder / CONTROL, untrained=True)
-        with owned(_ready(job.folder, resume, overwrite)):
-            copied = _Run(job, *how).whole(engine)
-    return replace(
-        done, seconds=done.seconds + copied.seconds, measured=done.measured + copied.measured
-    )
+        copy = replace(job, folder=job.folder / CONTROL, untrained=True)
+        with owned(_ready(copy.folder, resume, overwrite)):
+            return _both(done, _Run(copy, *how).whole(engine))
+
+
+def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
+    """What a run took with that of the untrained copy."""
+    seconds, measured = run.seconds + control.seconds, run.measured + control.measured
+    return replace(run, seconds=seconds, measured=measured)
 
 
 def _read(*names: Sequence[str]) -> tuple[str, ...]:
