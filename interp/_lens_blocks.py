@@ -38,8 +38,9 @@ large blocks, what follows wants what it works on in a core's cache of 1 to 2 MB
 STORED_BYTES = 112 * 2**20
 """The most bytes of stored e; fewer rows at a time where the vocabulary is large."""
 
-TINY = 1e-38
-"""Least probability of the final distribution, so that its logarithm is a number."""
+TINY = torch.finfo(torch.float32).tiny
+"""Least probability of the final distribution, so that its logarithm is a number; still a normal
+one, because arithmetic with smaller ones is slow."""
 
 FORBIDDEN = -1e30
 """Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
