@@ -410,12 +410,12 @@ def clusters(
     found = space.clusters(words=chosen or None, **options)
     runs = pd.DataFrame({"stability": found.stability, "random": found.random_stability})
     stable, random = (
-        float(np.nanmean(x)) if np.isfinite(x).any() else np.nan for x in runs.T.values
+        f", stability {np.nanmean(x):.2f}" if np.isfinite(x).any() else "" for x in runs.T.values
     )
     said = (
-        f"{found.n} clusters of {len(found.words)} words, {found.noise:.0%} noise, stability "
-        f"{stable:.2f} (adjusted Rand index); Gaussian vectors of this size: "
-        f"{found.random_clusters} clusters, stability {random:.2f}"
+        f"{found.n} clusters of {len(found.words)} words, {found.noise:.0%} noise{stable}"
+        f"{' (adjusted Rand index)' * bool(stable)}; Gaussian vectors of this size: "
+        f"{found.random_clusters} clusters{random}"
     )
     names = ["noise" if c < 0 else f"cluster {c}" for c in found.labels]
     seen = (space if not chosen else space.select(chosen)).pca()
