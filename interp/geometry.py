@@ -78,12 +78,12 @@ def by_rows(function: Callable[..., Mapping[str, Tensor]], *vectors: Tensor) -> 
     if first.device.type != "cpu" or first.numel() <= elements:
         return dict(function(*vectors))
     flat = [x.reshape(-1, x.shape[-1]) for x in vectors]
-    rows = max(1, elements // first.shape[-1])
-    starts = range(0, len(flat[0]), rows)
-    parts = [function(*(x[i : i + rows] for x in flat)) for i in starts]
-    return {
-        name: torch.cat([part[name] for part in parts]).view(first.shape[:-1]) for name in parts[0]
-    }
+    rows, parts = max(1, elements // first.shape[-1]), []
+    for i in range(0, len(flat[0]), rows):
+        found = function(*(x[i : i + rows] for x in flat))
+        parts.append(torch.stack(tuple(found.values())))
+    whole = torch.cat(parts, dim=1).view(-1, *first.shape[:-1])
+    return dict(zip(found, whole, strict=True))
 
 
 def _few_rows_at_a_time(function: Pairwise) -> Pairwise:
