@@ -83,6 +83,25 @@ def _memory(size: int, like: Tensor) -> Tensor:
     return have[:size]
 
 
+class _Dot:
+    """Σ over columns of `a` × `b` into `out`; `room`, of the same shape, may be overwritten.
+
+    On one thread NumPy's, which reads everything once. With several it would fetch into one core
+    what lies in the caches of all: there PyTorch's product and sum, shared as all else is.
+    """
+
+    def __init__(self, a: Tensor, b: Tensor, room: Tensor, out: Tensor) -> None:
+        self.a, self.b, self.room, self.out = a, b, room, out
+        self.a_, self.b_, self.out_ = a.numpy(), b.numpy(), out.numpy()
+
+    def __call__(self, *, alone: bool) -> None:
+        if alone:
+            np.vecdot(self.a_, self.b_, out=self.out_)
+        else:
+            torch.mul(self.a, self.b, out=self.room)
+            torch.sum(self.room, -1, out=self.out)
+
+
 class _Piece:
     """Views of the part of one block that is worked on at a time, made once for all chunks.
 
@@ -90,48 +109,64 @@ class _Piece:
     has, that is a few per cent of the product.
 
     Args:
-        sums: each sum of this block, `[row of the part]`; `best`, where its largest logit is.
+        start: the block's first token.
+        sums: each sum of this block, `[row of the part]`.
+        leading: largest logit of the blocks so far, and whose it is, `[row of the part]` each.
         z, first, second: buffers `[row, column]`; `e` what is stored, the same as `first` if
             nothing is.
         q: the final probabilities of the part's tokens, `[token, column]`, to compare with.
+        alone: there is one thread.
     """
 
     def __init__(
         self,
+        start: int,
         sums: dict[str, Tensor],
-        best: Tensor,
+        leading: tuple[Tensor, Tensor],
         buffers: tuple[Tensor, Tensor, Tensor, Tensor],
         q: Tensor | None,
+        *,
+        alone: bool,
     ) -> None:
+        self.start, self.alone, self.compares = start, alone, q is not None
         self.z, self.first, self.second, self.e = buffers
-        self.z_, self.first_, self.second_, self.e_ = (x.numpy() for x in buffers)
-        self.top, self.best, self.best_ = (
-            sums["top"].unsqueeze(-1),
-            best.unsqueeze(-1),
-            best.numpy(),
+        self.z_, self.top_ = self.z.numpy(), sums["top"].numpy()
+        self.leading_, self.best_ = (x.numpy() for x in leading)
+        self.above, self.top, self.mass, self.common = (
+            sums[name] for name in ("above", "top", "mass", "common")
         )
-        self.above, self.mass, self.common = (sums[name] for name in ("above", "mass", "common"))
-        self.own_, self.mixed_ = (sums[name].numpy() for name in ("own", "mixed"))
-        self.compares = q is not None
+        self.below = self.top.unsqueeze(-1)
+        self.own = _Dot(self.e, self.z, self.z, sums["own"])
+        self.mixed = _Dot(self.first, self.second, self.second, sums["mixed"])
         if q is not None:
             shape = len(q), -1, q.shape[-1]
             self.first3, self.second3 = self.first.view(shape), self.second.view(shape)
-            self.q, self.q_ = q.unsqueeze(1), q.unsqueeze(1).numpy()
-            self.by_token_ = self.z.view(shape).numpy()
-            self.cross_ = sums["cross"].view(len(q), -1).numpy()
+            self.q = q.unsqueeze(1)
+            by_token, cross = self.z.view(shape), sums["cross"].view(len(q), -1)
+            self.cross = _Dot(by_token, self.q, self.second3, cross)
 
     def add_up(self, target: Tensor) -> None:
         """The sums of the first walk, for `target [row, 1]`; leaves e."""
         # Where e will be: one buffer fewer to fetch into the cache.
         torch.gt(self.z, target, out=self.e)
         torch.sum(self.e, -1, out=self.above)
-        np.argmax(self.z_, -1, out=self.best_)
+        torch.amax(self.z, -1, out=self.top)
+        self.lead()
         if self.compares:
-            np.vecdot(self.by_token_, self.q_, out=self.cross_)
-        self.z.sub_(torch.gather(self.z, 1, self.best, out=self.top))
+            self.cross(alone=self.alone)
+        self.z.sub_(self.below)
         torch.exp(self.z, out=self.e)
         torch.sum(self.e, -1, out=self.mass)
-        np.vecdot(self.e_, self.z_, out=self.own_)
+        self.own(alone=self.alone)
+
+    def lead(self) -> None:
+        """Look for the largest logit only in rows where this block has a larger one than before."""
+        if self.start == 0:
+            self.leading_[:], self.best_[:] = -np.inf, 0
+        ahead = np.flatnonzero(self.top_ > self.leading_)
+        if len(ahead):
+            self.leading_[ahead] = self.top_[ahead]
+            self.best_[ahead] = self.start + self.z_[ahead].argmax(-1)
 
     def compare(self, weight: Tensor) -> None:
         """Σ min(p, q), and Σ s ln s with s = p + q; p is e times `weight [row, 1]`."""
@@ -140,7 +175,7 @@ class _Piece:
         torch.sum(self.second, -1, out=self.common)
         self.first3.add_(self.q)
         torch.log(self.first, out=self.second)
-        np.vecdot(self.first_, self.second_, out=self.mixed_)
+        self.mixed(alone=self.alone)
 
 
 class _Plan:
@@ -160,7 +195,8 @@ class _Plan:
         self.store, self.q = store, q
         shape = len(lens.spans), self.rows
         self.sums = {name: torch.zeros(shape, dtype=lens.product.dtype) for name in NAMES}
-        self.best = torch.zeros(shape, dtype=torch.int64)
+        self.leading = self.sums["top"].new_empty(self.rows)
+        self.best = torch.zeros(self.rows, dtype=torch.int64)
         group = max(1, lens.part // states)
         groups = [slice(i, min(i + group, tokens)) for i in range(0, tokens, group)]
         self.parts = [slice(g.start * states, g.stop * states) for g in groups]
@@ -183,7 +219,8 @@ class _Plan:
         q = None
         if self.q is not None and self.q.store is not None:
             q = self.q.shaped(self.q.store[block], block)[tokens]
-        return _Piece(sums, self.best[block, rows], (z, first, second, e), q)
+        leading, start = (self.leading[rows], self.best[rows]), self.lens.spans[block].start
+        return _Piece(start, sums, leading, (z, first, second, e), q, alone=self.lens.alone)
 
 
 class BlockLens:
@@ -205,7 +242,8 @@ class BlockLens:
         columns = min(COLUMNS, self.vocab)
         starts = range(0, self.vocab, columns)
         self.spans = [slice(i, min(i + columns, self.vocab)) for i in starts]
-        self.part = PART * torch.get_num_threads()
+        threads = torch.get_num_threads()
+        self.part, self.alone = PART * threads, threads == 1
         rows = max(1, states) * tokens
         self.product = like.new_empty(rows * columns)
         self.scratch = like.new_empty(2, min(rows, max(self.part, states)) * columns)
@@ -348,15 +386,13 @@ class _Walk:
         found = torch.empty_like(self.target)
         found[self.order] = torch.cat(self.taken)
         log_prob = torch.where(found > FORBIDDEN, found.double(), -torch.inf) - self.total
-        block = top.argmax(0)
-        inside = self.plan.best.gather(0, block.unsqueeze(0)).squeeze(0)
         none = torch.full_like(whole, torch.nan)
         return {
             "log_prob": log_prob,
             "rank": self.plan.sums["above"].sum(0) - (found > self.target).to(found.dtype),
             "entropy": (self.total - (weight * (own + top * mass)).sum(0)).clamp(min=0),
             "top_prob": 1 / whole,
-            "top_token": block * self.plan.lens.spans[0].stop + inside,
+            "top_token": self.plan.best.clone(),
             "kl_to_final": none,
             "js_to_final": none,
             "tv_to_final": none,
