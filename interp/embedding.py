@@ -155,7 +155,9 @@ def embedding_matrix(model: Any, name: str = "W_E") -> Array:
     Raises `BadInput` for another name, `Unsupported` if the model has no such matrix.
     """
     if name not in MATRICES:
-        raise BadInput(f"no matrix {name!r}{nearest(name, MATRICES)}; known: {MATRICES}")
+        raise BadInput(
+            f"no matrix {name!r}{nearest(name, MATRICES)} (known: {', '.join(MATRICES)})"
+        )
     try:
         weight = getattr(model, name)
     except (AttributeError, NotImplementedError):

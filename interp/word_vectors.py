@@ -191,9 +191,10 @@ class WordVectors:
             if text in self._index:
                 return self._index[text]
         texts = list(dict.fromkeys(w.strip() for w in self.words))
+        some = [repr(text) for text in texts if text.isalpha() and len(text) > 1][:3]
+        hint = nearest(word, texts) or (f"; words of it are {', '.join(some)} …" if some else "")
         raise BadInput(
-            f"{word!r} is no single token of this vocabulary of {len(self.words):,}"
-            f"{nearest(word, texts)}"
+            f"{word!r} is no single token of this vocabulary of {len(self.words):,}{hint}"
         )
 
     def known(self, words: Sequence[str]) -> list[str]:
@@ -203,6 +204,10 @@ class WordVectors:
         """
         found = (next((t for t in (f" {w}", w) if t in self._index), None) for w in words)
         return [text for text in dict.fromkeys(found) if text is not None]
+
+    @cached_property
+    def _constant(self) -> bool:
+        return bool((self.vectors == self.vectors[0]).all())
 
     def _find_all(self, words: Sequence[str]) -> Ints:
         if isinstance(words, str):
@@ -222,6 +227,8 @@ class WordVectors:
     def centred(self) -> WordVectors:
         """The same words with the mean vector taken off, which anisotropy mostly is."""
         mean = self.vectors.mean(axis=0, dtype=np.float64)
+        if self._constant:
+            raise BadInput(f"all {len(self.words)} vectors are the same, so their mean is all")
         return WordVectors((self.vectors - mean).astype(self.vectors.dtype), self.words)
 
     def random(self, seed: int = 0) -> WordVectors:
@@ -243,6 +250,8 @@ class WordVectors:
         _at_least("k", k, 1, "words to show")
         own = self.find(word) if isinstance(word, str) else None
         vector = self._vector(self.vectors[own] if isinstance(word, str) else word)
+        if self._constant:
+            raise BadInput(f"all {len(self.words)} vectors are the same: none is nearest")
         dots = np.asarray(self.vectors @ vector.astype(self.vectors.dtype), np.float64)
         cosines = np.asarray(self._unit @ units(vector).astype(self.vectors.dtype), np.float64)
         score = np.where(np.isnan(cosines), -np.inf, dots if by == "dot" else cosines)
@@ -340,7 +349,11 @@ class WordVectors:
         """
         rows = self._find_all([a, b, c])
         cosines = self._answers(rows[None])[0]
-        order = np.argsort(-cosines, kind="stable")
+        if np.isnan(cosines).all():
+            zero = [w for w, i in zip((a, b, c), rows, strict=True) if not self.vectors[i].any()]
+            why = f"{zero[0]!r} has the zero vector" if zero else "it is the zero vector"
+            raise BadInput(f"{a!r} − {b!r} + {c!r} has no direction: {why}; take other words")
+        order = np.argsort(-cosines, kind="stable")  # NaN, of words without a direction, last
         query = np.isin(order, rows)
         table = pd.DataFrame(
             {
@@ -356,10 +369,10 @@ class WordVectors:
         )
 
     def _answers(self, rows: Ints) -> Floats:
-        """Cosine of a − b + c with every word: rows `[n, 3]` to `[n, words]`; −1 if undefined."""
+        """Cosine of a − b + c with every word: rows `[n, 3]` to `[n, words]`; NaN if undefined."""
         a, b, c = (np.asarray(self._unit[rows[:, i]], np.float64) for i in range(3))
         wanted = units(a - b + c).astype(self.vectors.dtype)
-        return np.asarray(np.nan_to_num(wanted @ self._unit.T, nan=-1.0), np.float64)
+        return np.asarray(wanted @ self._unit.T, np.float64)
 
     def analogies(
         self, questions: Sequence[tuple[str, str, str, str]], *, seed: int = 0
@@ -367,7 +380,8 @@ class WordVectors:
         """Ranks of the right answers d of a − b + c: one row per question (a, b, c, d).
 
         Returns `a`, `b`, `c`, `d`, `rank` and `rank_without_query` (1 is best), and both for
-        Gaussian vectors under the same words: `random_rank`, `random_rank_without_query`.
+        Gaussian vectors under the same words: `random_rank`, `random_rank_without_query`. NaN
+        where a − b + c or d has no direction.
         """
         rows = np.asarray([self._find_all(q) for q in questions]).reshape(-1, 4)
         table = pd.DataFrame(list(questions), columns=["a", "b", "c", "d"])
@@ -376,16 +390,17 @@ class WordVectors:
             table[[f"{prefix}rank", f"{prefix}rank_without_query"]] = np.concatenate(ranks)
         return table
 
-    def _ranks(self, rows: Ints) -> Ints:
-        """Rank of d among all words, and among all but a, b and c: `[n, 2]`."""
+    def _ranks(self, rows: Ints) -> Floats:
+        """Rank of d among all words, and among all but a, b and c: `[n, 2]`; NaN if undefined."""
         if not len(rows):
-            return np.empty((0, 2), np.int64)
+            return np.empty((0, 2))
         cosines = self._answers(rows[:, :3])
         right = np.take_along_axis(cosines, rows[:, 3:], 1)
         rank = 1 + (cosines > right).sum(axis=1)
         queries = np.zeros_like(cosines, dtype=bool)
         np.put_along_axis(queries, rows[:, :3], True, axis=1)
-        return np.stack([rank, 1 + ((cosines > right) & ~queries).sum(axis=1)], axis=1)
+        ranks = np.stack([rank, 1 + ((cosines > right) & ~queries).sum(axis=1)], axis=1)
+        return np.where(np.isnan(right), np.nan, ranks)
 
     def axis(
         self, positive: Sequence[str], negative: Sequence[str], words: Sequence[str] = ()
@@ -398,8 +413,7 @@ class WordVectors:
         what separates the sets is not what they were chosen by; see `axis_separation`.
         """
         rows = [self._find_all(side) for side in (positive, negative)]
-        if min(map(len, rows)) < 2 or set(rows[0]) & set(rows[1]):
-            raise BadInput("an axis needs two words or more at both ends, none of them at both")
+        _check_ends(positive, negative, set(rows[0]) & set(rows[1]), self.words)
         ends = [units(self.vectors[side]) for side in rows]
         if not np.abs(ends[0].mean(axis=0) - ends[1].mean(axis=0)).max() > 1e-12:
             raise BadInput("both ends have the same mean direction: there is no axis between them")
@@ -412,8 +426,9 @@ class WordVectors:
         everything = [*own, *zip(words, ["other"] * len(words), others, strict=True)]
         table = pd.DataFrame(everything, columns=["word", "side", "projection"])
         everyone = everyone[~np.isnan(everyone)]
-        below = np.searchsorted(everyone, table["projection"].to_numpy())
-        return table.assign(percentile=below / len(everyone))
+        projection = table["projection"].to_numpy(np.float64)
+        below = np.searchsorted(everyone, projection) / len(everyone)
+        return table.assign(percentile=np.where(np.isnan(projection), np.nan, below))
 
     # -- pictures and clusters --
 
@@ -498,10 +513,24 @@ class WordVectors:
         space = self if words is None else self.select(words)
         k = min(components, len(space.words) - 1, space.vectors.shape[1])
         if len(space.words) < 2 * min_size:
-            raise BadInput(f"{len(space.words)} words cannot make clusters of {min_size}")
+            raise BadInput(
+                f"{len(space.words)} words cannot make clusters of {min_size}; min_size is at most "
+                f"half of them, here {len(space.words) // 2}"
+            )
         labels, stability = _stable(space, k, cluster, resamples, seed)
         random, random_stability = _stable(space.random(seed), k, cluster, resamples, seed)
         return Clusters(labels, space.words, stability, int(random.max()) + 1, random_stability)
+
+
+def _check_ends(
+    positive: Sequence[str], negative: Sequence[str], both: set[int], words: Sequence[str]
+) -> None:
+    """Raise `BadInput` unless both ends of an axis have two words, all of them different."""
+    needs = "an axis needs two words or more at both ends, none of them at both"
+    if min(len(positive), len(negative)) < 2:
+        raise BadInput(f"{needs}; these are {len(positive)} and {len(negative)}")
+    if both:
+        raise BadInput(f"{needs}; at both are {', '.join(sorted(repr(words[i]) for i in both))}")
 
 
 def _at_least(name: str, value: int, least: int, what: str) -> None:
@@ -545,7 +574,9 @@ def _clusterer(method: str, min_size: int, eps: float | None) -> Any:
         return lambda x: cluster.HDBSCAN(min_cluster_size=min_size, copy=True).fit_predict(x)
     if method != "dbscan":
         known = ("hdbscan", "dbscan")
-        raise BadInput(f"no clustering {method!r}{nearest(method, known)}; known: {known}")
+        raise BadInput(
+            f"no clustering {method!r}{nearest(method, known)} (known: {', '.join(known)})"
+        )
     if eps is None or eps <= 0:
         raise BadInput(f"DBSCAN needs a radius: eps={eps!r} must be above 0")
     return lambda x: cluster.DBSCAN(eps=eps, min_samples=min_size).fit_predict(x)

@@ -217,6 +217,24 @@ def test_a_bad_line_of_a_word_vector_file_is_named(tmp_path):
         run("words", "near", "red", "--vectors", path)
 
 
+def test_small_pictures_and_words_without_a_direction_say_so(tmp_path):
+    said = run("words", "map", *PRONOUNS, *MODEL)
+    assert "trustworthiness needs 25 words" in said
+    assert "nan" not in said
+    path = tmp_path / "vectors.txt"
+    path.write_text("red 1 0 0\nblue 0.9 1 0\nnone 0 0 0\n")
+    said = run("words", "cosines", "red", "none", "--vectors", path)
+    assert "without a direction (zero vector): 'none'" in said
+
+
+def test_a_side_of_spaces_that_is_no_file_and_no_matrix(tmp_path):
+    (tmp_path / "glove.txt").write_text("red 1 0\nblue 0 1\n")
+    with pytest.raises(interp.UnknownName, match="word vectors 'glov.txt'; did you mean 'glove"):
+        run("spaces", tmp_path / "glov.txt", "demo-llama")
+    with pytest.raises(interp.UnknownName, match="matrix 'W_Q'; did you .* W_E, W_U"):
+        run("spaces", "demo-llama:W_Q", "demo-llama")
+
+
 # ---- two spaces, two models, two contexts ----------------------------------------------------
 
 

@@ -145,6 +145,8 @@ def test_words_are_found_with_and_without_a_space():
     assert [space.find(w) for w in ("king", " king", "queen")] == [0, 1, 2]
     with pytest.raises(BadInput, match="'qeen' is no single token .* of 4; did you mean 'queen'"):
         space.find("qeen")
+    with pytest.raises(BadInput, match="'xyzzy' is no .* of 4; words of it are 'king', 'queen'"):
+        space.find("xyzzy")
     with pytest.raises(BadInput, match="expected a list of words, got the text 'king'"):
         space.cosines("king")
     with pytest.raises(BadInput, match="3 words for 4 vectors"):
@@ -195,6 +197,33 @@ def test_analogies_in_a_random_vocabulary_have_uniform_ranks():
         assert table[name].between(1, 100).all()
 
 
+def test_words_without_a_direction_are_undefined_and_never_right():
+    """A zero vector (rows of padding are) has no cosine: not the best rank, and not the worst."""
+    space = WordVectors(np.vstack([royal().vectors, np.zeros(4)]), (*royal().words, "nothing"))
+    table = space.analogy("king", "man", "woman")
+    assert table["word"].iloc[-1] == "nothing"
+    assert np.isnan(table["cosine"].iloc[-1])
+    for asked in (("king", "nothing", "woman", "queen"), ("king", "man", "woman", "nothing")):
+        ranks = space.analogies([asked, ("king", "man", "woman", "queen")])
+        assert ranks.loc[0, ["rank", "rank_without_query"]].isna().all()
+        assert ranks.loc[1, "rank_without_query"] == 1
+    with pytest.raises(BadInput, match="has no direction: 'nothing' has the zero vector; take"):
+        space.analogy("king", "nothing", "woman")
+    on = space.axis(["king", "queen"], ["apple", "pear"], ["nothing"]).set_index("word")
+    assert on.loc["nothing", ["projection", "percentile"]].isna().all()
+
+
+def test_vectors_that_are_all_the_same_have_no_order():
+    space = WordVectors(np.ones((5, 3)), tuple("abcde"))
+    for ask, why in (
+        (space.centred, "all 5 vectors are the same, so their mean is all"),
+        (lambda: space.nearest("a"), "all 5 vectors are the same: none is nearest"),
+        (lambda: space.pca(1), "all 5 vectors are the same: there is nothing to draw"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            ask()
+
+
 def test_axis_leaves_each_word_out_of_its_own_axis():
     space = groups(5)
     positive, negative = [f"a{i}" for i in range(5)], [f"b{i}" for i in range(4)]
@@ -207,8 +236,10 @@ def test_axis_leaves_each_word_out_of_its_own_axis():
         assert table.loc[word, "projection"] == pytest.approx(expected)
     assert table.loc["a0", "percentile"] > 0.6
     assert table.loc["b0", "percentile"] < 0.4
-    with pytest.raises(BadInput, match="two words or more at both ends"):
+    with pytest.raises(BadInput, match="two words or more at both ends.*; at both are 'a1'"):
         space.axis(["a0", "a1"], ["a1", "b0"])
+    with pytest.raises(BadInput, match="two words or more at both ends.*; these are 1 and 2"):
+        space.axis(["a0"], ["a1", "b0"])
 
 
 def test_axis_separation_finds_what_is_there_and_keeps_its_level():
@@ -354,7 +385,7 @@ def test_clusters_and_their_stability():
         space.clusters(method="hdscan")
     with pytest.raises(BadInput, match="eps=None must be above 0"):
         space.clusters(method="dbscan")
-    with pytest.raises(BadInput, match="75 words cannot make clusters of 40"):
+    with pytest.raises(BadInput, match="75 words cannot make clusters of 40; .* here 37"):
         space.clusters(min_size=40)
 
 

@@ -775,6 +775,10 @@ def test_compare_spaces_refuses_bad_input(spaces):
         compare_spaces(good, (wide, [w + "!" for w in WORDS]))
     with pytest.raises(BadInput, match="have 3 words in common"):
         compare_spaces(good, (wide, WORDS), words=WORDS[:3])
+    asked = [*WORDS[:3], WORDS[3] + "!", "xyzzy"]
+    lost = f"5 were named; a lacks .{WORDS[3]}!.; did you mean .* and 1 more, b none"
+    with pytest.raises(BadInput, match=lost):
+        compare_spaces(good, (wide, [*WORDS[:-2], *asked[3:]]), words=asked)
     with pytest.raises(UnknownName, match="unknown method 'procrust'; did you mean 'procrustes'"):
         compare_spaces(good, good, method="procrust")
     with pytest.raises(BadInput, match="k is 500; allowed is 1 to 119, the other words"):

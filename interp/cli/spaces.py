@@ -23,7 +23,7 @@ from interp.cli.shared import (
     split,
     untrained,
 )
-from interp.errors import BadInput
+from interp.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +38,14 @@ def source_of(text: str) -> Any:
     from interp.spaces import read_word_vectors
 
     model, colon, matrix = text.rpartition(":")
-    if colon and matrix in MATRICES:
+    if colon and matrix.startswith("W_"):
+        if matrix not in MATRICES:
+            raise unknown("matrix", matrix, MATRICES)
         return model, matrix
-    return read_word_vectors(text) if Path(text).is_file() else (text, "W_E")
+    path = Path(text)
+    if path.is_file() or (path.suffix in (".txt", ".vec", ".bin") and not path.is_dir()):
+        return read_word_vectors(path)
+    return text, "W_E"
 
 
 @app.command(rich_help_panel=PANEL)

@@ -279,6 +279,10 @@ def cosines(
     along = space.along(chosen)
     mean, spread = space.anisotropy
     said = f"all pairs of the vocabulary: mean {mean:.3f}, standard deviation {spread:.3f}"
+    own = table.to_numpy().diagonal()
+    undefined = [word for word, cosine in zip(chosen, own, strict=True) if cosine != cosine]
+    if undefined:  # NaN
+        said += f"; without a direction (zero vector): {', '.join(map(repr, undefined))}"
     draw = partial(
         matrices_figure,
         {"cosine": table},
@@ -362,9 +366,10 @@ def picture(
         seen = space.pca(words=chosen or None)
     else:
         seen = space.tsne(words=chosen or None, perplexity=perplexity, seed=seed)
-    trust = (
-        f"{seen.method} of {len(seen.words)} words; trustworthiness {seen.trustworthiness:.3f}, "
-        f"with its points shuffled {seen.shuffled:.3f}"
+    trust = f"{seen.method} of {len(seen.words)} words; " + (
+        f"trustworthiness {seen.trustworthiness:.3f}, with its points shuffled {seen.shuffled:.3f}"
+        if seen.trustworthiness == seen.trustworthiness  # not NaN
+        else "how far to trust it is not known: trustworthiness needs 25 words"
     )
     asked = _source(model, matrix, vectors, centred) | {"words": chosen, "method": method}
     sheet = Sheet(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.errors import BadInput, unknown
+from interp.errors import BadInput, nearest, unknown
 from interp.spaces._matrices import Floats, Ints, varying
 from interp.spaces.maps import SpaceMap, Width, affine, procrustes, relative_residual
 from interp.spaces.nulls import Null, permuted
@@ -199,12 +199,26 @@ def _common(a: WordSpace, b: WordSpace, words: Sequence[str] | None) -> list[str
     common = [word for word in wanted if word in a and word in b]
     if len(common) >= LEAST:
         return common
-    some = ", ".join(map(repr, a.words[:3])), ", ".join(map(repr, b.words[:3]))
-    hint = "" if words is not None else "; words= names words, which may be several tokens"
+    if words is None:
+        some = ", ".join(map(repr, a.words[:3])), ", ".join(map(repr, b.words[:3]))
+        had = f"a has {len(a)}: {some[0]} …; b has {len(b)}: {some[1]} …"
+        hint = "; words that are named may be several tokens"
+    else:
+        had = f"{len(wanted)} were named; a lacks {_lacking(wanted, a)}, b {_lacking(wanted, b)}"
+        hint = ""
     raise BadInput(
         f"{a.source} and {b.source} have {len(common) or 'no'} words in common, at least {LEAST} "
-        f"are needed (a has {len(a)}: {some[0]} …; b has {len(b)}: {some[1]} …){hint}"
+        f"are needed ({had}){hint}"
     )
+
+
+def _lacking(wanted: Iterable[str], space: WordSpace) -> str:
+    """The first of the words that a space has not, with a near one that it has."""
+    lost = [word for word in wanted if word not in space]
+    if not lost:
+        return "none"
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return f"{lost[0]!r}{nearest(lost[0], space.words[:20_000])}{more}"
 
 
 # ---- maps ------------------------------------------------------------------------------------
