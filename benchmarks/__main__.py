@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import corpus
 from benchmarks.report import CORPUS, GROWN, figure, markdown, write_png
 from benchmarks.shapes import CPU, GPU, SHAPES, Shape
+from benchmarks.ways import ATTACHED, FORWARD, GEOMETRY
 
 BATCHES = ((4, 128), (1, 1024))
 AXES = {
@@ -25,6 +28,9 @@ AXES = {
     "tokens": (128, 256, 512, 1024),
     "vocabulary": (12_500, 25_000, 50_000, 100_000),
 }
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+"""Settings of glibc with which a process keeps memory that is free, for its next tensors."""
+
 CORPORA = (50_000, 100_000, 200_000, 400_000)
 """Tokens of the corpora for the figure."""
 
@@ -43,11 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{shape.name}, {batch}", _measure, shape, batch, rounds, options, save=i == 0)
         for i, (shape, batch) in enumerate(jobs)
     ]
+    returned = _say(
+        "with memory given back",
+        partial(_measure, kept=False, only=(FORWARD, ATTACHED, GEOMETRY)),
+        *jobs[0],
+        rounds,
+        options,
+    )
     results = {
         "command": shlex.join(["python", "-m", "benchmarks", *(arguments or sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "rounds": rounds,
         "answers": answers,
+        "returned": returned,
         "start_up": start_up(),
         "growth": []
         if options.no_growth
@@ -86,8 +100,12 @@ def _measure(
     *,
     save: bool = False,
     only: Iterable[str] | None = None,
+    kept: bool = True,
 ) -> dict[str, Any]:
-    """One answer of `benchmarks.measure`, from a process that has done nothing else."""
+    """One answer of `benchmarks.measure`, from a process that has done nothing else.
+
+    `kept`: the process keeps memory that is free instead of giving it back to the system.
+    """
     job = {
         "shape": asdict(shape),
         "batch": list(batch),
@@ -100,7 +118,12 @@ def _measure(
     }
     command = [sys.executable, "-m", "benchmarks.measure"]
     done = subprocess.run(
-        command, input=json.dumps(job), capture_output=True, text=True, check=False
+        command,
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | (KEPT if kept else {}),
     )
     if done.returncode:
         raise SystemExit(f"{shape.name}, {batch}: measuring failed\n{done.stderr}")

@@ -19,7 +19,7 @@ DASHES = dict(zip(DRAWN, ("solid", "dot", "solid", "dot", "solid"), strict=True)
 
 def markdown(results: Mapping[str, Any], figure: str | None) -> str:
     """The document, from what `benchmarks.__main__` collected; `figure` is a path or None."""
-    parts = [_head(results), _verdicts(results["answers"])]
+    parts = [_head(results), _verdicts(results["answers"]), _returned(results["returned"])]
     parts += [_table(answer) for answer in results["answers"]]
     parts.append(_start_up(results["start_up"]))
     if figure:
@@ -39,9 +39,10 @@ Written by `{results["command"]}` on {results["date"]}; no number here is typed 
 Models have the named shape and random weights. Within a table all ways were timed in turns, round
 by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine falls
 on all of them; a ratio is the median of the ratios within a round, a time the median. Memory is
-the peak of the resident set of the process during one warm call, above what it was before. Where
-other programs share the processor's caches, ratios to bare products come out higher than on a
-quiet machine."""
+the peak of the resident set of the process during one warm call, above what it was before. The
+processes keep memory that is free for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
+`MALLOC_MMAP_THRESHOLD_` of glibc), and the lens its store, as within a run. Where other programs
+share the processor's caches, ratios to bare products come out higher than on a quiet machine."""
 
 
 def _verdicts(answers: Sequence[Answer]) -> str:
@@ -52,6 +53,18 @@ def _verdicts(answers: Sequence[Answer]) -> str:
             if value is not None:
                 rows.append(_verdict(target, answer, value))
     return "## Targets\n\n" + "\n".join(rows)
+
+
+def _returned(answer: Answer) -> str:
+    """How much of geometry is the system's handing out of memory."""
+    seconds = answer["seconds"]
+    attached, run = (
+        _cell(seconds[name], seconds[ways.FORWARD]) for name in (ways.ATTACHED, ways.GEOMETRY)
+    )
+    return f"""By itself glibc gives free memory back to the system, which hands it out again page
+by page. Left so, {_name(answer)} measured {attached} × with rotation and path_length attached and
+{run} × for their run alone: states that are held for an analysis make the model's next tensors lie
+elsewhere, on new pages."""
 
 
 def _verdict(target: Target, answer: Answer, value: float) -> str:

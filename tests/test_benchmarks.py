@@ -72,6 +72,7 @@ def results_of(answer, growth=()):
         "date": "2026-01-02",
         "rounds": 2,
         "answers": [answer],
+        "returned": answer,
         "start_up": {"interp list": {"seconds": 0.5, "limit": 1.0}},
         "growth": list(growth),
     }
