@@ -16,6 +16,7 @@ from interp.errors import BadInput, unknown
 from interp.results import Result
 from interp.state import Array
 from interp.stats import clustered_bootstrap
+from interp.stats.table import is_special
 
 Floats = npt.NDArray[np.float64]
 KINDS = ("previous", "induction", "duplicate", "sink")
@@ -130,20 +131,22 @@ def head_types(
     result: Result,
     *,
     threshold: float = 0.3,
+    special: bool = False,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Which head looks at the previous token, at copies, after copies, or at the first token.
 
-    Scores are means over the tokens for which they are defined (special ones left out); the
-    control is the mean, over the same tokens, of what attention spread evenly over all allowed
-    keys would give. Intervals resample prompts (`clustered_bootstrap`). Sources of the types:
-    Elhage et al. 2021, Olsson et al. 2209.11895 (induction), Xiao et al. 2309.17453 (sink).
+    Scores are means over the tokens for which they are defined; the control is the mean, over the
+    same tokens, of what attention spread evenly over all allowed keys would give. Intervals
+    resample prompts (`clustered_bootstrap`). Sources of the types: Elhage et al. 2021, Olsson et
+    al. 2209.11895 (induction), Xiao et al. 2309.17453 (sink).
 
     Args:
         result: of the analysis `attention` with rows per token.
         threshold: least excess for a type; a convention, not a test.
+        special: keep special tokens, which are left out otherwise.
         confidence, resamples, seed: of the intervals.
 
     Returns one row per (stack,) layer, head and kind: `score` with `score_low` and `score_high`;
@@ -157,7 +160,7 @@ def head_types(
     """
     if not 0 <= threshold <= 1:
         raise BadInput(f"threshold={threshold!r}; an excess lies between 0 and 1")
-    frame = _rows(result)
+    frame = _rows(result, special)
     parts = []
     for stack, rows in frame.groupby("stack", sort=True):
         kinds = [_kind(rows, kind, confidence, resamples, seed) for kind in KINDS]
@@ -168,7 +171,7 @@ def head_types(
     return table[[*first, *(c for c in table if c not in (*first, "stack"))]]
 
 
-def _rows(result: Result) -> pd.DataFrame:
+def _rows(result: Result, special: bool) -> pd.DataFrame:
     """Rows per token and head with the number of keys and of earlier copies of the token."""
     frame = result.frame
     needed = ["prompt", "position", "layer", "head", "token_id", "distance", *KINDS]
@@ -187,7 +190,7 @@ def _rows(result: Result) -> pd.DataFrame:
     frame = frame.assign(stack=frame["stack"]) if "stack" in frame else frame.assign(stack="")
     ahead = frame.groupby("stack")["distance"].transform("min") < -1e-4
     frame["keys"] = np.where(ahead, frame["length"], frame["position"] + 1)
-    return frame[~frame["special"].astype(bool)] if "special" in frame else frame
+    return frame[~is_special(frame, special)]
 
 
 def _kind(

@@ -207,7 +207,10 @@ class Results(Mapping[str, Result]):
         return f"<Results of {self.provenance.get('model', {}).get('name', '?')}\n{rows}>"
 
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
-        """Write one self-contained HTML file that opens without a network; returns its path."""
+        """Write one self-contained HTML file that opens without a network; returns its path.
+
+        Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`.
+        """
         from interp.render.report import write_report
 
         return write_report(self, Path(path), **options)

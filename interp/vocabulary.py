@@ -214,16 +214,16 @@ def _depths(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return tokens.merge(values, on=keys, how="right").reset_index(drop=True)
 
 
-def decided(depths: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+def decided(depths: pd.DataFrame, by: str | None = None, *, special: bool = False) -> pd.DataFrame:
     """Share of tokens that are decided at each state, from the table of `decision_depth`.
 
-    Special tokens are left out. Returns per `layer` (and `stack`, and group of the column `by`)
-    `decided`, with `low`, `high`: 95 % intervals, the prompt being the unit that was sampled, and
-    `n` tokens.
+    Special tokens are left out unless `special`. Returns per `layer` (and `stack`, and group of
+    the column `by`) `decided`, with `low`, `high`: 95 % intervals, the prompt being the unit that
+    was sampled, and `n` tokens.
     """
     keys = [c for c in ("stack", by) if c is not None and (c == by or c in depths)]
     require_columns(depths, ["decision_depth", *keys])
-    rows = depths[~is_special(depths, False)]
+    rows = depths[~is_special(depths, special)]
     if by is not None:
         rows = rows[rows[by].notna() & (rows[by].astype(str) != "")]
     if rows.empty:

@@ -474,6 +474,8 @@ class WordVectors:
         """
         space = self if words is None else self.select(words)
         n, d = space.vectors.shape
+        if n < 5:
+            raise BadInput(f"t-SNE of {n} words; it needs 5 or more: take PCA for few words")
         if not 1 < perplexity <= (n - 1) / 3:
             raise BadInput(
                 f"perplexity {perplexity:g} for {n} words; allowed is more than 1 and at most a "

@@ -310,6 +310,11 @@ def test_head_types_find_what_each_head_was_made_to_do():
     assert (aimed["difference_low"] > 0).all()
     assert table.query("kind == 'induction'")["tokens"].unique().tolist() == [36]
     assert table.query("kind == 'sink'")["tokens"].unique().tolist() == [72]
+    result = world(patterns, tokens)
+    result.frame["special"] = result.frame["position"].isin([0, 5])
+    fewer, all_of = (interp.head_types(result, special=keep) for keep in (False, True))
+    assert fewer.query("kind == 'sink'")["tokens"].unique().tolist() == [66]
+    pd.testing.assert_frame_equal(all_of, table)
 
 
 def test_head_types_of_heads_that_look_anywhere_keep_their_level():

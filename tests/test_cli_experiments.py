@@ -98,6 +98,31 @@ def test_heads_and_rollout(saved, tmp_path):
         run("rollout", saved, "--prompt", 99)
 
 
+def test_special_tokens_come_back_with_one_switch(saved, tmp_path):
+    """BOS of twelve documents: in no summary, and in each when asked for."""
+    one = interp.load(saved)["path_length"].frame.query("layer == 0")
+    ordinary, bos = int((~one["special"]).sum()), int(one["special"].sum())
+    assert bos == 12
+    between = ("compare", saved, "--between", "kind", "-a", "odd", "-b", "even", "--resamples", 9)
+    asks = {
+        "growth": lambda *s: as_json("growth", saved, *s)["growth"]["n"].iloc[0],
+        "depth": lambda *s: as_json("depth", saved, *s)["depth"]["n"].iloc[0],
+        "compare": lambda *s: sum(json.loads(run(*between, *s, "--json"))[0][n] for n in _NS),
+        "groups": lambda *s: as_json(
+            "groups", saved, "--by", "kind", "--level", "token", "--resamples", 9, *s
+        )["groups"].query("layer == 0")["n"].sum(),
+    }  # fmt: skip
+    for name, ask in asks.items():
+        assert ask() == ordinary, name
+        assert ask("--special") == ordinary + bos, name
+    ask = ("predict", saved, "--resamples", 9, "--partial", "position")
+    frames = [as_json(*ask, *s)["predict"] for s in ((), ("--special",))]
+    assert (frames[1]["n"] - frames[0]["n"] == bos).all()
+
+
+_NS = ("n_a", "n_b")
+
+
 def test_a_taken_folder_is_refused_before_anything_is_computed(saved, tmp_path):
     (tmp_path / "mine.txt").write_text("kept")
     with pytest.raises(interp.BadInput, match="exists; choose another"):
@@ -117,6 +142,7 @@ def test_a_taken_folder_is_refused_before_anything_is_computed(saved, tmp_path):
         (("groups", "--by", "kind", "--value", "angel"), "unknown value column 'angel'; did you"),
         (("predict", "--value", "pth"), "unknown value column 'pth'; did you mean 'path'"),
         (("growth", "--by", "knd"), "unknown label 'knd'; did you mean 'kind'"),
+        (("predict", "--coefficient", "kendall"), "unknown coefficient 'kendall' (known: pearson"),
         (("heads", "--threshold", "2"), "an excess lies between 0 and 1"),
     ],
 )
@@ -149,6 +175,8 @@ def test_near_and_nearest_have_random_directions_beside(tmp_path):
     rows = as_json("nearest", " her", "--minus", " his", *MODEL, "-k", 3)["nearest"]
     assert rows["token"].iloc[0] == " her"
     assert rows["cosine"].iloc[0] > rows["random_cosine"].iloc[0]
+    with pytest.raises(interp.BadInput, match="' her' − ' her' is the zero vector"):
+        run("nearest", " her", "--minus", " her", *MODEL)
 
 
 def test_analogy_axis_cosines_graph(tmp_path):

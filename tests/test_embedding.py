@@ -306,6 +306,8 @@ def test_tsne_keeps_groups_apart_and_says_how_well(library, monkeypatch):
     assert metrics.silhouette_score(seen.points, np.repeat([0, 1, 2], 15)) > 0.4
     with pytest.raises(BadInput, match=r"perplexity 30 for 45 words; .* here 14.67"):
         space.tsne()
+    with pytest.raises(BadInput, match="t-SNE of 3 words; it needs 5 or more: take PCA"):
+        space.tsne(words=["a0", "b0", "c0"])
 
 
 def test_known_words_are_those_of_running_text():

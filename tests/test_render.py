@@ -99,6 +99,8 @@ def test_special_tokens_count_only_when_asked(results):
         result_figure(results["rotation"], special=s).layout.meta["caption"] for s in (0, 1)
     ]
     assert ["special tokens" in c for c in captions] == [True, False]
+    pages = [report.report_html(Results([results["rotation"]], {}), special=s) for s in (0, 1)]
+    assert ["special tokens (BOS and the like) are left out" in p for p in pages] == [True, False]
 
 
 def test_band_is_the_cluster_robust_one_of_statsmodels():
@@ -323,8 +325,9 @@ def test_a_drawer_that_fails_is_told_in_the_figure(results, monkeypatch):
 
 
 def test_a_section_that_fails_is_told_in_the_report(results, monkeypatch):
-    monkeypatch.setattr("interp.render.sections._grid_block", lambda result, plot: 1 / 0)
-    block = sections.block_of(results["logit_lens"], results["logit_lens"].analysis.plots[0])
+    monkeypatch.setattr("interp.render.sections._grid_block", lambda view: 1 / 0)
+    result = results["logit_lens"]
+    block = sections.block_of(View(result, result.analysis.plots[0]))
     assert block.says == ("This figure could not be drawn (ZeroDivisionError: division by zero).",)
 
 

@@ -11,6 +11,9 @@ from interp.cli.shared import (
     Json,
     OutFolder,
     Overwrite,
+    Resamples,
+    Seed,
+    Special,
     about,
     app,
     out,
@@ -35,6 +38,9 @@ def compare(
     paired: Annotated[
         bool, typer.Option("--paired", help="Pair the groups within prompts.")
     ] = False,
+    special: Special = False,
+    resamples: Resamples = 2000,
+    seed: Seed = 0,
     csv: Annotated[Path | None, typer.Option(help="Write the whole table as CSV.")] = None,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
@@ -45,17 +51,15 @@ def compare(
     from interp.stats import compare as compare_groups
 
     refuse_taken(out_folder, overwrite)
-    found = compare_groups(
-        load(folder)[analysis], value=value, between=between, a=a, b=b, paired=paired
-    )
+    asked: dict[str, Any] = {"value": value, "between": between, "a": a, "b": b}
+    asked |= {"paired": paired, "special": special, "resamples": resamples, "seed": seed}
+    found = compare_groups(load(folder)[analysis], **asked)
     if csv is not None:
         refuse_existing(csv)
         found.frame.to_csv(csv, index=False)
     if out_folder is not None:
-        asked = {"folder": str(folder), "analysis": analysis, "value": value, "between": between}
-        _sheet(found, asked | {"a": a, "b": b, "paired": paired}).write(
-            out_folder, overwrite=overwrite
-        )
+        asked = {"folder": str(folder), "analysis": analysis} | asked
+        _sheet(found, asked).write(out_folder, overwrite=overwrite)
     if as_json:
         print_json(found.frame.to_json(orient="records"))
     else:

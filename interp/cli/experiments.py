@@ -19,13 +19,14 @@ from interp.cli.shared import (
     Resamples,
     RunFolder,
     Seed,
+    Special,
     about,
     app,
     deliver,
     refuse_taken,
     split,
 )
-from interp.errors import BadInput
+from interp.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +72,7 @@ def groups(
     level: Annotated[str, typer.Option(help="word or token.")] = "word",
     total: Annotated[str | None, typer.Option(help="Over layers: last, sum or mean.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Also compare every pair.")] = False,
+    special: Special = False,
     resamples: Resamples = 2000,
     seed: Seed = 0,
     out_folder: OutFolder = None,
@@ -83,7 +85,7 @@ def groups(
 
     refuse_taken(out_folder, overwrite)
     options: dict[str, Any] = {"level": level, "total": total, "groups": split(only) or None}
-    options |= {"resamples": resamples, "seed": seed}
+    options |= {"special": special, "resamples": resamples, "seed": seed}
     found, control, notes = measured(folder, lambda r: by_group(r, value, by, **options))
 
     def tables(x: Any) -> dict[str, pd.DataFrame]:
@@ -115,6 +117,7 @@ def predict(
     coefficient: Annotated[
         str | None, typer.Option(help="What the figure shows, such as spearman.")
     ] = None,
+    special: Special = False,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     out_folder: OutFolder = None,
@@ -123,14 +126,18 @@ def predict(
 ) -> None:
     """Correlate the path of a token with how well the model predicts what comes next."""
     from interp.experiments import path_prediction
+    from interp.render.experiments import COEFFICIENTS
     from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
     covariates = [] if partial_on == "none" else split(partial_on)
-    options: dict[str, Any] = {"value": value, "partial": covariates}
+    shown = coefficient or ("partial_spearman" if covariates else "spearman")
+    kinds = [c for c in COEFFICIENTS if covariates or not c.startswith("partial_")]
+    if shown not in kinds:
+        raise unknown("coefficient", shown, kinds)
+    options: dict[str, Any] = {"value": value, "partial": covariates, "special": special}
     options |= {"outcomes": split(outcomes) or None, "resamples": resamples, "seed": seed}
     found, control, notes = measured(folder, lambda r: path_prediction(r, **options))
-    shown = coefficient or ("partial_spearman" if covariates else "spearman")
     figures = {f"{value} and the next token": partial(found.plot, shown)}
     figures |= {f"{name} copy": partial(c.plot, shown) for name, c in control.items()}
     sheet = Sheet(
@@ -149,6 +156,7 @@ def predict(
 def growth(
     folder: RunFolder,
     by: Annotated[str | None, typer.Option(help="Label column; one mean per label.")] = None,
+    special: Special = False,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -159,7 +167,7 @@ def growth(
     from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
-    found, control, notes = measured(folder, lambda r: growth_rate(r, by=by))
+    found, control, notes = measured(folder, lambda r: growth_rate(r, by=by, special=special))
     mean = found.mean
     keys = [c for c in mean if c in ("stack", by)]
     named = mean.assign(
@@ -187,7 +195,7 @@ def growth(
         {"Growth per layer": draw},
         lead="How fast does the norm of the residual stream grow with depth?",
         notes=(*found.notes, *notes),
-        about=about("growth", folder=str(folder), by=by),
+        about=about("growth", folder=str(folder), by=by, special=special),
     )
     deliver(sheet, out_folder, overwrite, as_json)
 
@@ -196,6 +204,7 @@ def growth(
 def depth(
     folder: RunFolder,
     by: Annotated[str | None, typer.Option(help="Label column; one line per label.")] = None,
+    special: Special = False,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -207,8 +216,8 @@ def depth(
 
     refuse_taken(out_folder, overwrite)
     found, control, notes = measured(folder, lambda r: decision_depth(r["logit_lens"]))
-    table = decided(found, by)
-    others = {name: decided(c, by) for name, c in control.items()}
+    table = decided(found, by, special=special)
+    others = {name: decided(c, by, special=special) for name, c in control.items()}
     key = by or "stack"
     lines = {str(n): rows for n, rows in table.groupby(key)} if key in table else {"all": table}
     controls: dict[str, pd.DataFrame] = {}
@@ -229,8 +238,10 @@ def depth(
         "state on. Bands: 95 %, the prompt being the unit.",
         controls=list(controls),
     )
-    text = f"{_median(found)}\n{table.to_string(index=False, float_format='{:.4g}'.format)}"
-    text += "".join(f"\n{name} copy: {_median(c)}" for name, c in control.items())
+    text = (
+        f"{_median(found, special)}\n{table.to_string(index=False, float_format='{:.4g}'.format)}"
+    )
+    text += "".join(f"\n{name} copy: {_median(c, special)}" for name, c in control.items())
     sheet = Sheet(
         "depth",
         text,
@@ -238,13 +249,15 @@ def depth(
         {"Decided by then": draw},
         lead="From which state on is the most probable next token what the model says in the end?",
         notes=tuple(notes),
-        about=about("depth", folder=str(folder), by=by),
+        about=about("depth", folder=str(folder), by=by, special=special),
     )
     deliver(sheet, out_folder, overwrite, as_json)
 
 
-def _median(found: pd.DataFrame) -> str:
-    rows = found[~found["special"].astype(bool)] if "special" in found else found
+def _median(found: pd.DataFrame, special: bool) -> str:
+    from interp.stats.table import is_special
+
+    rows = found[~is_special(found, special)]
     return f"median decision depth: state {rows['decision_depth'].median():g} ({len(rows)} tokens)"
 
 
@@ -252,6 +265,7 @@ def _median(found: pd.DataFrame) -> str:
 def heads(
     folder: RunFolder,
     threshold: Annotated[float, typer.Option(help="Least excess over even attention.")] = 0.3,
+    special: Special = False,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     out_folder: OutFolder = None,
@@ -263,7 +277,8 @@ def heads(
     from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
-    options: dict[str, Any] = {"threshold": threshold, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"threshold": threshold, "special": special}
+    options |= {"resamples": resamples, "seed": seed}
     found, control, notes = measured(folder, lambda r: head_types(r["attention"], **options))
     typed = found[found["type"] == found["kind"]]
     shown = typed[["layer", "head", "type", "score", "score_low", "score_high", "uniform"]]

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from interp.cli import corpus as corpora
-from interp.cli.shared import Json, ModelOption, Overwrite, Quiet, app, finish, split, wrote
+from interp.cli.shared import (
+    Json,
+    ModelOption,
+    Overwrite,
+    Quiet,
+    Special,
+    app,
+    finish,
+    split,
+    wrote,
+)
 from interp.errors import BadInput
 
 PromptsOption = Annotated[
@@ -170,10 +180,12 @@ def _run(
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder that a run wrote.")],
     path: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
+    special: Special = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the report of saved results again."""
     from interp.results import load
 
-    written = load(folder).report(path or folder / "report.html", overwrite=overwrite)
+    path = path or folder / "report.html"
+    written = load(folder).report(path, special=special, overwrite=overwrite)
     wrote([written])

@@ -40,6 +40,9 @@ Resamples = Annotated[int, typer.Option(help="Shuffles and bootstrap draws.")]
 Control = Annotated[
     str | None, typer.Option(help="random-init: the same with an untrained copy of the model.")
 ]
+Special = Annotated[
+    bool, typer.Option("--special", help="Keep special tokens, such as BOS; else left out.")
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 

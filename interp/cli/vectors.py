@@ -93,6 +93,8 @@ def nearest(
     vector = rows[token_id(bridge, token)]
     if minus is not None:
         vector = vector - rows[token_id(bridge, minus)]
+        if not vector.any():
+            raise BadInput(f"{token!r} − {minus!r} is the zero vector: nothing is near it")
     table = nearest_tokens(bridge, vector, space=into, k=k, by=by)  # type: ignore[arg-type]
     named = repr(token) + (f" − {minus!r}" if minus is not None else "")
     draw = partial(

@@ -22,12 +22,17 @@ CONTROLS = {
 
 
 def write_report(
-    results: Results, path: str | Path, *, title: str | None = None, overwrite: bool = False
+    results: Results,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    special: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file: figures, their controls, tables and provenance.
 
-    The file appears whole or not at all. Raises `BadInput` if it exists, unless `overwrite`, and
-    if there is nothing to report.
+    Figures leave special tokens out of their means unless `special`. The file appears whole or not
+    at all. Raises `BadInput` if it exists, unless `overwrite`, and if there is nothing to report.
     """
     path = Path(path)
     if not len(results):
@@ -35,12 +40,12 @@ def write_report(
     if path.is_dir():
         raise BadInput(f"{str(path)!r} is a folder; name a file, such as report.html")
     refuse_existing(path, overwrite=overwrite)
-    return write_whole(path, report_html(results, title))
+    return write_whole(path, report_html(results, title, special=special))
 
 
-def report_html(results: Results, title: str | None = None) -> str:
+def report_html(results: Results, title: str | None = None, *, special: bool = False) -> str:
     """The page as text."""
-    sections = _numbered(sections_of(results))
+    sections = _numbered(sections_of(results, special))
     blocks = [block for section in sections for block in section.blocks]
     return fill(
         "report.html.j2",

@@ -49,10 +49,10 @@ class Section:
     notes: tuple[str, ...] = ()
 
 
-def sections_of(results: Results) -> list[Section]:
+def sections_of(results: Results, special: bool = False) -> list[Section]:
     """All sections, the experiment first where the tables allow it."""
     her = her_section(results)
-    return [*([her] if her else []), *(result_section(r) for r in results.values())]
+    return [*([her] if her else []), *(result_section(r, special) for r in results.values())]
 
 
 # ---- the experiment --------------------------------------------------------------------------
@@ -111,13 +111,16 @@ def _full(comparison: Comparison) -> pd.DataFrame:
 # ---- one analysis ----------------------------------------------------------------------------
 
 
-def result_section(result: Result) -> Section:
-    """What an analysis measured: its figures, its columns and the head of its table."""
+def result_section(result: Result, special: bool = False) -> Section:
+    """What an analysis measured: its figures, its columns and the head of its table.
+
+    `special`: keep special tokens in the means of figures.
+    """
     lead = (inspect.getdoc(type(result.analysis)) or "").split("\n\n")[0].replace("\n", " ")
     parameters = ", ".join(f"{k} = {v!r}" for k, v in result.analysis.parameters().items())
     if parameters:
         lead += f" Parameters: {parameters}."
-    blocks = [b for plot in plots_of(result) if (b := block_of(result, plot)) is not None]
+    blocks = [block_of(View(result, plot, special=special)) for plot in plots_of(result)]
     rows = f"The first {min(8, len(result.frame))} of {len(result.frame):,} rows"
     tables = [("What the columns mean", columns_of(result), False), (rows, head_of(result), False)]
     return Section(
@@ -138,14 +141,15 @@ def plots_of(result: Result) -> tuple[Plot, ...]:
     return (declared(result, None),) if numeric(result) else ()
 
 
-def block_of(result: Result, plot: Plot) -> Block | None:
+def block_of(view: View) -> Block:
     """A figure of the report; one that goes wrong says so in its place."""
-    makers: dict[str, Callable[[Result, Plot], Block]] = {
+    plot = view.plot
+    makers: dict[str, Callable[[View], Block]] = {
         "attention": _maps_block,
         "heatmap": _grid_block,
     }
     try:
-        block = makers.get(plot.kind, _grouped_block)(result, plot)
+        block = makers.get(plot.kind, _grouped_block)(view)
     except Exception as error:  # noqa: BLE001  one figure must not cost the report
         said = f"This figure could not be drawn ({type(error).__name__}: {error})."
         return Block(plot.title, (), (said,))
@@ -157,18 +161,17 @@ def _choice(view: View, name: str) -> Choice:
     return plotly_choice(draw(view), name, as_text(table))
 
 
-def _grouped_block(result: Result, plot: Plot) -> Block:
+def _grouped_block(view: View) -> Block:
     """All tokens, and by each label of the prompts."""
-    whole = View(result, plot)
-    labels = label_choices(result)[:MOST_LABELS]
-    views = [("all tokens", whole), *((f"by {n}", View(result, plot, (n,))) for n in labels)]
-    says = sentences.of_lines(whole) if plot.kind == "line" else []
-    return Block(plot.title, tuple(_choice(v, n) for n, v in views), tuple(says))
+    labels = label_choices(view.result)[:MOST_LABELS]
+    views = [("all tokens", view), *((f"by {n}", replace(view, by=(n,))) for n in labels)]
+    says = sentences.of_lines(view) if view.plot.kind == "line" else []
+    return Block(view.plot.title, tuple(_choice(v, n) for n, v in views), tuple(says))
 
 
-def _grid_block(result: Result, plot: Plot) -> Block:
+def _grid_block(view: View) -> Block:
     """Per prompt where prompts differ, else one."""
-    view = View(result, plot)
+    result = view.result
     prompts = lens_prompts(result)[:MOST_PROMPTS]
     if prompts:
         lenses = [lens for p in prompts if (lens := lens_of(result, p))]
@@ -180,7 +183,7 @@ def _grid_block(result: Result, plot: Plot) -> Block:
     else:
         kept = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist()
         choices, says = [(replace(view, prompt=p), _named(result, p)) for p in kept], []
-    return Block(plot.title, tuple(_choice(v, n) for v, n in choices), tuple(says))
+    return Block(view.plot.title, tuple(_choice(v, n) for v, n in choices), tuple(says))
 
 
 def _named(result: Result, prompt: int) -> str:
@@ -193,11 +196,11 @@ def _named(result: Result, prompt: int) -> str:
     return f"prompt {prompt}: {text[:60]}{'…' if len(text) > 60 else ''}"
 
 
-def _maps_block(result: Result, plot: Plot) -> Block:
-    maps: AttentionMaps = attention_maps(result, plot.values[0])
+def _maps_block(view: View) -> Block:
+    maps: AttentionMaps = attention_maps(view.result, view.plot.values[0])
     says: list[Any] = [*maps.notes]
     if maps.views:
         says.insert(
             0, "Rows look at columns; point at a small map to enlarge it, click to keep it."
         )
-    return Block(plot.title, tuple(maps_choice(v) for v in maps.views), tuple(says))
+    return Block(view.plot.title, tuple(maps_choice(v) for v in maps.views), tuple(says))
