@@ -303,9 +303,8 @@ def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
     s_ij = r_i + f(i − j) + content: r_i, which no softmax sees, and f are fitted by least squares
     over the pairs of the prompt, for every head by itself; `total` is s relative to the mean of
     its row, `distance` is f, with a mean of 0 over the distances that occur, and `content` is what
-    remains. A bias that depends on i − j only
-    (ALiBi, T5) is in f to the last bit, with whatever of q·k follows the distance too; of rotary
-    and learned positions f is the best such part.
+    remains. A bias that depends on i − j only (ALiBi, T5) is wholly in f, with whatever of q·k
+    follows the distance too; of rotary and learned positions f is the best such part.
 
     f has a number per distance, so that it explains something of anything: `shuffled_share` is
     what it would on average if the keys of every row were shuffled, in closed form. It nears 1 for
