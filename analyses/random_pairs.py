@@ -19,17 +19,19 @@ class RandomPairs(Analysis):
     Question: how far apart are vectors that have nothing to do with each other? That is the scale
     on which every angle of `rotation` is to be read: the space is anisotropic, so random pairs are
     not at 90° (Ethayarajh 2019; Timkey & van Schijndel 2109.04404). A uniform sample of states is
-    kept per block, independent of the batching; special tokens are left out.
+    kept per block, independent of the batching; special tokens are left out unless asked for.
 
     Attributes:
         per_layer: states kept per block.
         pairs: pairs drawn within each block, and as many times the number of blocks across all.
         seed: of the sample and of the pairing.
+        special: keep special tokens.
     """
 
     per_layer: int = 128
     pairs: int = 128
     seed: int = 0
+    special: bool = False
 
     sites: ClassVar[tuple[str, ...]] = ("resid_post",)
     keys: ClassVar[tuple[str, ...]] = ("kind", "layer_a", "layer_b", "prompt_a", "prompt_b")
@@ -52,7 +54,8 @@ class RandomPairs(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, TopK]:
-        states, keep = batch["resid_post"], batch.mask & ~batch.special
+        states = batch["resid_post"]
+        keep = batch.mask if self.special else batch.mask & ~batch.special
         score = priority(self.seed, batch.ids[:, None], batch.positions, batch.layer or 0)
         score = score.to(states.device)
         sample = TopK.of(self.per_layer, score, batch.ids, batch.positions, keep, states)

@@ -223,6 +223,12 @@ class Prompts:
             return self.targets[i]
         return np.append(self.tokens[i][1:], np.int64(-1))
 
+    def aimed_at(self, token: int) -> Prompts:
+        """The same prompts with one token id as the target at every position."""
+        note = f"the target is token {token} at every position, not the one that comes next"
+        targets = tuple(frozen(np.full(len(row), token, np.int64)) for row in self.tokens)
+        return replace(self, targets=targets, notes=(*self.notes, note))
+
     def fingerprint(self) -> str:
         """SHA-256 of tokens, special tokens, labels and explicit targets, as 64 hex digits."""
         digest = hashlib.sha256()

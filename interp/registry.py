@@ -6,11 +6,13 @@ Knows entry points and the `Analysis` base; it imports a plug-in only when it is
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import BadInput, BrokenPlugin, unknown
 
@@ -94,6 +96,48 @@ def resolve(
     if not out:
         raise BadInput(f"no analysis was asked for (registered: {', '.join(names())})")
     return out
+
+
+def with_parameters(wanted: Sequence[str], settings: Sequence[str]) -> list[str | Analysis]:
+    """Analyses by name, those that settings name built from them.
+
+    Args:
+        wanted: names.
+        settings: `"NAME.PARAMETER=VALUE"` each, the value as JSON, else the text that it is.
+
+    Raises `BadInput` for a setting of another form, of an analysis that is not wanted or with a
+    value of another kind than the parameter's default; `UnknownName` for a parameter that the
+    analysis does not have.
+    """
+    given: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        where, equals, text = setting.partition("=")
+        name, dot, parameter = where.strip().rpartition(".")
+        if not (equals and dot):
+            raise BadInput(f"setting {setting!r}; allowed is NAME.PARAMETER=VALUE, by dot and =")
+        if name not in wanted:
+            raise BadInput(f"setting {setting!r} is of no analysis asked for: {', '.join(wanted)}")
+        given.setdefault(name, {})[parameter] = _value(get(name), name, parameter, text.strip())
+    return [get(name).restore(given[name]) if name in given else name for name in wanted]
+
+
+def _value(kind: type[Analysis], name: str, parameter: str, text: str) -> Any:
+    """A parameter's value, checked against the kind of its default."""
+    defaults = {f.name: f.default for f in fields(kind)}
+    if parameter not in defaults:
+        raise unknown(f"parameter of {name}", parameter, defaults)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    default = defaults[parameter]
+    kinds: dict[type, Any] = {tuple: list, float: (float, int)}  # as JSON has them
+    wanted = kinds.get(type(default), type(default))
+    fits = isinstance(value, wanted) and (isinstance(default, bool) == isinstance(value, bool))
+    if default is not None and default is not MISSING and not fits:
+        shown = json.dumps(default)
+        raise BadInput(f"{name}.{parameter}={text}; expected a value like its default, {shown}")
+    return value
 
 
 def _instance(item: object) -> Analysis:

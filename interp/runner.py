@@ -21,6 +21,7 @@ from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._lens_blocks import kept_memory
+from interp._token_id import token_id
 from interp._tokenise import special_ids, token_strings
 from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
@@ -77,7 +78,9 @@ def run(
             many others `random` (column `role`).
         labels, token_labels: columns per prompt, per token.
         labellers: functions from prompts to labelled prompts, applied in order.
-        mask, targets: for a token tensor; targets are token ids `[batch, pos]`, -1 for none.
+        mask: for a padded token tensor.
+        targets: whose log-probability and rank are measured: token ids per position, -1 for none;
+            or one token, `" her"`, at every position. The next tokens unless given.
         prepend_bos: the model's own policy unless given.
         truncate: cut prompts that are longer than the context instead of refusing them.
         keep: "tokens": a row per token; "summary": moments per group of `by`.
@@ -139,22 +142,24 @@ def _prepare(
     prepend_bos: bool | None,
     truncate: bool,
 ) -> Prompts:
+    one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
     if isinstance(prompts, Prompts):
-        return prompts
+        return prompts if one is None else prompts.aimed_at(one)
     embedded = str(getattr(bridge.cfg, "model_name", "")).startswith("demo")
-    return read_prompts(
+    ready = read_prompts(
         prompts,
         bridge.tokenizer,
         mask=mask,
         labels=labels,
         token_labels=token_labels,
-        targets=targets,
+        targets=None if one is not None else targets,
         prepend_bos=anatomy.prepends_bos if prepend_bos is None else prepend_bos,
         max_length=anatomy.n_ctx,
         vocab_size=anatomy.d_vocab or None,
         truncate=truncate,
         language="demo" if embedded else "english",
     )
+    return ready if one is None else ready.aimed_at(one)
 
 
 def _drive(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -114,6 +115,46 @@ def test_run_on_a_file_with_a_target(tmp_path):
     assert written["tables"]["rotation"] > 0
     frame = interp.load(out)["rotation"].frame
     assert frame.query("role == 'target'")["token"].unique().tolist() == [" her"]
+
+
+def test_a_chosen_token_is_followed_and_parameters_are_set(tmp_path):
+    asked = ("run", "-m", "demo-llama", "-p", "her", "-a", "next_token,random_pairs,attention")
+    options = ("--token", " her", "--set", "random_pairs.special=true", "--set", "attention.maps=1")
+    invoke(*asked, *options, "--out", str(tmp_path / "her"), "--quiet")
+    invoke(*asked, "--out", str(tmp_path / "next"), "--quiet")
+    her, following = (interp.load(tmp_path / name) for name in ("her", "next"))
+    assert her["attention"].analysis.parameters() == {"maps": 1}
+    assert len(her["attention"].examples("pattern")["", 0]) == 1
+    assert any("is token" in note for note in her.provenance["prompts"]["notes"])
+    index = ["prompt", "position"]
+    a, b = (r["next_token"].frame.set_index(index) for r in (her, following))
+    assert a["log_prob"].notna().all(), "every position has this target, the last one too"
+    before = b.groupby("prompt")["token"].shift(-1) == " her"
+    assert before.sum() >= 54
+    np.testing.assert_allclose(a.loc[before, "log_prob"], b.loc[before, "log_prob"], atol=1e-5)
+    assert (a.loc[~before, "log_prob"] != b.loc[~before, "log_prob"]).mean() > 0.9
+    ordinary = following["random_pairs"].frame["angle"].mean()
+    assert her["random_pairs"].frame["angle"].mean() != ordinary
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("attention.mpas=1", "unknown parameter of attention 'mpas'; did you mean 'maps'"),
+        ("attention.maps=two", "attention.maps=two; expected a value like its default, 2"),
+        ("attention.maps=true", "attention.maps=true; expected a value like its default, 2"),
+        ("atention.maps=1", "is of no analysis asked for: attention"),
+        ("maps=1", "allowed is NAME.PARAMETER=VALUE"),
+        ("attention.maps", "allowed is NAME.PARAMETER=VALUE"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(setting, message, tmp_path):
+    out = str(tmp_path / "out")
+    asked = ["run", "-p", "her", "-a", "attention", "--set", setting, "--out", out]
+    with pytest.raises(interp.InterpError) as seen:
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert message in str(seen.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_summary_of_a_run(tmp_path):

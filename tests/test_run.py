@@ -260,6 +260,19 @@ def test_random_pairs_are_angles_of_kept_states(results, truth):
     assert abs(mean - np.mean(pairs)) < 5 * np.std(pairs) / np.sqrt(128)
 
 
+def test_one_token_as_the_target_of_every_position(model, results):
+    """Against the lens of the same states with the ids written out."""
+    prompts = results["logit_lens"].frame.drop_duplicates(["prompt", "position"])
+    ids = [[7] * int(n) for n in prompts.groupby("prompt").size()]
+    said = interp.run(model, TEXTS, LogitLens, targets=7, progress=False)["logit_lens"].frame
+    written = interp.run(model, TEXTS, LogitLens, targets=ids, progress=False)["logit_lens"].frame
+    for value in ("log_prob", "rank"):
+        np.testing.assert_array_equal(said[value], written[value])
+        assert said[value].notna().all()
+    with pytest.raises(BadInput, match="target 100000 is no token id"):
+        interp.run(model, TEXTS, LogitLens, targets=100000, progress=False)
+
+
 def test_batched_equals_one_by_one(model):
     together = interp.run(model, TEXTS, (Rotation, PathLength, LogitLens), progress=False)
     for prompt, text in enumerate(TEXTS):

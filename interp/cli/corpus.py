@@ -76,7 +76,7 @@ def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None
             raise BadInput(f"{', '.join(given)}: only with --corpus")
 
 
-def run_corpus(model: str, corpus: str, analyses: list[str], as_json: bool, **options: Any) -> None:
+def run_corpus(model: str, corpus: str, analyses: list[Any], as_json: bool, **options: Any) -> None:
     """Run, report where a summary allows it, and print; exit code 4 if documents failed."""
     from interp.corpus import run_corpus as measure
     from interp.results import Results

@@ -20,6 +20,7 @@ from interp.cli.shared import (
     wrote,
 )
 from interp.errors import BadInput
+from interp.registry import with_parameters
 
 PromptsOption = Annotated[
     str | None,
@@ -42,6 +43,14 @@ MaxTokens = Annotated[int, typer.Option(help="Tokens per batch, padding included
 Truncate = Annotated[bool, typer.Option("--truncate", help="Cut prompts longer than the context.")]
 Keep = Annotated[
     str | None, typer.Option(help="tokens: a row each; summary (of a corpus): moments per group.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="ANALYSIS.PARAMETER=VALUE, such as trajectory.special=true."),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(help='Follow this token, such as " her", in place of the one that comes next.'),
 ]
 By = Annotated[str, typer.Option(help="Labels that make the groups of a summary.")]
 Control = Annotated[
@@ -78,7 +87,9 @@ def run(
     prompts: PromptsOption = None,
     model: ModelOption = "demo",
     analyses: Analyses = "rotation,path_length,logit_lens,attention,random_pairs",
+    settings: Settings = None,
     target: Target = None,
+    token: Token = None,
     folder: Out = Path("interp-run"),
     dtype: Dtype = "float32",
     device: Device = None,
@@ -120,17 +131,18 @@ def run(
     }
     streaming = {"resume": resume, "ray": ray, "overlap": overlap, "labels": split(labels)}
     corpora.check_choice(prompts, corpus, workers=workers > 1, **streaming)
+    chosen = with_parameters(split(analyses), settings or [])
     if corpus is None:
-        common |= {"truncate": truncate, "keep": keep or "tokens"}
+        common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
-        _run(model, prompts, split(analyses), folder, spacy, overwrite, as_json, loading, common)
+        _run(model, prompts, chosen, folder, spacy, overwrite, as_json, loading, common)
         return
-    if spacy:
-        raise BadInput("--spacy is for --prompts; a corpus brings its own labels")
+    if spacy or token:
+        raise BadInput("--spacy and --token are for --prompts; a corpus brings its own labels")
     corpora.run_corpus(
         model,
         corpus,
-        split(analyses),
+        chosen,
         as_json,
         out=folder,
         keep=keep or "summary",
@@ -151,7 +163,7 @@ def run(
 def _run(
     model: str,
     prompts: str | None,
-    analyses: list[str],
+    analyses: list[Any],
     folder: Path,
     spacy: str | None,
     overwrite: bool,
@@ -167,10 +179,10 @@ def _run(
     from interp.runner import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
-    chosen = resolve(analyses)
+    resolve(analyses)  # refuses before the model is loaded
     tags = [spacy_tags(spacy)] if spacy else []
     bridge = load_model(model, **loading)
-    results = run_analyses(bridge, prompts, list(chosen), labellers=tags, **options)
+    results = run_analyses(bridge, prompts, analyses, labellers=tags, **options)
     written = [results.save(folder, overwrite=overwrite)]
     written.append(results.report(folder / "report.html"))
     finish(results, written, as_json)
