@@ -393,9 +393,13 @@ def test_clusters_and_their_stability():
 
 def test_vectors_without_clusters_are_not_stable():
     """The null: agreement by chance is 0 in expectation, whatever was found."""
-    random = WordVectors(rng.standard_normal((150, 6)), tuple(map(str, range(150))))
-    seen = random.clusters(min_size=5, resamples=4)
-    assert seen.n == 0 or np.nanmean(seen.stability) < 0.5
+    found = []
+    for seed in range(6):
+        vectors = np.random.default_rng(seed).standard_normal((150, 6))
+        seen = WordVectors(vectors, tuple(map(str, range(150)))).clusters(min_size=5, resamples=4)
+        found += list(seen.stability[~np.isnan(seen.stability)])
+    assert len(found) >= 8
+    assert np.mean(found) < 0.3
 
 
 # ---- on a model ------------------------------------------------------------------------------
