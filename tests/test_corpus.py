@@ -476,6 +476,12 @@ def test_another_run_is_not_resumed_and_the_difference_is_named(gpt2, llama, cor
     finally:
         with torch.no_grad():
             weight[0, 0] = kept
+    folded = json.loads(before)
+    folded["model"]["basis"] = "compatibility mode"
+    (out / "corpus.json").write_text(json.dumps(folded), encoding="utf-8")
+    with pytest.raises(BadInput, match='model.basis was "compatibility mode", now "raw"'):
+        run(gpt2, corpus, out, by=["kind"], resume=True)
+    (out / "corpus.json").write_bytes(before)
     assert (out / "corpus.json").read_bytes() == before
     assert run(gpt2, corpus, out, by=["kind"], resume=True).measured == 0
 

@@ -6,7 +6,7 @@ Knows tokenizers by what they return and models by `W_E`, `W_U` and `tokenizer`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +152,11 @@ def _read_text(path: Path, limit: int | None) -> WordSpace:
             f"{str(path)!r} is cut short: its first line promises {announced[0]} words, "
             f"it has {lines}"
         )
-    return _built(path, list(seen), np.stack(list(seen.values())), twice)
+    space = _built(path, list(seen), np.stack(list(seen.values())), twice)
+    if announced and limit is None and lines > announced[0]:
+        note = f"the first line of {path.name} promises {announced[0]} words; all {lines} were read"
+        space = replace(space, notes=(*space.notes, note))
+    return space
 
 
 def _built(path: Path, words: Iterable[str], vectors: Any, twice: int) -> WordSpace:
@@ -183,7 +187,10 @@ def _parsed(path: Path, number: int, parts: list[str], width: int) -> tuple[str,
         )
     cut = len(parts) - width
     if cut > 1 and all(map(_is_number, parts[1:cut])):
-        raise BadInput(f"{where}: {len(parts) - 1} numbers after the word, expected {width}")
+        raise BadInput(
+            f"{where}: {len(parts) - 1} numbers after the word, expected {width}; this line, or "
+            "the first one, is damaged"
+        )
     try:
         vector = np.asarray(parts[cut:], dtype=np.float64)
     except ValueError as error:
