@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from interp._files import atomic, checksum, write_json, write_sealed
 from interp._tokenise import token_strings
 from interp.analysis import Analysis, close_documents, group_rows
 from interp.clustered import Parting
 from interp.controls import check_control, random_copy
 from interp.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
-from interp.corpus.files import atomic, checksum, write_json
 from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
 from interp.corpus.sources import Shard, Source
 from interp.errors import InterpError, Unsupported
@@ -151,8 +151,7 @@ class Worker:
             "failures": [vars(failure) for failure in tally.failures],
             "files": {str(p.relative_to(folder)): checksum(p) for p in paths},
         }
-        write_json(record_path(folder, shard), record)
-        return record
+        return write_sealed(record_path(folder, shard), record)
 
     # ---- measuring ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from interp._files import checksum
 from interp._sources import SUFFIXES
 from interp.errors import BadInput, nearest
 
@@ -343,8 +344,6 @@ class _Parquet(_File):
     """Rows of a Parquet file; only the columns that are needed are read."""
 
     def scan(self, digest: Any) -> Iterator[tuple[int, int, int]]:
-        from interp.corpus.files import checksum
-
         checksum(Path(self.path), digest.update)
         row = 0
         for batch in self._batches([self.text_column]):
