@@ -60,8 +60,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     was. Raises `InterpError` as `atomic` does.
     """
     target = Path(os.path.realpath(folder))
-    if target.exists() and not target.is_dir():
-        raise InterpError(f"{str(folder)!r} is a file where a folder belongs; choose another name")
+    if kind_of(target) == "file":
+        raise InterpError(
+            f"{str(folder)!r} is a file where a folder belongs; move it away or choose another name"
+        )
     make_folder(target.parent)
     temporary, earlier = _temporary(target), _temporary(target)
     with _telling(folder, temporary):
@@ -76,7 +78,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def _take_place(temporary: Path, target: Path, earlier: Path) -> None:
     """Move a folder to its place, and what stood there out of the way."""
-    if not target.exists():
+    if kind_of(target) is None:
         temporary.rename(target)
         return
     target.rename(earlier)
@@ -221,14 +223,14 @@ def reading(path: Path, remedy: str) -> Iterator[Path]:
 def unreadable(path: Path, error: Exception, remedy: str) -> InterpError:
     """The error for a file of ours that is missing, misplaced, forbidden or damaged."""
     shown = repr(str(path))
-    with suppress(OSError):
-        if path.is_dir():
-            return InterpError(f"{shown} is a folder where a file belongs; {remedy}")
-        if not path.exists():
-            return InterpError(f"{shown} is missing; {remedy}")
-    if isinstance(error, OSError) and error.errno:
-        help_ = "change its permissions" if error.errno in _FORBIDDEN else remedy
-        return InterpError(f"{shown} cannot be read ({os.strerror(error.errno)}); {help_}")
+    code = error.errno if isinstance(error, OSError) else None
+    if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for some paths
+        return InterpError(f"{shown} is a folder where a file belongs; {remedy}")
+    if code == errno.ENOENT:
+        return InterpError(f"{shown} is missing; {remedy}")
+    if code:
+        help_ = "change its permissions" if code in _FORBIDDEN else remedy
+        return InterpError(f"{shown} cannot be read ({os.strerror(code)}); {help_}")
     said = f"{type(error).__name__}: {error}".split("\n")[0][:200]
     return InterpError(f"{shown} is damaged ({said}); {remedy}")
 
@@ -269,15 +271,15 @@ def verify(folder: Path, files: Mapping[str, str], remedy: str) -> None:
 
 
 def write_sealed(path: Path, document: Mapping[str, Any], default: Any = str) -> dict[str, Any]:
-    """Write a document as JSON with a checksum of its own; returns it without.
+    """Write a document as JSON with a checksum over itself and its name; returns it without.
 
     Args:
-        path: the file, whole or absent.
+        path: the file, whole or absent; a document under another name is not taken for it.
         document: JSON values, or what `default` turns into them.
         default: called with values that JSON has no type for.
     """
     plain: dict[str, Any] = json.loads(json.dumps(document, default=default))
-    write_json(path, plain | {SEAL: _seal(plain)})
+    write_json(path, plain | {SEAL: _seal(path.name, plain)})
     return plain
 
 
@@ -299,12 +301,12 @@ def read_sealed(path: Path, remedy: str, unsealed: Collection[str] = ()) -> dict
         if unsealed and document.keys() == set(unsealed):
             return document
         seal = document.pop(SEAL, None)
-        if seal != _seal(document):
-            raise ValueError("its contents do not fit the checksum in it")
+        if seal != _seal(path.name, document):
+            raise ValueError("its contents or its name do not fit the checksum in it")
     return document
 
 
-def _seal(document: Mapping[str, Any]) -> str:
-    """SHA-256 over the values of a document; spaces and the order of keys do not count."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+def _seal(name: str, document: Mapping[str, Any]) -> str:
+    """SHA-256 over a document and its name; spaces and the order of keys do not count."""
+    text = json.dumps([name, document], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -64,6 +64,7 @@ def manifest_of(job: Job, described: Mapping[str, Any], plan: Plan, shard: int |
         "versions": dict(described["versions"]),
         "provenance": {k: described[k] for k in ("readout", "closing_error", "notes")},
         "control": None if job.untrained else job.control,
+        "untrained": job.untrained,
     }
     plain: Any = json.loads(json.dumps(document, default=str))
     return plain

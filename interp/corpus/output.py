@@ -31,7 +31,7 @@ from interp._files import (
 from interp.analysis import Analysis, meaning
 from interp.controls import RANDOM_INIT
 from interp.corpus.documents import Failure
-from interp.corpus.manifest import REMEDY, read_manifest
+from interp.corpus.manifest import REMEDY, read_manifest, run_id
 from interp.corpus.shard import SHARDS, Job, prompts_in, state_path, tokens_path, vocabulary_path
 from interp.corpus.sources import Shard
 from interp.errors import BadInput, InterpError, unknown
@@ -339,7 +339,9 @@ def open_run(folder: Path) -> Results | CorpusTables:
     unsealed = "control" not in manifest and kind_of(folder / CONTROL / CORPUS)
     if not (unsealed or manifest.get("control")):
         return results
-    _opened(folder / CONTROL)
+    copy, _ = _opened(folder / CONTROL)
+    if not (unsealed or copy.get("untrained")):
+        raise InterpError(f"{str(folder / CONTROL)!r} holds no run of an untrained copy; {REMEDY}")
     beside = load_results(folder / CONTROL / SUMMARY, REMEDY)
     return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)
 
@@ -356,6 +358,10 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"shards): it has no {FINISHED}; run it again with resume"
         )
     found = read_sealed(folder / FINISHED, REMEDY)
+    if found["run"] != run_id(manifest):
+        raise InterpError(
+            f"{str(folder / CORPUS)!r} and {FINISHED} beside it are of different runs; {REMEDY}"
+        )
     verify(folder, found["files"], REMEDY)
     return manifest, found
 
