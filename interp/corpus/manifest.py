@@ -15,7 +15,7 @@ from typing import Any
 from interp._files import kind_of, read_sealed, verify, write_sealed
 from interp.corpus.rows import SCHEMA
 from interp.corpus.shard import SHARDS, Job, record_path
-from interp.corpus.sources import Plan, Shard
+from interp.corpus.sources import Plan, Span
 from interp.errors import BadInput, InterpError
 from interp.results import CORPUS
 
@@ -173,10 +173,10 @@ def _runs(folder: Path) -> set[str]:
     return found
 
 
-def finished(folder: Path, shard: Shard, run: str) -> dict[str, Any] | None:
-    """The record of a shard that is whole: of this run, and every file as it was written."""
+def finished(folder: Path, span: Span, run: str) -> dict[str, Any] | None:
+    """The record of shards that are whole: of this run, and every file as it was written."""
     try:
-        record = read_sealed(record_path(folder, shard), REMEDY)
+        record = read_sealed(record_path(folder, span), REMEDY)
         if record["run"] != run:
             return None
         verify(folder, record["files"], REMEDY)

@@ -6,7 +6,7 @@ Knows the folder's layout; nothing of models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,8 +32,9 @@ from interp.analysis import Analysis, meaning
 from interp.controls import RANDOM_INIT
 from interp.corpus.documents import Failure
 from interp.corpus.manifest import REMEDY, read_manifest, run_id
-from interp.corpus.shard import SHARDS, Job, prompts_in, state_path, tokens_path, vocabulary_path
-from interp.corpus.sources import Shard
+from interp.corpus.pieces import merged, span_of, tokens_of
+from interp.corpus.shard import SHARDS, Job, prompts_in, vocabulary_path
+from interp.corpus.sources import Span
 from interp.errors import BadInput, InterpError, unknown
 from interp.results import (
     CONTROL,
@@ -43,10 +44,9 @@ from interp.results import (
     Results,
     analysis_class,
     load_results,
-    load_state,
 )
 from interp.runner import ids_in
-from interp.state import State, merge_states
+from interp.state import State
 
 SUMMARY = "summary"
 FAILURES = "failures.parquet"
@@ -55,25 +55,15 @@ MOST_ROWS = 20_000_000
 """Rows that `RowTable.frame` loads; more have to be chosen."""
 
 
-def merged(job: Job, shards: Sequence[Shard]) -> dict[str, State]:
-    """The states of all shards, merged in their order, so that every run gives the same bits."""
-    out: dict[str, State] = {name: {} for name in job.analyses}
-    for shard in shards:
-        for name in out:
-            with reading(state_path(job.folder, name, shard), REMEDY) as path:
-                out[name] = merge_states(out[name], load_state(path))
-    return out
-
-
 def write_summary(
-    job: Job, shards: Sequence[Shard], manifest: Mapping[str, Any], totals: Mapping[str, Any]
+    job: Job, spans: Sequence[Span], manifest: Mapping[str, Any], totals: Mapping[str, Any]
 ) -> None:
-    """Merge the shards and write what they come to as saved results."""
-    states = merged(job, shards)
+    """Merge what is finished and write what it comes to as saved results."""
+    states = merged(job, spans)
     kept = {name: state for name, state in states.items() if state or job.keep == "summary"}
     if not kept:
         return
-    tokens = _tokens(job, shards, kept)
+    tokens = _tokens(job, spans, kept)
     vocabulary = read_json(vocabulary_path(job.folder)) or {}
     notes = tuple(manifest["provenance"]["notes"])
     results = []
@@ -110,20 +100,12 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
     }
 
 
-def _tokens(job: Job, shards: Sequence[Shard], states: Mapping[str, State]) -> pd.DataFrame:
+def _tokens(job: Job, spans: Sequence[Span], states: Mapping[str, State]) -> pd.DataFrame:
     """Token rows of the prompts that the merged state holds examples of."""
-    prompts = list(prompts_in(states))
-    paths = [p for s in shards if (p := tokens_path(job.folder, s)).is_file()] if prompts else []
-    rows = [part for p in paths if len(part := _rows_of(p, prompts))]
-    if not rows:
+    rows = tokens_of(job.folder, spans, prompts_in(states))
+    if rows.empty:
         return pd.DataFrame(columns=["prompt", "position", "token", "token_id", "special"])
-    return pd.concat(rows, ignore_index=True).sort_values(["prompt", "position"], ignore_index=True)
-
-
-def _rows_of(path: Path, prompts: Collection[int]) -> pd.DataFrame:
-    with reading(path, REMEDY):
-        frame = pd.read_parquet(path)
-    return frame[frame["prompt"].isin(list(prompts))]
+    return rows.sort_values(["prompt", "position"], ignore_index=True)
 
 
 def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -152,6 +134,13 @@ def write_finished(
         tables[name] = {"parts": len(parts), "rows": rows, SEAL: _digest(parts)}
     document = {"run": job.run, **totals, "files": files, "tables": tables}
     write_sealed(job.folder / FINISHED, document)
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of a run that can be read."""
+    for path in sorted((folder / SHARDS).glob("[0-9]*[0-9].json")):
+        with suppress(InterpError):
+            yield read_sealed(path, REMEDY)
 
 
 def _checksum(path: Path) -> str:
@@ -219,12 +208,10 @@ class RowTable:
     def _damaged(self, found: Mapping[str, str]) -> str:
         """The part that is not as its shard's record says, or all of them without the records."""
         folder = self.paths[0].parent
+        written = {k: v for r in _records(folder.parent) for k, v in r["files"].items()}
         for name, digest in found.items():
-            number = Path(name).stem.removeprefix("part-")
-            with suppress(InterpError):
-                record = read_sealed(folder.parent / SHARDS / f"{number}.json", REMEDY)
-                if record["files"].get(name) != digest:
-                    return repr(str(folder.parent / name))
+            if written.get(name, digest) != digest:
+                return repr(str(folder.parent / name))
         return f"a file in {str(folder)!r}"
 
     @property
@@ -352,7 +339,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if unfinished and "control" not in manifest and kind_of(folder / FAILURES):
         return manifest, {}  # of a version that wrote no checksums
     if unfinished:
-        done = len(list((folder / SHARDS).glob("[0-9]*[0-9].json")))
+        done = sum(span_of(record).size for record in _records(folder))
         raise BadInput(
             f"the run in {str(folder)!r} is not finished ({done} of {manifest['data']['shards']} "
             f"shards): it has no {FINISHED}; run it again with resume"

@@ -31,7 +31,7 @@ from interp.corpus.documents import (
 )
 from interp.corpus.engines import Engine, Here, Processes
 from interp.corpus.files import owned, remove_leftovers
-from interp.corpus.manifest import adopt, finished, manifest_of, run_id
+from interp.corpus.manifest import adopt, manifest_of, run_id
 from interp.corpus.output import (
     FAILURES,
     FINISHED,
@@ -42,7 +42,8 @@ from interp.corpus.output import (
     write_finished,
     write_summary,
 )
-from interp.corpus.shard import SHARDS, Job, record_path
+from interp.corpus.pieces import Pieces, span_of
+from interp.corpus.shard import SHARDS, Job
 from interp.corpus.sources import Files, Plan, Shard, Source, open_source, plan
 from interp.errors import BadInput, InterpError, unknown
 from interp.labels import target_word
@@ -332,7 +333,7 @@ class _Run:
         self.plan: Plan = plan(job.source, shard_documents)
         _check_columns(job, self.plan)
         self.manifest: Any = None
-        self.records: dict[int, dict[str, Any]] = {}
+        self.pieces = Pieces(job, len(self.plan.shards))
 
     def whole(self, engine: Engine) -> CorpusRun:
         """Measure what is left, merge, and say what was done."""
@@ -355,7 +356,7 @@ class _Run:
         with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
             self._counter = counter
             for record in engine.run(self.job, self._complete, self._left):
-                self.records[record["shard"]] = record
+                self.pieces.add(record)
                 measured += record["tokens"]
                 counter.advance(record["documents"], record["tokens"], len(record["failures"]))
         return measured
@@ -388,21 +389,16 @@ class _Run:
     def _left(self, job: Job) -> Sequence[Shard]:
         """The shards that are not finished, or not as they were written."""
         remove_leftovers(job.folder)
-        left = []
-        for shard in self.plan.shards:
-            record = finished(job.folder, shard, job.run)
-            if record is None:
-                discard(record_path(job.folder, shard))
-                left.append(shard)
-            else:
-                self.records[shard.index] = record
-                self._counter.advance(record["documents"], 0, len(record["failures"]))
         discard(job.folder / FINISHED)
-        return left
+        self.pieces = Pieces(job, len(self.plan.shards))
+        for record in self.pieces.find():
+            self._counter.advance(record["documents"], 0, len(record["failures"]))
+        done = self.pieces.covered()
+        return [shard for shard in self.plan.shards if shard.index not in done]
 
     def finish(self) -> tuple[dict[str, int], pd.DataFrame]:
         """Merge the shards in their order and write what the run comes to: totals and failures."""
-        records = [self.records[shard.index] for shard in self.plan.shards]
+        records = self.pieces.ordered()
         totals = {
             name: sum(record[name] for record in records)
             for name in ("documents", "chunks", "tokens")
@@ -411,7 +407,7 @@ class _Run:
         if not totals["chunks"]:
             reason = next(f["reason"] for r in records for f in r["failures"])
             raise InterpError(f"not one document could be measured; the first says: {reason}")
-        write_summary(self.job, self.plan.shards, self.manifest, totals)
+        write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
         failures = write_failures(self.job.folder, records)
         write_finished(self.job, records, totals)
         return totals, failures

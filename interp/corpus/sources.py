@@ -48,6 +48,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Shards that follow each other and whose results are merged; one shard alone, too."""
+
+    first: int
+    last: int
+
+    @property
+    def stem(self) -> str:
+        """How names of its files begin."""
+        one = self.first == self.last
+        return f"{self.first:06d}" if one else f"{self.first:06d}-{self.last:06d}"
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.last + 1)
+
+    @property
+    def size(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
 class Shard:
     """A piece of work: `count` documents from `place` on, the first of which has number `first`."""
 
@@ -55,6 +77,10 @@ class Shard:
     place: Place
     first: int
     count: int
+
+    @property
+    def span(self) -> Span:
+        return Span(self.index, self.index)
 
 
 @dataclass(frozen=True)
