@@ -5,11 +5,11 @@ Knows states and tables; knows nothing of models, hooks or how figures are drawn
 
 from __future__ import annotations
 
+import errno
 import html
 import json
-import shutil
+import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from interp._files import (
+    atomic_folder,
+    checksums,
+    kind_of,
+    read_sealed,
+    reading,
+    unwritable,
+    verify,
+    write_sealed,
+)
 from interp.analysis import MODE, Analysis, meaning
 from interp.errors import BadInput, InterpError, unknown
 from interp.registry import get, registered
@@ -34,6 +44,8 @@ CORPUS = "corpus.json"  # the manifest of a corpus run
 EXPERIMENT = "experiment.json"
 MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
 CONTROL = "control"  # the folder of what the untrained copy gave
+REMEDY = "load a copy of the folder, or run and save again"
+_UNSEALED = ("schema", "provenance", "analyses")  # keys of results.json before it had a checksum
 INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
 
 
@@ -223,10 +235,11 @@ class Results(Mapping[str, Result]):
         """
         folder = Path(folder)
         with whole_folder(folder, overwrite=overwrite) as temporary:
-            self._write(temporary)
+            self.write(temporary)
         return folder
 
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Fill an empty folder, with a checksum of every file; `save` is safer."""
         to_parquet(self.tokens, folder / "tokens.parquet")
         listing = {}
         for name, result in self.items():
@@ -240,12 +253,11 @@ class Results(Mapping[str, Result]):
                 "notes": list(result.notes),
                 "strings": {str(k): v for k, v in result.strings.items()},
             }
-        document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
-        text = json.dumps(document, indent=1, ensure_ascii=False, default=json_value)
-        (folder / LAYOUT).write_text(text, encoding="utf-8")
         if self.control is not None:
             (folder / CONTROL).mkdir()
-            self.control._write(folder / CONTROL)
+            self.control.write(folder / CONTROL)
+        document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
+        write_sealed(folder / LAYOUT, document | {"files": checksums(folder)}, json_value)
 
 
 @contextmanager
@@ -255,30 +267,46 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises `BadInput` if it exists and is not empty, unless `overwrite`.
     """
     refuse_existing(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        yield Path(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        Path(temporary).rename(folder)
-        Path(temporary).mkdir()  # what the context manager removes
-    folder.chmod(0o755)
+    with atomic_folder(folder) as temporary:
+        yield temporary
 
 
-def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    """Raise `BadInput` if an output path is taken: a file, or a folder with something in it."""
-    if path.is_dir() and not any(path.iterdir()):
+def refuse_existing(path: Path, *, overwrite: bool = False, folder: bool = True) -> None:
+    """Raise for an output path that is taken or cannot be written, before anything is computed.
+
+    Args:
+        path: the folder or file to write.
+        overwrite: whether results that stand there may be replaced.
+        folder: whether a folder is to be written, or a file.
+
+    Raises `BadInput` for a file, or a folder with something in it; `InterpError` where the place
+    allows no writing.
+    """
+    kind, wanted = kind_of(path), "folder" if folder else "file"
+    _refuse_place(path)
+    if kind is None or (kind == wanted == "folder" and not any(path.iterdir())):
         return
-    if path.exists() and not overwrite:
-        what = "folder" if path.is_dir() else "file"
+    if kind != wanted:
+        example = "" if folder else ", such as report.html"
+        raise BadInput(f"{str(path)!r} is a {kind}; name a {wanted}{example}")
+    if not overwrite:
         raise BadInput(
-            f"output {what} {str(path)!r} exists; choose another or allow it to be replaced "
+            f"output {kind} {str(path)!r} exists; choose another or allow it to be replaced "
             "(overwrite=True, --overwrite)"
         )
-    if path.is_dir() and overwrite and not any((path / name).exists() for name in MARKS):
+    if folder and not any((path / name).exists() for name in MARKS):
         raise BadInput(
             f"refusing to replace folder {str(path)!r}: it holds no results of this library"
         )
+
+
+def _refuse_place(path: Path) -> None:
+    """Raise `InterpError` where nothing can be written at `path`."""
+    above = next(p for p in Path(os.path.realpath(path)).parents if kind_of(p))
+    if not above.is_dir():
+        raise unwritable(path, OSError(errno.ENOTDIR, ""))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise unwritable(path, OSError(errno.EACCES, ""))
 
 
 def json_value(value: Any) -> Any:
@@ -324,47 +352,63 @@ def load(folder: str | Path) -> Results | CorpusTables:
     not finished; `InterpError` if a file of it is missing or damaged.
     """
     folder = Path(folder)
-    if (folder / CORPUS).is_file():
+    if kind_of(folder / CORPUS):
         from interp.corpus.output import open_run
 
         return open_run(folder)
     return load_results(folder)
 
 
-def load_results(folder: Path) -> Results:
-    """Read what `Results.save` wrote; raises as `load` does."""
-    layout = folder / LAYOUT
-    if not layout.is_file():
-        raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} in it)")
-    try:
-        document = json.loads(layout.read_text(encoding="utf-8"))
-        if document["schema"] > SCHEMA:
-            raise BadInput(
-                f"{str(folder)!r} was written by a newer version (schema {document['schema']}, "
-                f"this one reads up to {SCHEMA})"
-            )
-        tokens = pd.read_parquet(folder / "tokens.parquet")
-        results = [_load_one(folder, n, about, tokens) for n, about in document["analyses"].items()]
-    except InterpError:
-        raise
-    except Exception as error:
-        raise InterpError(
-            f"results in {str(folder)!r} are damaged: {type(error).__name__}: {error}"
-        ) from error
-    control = load_results(folder / CONTROL) if (folder / CONTROL).is_dir() else None
+def load_results(folder: Path, remedy: str = REMEDY) -> Results:
+    """Read what `Results.save` wrote, every file compared with its checksum.
+
+    Results of versions that wrote no checksums are read as they are. Raises as `load` does;
+    `remedy` is what the message advises for a damaged file.
+    """
+    if kind_of(folder / LAYOUT) is None:
+        raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it)")
+    document = _layout(folder, remedy)
+    files = document.get("files")
+    verify(folder, files or {}, remedy)
+    beside = (folder / CONTROL).is_dir() if files is None else f"{CONTROL}/{LAYOUT}" in files
+    control = None
+    if beside:  # a control has no control: whatever lies in it, it is not looked for
+        control = _read(folder / CONTROL, _layout(folder / CONTROL, remedy), remedy, None)
+    return _read(folder, document, remedy, control)
+
+
+def _layout(folder: Path, remedy: str) -> dict[str, Any]:
+    """What a folder holds, as JSON values."""
+    document = read_sealed(folder / LAYOUT, remedy, _UNSEALED)
+    if document["schema"] > SCHEMA:
+        raise BadInput(
+            f"{str(folder)!r} was written by a newer version (schema {document['schema']}, "
+            f"this one reads up to {SCHEMA})"
+        )
+    return document
+
+
+def _read(
+    folder: Path, document: Mapping[str, Any], remedy: str, control: Results | None
+) -> Results:
+    with reading(folder / "tokens.parquet", remedy) as path:
+        tokens = pd.read_parquet(path)
+    about = document["analyses"]
+    results = [_load_one(folder, name, about[name], tokens, remedy) for name in about]
     return Results(results, document["provenance"], control)
 
 
-def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame) -> Result:
-    return Result(
-        name,
-        analysis_class(about["class"]).restore(about["parameters"]),
-        load_state(folder / f"{name}.safetensors"),
-        tokens,
-        {int(k): v for k, v in about["strings"].items()},
-        tuple(about["notes"]),
-        pd.read_parquet(folder / f"{name}.parquet"),
-    )
+def _load_one(
+    folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame, remedy: str
+) -> Result:
+    with reading(folder / LAYOUT, remedy):
+        analysis = analysis_class(about["class"]).restore(about["parameters"])
+        strings = {int(k): v for k, v in about["strings"].items()}
+    with reading(folder / f"{name}.safetensors", remedy) as path:
+        state = load_state(path)
+    with reading(folder / f"{name}.parquet", remedy) as path:
+        frame = pd.read_parquet(path)
+    return Result(name, analysis, state, tokens, strings, tuple(about["notes"]), frame)
 
 
 def analysis_class(path: str) -> type[Analysis]:

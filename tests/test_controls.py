@@ -225,7 +225,7 @@ def test_a_corpus_with_a_control_is_resumed_and_replaced(model, tmp_path):
     done = run(control="random-init", resume=True)
     assert done.measured == done.tokens, "the model itself was done"
     assert done.open().control is not None
-    (out / "control" / "failures.parquet").unlink()  # as after a stop on the way
+    (out / "control" / "finished.json").unlink()  # as after a stop on the way
     with pytest.raises(interp.BadInput, match="control' is not finished .* run it again with resu"):
         interp.load(out)
     assert run(control="random-init", resume=True).measured == 0

@@ -19,6 +19,7 @@ from analyses.logit_lens import LogitLens
 from analyses.rotation import Rotation
 from analyses.trajectory import Trajectory
 from interp import BadInput, InterpError, UnknownName
+from interp._files import read_sealed, write_sealed
 from interp.corpus.documents import Reading, read_window, windows
 from interp.corpus.sources import Shard, open_source, plan
 
@@ -366,16 +367,15 @@ def interrupted(monkeypatch, after: int, error: BaseException):
     """Let the run end with `error` once `after` shards have been written."""
     from interp.corpus import shard
 
-    real, done = shard.write_json, []
+    real, done = shard.write_sealed, []
 
     def write(path, document):
-        if "shard" in document:
-            done.append(path)
-            if len(done) > after:
-                raise error
-        real(path, document)
+        done.append(path)
+        if len(done) > after:
+            raise error
+        return real(path, document)
 
-    monkeypatch.setattr(shard, "write_json", write)
+    monkeypatch.setattr(shard, "write_sealed", write)
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +420,7 @@ def test_a_full_disk_is_said_and_nothing_finished_is_lost(
 
 
 def test_a_write_that_fails_leaves_nothing_and_says_what_to_do(tmp_path):
-    from interp.corpus.files import atomic
+    from interp._files import atomic
 
     def fill():
         with atomic(tmp_path / "deep" / "x.bin") as path:
@@ -476,9 +476,9 @@ def test_another_run_is_not_resumed_and_the_difference_is_named(gpt2, llama, cor
     finally:
         with torch.no_grad():
             weight[0, 0] = kept
-    folded = json.loads(before)
+    folded = read_sealed(out / "corpus.json", "")
     folded["model"]["basis"] = "compatibility mode"
-    (out / "corpus.json").write_text(json.dumps(folded), encoding="utf-8")
+    write_sealed(out / "corpus.json", folded)
     with pytest.raises(BadInput, match='model.basis was "compatibility mode", now "raw"'):
         run(gpt2, corpus, out, by=["kind"], resume=True)
     (out / "corpus.json").write_bytes(before)
@@ -511,7 +511,7 @@ def test_two_runs_on_one_folder_are_refused(gpt2, corpus, tmp_path):
 
 def test_a_folder_of_a_newer_version_is_refused(gpt2, corpus, tmp_path):
     run(gpt2, corpus, tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "corpus.json").read_text())
-    (tmp_path / "out" / "corpus.json").write_text(json.dumps(manifest | {"schema": 99}))
+    manifest = read_sealed(tmp_path / "out" / "corpus.json", "")
+    write_sealed(tmp_path / "out" / "corpus.json", manifest | {"schema": 99})
     with pytest.raises(BadInput, match=r"newer version \(schema 99, this one reads up to 1\)"):
         interp.load(tmp_path / "out")

@@ -406,7 +406,7 @@ def test_load_of_something_else_is_refused(tmp_path, results):
         interp.load(tmp_path)
     folder = results.save(tmp_path / "out")
     (folder / "rotation.parquet").write_bytes(b"broken")
-    with pytest.raises(InterpError, match="are damaged"):
+    with pytest.raises(InterpError, match=r"rotation.parquet' is damaged \(its SHA-256"):
         interp.load(folder)
 
 

@@ -47,16 +47,19 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two groups of tokens per layer, corrected, with the shuffled control."""
+    from interp._files import atomic
     from interp.results import load, refuse_existing
     from interp.stats import compare as compare_groups
 
     refuse_taken(out_folder, overwrite)
+    if csv is not None:
+        refuse_existing(csv, folder=False)
     asked: dict[str, Any] = {"value": value, "between": between, "a": a, "b": b}
     asked |= {"paired": paired, "special": special, "resamples": resamples, "seed": seed}
     found = compare_groups(load(folder)[analysis], **asked)
     if csv is not None:
-        refuse_existing(csv)
-        found.frame.to_csv(csv, index=False)
+        with atomic(csv) as whole:
+            found.frame.to_csv(whole, index=False)
     if out_folder is not None:
         asked = {"folder": str(folder), "analysis": analysis} | asked
         _sheet(found, asked).write(out_folder, overwrite=overwrite)

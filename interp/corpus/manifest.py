@@ -8,18 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from interp.corpus.files import checksum, read_json, write_json
+from interp._files import kind_of, read_sealed, verify, write_sealed
 from interp.corpus.rows import SCHEMA
-from interp.corpus.shard import Job, record_path
-from interp.corpus.sources import Plan, Shard
-from interp.errors import BadInput
+from interp.corpus.shard import SHARDS, Job, record_path
+from interp.corpus.sources import Plan, Span
+from interp.errors import BadInput, InterpError
 from interp.results import CORPUS
 
+REMEDY = "run it again with resume (--resume), which makes anew what is damaged"
 # Two runs are the same if these agree; the rest of a manifest says where and when.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
+_UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
 
@@ -60,6 +63,8 @@ def manifest_of(job: Job, described: Mapping[str, Any], plan: Plan, shard: int |
         },
         "versions": dict(described["versions"]),
         "provenance": {k: described[k] for k in ("readout", "closing_error", "notes")},
+        "control": None if job.untrained else job.control,
+        "untrained": job.untrained,
     }
     plain: Any = json.loads(json.dumps(document, default=str))
     return plain
@@ -114,13 +119,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def read_manifest(folder: Path) -> Any:
-    """The manifest of the run in a folder, or None.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the run in a folder.
 
-    Raises `BadInput` for one of a newer schema.
+    Raises `BadInput` for one of a newer schema, `InterpError` for one that is damaged.
     """
-    manifest = read_json(folder / CORPUS)
-    if manifest is not None and manifest.get("schema", 0) > SCHEMA:
+    manifest = read_sealed(folder / CORPUS, REMEDY, _UNSEALED)
+    if manifest["schema"] > SCHEMA:
         raise BadInput(
             f"{str(folder)!r} was written by a newer version (schema {manifest['schema']}, this "
             f"one reads up to {SCHEMA})"
@@ -128,18 +133,53 @@ def read_manifest(folder: Path) -> Any:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Any) -> None:
-    """Write the manifest, whole or not at all."""
-    write_json(folder / CORPUS, manifest)
+def adopt(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a run into its folder, if the folder is free or has the same run.
+
+    A damaged manifest is replaced, unless the shards are of another run. Raises `BadInput` where
+    the folder holds another run.
+    """
+    earlier = _earlier(folder, manifest)
+    if earlier is not None:
+        refuse_difference(folder, earlier, manifest)
+        manifest["control"] = manifest["control"] or earlier.get("control")
+    if earlier != manifest:
+        write_sealed(folder / CORPUS, manifest)
 
 
-def finished(folder: Path, shard: Shard, run: str) -> Any:
-    """The record of a shard that is whole: of this run, and every file as it was written."""
-    record = read_json(record_path(folder, shard))
-    if not isinstance(record, dict) or record.get("run") != run:
+def _earlier(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest that is there already, or None where there is none that can be read."""
+    if kind_of(folder / CORPUS) is None:
         return None
-    for name, expected in record["files"].items():
-        path = folder / name
-        if not path.is_file() or checksum(path) != expected:
+    try:
+        return read_manifest(folder)
+    except BadInput:
+        raise
+    except InterpError as error:
+        if _runs(folder) - {run_id(manifest)}:
+            raise BadInput(
+                f"{error}. But its shards are of a run with other settings, another model or "
+                "other data: choose another folder, or replace it (--overwrite)"
+            ) from error
+        return None
+
+
+def _runs(folder: Path) -> set[str]:
+    """The runs that the finished shards in a folder are of."""
+    found = set()
+    for path in (folder / SHARDS).glob("[0-9]*[0-9].json"):
+        with suppress(InterpError):
+            found.add(str(read_sealed(path, REMEDY)["run"]))
+    return found
+
+
+def finished(folder: Path, span: Span, run: str) -> dict[str, Any] | None:
+    """The record of shards that are whole: of this run, and every file as it was written."""
+    try:
+        record = read_sealed(record_path(folder, span), REMEDY)
+        if record["run"] != run:
             return None
+        verify(folder, record["files"], REMEDY)
+    except InterpError:
+        return None
     return record

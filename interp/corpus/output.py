@@ -5,8 +5,10 @@ Knows the folder's layout; nothing of models.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp._files import (
+    SEAL,
+    atomic,
+    atomic_folder,
+    checksum,
+    kind_of,
+    read_json,
+    read_sealed,
+    reading,
+    verify,
+    write_sealed,
+)
 from interp.analysis import Analysis, meaning
 from interp.controls import RANDOM_INIT
 from interp.corpus.documents import Failure
-from interp.corpus.files import atomic, read_json
-from interp.corpus.manifest import read_manifest
-from interp.corpus.shard import SHARDS, Job, prompts_in, state_path, tokens_path, vocabulary_path
-from interp.corpus.sources import Shard
+from interp.corpus.manifest import REMEDY, read_manifest, run_id
+from interp.corpus.pieces import merged, span_of, tokens_of
+from interp.corpus.shard import SHARDS, Job, prompts_in, vocabulary_path
+from interp.corpus.sources import Span
 from interp.errors import BadInput, InterpError, unknown
 from interp.results import (
     CONTROL,
@@ -30,35 +44,26 @@ from interp.results import (
     Results,
     analysis_class,
     load_results,
-    load_state,
 )
 from interp.runner import ids_in
-from interp.state import State, merge_states
+from interp.state import State
 
 SUMMARY = "summary"
 FAILURES = "failures.parquet"
+FINISHED = "finished.json"  # written last: what the run came to, and checksums of its tables
 MOST_ROWS = 20_000_000
 """Rows that `RowTable.frame` loads; more have to be chosen."""
 
 
-def merged(job: Job, shards: Sequence[Shard]) -> dict[str, State]:
-    """The states of all shards, merged in their order, so that every run gives the same bits."""
-    out: dict[str, State] = {name: {} for name in job.analyses}
-    for shard in shards:
-        for name in out:
-            out[name] = merge_states(out[name], load_state(state_path(job.folder, name, shard)))
-    return out
-
-
 def write_summary(
-    job: Job, shards: Sequence[Shard], manifest: Mapping[str, Any], totals: Mapping[str, Any]
+    job: Job, spans: Sequence[Span], manifest: Mapping[str, Any], totals: Mapping[str, Any]
 ) -> None:
-    """Merge the shards and write what they come to as saved results."""
-    states = merged(job, shards)
+    """Merge what is finished and write what it comes to as saved results."""
+    states = merged(job, spans)
     kept = {name: state for name, state in states.items() if state or job.keep == "summary"}
     if not kept:
         return
-    tokens = _tokens(job, shards, kept)
+    tokens = _tokens(job, spans, kept)
     vocabulary = read_json(vocabulary_path(job.folder)) or {}
     notes = tuple(manifest["provenance"]["notes"])
     results = []
@@ -66,7 +71,8 @@ def write_summary(
         analysis = job.analyses[name]
         strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
         results.append(Result(name, analysis, state, tokens, strings, notes))
-    Results(results, provenance_from(manifest, totals)).save(job.folder / SUMMARY, overwrite=True)
+    with atomic_folder(job.folder / SUMMARY) as folder:
+        Results(results, provenance_from(manifest, totals)).write(folder)
 
 
 def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,15 +100,12 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
     }
 
 
-def _tokens(job: Job, shards: Sequence[Shard], states: Mapping[str, State]) -> pd.DataFrame:
+def _tokens(job: Job, spans: Sequence[Span], states: Mapping[str, State]) -> pd.DataFrame:
     """Token rows of the prompts that the merged state holds examples of."""
-    prompts = list(prompts_in(states))
-    paths = [p for s in shards if (p := tokens_path(job.folder, s)).is_file()] if prompts else []
-    parts = (pd.read_parquet(path) for path in paths)
-    rows = [part for frame in parts if len(part := frame[frame["prompt"].isin(prompts)])]
-    if not rows:
+    rows = tokens_of(job.folder, spans, prompts_in(states))
+    if rows.empty:
         return pd.DataFrame(columns=["prompt", "position", "token", "token_id", "special"])
-    return pd.concat(rows, ignore_index=True).sort_values(["prompt", "position"], ignore_index=True)
+    return rows.sort_values(["prompt", "position"], ignore_index=True)
 
 
 def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -118,6 +121,39 @@ def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.Dat
     return frame
 
 
+def write_finished(
+    job: Job, records: Sequence[Mapping[str, Any]], totals: Mapping[str, int]
+) -> None:
+    """Say that the run is finished: its totals, and checksums of what `open_run` reads."""
+    names = [FAILURES, f"{SUMMARY}/{LAYOUT}"]
+    files = {name: checksum(p) for name in names if (p := job.folder / name).is_file()}
+    tables = {}
+    for name in job.analyses if job.keep == "tokens" else ():
+        parts = {p: s for r in records for p, s in r["files"].items() if Path(p).parts[0] == name}
+        rows = sum(record["rows"].get(name, 0) for record in records)
+        tables[name] = {"parts": len(parts), "rows": rows, SEAL: _digest(parts)}
+    document = {"run": job.run, **totals, "files": files, "tables": tables}
+    write_sealed(job.folder / FINISHED, document)
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of a run that can be read."""
+    for path in sorted((folder / SHARDS).glob("[0-9]*[0-9].json")):
+        with suppress(InterpError):
+            yield read_sealed(path, REMEDY)
+
+
+def _checksum(path: Path) -> str:
+    with reading(path, REMEDY):
+        return checksum(path)
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    """One checksum of many files, whose checksums are given by name."""
+    lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 # ---- opening ---------------------------------------------------------------------------------
 
 
@@ -129,25 +165,54 @@ class RowTable:
         name: of the analysis.
         analysis: the analysis with its parameters.
         paths: the Parquet files, in the order of shards.
+        written: how many `parts` and `rows` the run wrote, and the `sha256` of all parts; nothing
+            for a run of a version that wrote no checksums.
     """
 
     name: str
     analysis: Analysis
     paths: tuple[Path, ...]
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def dataset(self) -> Any:
-        """A `pyarrow.dataset.Dataset` over all parts; nothing is loaded."""
-        import pyarrow as pa
+        """A `pyarrow.dataset.Dataset` over all parts; nothing is loaded.
+
+        pyarrow compares the checksum of every page that it reads, not those of whole files.
+        """
         import pyarrow.dataset as ds
 
-        try:
-            return ds.dataset([str(p) for p in self.paths], format="parquet")
-        except (pa.ArrowException, OSError) as error:
-            raise InterpError(f"the rows of {self.name!r} are damaged: {error}") from error
+        scan = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        form = ds.ParquetFileFormat(default_fragment_scan_options=scan)
+        with reading(self.paths[0], REMEDY):  # whose columns are those of all
+            return ds.dataset([str(p) for p in self.paths], format=form)
 
     def __len__(self) -> int:
-        return int(self.dataset.count_rows())
+        return int(self.written.get("rows") or self.dataset.count_rows())
+
+    def verify(self) -> None:
+        """Compare all parts with the checksums that were written with them, once.
+
+        Raises `InterpError` that names the part which is damaged.
+        """
+        if self._damage is not None:
+            raise InterpError(f"{self._damage} is damaged; {REMEDY}")
+
+    @cached_property
+    def _damage(self) -> str | None:
+        if not self.written:
+            return None
+        found = {f"{self.name}/{p.name}": _checksum(p) for p in self.paths}
+        return None if _digest(found) == self.written[SEAL] else self._damaged(found)
+
+    def _damaged(self, found: Mapping[str, str]) -> str:
+        """The part that is not as its shard's record says, or all of them without the records."""
+        folder = self.paths[0].parent
+        written = {k: v for r in _records(folder.parent) for k, v in r["files"].items()}
+        for name, digest in found.items():
+            if written.get(name, digest) != digest:
+                return repr(str(folder.parent / name))
+        return f"a file in {str(folder)!r}"
 
     @property
     def columns(self) -> dict[str, str]:
@@ -155,20 +220,34 @@ class RowTable:
         found = {str(c): meaning(self.analysis.columns, str(c)) for c in self.dataset.schema.names}
         return {c: doc for c, doc in found.items() if doc is not None}
 
-    def read(self, columns: Sequence[str] | None = None, where: Any = None) -> pd.DataFrame:
+    def read(
+        self, columns: Sequence[str] | None = None, where: Any = None, *, verify: bool = True
+    ) -> pd.DataFrame:
         """The chosen columns of the chosen rows, loaded.
 
         Args:
             columns: names; all unless given.
             where: a `pyarrow.dataset` expression, such as `pyarrow.dataset.field("layer") == 3`.
+            verify: compare whole files with their checksums first, once, which reads all of them;
+                without it only the pages that are read are compared with theirs.
 
-        Raises `UnknownName` for a column that is not there.
+        Raises `UnknownName` for a column that is not there, `InterpError` for damaged files.
         """
+        if verify:
+            self.verify()
         known = self.dataset.schema.names
         for column in columns or ():
             if column not in known:
                 raise unknown(f"column of {self.name!r}", column, known)
-        frame: pd.DataFrame = self.dataset.to_table(columns=columns, filter=where).to_pandas()
+        import pyarrow as pa
+
+        try:
+            frame: pd.DataFrame = self.dataset.to_table(columns=columns, filter=where).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            self.verify()  # knows which file it is
+            raise InterpError(
+                f"the rows of {self.name!r} cannot be read ({error}); {REMEDY}"
+            ) from error
         return frame
 
     @cached_property
@@ -201,10 +280,11 @@ class CorpusTables(Mapping[str, RowTable]):
 
     def __init__(self, folder: Path, tables: Mapping[str, RowTable], manifest: Any) -> None:
         self.folder, self.manifest, self._tables = folder, manifest, dict(tables)
-        self.failures = pd.read_parquet(folder / FAILURES)
+        with reading(folder / FAILURES, REMEDY) as path:
+            self.failures = pd.read_parquet(path)
         summary = folder / SUMMARY
         self.results: Results | None = (
-            load_results(summary) if (summary / LAYOUT).is_file() else None
+            load_results(summary, REMEDY) if kind_of(summary / LAYOUT) else None
         )
 
     def __getitem__(self, name: str) -> RowTable:
@@ -238,26 +318,57 @@ def open_run(folder: Path) -> Results | CorpusTables:
 
     Raises `BadInput` for a run that is not finished, `InterpError` for damaged files.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise InterpError(f"{str(folder / CORPUS)!r} is damaged; run again with resume")
-    if not (folder / FAILURES).is_file():
-        done = len(list((folder / SHARDS).glob("[0-9]*[0-9].json")))
+    manifest, done = _opened(folder)
+    if manifest["parameters"]["keep"] != SUMMARY:
+        tables = _tables(folder, manifest["parameters"]["analyses"], done.get("tables"))
+        return CorpusTables(folder, tables, manifest)
+    results = load_results(folder / SUMMARY, REMEDY)
+    unsealed = "control" not in manifest and kind_of(folder / CONTROL / CORPUS)
+    if not (unsealed or manifest.get("control")):
+        return results
+    copy, _ = _opened(folder / CONTROL)
+    if not (unsealed or copy.get("untrained")):
+        raise InterpError(f"{str(folder / CONTROL)!r} holds no run of an untrained copy; {REMEDY}")
+    beside = load_results(folder / CONTROL / SUMMARY, REMEDY)
+    return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)
+
+
+def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest of a finished run, and what it came to; its files are as they were written."""
+    manifest, unfinished = read_manifest(folder), kind_of(folder / FINISHED) is None
+    if unfinished and "control" not in manifest and kind_of(folder / FAILURES):
+        return manifest, {}  # of a version that wrote no checksums
+    if unfinished:
+        done = sum(span_of(record).size for record in _records(folder))
         raise BadInput(
             f"the run in {str(folder)!r} is not finished ({done} of {manifest['data']['shards']} "
-            "shards); run it again with resume"
+            f"shards): it has no {FINISHED}; run it again with resume"
         )
-    if manifest["parameters"]["keep"] == SUMMARY:
-        results = load_results(folder / SUMMARY)
-        if not (folder / CONTROL / CORPUS).is_file():
-            return results
-        beside = open_run(folder / CONTROL)
-        return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)  # type: ignore[arg-type]  # a summary as well
+    found = read_sealed(folder / FINISHED, REMEDY)
+    if found["run"] != run_id(manifest):
+        raise InterpError(
+            f"{str(folder / CORPUS)!r} and {FINISHED} beside it are of different runs; {REMEDY}"
+        )
+    verify(folder, found["files"], REMEDY)
+    return manifest, found
+
+
+def _tables(
+    folder: Path, analyses: Mapping[str, Any], written: Mapping[str, Any] | None
+) -> dict[str, RowTable]:
+    """The tables of rows by analysis; those without a row are left out."""
     tables = {}
-    for name, about in manifest["parameters"]["analyses"].items():
+    for name, about in analyses.items():
         paths = tuple(sorted((folder / name).glob("part-*.parquet")))
+        known = (written or {}).get(name, {})
+        if len(paths) != known.get("parts", len(paths)):
+            raise InterpError(
+                f"{str(folder / name)!r} has {len(paths)} parts of the {known['parts']} that were "
+                f"written; {REMEDY}"
+            )
         if paths:
             parameters = {k: v for k, v in about.items() if k != "class"}
-            analysis = analysis_class(about["class"]).restore(parameters)
-            tables[name] = RowTable(name, analysis, paths)
-    return CorpusTables(folder, tables, manifest)
+            with reading(folder / CORPUS, REMEDY):
+                analysis = analysis_class(about["class"]).restore(parameters)
+            tables[name] = RowTable(name, analysis, paths, known)
+    return tables

@@ -156,6 +156,7 @@ class RowWriter:
                 # Float columns hardly repeat: trying to encode them so costs half of the time.
                 use_dictionary=[f.name for f in schema if not pa.types.is_floating(f.type)],
                 write_statistics=["document", "layer", "head"],
+                write_page_checksum=True,
             )
         wanted = self._writer.schema.remove_metadata()
         if set(table.column_names) != set(wanted.names):

@@ -5,9 +5,11 @@ Knows the order of things; how a shard is measured, and by whom, is told elsewhe
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp._files import discard, kind_of
 from interp.analysis import SUMMARY as SUMMARY_COLUMNS
 from interp.controls import CONTROLS
 from interp.corpus.cluster import RayActors
@@ -28,24 +31,20 @@ from interp.corpus.documents import (
 )
 from interp.corpus.engines import Engine, Here, Processes
 from interp.corpus.files import owned, remove_leftovers
-from interp.corpus.manifest import (
-    finished,
-    manifest_of,
-    read_manifest,
-    refuse_difference,
-    run_id,
-    write_manifest,
-)
+from interp.corpus.manifest import adopt, manifest_of, run_id
 from interp.corpus.output import (
     FAILURES,
+    FINISHED,
     SUMMARY,
     CorpusTables,
     open_run,
     write_failures,
+    write_finished,
     write_summary,
 )
-from interp.corpus.shard import SHARDS, Job, record_path
-from interp.corpus.sources import Plan, Shard, open_source, plan
+from interp.corpus.pieces import Pieces, span_of
+from interp.corpus.shard import SHARDS, Job
+from interp.corpus.sources import Files, Plan, Shard, Source, open_source, plan
 from interp.errors import BadInput, InterpError, unknown
 from interp.labels import target_word
 from interp.progress import Counter
@@ -169,11 +168,12 @@ def run_corpus(
         text_column, long, overlap, labels=_read(by, labels), labellers=(*marks, *labellers)
     )
     beside = [*labels, *(["role"] if target and keep == "tokens" else [])]
+    opened = open_source(source, text_column=text_column, columns=reading.labels, split=split)
     job = Job(
         model,
         dict(model_options or {}),
         resolve(analyses),
-        open_source(source, text_column=text_column, columns=reading.labels, split=split),
+        _without(opened, source, Path(out)),
         reading,
         keep,
         tuple(by),
@@ -240,17 +240,16 @@ def _engine(workers: int, ray: str | None, gpus: float) -> Engine:
 
 def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
     """The folder, if this run may use it."""
-    earlier = (folder / CORPUS).is_file()
     if resume and overwrite:
         raise BadInput("resume and overwrite exclude each other")
-    if resume and not earlier and folder.exists() and any(folder.iterdir()):
-        started = {".lock", ".owner.json"}
-        if not {p.name for p in folder.iterdir()} <= started:
+    if kind_of(folder) != "folder":
+        refuse_existing(folder)
+        return folder
+    earlier = kind_of(folder / CORPUS)
+    if not earlier and any(p.name not in _OF_LOCK for p in folder.iterdir()):
+        if resume:
             raise BadInput(f"{str(folder)!r} holds no corpus run that could be resumed")
-    if not earlier and not resume:
-        leftovers = {p.name for p in folder.iterdir()} if folder.is_dir() else {"."}
-        if leftovers - {".lock", ".owner.json"}:
-            refuse_existing(folder, overwrite=overwrite)
+        refuse_existing(folder, overwrite=overwrite)
     if earlier and not (resume or overwrite):
         raise BadInput(
             f"{str(folder)!r} holds a corpus run; go on with it (resume=True, --resume), replace "
@@ -262,13 +261,43 @@ def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
+_OF_LOCK = (".lock", ".owner.json")
+
+
+def _without(source: Source, given: Any, out: Path) -> Source:
+    """A source without the files of the run itself, which a run that goes on would find there.
+
+    Files that were given by name are kept, and all where all lie in the output folder: those are
+    the corpus.
+    """
+    if not isinstance(source, Files):
+        return source
+    own = Path(os.path.realpath(out))
+    named = {str(item) for item in (given if isinstance(given, list | tuple) else [given])}
+    outside = tuple(
+        path
+        for path in source.paths
+        if path in named or not Path(os.path.realpath(path)).is_relative_to(own)
+    )
+    return replace(source, paths=outside or source.paths)
+
+
 def _clear(folder: Path) -> None:
-    """Remove an earlier run, its manifest last, so that it can be cleared again if interrupted."""
-    manifest = read_manifest(folder) or {"parameters": {"analyses": {}}}
-    for name in [SHARDS, SUMMARY, CONTROL, *manifest["parameters"]["analyses"]]:
+    """Remove an earlier run, its manifest last, so that it can be cleared again if interrupted.
+
+    Tables are told by the names of their parts, because a manifest may be damaged.
+    """
+    remove_leftovers(folder)
+    for name in (SHARDS, SUMMARY, CONTROL):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (FAILURES, "report.html", CORPUS):
-        (folder / name).unlink(missing_ok=True)
+    parts = list(folder.glob("*/part-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
+    for part in parts:
+        discard(part)
+    for table in {part.parent for part in parts}:
+        with suppress(OSError):  # something of the user's lies in it
+            table.rmdir()
+    for name in (FINISHED, FAILURES, "report.html", CORPUS):
+        discard(folder / name)
 
 
 def _check_columns(job: Job, found: Plan) -> None:
@@ -304,19 +333,19 @@ class _Run:
         self.plan: Plan = plan(job.source, shard_documents)
         _check_columns(job, self.plan)
         self.manifest: Any = None
-        self.records: dict[int, dict[str, Any]] = {}
+        self.pieces = Pieces(job, len(self.plan.shards))
 
     def whole(self, engine: Engine) -> CorpusRun:
         """Measure what is left, merge, and say what was done."""
         began = time.monotonic()
         measured = self.measure(engine)
-        records = self.finish()
+        totals, failures = self.finish()
         return CorpusRun(
             self.job.folder,
-            sum(r["documents"] for r in records),
-            sum(r["chunks"] for r in records),
-            sum(r["tokens"] for r in records),
-            write_failures(self.job.folder, records),
+            totals["documents"],
+            totals["chunks"],
+            totals["tokens"],
+            failures,
             time.monotonic() - began,
             measured,
         )
@@ -327,7 +356,7 @@ class _Run:
         with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
             self._counter = counter
             for record in engine.run(self.job, self._complete, self._left):
-                self.records[record["shard"]] = record
+                self.pieces.add(record)
                 measured += record["tokens"]
                 counter.advance(record["documents"], record["tokens"], len(record["failures"]))
         return measured
@@ -348,7 +377,8 @@ class _Run:
         job = replace(self.job, reading=reading)
         manifest = manifest_of(job, described, self.plan, self.shard_documents)
         if self.manifest is None:
-            self._adopt(manifest)
+            adopt(job.folder, manifest)
+            self.manifest = manifest
             self.job = replace(job, run=run_id(manifest))
         elif run_id(manifest) != run_id(self.manifest):
             raise InterpError(
@@ -356,33 +386,19 @@ class _Run:
             )
         return self.job
 
-    def _adopt(self, manifest: Any) -> None:
-        earlier = read_manifest(self.job.folder)
-        if earlier is None:
-            write_manifest(self.job.folder, manifest)
-        else:
-            refuse_difference(self.job.folder, earlier, manifest)
-        self.manifest = manifest
-
     def _left(self, job: Job) -> Sequence[Shard]:
         """The shards that are not finished, or not as they were written."""
         remove_leftovers(job.folder)
-        left = []
-        for shard in self.plan.shards:
-            record = finished(job.folder, shard, job.run)
-            if record is None:
-                record_path(job.folder, shard).unlink(missing_ok=True)
-                left.append(shard)
-            else:
-                self.records[shard.index] = record
-                self._counter.advance(record["documents"], 0, len(record["failures"]))
-        if left:
-            (job.folder / FAILURES).unlink(missing_ok=True)  # the mark of a finished run
-        return left
+        discard(job.folder / FINISHED)
+        self.pieces = Pieces(job, len(self.plan.shards))
+        for record in self.pieces.find():
+            self._counter.advance(record["documents"], 0, len(record["failures"]))
+        done = self.pieces.covered()
+        return [shard for shard in self.plan.shards if shard.index not in done]
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Merge the shards in their order and write what the run comes to."""
-        records = [self.records[shard.index] for shard in self.plan.shards]
+    def finish(self) -> tuple[dict[str, int], pd.DataFrame]:
+        """Merge the shards in their order and write what the run comes to: totals and failures."""
+        records = self.pieces.ordered()
         totals = {
             name: sum(record[name] for record in records)
             for name in ("documents", "chunks", "tokens")
@@ -391,5 +407,7 @@ class _Run:
         if not totals["chunks"]:
             reason = next(f["reason"] for r in records for f in r["failures"])
             raise InterpError(f"not one document could be measured; the first says: {reason}")
-        write_summary(self.job, self.plan.shards, self.manifest, totals)
-        return records
+        write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
+        failures = write_failures(self.job.folder, records)
+        write_finished(self.job, records, totals)
+        return totals, failures

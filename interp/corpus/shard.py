@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from interp._files import atomic, checksum, write_json, write_sealed
 from interp._tokenise import token_strings
 from interp.analysis import Analysis, close_documents, group_rows
 from interp.clustered import Parting
 from interp.controls import check_control, random_copy
 from interp.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
-from interp.corpus.files import atomic, checksum, write_json
 from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
-from interp.corpus.sources import Shard, Source
+from interp.corpus.sources import Shard, Source, Span
 from interp.errors import InterpError, Unsupported
 from interp.models import load_model
 from interp.probe import inspect
@@ -151,8 +151,7 @@ class Worker:
             "failures": [vars(failure) for failure in tally.failures],
             "files": {str(p.relative_to(folder)): checksum(p) for p in paths},
         }
-        write_json(record_path(folder, shard), record)
-        return record
+        return write_sealed(record_path(folder, shard.span), record)
 
     # ---- measuring ---------------------------------------------------------------------------
 
@@ -264,7 +263,7 @@ class Worker:
         return out
 
     def _save(self, shard: Shard, name: str, state: State) -> Path | None:
-        path = state_path(self.job.folder, name, shard)
+        path = state_path(self.job.folder, name, shard.span)
         if not any(leaves for leaves in state.values()):
             return None
         with atomic(path) as temporary:
@@ -282,7 +281,7 @@ class Worker:
             return []
         texts = self._texts(rows["token_id"].unique().tolist())
         rows.insert(2, "token", rows["token_id"].map(texts))
-        path = tokens_path(self.job.folder, shard)
+        path = tokens_path(self.job.folder, shard.span)
         with atomic(path) as temporary:
             rows.to_parquet(temporary, index=False)
         return [path]
@@ -304,19 +303,19 @@ def vocabulary_path(folder: Path) -> Path:
     return folder / SHARDS / "vocabulary.json"
 
 
-def record_path(folder: Path, shard: Shard) -> Path:
-    """The record of a shard, which says that it is finished."""
-    return folder / SHARDS / f"{shard.index:06d}.json"
+def record_path(folder: Path, span: Span) -> Path:
+    """The record of shards, which says that they are finished."""
+    return folder / SHARDS / f"{span.stem}.json"
 
 
-def state_path(folder: Path, name: str, shard: Shard) -> Path:
-    """What an analysis keeps of a shard beside rows."""
-    return folder / SHARDS / f"{shard.index:06d}.{name}.safetensors"
+def state_path(folder: Path, name: str, span: Span) -> Path:
+    """What an analysis keeps of shards beside rows."""
+    return folder / SHARDS / f"{span.stem}.{name}.safetensors"
 
 
-def tokens_path(folder: Path, shard: Shard) -> Path:
-    """Tokens of the prompts that a shard keeps examples of."""
-    return folder / SHARDS / f"{shard.index:06d}.tokens.parquet"
+def tokens_path(folder: Path, span: Span) -> Path:
+    """Tokens of the prompts that shards keep examples of."""
+    return folder / SHARDS / f"{span.stem}.tokens.parquet"
 
 
 def part_path(folder: Path, name: str, shard: Shard) -> Path:

@@ -17,6 +17,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from interp._files import checksum
 from interp._sources import SUFFIXES
 from interp.errors import BadInput, nearest
 
@@ -47,6 +48,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Shards that follow each other and whose results are merged; one shard alone, too."""
+
+    first: int
+    last: int
+
+    @property
+    def stem(self) -> str:
+        """How names of its files begin."""
+        one = self.first == self.last
+        return f"{self.first:06d}" if one else f"{self.first:06d}-{self.last:06d}"
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.last + 1)
+
+    @property
+    def size(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
 class Shard:
     """A piece of work: `count` documents from `place` on, the first of which has number `first`."""
 
@@ -54,6 +77,10 @@ class Shard:
     place: Place
     first: int
     count: int
+
+    @property
+    def span(self) -> Span:
+        return Span(self.index, self.index)
 
 
 @dataclass(frozen=True)
@@ -343,8 +370,6 @@ class _Parquet(_File):
     """Rows of a Parquet file; only the columns that are needed are read."""
 
     def scan(self, digest: Any) -> Iterator[tuple[int, int, int]]:
-        from interp.corpus.files import checksum
-
         checksum(Path(self.path), digest.update)
         row = 0
         for batch in self._batches([self.text_column]):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp._files import atomic, write_text
 from interp.errors import BadInput, InterpError, UnknownName, unknown
 from interp.render import style
 from interp.render.attention import AttentionMaps, attention_maps
@@ -88,16 +89,17 @@ def save_figure(figure: Any, path: str | Path, *, overwrite: bool = False) -> Pa
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise BadInput(f"cannot write {path.name!r}: the ending is one of {', '.join(FORMATS)}")
-    refuse_existing(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_existing(path, overwrite=overwrite, folder=False)
     if path.suffix.lower() == ".html":
-        from interp.render.page import figure_page, write_whole
+        from interp.render.page import figure_page
 
-        return write_whole(path, figure_page(figure))
+        return write_text(path, figure_page(figure))
     drawn = figure.figure() if isinstance(figure, AttentionMaps) else figure
     width = int((drawn.layout.meta or {}).get("width", 0))
     try:
-        drawn.write_image(path, width=max(900, width), scale=2)
+        with atomic(path) as whole:
+            ending = path.suffix[1:].lower()
+            drawn.write_image(whole, format=ending, width=max(900, width), scale=2)
     except (ImportError, ValueError, RuntimeError) as error:
         raise InterpError(
             f"no {path.suffix} could be made ({str(error).strip().splitlines()[0]}); install "

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interp._files import write_text
 from interp.errors import BadInput
-from interp.render.page import fill, libraries, numbered, write_whole
+from interp.render.page import fill, libraries, numbered
 from interp.render.sections import Section, sections_of
 from interp.render.tables import flat
 from interp.results import Results, refuse_existing
@@ -37,10 +38,8 @@ def write_report(
     path = Path(path)
     if not len(results):
         raise BadInput("there are no results to report")
-    if path.is_dir():
-        raise BadInput(f"{str(path)!r} is a folder; name a file, such as report.html")
-    refuse_existing(path, overwrite=overwrite)
-    return write_whole(path, report_html(results, title, special=special))
+    refuse_existing(path, overwrite=overwrite, folder=False)
+    return write_text(path, report_html(results, title, special=special))
 
 
 def report_html(results: Results, title: str | None = None, *, special: bool = False) -> str:

@@ -1,0 +1,312 @@
+"""Files and folders that are whole or absent, and reads that name the file and the remedy.
+
+Every file that this library writes goes through `atomic`, `atomic_folder`, `write_text` or
+`write_sealed`; every file of its own that it reads through `reading`, `read_sealed` or `verify`.
+Knows names and bytes; nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InterpError
+
+TEMPORARY = ".part"
+SEAL = "sha256"
+"""Key of a sealed document's own checksum."""
+_CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+# ---- writing ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends without error.
+
+    Bytes and name have reached the disk before the block is left. After an error nothing remains;
+    a block that writes nothing leaves nothing.
+    Raises `InterpError` where the file cannot be written: a full disk, a folder of that name, a
+    missing permission, a name that is too long.
+    """
+    make_folder(path.parent)
+    temporary = _temporary(path)
+    with _telling(path, temporary):
+        yield temporary
+        if temporary.exists():
+            temporary.chmod(0o644)  # some writers make files that only their owner may read
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which replaces `folder` as a whole when the block ends.
+
+    A link is followed: what it points to is replaced. After an error the earlier folder is as it
+    was. Raises `InterpError` as `atomic` does.
+    """
+    target = Path(os.path.realpath(folder))
+    if kind_of(target) == "file":
+        raise InterpError(
+            f"{str(folder)!r} is a file where a folder belongs; move it away or choose another name"
+        )
+    make_folder(target.parent)
+    temporary, earlier = _temporary(target), _temporary(target)
+    with _telling(folder, temporary):
+        temporary.mkdir()
+        yield temporary
+        for path in temporary.rglob("*"):
+            _sync(path)
+        _take_place(temporary, target, earlier)
+        _sync(target.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _take_place(temporary: Path, target: Path, earlier: Path) -> None:
+    """Move a folder to its place, and what stood there out of the way."""
+    if kind_of(target) is None:
+        temporary.rename(target)
+        return
+    target.rename(earlier)
+    try:
+        temporary.rename(target)
+    except OSError:
+        earlier.rename(target)
+        raise
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text as UTF-8, whole or not at all; returns the path.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, becomes its escape in JSON and Python.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a document as JSON, whole or not at all."""
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def kind_of(path: Path) -> str | None:
+    """What stands at a path, "file" or "folder", links followed; None for nothing.
+
+    Raises `InterpError` where the system does not say: no permission, a name that is too long.
+    """
+    try:
+        return "folder" if path.is_dir() else "file" if os.path.lexists(path) else None
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it; raises `InterpError` where that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def discard(path: Path) -> None:
+    """Delete a file, if it is there; raises `InterpError` where that is impossible."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        # Systems disagree on what it is to unlink a folder.
+        told = OSError(errno.EISDIR, "") if path.is_dir() else error
+        raise unwritable(path, told) from error
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path`, which may use up the longest name that a disk allows."""
+    return path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
+
+
+@contextmanager
+def _telling(path: Path, temporary: Path) -> Iterator[None]:
+    """Remove the temporary path after an error, and name `path` in what a disk refuses."""
+    try:
+        yield
+    except BaseException as error:
+        _remove(temporary)
+        if _is_full(error) or _is_about(error, path, temporary.name):
+            raise unwritable(path, error) from error
+        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk or a quota is full; libraries in Rust tell it in words only."""
+    said = any(f"os error {code})" in str(error) for code in _FULL)
+    return said or (isinstance(error, OSError) and error.errno in _FULL)
+
+
+def _is_about(error: BaseException, path: Path, temporary: str) -> bool:
+    """Whether an error of the system is about what is written here, and not of another file."""
+    if not isinstance(error, OSError):
+        return False
+    return temporary in str(error) or str(error.filename) in (str(path), str(path.parent))
+
+
+def unwritable(path: Path, error: BaseException) -> InterpError:
+    """The error for a path that cannot be written, with what would help."""
+    shown, code = repr(str(path)), getattr(error, "errno", None)
+    if _is_full(error):
+        return InterpError(
+            f"no space left to write {shown} ({error}); what is finished is kept: make room and "
+            "run again with resume (a corpus run), or save again"
+        )
+    reason = os.strerror(code) if code else str(error).strip().split("\n")[0]
+    if code in _FORBIDDEN:
+        help_ = "change its permissions, or choose another folder"
+    elif code in _MISPLACED:
+        help_ = "a file stands where a folder belongs or the other way round; move it away"
+    elif code == errno.ENAMETOOLONG:
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+        help_ = f"a name in it has {longest} bytes, most disks take 255; choose a shorter one"
+    else:
+        help_ = "choose another folder"
+    return InterpError(f"cannot write {shown} ({reason}); {help_}")
+
+
+def _sync(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ---- reading ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[Path]:
+    """Whatever goes wrong with `path` in the block becomes `InterpError` that names it.
+
+    Args:
+        path: a file that this library wrote.
+        remedy: what the user can do about it, as the end of a sentence.
+    """
+    try:
+        yield path
+    except (InterpError, MemoryError):
+        raise
+    except Exception as error:
+        raise unreadable(path, error, remedy) from error
+
+
+def unreadable(path: Path, error: Exception, remedy: str) -> InterpError:
+    """The error for a file of ours that is missing, misplaced, forbidden or damaged."""
+    shown = repr(str(path))
+    code = error.errno if isinstance(error, OSError) else None
+    if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for some paths
+        return InterpError(f"{shown} is a folder where a file belongs; {remedy}")
+    if code == errno.ENOENT:
+        return InterpError(f"{shown} is missing; {remedy}")
+    if code:
+        help_ = "change its permissions" if code in _FORBIDDEN else remedy
+        return InterpError(f"{shown} cannot be read ({os.strerror(code)}); {help_}")
+    said = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+    return InterpError(f"{shown} is damaged ({said}); {remedy}")
+
+
+def read_json(path: Path) -> Any:
+    """The document in a file that is of no importance; None where it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def checksum(path: Path, tell: Callable[[bytes], None] = lambda _: None) -> str:
+    """SHA-256 of a file as hex digits; `tell` sees the bytes as they pass."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+            tell(block)
+    return digest.hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder`, by its path from there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in paths}
+
+
+def verify(folder: Path, files: Mapping[str, str], remedy: str) -> None:
+    """Raise `InterpError` for the first file that is not as `checksums` found it."""
+    for name, expected in files.items():
+        with reading(folder / name, remedy) as path:
+            if checksum(path) != expected:
+                raise InterpError(
+                    f"{str(path)!r} is damaged (its SHA-256 is not the one that was written down "
+                    f"with it); {remedy}"
+                )
+
+
+def write_sealed(path: Path, document: Mapping[str, Any], default: Any = str) -> dict[str, Any]:
+    """Write a document as JSON with a checksum over itself and its name; returns it without.
+
+    Args:
+        path: the file, whole or absent; a document under another name is not taken for it.
+        document: JSON values, or what `default` turns into them.
+        default: called with values that JSON has no type for.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(document, default=default))
+    write_json(path, plain | {SEAL: _seal(path.name, plain)})
+    return plain
+
+
+def read_sealed(path: Path, remedy: str, unsealed: Collection[str] = ()) -> dict[str, Any]:
+    """The document that `write_sealed` wrote, without its seal.
+
+    Args:
+        path: the file.
+        remedy: as for `reading`.
+        unsealed: keys of the documents of older versions, which had no seal; a document with
+            exactly these is taken as it is.
+
+    Raises `InterpError` for a file that is missing, no JSON, or does not fit its seal.
+    """
+    with reading(path, remedy):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError(f"expected an object, got {type(document).__name__}")
+        if unsealed and document.keys() == set(unsealed):
+            return document
+        seal = document.pop(SEAL, None)
+        if seal != _seal(path.name, document):
+            raise ValueError("its contents or its name do not fit the checksum in it")
+    return document
+
+
+def _seal(name: str, document: Mapping[str, Any]) -> str:
+    """SHA-256 over a document and its name; spaces and the order of keys do not count."""
+    text = json.dumps([name, document], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
