@@ -21,6 +21,7 @@ from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._lens_blocks import kept_memory
+from interp._tested import untested
 from interp._token_id import token_id
 from interp._tokenise import special_ids, token_strings
 from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
@@ -490,6 +491,7 @@ def provenance_of(
         "closing_error": {s.name or "blocks": _finite(s.closing) for s in anatomy.stacks},
         "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
         "versions": versions(),
+        "untested_versions": untested(),
     }
     if prompts is not None:
         out["prompts"] = {

@@ -20,6 +20,7 @@ from interp.results import CORPUS
 
 # Two runs are the same if these agree; the rest of a manifest says where and when.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
+DESCRIBED = ("readout", "closing_error", "notes", "untested_versions")
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
 
@@ -59,7 +60,7 @@ def manifest_of(job: Job, described: Mapping[str, Any], plan: Plan, shard: int |
             "shards": len(plan.shards),
         },
         "versions": dict(described["versions"]),
-        "provenance": {k: described[k] for k in ("readout", "closing_error", "notes")},
+        "provenance": {k: described[k] for k in DESCRIBED},
     }
     plain: Any = json.loads(json.dumps(document, default=str))
     return plain

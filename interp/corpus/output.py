@@ -81,6 +81,7 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
         "closing_error": manifest["provenance"]["closing_error"],
         "analyses": parameters["analyses"],
         "versions": manifest["versions"],
+        "untested_versions": manifest["provenance"].get("untested_versions", {}),
         "prompts": {
             "source": data["source"],
             "count": totals["chunks"],
