@@ -40,9 +40,7 @@ def main() -> int:
     try:
         code = run_tests()
     except subprocess.TimeoutExpired:
-        return told(
-            f"the quick part of the suite took over {LIMIT_S} s and was ended", 1, different
-        )
+        return told(f"the quick part of the suite was ended after {LIMIT_S} s", 1, different)
     verdict = "passes" if code == 0 else "FAILS (see above)"
     return told(f"the quick part of the suite {verdict}", code, different)
 

@@ -22,7 +22,7 @@ def tested() -> dict[str, str]:
 
 
 def untested() -> dict[str, str]:
-    """What is installed in another version than the tested one: `{"numpy": "2.5.5 (tested 2.4.6)"}`.
+    """Packages in another version than the tested one: `{"numpy": "2.5.5 (tested 2.4.6)"}`.
 
     Packages that are not installed are left out. A build of the same version, `2.13.0+cpu`, counts
     as tested, and so does any release of the same Python, `3.11.9`.

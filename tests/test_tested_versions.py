@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TEXT = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 LINES = [line for line in TEXT.splitlines() if not line.startswith("#")]
-PINS = {name: right for name, right in (li.split("==") for li in LINES if "==" in li)}
+PINS = dict(line.split("==") for line in LINES if "==" in line)
+EXTRAS = [item for items in PROJECT["optional-dependencies"].values() for item in items]
 TORCH = re.search(r"^torch<2\.14  # tested: (\S+)$", TEXT, re.MULTILINE)
 
 
@@ -73,19 +74,17 @@ def test_every_package_that_the_tests_need_is_named():
 
 
 def test_the_extras_are_named():
-    extras = [Requirement(t) for items in PROJECT["optional-dependencies"].values() for t in items]
-    assert {canonicalize_name(r.name) for r in extras} <= set(PINS)
+    assert {canonicalize_name(Requirement(text).name) for text in EXTRAS} <= set(PINS)
 
 
 def test_the_lock_is_within_the_ranges():
-    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
-    for need in map(Requirement, wanted):
+    for need in map(Requirement, [*PROJECT["dependencies"], *EXTRAS]):
         right = {**PINS, "torch": TORCH[1]}[canonicalize_name(need.name)]
         assert need.specifier.contains(right), f"{need} excludes {right}"
 
 
 def test_transformers_that_drop_the_cache_are_out_of_range():
-    """5.24 renamed the cache argument of a layer, and TransformerLens 4.3.0 then drops the cache."""
+    """5.24 renamed the cache argument of a layer; TransformerLens 4.3.0 then drops the cache."""
     need = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "transformers")
     assert need.specifier.contains("5.23.0")
     for wrong in ("5.24.0", "5.24.1", "5.25.0", "6.0.0"):
@@ -95,8 +94,7 @@ def test_transformers_that_drop_the_cache_are_out_of_range():
 def test_what_is_imported_is_declared():
     """Also what comes with another package today: it may not tomorrow."""
     declared = {canonicalize_name(Requirement(t).name) for t in PROJECT["dependencies"]}
-    optional = sum(PROJECT["optional-dependencies"].values(), [])
-    declared |= {canonicalize_name(Requirement(t).name) for t in optional}
+    declared |= {canonicalize_name(Requirement(t).name) for t in EXTRAS}
     modules = {
         name.partition(".")[0]
         for folder in ("interp", "analyses")
