@@ -40,7 +40,7 @@ def main() -> int:
     try:
         code = run_tests()
     except subprocess.TimeoutExpired:
-        return told(f"the quick part of the suite was ended after {LIMIT_S} s", 1, different)
+        return told(f"no verdict: the tests were ended after {LIMIT_S} s", 1, different)
     verdict = "passes" if code == 0 else "FAILS (see above)"
     return told(f"the quick part of the suite {verdict}", code, different)
 

@@ -28,7 +28,7 @@ from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, 
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
-from interp.models import load_model
+from interp.models import is_embedded, load_model
 from interp.observer import (
     Context,
     Observer,
@@ -146,7 +146,6 @@ def _prepare(
     one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
     if isinstance(prompts, Prompts):
         return prompts if one is None else prompts.aimed_at(one)
-    embedded = str(getattr(bridge.cfg, "model_name", "")).startswith("demo")
     ready = read_prompts(
         prompts,
         bridge.tokenizer,
@@ -158,7 +157,7 @@ def _prepare(
         max_length=anatomy.n_ctx,
         vocab_size=anatomy.d_vocab or None,
         truncate=truncate,
-        language="demo" if embedded else "english",
+        language="demo" if is_embedded(bridge) else "english",
     )
     return ready if one is None else ready.aimed_at(one)
 
@@ -492,6 +491,7 @@ def provenance_of(
         "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
         "versions": versions(),
         "untested_versions": untested(),
+        "loaded_from": getattr(config, "_name_or_path", None) or None,
     }
     if prompts is not None:
         out["prompts"] = {

@@ -195,7 +195,7 @@ def test_head_grid_shows_mean_scores(results):
     expected = plain(results["attention"]).groupby(["layer", "head"])["induction"].mean().unstack()
     np.testing.assert_allclose(figure.data[0].z, expected, atol=1e-3)
     said = sentences.of_heads(View(results["attention"], Attention.plots[0]))[0]
-    assert f"induction is strongest in L{LAYERS - 1}H1" in said
+    assert f"The strongest head by induction is L{LAYERS - 1}H1" in said
 
 
 def test_values_by_position_and_unknown_prompt(results):

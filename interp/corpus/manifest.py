@@ -20,7 +20,7 @@ from interp.results import CORPUS
 
 # Two runs are the same if these agree; the rest of a manifest says where and when.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
-DESCRIBED = ("readout", "closing_error", "notes", "untested_versions")
+DESCRIBED = ("readout", "closing_error", "notes", "untested_versions", "loaded_from")
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
 
