@@ -148,39 +148,43 @@ def test_one_place_apart_is_told_against_the_rest():
 
 def test_a_line_without_a_trend_is_called_so():
     assert said(line("angle", [5, 9, 4, 8, 5.5])) == (
-        "angle neither rises nor falls steadily: it is highest at block 1 (9 degrees [8.9, 9.1]) "
-        "and lowest at block 2 (4 degrees [3.9, 4.1])."
+        "angle neither rises nor falls steadily along the blocks: it is highest at block 1 "
+        "(9 degrees [8.9, 9.1]) and lowest at block 2 (4 degrees [3.9, 4.1])."
     )
 
 
 def test_the_untrained_copy_is_told_by_where_it_lies_outside_the_intervals():
     table = line("angle", [5, 9, 4, 8, 5.5], control=[5, 5, 5, 5, 5.5])
-    assert said(table).endswith(
-        "It differs from an untrained copy at 3 of 5 blocks (above it at 2, below it at 1; by the "
-        "95 % interval of each block alone), most at block 1 (9 against 5 degrees)."
+    assert said(table).startswith(
+        "angle differs from that of an untrained copy at 3 of 5 blocks (higher at 2, lower at 1), "
+        "most at block 1 (9 against 5 degrees); judged by the 95 % interval of each block alone. "
+        "It neither rises nor falls"
     )
+    higher = said(line("norm", [2000, 4000, 6000.0], control=[5, 5, 6000]), "state", "")
+    assert higher.startswith("norm is higher than that of an untrained copy at 2 of 3 states, most")
+    assert "at state 1 (4,000 against 5);" in higher
 
 
 def test_an_untrained_copy_inside_every_interval_cannot_be_told_apart():
     table = line("angle", [5, 9, 4, 8, 5.5], control=[5, 9.05, 4, 8, 5.5])
-    assert said(table).endswith(
-        "An untrained copy lies inside the 95 % interval at all 5 blocks: the two cannot be told "
-        "apart here."
+    assert said(table).startswith(
+        "angle cannot be told apart from that of an untrained copy, which lies inside the 95 % "
+        "interval at all 5 blocks. It neither"
     )
 
 
 def test_without_intervals_nothing_is_judged():
     table = line("angle", [5, 9, 4], control=[5, 5, 5]).assign(low=np.nan, high=np.nan)
-    assert said(table).endswith(
-        "The largest distance to an untrained copy is at block 1 (9 against 5 degrees); there are "
-        "no intervals to judge it."
+    assert said(table).startswith(
+        "angle is farthest from that of an untrained copy at block 1 (9 against 5 degrees); there "
+        "are no intervals to judge it by. It neither"
     )
 
 
 def test_a_control_among_the_values_is_told_as_one_and_has_no_sentence_of_its_own():
     table = pd.concat([line("share", [0.9, 0.5, 0.3]), line("random_share", [0.3, 0.3, 0.3])])
     sentence = said(table, "component", "")
-    assert "It differs from its control random_share at 2 of 3 components" in sentence
+    assert sentence.startswith("share is higher than its control random_share at 2 of 3 components")
 
 
 def test_no_sentence_about_groups_or_a_single_place():

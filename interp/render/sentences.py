@@ -48,14 +48,17 @@ def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
     for value, rows in rows_of.items():
         if value in controls.values():
             continue
-        told = [_course(value, rows.reset_index(drop=True), place, unit)]
+        told = []
         if value in controls:
             beside = rows_of[controls[value]].set_index("x")["mean"]
-            rows_with = rows.assign(control=rows["x"].map(beside))
-            told.append(_against(rows_with, f"its control {controls[value]}", place, unit))
-        if "control" in rows and rows["control"].notna().any():
-            told.append(_against(rows, "an untrained copy", place, unit))
-        out.append(" ".join(filter(None, told)))
+            against = rows.assign(control=rows["x"].map(beside))
+            told.append(_against(value, against, f"its control {controls[value]}", place, unit))
+        if "control" in rows:
+            told.append(_against(value, rows, "that of an untrained copy", place, unit))
+        told = [sentence for sentence in told if sentence]
+        subject = "It" if told else value
+        told.append(f"{subject} {_course(rows.reset_index(drop=True), place, unit)}")
+        out.append(" ".join(told))
     return out
 
 
@@ -69,76 +72,79 @@ def control_names(value: str) -> tuple[str, ...]:
     return (*named, value.replace("_share", "_shuffled")) if value.endswith("_share") else named
 
 
-def _course(value: str, rows: pd.DataFrame, place: str, unit: str) -> str:
+def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
     """The shape of a line in words: level, one place apart, rising, falling, or neither."""
     mean = rows["mean"]
     first, last = rows.iloc[0], rows.iloc[-1]
     top, low = rows.iloc[int(mean.argmax())], rows.iloc[int(mean.argmin())]
-    between = f"{_plain(low['mean'])} and {_plain(top['mean'])}{unit}"
     if rows["low"].max() <= rows["high"].min():
         return (
-            f"{value} stays between {between}: the 95 % intervals of all {len(rows)} {place}s "
-            f"overlap, so no change along the {place}s is seen."
+            f"stays between {_plain(low['mean'])} and {_plain(top['mean'])}{unit}: the 95 % "
+            f"intervals of all {len(rows)} {place}s overlap, so no change along the {place}s is "
+            "seen."
         )
     apart = window(rows[["x", "value", "group", "mean"]]).outside
     if len(apart) == 1:
         far = rows[rows["x"] == apart["x"].iloc[0]].iloc[0]
         rest = rows.loc[rows["x"] != far["x"], "mean"]
         return (
-            f"{value} is {_band(far, unit)} at {place} {far['x']:g} and only there far from the "
-            f"rest, which lies between {_plain(rest.min())} and {_plain(rest.max())}{unit}."
+            f"is {_band(far, unit)} at {place} {far['x']:g} and only there far from the rest, "
+            f"which lies between {_plain(rest.min())} and {_plain(rest.max())}{unit}."
         )
     order = np.corrcoef(np.arange(len(rows)), mean.rank())[0, 1]  # Spearman's, with places in order
     if abs(order) >= STEADY:
         return (
-            f"{value} {'rises' if order > 0 else 'falls'} along the {place}s, from "
-            f"{_band(first, unit)} at {place} {first['x']:g} to {_band(last, unit)} at {place} "
-            f"{last['x']:g}."
+            f"{'rises' if order > 0 else 'falls'} along the {place}s, from {_band(first, unit)} at "
+            f"{place} {first['x']:g} to {_band(last, unit)} at {place} {last['x']:g}."
         )
     return (
-        f"{value} neither rises nor falls steadily: it is highest at {place} {top['x']:g} "
-        f"({_band(top, unit)}) and lowest at {place} {low['x']:g} ({_band(low, unit)})."
+        f"neither rises nor falls steadily along the {place}s: it is highest at {place} "
+        f"{top['x']:g} ({_band(top, unit)}) and lowest at {place} {low['x']:g} "
+        f"({_band(low, unit)})."
     )
 
 
-def _against(rows: pd.DataFrame, control: str, place: str, unit: str) -> str:
+def _against(value: str, rows: pd.DataFrame, control: str, place: str, unit: str) -> str:
     """Where a control lies outside the 95 % intervals of a value, and how far at most."""
     rows = rows[rows["control"].notna()].reset_index(drop=True)
     if rows.empty:
         return ""
-    gap = rows["mean"] - rows["control"]
-    most = rows.iloc[int(gap.abs().argmax())]
+    most = rows.iloc[int((rows["mean"] - rows["control"]).abs().argmax())]
     largest = (
-        f"at {place} {most['x']:g} ({_plain(most['mean'])} against {_plain(most['control'])}{unit})"
+        f"{place} {most['x']:g} ({_plain(most['mean'])} against {_plain(most['control'])}{unit})"
     )
     known = rows[rows["low"].notna()]
     if known.empty:
         return (
-            f"The largest distance to {control} is {largest}; there are no intervals to judge it."
+            f"{value} is farthest from {control} at {largest}; there are no intervals to "
+            "judge it by."
         )
-    above, below = known["low"] > known["control"], known["high"] < known["control"]
-    apart, n = int((above | below).sum()), len(known)
+    n, above = len(known), int((known["low"] > known["control"]).sum())
+    apart = above + int((known["high"] < known["control"]).sum())
     if not apart:
         return (
-            f"{control[0].upper()}{control[1:]} lies inside the 95 % interval at all {n} {place}s: "
-            "the two cannot be told apart here."
+            f"{value} cannot be told apart from {control}, which lies inside the 95 % "
+            f"interval at all {n} {place}s."
         )
-    sides = [f"above it at {int(above.sum())}"] if above.any() else []
-    sides += [f"below it at {int(below.sum())}"] if below.any() else []
     where = f"all {n}" if apart == n else f"{apart} of {n}"
+    how = {apart: "is higher than", 0: "is lower than"}.get(above, "differs from")
+    sides = f" (higher at {above}, lower at {apart - above})" if 0 < above < apart else ""
     return (
-        f"It differs from {control} at {where} {place}s ({', '.join(sides)}; by the 95 % interval "
-        f"of each {place} alone), most {largest}."
+        f"{value} {how} {control} at {where} {place}s{sides}, most at {largest}; judged by "
+        f"the 95 % interval of each {place} alone."
     )
 
 
 def _plain(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    """Three digits, whole thousands in full."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def _band(row: pd.Series[Any], unit: str) -> str:
-    band = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] == row["low"] else ""
-    return f"{row['mean']:.3g}{unit}{band}".replace("-", "−")
+    known = row["low"] == row["low"]
+    band = f" [{_plain(row['low'])}, {_plain(row['high'])}]" if known else ""
+    return f"{_plain(row['mean'])}{unit}{band}"
 
 
 def of_heads(view: View) -> list[str]:
