@@ -28,14 +28,14 @@ QUICK = (
     "test_steering",
     "test_tested_versions",
 )
-LIMIT_S = 300
+INSTALL_S, LIMIT_S = 120, 240
 DIFFERENT = "from interp._tested import named, untested; print(named(untested()))"
 
 
 def main() -> int:
     """Install, test and tell."""
     if not install():
-        return told("cannot be installed today (see uv's message above)", 1)
+        return told(f"no install within {INSTALL_S} s (uv's message, if any, is above)", 1)
     different = output(DIFFERENT) or "none of the direct dependencies"
     try:
         code = run_tests()
@@ -50,7 +50,10 @@ def install() -> bool:
     venv.create(FOLDER, clear=True, with_pip=False)
     uv = Path(sys.executable).with_name("uv.exe" if sys.platform == "win32" else "uv")
     command = [uv, "pip", "install", "-q", "--python", PYTHON, "-e", ".[test]", torch_range()]
-    return subprocess.run(command, cwd=ROOT).returncode == 0
+    try:
+        return subprocess.run(command, cwd=ROOT, timeout=INSTALL_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def torch_range() -> str:

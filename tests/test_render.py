@@ -176,7 +176,7 @@ def test_lens_shows_top_tokens_and_probabilities(results):
     np.testing.assert_allclose(heat.z, lens.probs[..., 0], atol=1e-3)
     assert np.shape(heat.text) == (LAYERS + 1, LENGTH)
     best = results["logit_lens"].strings[int(lens.tokens[2, 3, 0])]
-    assert tokens.label(best, 8) in heat.text[2][3]
+    assert tokens.label(best, 7) in heat.text[2][3]
     assert f"{lens.probs[2, 3, 1]:.3f}" in heat.customdata[2][3]
     row = results["logit_lens"].frame.query("prompt == 1 and layer == 2 and position == 3").iloc[0]
     assert f"log P = {row['log_prob']:.2f}, rank {int(row['rank'])}" in heat.customdata[2][3]

@@ -187,7 +187,6 @@ def _mark_outside(
 ) -> None:
     """An arrow and the number at the edge of the panel for every value beyond it."""
     number_of_axis = "" if axis == 1 else str(axis)
-    middle = sum(_span(lines.values())) / 2
     taken: dict[tuple[float, bool], int] = {}
     for name, rows in lines.items():
         for x, y in _beyond(rows, limits):
@@ -200,9 +199,9 @@ def _mark_outside(
                 yref=f"y{number_of_axis}",
                 text=f"{'▼' if below else '▲'} {number(y)}",
                 showarrow=False,
-                xanchor="left" if x <= middle else "right",
+                xanchor="center",
                 yanchor="bottom" if below else "top",
-                xshift=5 if x <= middle else -5,
+                bgcolor="rgba(255,255,255,0.85)",
                 yshift=15 * row if below else -15 * row,
                 font={"color": palette[name], "size": 11.5},
             )
