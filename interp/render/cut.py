@@ -99,7 +99,7 @@ def _all_far(table: pd.DataFrame, kept: pd.DataFrame, inner: tuple[float, float]
     """Whether every place that was left out has a mean far beyond the range of the others."""
     size = inner[1] - inner[0]
     left = table[~table["x"].isin(kept["x"])]
-    beyond = np.maximum(inner[0] - left["mean"], left["mean"] - inner[1])
+    beyond = pd.concat([inner[0] - left["mean"], left["mean"] - inner[1]], axis=1).max(axis=1)
     farthest = beyond.groupby(left["x"]).max()
     return bool(len(farthest) and (farthest > FAR * size).all() and _varies(kept))
 
