@@ -5,7 +5,7 @@ VENV   ?= .venv
 UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export UV_FIND_LINKS
 
-.PHONY: demo test bench
+.PHONY: demo test bench lock newest
 demo: $(VENV)/.installed
 	$(VENV)/bin/interp demo
 
@@ -15,8 +15,19 @@ test: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks $(BENCH)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# The newest versions that pyproject.toml allows, into constraints.txt. Run the tests afterwards.
+lock: $(VENV)/bin/uv
+	$(VENV)/bin/python .ci/lock.py
+
+# What an install without constraints gets today, in an environment of its own; torch stays as it is.
+newest: $(VENV)/bin/uv
+	$(VENV)/bin/python .ci/newest.py
+
+$(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q uv
-	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -e '.[test]' -c constraints.txt
+	$(VENV)/bin/python -m pip install -q uv -c constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -e '.[test]' \
+	  -c constraints.txt --build-constraints constraints.txt
 	touch $@

@@ -10,11 +10,12 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from interp._tested import named, untested
 from interp.analysis import Analysis
 from interp.errors import Unsupported
 from interp.observer import Job, Key, Wiring
@@ -115,6 +116,7 @@ class Anatomy:
         tolerance: errors below count as equal.
         causal: whether later tokens leave earlier ones untouched.
         has_logits: whether a pass gives logits at every position.
+        untested: packages installed in another version than the tested one, and both versions.
     """
 
     model: str
@@ -133,6 +135,7 @@ class Anatomy:
     d_vocab: int
     n_ctx: int | None
     has_logits: bool = True
+    untested: Mapping[str, str] = field(default_factory=untested)
 
     def wire(self, analyses: Sequence[Analysis]) -> Wiring:
         """Jobs and hook names for these analyses; raises `Unsupported` by name."""
@@ -304,6 +307,7 @@ class Anatomy:
             ("BOS", "prepended to text" if self.prepends_bos else "not prepended"),
             ("right padding with mask", _verdict(self.padding.right, self.padding.tolerance)),
             ("left padding with mask", _verdict(self.padding.left, self.padding.tolerance)),
+            ("versions not tested", named(self.untested) or "none"),
         ]
 
     def _readout_fact(self) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from interp._calls import wrapped_model
 from interp.demo import MODELS
 from interp.errors import BadInput, InterpError, nearest
 
@@ -100,8 +101,35 @@ def load_model(
         max_memory=max_memory,
         trust_remote_code=trust_remote_code,
     )
-    bridge.cfg.model_name = name
+    bridge.cfg.model_name = own_name(path) if path.exists() and name not in MODELS else name
     return bridge
+
+
+def own_name(folder: Path) -> str:
+    """What a model in a folder is called in titles and messages: the name of the folder.
+
+    A folder of the hub's cache is called as on the hub, a checkpoint with the run it is of.
+
+    >>> own_name(Path("/home/me/models/tiny-llama"))
+    'tiny-llama'
+    >>> own_name(Path("/cache/models--openai-community--gpt2/snapshots/607a30d"))
+    'openai-community/gpt2'
+    >>> own_name(Path("runs/pilot/checkpoint-500"))
+    'pilot/checkpoint-500'
+    """
+    parts = folder.expanduser().absolute().parts
+    for part in parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/")
+    if parts[-1].startswith("checkpoint-"):
+        return "/".join(parts[-2:])
+    return parts[-1]
+
+
+def is_embedded(bridge: Any) -> bool:
+    """Whether a bridge is one of the embedded models, or an untrained copy of one."""
+    config = getattr(wrapped_model(bridge), "config", None)
+    return Path(str(getattr(config, "_name_or_path", ""))) in MODELS.values()
 
 
 def _boot_object(model: Any, tokenizer: Any, device: str | None, given: dict[str, Any]) -> Any:
@@ -118,7 +146,7 @@ def _boot_object(model: Any, tokenizer: Any, device: str | None, given: dict[str
             raise BadInput(f"{option}= is for models loaded by name; this is a model object")
     if device is not None:
         model.to(device)
-    return _boot(
+    bridge = _boot(
         name,
         tokenizer if tokenizer is not None else _tokenizer_of(origin),
         without_tokenizer=True,
@@ -126,6 +154,9 @@ def _boot_object(model: Any, tokenizer: Any, device: str | None, given: dict[str
         dtype=kind,
         device=str(next(model.parameters()).device),
     )
+    if Path(name).is_dir():
+        bridge.cfg.model_name = own_name(Path(name))
+    return bridge
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._lens_blocks import kept_memory
+from interp._tested import untested
 from interp._token_id import token_id
 from interp._tokenise import special_ids, token_strings
 from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
-from interp.models import load_model
+from interp.models import is_embedded, load_model
 from interp.observer import (
     Context,
     Observer,
@@ -145,7 +146,6 @@ def _prepare(
     one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
     if isinstance(prompts, Prompts):
         return prompts if one is None else prompts.aimed_at(one)
-    embedded = str(getattr(bridge.cfg, "model_name", "")).startswith("demo")
     ready = read_prompts(
         prompts,
         bridge.tokenizer,
@@ -157,7 +157,7 @@ def _prepare(
         max_length=anatomy.n_ctx,
         vocab_size=anatomy.d_vocab or None,
         truncate=truncate,
-        language="demo" if embedded else "english",
+        language="demo" if is_embedded(bridge) else "english",
     )
     return ready if one is None else ready.aimed_at(one)
 
@@ -490,6 +490,8 @@ def provenance_of(
         "closing_error": {s.name or "blocks": _finite(s.closing) for s in anatomy.stacks},
         "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
         "versions": versions(),
+        "untested_versions": untested(),
+        "loaded_from": getattr(config, "_name_or_path", None) or None,
     }
     if prompts is not None:
         out["prompts"] = {

@@ -21,6 +21,7 @@ from interp._passes import run_hooked
 from interp.anatomy import Anatomy, StackAnatomy
 from interp.errors import BadInput, Unsupported, nearest, unknown
 from interp.geometry import at_least_float32, project_out, rotate_toward
+from interp.models import is_embedded
 from interp.probe import inspect
 from interp.prompts import Prompts, TokenBatch, read_prompts
 from interp.unembedding import unembedding_of
@@ -320,14 +321,13 @@ def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
     """Prompts from whatever `interp.run` takes."""
     if isinstance(prompts, Prompts):
         return prompts
-    embedded = str(getattr(model.cfg, "model_name", "")).startswith("demo")
     return read_prompts(
         prompts,
         model.tokenizer,
         prepend_bos=anatomy.prepends_bos,
         max_length=anatomy.n_ctx,
         vocab_size=anatomy.d_vocab or None,
-        language="demo" if embedded else "english",
+        language="demo" if is_embedded(model) else "english",
     )
 
 

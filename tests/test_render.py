@@ -176,7 +176,7 @@ def test_lens_shows_top_tokens_and_probabilities(results):
     np.testing.assert_allclose(heat.z, lens.probs[..., 0], atol=1e-3)
     assert np.shape(heat.text) == (LAYERS + 1, LENGTH)
     best = results["logit_lens"].strings[int(lens.tokens[2, 3, 0])]
-    assert tokens.label(best, 8) in heat.text[2][3]
+    assert tokens.label(best, 7) in heat.text[2][3]
     assert f"{lens.probs[2, 3, 1]:.3f}" in heat.customdata[2][3]
     row = results["logit_lens"].frame.query("prompt == 1 and layer == 2 and position == 3").iloc[0]
     assert f"log P = {row['log_prob']:.2f}, rank {int(row['rank'])}" in heat.customdata[2][3]
@@ -195,7 +195,7 @@ def test_head_grid_shows_mean_scores(results):
     expected = plain(results["attention"]).groupby(["layer", "head"])["induction"].mean().unstack()
     np.testing.assert_allclose(figure.data[0].z, expected, atol=1e-3)
     said = sentences.of_heads(View(results["attention"], Attention.plots[0]))[0]
-    assert f"induction is strongest in L{LAYERS - 1}H1" in said
+    assert f"The strongest head by induction is L{LAYERS - 1}H1" in said
 
 
 def test_values_by_position_and_unknown_prompt(results):

@@ -160,11 +160,35 @@ def test_choosing_a_label_draws_its_lines(visit):
     )
 
 
-def test_a_phone_needs_no_sideways_scrolling(chromium, report_path):
-    phone = Visit(chromium, report_path, 390, 844)
-    phone.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
-    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
-    phone.context.close()
+# Panes whose content goes on beyond their right edge, and whether a line that can be seen says so.
+CUT = """() => [...document.querySelectorAll(".scroll, .table")]
+    .filter(pane => pane.offsetParent !== null && pane.scrollWidth - pane.clientWidth > 2)
+    .map(pane => [pane.classList.contains("more"), pane.nextElementSibling.offsetHeight > 0])"""
+
+
+@pytest.mark.parametrize("width", [1400, 1280, 1000, 390])
+def test_nothing_is_cut_at_the_right_edge_without_a_word(chromium, report_path, width):
+    seen = Visit(chromium, report_path, width, 900)
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    seen.page.wait_for_timeout(300)
+    assert all(marked and told for marked, told in seen.page.evaluate(CUT))
+    lens = seen.page.locator("figure:has-text('token that the model would predict')")
+    inside = lens.locator(".scroll:visible").evaluate("e => e.scrollWidth <= e.clientWidth")
+    assert inside == (width >= 700), "nine tokens fit where there is room for them"
+    seen.context.close()
+
+
+def test_the_word_goes_when_the_end_is_reached(chromium, report_path):
+    seen = Visit(chromium, report_path, 390, 844)
+    pane = seen.page.locator(".scroll:visible").first
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    word = seen.page.locator(".scroll:visible + .beyond").first
+    assert word.is_visible()
+    pane.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    word.wait_for(state="hidden", timeout=WAIT)
+    seen.context.close()
 
 
 def test_one_figure_as_a_file(chromium, results, tmp_path):

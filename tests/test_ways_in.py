@@ -22,6 +22,7 @@ from analyses.path_length import PathLength
 from analyses.random_pairs import RandomPairs
 from analyses.rotation import Rotation
 from interp import BadInput, InterpError, Unsupported
+from interp.models import is_embedded
 
 ALL = (Rotation, PathLength, LogitLens, Attention, RandomPairs)
 STREAM = (Rotation, PathLength)
@@ -492,3 +493,36 @@ def test_a_pass_that_fails_by_itself_is_dropped(gpt2):
             )
         gpt2(tokens_of())
     assert probes["rotation"].frame["call"].unique().tolist() == [0]
+
+
+# ---- what a model is called ------------------------------------------------------------------
+
+
+def test_a_model_in_a_folder_is_called_by_its_own_name(tmp_path):
+    """Titles, messages and tables name the model; where it lies stands in the provenance."""
+    folder = tmp_path / "demo-of-mine"
+    ZOO["gpt2"].build().save_pretrained(folder)
+    model = interp.load_model(folder)
+    assert model.cfg.model_name == "demo-of-mine"
+    assert not is_embedded(model), "a name that begins like an embedded model's makes none of it"
+    results = interp.run(model, torch.tensor([[1, 2, 3]]), "rotation", progress=False)
+    assert results.provenance["model"]["name"] == "demo-of-mine"
+    assert results.provenance["loaded_from"] == str(folder)
+    page = results.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Inside demo-of-mine</h1>" in page
+    assert str(tmp_path) not in page.partition('id="provenance"')[0]
+
+
+def test_a_model_object_from_a_folder_is_called_by_the_folder(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    ZOO["gpt2"].build().save_pretrained(tmp_path / "tiny")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
+    assert interp.load_model(loaded).cfg.model_name == "tiny"
+
+
+def test_the_embedded_models_and_their_untrained_copies_speak_the_demo_language():
+    model = interp.load_model("demo")
+    assert model.cfg.model_name == "demo"
+    assert is_embedded(model)
+    assert is_embedded(interp.random_copy(model))

@@ -108,9 +108,15 @@ def untrained(control: str | None, model: str) -> Any:
 
 def about(experiment: str, **asked: Any) -> dict[str, Any]:
     """What a table is of: the experiment, what was asked for, and what computed it."""
+    from interp._tested import untested
     from interp.runner import versions
 
-    return {"experiment": experiment, "asked": asked, "versions": versions()}
+    return {
+        "experiment": experiment,
+        "asked": asked,
+        "versions": versions(),
+        "untested_versions": untested(),
+    }
 
 
 def sizes(results: Results) -> dict[str, int]:

@@ -23,6 +23,7 @@ REMEDY = "run it again with resume (--resume), which makes anew what is damaged"
 # Two runs are the same if these agree; the rest of a manifest says where and when.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
 _UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
+DESCRIBED = ("readout", "closing_error", "notes", "untested_versions", "loaded_from")
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
 
@@ -62,7 +63,7 @@ def manifest_of(job: Job, described: Mapping[str, Any], plan: Plan, shard: int |
             "shards": len(plan.shards),
         },
         "versions": dict(described["versions"]),
-        "provenance": {k: described[k] for k in ("readout", "closing_error", "notes")},
+        "provenance": {k: described[k] for k in DESCRIBED},
         "control": None if job.untrained else job.control,
         "untrained": job.untrained,
     }

@@ -87,6 +87,7 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
         "closing_error": manifest["provenance"]["closing_error"],
         "analyses": parameters["analyses"],
         "versions": manifest["versions"],
+        **{k: manifest["provenance"].get(k) for k in ("untested_versions", "loaded_from")},
         "prompts": {
             "source": data["source"],
             "count": totals["chunks"],

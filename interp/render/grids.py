@@ -16,7 +16,7 @@ from interp.render.spaces import pair_figure
 from interp.render.tokens import label, show
 
 MOST_CELLS = 4000  # of one figure with text in every cell; the positions beyond are left out
-CELL_WIDTH, CELL_HEIGHT = 58, 25
+CELL_WIDTH, CELL_HEIGHT = 52, 25
 
 
 def grid_figure(view: View) -> Any:
@@ -50,7 +50,7 @@ def lens_figure(view: View, lens: Lens) -> Any:
             y=list(range(states)),
             text=[[lens.cell(s, p) for p in range(shown)] for s in range(states)],
             texttemplate="%{text}",
-            textfont={"family": style.MONO, "size": 11.5},
+            textfont={"family": style.MONO, "size": 11},
             customdata=[[lens.hover(s, p) for p in range(shown)] for s in range(states)],
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=style.SEQUENTIAL,

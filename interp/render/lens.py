@@ -92,7 +92,7 @@ class Lens:
 
     def cell(self, state: int, position: int) -> str:
         """The best token for a cell, in bold where the last state has the same."""
-        text = label(self.text(state, position), 8)
+        text = label(self.text(state, position), 7)
         agrees = self.tokens[state, position, 0] == self.tokens[-1, position, 0]
         return f"<b>{text}</b>" if agrees else text
 

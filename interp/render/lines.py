@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from interp.render import style
+from interp.render.cut import number, value_range, window, with_air
 from interp.render.means import ANYWHERE, cluster_columns, has_group, is_summary, means
-from interp.render.selection import MOST_GROUPS, View, axis_column, axis_title
+from interp.render.selection import MOST_GROUPS, View, axis_column, axis_title, place_name
 from interp.render.tokens import escape, label, show
 
 HEIGHT = 340
@@ -28,10 +29,11 @@ def line_figure(view: View) -> Any:
         return style.empty(view.title, nothing_to_draw(view, table), note)
     panels = _panels(table)
     figure = _canvas([name for name, _ in panels])
-    limits = y_limits(table)
+    shown = window(table)
     for i, (_, lines) in enumerate(panels):
-        _draw_panel(figure, lines, i, limits, last=i == len(panels) - 1)
-    style_axes(figure, table, axis_title(view.result, x), view.plot.unit, limits)
+        _draw_panel(figure, lines, i, shown.limits, last=i == len(panels) - 1)
+    style_axes(figure, table, axis_title(view.result, x), view.plot.unit, shown.limits)
+    note = " ".join(filter(None, (note, shown.said(place_name(view.result, x), view.plot.unit))))
     return style.dressed(figure, view.title, note, height=HEIGHT)
 
 
@@ -170,8 +172,49 @@ def _draw_panel(
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
         if "control" in rows:
             add_control(figure, name, rows[~everywhere], palette[name], **where)
+    _mark_outside(figure, lines, palette, limits, axis=i + 1)
     if last:
         name_lines(figure, ends(lines), palette, limits, axis=i + 1)
+
+
+def _mark_outside(
+    figure: Any,
+    lines: dict[str, pd.DataFrame],
+    palette: dict[str, str],
+    limits: tuple[float, float],
+    *,
+    axis: int,
+) -> None:
+    """An arrow and the number at the edge of the panel for every value beyond it."""
+    number_of_axis = "" if axis == 1 else str(axis)
+    taken: dict[tuple[float, bool], int] = {}
+    for name, rows in lines.items():
+        for x, y in _beyond(rows, limits):
+            below = y < limits[0]
+            row = taken[x, below] = taken.get((x, below), -1) + 1
+            figure.add_annotation(
+                x=x,
+                xref=f"x{number_of_axis}",
+                y=limits[0] if below else limits[1],
+                yref=f"y{number_of_axis}",
+                text=f"{'▼' if below else '▲'} {number(y)}",
+                showarrow=False,
+                xanchor="center",
+                yanchor="bottom" if below else "top",
+                bgcolor="rgba(255,255,255,0.85)",
+                yshift=15 * row if below else -15 * row,
+                font={"color": palette[name], "size": 11.5},
+            )
+
+
+def _beyond(rows: pd.DataFrame, limits: tuple[float, float]) -> list[tuple[float, float]]:
+    """The means, and those of the untrained copy, outside a range: (x, y)."""
+    found = []
+    for column in ("mean", "control"):
+        if column in rows:
+            known = rows[rows[column].notna() & ~rows[column].between(*limits)]
+            found += list(zip(known["x"], known[column], strict=True))
+    return found
 
 
 def _span(lines: Any) -> tuple[float, float]:
@@ -307,6 +350,8 @@ def name_lines(
     if not points:
         return
     scale = height / (limits[1] - limits[0])
+    # plotly drops a note whose place is outside the axis, so a cut line is named at the edge.
+    points = {name: min(max(y, limits[0]), limits[1]) for name, y in points.items()}
     names = sorted(points, key=lambda n: points[n])
     wanted = [points[n] * scale for n in names]
     room = (limits[0] * scale, limits[1] * scale)
@@ -350,15 +395,8 @@ def spread(wanted: Sequence[float], gap: float, room: tuple[float, float]) -> li
 
 def y_limits(*tables: pd.DataFrame) -> tuple[float, float]:
     """A vertical range that holds every mean, band and control, with some air."""
-    drawn = ("mean", "low", "high", "control")
-    columns = [t[c].to_numpy(dtype=float) for t in tables for c in drawn if c in t]
-    y = np.concatenate(columns)
-    y = y[np.isfinite(y)]
-    if not len(y):
-        return 0.0, 1.0
-    low, high = float(y.min()), float(y.max())
-    air = 0.07 * (high - low) or max(abs(high) * 0.1, 1e-6)
-    return low - air, high + air
+    found = value_range(*tables)
+    return with_air(*found) if found else (0.0, 1.0)
 
 
 def style_axes(

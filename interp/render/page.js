@@ -41,6 +41,17 @@
       show(document.getElementById(select.value));
     });
   }
+  const mark = (pane) =>
+    pane.classList.toggle("more", pane.scrollWidth - pane.clientWidth - pane.scrollLeft > 2);
+  const panes = [...document.querySelectorAll(".scroll, .table")];
+  const sized = new ResizeObserver((seen) => {
+    for (const entry of seen) mark(entry.target.closest(".scroll, .table"));
+  });
+  for (const pane of panes) {
+    pane.addEventListener("scroll", () => mark(pane), { passive: true });
+    sized.observe(pane);
+    if (pane.firstElementChild) sized.observe(pane.firstElementChild);
+  }
   const boxes = [...document.querySelectorAll(".canvas")];
   const watch = new IntersectionObserver((seen) => {
     for (const entry of seen) if (entry.isIntersecting) show(entry.target);

@@ -20,6 +20,10 @@ from interp.results import Results, refuse_existing
 CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
 }
+NO_CONTROL = (
+    "none; `interp run --control random-init` measures an untrained copy of the model beside it, "
+    "and what that shows as well was not learned"
+)
 
 
 def write_report(
@@ -96,7 +100,7 @@ def measured(results: Results) -> list[tuple[str, str]]:
         ("Prompts", fed),
         ("Source", str(prompts.get("source", ""))),
         ("Labels", _labels(results)),
-        ("Control", CONTROLS.get(str(results.provenance.get("control", "")), "")),
+        ("Control", CONTROLS.get(str(results.provenance.get("control", "")), NO_CONTROL)),
     ]
     return [(name, value) for name, value in pairs if value]
 

@@ -113,6 +113,13 @@ def axis_column(result: Result, frame: pd.DataFrame, values: Sequence[str]) -> s
     return None if is_summary(frame) or not free else free[0]
 
 
+def place_name(result: Result, x: str | None) -> str:
+    """What one place along the horizontal axis is called: a block, a state, or by its column."""
+    if x != "layer":
+        return x or "row"
+    return "state" if axis_title(result, x).startswith("state") else "block"
+
+
 def axis_title(result: Result, x: str | None) -> str:
     """What the horizontal axis counts: blocks, or states at their boundaries."""
     if x != "layer":

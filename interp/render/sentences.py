@@ -9,71 +9,187 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.render.compared import random_lines, significant
+from interp.render.cut import window
 from interp.render.grids import head_table
 from interp.render.lens import Lens, lens_of, lens_prompts
 from interp.render.lines import line_table
-from interp.render.selection import View
+from interp.render.selection import View, place_name
 from interp.results import Result
 from interp.stats import Comparison
 
+STEADY = 0.9  # rank correlation with the place from which a line is said to rise or fall
+
 
 def of_lines(view: View) -> list[str]:
-    """Where each value is largest and smallest; only for one group."""
+    """How each value runs along the axis, and against its control; only for one group."""
     table, x, _ = line_table(view)
     table = table[table["mean"].notna() & (table["x"] >= 0)]
     if x is None or table.empty or len(table["group"].unique()) != 1 or table["x"].nunique() < 2:
         return []
     unit = f" {view.plot.unit}" if view.plot.unit and len(view.plot.unit) < 12 else ""
-    word = "block" if view.result.analysis.scope == "layer" and x == "layer" else x
-    word = "state" if view.result.analysis.scope == "model" and x == "layer" else word
+    return of_table(table, place_name(view.result, x), unit)
+
+
+def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
+    """A sentence or two per value of a table of means (`value`, `x`, `mean`, `low`, `high`).
+
+    A value whose control is in the table too (`random_…`, `shuffled_…`, or the column `control`
+    of the untrained copy) is told against it; the control itself gets no sentence.
+    """
+    rows_of = {str(value): rows for value, rows in table.groupby("value", sort=False)}
+    controls = {
+        value: name for value in rows_of for name in control_names(value) if name in rows_of
+    }
     out = []
-    for value, rows in table.groupby("value", sort=False):
-        top, low = (rows.iloc[int(at)] for at in (rows["mean"].argmax(), rows["mean"].argmin()))
-        out.append(
-            f"{value} is largest at {word} {top['x']:g} ({_band(top, unit)}) and smallest at "
-            f"{word} {low['x']:g} ({_band(low, unit)})"
-            + (
-                f"; an untrained copy has {top['control']:.3g} and {low['control']:.3g} there"
-                if "control" in rows
-                else ""
-            ).replace("-", "−")
+    for value, rows in rows_of.items():
+        if value in controls.values():
+            continue
+        told = []
+        if value in controls:
+            beside = rows_of[controls[value]].set_index("x")["mean"]
+            against = rows.assign(control=rows["x"].map(beside))
+            told.append(_against(value, against, f"its control {controls[value]}", place, unit))
+        if "control" in rows:
+            told.append(_against(value, rows, "that of an untrained copy", place, unit))
+        told = [sentence for sentence in told if sentence]
+        subject = "It" if told else value
+        told.append(f"{subject} {_course(rows.reset_index(drop=True), place, unit)}")
+        out.append(" ".join(told))
+    return out
+
+
+def control_names(value: str) -> tuple[str, ...]:
+    """What the control of a value is called, if a table brings one.
+
+    >>> control_names("pattern_share")
+    ('random_pattern_share', 'shuffled_pattern_share', 'pattern_shuffled')
+    """
+    named = (f"random_{value}", f"shuffled_{value}")
+    return (*named, value.replace("_share", "_shuffled")) if value.endswith("_share") else named
+
+
+def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
+    """The shape of a line in words: level, one place apart, rising, falling, or neither."""
+    mean = rows["mean"]
+    first, last = rows.iloc[0], rows.iloc[-1]
+    top, low = rows.iloc[int(mean.argmax())], rows.iloc[int(mean.argmin())]
+    if rows["low"].max() <= rows["high"].min():
+        return (
+            f"stays between {_plain(low['mean'])} and {_plain(top['mean'])}{unit}: the 95 % "
+            f"intervals of all {len(rows)} {place}s overlap, so no change along the {place}s is "
+            "seen."
         )
-    return ["; ".join(out) + "."]
+    apart = window(rows[["x", "value", "group", "mean"]]).outside
+    if len(apart) == 1:
+        far = rows[rows["x"] == apart["x"].iloc[0]].iloc[0]
+        rest = rows.loc[rows["x"] != far["x"], "mean"]
+        return (
+            f"is {_band(far, unit)} at {place} {far['x']:g} and only there far from the rest, "
+            f"which lies between {_plain(rest.min())} and {_plain(rest.max())}{unit}."
+        )
+    order = np.corrcoef(np.arange(len(rows)), mean.rank())[0, 1]  # Spearman's, with places in order
+    if abs(order) >= STEADY:
+        return (
+            f"{'rises' if order > 0 else 'falls'} along the {place}s, from {_band(first, unit)} at "
+            f"{place} {first['x']:g} to {_band(last, unit)} at {place} {last['x']:g}."
+        )
+    return (
+        f"neither rises nor falls steadily along the {place}s: it is highest at {place} "
+        f"{top['x']:g} ({_band(top, unit)}) and lowest at {place} {low['x']:g} "
+        f"({_band(low, unit)})."
+    )
+
+
+def _against(value: str, rows: pd.DataFrame, control: str, place: str, unit: str) -> str:
+    """Where a control lies outside the 95 % intervals of a value, and how far at most."""
+    rows = rows[rows["control"].notna()].reset_index(drop=True)
+    if rows.empty:
+        return ""
+    most = rows.iloc[int((rows["mean"] - rows["control"]).abs().argmax())]
+    largest = (
+        f"{place} {most['x']:g} ({_plain(most['mean'])} against {_plain(most['control'])}{unit})"
+    )
+    known = rows[rows["low"].notna()]
+    if known.empty:
+        return (
+            f"{value} is farthest from {control} at {largest}; there are no intervals to "
+            "judge it by."
+        )
+    n, above = len(known), int((known["low"] > known["control"]).sum())
+    apart = above + int((known["high"] < known["control"]).sum())
+    if not apart:
+        return (
+            f"{value} cannot be told apart from {control}, which lies inside the 95 % "
+            f"interval at all {n} {place}s."
+        )
+    where = f"all {n}" if apart == n else f"{apart} of {n}"
+    how = {apart: "is higher than", 0: "is lower than"}.get(above, "differs from")
+    sides = f" (higher at {above}, lower at {apart - above})" if 0 < above < apart else ""
+    return (
+        f"{value} {how} {control} at {where} {place}s{sides}, most at {largest}; judged by "
+        f"the 95 % interval of each {place} alone."
+    )
+
+
+def _plain(value: float) -> str:
+    """Three digits, whole thousands in full."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def _band(row: pd.Series[Any], unit: str) -> str:
-    band = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] == row["low"] else ""
-    return f"{row['mean']:.3g}{unit}{band}".replace("-", "−")
+    known = row["low"] == row["low"]
+    band = f" [{_plain(row['low'])}, {_plain(row['high'])}]" if known else ""
+    return f"{_plain(row['mean'])}{unit}{band}"
 
 
 def of_heads(view: View) -> list[str]:
-    """The strongest head of each value against the mean of all."""
-    table = head_table(view)
+    """The strongest head of each value, and how many heads exceed every head of the control."""
+    means = {str(v): rows for v, rows in head_table(view).groupby("value", sort=False)}
+    controls = {name: value for value in means for name in control_names(value) if name in means}
+    copy = view.result.control
+    untrained = head_table(replace(view, result=copy)) if copy is not None else None
     out = []
-    for value, rows in table.groupby("value", sort=False):
+    for value, rows in means.items():
+        if value in controls:
+            continue
         known = rows[rows["mean"].notna()]
         if known.empty:
-            out.append(f"{value} is undefined for every head")
+            out.append(f"{value} is undefined for every head.")
             continue
-        best = known.iloc[int(known["mean"].argmax())]
-        out.append(
-            f"{value} is strongest in L{int(best['layer'])}H{int(best['head'])} "
-            f"({best['mean']:.3f}; mean of all {len(known)} heads {known['mean'].mean():.3f})"
-            + _untrained_heads(view, str(value))
-        )
-    return ["; ".join(out) + "."] if out else []
+        told = [_strongest(value, known)]
+        told += [
+            _exceed(known["mean"], means[name]["mean"], f"the largest {name}")
+            for name, controlled in controls.items()
+            if controlled == value
+        ]
+        if untrained is not None:
+            beside = untrained.loc[untrained["value"] == value, "mean"]
+            told.append(_exceed(known["mean"], beside, "the strongest head of an untrained copy"))
+        out.append(" ".join(filter(None, told)))
+    return out
 
 
-def _untrained_heads(view: View, value: str) -> str:
-    """The strongest head of the untrained copy, if there is one."""
-    if view.result.control is None:
+def _strongest(value: str, known: pd.DataFrame) -> str:
+    best = known.iloc[int(known["mean"].argmax())]
+    return (
+        f"The strongest head by {value} is L{int(best['layer'])}H{int(best['head'])} with "
+        f"{best['mean']:.3f}; the median of all {len(known)} heads is "
+        f"{known['mean'].median():.3f}."
+    )
+
+
+def _exceed(means: pd.Series[Any], control: pd.Series[Any], what: str) -> str:
+    """How many heads exceed all of a control."""
+    if control.isna().all():
         return ""
-    table = head_table(replace(view, result=view.result.control))
-    means = table.loc[table["value"] == value, "mean"]
-    return f", an untrained copy has {means.max():.3f} and {means.mean():.3f}"
+    limit, n = control.max(), int((means > control.max()).sum())
+    told = "No head exceeds" if n == 0 else f"{n} head{'s exceed' if n > 1 else ' exceeds'}"
+    return f"{told} {what} ({limit:.3f})."
 
 
 def of_lens(lenses: Sequence[Lens]) -> list[str]:
@@ -86,10 +202,14 @@ def of_lens(lenses: Sequence[Lens]) -> list[str]:
     untrained = [c for lens in lenses if (c := _untrained_lens(lens)) is not None]
     control = pd.Series([d for lens in untrained for d in lens.depth()])
     return [
-        f"Over the {len(depth)} positions of the {len(lenses)} kept prompts the prediction stays "
-        f"that of the last state from state {depth.median():g} of {last} on (median); at "
-        f"{late:.0%} of them only the last state has it."
-        + (f" In an untrained copy: from state {control.median():g} on." if len(control) else "")
+        f"In the {len(lenses)} prompts shown, the final prediction is in place from state "
+        f"{depth.median():g} of {last} on (median of {len(depth)} positions); at {late:.0%} of the "
+        "positions only the last state has it."
+        + (
+            f" In an untrained copy the median is state {control.median():g}."
+            if len(control)
+            else ""
+        )
     ]
 
 
@@ -158,12 +278,16 @@ def _directions(frame: pd.DataFrame, a: object, b: object) -> str:
 
 def _overall(comparison: Comparison, unit: str) -> str:
     frame = comparison.frame
-    texts = []
-    for group, side in ((comparison.a, "a"), (comparison.b, "b")):
-        mean = frame[f"mean_{side}"].mean()
-        n, prompts = int(frame[f"n_{side}"].max()), int(frame[f"prompts_{side}"].max())
-        texts.append(f"{group}: {mean:.3g} {unit} ({n} tokens of {prompts} prompts)")
-    return f"Mean {comparison.value} over all blocks. " + "; ".join(texts) + "."
+    means = [float(frame[f"mean_{side}"].mean()) for side in ("a", "b")]
+    sizes = [
+        f"{int(frame[f'n_{side}'].max())} tokens of {int(frame[f'prompts_{side}'].max())} prompts"
+        for side in ("a", "b")
+    ]
+    return (
+        f"On average over all blocks {comparison.value} is {means[0]:.3g} {unit} for "
+        f"{comparison.a} ({sizes[0]}) and {means[1]:.3g} {unit} for {comparison.b} ({sizes[1]}): "
+        f"a difference of {means[0] - means[1]:+.3g} {unit}."
+    ).replace("-", "−")
 
 
 def _runs(comparison: Comparison) -> list[str]:
@@ -195,16 +319,20 @@ def _shuffled(comparison: Comparison) -> list[str]:
 
 def of_random(pairs: Result | None, unit: str) -> list[str]:
     """Where random pairs are: the space is anisotropic if they are not at 90°."""
-    texts = []
-    for name, rows in random_lines(pairs).items():
-        kind = name.removeprefix("random pairs, ")
-        if len(rows) == 1:
-            texts.append(f"{kind} {_band(rows.iloc[0], f' {unit}')}")
-        else:
-            texts.append(f"{kind} {rows['mean'].min():.3g} to {rows['mean'].max():.3g} {unit}")
-    if not texts:
-        return []
-    return [f"Random pairs of states are at: {'; '.join(texts)} (90 would be an isotropic space)."]
+    return [
+        _scale(name.removeprefix("random pairs, "), rows, unit)
+        for name, rows in random_lines(pairs).items()
+    ]
+
+
+def _scale(kind: str, rows: pd.DataFrame, unit: str) -> str:
+    """How far apart unrelated states are, and what that means for reading an angle."""
+    low, high = rows["mean"].min(), rows["mean"].max()
+    at = _band(rows.iloc[0], f" {unit}") if len(rows) == 1 else f"{low:.3g} to {high:.3g} {unit}"
+    told = f"Random pairs of states, {kind}, are {at} apart"
+    if (rows["high"] < 90).all():
+        return f"{told}, below the 90 of unrelated directions: all states share a direction."
+    return f"{told}; 90 is the angle of unrelated directions."
 
 
 def spans(layers: Sequence[int]) -> str:

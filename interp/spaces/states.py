@@ -15,7 +15,7 @@ import torch
 
 from interp.analysis import Analysis, Batch
 from interp.errors import BadInput, unknown
-from interp.models import load_model
+from interp.models import is_embedded, load_model
 from interp.probe import inspect
 from interp.prompts import Prompts, read_prompts
 from interp.runner import run
@@ -70,7 +70,6 @@ def prompts_for(model: Any, prompts: Any, labels: Mapping[str, Any] | None = Non
     if isinstance(prompts, Prompts):
         return prompts
     anatomy = inspect(model)
-    embedded = str(getattr(model.cfg, "model_name", "")).startswith("demo")
     return read_prompts(
         prompts,
         model.tokenizer,
@@ -78,7 +77,7 @@ def prompts_for(model: Any, prompts: Any, labels: Mapping[str, Any] | None = Non
         prepend_bos=anatomy.prepends_bos,
         max_length=anatomy.n_ctx,
         vocab_size=anatomy.d_vocab or None,
-        language="demo" if embedded else "english",
+        language="demo" if is_embedded(model) else "english",
     )
 
 
