@@ -27,7 +27,7 @@ from interp._tokenise import (
     align,
     encode,
     recover_text,
-    token_strings,
+    running_strings,
     trimmed,
     words,
 )
@@ -84,7 +84,8 @@ class Prompts:
         texts: the text of each prompt, None where only ids are known.
         spans: int64 `[length_i, 2]`, character offsets in the text, (0, 0) at special tokens;
             None where the tokenizer gives none.
-        strings: each token as text; the tokenizer's raw piece where it is no whole character.
+        strings: each token as text; bytes that are no whole character as `⟨E4 BD⟩`, and those that
+            complete one as `⟨A0→你⟩`.
         labels: per label name one object array `[length_i]` for each prompt; None is unlabelled.
         targets: int64 `[length_i]`, explicit target ids, -1 for none; None: the next tokens.
         source: what the prompts were read from.
@@ -300,13 +301,12 @@ def read_prompts(
     texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut, size)
     if limit is not None:
         _refuse_long(encoded, limit)
-    strings = token_strings((int(i) for e in encoded for i in e.tokens), tokenizer)
     prompts = Prompts(
         tokens=tuple(frozen(e.tokens) for e in encoded),
         special=tuple(frozen(e.special) for e in encoded),
         texts=texts,
         spans=tuple(None if e.spans is None else frozen(e.spans) for e in encoded),
-        strings=tuple(tuple(strings[int(i)] for i in e.tokens) for e in encoded),
+        strings=running_strings([e.tokens.tolist() for e in encoded], tokenizer),
         source=raw.source,
         notes=raw.notes,
     )

@@ -22,8 +22,8 @@ from torch import Tensor
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._lens_blocks import kept_memory
 from interp._token_id import token_id
-from interp._tokenise import special_ids, token_strings
-from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
+from interp._tokenise import running_strings, special_ids, token_strings
+from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
@@ -378,8 +378,7 @@ def _index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
         return index
     fed = pd.concat(collector.tokens, ignore_index=True)
     fed = fed.sort_values(["stack", "prompt", "position"], ignore_index=True)
-    strings = token_strings(fed["token_id"].unique().tolist(), bridge.tokenizer)
-    fed.insert(3, "token", fed["token_id"].map(strings))
+    fed.insert(3, "token", _texts(fed, bridge.tokenizer))
     extra = [c for c in index if c not in fed]
     labels = index[["prompt", "position", *extra]].assign(stack="encoder")
     return fed.merge(labels, on=["stack", "prompt", "position"], how="left", sort=False)
@@ -415,6 +414,15 @@ def groups_by(
         columns: by name one value per token of the set; a token without one has no group.
         left_out: `[tokens]` bool, tokens that belong to no group whatever their labels.
         starts: `[prompts]` row of each prompt's first token.
+def _texts(rows: pd.DataFrame, tokenizer: Any) -> pd.Series[Any]:
+    """The text of every token, read in the order of its prompt."""
+    keys = [c for c in ("stack", "prompt") if c in rows]
+    ordered = rows.sort_values([*keys, "position"], kind="stable")
+    ids = [part.tolist() for _, part in ordered.groupby(keys, sort=False)["token_id"]]
+    texts = [text for row in running_strings(ids, tokenizer) for text in row]
+    return pd.Series(texts, index=ordered.index, dtype=object).reindex(rows.index)
+
+
         ids: `[prompts]` ascending, the prompts' ids in batches; 0, 1, … unless given.
     """
     for name in columns:
@@ -634,8 +642,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             if self._rows
             else pd.DataFrame(columns=columns)
         )
-        strings = token_strings(rows["token_id"].unique().tolist(), self.model.tokenizer)
-        rows.insert(list(rows).index("token_id"), "token", rows["token_id"].map(strings))
+        texts = _texts(rows, self.model.tokenizer)
+        rows.insert(list(rows).index("token_id"), "token", texts)
         return rows
 
     def __getitem__(self, name: str) -> Result:
