@@ -145,12 +145,19 @@ def running_strings(
     """
     rows = list(rows)
     strings = token_strings({i for ids in rows for i in ids}, tokenizer)
-    raw = {
-        i: token_bytes(i, tokenizer)
-        for i, text in strings.items()
-        if text[:1] == "⟨" or text[-1:] == "⟩"
-    }
-    return tuple(tuple(_completed(ids, strings, raw)) for ids in rows)
+    raw = {i: token_bytes(i, tokenizer) for i, text in strings.items() if may_be_split(text)}
+    return tuple(
+        tuple(map(strings.__getitem__, ids) if raw.keys().isdisjoint(ids) else completed)
+        for ids, completed in ((ids, _completed(ids, strings, raw)) for ids in rows)
+    )
+
+
+def may_be_split(text: str) -> bool:
+    """Whether a text of `token_strings` begins or ends within a character.
+
+    A token that is one of the brackets itself looks so too.
+    """
+    return text[:1] == "⟨" or text[-1:] == "⟩"
 
 
 def _completed(

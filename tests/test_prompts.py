@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+import interp
 from interp._tokenise import (
     align,
     running_strings,
@@ -387,6 +388,35 @@ def test_characters_split_over_tokens_are_shown_as_bytes(make):
     expected += ["⟨F0⟩", "⟨9F⟩", "⟨98⟩", "⟨80→😀⟩", "n", "a", "⟨C3⟩", "⟨AF→ï⟩", "v"]
     assert texts[first : first + len(expected)] == expected
     assert show(index["token"][index["token"].str.contains("日")].iloc[0]) == "⟨A5→日⟩"
+
+
+def test_split_characters_are_shown_alike_wherever_tokens_are(tmp_path):
+    """In tables of runs, of one's own passes and of corpora, in figures and in the report."""
+    model, text = interp.load_model("demo"), "Tom saw 日 and 日本 ."
+    run = interp.run(model, [text], ["rotation", "attention"], progress=False)
+    tokens = run["rotation"].tokens["token"].tolist()
+    first = tokens.index("⟨A5→日⟩")
+    assert tokens[first - 1 : first + 1] == ["⟨97⟩", "⟨A5→日⟩"]
+    assert [t for t in tokens if "→" in t] == ["⟨A5→日⟩", "⟨A5→日⟩", "⟨AC→本⟩"]
+    with interp.attach(model, "rotation") as probes:
+        model(text)
+        probes.label(kind="x")
+        model(text)
+    assert probes.results.tokens["token"].tolist() == 2 * tokens
+    done = interp.run_corpus(
+        model, 3 * [text], ["rotation", "attention"], out=tmp_path / "rows", keep="tokens",
+        progress=False,
+    )  # fmt: skip
+    rows = done.open()["rotation"].read()
+    rows = rows[(rows["layer"] == 0) & (rows["document"] == 1)]
+    assert rows.sort_values("position")["token"].tolist() == tokens
+    kept = done.open().results.tokens
+    assert kept[kept["prompt"] == kept["prompt"].min()]["token"].tolist() == tokens
+    lens = interp.run(model, [text], "logit_lens", progress=False)
+    page = lens.report(tmp_path / "r.html").read_text()
+    escaped = json.dumps("⟨A5→日⟩")[1:-1]
+    assert "⟨A5→日⟩" in str(lens["logit_lens"].plot("top_prob", prompt=0).to_dict())
+    assert "⟨A5→日⟩" in page or escaped in page
 
 
 def test_bytes_that_complete_nothing_name_nothing():

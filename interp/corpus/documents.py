@@ -276,7 +276,7 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
         special=tuple(prompts.special[i][p] | r for i, _, p, r in pieces),
         texts=(None,) * len(pieces),
         spans=(None,) * len(pieces),
-        strings=((),) * len(pieces),
+        strings=tuple(tuple(map(prompts.strings[i].__getitem__, p)) for i, _, p, _ in pieces),
         labels={
             name: tuple(cells[i][p] for i, _, p, _ in pieces)
             for name, cells in prompts.labels.items()
