@@ -183,13 +183,17 @@ def _labelled(prompts: Prompts, labeller: Callable[[Prompts], Prompts]) -> Promp
     """The prompts with the labels of a labeller; `BadInput` where one of them is there already."""
     found = prompts.label(labeller)
     for name, cells in prompts.labels.items():
-        if found.labels.get(name) is not cells:
+        if any(map(_differ, found.labels.get(name, ()), cells)):
             raise BadInput(
                 f"label {name!r} is there already, and a labeller (or target=) makes another one: "
                 f"rename the first, labels={{'{name}_label': {name!r}}} or --labels "
                 f"{name}_label={name}, or give the labeller another name="
             )
     return found
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a is not b and list(a) != list(b)
 
 
 def _drive(

@@ -14,7 +14,7 @@ from interp._columns import CALL, DOCUMENTS, INDEX, SUMMARY
 from interp.cli import app
 from interp.cli.shared import renames
 from interp.errors import BadInput
-from interp.prompts import read_prompts, regex
+from interp.prompts import read_prompts, regex, target_word
 from interp.tallies import QUANTILES
 
 TEXTS = ["Tom met Mary .", "Ann saw her .", "She saw Tom ."]
@@ -170,6 +170,9 @@ def test_a_label_that_a_labeller_would_overwrite_is_refused(demo):
     )
     assert set(found["rotation"].frame["role_label"]) == {"mine"}
     assert "target" in set(found["rotation"].frame["role"])
+    twice = [target_word("Tom"), target_word("Tom")]
+    same = interp.run(demo, TEXTS, "rotation", labellers=twice, progress=False)
+    assert "target" in set(same["rotation"].frame["role"])
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
