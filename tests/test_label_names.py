@@ -293,3 +293,17 @@ def test_columns_are_renamed_on_the_command_line(table, tmp_path):
 def test_renames_that_are_none(text, words):
     with pytest.raises(BadInput, match=words):
         renames(text)
+
+
+def test_tags_of_a_pipeline_are_chosen_on_the_command_line(tmp_path):
+    spacy = pytest.importorskip("spacy")
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Tom"}])
+    pipeline.to_disk(tmp_path / "pipeline")
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("\n".join(TEXTS))
+    out = tmp_path / "out"
+    done = invoke("-p", prompts, "--spacy", tmp_path / "pipeline", "--tags", "ent_type", "-o", out)
+    assert done.exit_code == 0, done.output
+    frame = interp.load(out)["path_length"].frame
+    assert set(frame.loc[frame["ent_type"] == "PERSON", "token"].str.strip()) == {"Tom"}
