@@ -6,23 +6,34 @@ Knows tokenizers by what they return; knows nothing of models, files or labels.
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import regex as unicode_regex  # type: ignore[import-untyped]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Characters of a word after classification: letters and digits `w`, combining marks and the like
-# `m`, zero-width joiners `j`, apostrophes `'`. Everything that is left and no space stands alone.
-_WORD = re.compile(r"w[wmj]*(?:'w[wmj]*)*|[^ ](?:m|j[^ ]?)*")
-_ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
-_SKIN_TONES = range(0x1F3FB, 0x1F400)
+# From a character that is no space to the next word boundary of UAX #29: with `(?w)`, `\b` is that.
+# The separators U+001C to U+001F are spaces for Python and not for Unicode.
+_WORD = unicode_regex.compile(r"(?ws)[^\s\x1c-\x1f].*?\b")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece's byte fallback
+_LONE_BYTES = re.compile("[\udc80-\udcff]+")  # what decoding with surrogateescape leaves of bytes
+_SPACE_PIECE = "\u2581"  # how SentencePiece writes a space
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The bytes that byte-level vocabularies write as characters: printable ones as themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTE_OF = _byte_of_character()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,43 +111,137 @@ def recover_text(tokens: Ints, tokenizer: Any) -> tuple[str | None, Encoded]:
 
 
 def special_ids(tokenizer: Any) -> list[int]:
-    """Ids that stand for no text. An unknown-word id stands for text, unless it is also BOS.
+    """Ids that stand for no text: BOS and the like, and every control token of the tokenizer.
 
-    The tokens are compared by name: the bridge gives tokenizers without BOS one that their
+    Control tokens without a role (`<repo_name>`, the headers of chat models) are known only by
+    their mark in `added_tokens_decoder`. An unknown-word id stands for text, unless it is also
+    BOS. The tokens are compared by name: the bridge gives tokenizers without BOS one that their
     vocabulary lacks, and its id is then that of the unknown word.
     """
     roles = ("bos", "eos", "pad", "cls", "sep", "mask")
     structural = {getattr(tokenizer, f"{role}_token", None) for role in roles}
-    ids = {int(i) for i in tokenizer.all_special_ids}
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    ids = {int(i) for i in getattr(tokenizer, "all_special_ids", None) or ()}
+    ids |= {int(i) for i, token in added.items() if getattr(token, "special", False)}
     if getattr(tokenizer, "unk_token", None) in structural:
         return sorted(ids)
     return sorted(ids - {getattr(tokenizer, "unk_token_id", None)})
 
 
 def token_strings(ids: Iterable[int], tokenizer: Any | None) -> dict[int, str]:
-    """Readable text of each id: its decoding, or the raw piece where that is no whole character."""
+    """Readable text of each id, with bytes that are no whole character as `⟨E4 BB⟩`."""
     unique = sorted(set(ids))
     if tokenizer is None:
         return {i: f"<{i}>" for i in unique}
     return {i: _token_string(i, tokenizer) for i in unique}
 
 
-def words(text: str) -> Ints:
-    """Character spans `[n, 2]` of the words of a text.
+def running_strings(
+    rows: Iterable[Sequence[int]], tokenizer: Any | None
+) -> tuple[tuple[str, ...], ...]:
+    """Readable text of each token of each prompt, in its order.
 
-    A word is a run of letters, digits and their combining marks, apostrophes inside included;
-    every other character that is no space is a word of its own. Scripts without spaces are not
-    segmented: a run of Chinese characters is one word.
+    As `token_strings`, and the bytes that complete a character name it: `⟨E4 BD⟩`, `⟨A0→你⟩`.
+    """
+    rows = list(rows)
+    strings = token_strings({i for ids in rows for i in ids}, tokenizer)
+    raw = {i: token_bytes(i, tokenizer) for i, text in strings.items() if may_be_split(text)}
+    return tuple(
+        tuple(map(strings.__getitem__, ids) if raw.keys().isdisjoint(ids) else completed)
+        for ids, completed in ((ids, _completed(ids, strings, raw)) for ids in rows)
+    )
+
+
+def may_be_split(text: str) -> bool:
+    """Whether a text of `token_strings` begins or ends within a character.
+
+    A token that is one of the brackets itself looks so too.
+    """
+    return text[:1] == "⟨" or text[-1:] == "⟩"
+
+
+def _completed(
+    ids: Sequence[int], strings: dict[int, str], raw: dict[int, bytes | None]
+) -> Iterator[str]:
+    """The texts of `ids`; `raw` has the bytes of those that begin or end within a character."""
+    decoder = getincrementaldecoder("utf-8")("surrogateescape")
+    for i in ids:
+        begun = bool(decoder.getstate()[0])
+        if not (own := raw.get(i)):
+            decoder.reset()
+            yield strings[i]
+            continue
+        done = decoder.decode(own)
+        if begun and done and not _LONE_BYTES.match(done):
+            first, rest = strings[i].split("⟩", 1)
+            yield f"{first}→{done[0]}⟩{rest}"
+        else:
+            yield strings[i]
+
+
+def token_bytes(i: int, tokenizer: Any) -> bytes | None:
+    """The UTF-8 bytes that a token stands for; None where the tokenizer does not tell.
+
+    Joined, the bytes of an encoded text's tokens are that text (with SentencePiece, after the
+    space that it puts before a text). A piece of a byte-level vocabulary is told from one that
+    only looks like it by what it decodes to.
+    """
+    if tokenizer is None or not 0 <= i < len(tokenizer):
+        return None
+    piece = tokenizer.convert_ids_to_tokens(i)
+    if piece is None or isinstance(piece, bytes):
+        return piece
+    text = _decoded(i, piece, tokenizer)
+    byte = _BYTE_PIECE.fullmatch(piece)
+    if byte and text != piece:
+        return bytes.fromhex(byte[1])
+    if not text and len(piece) == 1 and ord(piece) < 256:  # ByT5, whose pieces are the bytes
+        return bytes([ord(piece)])
+    if all(c in _BYTE_OF for c in piece):
+        raw = bytes(_BYTE_OF[c] for c in piece)
+        if raw.decode("utf-8", "replace") == text:
+            return raw
+    return None if "\ufffd" in text else text.encode()
+
+
+def _decoded(i: int, piece: str, tokenizer: Any) -> str:
+    """The text of one token, with the space that some decoders take off the first one."""
+    text = str(tokenizer.decode([i], clean_up_tokenization_spaces=False))
+    spaced = piece.replace(_SPACE_PIECE, " ")
+    return spaced if piece[:1] == _SPACE_PIECE and spaced.lstrip(" ") == text.strip(" ") else text
+
+
+def _readable(raw: bytes) -> str:
+    r"""Bytes as text, those that are no whole character in brackets.
+
+    >>> _readable(b" \xe4\xbb")
+    ' ⟨E4 BB⟩'
+    """
+    text = raw.decode("utf-8", "surrogateescape")
+    return _LONE_BYTES.sub(lambda m: f"⟨{' '.join(f'{ord(c) & 255:02X}' for c in m[0])}⟩", text)
+
+
+def words(text: str) -> Ints:
+    """Character spans `[n, 2]` of the words of a text: what lies between its word boundaries.
+
+    Boundaries are the default ones of Unicode (UAX #29), spaces left out: letters and digits with
+    their marks and joiners are one word ("don't", "3.14", "key_1"), any other character is a word
+    of its own. Scripts that write no spaces are not segmented, which would take a dictionary:
+    each Chinese character or hiragana is a word, and so is each Thai, Lao, Khmer or Burmese letter
+    with its combining marks. `gold` and `spacy_tags` take the words of a segmenter instead.
 
     >>> words("Don't go, 日本!").tolist()
-    [[0, 5], [6, 8], [8, 9], [10, 12], [12, 13]]
+    [[0, 5], [6, 8], [8, 9], [10, 11], [11, 12], [12, 13]]
     """
-    if text.isascii():
-        found = [match.span() for match in _ASCII_WORD.finditer(text)]
-    else:
-        shadow = "".join(map(_class_of, text))
-        found = [match.span() for match in _WORD.finditer(shadow)]
+    found = [match.span() for match in _WORD.finditer(text)]
     return np.asarray(found, dtype=np.int64).reshape(-1, 2)
+
+
+def word_pattern(word: str, *, case_sensitive: bool = True) -> Any:
+    """Compiled pattern of a word, or of several, between word boundaries as in `words`."""
+    body = r"\s+".join(map(unicode_regex.escape, word.split()))
+    flags = 0 if case_sensitive else unicode_regex.IGNORECASE
+    return unicode_regex.compile(rf"(?w)\b{body}\b", flags)
 
 
 def trimmed(spans: Ints, text: str) -> Ints:
@@ -195,11 +300,14 @@ def _kept(tokens: Ints, tokenizer: Any, *, drop_bos: bool, drop_eos: bool) -> sl
 
 
 def _token_string(i: int, tokenizer: Any) -> str:
-    piece = tokenizer.convert_ids_to_tokens(i) if i < len(tokenizer) else None
+    piece = tokenizer.convert_ids_to_tokens(i) if 0 <= i < len(tokenizer) else None
     if piece is None:  # models pad their vocabulary beyond the tokenizer's
         return f"<{i}>"
-    text = str(tokenizer.decode([i], clean_up_tokenization_spaces=False))
-    return str(piece) if not text or "\ufffd" in text else text
+    text = _decoded(i, str(piece), tokenizer)
+    if text and "\ufffd" not in text:
+        return text
+    raw = token_bytes(i, tokenizer)
+    return _readable(raw) if raw else str(piece)
 
 
 def _spans_by_decoding(tokens: Ints, special: Bools, text: str, tokenizer: Any) -> Ints | None:
@@ -224,18 +332,3 @@ def _spans_by_decoding(tokens: Ints, special: Bools, text: str, tokenizer: Any) 
 def _common_prefix(a: str, b: str) -> int:
     limit = min(len(a), len(b))
     return next((i for i in range(limit) if a[i] != b[i]), limit)
-
-
-@lru_cache(maxsize=4096)
-def _class_of(character: str) -> str:
-    if character in "'’":
-        return "'"
-    if character == "\u200d":
-        return "j"
-    if character.isspace():
-        return " "
-    if unicodedata.category(character)[0] == "M" or character == "\u200c":
-        return "m"
-    if ord(character) in _SKIN_TONES:
-        return "m"
-    return "w" if character.isalnum() or character == "_" else "."

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp._columns import MODE, MOMENTS
 from interp.clustered import CLUSTERS, OPEN, Clustered, DocumentSums, Parting
 from interp.errors import BadInput, unknown
 from interp.sites import SITES
@@ -43,16 +44,6 @@ from interp.tallies import BINS, QUANTILES, Tallies, binned, quantiles, tally
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
-MODE = "mode"
-"""Column of a summary with the most frequent token of a token column."""
-_MOMENTS = ("n", "mean", "std", "min", "max", "undefined")
-SUMMARY = frozenset(
-    (
-        *("value", "stack", "layer", "head", *_MOMENTS, "documents", "se"),
-        *(*QUANTILES, MODE, "mode_share", "distinct"),
-    )
-)
-"""Columns of a summary that are no labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -450,7 +441,7 @@ def _token_record(
 ) -> dict[str, Any]:
     """The most frequent id (the lowest of several), its share, and how many there are."""
     best, total = int(counts.argmax()), int(counts.sum())
-    nothing = dict.fromkeys(_MOMENTS[1:-1], math.nan)
+    nothing = dict.fromkeys(MOMENTS[1:-1], math.nan)
     return {
         "value": name,
         **labels,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from interp._cells import as_mapping
-from interp._tokenise import Ints, align, trimmed, words
+from interp._tokenise import Ints, align, trimmed, word_pattern, words
 from interp.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 Labeller = Callable[["Prompts"], "Prompts"]
 Pieces = Literal["last", "first", "all"]
 _PIECES = ("last", "first", "all")
-_PLACE = ("start", "end", "text", "word")  # where an annotated word is, not what is said about it
+PLACE = ("start", "end", "text", "word")  # where an annotated word is, not what is said about it
 
 
 def target_word(
@@ -40,7 +42,10 @@ def target_word(
 ) -> Labeller:
     """Label a word, the token before it and random controls: `target`, `previous`, `random`.
 
-    The word is matched whole: neither "there" nor "her's" holds "her". Of a word in several
+    The word is matched whole, from one word boundary to another as `Prompts` counts words (UAX
+    #29): neither "there" nor "her's" holds "her". In Chinese, Japanese, Thai, Lao, Khmer and
+    Burmese, which write no spaces, every character is bounded, so that a word is also found inside
+    a longer one; `gold` or `spacy_tags` with a segmenter tell them apart. Of a word in several
     tokens the last is the target, because it is the first to have seen the whole word. `previous`
     is the token right before the word's first piece, spaces skipped; a special token never is.
     As many `random` tokens as there are targets are drawn among the other tokens that are not
@@ -62,13 +67,10 @@ def target_word(
         raise BadInput(f"target word {word!r} is blank; name a word such as 'her'")
     if pieces not in _PIECES:
         raise BadInput(f"pieces={pieces!r}{nearest(pieces, _PIECES)}; allowed: {_PIECES}")
-    flags = re.NOFLAG if case_sensitive else re.IGNORECASE
-    body = r"\s+".join(map(re.escape, word.split()))
-    pattern = re.compile(rf"(?<!\w)(?<!\w['’]){body}(?!\w)(?!['’]\w)", flags)
     return partial(
         _mark_word,
         word=word,
-        pattern=pattern,
+        pattern=word_pattern(word, case_sensitive=case_sensitive),
         name=name,
         pieces=pieces,
         seed=seed,
@@ -121,11 +123,13 @@ def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
 
     Args:
         pipeline: a loaded pipeline, or the name or path of one.
-        attributes: label columns; `pos` is spaCy's `pos_`, and so on for `tag`, `lemma`, `dep`
-            and `ent_type`.
+        attributes: label columns; `pos` is spaCy's `pos_`, and so on for `tag`, `lemma`, `dep`,
+            `ent_type` and `morph` (`Case=Nom|Number=Sing`).
 
     Raises:
-        BadInput: spaCy or the pipeline is not installed, or the pipeline does not set the tag.
+        BadInput: spaCy or the pipeline is not installed, the pipeline does not set the tag, or a
+            prompt is longer than the pipeline takes. A tag that is set and empty everywhere, such
+            as `ent_type` of prompts without entities, is a column without values and a note.
     """
     return partial(_mark_spacy, pipeline=pipeline, attributes=tuple(attributes))
 
@@ -137,7 +141,7 @@ def _mark_word(
     prompts: Prompts,
     *,
     word: str,
-    pattern: re.Pattern[str],
+    pattern: Any,
     name: str,
     pieces: Pieces,
     seed: int,
@@ -186,7 +190,7 @@ def _generator(seed: int, tokens: Ints) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def _never(prompts: Prompts, word: str, pattern: re.Pattern[str]) -> str:
+def _never(prompts: Prompts, word: str, pattern: Any) -> str:
     seen: dict[str, str] = {}
     for text in prompts.texts:
         for start, end in words(text or ""):
@@ -228,7 +232,7 @@ def _mark_gold(
     if len(annotations) != len(prompts):
         raise BadInput(f"annotations for {len(annotations)} prompts; expected {len(prompts)}")
     known = list(dict.fromkeys(k for row in annotations for word in row for k in word))
-    names = [k for k in known if k not in _PLACE] if fields is None else list(fields)
+    names = [k for k in known if k not in PLACE] if fields is None else list(fields)
     for name in names:
         if name not in known:
             raise BadInput(f"no annotated word has {name!r}{nearest(name, known)} (known: {known})")
@@ -270,23 +274,61 @@ def _intervals(
 def _mark_spacy(prompts: Prompts, *, pipeline: Any, attributes: Sequence[str]) -> Prompts:
     nlp = _load_spacy(pipeline) if isinstance(pipeline, str) else pipeline
     for i in range(len(prompts)):
-        _located(prompts, i, "spaCy tags")
+        text, _ = _located(prompts, i, "spaCy tags")
+        _refuse_over_limit(i, len(text), nlp)
+    documents = list(nlp.pipe(prompts.texts))
     rows = [
         [_spacy_word(token, attributes) for token in document if not token.is_space]
-        for document in nlp.pipe(prompts.texts)
+        for document in documents
     ]
+    notes = []
     for name in attributes:
-        if not any(word[name] for row in rows for word in row):
+        if any(word[name] for row in rows for word in row):
+            continue
+        if not any(_annotated(document, name) for document in documents):
             raise BadInput(f"the spaCy pipeline sets no {name!r}; load one that is trained for it")
-    return _mark_gold(prompts, annotations=rows, fields=attributes)
+        notes.append(f"spaCy tag {name!r}: no token of the {len(prompts)} prompts has one")
+    marked = _mark_gold(prompts, annotations=rows, fields=attributes)
+    return replace(marked, notes=(*marked.notes, *notes))
+
+
+def _annotated(document: Any, name: str) -> bool:
+    """Whether the pipeline has looked for a tag in a document, found or not."""
+    # A recogniser marks every token as in or outside an entity; ENT_TYPE is set for those inside.
+    asked = "ENT_IOB" if name.startswith("ent_") else name.upper()
+    try:
+        return bool(document.has_annotation(asked))
+    except (AttributeError, KeyError, ValueError):  # no document of spaCy's, or no annotation
+        return False
+
+
+def _refuse_over_limit(i: int, length: int, nlp: Any) -> None:
+    """Raise before spaCy does, and name the prompt."""
+    limit = getattr(nlp, "max_length", math.inf)
+    if length > limit:
+        raise BadInput(
+            f"prompt {i} has {length:,} characters, and the spaCy pipeline takes {limit:,}: split "
+            "it, or raise the pipeline's max_length, for which its parser and entity recogniser "
+            "need more memory"
+        )
 
 
 def _spacy_word(token: Any, attributes: Sequence[str]) -> dict[str, Any]:
     word = {"start": token.idx, "end": token.idx + len(token.text)}
+    return word | {name: _spacy_tag(token, name) for name in attributes}
+
+
+def _spacy_tag(token: Any, name: str) -> str | None:
+    """A tag as text: `pos_` for `pos`, the attribute itself where there is no such text."""
     try:
-        return word | {name: getattr(token, f"{name}_") or None for name in attributes}
+        value = token.morph if name == "morph" else getattr(token, f"{name}_")
     except AttributeError as error:
-        raise BadInput(f"spaCy tokens have no such tag: {error}") from error
+        known = [tag.removesuffix("_") for tag in dir(token) if tag[-1:] == "_" and tag[0] != "_"]
+        raise BadInput(
+            f"spaCy tokens have no tag {name!r}{nearest(name, known)} "
+            f"(known: {', '.join([*known, 'morph'])})"
+        ) from error
+    return str(value) or None
 
 
 def _load_spacy(name: str) -> Any:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from interp._calls import call, capped, device_of, is_remote, logits_of
+from interp._tokenise import special_ids
 from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
@@ -189,7 +190,9 @@ def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
             f"{getattr(cfg, 'architecture', 'this model')} takes no text tokens; "
             "only models of text can be observed"
         )
-    special = set(getattr(getattr(model, "tokenizer", None), "all_special_ids", None) or ())
+    tokenizer = getattr(model, "tokenizer", None)
+    special = set(getattr(tokenizer, "all_special_ids", None) or ())  # the unknown word as well
+    special |= set(special_ids(tokenizer)) if tokenizer is not None else set()
     ordinary = [i for i in range(min(vocab, 50_000)) if i not in special] or [0]
     length = min(length, getattr(cfg, "n_ctx", None) or length)
     generator = torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from interp._cells import Objects, frozen, is_scalar, per_token, refuse_mixed, scalars, tagged
+from interp._columns import refuse_taken
 from interp._sources import Raw, read
 from interp._tokenise import (
     Bools,
@@ -27,12 +28,12 @@ from interp._tokenise import (
     align,
     encode,
     recover_text,
-    token_strings,
+    running_strings,
     trimmed,
     words,
 )
 from interp.errors import BadInput, nearest
-from interp.labels import Labeller, gold, regex, spacy_tags, target_word
+from interp.labels import PLACE, Labeller, gold, regex, spacy_tags, target_word
 
 __all__ = [
     "Prompts",
@@ -44,7 +45,6 @@ __all__ = [
     "target_word",
 ]
 
-RESERVED = ("prompt", "position", "token", "token_id", "special", "word", "layer", "head")
 _WINDOW = 1024  # prompts sorted together; bounds how far a prompt moves from its place
 
 
@@ -84,7 +84,8 @@ class Prompts:
         texts: the text of each prompt, None where only ids are known.
         spans: int64 `[length_i, 2]`, character offsets in the text, (0, 0) at special tokens;
             None where the tokenizer gives none.
-        strings: each token as text; the tokenizer's raw piece where it is no whole character.
+        strings: each token as text; bytes that are no whole character as `⟨E4 BD⟩`, and those that
+            complete one as `⟨A0→你⟩`.
         labels: per label name one object array `[length_i]` for each prompt; None is unlabelled.
         targets: int64 `[length_i]`, explicit target ids, -1 for none; None: the next tokens.
         source: what the prompts were read from.
@@ -148,11 +149,7 @@ class Prompts:
         Raises:
             BadInput: wrong lengths, a reserved name, no scalars, text mixed with numbers.
         """
-        if name in RESERVED:
-            raise BadInput(
-                f"label {name!r} has the name of a column that every table has "
-                f"({', '.join(RESERVED)}); rename it"
-            )
+        refuse_taken([name])
         values = [values] if isinstance(values, str) else list(values)
         if len(values) != len(self):
             raise BadInput(f"label {name!r}: expected {len(self)} prompts, got {len(values)}")
@@ -163,6 +160,16 @@ class Prompts:
         refuse_mixed(f"label {name!r}", arrays)
         notes = (*self.notes, note) if note else self.notes
         return replace(self, labels={**self.labels, name: arrays}, notes=notes)
+
+    def renamed(self, names: Mapping[str, str]) -> Prompts:
+        """The same prompts with labels under new names: `{new: old}`.
+
+        Raises:
+            BadInput: no label `old`, a label `new` that is there already, or a reserved name.
+        """
+        back = _new_names(names, self.labels, "label")
+        refuse_taken(names)
+        return replace(self, labels={back.get(n, n): cells for n, cells in self.labels.items()})
 
     def label(self, labeller: Labeller) -> Prompts:
         """The same prompts with the labels that a labeller such as `target_word("her")` gives."""
@@ -274,7 +281,8 @@ def read_prompts(
         tokenizer: a Hugging Face tokenizer, the model's own (`model.tokenizer`). Not needed for
             ids, which then have no text and no special tokens.
         mask: `[batch, pos]`, 1 for real tokens, for a padded token tensor only.
-        labels: per name one value per prompt.
+        labels: per name one value per prompt; or the name of the source's column (or of its words'
+            field) that is to have this name: `{"file": "path"}` renames `path` to `file`.
         token_labels: per name and prompt one value per token as fed (after truncation; values for
             the special tokens may be left out), or per cell of a padded tensor.
         targets: explicit target ids per position, shaped like `token_labels`; -1 for none.
@@ -300,13 +308,12 @@ def read_prompts(
     texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut, size)
     if limit is not None:
         _refuse_long(encoded, limit)
-    strings = token_strings((int(i) for e in encoded for i in e.tokens), tokenizer)
     prompts = Prompts(
         tokens=tuple(frozen(e.tokens) for e in encoded),
         special=tuple(frozen(e.special) for e in encoded),
         texts=texts,
         spans=tuple(None if e.spans is None else frozen(e.spans) for e in encoded),
-        strings=tuple(tuple(strings[int(i)] for i in e.tokens) for e in encoded),
+        strings=running_strings([e.tokens.tolist() for e in encoded], tokenizer),
         source=raw.source,
         notes=raw.notes,
     )
@@ -345,14 +352,15 @@ def _annotated(
     vocab_size: int | None,
 ) -> Prompts:
     """Labels of the source first, then those of the caller, who wins."""
+    given_labels, names = parted(labels)
+    raw = _with_names(raw, names)
     for name, values in raw.fields.items():
         prompts = prompts.with_labels(name, values)
     for annotation in raw.annotations:
         prompts = prompts.label(gold(annotation))
-    for given, what in ((labels, "labels"), (token_labels, "token_labels")):
-        if given is not None and not isinstance(given, Mapping):
-            raise BadInput(f"{what}= maps names to values, one for each prompt: {{name: [...]}}")
-    for name, values in (labels or {}).items():
+    if token_labels is not None and not isinstance(token_labels, Mapping):
+        raise BadInput("token_labels= maps names to values, one for each prompt: {name: [...]}")
+    for name, values in given_labels.items():
         prompts = prompts.with_labels(name, scalars(name, values))
     for name, values in (token_labels or {}).items():
         rows = _as_fed(values, raw, prompts)
@@ -365,6 +373,49 @@ def _annotated(
     return replace(
         prompts, targets=_target_ids(_as_fed(targets, raw, prompts), prompts, vocab_size)
     )
+
+
+def parted(labels: Any) -> tuple[dict[str, Sequence[Any]], dict[str, str]]:
+    """Labels that are given as values, and new names of labels that the source has."""
+    if labels is not None and not isinstance(labels, Mapping):
+        raise BadInput(
+            "labels= maps names to values, one for each prompt: {name: [...]}, or to the column "
+            "of the source that is to have the name: {new: 'old'}"
+        )
+    names = {new: old for new, old in (labels or {}).items() if isinstance(old, str)}
+    return {name: v for name, v in (labels or {}).items() if name not in names}, names
+
+
+def _with_names(raw: Raw, names: Mapping[str, str]) -> Raw:
+    """The source with its columns, or fields of its words, under new names: `{new: old}`."""
+    if not names:
+        return raw
+    words = [word for rows in raw.annotations for row in rows for word in row]
+    known = dict.fromkeys([*raw.fields, *(k for w in words for k in w if k not in PLACE)])
+    back = _new_names(names, known, f"column of {raw.source}")
+    annotations = tuple(
+        [[{back.get(k, k): v for k, v in word.items()} for word in row] for row in rows]
+        for rows in raw.annotations
+    )
+    fields = {back.get(name, name): values for name, values in raw.fields.items()}
+    return replace(raw, fields=fields, annotations=annotations)
+
+
+def _new_names(names: Mapping[str, str], known: Iterable[str], what: str) -> dict[str, str]:
+    """`{old: new}` of `{new: old}`, checked against the names that are there."""
+    known = list(known)
+    for new, old in names.items():
+        if old not in known:
+            raise BadInput(
+                f"labels={{{new!r}: {old!r}}} renames {old!r}, which is no {what}"
+                f"{nearest(old, known)} (known: {', '.join(known) or 'none'}); values of a label "
+                "are a list, one for each prompt"
+            )
+        if new in known and new not in names.values():
+            raise BadInput(f"labels={{{new!r}: {old!r}}}: there is a {what} {new!r} already")
+        if list(names.values()).count(old) > 1:
+            raise BadInput(f"labels= gives {old!r} more than one new name, {new!r} among them")
+    return {old: new for new, old in names.items()}
 
 
 def _target_ids(rows: Sequence[Any], prompts: Prompts, vocab_size: int | None) -> tuple[Ints, ...]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from interp._columns import CALL, INDEX, MODE
 from interp._files import (
     atomic_folder,
     checksums,
@@ -30,7 +31,7 @@ from interp._files import (
     verify,
     write_sealed,
 )
-from interp.analysis import MODE, Analysis, meaning
+from interp.analysis import Analysis, meaning
 from interp.errors import BadInput, InterpError, unknown
 from interp.registry import get, registered
 from interp.state import Array, Examples, Leaf, Rows, State, leaf_class
@@ -43,10 +44,10 @@ LAYOUT = "results.json"
 CORPUS = "corpus.json"  # the manifest of a corpus run
 EXPERIMENT = "experiment.json"
 MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
+_NUMBER = "\0number"  # no label has this name
 CONTROL = "control"  # the folder of what the untrained copy gave
 REMEDY = "load a copy of the folder, or run and save again"
 _UNSEALED = ("schema", "provenance", "analyses")  # keys of results.json before it had a checksum
-INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
 
 
 @dataclass(eq=False)
@@ -99,14 +100,14 @@ class Result:
     @property
     def values(self) -> list[str]:
         """The numeric value columns."""
-        known = {*INDEX, "call", *self.labels, *self.analysis.keys}
+        known = {*INDEX, CALL, *self.labels, *self.analysis.keys}
         numeric = pd.api.types.is_numeric_dtype
         return [str(c) for c in self.frame if c not in known and numeric(self.frame[c])]
 
     @property
     def labels(self) -> list[str]:
         """Columns that came with the prompts."""
-        fixed = {*INDEX, "call"}
+        fixed = {*INDEX, CALL, *self.analysis.keys}
         return [str(c) for c in self.tokens if c not in fixed and c in self.frame]
 
     def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:
@@ -135,10 +136,12 @@ class Result:
         if "special" in frame and not special:
             frame = frame[~frame["special"].astype(bool)]
         values = [c for c in self.values if c not in keys]
-        long = frame.melt(id_vars=keys, value_vars=values, var_name="value", value_name="x")
-        groups = long.astype({"x": float}).groupby([*keys, "value"], sort=True, observed=True)["x"]
-        out = groups.agg(mean="mean", std="std", n="count", rows="size").reset_index()
-        out["undefined"] = out.pop("rows") - out["n"]
+        long = frame.melt(id_vars=keys, value_vars=values, var_name="value", value_name=_NUMBER)
+        long = long.astype({_NUMBER: float})
+        groups = long.groupby([*keys, "value"], sort=True, observed=True)[_NUMBER]
+        out = groups.agg(["mean", "std", "count", "size"])
+        out = out.set_axis(["mean", "std", "n", "undefined"], axis=1).reset_index()
+        out["undefined"] -= out["n"]
         if self.control is None:
             return out
         beside = self.control.summary(keys, special=special).rename(columns={"mean": "control"})

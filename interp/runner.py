@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
+from interp._cells import scalars
+from interp._columns import refuse_taken
 from interp._lens_blocks import kept_memory
 from interp._tested import untested
 from interp._token_id import token_id
-from interp._tokenise import special_ids, token_strings
-from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
+from interp._tokenise import running_strings, special_ids, token_strings
+from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
@@ -37,7 +39,7 @@ from interp.observer import (
 )
 from interp.probe import inspect
 from interp.progress import track
-from interp.prompts import RESERVED, Prompts, TokenBatch, read_prompts, target_word
+from interp.prompts import Prompts, TokenBatch, parted, read_prompts, target_word
 from interp.registry import resolve
 from interp.results import Result, Results
 from interp.state import Array, Examples, Once, Rows, State, merge_states
@@ -77,7 +79,9 @@ def run(
         analyses: names, classes or instances.
         target: a word whose tokens get the role `target`, the token before it `previous`, and as
             many others `random` (column `role`).
-        labels, token_labels: columns per prompt, per token.
+        labels, token_labels: columns per prompt, per token; a label with the name of a column
+            that the tables have is refused, and `labels={"file": "path"}` renames the column
+            `path` of the data.
         labellers: functions from prompts to labelled prompts, applied in order.
         mask: for a padded token tensor.
         targets: whose log-probability and rank are measured: token ids per position, -1 for none;
@@ -108,7 +112,8 @@ def run(
         bridge, anatomy, prompts, labels, token_labels, mask, targets, prepend_bos, truncate
     )
     for labeller in [*([target_word(target)] if target else []), *labellers]:
-        ready = ready.label(labeller)
+        ready = _labelled(ready, labeller)
+    refuse_taken(ready.labels, chosen)
     collector = Collector(chosen, _grouping(ready, keep, by))
     weigh(bridge, chosen, collector)  # first, because it refuses what the model does not have
     if wiring.jobs:
@@ -145,7 +150,8 @@ def _prepare(
 ) -> Prompts:
     one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
     if isinstance(prompts, Prompts):
-        return prompts if one is None else prompts.aimed_at(one)
+        known = _relabelled(prompts, labels, token_labels)
+        return known if one is None else known.aimed_at(one)
     ready = read_prompts(
         prompts,
         bridge.tokenizer,
@@ -160,6 +166,34 @@ def _prepare(
         language="demo" if is_embedded(bridge) else "english",
     )
     return ready if one is None else ready.aimed_at(one)
+
+
+def _relabelled(prompts: Prompts, labels: Any, token_labels: Any) -> Prompts:
+    """Prompts that were read earlier, with the labels of this call."""
+    given, names = parted(labels)
+    prompts = prompts.renamed(names)
+    for name, values in given.items():
+        prompts = prompts.with_labels(name, scalars(name, values))
+    for name, rows in (token_labels or {}).items():
+        prompts = prompts.with_labels(name, rows)
+    return prompts
+
+
+def _labelled(prompts: Prompts, labeller: Callable[[Prompts], Prompts]) -> Prompts:
+    """The prompts with the labels of a labeller; `BadInput` where one of them is there already."""
+    found = prompts.label(labeller)
+    for name, cells in prompts.labels.items():
+        if any(map(_differ, found.labels.get(name, ()), cells)):
+            raise BadInput(
+                f"label {name!r} is there already, and a labeller (or target=) makes another one: "
+                f"rename the first, labels={{'{name}_label': {name!r}}} or --labels "
+                f"{name}_label={name}, or give the labeller another name="
+            )
+    return found
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a is not b and list(a) != list(b)
 
 
 def _drive(
@@ -378,11 +412,19 @@ def _index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
         return index
     fed = pd.concat(collector.tokens, ignore_index=True)
     fed = fed.sort_values(["stack", "prompt", "position"], ignore_index=True)
-    strings = token_strings(fed["token_id"].unique().tolist(), bridge.tokenizer)
-    fed.insert(3, "token", fed["token_id"].map(strings))
+    fed.insert(3, "token", _texts(fed, bridge.tokenizer))
     extra = [c for c in index if c not in fed]
     labels = index[["prompt", "position", *extra]].assign(stack="encoder")
     return fed.merge(labels, on=["stack", "prompt", "position"], how="left", sort=False)
+
+
+def _texts(rows: pd.DataFrame, tokenizer: Any) -> pd.Series[Any]:
+    """The text of every token, read in the order of its prompt."""
+    keys = [c for c in ("stack", "prompt") if c in rows]
+    ordered = rows.sort_values([*keys, "position"], kind="stable")
+    ids = [part.tolist() for _, part in ordered.groupby(keys, sort=False)["token_id"]]
+    texts = [text for row in running_strings(ids, tokenizer) for text in row]
+    return pd.Series(texts, index=ordered.index, dtype=object).reindex(rows.index)
 
 
 def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch], Groups] | None:
@@ -417,9 +459,6 @@ def groups_by(
         starts: `[prompts]` row of each prompt's first token.
         ids: `[prompts]` ascending, the prompts' ids in batches; 0, 1, … unless given.
     """
-    for name in columns:
-        if name in SUMMARY:
-            raise BadInput(f"label {name!r} has the name of a column of summaries; rename it")
     code, keys = _coded(columns, left_out)
     return Grouping(code, keys, tuple(columns), starts, ids)
 
@@ -568,11 +607,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 `label()` without any ends them.
 
         Returns itself, so that `probes.label(kind="garden path")` may stand before a call.
-        Raises `BadInput` for the name of a column that every table has.
+        Raises `BadInput` for the name of a column that the tables have.
         """
-        for name in labels:
-            if name in (*RESERVED, "call", "stack"):
-                raise BadInput(f"label {name!r} has the name of a column that every table has")
+        refuse_taken(labels, self.analyses, rename=False)
         self._labels = labels
         return self
 
@@ -636,8 +673,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             if self._rows
             else pd.DataFrame(columns=columns)
         )
-        strings = token_strings(rows["token_id"].unique().tolist(), self.model.tokenizer)
-        rows.insert(list(rows).index("token_id"), "token", rows["token_id"].map(strings))
+        texts = _texts(rows, self.model.tokenizer)
+        rows.insert(list(rows).index("token_id"), "token", texts)
         return rows
 
     def __getitem__(self, name: str) -> Result:

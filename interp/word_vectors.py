@@ -149,8 +149,9 @@ class Graph:
 class WordVectors:
     """One vector per word: `vectors [n, d]`, `words` in the same order.
 
-    Words are looked up as they are written, then with a leading space (" king" and "king" are two
-    tokens of many vocabularies).
+    Of " king" and "king", two tokens of many vocabularies, "king" means the one with the space,
+    which is the word in running text; the other is a piece from inside words, reached by its row
+    (`nearest(space.vectors[i])`). Without such a pair a word is looked up as it is written.
 
     >>> space = WordVectors(np.eye(3), ("red", "green", "blue"))
     >>> space.cosines(["red", "blue"]).loc["red", "blue"].item()
@@ -187,9 +188,8 @@ class WordVectors:
 
     def find(self, word: str) -> int:
         """Index of a word; `BadInput` with the nearest ones if it is not in the vocabulary."""
-        for text in (word, f" {word}"):
-            if text in self._index:
-                return self._index[text]
+        if (text := self._here(word)) is not None:
+            return self._index[text]
         texts = list(dict.fromkeys(w.strip() for w in self.words))
         some = [repr(text) for text in texts if text.isalpha() and len(text) > 1][:3]
         hint = nearest(word, texts) or (f"; words of it are {', '.join(some)} …" if some else "")
@@ -198,12 +198,12 @@ class WordVectors:
         )
 
     def known(self, words: Sequence[str]) -> list[str]:
-        """Those of the words that `find` finds, as they are here: with the space before them.
+        """Those of the words that `find` finds, as they are written here."""
+        return [text for text in dict.fromkeys(map(self._here, words)) if text is not None]
 
-        Of "king" and " king", two tokens of many vocabularies, the one of running text is taken.
-        """
-        found = (next((t for t in (f" {w}", w) if t in self._index), None) for w in words)
-        return [text for text in dict.fromkeys(found) if text is not None]
+    def _here(self, word: str) -> str | None:
+        """A word as this vocabulary writes it: with the space of running text, if it has that."""
+        return next((text for text in (f" {word}", word) if text in self._index), None)
 
     @cached_property
     def _constant(self) -> bool:

@@ -195,7 +195,7 @@ def test_long_documents_are_split_cut_or_refused(gpt2, tmp_path):
         ({"by": "kind"}, "is one text; pass a list of names"),
         ({"by": ["knd"]}, r"unknown label 'knd'; did you mean 'kind'"),
         ({"by": ["role"]}, r"unknown label 'role'"),
-        ({"by": ["mean"]}, "has the name of a column of the tables"),
+        ({"by": ["mean"]}, "label .mean. has the name of a column of summaries; rename it"),
         ({"shard_documents": 0}, "a shard has at least one document"),
         ({"workers": 0}, "workers=0; at least 1"),
         ({"workers": 2}, "workers load the model themselves: pass its name or folder"),

@@ -142,7 +142,7 @@ def test_cosines_between_words_and_along_them():
 
 def test_words_are_found_with_and_without_a_space():
     space = WordVectors(np.eye(4), ("king", " king", " queen", "kings"))
-    assert [space.find(w) for w in ("king", " king", "queen")] == [0, 1, 2]
+    assert [space.find(w) for w in ("king", " king", "queen", "kings")] == [1, 1, 2, 3]
     with pytest.raises(BadInput, match="'qeen' is no single token .* of 4; did you mean 'queen'"):
         space.find("qeen")
     with pytest.raises(BadInput, match="'xyzzy' is no .* of 4; words of it are 'king', 'queen'"):
@@ -308,6 +308,25 @@ def test_tsne_keeps_groups_apart_and_says_how_well(library, monkeypatch):
         space.tsne()
     with pytest.raises(BadInput, match="t-SNE of 3 words; it needs 5 or more: take PCA"):
         space.tsne(words=["a0", "b0", "c0"])
+
+
+@pytest.mark.parametrize("first", ["king", " king"])
+def test_every_lookup_takes_the_word_of_running_text(first):
+    """Of the piece and the word with a space, whatever their order, the latter."""
+    words = (first, " king" if first == "king" else "king", "queen", " the")
+    vectors = np.random.default_rng(3).standard_normal((4, 6))
+    space = WordVectors(vectors, words)
+    word = words.index(" king")
+    assert [space.find(w) for w in ("king", " king", "queen", "the")] == [word, word, 2, 3]
+    assert [space.words[space.find(w)] for w in ("king", "queen", "the")] == space.known(
+        ["king", "queen", "the"]
+    )
+    other = vectors[word] @ vectors[2] / np.linalg.norm(vectors[word]) / np.linalg.norm(vectors[2])
+    assert space.cosines(["king"], ["queen"]).iloc[0, 0] == pytest.approx(other)
+    assert space.select(["king", "the"]).words == (" king", " the")
+    assert space.select(["king", "the"]).find("king") == 0
+    piece = space.nearest(space.vectors[words.index("king")], 1)
+    assert piece["word"].tolist() == ["king"]
 
 
 def test_known_words_are_those_of_running_text():

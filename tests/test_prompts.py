@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import re
@@ -20,9 +21,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from interp._tokenise import align, trimmed, words
+import interp
+from interp._tokenise import (
+    align,
+    running_strings,
+    special_ids,
+    token_bytes,
+    token_strings,
+    trimmed,
+    words,
+)
 from interp.errors import BadInput, UnknownName
 from interp.prompts import Prompts, gold, read_prompts, regex, spacy_tags, target_word
+from interp.render.tokens import show
 
 GPT2_FILES = Path(__file__).parents[2] / "shared" / "data" / "gpt2-tokenizer"
 BOS = "<|endoftext|>"
@@ -201,14 +212,33 @@ def test_literal_special_tokens_are_special_and_unknown_words_are_not():
     assert unknown.special[0].tolist() == [True, False, False, True]
 
 
+def test_control_tokens_without_a_role_are_special():
+    """Those of chat models are known only by their mark among the added tokens."""
+    from tokenizers import AddedToken
+
+    tokenizer = copy.deepcopy(byte_level())
+    names = ["<repo_name>", "<|header|>", "<tool>"]
+    marks = [AddedToken(n, special=n != "<tool>", normalized=False) for n in names]
+    tokenizer._tokenizer.add_special_tokens(marks[:2])
+    tokenizer._tokenizer.add_tokens(marks[2:])
+    repo, header, tool = (tokenizer.convert_tokens_to_ids(n) for n in names)
+    assert repo not in tokenizer.all_special_ids
+    assert special_ids(tokenizer) == [0, repo, header]
+    prompts = read_prompts(["<repo_name>her<|header|> met<tool>"], tokenizer)
+    special = [t for t, s in zip(prompts.strings[0], prompts.special[0], strict=True) if s]
+    assert special == [BOS, "<repo_name>", "<|header|>"]
+    assert prompts.spans[0][prompts.special[0]].tolist() == [[0, 0]] * 3
+    given = read_prompts([[repo, 5, tool, 0]], tokenizer)
+    assert given.special[0].tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("make", [byte_level, llama_like, slow])
 def test_pieces_of_one_character_share_a_word_and_are_readable(make):
     prompts = read_prompts(["met 日本 😀 her"], make())
     index = prompts.index()
     index = index[~index["special"]]
-    assert index.groupby("word").size().loc[1] == 6  # two characters of three bytes
-    assert index.groupby("word").size().loc[2] == 4
-    assert sorted(set(index["word"])) in ([0, 1, 2, 3], [-1, 0, 1, 2, 3])
+    assert index.groupby("word").size().loc[1:3].tolist() == [3, 3, 4]  # bytes of each character
+    assert sorted(set(index["word"])) in ([0, 1, 2, 3, 4], [-1, 0, 1, 2, 3, 4])
     assert not index["token"].str.contains("\ufffd").any()
     assert not (index["token"] == "").any()
 
@@ -258,7 +288,14 @@ def test_slow_tokenizers_that_change_the_text_have_no_words():
         ("He met her.", ["He", "met", "her", "."]),
         ("don't, rock'n'roll", ["don't", ",", "rock'n'roll"]),
         ("Ann’s 'quote'", ["Ann’s", "'", "quote", "'"]),
-        ("e\u0301te\u0301 日本語!", ["e\u0301te\u0301", "日本語", "!"]),
+        ("e\u0301te\u0301 naïve!", ["e\u0301te\u0301", "naïve", "!"]),
+        ("3.14, 1,000: U.S.A. key_1", ["3.14", ",", "1,000", ":", "U.S.A", ".", "key_1"]),
+        ("می\u200cخواهم co\u00adop", ["می\u200cخواهم", "co\u00adop"]),
+        ("나는 간다", ["나는", "간다"]),
+        # without spaces between words: a character is a word, katakana and hangul stay together
+        ("我爱日本 コーヒーを", ["我", "爱", "日", "本", "コーヒー", "を"]),
+        ("น้ำ ดี", ["น้", "ำ", "ดี"]),
+        ("ฉันรัก", ["ฉั", "น", "รั", "ก"]),
         ("हिन्दी है", ["हिन्दी", "है"]),
         ("👩\u200d🚀👍🏽 ok", ["👩\u200d🚀", "👍🏽", "ok"]),
         ("a-b  c\n\nd", ["a", "-", "b", "c", "d"]),
@@ -292,6 +329,141 @@ def test_every_visible_token_has_a_word(text):
 
 def test_align_without_words():
     assert align(np.zeros((3, 2), dtype=np.int64), words("")).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    "text", ["यह किताब की बात है", "Ann's 'her' her_ co-her x.her", "ฉันรักเธอ 我爱her"]
+)
+def test_a_target_is_exactly_a_word(text):
+    """Each word of the text alone is found where it stands and at no other place."""
+    prompts = read_prompts([text], slow(), prepend_bos=False)
+    index = prompts.index()
+    spans = words(text)
+    for a, b in spans:
+        marked = prompts.label(target_word(text[a:b], pieces="all")).labels["role"][0] == "target"
+        same = [k for k, (c, d) in enumerate(spans) if text[c:d] == text[a:b]]
+        assert set(index["word"][marked]) == set(same)
+        assert marked.sum() == index["word"].isin(same).sum()
+
+
+def test_a_letter_is_no_target_inside_a_word_with_marks():
+    prompts = read_prompts(["यह किताब की बात है"], slow())
+    with pytest.raises(BadInput, match="target word 'क' occurs in none of the 1 prompts"):
+        prompts.label(target_word("क"))
+
+
+def test_a_target_of_several_characters_is_found_where_no_spaces_are_written():
+    prompts = read_prompts(["我爱日本人", "ฉันรักเธอ"], slow(), prepend_bos=False)
+    for word, i, start in (("日本", 0, 2), ("รัก", 1, 3)):
+        marked = prompts.label(target_word(word, pieces="all")).labels["role"][i] == "target"
+        spans = prompts.spans[i][marked]
+        assert (spans.min(), spans.max()) == (start, start + len(word))
+
+
+# --- bytes -------------------------------------------------------------------------------------
+
+SPLIT = "met 日本 😀 naïve her"
+
+
+@pytest.mark.parametrize("make", [byte_level, llama_like, slow])
+def test_bytes_of_the_tokens_restore_the_text(make):
+    prompts = read_prompts([SPLIT], make(), prepend_bos=False)
+    ordinary = prompts.tokens[0][~prompts.special[0]].tolist()
+    assert b"".join(token_bytes(i, make()) for i in ordinary).decode().strip() == SPLIT
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_bytes_of_byte_level_tokens_restore_any_text(text):
+    found = byte_level()(text, add_special_tokens=False)["input_ids"]
+    assert b"".join(token_bytes(i, byte_level()) for i in found) == text.encode()
+
+
+@pytest.mark.parametrize("make", [byte_level, llama_like, slow])
+def test_characters_split_over_tokens_are_shown_as_bytes(make):
+    index = read_prompts([SPLIT], make(), prepend_bos=False).index()
+    texts = [text.strip() for text in index["token"] if text.strip()]
+    first = texts.index("⟨E6⟩")
+    expected = ["⟨E6⟩", "⟨97⟩", "⟨A5→日⟩", "⟨E6⟩", "⟨9C⟩", "⟨AC→本⟩"]
+    expected += ["⟨F0⟩", "⟨9F⟩", "⟨98⟩", "⟨80→😀⟩", "n", "a", "⟨C3⟩", "⟨AF→ï⟩", "v"]
+    assert texts[first : first + len(expected)] == expected
+    assert show(index["token"][index["token"].str.contains("日")].iloc[0]) == "⟨A5→日⟩"
+
+
+def test_split_characters_are_shown_alike_wherever_tokens_are(tmp_path):
+    """In tables of runs, of one's own passes and of corpora, in figures and in the report."""
+    model, text = interp.load_model("demo"), "Tom saw 日 and 日本 ."
+    run = interp.run(model, [text], ["rotation", "attention"], progress=False)
+    tokens = run["rotation"].tokens["token"].tolist()
+    first = tokens.index("⟨A5→日⟩")
+    assert tokens[first - 1 : first + 1] == ["⟨97⟩", "⟨A5→日⟩"]
+    assert [t for t in tokens if "→" in t] == ["⟨A5→日⟩", "⟨A5→日⟩", "⟨AC→本⟩"]
+    with interp.attach(model, "rotation") as probes:
+        model(text)
+        probes.label(kind="x")
+        model(text)
+    assert probes.results.tokens["token"].tolist() == 2 * tokens
+    done = interp.run_corpus(
+        model, 3 * [text], ["rotation", "attention"], out=tmp_path / "rows", keep="tokens",
+        progress=False,
+    )  # fmt: skip
+    rows = done.open()["rotation"].read()
+    rows = rows[(rows["layer"] == 0) & (rows["document"] == 1)]
+    assert rows.sort_values("position")["token"].tolist() == tokens
+    kept = done.open().results.tokens
+    assert kept[kept["prompt"] == kept["prompt"].min()]["token"].tolist() == tokens
+    lens = interp.run(model, [text], "logit_lens", progress=False)
+    page = lens.report(tmp_path / "r.html").read_text()
+    escaped = json.dumps("⟨A5→日⟩")[1:-1]
+    assert "⟨A5→日⟩" in str(lens["logit_lens"].plot("top_prob", prompt=0).to_dict())
+    assert "⟨A5→日⟩" in page or escaped in page
+
+
+def test_bytes_that_complete_nothing_name_nothing():
+    tokenizer = byte_level()
+    part = tokenizer("日")["input_ids"]
+    odd = [part[0], *tokenizer("a")["input_ids"], *part[1:]]
+    assert running_strings([odd, part[1:]], tokenizer) == (
+        ("⟨E6⟩", "a", "⟨97⟩", "⟨A5⟩"),
+        ("⟨97⟩", "⟨A5⟩"),
+    )
+
+
+def test_real_gpt2_pieces_of_a_character(gpt2_tokenizer):
+    text = " 代 ⟨x⟩ \ufffd"
+    found = gpt2_tokenizer(text)["input_ids"]
+    strings = running_strings([found], gpt2_tokenizer)[0]
+    assert strings == (
+        " ",
+        "代",
+        " ⟨E2⟩",
+        "⟨9F⟩",
+        "⟨A8→⟨⟩",
+        "x",
+        "⟨E2⟩",
+        "⟨9F⟩",
+        "⟨A9→⟩⟩",
+        " \ufffd",
+    )
+    assert b"".join(token_bytes(i, gpt2_tokenizer) for i in found).decode() == text
+    (halves,) = running_strings([gpt2_tokenizer("你")["input_ids"]], gpt2_tokenizer)
+    assert halves == ("⟨E4 BD⟩", "⟨A0→你⟩")
+
+
+def test_word_pieces_are_left_alone():
+    strings = token_strings(range(len(bert_like())), bert_like())
+    assert strings[bert_like().convert_tokens_to_ids("##s")] == "##s"
+    assert strings[4] == "he"
+
+
+def test_sentence_pieces_keep_their_space():
+    tokenizer = llama_like()
+    spaced, bare = (tokenizer.convert_tokens_to_ids(p) for p in ("▁her", "h"))
+    assert token_strings([spaced, bare, tokenizer.convert_tokens_to_ids("▁")], tokenizer) == {
+        spaced: " her",
+        bare: "h",
+        tokenizer.convert_tokens_to_ids("▁"): " ",
+    }
 
 
 # --- sources -----------------------------------------------------------------------------------
@@ -624,8 +796,53 @@ def test_spacy_tags():
     assert not (index["pos"] == "SPACE").any()
     with pytest.raises(BadInput, match="the spaCy pipeline sets no 'pos'"):
         prompts.label(spacy_tags(_Pipeline({})))
-    with pytest.raises(BadInput, match=r"spaCy tokens have no such tag.*lema_"):
+    with pytest.raises(BadInput, match=r"spaCy tokens have no tag 'lema'"):
         prompts.label(spacy_tags(_Pipeline({}), ["lema"]))
+
+
+@pytest.fixture
+def entities():
+    """A real pipeline that knows one name, without a trained model."""
+    spacy = pytest.importorskip("spacy")
+    pipeline = spacy.blank("en")
+    ruler = pipeline.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "PERSON", "pattern": "Ann"}])
+    return pipeline
+
+
+def test_entities_are_asked_for_where_there_are_none(entities):
+    named = read_prompts(["Ann met her"], byte_level()).label(spacy_tags(entities, ["ent_type"]))
+    assert "".join(tokens_with(named, "PERSON", "ent_type")) == "Ann"
+    assert named.notes == ()
+    without = read_prompts(SHORT, byte_level()).label(spacy_tags(entities, ["ent_type"]))
+    assert without.index()["ent_type"].isna().all()
+    assert without.notes == ("spaCy tag 'ent_type': no token of the 3 prompts has one",)
+    with pytest.raises(BadInput, match="the spaCy pipeline sets no 'pos'; load one"):
+        without.label(spacy_tags(entities, ["ent_type", "pos"]))
+    spacy = pytest.importorskip("spacy")
+    with pytest.raises(BadInput, match="the spaCy pipeline sets no 'ent_type'; load one"):
+        without.label(spacy_tags(spacy.blank("en"), ["ent_type"]))
+
+
+def test_morphology(entities):
+    ruler = entities.add_pipe("attribute_ruler")
+    ruler.add([[{"LOWER": "her"}]], {"MORPH": "Case=Acc|Number=Sing", "POS": "PRON"})
+    tags = spacy_tags(entities, ["morph", "pos"])
+    index = read_prompts(["He met her"], byte_level()).label(tags).index()
+    assert index[index["token"] == " her"][["morph", "pos"]].to_numpy().tolist() == [
+        ["Case=Acc|Number=Sing", "PRON"]
+    ]
+    assert index["morph"].notna().sum() == 1
+    with pytest.raises(BadInput, match=r"no tag 'lema'; did you mean 'lemma'\? .*morph\)"):
+        read_prompts(["He"], byte_level()).label(spacy_tags(entities, ["lema"]))
+
+
+def test_texts_over_the_limit_of_spacy(entities):
+    entities.max_length = 10
+    prompts = read_prompts(["He met her", "He met her."], byte_level())
+    expected = "prompt 1 has 11 characters, and the spaCy pipeline takes 10: split it, or raise"
+    with pytest.raises(BadInput, match=expected):
+        prompts.label(spacy_tags(entities, ["ent_type"]))
 
 
 def test_spacy_not_installed_or_pipeline_missing(monkeypatch):

@@ -58,9 +58,6 @@ Split = Annotated[
     str | None,
     typer.Option("--split", help="Split of a data set with several.", rich_help_panel=PANEL),
 ]
-Labels = Annotated[
-    str, typer.Option(help="Label columns beside the rows of tokens.", rich_help_panel=PANEL)
-]
 
 
 def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:

@@ -16,6 +16,7 @@ from interp.cli.shared import (
     Special,
     app,
     finish,
+    renames,
     split,
     wrote,
 )
@@ -53,12 +54,22 @@ Token = Annotated[
     typer.Option(help='Follow this token, such as " her", in place of the one that comes next.'),
 ]
 By = Annotated[str, typer.Option(help="Labels that make the groups of a summary.")]
+Labels = Annotated[
+    str,
+    typer.Option(
+        help="Columns of the data that become labels (of --prompts all do); NEW=OLD renames one."
+    ),
+]
 Control = Annotated[
     str | None, typer.Option(help="random-init: run an untrained copy of the model beside it.")
 ]
 Spacy = Annotated[
     str | None,
     typer.Option(help="A spaCy pipeline: its parts of speech label the tokens, column pos."),
+]
+Tags = Annotated[
+    str,
+    typer.Option(help="Which tags of --spacy: pos, tag, lemma, dep, ent_type, morph."),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
@@ -100,6 +111,7 @@ def run(
     by: By = "",
     control: Control = None,
     spacy: Spacy = None,
+    tags: Tags = "pos",
     trust_remote_code: Trust = False,
     corpus: corpora.Corpus = None,
     long: corpora.Long = "split",
@@ -112,7 +124,7 @@ def run(
     shard_documents: corpora.ShardDocuments = None,
     text_column: corpora.TextColumn = "text",
     split_name: corpora.Split = None,
-    labels: corpora.Labels = "",
+    labels: Labels = "",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -127,15 +139,17 @@ def run(
         "by": split(by),
         "max_tokens": max_tokens,
         "control": control,
+        "labels": renames(labels),
         "progress": not quiet,
     }
-    streaming = {"resume": resume, "ray": ray, "overlap": overlap, "labels": split(labels)}
+    streaming = {"resume": resume, "ray": ray, "overlap": overlap}
     corpora.check_choice(prompts, corpus, workers=workers > 1, **streaming)
     chosen = with_parameters(split(analyses), settings or [])
     if corpus is None:
         common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
-        _run(model, prompts, chosen, folder, spacy, overwrite, as_json, loading, common)
+        tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
+        _run(model, prompts, chosen, folder, tagging, overwrite, as_json, loading, common)
         return
     if spacy or token:
         raise BadInput("--spacy and --token are for --prompts; a corpus brings its own labels")
@@ -165,7 +179,7 @@ def _run(
     prompts: str | None,
     analyses: list[Any],
     folder: Path,
-    spacy: str | None,
+    tagging: dict[str, Any] | None,
     overwrite: bool,
     as_json: bool,
     loading: dict[str, Any],
@@ -180,7 +194,7 @@ def _run(
 
     refuse_existing(folder, overwrite=overwrite)
     resolve(analyses)  # refuses before the model is loaded
-    tags = [spacy_tags(spacy)] if spacy else []
+    tags = [spacy_tags(**tagging)] if tagging else []
     bridge = load_model(model, **loading)
     results = run_analyses(bridge, prompts, analyses, labellers=tags, **options)
     written = [results.save(folder, overwrite=overwrite)]

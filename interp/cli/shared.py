@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from interp.errors import InterpError
+from interp.errors import BadInput, InterpError
 
 if TYPE_CHECKING:
     from interp.render.sheet import Sheet
@@ -50,6 +50,24 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 def split(names: str) -> list[str]:
     """Names that are separated by commas."""
     return [n.strip() for n in names.split(",") if n.strip()]
+
+
+def renames(labels: str) -> dict[str, str]:
+    """Label columns that are separated by commas, with the columns they are read from.
+
+    >>> renames("genre, file=path")
+    {'genre': 'genre', 'file': 'path'}
+
+    Raises `BadInput` for a name that is empty or is given twice.
+    """
+    out: dict[str, str] = {}
+    for name in split(labels):
+        new, _, old = (part.strip() for part in name.partition("="))
+        if not new or ("=" in name and not old) or new in out:
+            what = "is given twice" if new in out else "is not NEW=OLD"
+            raise BadInput(f"--labels {name!r} {what}; write names as in --labels genre,file=path")
+        out[new] = old or new
+    return out
 
 
 def finish(results: Results, written: list[Path], as_json: bool) -> None:

@@ -47,6 +47,7 @@ class Reading:
         prepend_bos: whether a chunk starts with BOS.
         vocab_size: of the model.
         labels: label columns that are used.
+        renamed: `(label, column)` of labels whose column of the source has another name.
         labellers: applied to whole documents, in order.
         stride: ids of a document's chunks start at its number times this.
     """
@@ -58,8 +59,14 @@ class Reading:
     prepend_bos: bool = True
     vocab_size: int | None = None
     labels: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
     labellers: tuple[Callable[[Prompts], Prompts], ...] = ()
     stride: int = 1
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The source's column of each label."""
+        return {name: name for name in self.labels} | dict(self.renamed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,10 +228,25 @@ def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
             f"(columns: {', '.join(map(str, row))})"
         )
     out = {reading.text_column: row[reading.text_column]}
-    out |= {name: row[name] for name in reading.labels if name in row}
-    if any(name not in row for name in reading.labels):
-        out |= {k: v for k, v in row.items() if k not in out and word_fields(v)}
+    columns = reading.columns
+    out |= {name: row[column] for name, column in columns.items() if column in row}
+    missing = {name: column for name, column in columns.items() if column not in row}
+    if missing:
+        used = set(columns.values()) | {reading.text_column}
+        out |= {
+            k: [_asked(word, missing) for word in v]
+            for k, v in row.items()
+            if k not in used and word_fields(v)
+        }
     return out
+
+
+def _asked(word: Any, fields: Mapping[str, str]) -> Any:
+    """A word's place and the fields that are asked for, under the names of their labels."""
+    if not isinstance(word, Mapping):
+        return word
+    found = {name: word[field] for name, field in fields.items() if field in word}
+    return {k: word[k] for k in ("start", "end") if k in word} | found
 
 
 def word_fields(value: Any) -> set[str]:
@@ -254,7 +276,7 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
         special=tuple(prompts.special[i][p] | r for i, _, p, r in pieces),
         texts=(None,) * len(pieces),
         spans=(None,) * len(pieces),
-        strings=((),) * len(pieces),
+        strings=tuple(tuple(map(prompts.strings[i].__getitem__, p)) for i, _, p, _ in pieces),
         labels={
             name: tuple(cells[i][p] for i, _, p, _ in pieces)
             for name, cells in prompts.labels.items()

@@ -44,6 +44,7 @@ def manifest_of(job: Job, described: Mapping[str, Any], plan: Plan, shard: int |
             "by": list(job.by),
             "labels": list(job.labels),
             "labellers": labellers,
+            **({"renamed": dict(reading.renamed)} if reading.renamed else {}),
             "text_column": reading.text_column,
             "long": reading.long,
             "overlap": reading.overlap,

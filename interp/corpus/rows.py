@@ -8,11 +8,13 @@ models.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from interp._tokenise import may_be_split
 from interp.corpus.documents import Chunks
 from interp.errors import BadInput
 from interp.state import Array, Rows, State
@@ -30,8 +32,12 @@ class Vocabulary:
     def __init__(self, texts: Callable[[Iterable[int]], Mapping[int, str]]) -> None:
         self._texts, self._known = texts, {}  # type: ignore[var-annotated]
 
-    def column(self, ids: Array) -> Any:
-        """An Arrow dictionary array of the texts of `ids [n]`, small whatever the vocabulary."""
+    def column(self, ids: Array, prompts: Iterable[Sequence[str]] = ()) -> Any:
+        """An Arrow dictionary array of the texts of `ids [n]`, small whatever the vocabulary.
+
+        Bytes of split characters are taken from `prompts`, the texts of the same tokens by
+        prompt, because what they complete depends on the tokens before them.
+        """
         import pyarrow as pa
 
         present = np.unique(ids) if len(ids) < 1 << 16 else np.flatnonzero(np.bincount(ids))
@@ -40,8 +46,15 @@ class Vocabulary:
             self._known.update(self._texts(fresh))
         place = np.zeros(int(present[-1]) + 1 if len(present) else 0, dtype=np.int32)
         place[present] = np.arange(len(present), dtype=np.int32)
-        words = pa.array([self._known[i] for i in present.tolist()], type=pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(place[ids]), words)
+        words = [self._known[i] for i in present.tolist()]
+        codes = place[ids]
+        split = [k for k, word in enumerate(words) if may_be_split(word)]
+        if split and (texts := list(chain.from_iterable(prompts))):
+            more: dict[str, int] = {}
+            for row in np.flatnonzero(np.isin(codes, split)).tolist():
+                codes[row] = more.setdefault(texts[row], len(words) + len(more))
+            words += more
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, type=pa.string()))
 
 
 class TokenTable:
@@ -59,7 +72,7 @@ class TokenTable:
             "chunk": pa.array(chunks.numbers[chunk].astype(np.int32)),
             "position": pa.array((np.arange(len(chunk)) - chunks.starts[chunk]).astype(np.int32)),
             "document_position": pa.array(chunks.places.astype(np.int32)),
-            "token": vocabulary.column(ids),
+            "token": vocabulary.column(ids, prompts.strings),
             "token_id": pa.array(ids.astype(np.int32)),
             "special": pa.array(np.concatenate(prompts.special)),
         }

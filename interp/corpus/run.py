@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
+from interp._columns import refuse_taken
 from interp._files import discard, kind_of
-from interp.analysis import SUMMARY as SUMMARY_COLUMNS
 from interp.controls import CONTROLS
 from interp.corpus.cluster import RayActors
 from interp.corpus.documents import (
@@ -53,6 +53,7 @@ from interp.registry import resolve
 from interp.results import CONTROL, CORPUS, Results, refuse_existing
 
 Labeller = Callable[[Prompts], Prompts]
+MADE = (POSITION_BIN, TOKEN_ID)
 _LOOK = 1000  # documents that are looked through for the names of labels
 
 
@@ -97,7 +98,7 @@ def run_corpus(
     out: str | Path,
     keep: str = "summary",
     by: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    labels: Sequence[str] | Mapping[str, str] = (),
     target: str | None = None,
     labellers: Sequence[Labeller] = (),
     text_column: str = "text",
@@ -132,7 +133,8 @@ def run_corpus(
         keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
         by: labels that make the groups of a summary: columns of the source, `role` with a
             `target`, or `position_bin`.
-        labels: label columns beside the rows of tokens.
+        labels: label columns beside the rows of tokens; or `{label: column}`, also with `by`,
+            where a column of the source has the name of a column of the tables, which is refused.
         target: a word; its tokens get the role `target`, as in `run`.
         labellers: functions from prompts to labelled prompts; they see a window of documents at a
             time and must not raise where nothing matches.
@@ -159,20 +161,28 @@ def run_corpus(
     """
     if keep not in ("tokens", SUMMARY):
         raise unknown("value of keep", keep, ("tokens", SUMMARY))
+    chosen = resolve(analyses)
     _check_labels(keep, by, labels)
+    refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
     _check_control(control, keep)
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
     reading = Reading(
-        text_column, long, overlap, labels=_read(by, labels), labellers=(*marks, *labellers)
+        text_column,
+        long,
+        overlap,
+        labels=_read((*by, *labels), target),
+        renamed=_renamed(labels, text_column),
+        labellers=(*marks, *labellers),
     )
-    beside = [*labels, *(["role"] if target and keep == "tokens" else [])]
-    opened = open_source(source, text_column=text_column, columns=reading.labels, split=split)
+    beside = [*labels, *(["role"] if target else [])] if keep == "tokens" else []
+    columns = tuple(reading.columns.values())
+    opened = open_source(source, text_column=text_column, columns=columns, split=split)
     job = Job(
         model,
         dict(model_options or {}),
-        resolve(analyses),
+        chosen,
         _without(opened, source, Path(out)),
         reading,
         keep,
@@ -199,23 +209,31 @@ def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
     return replace(run, seconds=seconds, measured=measured)
 
 
-def _read(*names: Sequence[str]) -> tuple[str, ...]:
+def _read(names: Sequence[str], target: str | None) -> tuple[str, ...]:
     """The labels that are read from the source; the others are made."""
-    asked = dict.fromkeys(name for group in names for name in group)
-    return tuple(name for name in asked if name not in (POSITION_BIN, TOKEN_ID, "role"))
+    made = {*MADE, "role"} if target else set(MADE)
+    return tuple(name for name in dict.fromkeys(names) if name not in made)
 
 
-def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str]) -> None:
+def _renamed(
+    labels: Sequence[str] | Mapping[str, str], text_column: str
+) -> tuple[tuple[str, str], ...]:
+    """Labels whose column of the source has another name, with that."""
+    names = labels.items() if isinstance(labels, Mapping) else ()
+    if text_column in dict(names):
+        raise BadInput(f"no label can be called {text_column!r}, as the column with the text is")
+    return tuple((label, column) for label, column in names if label != column)
+
+
+def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str] | Mapping[str, str]) -> None:
     for name, given in (("by", by), ("labels", labels)):
         if isinstance(given, str):
             raise BadInput(f"{name}={given!r} is one text; pass a list of names: [{given!r}]")
     if keep == "tokens" and by:
         raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary', or labels=")
-    if keep == SUMMARY and labels:
-        raise BadInput(f"labels={list(labels)} stand beside rows: use keep='tokens', or by=")
-    for name in (*by, *labels):
-        if name in SUMMARY_COLUMNS:
-            raise BadInput(f"label {name!r} has the name of a column of the tables; rename it")
+    beside = [name for name in labels if name not in by]
+    if keep == SUMMARY and beside:
+        raise BadInput(f"labels={beside} stand beside rows: use keep='tokens', or by=")
 
 
 def _check_control(control: str | None, keep: str) -> None:
@@ -309,13 +327,14 @@ def _check_columns(job: Job, found: Plan) -> None:
     made = {"role"} if any(_marks_role(labeller) for labeller in reading.labellers) else set()
     if len(reading.labellers) > len(made):
         return
-    known: set[str] = set(made) | {POSITION_BIN, TOKEN_ID}
+    known: set[str] = made | {*MADE}
     for document in islice(job.source.read(found.shards[0]), _LOOK):
         known |= {str(name) for name in document.row}
         known |= {str(n) for v in document.row.values() for n in word_fields(v)}
     for name in (*job.by, *job.labels):
-        if name not in known:
-            raise unknown("label", name, sorted(known - {reading.text_column}))
+        column = reading.columns.get(name, name)
+        if column not in known:
+            raise unknown("label", column, sorted(known - {reading.text_column}))
 
 
 def _marks_role(labeller: Labeller) -> bool:

@@ -279,8 +279,6 @@ class Worker:
         rows = rows[rows["prompt"].isin(list(prompts))] if len(rows) else rows
         if rows.empty:
             return []
-        texts = self._texts(rows["token_id"].unique().tolist())
-        rows.insert(2, "token", rows["token_id"].map(texts))
         path = tokens_path(self.job.folder, shard.span)
         with atomic(path) as temporary:
             rows.to_parquet(temporary, index=False)
@@ -405,6 +403,7 @@ def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:
         rows = {
             "prompt": np.full(n, chunks.ids[i]),
             "position": np.arange(n),
+            "token": chunks.prompts.strings[i],
             "token_id": chunks.prompts.tokens[i],
             "special": chunks.prompts.special[i],
             "document": np.full(n, chunks.documents[i]),

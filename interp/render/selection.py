@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 from pandas.api import types
 
-from interp.analysis import SUMMARY, Plot
+from interp._columns import SUMMARY
+from interp.analysis import Plot
 from interp.errors import unknown
 from interp.render.means import cluster_columns, has_group, is_summary
 from interp.results import Result

@@ -212,7 +212,7 @@ def compare(
     _require_content(data, value, a, b)
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     columns, test = _columns(data, levels, null)
-    frame = pd.concat([data.keys, pd.DataFrame(columns)], axis=1)
+    frame = _with_keys(data.keys, columns)
     if (control := control_of(result)) is not None:
         same = {"by": names, "cluster": cluster, "paired": paired, "special": special}
         frame = _beside(frame, control, (value, between, a, b), same | levels)
@@ -231,6 +231,17 @@ def compare(
         paired=paired,
         confidence=confidence,
     )
+
+
+def _with_keys(keys: pd.DataFrame, columns: dict[str, Array]) -> pd.DataFrame:
+    """The table: what tells its rows apart, then the statistics; no name twice."""
+    taken = next((c for c in keys if c in columns), None)
+    if taken is not None:
+        raise BadInput(
+            f"by= names {taken!r}, and the comparison has a column of that name; rename it in the "
+            f"table: frame.rename(columns={{{taken!r}: '{taken}_label'}})"
+        )
+    return pd.concat([keys, pd.DataFrame(columns)], axis=1)
 
 
 def _beside(
@@ -281,7 +292,7 @@ def _of_summary(
         raise BadInput(f"no row has two values of {value!r} in each group")
     blank = np.full(len(keys), np.nan)
     columns |= dict.fromkeys(_NEEDS_PROMPTS, blank)
-    table = pd.concat([keys, pd.DataFrame(_corrected(columns))], axis=1)
+    table = _with_keys(keys, _corrected(columns))
     if (control := control_of(result)) is not None:
         same = {"by": names, "confidence": confidence}
         table = _beside(table, control, (value, between, a, b), same)

@@ -1,0 +1,65 @@
+"""The columns that the library writes itself, and the one rule on what a label may be called.
+
+Knows names only; an analysis is what declares `columns`, `keys` and `token_columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from interp.errors import BadInput
+
+INDEX = ("prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word")
+"""Columns of token tables that say which row it is, in their order."""
+CALL = "call"
+DOCUMENTS = ("document", "chunk", "document_position", "position_bin")
+"""Columns of corpus runs, and the label that they make."""
+MODE = "mode"
+"""Column of a summary with the most frequent token of a token column."""
+MOMENTS = ("n", "mean", "std", "min", "max", "undefined")
+SUMMARY = frozenset(
+    (
+        *("value", "stack", "layer", "head", *MOMENTS, "documents", "se", "control"),
+        *("q05", "q25", "median", "q75", "q95", MODE, "mode_share", "distinct"),
+    )
+)
+"""Columns of a summary that are no labels."""
+_INDEX = "that tells the rows of tables apart"
+
+
+def refuse_taken(
+    labels: Iterable[str], analyses: Mapping[str, Any] | None = None, *, rename: bool = True
+) -> None:
+    """Raise `BadInput` for a label that has the name of a column which the tables have.
+
+    Args:
+        labels: names of label columns.
+        analyses: those that are run, by name. Their value columns are taken too, by their
+            patterns (`*_share`) where they have those, and what corpus runs and summaries write.
+            Without them only the index columns are, which prompts have before anything is run.
+        rename: whether the message may point to `labels={new: old}` and `--labels new=old`.
+    """
+    taken = dict.fromkeys(INDEX, _INDEX) if analyses is None else _taken(analyses)
+    for label in labels:
+        what = next((w for name, w in taken.items() if fnmatchcase(str(label), name)), None)
+        if what is None:
+            continue
+        new = f"{label}_label"
+        fix = f" (a column of the data: labels={{{new!r}: {label!r}}}, or --labels {new}={label})"
+        raise BadInput(
+            f"label {label!r} has the name of a column {what}; rename it, say to "
+            f"{new!r}{fix if rename else ''}"
+        )
+
+
+def _taken(analyses: Mapping[str, Any]) -> dict[str, str]:
+    """Names and patterns that no label may have, and what they are."""
+    taken = dict.fromkeys(sorted(SUMMARY), "of summaries")
+    taken |= dict.fromkeys((*INDEX, CALL, *DOCUMENTS), _INDEX)
+    for name, analysis in analyses.items():
+        values = [c for c in analysis.columns if c not in analysis.keys]
+        ids = [f"{c}_id" for c in analysis.token_columns]
+        taken |= dict.fromkeys((*values, *ids), f"that analysis {name!r} measures")
+    return taken
