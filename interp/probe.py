@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from interp._calls import call, capped, device_of, is_remote, logits_of
+from interp._calls import call, capped, device_of, is_remote, logits_of, wrapped_model
 from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
@@ -45,8 +45,8 @@ def inspect(model: Any) -> Anatomy:
     """Measure what can be attached to `model`, and what was verified.
 
     Takes a short probe of two small passes; the result is kept per model and measured again when
-    the basis or the dtype changes. Raises `BadInput` for what is no bridge or is in training
-    mode, `Unsupported` for a model that takes no tokens or has no blocks.
+    the basis or the dtype changes. Raises `BadInput` for what is no bridge or has any part in
+    training mode, `Unsupported` for a model that takes no tokens or has no blocks.
 
     Source of the rules: measured on 165 architectures of TransformerLens 4.3.
     """
@@ -122,10 +122,45 @@ def _require_bridge(model: Any) -> None:
             f"expected a TransformerBridge, got {type(model).__name__}; "
             "interp.load_model(name, folder or Hugging Face model) makes one"
         )
-    if getattr(model, "training", False):
+    refuse_training(model)
+
+
+def refuse_training(model: Any) -> None:
+    """Raise `BadInput` where any part of a model is in training mode and so may act at random.
+
+    The bridge, the model inside it and each of their modules have a switch of their own:
+    `train()` of a Hugging Face model leaves the one of the bridge around it as it was.
+    """
+    if is_remote(model):
+        return
+    wrapped = wrapped_model(model)
+    acting = [
+        name
+        for root in (model, wrapped)
+        for name, module in root.named_modules(remove_duplicate=True)
+        if module.training and name and _acts_in_training(module)
+    ]
+    if model.training or wrapped.training or acting:
+        names = list(dict.fromkeys(acting))
+        which = f" ({len(names)} modules act: {', '.join(names[:3])}, …)" if names else ""
         raise BadInput(
-            "the model is in training mode, where dropout changes every run; call model.eval()"
+            f"the model is in training mode{which}, where dropout changes every run; "
+            "call model.eval()"
         )
+
+
+def _acts_in_training(module: torch.nn.Module) -> bool:
+    """Whether a module computes something else in training: it drops, or averages over batches."""
+    kinds = torch.nn.modules
+    if isinstance(module, kinds.batchnorm._BatchNorm | kinds.instancenorm._InstanceNorm):
+        return True
+    if isinstance(module, kinds.dropout._DropoutNd):
+        return module.p > 0
+    return any(
+        isinstance(value, float) and value > 0
+        for name, value in vars(module).items()
+        if any(word in name for word in ("drop", "jitter"))
+    )
 
 
 def _measure(model: Any) -> Anatomy:

@@ -34,7 +34,7 @@ from interp.observer import (
     Pass,
     contexts_from_call,
 )
-from interp.probe import inspect
+from interp.probe import inspect, refuse_training
 from interp.progress import track
 from interp.prompts import RESERVED, Prompts, TokenBatch, read_prompts, target_word
 from interp.registry import resolve
@@ -549,8 +549,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
 
     def __enter__(self) -> Probes:
-        if getattr(self.model, "training", False):
-            raise BadInput("the model is in training mode; call model.eval() before attaching")
+        refuse_training(self.model)
         weigh(self.model, self.analyses, self._collector)
         self._observer.__enter__()
         return self
