@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from interp._calls import call, capped, device_of, is_remote, logits_of, wrapped_model
-from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
+from interp._position_switch import position_switch
+from interp.anatomy import TOLERANCE, Anatomy, Padding, Positions, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
 from interp.observer import quiet, record
@@ -191,6 +192,7 @@ def _measure(model: Any) -> Anatomy:
         readout_tried=tried,
         prepends_bos=bool(getattr(cfg, "default_prepend_bos", False)),
         padding=padding,
+        positions=_measure_positions(model, measured, points, tokens, causal, tolerance),
         basis=_basis(model),
         dtype=_stream_dtype(model, seen),
         tolerance=tolerance,
@@ -291,6 +293,7 @@ class _StackProbe:
         n = self.stack.n_blocks
         boundaries, problems = self._boundaries()
         fires = max((len(self.seen[b]) for b in boundaries if b), default=0)
+        problems += self._not_finite(boundaries) if not problems else []
         problems += self._unreadable(boundaries, fires) if not problems else []
         sites = {s: self._hooks_of(what.hooks) for s, what in SITES.items() if what.hooks}
         sites["pattern"] = tuple(h if self._is_pattern(h) else None for h in sites["pattern"])
@@ -347,6 +350,19 @@ class _StackProbe:
         what = f"fired with shape {tuple(values[0].shape)}" if values else "never fired"
         names = ", ".join(group) or "no such hook"
         return f"no hook gives state {index} of {self.stack.path} ({names}: {what})"
+
+    def _not_finite(self, boundaries: list[str | None]) -> list[str]:
+        """The first state that holds NaN or infinity, and why that may be."""
+        states = [self.first(boundary) for boundary in boundaries]
+        bad = next((i for i, x in enumerate(states) if not bool(torch.isfinite(x).all())), None)
+        if bad is None:
+            return []
+        kind = states[bad].dtype
+        reason = "are its weights damaged?"
+        if kind == torch.float16:
+            reason = "float16 ends at 65,504: load the model in bfloat16 or float32"
+        inside = f", after block {bad - 1}," if bad else ""
+        return [f"state {bad} of {self.stack.path}{inside} is not finite; {reason}"]
 
     def _unreadable(self, boundaries: list[str | None], fires: int) -> list[str]:
         if fires > 1:
@@ -595,6 +611,23 @@ def _try(readout: Readout, x: Tensor, logits: Tensor) -> float | None:
     except (RuntimeError, TypeError, ValueError, IndexError):
         return None
     return error if error == error else float("inf")
+
+
+# ---- positions -------------------------------------------------------------------------------
+
+
+def _measure_positions(
+    model: Any,
+    stacks: tuple[StackAnatomy, ...],
+    points: Mapping[str, Any],
+    tokens: Tensor,
+    causal: bool,
+    tolerance: float,
+) -> Positions:
+    """A few short passes whose last token claims to stand far away."""
+    last = stacks[-1]
+    state = last.boundaries[-1] if causal and len(stacks) == 1 and not last.problems else None
+    return Positions(*position_switch(model, points, state, tokens, tolerance))
 
 
 # ---- padding ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +26,18 @@ def _same(z: Tensor) -> Tensor:
     return z
 
 
-@dataclass(frozen=True, eq=False)
+def _gone(_: Tensor) -> Tensor:
+    raise Unsupported(
+        "this readout was saved without its model, as facts only; interp.inspect(model) measures it"
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Readout:
     """A path from a residual vector to logits: z = T(N(x) W_U + b_U).
+
+    It reads through a model's own modules and is never copied with them: a copy is the readout
+    itself, and a pickled one keeps path, shape and errors and refuses to read.
 
     Attributes:
         path: the path in words, for people.
@@ -46,6 +56,20 @@ class Readout:
     transform: Callable[[Tensor], Tensor] = _same
     error: float = 0.0
     tolerance: float = 1e-4
+
+    def __copy__(self) -> Readout:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Readout:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        shape = torch.empty(self.weight.shape, device="meta", dtype=self.weight.dtype)
+        return Readout, (self.path, _gone, shape, None, _gone, self.error, self.tolerance)
+
+    def __repr__(self) -> str:
+        vocab, width = self.weight.shape
+        return f"<Readout {self.path}, {width} to {vocab}, identity error {self.error:.1g}>"
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of residual vectors: `[..., d_model] -> [..., vocab]`, float32 at least."""

@@ -205,7 +205,13 @@ class Feeder(AbstractContextManager["Feeder"]):
         side = "right" if fine("right") else "left"
         most = None if fine(side) else 1
         pad_id = _pad_id(self.bridge)
-        return prompts.batches(max_tokens, pad_id=pad_id, padding_side=side, max_batch=most)
+        return prompts.batches(
+            max_tokens,
+            pad_id=pad_id,
+            padding_side=side,
+            max_batch=most,
+            apart=self.anatomy.apart(prompts.lengths),
+        )
 
     def feed(self, batch: TokenBatch) -> Pass:
         """One pass; `InterpError` where the model yields NaN."""

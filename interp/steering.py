@@ -340,7 +340,13 @@ def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> 
     pad = getattr(model.tokenizer, "pad_token_id", None)
     most = None if anatomy.padding.fine(side) else 1
     return list(
-        prompts.batches(max_tokens, pad_id=int(pad or 0), padding_side=side, max_batch=most)
+        prompts.batches(
+            max_tokens,
+            pad_id=int(pad or 0),
+            padding_side=side,
+            max_batch=most,
+            apart=anatomy.apart(prompts.lengths),
+        )
     )
 
 
