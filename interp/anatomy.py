@@ -37,7 +37,7 @@ def angle_floor(dtype: torch.dtype) -> float:
     vector's length, and √2 of that between two rounded states. An estimate, not a bound.
     """
     eps = torch.finfo(dtype).eps
-    return float(torch.rad2deg(torch.tensor(eps / 12**0.5 * 2**0.5, dtype=torch.float64)))
+    return math.degrees(eps / 12**0.5 * 2**0.5)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import BadInput, Unsupported
-from interp.geometry import at_least_float32
+from interp.geometry import at_least_float32, full_precision
 from interp.lens import Head, LensStatistics, lens_statistics
 
 ROW_BYTES = 32 * 2**20
@@ -75,6 +75,7 @@ class Readout:
         """Logits of residual vectors: `[..., d_model] -> [..., vocab]`, float32 at least."""
         return self._project(self.normalise(x))
 
+    @full_precision()
     def linear(self, h: Tensor) -> Tensor:
         """W_U h + b_U of vectors after the norm, before T: `[..., d_head] -> [..., vocab]`."""
         h, weight = at_least_float32(h), at_least_float32(self.weight)

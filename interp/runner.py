@@ -27,6 +27,7 @@ from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, 
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
+from interp.geometry import full_precision
 from interp.models import load_model
 from interp.observer import (
     Context,
@@ -280,16 +281,18 @@ def _pad_id(bridge: Any) -> int:
 
 
 def refuse_nan(out: Any, batch: TokenBatch | Context) -> None:
-    """Raise where a real token's logits or last state are NaN: nothing would come of it."""
+    """Raise where a real token's logits or last state are NaN or ∞: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:
         return
-    bad = torch.isnan(final).any(-1).cpu() & batch.mask
+    largest = final.amax(-1).cpu()  # NaN if any is; -inf alone rules a token out
+    bad = (torch.isnan(largest) | (largest == torch.inf)) & batch.mask.cpu()
     if bad.any():
         row, position = (int(i) for i in bad.nonzero()[0])
+        kind = "NaN" if torch.isnan(largest[row, position]) else "infinity"
         raise InterpError(
-            f"the model yields NaN (first at prompt {int(batch.ids[row])}, position {position}); "
-            "nothing was kept. In float16 this is often an overflow: try bfloat16 or float32"
+            f"the model yields {kind} (first at prompt {int(batch.ids[row])}, position "
+            f"{position}); nothing was kept. In float16 this is often an overflow: try bfloat16 or float32"
         )
 
 
@@ -298,7 +301,7 @@ def weigh(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> 
     batch = weights_batch(bridge)
     for analysis in chosen.values():
         if analysis.scope == "weights":
-            with torch.no_grad():
+            with torch.no_grad(), full_precision():
                 collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
 
 

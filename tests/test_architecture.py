@@ -23,8 +23,8 @@ LEVELS = [
     {"clustered", "tallies", "_hub"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
-    {"anatomy", "results", "controls", "_passes", "_position_switch", "_synthetic", "_same", "trajectories"},
-    {"checks", "_laws"},
+    {"anatomy", "results", "controls", "_passes", "_synthetic", "_same", "trajectories"},
+    {"checks", "_laws", "_position_switch"},
     {"probe"},
     {"runner", "cached"},
     {
