@@ -48,7 +48,7 @@ def position_switch(
         switch = _last_alike(probe, limit)
         grows = probe.differ(probe.seen(switch + 1), probe.seen(limit))
         probe.seen(TOKENS + 1)  # leaves the frequencies of short prompts
-    except (RuntimeError, TypeError, ValueError, IndexError):
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
         return None, False  # it takes no positions: nothing to choose by
     return switch, grows
 

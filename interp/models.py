@@ -173,7 +173,7 @@ def _refuse_wrapped(model: Any) -> None:
         merge = (
             "model.merge_and_unload()"
             if hasattr(model, "merge_and_unload")
-            else ("peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()")
+            else "peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()"
         )
         raise BadInput(
             f"this {type(model).__name__} carries PEFT adapters, whose modules have no place in a "

@@ -45,7 +45,7 @@ Seen = Mapping[str, list[Any]]
 def inspect(model: Any) -> Anatomy:
     """Measure what can be attached to `model`, and what was verified.
 
-    Takes a short probe of two small passes; the result is kept per model and measured again when
+    Takes a few small passes; the result is kept per model and measured again when
     the basis, the dtype or autocast changes. Raises `BadInput` for what is no bridge or has any
     part in training mode, `Unsupported` for a model that takes no tokens or has no blocks.
 

@@ -203,13 +203,9 @@ class Prompts:
             if not 0 <= i < len(self):
                 raise BadInput(f"only= names prompt {i}; there are {len(self)}, counted from 0")
         rows = _sorted_in_windows(chosen, self.lengths) if sort else chosen
-        kinds = self._kinds(apart)
+        kinds = [apart is not None and apart(int(n)) for n in self.lengths]
         plan = _grouped(rows, self.lengths, kinds, max_tokens, max_batch or len(self))
         return (self._batch(group, pad_id, padding_side) for group in plan)
-
-    def _kinds(self, apart: Callable[[int], bool] | None) -> Bools:
-        """Of which kind each prompt is; a batch has prompts of one kind."""
-        return np.array([apart is not None and apart(int(n)) for n in self.lengths], dtype=bool)
 
     def _batch(self, rows: Sequence[int], pad_id: int, side: str) -> TokenBatch:
         lengths = [len(self.tokens[i]) for i in rows]
@@ -474,7 +470,7 @@ def _sorted_in_windows(rows: Sequence[int], lengths: Ints) -> list[int]:
 
 
 def _grouped(
-    rows: Sequence[int], lengths: Ints, kinds: Bools, max_tokens: int, max_batch: int
+    rows: Sequence[int], lengths: Ints, kinds: Sequence[bool], max_tokens: int, max_batch: int
 ) -> Iterator[list[int]]:
     group: list[int] = []
     longest = 0

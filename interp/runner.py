@@ -291,8 +291,9 @@ def refuse_nan(out: Any, batch: TokenBatch | Context) -> None:
         row, position = (int(i) for i in bad.nonzero()[0])
         kind = "NaN" if torch.isnan(largest[row, position]) else "infinity"
         raise InterpError(
-            f"the model yields {kind} (first at prompt {int(batch.ids[row])}, position "
-            f"{position}); nothing was kept. In float16 this is often an overflow: try bfloat16 or float32"
+            f"the model yields {kind} (first at prompt {int(batch.ids[row])}, "
+            f"position {position}); nothing was kept. In float16 this is often an overflow: try "
+            "bfloat16 or float32"
         )
 
 

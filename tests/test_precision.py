@@ -13,6 +13,7 @@ from zoo import ZOO
 
 import interp
 from interp import Unsupported
+from interp.controls import random_copy
 from interp.geometry import cosine, dot, project_out, rotate_toward
 from interp.probe import inspect
 from interp.registry import names
@@ -162,3 +163,16 @@ def test_an_anatomy_can_be_pickled_and_copied(model):
     with pytest.raises(Unsupported, match="saved without its model.*inspect"):
         again.readout.logits(torch.zeros(24))
     assert repr(anatomy.readout).startswith("<Readout unembed(ln_final(x)), 24 to 113, identity")
+
+
+@pytest.mark.parametrize("switch", ["float64", "bfloat16", "device"])
+def test_the_untrained_copy_is_one_under_every_switch(switch, model):
+    expected = random_copy(model, seed=5).state_dict()
+    with SWITCHES[switch]():
+        found = random_copy(model, seed=5).state_dict()
+        assert torch.get_default_dtype() == {"device": torch.float32}.get(
+            switch, getattr(torch, switch, None)
+        )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
