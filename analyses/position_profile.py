@@ -91,7 +91,9 @@ class PositionProfile(Analysis):
         ahead = any(
             bool((_cut(pattern, p)[:, p.keys > p.queries[:, None]] > 0).any()) for p in prompts
         )
-        zero = torch.zeros(FOLDS, 5, heads, 2 * self.max_offset + 1, dtype=torch.float64)
+        zero = torch.zeros(
+            FOLDS, 5, heads, 2 * self.max_offset + 1, dtype=torch.float64, device="cpu"
+        )
         of_pattern = zero.to(pattern.device)
         of_scores = of_pattern.clone()
         before = scores is not None

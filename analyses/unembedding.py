@@ -66,7 +66,7 @@ class Unembedding(Analysis):
 
     def observe(self, batch: Batch) -> dict[str, Once]:
         values = tying(batch.model, seed=self.seed)
-        values["vocab_token"] = torch.arange(len(values["norm"]))
+        values["vocab_token"] = torch.arange(len(values["norm"]), device="cpu")
         return {name: Once({"values": x.cpu().numpy().copy()}) for name, x in values.items()}
 
     def table(self, state: State) -> pd.DataFrame:

@@ -194,9 +194,9 @@ class _Plan:
         self.lens, self.rows, self.states = lens, tokens * states, states
         self.store, self.q = store, q
         shape = len(lens.spans), self.rows
-        self.sums = {name: torch.zeros(shape, dtype=lens.product.dtype) for name in NAMES}
+        self.sums = {name: lens.product.new_zeros(shape) for name in NAMES}
         self.leading = self.sums["top"].new_empty(self.rows)
-        self.best = torch.zeros(self.rows, dtype=torch.int64)
+        self.best = torch.zeros(self.rows, dtype=torch.int64, device="cpu")
         group = max(1, lens.part // states)
         groups = [slice(i, min(i + group, tokens)) for i in range(0, tokens, group)]
         self.parts = [slice(g.start * states, g.stop * states) for g in groups]

@@ -217,8 +217,8 @@ def _tuples(value: Any) -> Any:
 
 def weights_batch(model: Any) -> Batch:
     """What an analysis of scope "weights" gets: the model and no tokens."""
-    empty = torch.zeros(0, 0, dtype=torch.int64)
-    no, ids = empty.bool(), torch.zeros(0, dtype=torch.int64)
+    empty = torch.zeros(0, 0, dtype=torch.int64, device="cpu")
+    no, ids = empty.bool(), empty[0:0].flatten()
     return Batch({}, empty, no, no, ids, empty, empty, empty, no, model=model)
 
 

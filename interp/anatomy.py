@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ def angle_floor(dtype: torch.dtype) -> float:
     vector's length, and √2 of that between two rounded states. An estimate, not a bound.
     """
     eps = torch.finfo(dtype).eps
-    return float(torch.rad2deg(torch.tensor(eps / 12**0.5 * 2**0.5, dtype=torch.float64)))
+    return math.degrees(eps / 12**0.5 * 2**0.5)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,33 @@ class StackAnatomy:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """How the encoding of positions depends on the longest prompt of a pass.
+
+    Attributes:
+        switch: longest prompt, in tokens, that is encoded as short ones are; None if every length
+            up to the context's is.
+        grows: whether beyond that every length has an encoding of its own, which depends on the
+            passes before as well.
+    """
+
+    switch: int | None = None
+    grows: bool = False
+
+    def beyond(self, length: int) -> bool:
+        """Whether a prompt of `length` tokens changes how the others of its pass are encoded."""
+        return self.switch is not None and length > self.switch
+
+    def fact(self) -> str:
+        """In words, for the table."""
+        if self.switch is None:
+            return "the same beside prompts of any length"
+        how = "with every length" if self.grows else "once"
+        consequence = "are refused" if self.grows else "are never in one batch with shorter ones"
+        return f"change {how} beyond {self.switch:,} tokens: longer prompts {consequence}"
+
+
+@dataclass(frozen=True)
 class Padding:
     """Relative difference of block outputs at real tokens, padded against unpadded.
 
@@ -111,6 +138,7 @@ class Anatomy:
         readout_tried: each candidate path and its identity error.
         prepends_bos: whether text gets a BOS token.
         padding: what padding does.
+        positions: how their encoding depends on the longest prompt of a pass.
         basis: "raw" or "compatibility mode".
         dtype: of the stream.
         tolerance: errors below count as equal.
@@ -135,6 +163,7 @@ class Anatomy:
     d_vocab: int
     n_ctx: int | None
     has_logits: bool = True
+    positions: Positions = Positions()
     untested: Mapping[str, str] = field(default_factory=untested)
 
     def wire(self, analyses: Sequence[Analysis]) -> Wiring:
@@ -150,6 +179,22 @@ class Anatomy:
                 if name is not None:
                     sources[key] = name
         return Wiring(sources, tuple(jobs), self.readout)
+
+    def apart(self, lengths: Iterable[int]) -> Callable[[int], bool] | None:
+        """Which lengths of prompts are batched apart from the others; None if none is.
+
+        Raises `Unsupported` for prompts that are encoded by what ran before them.
+        """
+        if self.positions.switch is None:
+            return None
+        longest = max(lengths, default=0)
+        if self.positions.grows and self.positions.beyond(longest):
+            raise Unsupported(
+                f"a prompt has {longest} tokens; beyond {self.positions.switch} the positions of "
+                f"{self.model} are encoded by the longest prompt that ran before (dynamic NTK), so "
+                "that its stream is no fixed thing; shorten the prompts"
+            )
+        return self.positions.beyond
 
     def refusal(self, analysis: Analysis) -> str | None:
         """Why this analysis cannot run here, or None."""
@@ -270,6 +315,12 @@ class Anatomy:
                 f"The model runs in {str(self.dtype).removeprefix('torch.')}: angles below about "
                 f"{angle_floor(self.dtype):.2g}° are rounding."
             )
+        if self.positions.switch is not None:
+            notes.append(
+                f"The encoding of positions changes beyond {self.positions.switch:,} tokens, for "
+                "every prompt of a pass: in passes of your own, short prompts beside longer ones "
+                "are not what they are alone."
+            )
         for stack in self.stacks:
             label = f" of the {stack.name}" if stack.name else ""
             if not stack.closes:
@@ -304,6 +355,7 @@ class Anatomy:
             *rows,
             ("readout", self._readout_fact()),
             ("attention direction", "causal" if self.causal else "bidirectional"),
+            ("positions", self.positions.fact()),
             ("BOS", "prepended to text" if self.prepends_bos else "not prepended"),
             ("right padding with mask", _verdict(self.padding.right, self.padding.tolerance)),
             ("left padding with mask", _verdict(self.padding.left, self.padding.tolerance)),
@@ -328,6 +380,7 @@ class Anatomy:
         out["stacks"] = [asdict(s) for s in self.stacks]
         out["padding"] = asdict(self.padding)
         out["dtype"] = str(self.dtype).removeprefix("torch.")
+        out["positions"] = asdict(self.positions)
         out["angle_floor"] = angle_floor(self.dtype)
         return out
 

@@ -7,6 +7,8 @@ of what was learnt. Knows models; knows nothing of analyses or tables.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,8 +48,7 @@ def random_copy(model: Any, seed: int = 0) -> Any:
     bridge = load_model(model)
     _refuse(bridge)
     inner = wrapped_model(bridge)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _drawn_from(seed):
         fresh = type(inner)(copy.deepcopy(inner.config))
         like = next(inner.parameters())
         out = load_model(fresh.to(like.device, like.dtype), bridge.tokenizer)
@@ -56,6 +57,22 @@ def random_copy(model: Any, seed: int = 0) -> Any:
         if hasattr(bridge.cfg, policy):
             setattr(out.cfg, policy, getattr(bridge.cfg, policy))
     return out
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Torch draws on the CPU in float32 from `seed`, whatever its defaults, which are kept.
+
+    Numbers of another type or device are other numbers.
+    """
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def _refuse(model: Any) -> None:

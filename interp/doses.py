@@ -206,7 +206,7 @@ def _doses(doses: Sequence[float] | None, kind: str) -> list[float]:
 def random_directions(vector: Tensor, n: int, seed: int) -> list[Tensor]:
     """`n` vectors uniform on the sphere that has the norm of `vector [d]`."""
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(n, len(vector), generator=generator, dtype=torch.float64)
+    draws = torch.randn(n, len(vector), generator=generator, dtype=torch.float64, device="cpu")
     scaled = draws / draws.norm(dim=-1, keepdim=True) * vector.double().norm()
     return list(scaled.to(vector.dtype))
 

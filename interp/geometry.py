@@ -9,7 +9,8 @@ lose digits, beyond they are infinite and what is divided by them NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 
 import torch
@@ -26,6 +27,24 @@ ALONG = 1 / 16
 
 PARALLEL = 1e-6
 """Sine of the angle below which float32 does not tell in which plane two vectors lie."""
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Autocast switched off, on every device for which it is on; also a decorator.
+
+    Autocast rounds the operands of every matrix product to bfloat16 or float16, whatever their
+    type: what the model computes in it is the user's choice, what is measured on that is not.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), full_precision():
+    ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+    torch.float32
+    """
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -47,6 +66,7 @@ def norm(x: Tensor) -> Tensor:
     return length
 
 
+@full_precision()
 def dot(u: Tensor, v: Tensor) -> Tensor:
     """Inner product over the last axis: `[..., d], [..., d] -> [...]`."""
     product: Tensor = torch.linalg.vecdot(at_least_float32(u), at_least_float32(v))

@@ -20,7 +20,7 @@ from torch import Tensor
 from interp._calls import call, device_of
 from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
-from interp.geometry import angle, at_least_float32, norm
+from interp.geometry import angle, at_least_float32, full_precision, norm
 from interp.observer import record
 from interp.probe import inspect
 from interp.prompts import Prompts, read_prompts
@@ -94,6 +94,7 @@ def _centred(x: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:
 # ---- cosines ---------------------------------------------------------------------------------
 
 
+@full_precision()
 def cosine_parts(tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
     """Split the cosines of z = v + p: v_i·v_j, v_i·p_j, p_i·v_j, p_i·p_j, each over ‖z_i‖‖z_j‖.
 
@@ -107,6 +108,7 @@ def cosine_parts(tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
     return {name: x / scale for name, x in zip(PARTS, products, strict=True)}
 
 
+@full_precision()
 def split_cosines(model: Any, prompt: str | Tensor) -> Split:
     """Cosines between the states that enter the first block, split into tokens and positions.
 
@@ -207,6 +209,7 @@ def _pass(model: Any, prompts: Prompts, **options: Any) -> None:
 # ---- scores of the first block ---------------------------------------------------------------
 
 
+@full_precision()
 def split_scores(model: Any, prompt: str | Tensor) -> Split:
     """Attention scores of the first block: token and position on both sides, and biases.
 
@@ -297,6 +300,7 @@ def _norm_parts(block: Any, cfg: Any, seen: _Input) -> dict[str, Tensor]:
 # ---- scores of any block: distance and content ------------------------------------------------
 
 
+@full_precision()
 def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
     """Attention scores of a block: the part that depends on i − j only, and the content.
 
@@ -480,7 +484,7 @@ def _changes(base: Watched, moved: Watched, prompts: Prompts) -> list[dict[str, 
     rows = []
     for layer, (x, y) in enumerate(zip(base[0], moved[0], strict=True)):
         x, y = x.cpu()[usual], y.cpu()[usual]
-        pairs = angle(x[:, None], x[None])[~torch.eye(len(x), dtype=torch.bool)]
+        pairs = angle(x[:, None], x[None])[~torch.eye(len(x), dtype=torch.bool, device=x.device)]
         row: dict[str, float] = {
             "layer": layer,
             "angle": float(angle(x, y).mean()),

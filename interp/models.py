@@ -13,13 +13,15 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from interp._calls import wrapped_model
+from interp._calls import device_of, wrapped_model
+from interp._checkpoint import CheckedClass, check_folder
+from interp._hub import reachable
 from interp.demo import MODELS
 from interp.errors import BadInput, InterpError, nearest
 
@@ -67,21 +69,56 @@ def load_model(
     Raises `BadInput` for a name that is no model and no folder, `InterpError` where loading fails
     (no network, no such model, remote code needed), with what to do about it.
     """
+    options: dict[str, Any] = {
+        "revision": revision,
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "n_devices": n_devices,
+        "max_memory": max_memory,
+    }
     if hasattr(model, "hook_dict"):
-        return model
+        return _as_it_is(model, tokenizer, options)
     if not isinstance(model, str | Path):
-        given = {
-            "revision": revision,
-            "device_map": device_map,
-            "n_devices": n_devices,
-            "max_memory": max_memory,
-            "dtype": dtype,
-        }
-        return _boot_object(model, tokenizer, device, given)
-    name = str(model)
+        return _boot_object(model, tokenizer, options)
+    return _boot_named(str(model), tokenizer, options | {"trust_remote_code": trust_remote_code})
+
+
+def _as_it_is(bridge: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """A bridge, which no option can change any more; one that it fulfils already is fine."""
+    own = {"dtype": _weights_dtype(bridge), "device": str(device_of(bridge))}
+    asked: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "dtype" in asked:
+        asked["dtype"] = _dtype(asked["dtype"])
+    if "device" in asked:
+        asked["device"] = _full_device(asked["device"], str(own["device"]))
+    if tokenizer is not None and tokenizer is not getattr(bridge, "tokenizer", None):
+        asked["tokenizer"] = type(tokenizer).__name__
+    wrong = [f"{name}={value}" for name, value in asked.items() if own.get(name) != value]
+    if wrong:
+        raise BadInput(
+            f"{', '.join(wrong)} cannot be applied to a bridge, which is returned as it is; give "
+            "the options where the model is loaded by its name or folder"
+        )
+    return bridge
+
+
+def _weights_dtype(model: Any) -> torch.dtype | None:
+    first = next(model.parameters(), None) if hasattr(model, "parameters") else None
+    return None if first is None else first.dtype
+
+
+def _full_device(asked: str, own: str) -> str:
+    """`own` where both mean the same: "cuda" is any of the graphics cards."""
+    return own if own.split(":")[0] == asked else str(asked)
+
+
+def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """A model by its name or folder as a bridge."""
     path = MODELS.get(name, Path(name))
-    if path.exists():
-        _check_folder(path)
+    here = path.exists()
+    if here:
+        check_folder(path)
     elif name in MODELS:
         raise InterpError(
             f"the embedded model {name!r} is not in this installation ({path} is missing); "
@@ -89,19 +126,15 @@ def load_model(
         )
     elif _looks_local(name):
         raise BadInput(f"there is no model folder {name!r}{nearest(name, MODELS)}")
-    bridge = _boot(
-        str(path) if path.exists() else name,
-        tokenizer,
-        without_tokenizer=path.exists() and not _has_tokenizer(path),
-        revision=revision,
-        dtype=_dtype(dtype or "float32"),
-        device=device,
-        device_map=device_map,
-        n_devices=n_devices,
-        max_memory=max_memory,
-        trust_remote_code=trust_remote_code,
-    )
-    bridge.cfg.model_name = own_name(path) if path.exists() and name not in MODELS else name
+    options |= {"dtype": _dtype(options["dtype"] or "float32")}
+    with nullcontext() if here else reachable(name, options["revision"], tuple(MODELS)):
+        bridge = _boot(
+            str(path) if here else name,
+            tokenizer,
+            without_tokenizer=here and not _has_tokenizer(path),
+            **options,
+        )
+    bridge.cfg.model_name = own_name(path) if here and name not in MODELS else name
     return bridge
 
 
@@ -132,8 +165,10 @@ def is_embedded(bridge: Any) -> bool:
     return Path(str(getattr(config, "_name_or_path", ""))) in MODELS.values()
 
 
-def _boot_object(model: Any, tokenizer: Any, device: str | None, given: dict[str, Any]) -> Any:
+def _boot_object(model: Any, tokenizer: Any, given: dict[str, Any]) -> Any:
     """A Hugging Face model object as a bridge; it stays what and where it is."""
+    _refuse_wrapped(model)
+    device = given.pop("device")
     name, origin = _hf_name(model), str(getattr(model.config, "_name_or_path", "") or "")
     kind, asked = next(model.parameters()).dtype, given.pop("dtype")
     if asked is not None and _dtype(asked) != kind:
@@ -159,6 +194,38 @@ def _boot_object(model: Any, tokenizer: Any, device: str | None, given: dict[str
     return bridge
 
 
+_INSIDE = {"_orig_mod": "torch.compile", "module": "a parallel wrapper"}
+
+
+def _refuse_wrapped(model: Any) -> None:
+    """Raise for a model with adapters or inside another object, with how to take it out."""
+    if _has_adapters(model):
+        merge = (
+            "model.merge_and_unload()"
+            if hasattr(model, "merge_and_unload")
+            else "peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()"
+        )
+        raise BadInput(
+            f"this {type(model).__name__} carries PEFT adapters, whose modules have no place in a "
+            f"bridge; merge them into the weights and hand over what {merge} returns (or "
+            "model.unload() for the model without them)"
+        )
+    for attribute, wrapper in _INSIDE.items():
+        if isinstance(getattr(model, attribute, None), torch.nn.Module):
+            raise BadInput(
+                f"this {type(model).__name__} is {wrapper} around a model; hand over "
+                f"model.{attribute}"
+            )
+
+
+def _has_adapters(model: Any) -> bool:
+    """Whether PEFT put adapters into a model, by itself or through transformers."""
+    if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
+        return True
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    return any(hasattr(m, "lora_A") or type(m).__module__.startswith("peft.") for m in modules)
+
+
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -170,20 +237,6 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 def _looks_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise BadInput(
-            f"{str(path)!r} is no model folder: it has no config.json "
-            "(expected what save_pretrained of a Hugging Face model writes)"
-        )
-    weights = [p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth")]
-    if weights and not list(path.glob("*.safetensors")):
-        raise BadInput(
-            f"{str(path)!r} has its weights as pickle only ({weights[0]}), which can run code "
-            "when it is opened; convert them to safetensors first (save_pretrained writes them)"
-        )
 
 
 def _hf_name(model: Any) -> str:
@@ -202,9 +255,11 @@ def _tokenizer_of(origin: str) -> Any:
 
     if not origin or (Path(origin).is_dir() and not _has_tokenizer(Path(origin))):
         return None
+    local = Path(origin).is_dir()
     try:
-        return AutoTokenizer.from_pretrained(origin, trust_remote_code=False)
-    except (OSError, ValueError, ImportError):
+        with nullcontext() if local else reachable(origin, None, tuple(MODELS)):
+            return AutoTokenizer.from_pretrained(origin, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, InterpError):
         return None
 
 
@@ -217,11 +272,14 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
         with (
             _no_bars(),
             _no_installs() as missing,
+            _checked_weights(name),
             _no_tokenizer(without_tokenizer and tokenizer is None),
         ):
             bridge = TransformerBridge.boot_transformers(
                 name, **{k: v for k, v in options.items() if v is not None}
             )
+    except InterpError:
+        raise
     except Exception as error:
         raise _loading_error(name, error) from error
     if missing:
@@ -232,6 +290,20 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
             stacklevel=3,
         )
     return bridge.eval()
+
+
+@contextmanager
+def _checked_weights(name: str) -> Iterator[None]:
+    """Let TransformerLens load through a class that refuses weights drawn at random."""
+    from transformer_lens.model_bridge.sources.transformers import source
+
+    choose = source.get_hf_model_class_for_architecture
+
+    def checked(architecture: str) -> CheckedClass:
+        return CheckedClass(choose(architecture), name)
+
+    with _replaced(source, "get_hf_model_class_for_architecture", checked):
+        yield
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from torch import Tensor
 from interp._calls import is_remote, silence, stopped, watch
 from interp.analysis import Analysis, Batch, Emission
 from interp.errors import InterpError, ObserveError
+from interp.geometry import full_precision
 
 Key = tuple[str, str, int]
 """(stack, point, index): a boundary state is point "state", other points carry their site's name,
@@ -304,7 +305,7 @@ class Observer:
     def _run(self, current: Pass, job: Job) -> None:
         batch = self._batch(current, job)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), full_precision():
                 emitted = job.analysis.observe(batch)
         except Exception as error:
             raise _explain(job, batch, error) from error

@@ -17,9 +17,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from interp._calls import call, capped, device_of, is_remote, logits_of
+from interp._calls import call, capped, device_of, is_remote, logits_of, wrapped_model
+from interp._position_switch import position_switch
 from interp._tokenise import special_ids
-from interp.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
+from interp.anatomy import TOLERANCE, Anatomy, Padding, Positions, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
 from interp.observer import quiet, record
@@ -45,14 +46,19 @@ Seen = Mapping[str, list[Any]]
 def inspect(model: Any) -> Anatomy:
     """Measure what can be attached to `model`, and what was verified.
 
-    Takes a short probe of two small passes; the result is kept per model and measured again when
-    the basis or the dtype changes. Raises `BadInput` for what is no bridge or is in training
-    mode, `Unsupported` for a model that takes no tokens or has no blocks.
+    Takes a few small passes; the result is kept per model and measured again when
+    the basis, the dtype or autocast changes. Raises `BadInput` for what is no bridge or has any
+    part in training mode, `Unsupported` for a model that takes no tokens or has no blocks.
 
     Source of the rules: measured on 165 architectures of TransformerLens 4.3.
     """
     _require_bridge(model)
-    version = (getattr(model, "compatibility_mode", False), _dtype(model), str(device_of(model)))
+    version = (
+        getattr(model, "compatibility_mode", False),
+        _dtype(model),
+        str(device_of(model)),
+        _autocast(model),
+    )
     known = _cache.get(model)
     if known is not None and known[0] == version:
         return known[1]
@@ -123,10 +129,45 @@ def _require_bridge(model: Any) -> None:
             f"expected a TransformerBridge, got {type(model).__name__}; "
             "interp.load_model(name, folder or Hugging Face model) makes one"
         )
-    if getattr(model, "training", False):
+    refuse_training(model)
+
+
+def refuse_training(model: Any) -> None:
+    """Raise `BadInput` where any part of a model is in training mode and so may act at random.
+
+    The bridge, the model inside it and each of their modules have a switch of their own:
+    `train()` of a Hugging Face model leaves the one of the bridge around it as it was.
+    """
+    if is_remote(model):
+        return
+    wrapped = wrapped_model(model)
+    acting = [
+        name
+        for root in (model, wrapped)
+        for name, module in root.named_modules(remove_duplicate=True)
+        if module.training and name and _acts_in_training(module)
+    ]
+    if model.training or wrapped.training or acting:
+        names = list(dict.fromkeys(acting))
+        which = f" ({len(names)} modules act: {', '.join(names[:3])}, …)" if names else ""
         raise BadInput(
-            "the model is in training mode, where dropout changes every run; call model.eval()"
+            f"the model is in training mode{which}, where dropout changes every run; "
+            "call model.eval()"
         )
+
+
+def _acts_in_training(module: torch.nn.Module) -> bool:
+    """Whether a module computes something else in training: it drops, or averages over batches."""
+    kinds = torch.nn.modules
+    if isinstance(module, kinds.batchnorm._BatchNorm | kinds.instancenorm._InstanceNorm):
+        return True
+    if isinstance(module, kinds.dropout._DropoutNd):
+        return module.p > 0
+    return any(
+        isinstance(value, float) and value > 0
+        for name, value in vars(module).items()
+        if any(word in name for word in ("drop", "jitter"))
+    )
 
 
 def _measure(model: Any) -> Anatomy:
@@ -157,6 +198,7 @@ def _measure(model: Any) -> Anatomy:
         readout_tried=tried,
         prepends_bos=bool(getattr(cfg, "default_prepend_bos", False)),
         padding=padding,
+        positions=_measure_positions(model, measured, points, tokens, causal, tolerance),
         basis=_basis(model),
         dtype=_stream_dtype(model, seen),
         tolerance=tolerance,
@@ -196,8 +238,8 @@ def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
     ordinary = [i for i in range(min(vocab, 50_000)) if i not in special] or [0]
     length = min(length, getattr(cfg, "n_ctx", None) or length)
     generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(ordinary), (1, length), generator=generator)
-    return torch.tensor(ordinary)[picks].to(device_of(model))
+    picks = torch.randint(len(ordinary), (1, length), generator=generator, device="cpu")
+    return torch.tensor(ordinary, device="cpu")[picks].to(device_of(model))
 
 
 def _forward(model: Any, tokens: Tensor, mask: Tensor | None = None) -> Tensor | None:
@@ -222,7 +264,17 @@ def _candidates(stack: Stack) -> Iterator[str]:
             yield stack.inside(layer, hook)
 
 
+def _autocast(model: Any) -> torch.dtype | None:
+    """In which type matrix products are computed now, whatever the weights'; None for theirs."""
+    kind = device_of(model).type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
 def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
+    """Of the states; under autocast that of the products, by whose rounding they differ."""
+    rounded = None if model is None else _autocast(model)
+    if rounded is not None:
+        return rounded
     for values in seen.values():
         for value in values:
             if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
@@ -259,6 +311,7 @@ class _StackProbe:
         n = self.stack.n_blocks
         boundaries, problems = self._boundaries()
         fires = max((len(self.seen[b]) for b in boundaries if b), default=0)
+        problems += self._not_finite(boundaries) if not problems else []
         problems += self._unreadable(boundaries, fires) if not problems else []
         sites = {s: self._hooks_of(what.hooks) for s, what in SITES.items() if what.hooks}
         sites["pattern"] = tuple(h if self._is_pattern(h) else None for h in sites["pattern"])
@@ -315,6 +368,19 @@ class _StackProbe:
         what = f"fired with shape {tuple(values[0].shape)}" if values else "never fired"
         names = ", ".join(group) or "no such hook"
         return f"no hook gives state {index} of {self.stack.path} ({names}: {what})"
+
+    def _not_finite(self, boundaries: list[str | None]) -> list[str]:
+        """The first state that holds NaN or infinity, and why that may be."""
+        states = [self.first(boundary) for boundary in boundaries]
+        bad = next((i for i, x in enumerate(states) if not bool(torch.isfinite(x).all())), None)
+        if bad is None:
+            return []
+        kind = states[bad].dtype
+        reason = "are its weights damaged?"
+        if kind == torch.float16:
+            reason = "float16 ends at 65,504: load the model in bfloat16 or float32"
+        inside = f", after block {bad - 1}," if bad else ""
+        return [f"state {bad} of {self.stack.path}{inside} is not finite; {reason}"]
 
     def _unreadable(self, boundaries: list[str | None], fires: int) -> list[str]:
         if fires > 1:
@@ -563,6 +629,23 @@ def _try(readout: Readout, x: Tensor, logits: Tensor) -> float | None:
     except (RuntimeError, TypeError, ValueError, IndexError):
         return None
     return error if error == error else float("inf")
+
+
+# ---- positions -------------------------------------------------------------------------------
+
+
+def _measure_positions(
+    model: Any,
+    stacks: tuple[StackAnatomy, ...],
+    points: Mapping[str, Any],
+    tokens: Tensor,
+    causal: bool,
+    tolerance: float,
+) -> Positions:
+    """A few short passes whose last token claims to stand far away."""
+    last = stacks[-1]
+    state = last.boundaries[-1] if causal and len(stacks) == 1 and not last.problems else None
+    return Positions(*position_switch(model, points, state, tokens, tolerance))
 
 
 # ---- padding ---------------------------------------------------------------------------------

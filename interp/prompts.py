@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -184,6 +184,7 @@ class Prompts:
         max_batch: int | None = None,
         sort: bool = True,
         only: Sequence[int] | None = None,
+        apart: Callable[[int], bool] | None = None,
     ) -> Iterator[TokenBatch]:
         """Rectangles of at most `max_tokens` cells, padding counted, each prompt exactly once.
 
@@ -197,6 +198,8 @@ class Prompts:
             sort: longest first within windows of 1024 prompts, which leaves little padding;
                 otherwise in the order given.
             only: the prompts to use, by number; `ids` keep the numbers of the whole set.
+            apart: true for the lengths of prompts that share no batch with the others, as where a
+                model encodes positions by the longest prompt of a pass.
 
         Raises:
             BadInput: a budget below 1, an unknown side, a number that is no prompt's.
@@ -207,7 +210,8 @@ class Prompts:
             if not 0 <= i < len(self):
                 raise BadInput(f"only= names prompt {i}; there are {len(self)}, counted from 0")
         rows = _sorted_in_windows(chosen, self.lengths) if sort else chosen
-        plan = _grouped(rows, self.lengths, max_tokens, max_batch or len(self))
+        kinds = [apart is not None and apart(int(n)) for n in self.lengths]
+        plan = _grouped(rows, self.lengths, kinds, max_tokens, max_batch or len(self))
         return (self._batch(group, pad_id, padding_side) for group in plan)
 
     def _batch(self, rows: Sequence[int], pad_id: int, side: str) -> TokenBatch:
@@ -517,13 +521,14 @@ def _sorted_in_windows(rows: Sequence[int], lengths: Ints) -> list[int]:
 
 
 def _grouped(
-    rows: Sequence[int], lengths: Ints, max_tokens: int, max_batch: int
+    rows: Sequence[int], lengths: Ints, kinds: Sequence[bool], max_tokens: int, max_batch: int
 ) -> Iterator[list[int]]:
     group: list[int] = []
     longest = 0
     for i in rows:
         widest = max(longest, int(lengths[i]))
-        if group and (len(group) == max_batch or widest * (len(group) + 1) > max_tokens):
+        full = len(group) == max_batch or widest * (len(group) + 1) > max_tokens
+        if group and (full or kinds[i] != kinds[group[0]]):
             yield group
             group, widest = [], int(lengths[i])
         group.append(i)

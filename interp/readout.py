@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.errors import BadInput, Unsupported
-from interp.geometry import at_least_float32
+from interp.geometry import at_least_float32, full_precision
 from interp.lens import Head, LensStatistics, lens_statistics
 
 ROW_BYTES = 32 * 2**20
@@ -25,9 +26,18 @@ def _same(z: Tensor) -> Tensor:
     return z
 
 
-@dataclass(frozen=True, eq=False)
+def _gone(_: Tensor) -> Tensor:
+    raise Unsupported(
+        "this readout was saved without its model, as facts only; interp.inspect(model) measures it"
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Readout:
     """A path from a residual vector to logits: z = T(N(x) W_U + b_U).
+
+    It reads through a model's own modules and is never copied with them: a copy is the readout
+    itself, and a pickled one keeps path, shape and errors and refuses to read.
 
     Attributes:
         path: the path in words, for people.
@@ -47,10 +57,25 @@ class Readout:
     error: float = 0.0
     tolerance: float = 1e-4
 
+    def __copy__(self) -> Readout:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Readout:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        shape = torch.empty(self.weight.shape, device="meta", dtype=self.weight.dtype)
+        return Readout, (self.path, _gone, shape, None, _gone, self.error, self.tolerance)
+
+    def __repr__(self) -> str:
+        vocab, width = self.weight.shape
+        return f"<Readout {self.path}, {width} to {vocab}, identity error {self.error:.1g}>"
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits of residual vectors: `[..., d_model] -> [..., vocab]`, float32 at least."""
         return self._project(self.normalise(x))
 
+    @full_precision()
     def linear(self, h: Tensor) -> Tensor:
         """W_U h + b_U of vectors after the norm, before T: `[..., d_head] -> [..., vocab]`."""
         h, weight = at_least_float32(h), at_least_float32(self.weight)

@@ -30,6 +30,7 @@ from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_b
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
+from interp.geometry import full_precision
 from interp.models import is_embedded, load_model
 from interp.observer import (
     Context,
@@ -37,7 +38,7 @@ from interp.observer import (
     Pass,
     contexts_from_call,
 )
-from interp.probe import inspect
+from interp.probe import inspect, refuse_training
 from interp.progress import track
 from interp.prompts import Prompts, TokenBatch, parted, read_prompts, target_word
 from interp.registry import resolve
@@ -239,7 +240,13 @@ class Feeder(AbstractContextManager["Feeder"]):
         side = "right" if fine("right") else "left"
         most = None if fine(side) else 1
         pad_id = _pad_id(self.bridge)
-        return prompts.batches(max_tokens, pad_id=pad_id, padding_side=side, max_batch=most)
+        return prompts.batches(
+            max_tokens,
+            pad_id=pad_id,
+            padding_side=side,
+            max_batch=most,
+            apart=self.anatomy.apart(prompts.lengths),
+        )
 
     def feed(self, batch: TokenBatch) -> Pass:
         """One pass; `InterpError` where the model yields NaN."""
@@ -308,16 +315,19 @@ def _pad_id(bridge: Any) -> int:
 
 
 def refuse_nan(out: Any, batch: TokenBatch | Context) -> None:
-    """Raise where a real token's logits or last state are NaN: nothing would come of it."""
+    """Raise where a real token's logits or last state are NaN or ∞: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:
         return
-    bad = torch.isnan(final).any(-1).cpu() & batch.mask
+    largest = final.amax(-1).cpu()  # NaN if any is; -inf alone rules a token out
+    bad = (torch.isnan(largest) | (largest == torch.inf)) & batch.mask.cpu()
     if bad.any():
         row, position = (int(i) for i in bad.nonzero()[0])
+        kind = "NaN" if torch.isnan(largest[row, position]) else "infinity"
         raise InterpError(
-            f"the model yields NaN (first at prompt {int(batch.ids[row])}, position {position}); "
-            "nothing was kept. In float16 this is often an overflow: try bfloat16 or float32"
+            f"the model yields {kind} (first at prompt {int(batch.ids[row])}, "
+            f"position {position}); nothing was kept. In float16 this is often an overflow: try "
+            "bfloat16 or float32"
         )
 
 
@@ -326,7 +336,7 @@ def weigh(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> 
     batch = weights_batch(bridge)
     for analysis in chosen.values():
         if analysis.scope == "weights":
-            with torch.no_grad():
+            with torch.no_grad(), full_precision():
                 collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
 
 
@@ -590,8 +600,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
 
     def __enter__(self) -> Probes:
-        if getattr(self.model, "training", False):
-            raise BadInput("the model is in training mode; call model.eval() before attaching")
+        refuse_training(self.model)
         weigh(self.model, self.analyses, self._collector)
         self._observer.__enter__()
         return self

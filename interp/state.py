@@ -294,7 +294,7 @@ class Cov(Leaf):
     def of(cls, vectors: Tensor, mask: Tensor) -> Self:
         """Covariance state of `vectors [batch, pos, d]` over the real tokens."""
         rows = vectors[mask].detach().double().cpu()
-        mean = rows.mean(dim=0) if len(rows) else torch.zeros(rows.shape[-1], dtype=rows.dtype)
+        mean = rows.mean(dim=0) if len(rows) else rows.new_zeros(rows.shape[-1])
         centred = rows - mean
         scatter = (centred.T @ centred).numpy()
         return cls(np.asarray(len(rows)), mean.numpy(), scatter)
@@ -350,7 +350,8 @@ class TopK(Leaf):
         """
         keep = mask & ~torch.isnan(scores)
         prompt = to_numpy(ids[:, None].expand_as(keep)[keep])
-        rows = torch.zeros(len(prompt), 0) if payload is None else payload[keep]
+        nothing = scores.new_zeros(len(prompt), 0, dtype=torch.float32)
+        rows = nothing if payload is None else payload[keep]
         return cls(
             k, to_numpy(scores[keep]), prompt, to_numpy(positions[keep]), to_numpy(rows)
         )._cut()

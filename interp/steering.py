@@ -225,13 +225,12 @@ def _where(positions: Positions, value: Tensor, real: Tensor | None) -> Tensor |
     if isinstance(positions, str):
         if positions == "all":
             return real
-        return last_of(torch.ones(shape, dtype=torch.bool) if real is None else real).to(
-            value.device
-        )
+        every = torch.ones(shape, dtype=torch.bool, device=value.device)
+        return last_of(every if real is None else real)
     if isinstance(positions, Tensor):
         where = _fitting(positions, shape, "positions")
     else:
-        where = torch.zeros(shape, dtype=torch.bool)
+        where = torch.zeros(shape, dtype=torch.bool, device="cpu")
         where[:, _columns(positions, shape[1])] = True  # type: ignore[arg-type]
     where = where.to(value.device)
     return where if real is None else where & real
@@ -275,7 +274,8 @@ def label_mask(prompts: Prompts, **labels: Any) -> Tensor:
     hold. Raises `UnknownName` for a label that the prompts do not have, `BadInput` where no token
     carries the value.
     """
-    out = torch.zeros(len(prompts), int(prompts.lengths.max()), dtype=torch.bool)
+    longest = int(prompts.lengths.max())
+    out = torch.zeros(len(prompts), longest, dtype=torch.bool, device="cpu")
     for name in labels:
         if name not in prompts.labels:
             raise unknown("label", name, prompts.labels)
@@ -294,8 +294,8 @@ def chosen(positions: Positions, prompts: Prompts) -> Tensor:
     Columns count the tokens of each prompt; a prompt that is too short for one has none there.
     """
     _check_positions(positions)
-    lengths = torch.as_tensor(prompts.lengths)
-    column = torch.arange(int(lengths.max()))
+    lengths = torch.from_numpy(prompts.lengths)
+    column = torch.arange(int(lengths.max()), device=lengths.device)
     real = column[None] < lengths[:, None]
     if isinstance(positions, Mapping):
         return label_mask(prompts, **positions)
@@ -303,7 +303,7 @@ def chosen(positions: Positions, prompts: Prompts) -> Tensor:
         return _fitting(positions.cpu(), real.shape, "positions") & real
     if isinstance(positions, str):
         return real if positions == "all" else last_of(real)
-    out = real & torch.isin(column, torch.tensor(list(positions)))[None]
+    out = real & torch.isin(column, column.new_tensor(list(positions)))[None]
     if not bool(out.any()):
         raise BadInput(f"no prompt is long enough for positions {list(positions)}")
     return out
@@ -340,7 +340,13 @@ def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> 
     pad = getattr(model.tokenizer, "pad_token_id", None)
     most = None if anatomy.padding.fine(side) else 1
     return list(
-        prompts.batches(max_tokens, pad_id=int(pad or 0), padding_side=side, max_batch=most)
+        prompts.batches(
+            max_tokens,
+            pad_id=int(pad or 0),
+            padding_side=side,
+            max_batch=most,
+            apart=anatomy.apart(prompts.lengths),
+        )
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import BadInput, Unsupported
-from interp.geometry import at_least_float32, cosine, norm, ratio
+from interp.geometry import at_least_float32, cosine, full_precision, norm, ratio
 
 BLOCK_BYTES = 64 * 2**20
 """Rows of a matrix in float64 that are held at a time."""
@@ -63,6 +63,7 @@ def tying(model: Any, *, seed: int = 0) -> dict[str, Tensor]:
     return compare_rows(weight, embedding_of(model), bias, seed=seed)
 
 
+@full_precision()
 def compare_rows(
     unembedding: Tensor, embedding: Tensor | None, bias: Tensor | None = None, *, seed: int = 0
 ) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ def compare_rows(
 
 def _derangement(n: int, generator: torch.Generator) -> Tensor:
     """A random permutation that leaves nothing in its place (if there are two or more)."""
-    order = torch.randperm(n, generator=generator)
+    order = torch.randperm(n, generator=generator, device="cpu")
     out = torch.empty_like(order)
     out[order] = order.roll(1)  # one cycle through all
     return out
@@ -142,7 +143,7 @@ class SingularDirections:
         if centred:
             gram = gram - n * torch.outer(mean, mean)
         squares, vectors = torch.linalg.eigh(gram)
-        b = torch.zeros(n) if bias is None else bias.double()
+        b = gram.new_zeros(1) if bias is None else bias.double()
         return cls(
             squares.clamp(min=0).sqrt().flip(0),
             vectors.flip(1),
@@ -212,9 +213,10 @@ def random_singular_directions(matrix: Tensor, *, seed: int = 0) -> SingularDire
     blocks = list(_blocks(n, d))
     squares = sum(float(matrix[rows].double().square().sum()) for rows in blocks)
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.empty(n, d)
+    # Of one type whatever torch's default is: the draws of another are others.
+    draw = torch.empty(n, d, dtype=torch.float32, device="cpu")
     for rows in blocks:
-        draw[rows] = torch.randn(draw[rows].shape, generator=generator)
+        draw[rows].normal_(generator=generator)
     draw *= (squares / (n * d)) ** 0.5
     return SingularDirections.of(draw)
 
@@ -225,6 +227,7 @@ def random_orthogonal(d: int, seed: int) -> Tensor:
     QR of normal entries with the signs of R's diagonal taken out (Mezzadri 2007).
     """
     generator = torch.Generator().manual_seed(seed)
-    q, r = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
+    draw = torch.randn(d, d, generator=generator, dtype=torch.float64, device="cpu")
+    q, r = torch.linalg.qr(draw)
     signed: Tensor = q * torch.sign(torch.diagonal(r))
     return signed

@@ -17,7 +17,7 @@ from interp._token_id import token_id as token_id  # part of this page for calle
 from interp._tokenise import token_strings
 from interp.embedding import random_cosine
 from interp.errors import BadInput, Unsupported, unknown
-from interp.geometry import at_least_float32, norm, ratio
+from interp.geometry import at_least_float32, full_precision, norm, ratio
 from interp.stats.groups import group_means
 from interp.stats.table import HasFrame, frame_of, is_special, numbered, require_columns
 from interp.unembedding import embedding_of, unembedding_of
@@ -29,6 +29,7 @@ MEASURES = ("dot", "cosine")
 # ---- vectors to tokens -----------------------------------------------------------------------
 
 
+@full_precision()
 def nearest_tokens(
     model: Any,
     vector: Any,

@@ -52,11 +52,11 @@ class KeepStates(Analysis):
         wanted = torch.tensor(self.chosen, device=places.device, dtype=places.dtype)
         keep = torch.isin(places, wanted) & batch.mask.to(places.device)
         stream = batch["stream"].movedim(0, 2)
-        score = torch.zeros(keep.shape)
+        score = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
         return {
             "states": TopK.of(
                 len(self.chosen),
-                score.to(keep.device),
+                score,
                 batch.ids.to(keep.device),
                 batch.positions,
                 keep,
