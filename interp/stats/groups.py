@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from interp.clustered import small_sample
 from interp.errors import BadInput
 from interp.stats.classical import Array, Mask, first_finite, undefined_is_nan
 from interp.stats.resampling import ROUNDING, Codes, check_resampling, chunks
@@ -69,8 +70,10 @@ def group_means(
 ) -> Means:
     """Mean of every group with an interval that takes the cluster as the unit that was sampled.
 
-    mean ± t_{c−1} √(c/(c−1) Σ_c (Σ residuals of cluster c)²) / n, c the clusters that carry the
-    group. NaN where one cluster does. Source: Liang & Zeger, Biometrika 73 (1986).
+    mean ± t_ν √(f Σ_c (Σ residuals of cluster c)²) / n over the clusters c that carry the group,
+    with f and ν of `interp.clustered.small_sample`: C/(C−1) and C − 1 for C clusters of one size,
+    a wider interval where sizes differ. NaN where one cluster has the group. Source: Liang &
+    Zeger, Biometrika 73 (1986).
 
     >>> group_means([[1.0], [3.0], [5.0]], [0, 0, 1], [0, 1, 0]).mean.tolist()
     [[2.0], [5.0]]
@@ -86,12 +89,13 @@ def group_means(
         n = finite.sum(axis=0)
         mean = np.where(finite, rows, 0.0).sum(axis=0) / n
         residual = np.where(finite, rows - mean, 0.0)
-        sums, carried = np.zeros((c, k)), np.zeros((c, k), bool)
+        sums, sizes = np.zeros((2, c, k))
         np.add.at(sums, where, residual)
-        np.logical_or.at(carried, where, finite)
-        count = carried.sum(axis=0)
-        se = np.sqrt((sums**2).sum(axis=0) * count / (count - 1)) / n
-        half = np.where(count > 1, stats.t.ppf((1 + confidence) / 2, count - 1) * se, np.nan)
+        np.add.at(sizes, where, finite)
+        count = (sizes > 0).sum(axis=0)
+        factor, df = small_sample(n, (sizes**2).sum(axis=0), (sizes**3).sum(axis=0))
+        se = np.sqrt((sums**2).sum(axis=0) * factor) / n
+        half = np.where(count > 1, stats.t.ppf((1 + confidence) / 2, df) * se, np.nan)
         sd = np.where(n > 1, np.sqrt((residual**2).sum(axis=0) / (n - 1)), np.nan)
         parts.append((n, count, mean, sd, mean - half, mean + half))
     return Means(*(np.stack(column).astype(np.float64) for column in zip(*parts, strict=True)))
