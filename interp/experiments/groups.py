@@ -20,7 +20,7 @@ from interp.experiments.units import Join, joined_by, per_token, units_of
 from interp.stats import Comparison, compare
 from interp.stats.classical import Array, benjamini_hochberg, holm
 from interp.stats.groups import clustered_omnibus, group_means
-from interp.stats.resampling import Codes
+from interp.stats.labelings import Codes
 from interp.stats.table import numbered, numbers
 
 RUNNING = ("path", "chord", "tortuosity", "angular_path")

@@ -13,7 +13,7 @@ from scipy import special
 
 from interp.clustered import Clustered, small_sample
 from interp.stats.classical import Array, Mask, TTest, two_sided, undefined_is_nan
-from interp.stats.resampling import ROUNDING
+from interp.stats.labelings import ROUNDING
 
 
 class Contrast(NamedTuple):
