@@ -238,8 +238,9 @@ def test_comparison_draws_its_own_numbers(comparison):
     lines = named(comparison_figure(comparison, model="toy"))
     np.testing.assert_allclose(lines["target"].y, comparison.frame["mean_a"], rtol=1e-4)
     np.testing.assert_allclose(lines["previous"].y, comparison.frame["mean_b"], rtol=1e-4)
-    np.testing.assert_allclose(lines["difference"].y, comparison.frame["difference"], rtol=1e-4)
-    hits = comparison.frame["permutation_p_holm"] < 0.05
+    contrast = comparison.frame["within_difference"]
+    np.testing.assert_allclose(lines["difference"].y, contrast, rtol=1e-4)
+    hits = comparison.frame["permutation_p_max"] < 0.05
     assert list(lines["differs"].x) == comparison.frame.loc[hits, "layer"].tolist() == [2, 3]
 
 
@@ -265,7 +266,7 @@ def test_comparison_per_head_is_a_grid(results):
     )
     heat = comparison_figure(found).data[0]
     assert np.shape(heat.z) == (LAYERS, HEADS)
-    np.testing.assert_allclose(np.ravel(heat.z), found.frame["hedges_g"], rtol=1e-3)
+    np.testing.assert_allclose(np.ravel(heat.z), found.frame["within_g"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("groups", [("target", "nobody"), ("nobody", "previous")])
@@ -488,7 +489,7 @@ def test_report_sentences_come_from_the_comparison(html_report, results):
     for sentence in sentences.of_her(found, results["random_pairs"], "degrees"):
         assert sentence in text
     assert (
-        "2 of 4 blocks differ after correction (permutation test, Holm): target turns more" in text
+        "2 of 4 blocks differ (permutation, maximum statistic, p < 0.05): target turns more" in text
     )
     assert "than previous in 2–3." in text
 

@@ -124,7 +124,8 @@ def clustered_omnibus(
     of a one-way analysis of variance after the mean of every cluster with several groups is taken
     off; `eta2` is the share of that variance that lies between groups. `anova_f` and `anova_p` are
     the classical test, tokens taken as independent. p = (1 + #{F* ≥ F}) / (1 + resamples); `p_max`
-    compares with the largest F* over the k rows (family-wise).
+    compares with the largest F* over the k rows (family-wise), as p of the F distribution where
+    rows have different numbers of values.
     Source: Anderson, Austral Ecology 26 (2001); Winkler et al., NeuroImage 123 (2015).
 
     Raises `BadInput` if shapes do not match or there are fewer than two groups.
@@ -147,9 +148,15 @@ def clustered_omnibus(
     null_f, *rest = (np.concatenate(part) for part in zip(*nulls, strict=True))
     (f, eta2, _), (anova_f, _, anova_p) = ((part[0] for part in found) for found in observed)
     null_f, exact = np.where(np.isnan(f), np.nan, null_f), ways.count <= resamples
-    p, p_max, smallest = p_values(f, null_f, exact)
+    df = len(np.unique(group)) - 1.0, np.isfinite(x).sum(axis=0) - float(g)
+    p, p_max, smallest = p_values(f, null_f, exact, lambda y: _on_one_scale(y, *df))
     classical = eta2, anova_f, anova_p
     return Omnibus(f, p, p_max, *classical, null_f, *rest, exact, ways.count, smallest)
+
+
+def _on_one_scale(f: Array, between: float, within: Array) -> Array:
+    """F `[..., k]` as −log p of its distribution; F itself where rows have equally many values."""
+    return f if (within == within[0]).all() else -np.log(special.fdtrc(between, within, f))
 
 
 def _centred(x: Array, cluster: Codes, several: Mask) -> Array:

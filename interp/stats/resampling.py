@@ -7,12 +7,13 @@ Layers share every resample, so that what holds between neighbouring layers is k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from interp.errors import BadInput
 from interp.stats.classical import (
@@ -383,8 +384,10 @@ def clustered_permutation(
     Welch's t over cluster means. p = (1 + #{|t*| ≥ |t|}) / (1 + resamples), never 0, or
     #{|t*| ≥ |t|} / labelings; a shuffle without a defined t counts as extreme. `p_max` compares
     with the largest |t*| over the k rows, which controls the family-wise error and loses less than
-    Holm where rows are correlated; rows without a defined t* do not count there, so that a row
-    with few values does not hide the others. NaN where a group has fewer than two clusters.
+    Holm where rows are correlated. So that a row with few clusters does not hide the others, the
+    rows are compared by Student's p of |t*| with one degree of freedom less than they have
+    clusters, and a row without a defined t* does not count. NaN where a group has fewer than two
+    clusters.
 
     t* centres on 0 within clusters. Between clusters of very unequal size it need not: where their
     level went with their size, its median was −0.3 … 0.1; false alarms stayed at 5 % (measured).
@@ -409,7 +412,9 @@ def clustered_permutation(
     nulls = [np.concatenate(part) for part in zip(*parts, strict=True)]
     nulls[0] = np.where(np.isnan(t), np.nan, nulls[0])
     exact = ways.count <= resamples
-    p, p_max, smallest = p_values(t, nulls[0], exact)
+    finite = np.isfinite(sample.values).astype(np.float64)
+    df = (sample.sums(finite) > 0).sum(axis=0) - 1.0
+    p, p_max, smallest = p_values(t, nulls[0], exact, lambda x: _on_one_scale(x, df))
     return Permutation(t, p, p_max, within, *nulls, exact, ways.count, smallest)
 
 
@@ -423,14 +428,25 @@ def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Co
         yield ways.draw(size, rng)
 
 
-def p_values(t: Array, null_t: Array, exact: bool) -> tuple[Array, Array, float]:
-    """Pointwise p and p against the largest |t*| of all defined rows, `[k]` each, and the smallest
-    value that the second can have."""
-    defined = ~np.isnan(t)
-    size, undefined = np.abs(null_t), np.isnan(null_t)
-    p = share_reaching(np.where(undefined, np.inf, size), np.abs(t), exact)
-    largest = np.where(undefined, 0.0, size)[:, defined].max(axis=1, initial=0.0)
-    p_max = share_reaching(largest[:, None], np.abs(t), exact)
+def _on_one_scale(t: Array, df: Array) -> Array:
+    """Sizes of t `[..., k]` that rows of different degrees of freedom `[k]` have equally often.
+
+    −log of Student's two-sided p; |t| itself where all rows have the same.
+    """
+    size = np.abs(t)
+    return size if (df == df[0]).all() else -np.log(2 * special.stdtr(df, -size))
+
+
+def p_values(
+    t: Array, null_t: Array, exact: bool, scale: Callable[[Array], Array]
+) -> tuple[Array, Array, float]:
+    """Pointwise p and p against the largest t* of all defined rows, `[k]` each, and the smallest
+    value that the second can have. `scale` makes rows comparable: `[..., k] -> [..., k]`."""
+    defined, undefined = ~np.isnan(t), np.isnan(null_t)
+    p = share_reaching(np.where(undefined, np.inf, np.abs(null_t)), np.abs(t), exact)
+    size = np.where(undefined, 0.0, scale(null_t))
+    largest = size[:, defined].max(axis=1, initial=0.0)
+    p_max = share_reaching(largest[:, None], scale(t), exact)
     smallest = smallest_share(largest, exact)
     return np.where(defined, p, np.nan), np.where(defined, p_max, np.nan), smallest
 
