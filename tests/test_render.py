@@ -103,6 +103,14 @@ def test_special_tokens_count_only_when_asked(results):
     assert ["special tokens (BOS and the like) are left out" in p for p in pages] == [True, False]
 
 
+def unequal(sizes):
+    """Factor of the variance and degrees of freedom for prompts of these lengths."""
+    share = sizes / sizes.sum()
+    second, third = (share**2).sum(), (share**3).sum()
+    rest = second - 2 * third + second**2
+    return second / rest, (1 - second) ** 2 / rest
+
+
 def test_band_is_the_cluster_robust_one_of_statsmodels():
     regression = pytest.importorskip("statsmodels.api")
     random = np.random.default_rng(0)
@@ -110,10 +118,10 @@ def test_band_is_the_cluster_robust_one_of_statsmodels():
     x = random.normal(size=len(prompt)) + random.normal(size=10)[prompt]
     row = means(pd.DataFrame({"prompt": prompt, "layer": 0, "v": x}), ["v"], "layer").iloc[0]
     model = regression.OLS(x, np.ones(len(x)))
-    fit = model.fit(cov_type="cluster", cov_kwds={"groups": prompt, "use_correction": True})
-    n = len(x)  # statsmodels also corrects by (n - 1) / (n - k), here 1
-    half = stats.t.ppf(0.975, 9) * float(fit.bse[0])
-    assert n == row["n"]
+    fit = model.fit(cov_type="cluster", cov_kwds={"groups": prompt, "use_correction": False})
+    factor, df = unequal(np.bincount(prompt))
+    half = stats.t.ppf(0.975, df) * float(fit.bse[0]) * np.sqrt(factor)
+    assert len(x) == row["n"]
     np.testing.assert_allclose([row["low"], row["high"]], [x.mean() - half, x.mean() + half])
 
 
@@ -125,9 +133,9 @@ def test_band_of_pairs_counts_every_pair_that_shares_a_prompt():
     row = means(frame, ["v"], "layer").iloc[0]
     e = x - x.mean()
     share = (a[:, None] == a) | (a[:, None] == b) | (b[:, None] == a) | (b[:, None] == b)
-    members = len(np.unique(np.concatenate([a, b])))
-    variance = (np.outer(e, e) * share).sum() * members / (members - 1) / 40**2
-    half = stats.t.ppf(0.975, members - 1) * np.sqrt(variance)
+    factor, df = unequal(np.bincount(np.concatenate([a, b[a != b]])))
+    variance = (np.outer(e, e) * share).sum() * factor / 40**2
+    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
     np.testing.assert_allclose(row["high"] - row["mean"], half)
 
 
