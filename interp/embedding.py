@@ -260,8 +260,8 @@ def axis_separation(
 
     Returns the leave-one-out AUC (the probability that a left-out positive word projects higher
     than a left-out negative one), its mean when words are dealt to the sides at random, and the
-    permutation p. Leaving words out makes the AUC under the null less than ½, so the mean of the
-    null, not ½, is what to compare with.
+    permutation p, one-sided: the share of deals with at least this AUC. Leaving words out makes
+    the AUC under the null less than ½, so the mean of the null, not ½, is what to compare with.
     """
     words = np.concatenate([units(positive), units(negative)])
     n, random = len(positive), np.random.default_rng(seed)

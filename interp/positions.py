@@ -103,7 +103,7 @@ def sinusoidal_share(
     Raises `BadInput` for a cut-off outside 0 … 1.
     """
     x = np.asarray(checked(positions), np.float64)
-    u = _sinusoidal_span(*x.shape, base, cutoff)
+    u = _sinusoidal_span(len(x), x.shape[1], base, cutoff)
     centred = x - x.mean(axis=0)
     total = (centred**2).sum()
     share = ((u.T @ centred) ** 2).sum() / total if total > 0 else np.nan
@@ -116,7 +116,7 @@ def sinusoidal_rank(n: int, d: int, base: float = 10_000.0, *, cutoff: float = 1
     >>> sinusoidal_rank(128, 128), sinusoidal_rank(128, 128, cutoff=0.01)
     (35, 31)
     """
-    return _sinusoidal_span(n, d, base, cutoff).shape[1]
+    return int(_sinusoidal_span(n, d, base, cutoff).shape[1])
 
 
 def _sinusoidal_span(n: int, d: int, base: float, cutoff: float) -> Floats:

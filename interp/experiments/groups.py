@@ -94,6 +94,22 @@ class GroupComparison(Shown):
         table = pd.concat(parts, ignore_index=True)
         return table.assign(p_bh=benjamini_hochberg(table["p"]), p_holm=holm(table["p"]))
 
+    @property
+    def differs(self) -> pd.Series[bool]:
+        """The rows of `tests` in which groups differ, with family-wise error over all rows."""
+        return self.tests["p_max"] < round(1 - self.confidence, 12)
+
+    def finding(self) -> str:
+        """In how many rows groups differ, or that this cannot be decided."""
+        level = round(1 - self.confidence, 12)
+        if self.smallest_p < level:
+            hits = f"{int(self.differs.sum())} of {len(self.tests)}"
+            return f"groups differ in {hits} rows (p_max < {level:.2g})"
+        return (
+            "whether groups differ cannot be decided with so few prompts or shuffles: the smallest "
+            f"p that any labeling could have got is {self.smallest_p:.2g}"
+        )
+
     def plot(self) -> Any:
         """The mean of each group over layers with its band, and where groups differ."""
         from interp.render.experiments import groups_figure
@@ -101,19 +117,11 @@ class GroupComparison(Shown):
         return groups_figure(self)
 
     def _sentence(self) -> str:
-        level = round(1 - self.confidence, 12)
-        hits = int((self.tests["p_max"] < level).sum())
-        found = f"groups differ in {hits} of {len(self.tests)} rows (p_max < {level:.2g})"
-        if self.smallest_p >= level:
-            found = (
-                "whether groups differ cannot be decided with so few prompts or shuffles (p is "
-                f"{self.smallest_p:.2g} or more)"
-            )
         whole = self.total_test.iloc[0]
         means = ", ".join(f"{r[self.by]} {r['mean']:.4g}" for _, r in self.total.iterrows())
         return (
-            f"{self.value} by {self.by} ({self.level}s): {found}; over all layers {means}, "
-            f"p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
+            f"{self.value} by {self.by} ({self.level}s): {self.finding()}; over all layers "
+            f"{means}, p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
             f"(shuffled: {whole['shuffled_eta2']:.3f})"
         )
 

@@ -249,7 +249,8 @@ def compare(
     numeric or is constant, a group that does not occur, a equal to b, no row with two values
     in each group, `paired` without two prompts that carry both, bad `confidence`,
     `resamples` or `null`. A summary (keep="summary") gives counts, means, `welch_*`, `student_*`
-    and `hedges_g` from its moments, and intervals and `clustered_*` from its sums over documents;
+    and `hedges_g` from its moments, and intervals and `clustered_*` from its sums over documents
+    (that of `hedges_g` takes the spread as known, and is too narrow where values are skewed);
     `welch_low`, `welch_high` are then the interval with tokens taken as independent. The rest,
     which needs the documents themselves, is NaN.
     Sources: see the functions of `interp.stats`.
@@ -570,8 +571,10 @@ def _permutation_columns(
     """The permutation test and the control; all NaN where it was not asked for."""
     blank = np.full(len(enough), np.nan)
     names = ("permutation_t", "permutation_p", "permutation_p_max")
-    control = ("shuffled_low", "shuffled_high", "shuffled_within_low", "shuffled_within_high")
-    control += ("shuffled_t", "shuffled_welch_rate")
+    control = (
+        *("shuffled_low", "shuffled_high", "shuffled_within_low", "shuffled_within_high"),
+        *("shuffled_t", "shuffled_welch_rate"),
+    )
     if test is None:
         return dict.fromkeys((*names, *control), blank)
     tail = (1 - confidence) / 2

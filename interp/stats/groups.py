@@ -150,8 +150,8 @@ def clustered_omnibus(
     null_f, exact = np.where(np.isnan(f), np.nan, null_f), ways.count <= resamples
     df = len(np.unique(group)) - 1.0, np.isfinite(x).sum(axis=0) - float(g)
     p, p_max, smallest = p_values(f, null_f, exact, lambda y: _on_one_scale(y, *df))
-    classical = eta2, anova_f, anova_p
-    return Omnibus(f, p, p_max, *classical, null_f, *rest, exact, ways.count, smallest)
+    facts = (exact, ways.count, smallest)
+    return Omnibus._make([f, p, p_max, eta2, anova_f, anova_p, null_f, *rest, *facts])
 
 
 def _on_one_scale(f: Array, between: float, within: Array) -> Array:

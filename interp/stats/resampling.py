@@ -409,13 +409,14 @@ def clustered_permutation(
         shuffled = codes.astype(np.float64)
         parts.append((*_clustered_t(shuffled, sample, centred), *_naive(shuffled, raw)))
     t, within = (x[0] for x in _clustered_t(sample.labels[None].astype(float), sample, centred))
-    nulls = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    nulls[0] = np.where(np.isnan(t), np.nan, nulls[0])
+    null_t, *nulls = (np.concatenate(part) for part in zip(*parts, strict=True))
+    null_t = np.where(np.isnan(t), np.nan, null_t)
     exact = ways.count <= resamples
     finite = np.isfinite(sample.values).astype(np.float64)
     df = (sample.sums(finite) > 0).sum(axis=0) - 1.0
-    p, p_max, smallest = p_values(t, nulls[0], exact, lambda x: _on_one_scale(x, df))
-    return Permutation(t, p, p_max, within, *nulls, exact, ways.count, smallest)
+    p, p_max, smallest = p_values(t, null_t, exact, lambda x: _on_one_scale(x, df))
+    facts = (exact, ways.count, smallest)
+    return Permutation._make([t, p, p_max, within, null_t, *nulls, *facts])
 
 
 def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Codes]:
