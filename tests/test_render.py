@@ -502,6 +502,51 @@ def test_report_sentences_come_from_the_comparison(html_report, results):
     assert "than previous in 2–3." in text
 
 
+def opposite(prompts):
+    """Target turns 1° less within every prompt; prompts that turn more hold more targets."""
+    random = np.random.default_rng(2)
+    rows = [
+        {"prompt": p, "position": i, "layer": layer, "role": role}
+        | {"angle": 10 + 10 * (p % 2) - (role == "target") + 0.1 * random.normal()}
+        for p in range(prompts)
+        for layer in (0, 1)
+        for i, role in enumerate(["target"] * (2 + 6 * (p % 2)) + ["previous"] * (8 - 6 * (p % 2)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_sentences_and_figure_follow_the_contrast_that_p_is_about():
+    found = compare(opposite(20), "angle", "role", "target", "previous")
+    assert (found.frame["difference"] > 1).all()
+    text = " ".join(sentences.of_her(found, None, "degrees"))
+    assert "2 of 2 blocks differ" in text
+    assert "target turns less than previous in 0–1" in text
+    assert "within prompts is at block" in text
+    assert "(pooled over tokens +" in text
+    assert "Caution, layer 0, 1: within prompts and pooled over tokens the difference has" in text
+    lines = named(comparison_figure(found))
+    assert max(lines["difference"].y) < 0 < min(lines["pooled over tokens"].y)
+    between = compare(
+        opposite(20).assign(role=lambda f: np.where(f["prompt"] % 4 < 2, "target", "previous")),
+        *("angle", "role", "target", "previous"),
+    )
+    assert between.contrast == "difference"
+    assert "within" not in between.finding() + repr(between).splitlines()[1]
+
+
+def test_sentences_do_not_say_no_where_nothing_could_be_found():
+    rows = opposite(4)
+    rows = rows[rows.groupby(["prompt", "layer", "role"]).cumcount() == 0]
+    found = compare(rows, "angle", "role", "target", "previous")
+    text = " ".join(sentences.of_her(found, None, "degrees"))
+    assert "Whether blocks differ cannot be decided with so few prompts: the smallest p " in text
+    assert "is 0.12, not below 0.05." in text
+    assert (
+        "No ★: whether rows differ cannot be decided"
+        in (comparison_figure(found).layout.meta["caption"])
+    )
+
+
 def test_every_figure_has_a_name_and_its_data(html_report):
     parsed = Elements(html_report)
     boxes = [a for _, a in parsed.tags if a.get("class") == "canvas"]

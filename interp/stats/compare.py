@@ -71,7 +71,8 @@ class Comparison:
     - `within_difference` [v]: the contrast within prompts that carry both groups (`within` of
       `clustered_bootstrap`, with its interval), which is what `permutation_*` tests. It differs
       from `difference` where prompts of another level hold other shares of a and b, and may have
-      the other sign; where no prompt carries both groups the two are one.
+      the other sign. Prompts that carry one group add what they differ among each other; where no
+      prompt carries both, the two are one.
     - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap (rough on
       skewed values, see there). `within_g` [sd]: `within_difference` in the same units.
     - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a variance over prompts
@@ -123,8 +124,12 @@ class Comparison:
 
     @property
     def contrast(self) -> str:
-        """The column with the contrast that the test is about, and whose sign goes with its p."""
-        return "within_difference" if self.test == "permutation" else "difference"
+        """The column with the contrast that the test is about, and whose sign goes with its p.
+
+        Where no prompt carries both groups, the two contrasts are one, and it is `difference`.
+        """
+        within = self.test == "permutation" and bool((self.frame["prompts_both"] > 0).any())
+        return "within_difference" if within else "difference"
 
     @property
     def null_band(self) -> tuple[str, str]:
@@ -209,7 +214,8 @@ class Comparison:
         names += [f"{contrast}_low", f"{contrast}_high"]
         names += [f"control_{contrast}"] if f"control_{contrast}" in self.frame else []
         names += ["difference", self.effect] if within else [self.effect]
-        names += ["permutation_p_max", "permutation_p", "shuffled_t"] if within else [self.family_p]
+        names += [self.family_p]
+        names += ["permutation_p", "shuffled_t"] if self.test == "permutation" else []
         table = self.frame[names]
         if rows is None or len(table) <= rows:
             return table
