@@ -229,6 +229,22 @@ def test_shuffles_keep_the_groups_of_every_prompt():
     assert len({tuple(row) for row in drawn[:, [4, 5, 8]].tolist()}) == 6
 
 
+def test_groups_of_too_few_prompts_cannot_be_decided():
+    rows = [
+        {"prompt": p, "position": i, "layer": 0, "pos": TAGS[i], "path": 10.0 * i + p + 0.1 * i * p}
+        for p in range(2)
+        for i in range(2)
+    ]
+    found = interp.by_group(pd.DataFrame(rows), "path", level="token")
+    assert found.smallest_p == 0.5  # two prompts of one noun and one verb each: four labelings
+    text = "whether groups differ cannot be decided with so few prompts or shuffles: the smallest p"
+    assert text in repr(found)
+    many = pd.concat(
+        [pd.DataFrame(rows).assign(prompt=lambda f, n=n: f["prompt"] + n) for n in range(0, 16, 2)]
+    )
+    assert "groups differ in 1 of 1 rows" in repr(interp.by_group(many, "path", level="token"))
+
+
 def _levels(runs: int, seed: int, *, between: bool) -> tuple[float, float]:
     """How often the test and the classical one call nothing a difference at 0.05."""
     random = np.random.default_rng(seed)
