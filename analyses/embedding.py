@@ -27,9 +27,10 @@ class Embedding(Analysis):
     Does the vocabulary use all dimensions, and do its vectors point every way? One row per
     principal component of Σ = E_cᵀE_c/N; what is one number for the whole matrix stands in every
     row. The control is a Gaussian matrix of the same size and mean squared norm (mean over the
-    draws). Effective rank after Roy & Vetterli (2007), anisotropy after Ethayarajh (2019), but
-    over all pairs. Rows of tokens that were never trained count like any other. The whole
-    vocabulary is looked at and nothing is sampled, so that no number has an interval.
+    draws). Effective rank after Roy & Vetterli (2007), from singular values; entropy dimension
+    after Del Giudice (2021), from variances; anisotropy after Ethayarajh (2019), but over all
+    pairs. Rows of tokens that were never trained count like any other. The whole vocabulary is
+    looked at and nothing is sampled, so that no number has an interval.
 
     Attributes:
         matrix: "W_E", or "W_U" for the columns of the unembedding.
@@ -49,7 +50,9 @@ class Embedding(Analysis):
         "cumulative": "share of this component and all before; ratio",
         "random_share": "`share` of the component of the same rank of Gaussian vectors; ratio",
         "random_cumulative": "`cumulative` of Gaussian vectors; ratio",
-        "effective_rank": "exp of the entropy of the shares, 1 … d; same in every row",
+        "effective_rank": "exp of the entropy of σ/Σσ of the centred matrix, 1 … d; same in every "
+        "row",
+        "entropy_dimension": "exp of the entropy of the shares (λ/Σλ), 1 … d; same in every row",
         "participation_ratio": "(Σλ)²/Σλ², 1 … d; same in every row",
         "mean_cosine": "mean cosine over all pairs of vectors (anisotropy); same in every row",
         "cosine_std": "standard deviation of these cosines; same in every row",
@@ -88,7 +91,7 @@ class Embedding(Analysis):
         return {"facts": Once(values)}
 
     def table(self, state: State) -> pd.DataFrame:
-        values = dict(state["", -1]["facts"].arrays())
+        values = _named_as_today(state["", -1]["facts"].arrays())
         eigenvalues = values.pop("eigenvalue")
         table = pd.DataFrame({"component": np.arange(len(eigenvalues)), "eigenvalue": eigenvalues})
         for prefix in ("", "random_") if "random_share" in values else ("",):
@@ -96,6 +99,14 @@ class Embedding(Analysis):
             table[f"{prefix}cumulative"] = table[f"{prefix}share"].cumsum()
         values.pop("random_eigenvalue", None)
         return table.assign(**{name: float(value) for name, value in sorted(values.items())})
+
+
+def _named_as_today(facts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Facts by name; results of earlier versions call the entropy dimension an effective rank."""
+    if "entropy_dimension" in facts:
+        return dict(facts)
+    old, new = "effective_rank", "entropy_dimension"
+    return {name.replace(old, new): x for name, x in facts.items()}
 
 
 def _facts(vectors: np.ndarray) -> dict[str, np.ndarray]:

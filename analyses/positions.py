@@ -18,6 +18,7 @@ from interp import (
     describe_positions,
     position_matrix,
     random_embedding,
+    sinusoidal_rank,
     sinusoidal_share,
 )
 
@@ -54,10 +55,12 @@ class Positions(Analysis):
         "period": "period of the strongest frequency of the component over positions; positions",
         "peak_share": "share of that frequency in the component's power; ratio",
         "shuffled_peak_share": "`peak_share` with the positions in shuffled order; ratio",
-        "sinusoidal_share": "share of the variance in the span of the d sinusoids; ratio, same in "
-        "every row",
+        "sinusoidal_share": "share of the variance in the span of the d sinusoids; hangs on the "
+        "cut-off that leaves `sinusoidal_rank` directions; ratio, same in every row",
         "sinusoidal_chance": "its expectation with the positions in shuffled order; ratio, same in "
         "every row",
+        "sinusoidal_rank": "directions of the sinusoids that can be told apart over the positions "
+        "(10⁻⁶ of the largest singular value); count, same in every row",
         "shift_*": "R² of W_pos[p + δ] predicted linearly from W_pos[p] on held-out positions, by "
         "δ; same in every row",
         "shuffled_shift_*": "the same with the positions in shuffled order",
@@ -89,6 +92,7 @@ class Positions(Analysis):
         values = describe_positions(positions, self.shifts, components=self.components)
         share, chance = sinusoidal_share(positions)
         values |= {"sinusoidal_share": np.asarray(share), "sinusoidal_chance": np.asarray(chance)}
+        values["sinusoidal_rank"] = np.asarray(sinusoidal_rank(*positions.shape))
         return {"facts": Once(values | self._controls(positions))}
 
     def _controls(self, positions: np.ndarray) -> dict[str, np.ndarray]:

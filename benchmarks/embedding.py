@@ -4,7 +4,7 @@
     python -m benchmarks.embedding --words 5000 --resamples 2
 
 A model of that shape has no meaning in its vectors unless it is trained, so they are made: groups
-of words around a few hundred centres of low effective rank, some words in no group, one common
+of words around a few hundred centres of low entropy dimension, some words in no group, one common
 mean. Runs on one thread and prints JSON.
 """
 
@@ -148,7 +148,7 @@ def main() -> None:
     stages: dict[str, Any] = {}
     with measured(stages, "analysis embedding, with 3 draws of the control") as facts:
         table = interp.run(model, None, "embedding", progress=False)["embedding"].frame
-        facts |= table.iloc[0][["effective_rank", "mean_cosine"]].round(3).to_dict()
+        facts |= table.iloc[0][["entropy_dimension", "mean_cosine"]].round(3).to_dict()
     with measured(stages, "words and vectors read"):
         space = interp.WordVectors.of(model)
     for name, stage in stages_of(space, group, asked.resamples).items():

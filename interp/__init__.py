@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         shift_linearity,
         shift_rotation,
         sinusoidal,
+        sinusoidal_rank,
         sinusoidal_share,
     )
     from interp.prediction import prediction_statistics
@@ -125,7 +126,7 @@ _HOME = {
     "models": "load_model",
     "positions": (
         "describe_positions dominant_periods position_matrix shift_linearity "
-        "shift_rotation sinusoidal sinusoidal_share"
+        "shift_rotation sinusoidal sinusoidal_rank sinusoidal_share"
     ),
     "prediction": "prediction_statistics",
     "probe": "inspect",
@@ -243,6 +244,7 @@ __all__ = [
     "shift_rotation",
     "shift_test",
     "sinusoidal",
+    "sinusoidal_rank",
     "sinusoidal_share",
     "spacy_tags",
     "split_cosines",

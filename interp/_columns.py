@@ -21,7 +21,7 @@ MODE = "mode"
 MOMENTS = ("n", "mean", "std", "min", "max", "undefined")
 SUMMARY = frozenset(
     (
-        *("value", "stack", "layer", "head", *MOMENTS, "documents", "se", "control"),
+        *("value", "stack", "layer", "head", *MOMENTS, "documents", "se", "df", "control"),
         *("q05", "q25", "median", "q75", "q95", MODE, "mode_share", "distinct"),
     )
 )

@@ -419,15 +419,16 @@ def _named(leaf: Grouped | Tallies, key: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(names, key, strict=True))
 
 
-def _by_group(sums: Clustered) -> dict[tuple[str, ...], tuple[Array, Array]]:
-    """How many documents a mean comes from, and its standard error, by group."""
-    return dict(zip(sums.keys, zip(sums.documents, sums.se, strict=True), strict=True))
+def _by_group(sums: Clustered) -> dict[tuple[str, ...], tuple[Array, Array, Array]]:
+    """By group: how many documents a mean comes from, its standard error and df."""
+    parts = zip(sums.documents, sums.se, sums.df, strict=True)
+    return dict(zip(sums.keys, parts, strict=True))
 
 
-def _add_clustered(records: list[dict[str, Any]], documents: Array, se: Array) -> None:
-    counts, errors = np.ravel(documents).tolist(), np.ravel(se).tolist()
-    for record, count, error in zip(records, counts, errors, strict=True):
-        record |= {"documents": int(count), "se": error}
+def _add_clustered(records: list[dict[str, Any]], documents: Array, se: Array, df: Array) -> None:
+    columns = (np.ravel(x).tolist() for x in (documents, se, df))
+    for record, count, error, free in zip(records, *columns, strict=True):
+        record |= {"documents": int(count), "se": error, "df": free}
 
 
 def _add_quantiles(records: list[dict[str, Any]], codes: Array, counts: Array) -> None:

@@ -1,4 +1,4 @@
-"""Sums per document, from which means get standard errors that know that tokens hang together.
+"""Sums per document, from which means get cluster-robust standard errors.
 
 Tokens of one document (or prompt) are not independent, so the spread of a mean has to be taken
 over documents. `DocumentSums` adds up the tokens of each document and group; once the documents
@@ -22,7 +22,30 @@ OPEN, CLUSTERS = "~documents", "~clusters"
 MOST_PAIRS = 190
 """Most pairs of groups that share documents (those of 20 groups); beyond, pairs are not kept."""
 Keys = tuple[tuple[str, ...], ...]
-_PAIRED = ("product", "left", "right", "sizes", "shared")
+_PAIRED = ("product", "left", "right", "sizes", "left_sizes", "right_sizes", "shared")
+
+
+def small_sample(n: Array, squares: Array, cubes: Array) -> tuple[Array, Array]:
+    """Factor of a clustered variance and its degrees of freedom, for documents of any sizes.
+
+    From n = Σ n_d, Σ n_d² and Σ n_d³ over the documents d of a mean, `[...]` each; with
+    S_k = Σ (n_d / n)^k and e = S_2 − 2 S_3 + S_2²: the factor of Σ r_d² / n² is S_2 / e, which
+    makes it unbiased if the tokens of a document go up and down together (and a little too large
+    if they are independent); the degrees of freedom are (1 − S_2)² / e, those of Bell & McCaffrey
+    for independent tokens. Of D documents of one size both are the textbook's: D / (D − 1) and
+    D − 1. A document that holds half of the tokens leaves few degrees of freedom, however many
+    others there are. NaN for one document.
+    Source: Bell & McCaffrey, Survey Methodology 28 (2002); Imbens & Kolesár, Review of Economics
+    and Statistics 98 (2016).
+
+    >>> [x.item() for x in small_sample(np.array(20.0), np.array(40.0), np.array(80.0))]
+    [1.1111111111111112, 9.0]
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        second, third = squares / n**2, cubes / n**3
+        rest = second - 2 * third + second**2
+        rest = np.where(rest > 1e-12 * second, rest, np.nan)
+        return np.asarray(second / rest), np.asarray((1 - second) ** 2 / rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +163,8 @@ class DocumentSums(Leaf):
         pairs = np.stack(np.divmod(code, max(g, 1)), axis=1)
         n_a, n_b, r_a, r_b = self.n[rows], self.n[others], residual[rows], residual[others]
         with np.errstate(invalid="ignore"):
-            terms = (r_a * r_b, n_a * r_b, r_a * n_b, n_a * n_b, (n_a > 0) & (n_b > 0))
+            size, met = n_a * n_b, (n_a > 0) & (n_b > 0)
+            terms = (r_a * r_b, n_a * r_b, r_a * n_b, size, n_a * size, size * n_b, met)
         sums = np.zeros((len(terms), len(code), *tail))
         for out, term in zip(sums, terms, strict=True):
             np.add.at(out, place, term)
@@ -180,7 +204,8 @@ class Clustered(Leaf):
     For documents d and groups a, b with counts n_ad and residual sums r_ad = Σ (x − mean_a):
     Σ r_ad r_bd is all that the linearised covariance of two means needs, and the other sums move
     it to another mean, so that merging is a pairwise update as that of moments, without the
-    cancellation of raw sums of squares.
+    cancellation of raw sums of squares. Sums of squares and cubes of the counts tell how unequal
+    the documents are (`small_sample`).
 
     Attributes:
         keys: the groups, sorted; `labels`: names of the parts of a key.
@@ -190,7 +215,8 @@ class Clustered(Leaf):
         pairs: `[p, 2]` indices into `keys`: every group with itself, and with each group after it
             that shares a document with it.
         product: `[p, ...]` Σ r_a r_b; `left`: Σ n_a r_b; `right`: Σ r_a n_b; `sizes`: Σ n_a n_b;
-            `shared`: documents with values in both.
+            `left_sizes`: Σ n_a² n_b; `right_sizes`: Σ n_a n_b²; `shared`: documents with values
+            in both.
     """
 
     keys: Keys
@@ -203,6 +229,8 @@ class Clustered(Leaf):
     left: Array
     right: Array
     sizes: Array
+    left_sizes: Array
+    right_sizes: Array
     shared: Array
 
     def merge(self, other: Self) -> Self:
@@ -226,9 +254,9 @@ class Clustered(Leaf):
         return type(self)(keys, labels, whole, n, mean, pairs, *sums)._bounded()
 
     def about(self, mean: Array) -> Array:
-        """Product, left, right, sizes and shared with residuals about `mean [g, ...]`.
+        """The sums of all pairs with residuals about `mean [g, ...]`, in the order of the fields.
 
-        Returns `[5, p, ...]`. Groups without values stay as they are.
+        Returns `[7, p, ...]`. Groups without values stay as they are.
         """
         first, second = self.pairs.T
         with np.errstate(invalid="ignore"):
@@ -236,7 +264,8 @@ class Clustered(Leaf):
             a, b = shift[first], shift[second]
             product = self.product - a * self.left - b * self.right + a * b * self.sizes
             left, right = self.left - b * self.sizes, self.right - a * self.sizes
-        return np.stack([product, left, right, self.sizes, self.shared])
+        sizes = (self.sizes, self.left_sizes, self.right_sizes)
+        return np.stack([product, left, right, *sizes, self.shared])
 
     def _spread(self, keys: Keys) -> Self:
         """The same with room for more groups."""
@@ -265,19 +294,28 @@ class Clustered(Leaf):
         """Documents that have values in each group: `[g, ...]`."""
         return self.shared[self._diagonal]
 
+    @cached_property
+    def _small_sample(self) -> tuple[Array, Array]:
+        own = self._diagonal
+        return small_sample(self.n, self.sizes[own], self.left_sizes[own])
+
     @property
     def se(self) -> Array:
         """Standard error of each mean with documents as what was sampled: `[g, ...]`.
 
-        √(D / (D − 1) Σ_d r_d²) / n, the linearised variance of a ratio of two totals over D
-        documents; NaN below two documents. Source: Cochran, Sampling Techniques (1977), 6.4 and
-        9A; the same as the cluster-robust variance of Cameron & Miller, Journal of Human
-        Resources 50 (2015), with the factor D / (D − 1).
+        √(factor · Σ_d r_d²) / n, the linearised variance of a ratio of two totals with the factor
+        of `small_sample`; NaN below two documents. Source: Cochran, Sampling Techniques (1977),
+        6.4 and 9A; the cluster-robust variance of Cameron & Miller, Journal of Human Resources 50
+        (2015).
         """
-        count = self.documents
         with np.errstate(invalid="ignore", divide="ignore"):
-            square = np.maximum(self.product[self._diagonal], 0) * count / (count - 1)
-            return np.where(count > 1, np.sqrt(square) / self.n, np.nan)
+            square = np.maximum(self.product[self._diagonal], 0) * self._small_sample[0]
+            return np.where(self.documents > 1, np.sqrt(square) / self.n, np.nan)
+
+    @property
+    def df(self) -> Array:
+        """Degrees of freedom of each standard error: `[g, ...]`; D − 1 for D equal documents."""
+        return np.where(self.documents > 1, self._small_sample[1], np.nan)
 
     def arrays(self) -> dict[str, Array]:
         rest = {name: getattr(self, name) for name in ("n", "mean", "pairs", *_PAIRED)}
@@ -285,8 +323,21 @@ class Clustered(Leaf):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        arrays = arrays if "left_sizes" in arrays else _with_bounds(arrays)
         rest = (arrays[name] for name in ("n", "mean", "pairs", *_PAIRED))
         return cls(*_keys_of(arrays), bool(arrays["whole"]), *rest)
+
+
+def _with_bounds(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays that were saved without sums of cubes, with what these are at most.
+
+    Σ n³ ≤ (Σ n²)^{3/2}, and Σ n_a² n_b ≥ 0 for two groups: standard errors come out too large
+    rather than too small.
+    """
+    pairs, squares = arrays["pairs"], np.asarray(arrays["sizes"], np.float64)
+    own = (pairs[:, 0] == pairs[:, 1]).reshape(-1, *[1] * (squares.ndim - 1))
+    most = np.where(own, squares**1.5, 0.0)
+    return dict(arrays) | {"left_sizes": most, "right_sizes": most}
 
 
 def _places(some: Keys, of: Keys) -> Array:

@@ -49,7 +49,19 @@ class CovarianceSpectrum:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of the shares (Roy & Vetterli, EUSIPCO 2007): 1 … d."""
+        """exp of the entropy of σ/Σσ, σ the singular values of the centred vectors: 1 … d.
+
+        σ² = Nλ. Source: Roy & Vetterli, EUSIPCO 2007.
+        """
+        return float(np.exp(stats.entropy(np.sqrt(self.share))))
+
+    @property
+    def entropy_dimension(self) -> float:
+        """exp of the entropy of λ/Σλ: 1 … d, never above the effective rank.
+
+        How many equal variances have this entropy: the effective dimensionality n₁ of Del Giudice,
+        Multivariate Behavioral Research 56 (2021).
+        """
         return float(np.exp(stats.entropy(self.share)))
 
     @property
@@ -103,15 +115,16 @@ def anisotropy(vectors: Array) -> tuple[float, float]:
 def describe_vectors(vectors: Array, seen: CovarianceSpectrum | None = None) -> dict[str, float]:
     """What one number can say of a set of vectors `[n, d]`, by name.
 
-    effective_rank, participation_ratio; mean_cosine and cosine_std over all pairs;
-    mean_cosine_centred, after the mean vector is taken off; mean_share, ‖mean‖² over the mean
-    squared norm; norm_mean, norm_std; zero_vectors, how many.
+    effective_rank, entropy_dimension, participation_ratio; mean_cosine and cosine_std over all
+    pairs; mean_cosine_centred, after the mean vector is taken off; mean_share, ‖mean‖² over the
+    mean squared norm; norm_mean, norm_std; zero_vectors, how many.
     """
     seen, norms = seen or covariance_spectrum(vectors), _norms(vectors)
     mean, std = anisotropy(vectors)
     square = float((norms**2).mean())
     return {
         "effective_rank": seen.effective_rank,
+        "entropy_dimension": seen.entropy_dimension,
         "participation_ratio": seen.participation_ratio,
         "mean_cosine": mean,
         "cosine_std": std,
@@ -247,8 +260,8 @@ def axis_separation(
 
     Returns the leave-one-out AUC (the probability that a left-out positive word projects higher
     than a left-out negative one), its mean when words are dealt to the sides at random, and the
-    permutation p. Leaving words out makes the AUC under the null less than ½, so the mean of the
-    null, not ½, is what to compare with.
+    permutation p, one-sided: the share of deals with at least this AUC. Leaving words out makes
+    the AUC under the null less than ½, so the mean of the null, not ½, is what to compare with.
     """
     words = np.concatenate([units(positive), units(negative)])
     n, random = len(positive), np.random.default_rng(seed)

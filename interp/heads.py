@@ -152,9 +152,12 @@ def head_types(
     Returns one row per (stack,) layer, head and kind: `score` with `score_low` and `score_high`;
     `uniform`, the control; `difference` of the two with its interval; `excess` = (score −
     uniform)/(1 − uniform), 1 for all attention and 0 for an even one; `tokens` and `prompts` that
-    it is a mean over; and `type`, the same in all rows of a head: the kind of the largest excess
-    among those above the threshold whose interval is above the control, or "none". With a single
-    prompt there are no intervals and so no types.
+    it is a mean over; `typed`, whether the head is of this kind: its excess reaches the threshold
+    and the interval of the difference lies above 0; and `types`, the same in all rows of a head:
+    every kind that it is of, the largest excess first ("induction+sink"), or "none". A head can be
+    of several kinds: one that finds what came before where there is something to find, and rests
+    on the first token elsewhere, is both induction and sink. With a single prompt there are no
+    intervals and so no types.
 
     Raises `BadInput` for a result without these rows or a threshold outside 0 … 1.
     """
@@ -167,7 +170,14 @@ def head_types(
         parts.append(pd.concat([k for k in kinds if k is not None]).assign(stack=stack))
     table = pd.concat(parts).sort_values(["stack", "layer", "head"], kind="stable")
     table = _typed(table.reset_index(drop=True), threshold)
-    first = [*(["stack"] if "stack" in result.frame else []), "layer", "head", "type", "kind"]
+    first = [
+        *(["stack"] if "stack" in result.frame else []),
+        "layer",
+        "head",
+        "types",
+        "kind",
+        "typed",
+    ]
     return table[[*first, *(c for c in table if c not in (*first, "stack"))]]
 
 
@@ -233,8 +243,11 @@ def _kind(
 
 
 def _typed(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    sure = (table["excess"] >= threshold) & (table["difference_low"] > 0)
-    best = table.assign(excess=table["excess"].where(sure, -np.inf))
-    best = best.loc[best.groupby(["stack", "layer", "head"])["excess"].idxmax()]
-    best["type"] = np.where(np.isfinite(best["excess"]), best["kind"], "none")
-    return table.merge(best[["stack", "layer", "head", "type"]], on=["stack", "layer", "head"])
+    """Which kinds each head is of: column `typed`, and all of them by name in `types`."""
+    head = ["stack", "layer", "head"]
+    typed = (table["excess"] >= threshold) & (table["difference_low"] > 0)
+    table = table.assign(typed=typed)
+    sure = table[typed].sort_values("excess", ascending=False, kind="stable")
+    names = sure.groupby(head)["kind"].agg("+".join).rename("types")
+    table = table.join(names, on=head)
+    return table.assign(types=table["types"].fillna("none"))

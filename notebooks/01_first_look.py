@@ -69,25 +69,26 @@ results["rotation"].plot(by="role")
 
 # %% [markdown]
 # A difference between two curves is worth nothing without a test. Tokens of one sentence are not
-# independent, so intervals and permutations treat the *sentence* as the unit; p values are
-# corrected for the number of layers.
+# independent, so intervals and permutations treat the *sentence* as the unit;
+# `permutation_p_max` holds for all layers together.
 
 # %%
 comparison = interp.compare(
     results["rotation"], value="angle", between="role", a="target", b="previous"
 )
 comparison.frame[
-    ["layer", "mean_a", "mean_b", "difference", "hedges_g", "welch_p_bh", "permutation_p_bh"]
+    ["layer", "mean_a", "mean_b", "within_difference", "within_g", "permutation_p_max"]
 ].round(3)
 
 # %% [markdown]
-# **Controls.** What would have shown this to be nothing? Shuffled labels: `shuffled_low` and
-# `shuffled_high` bound the difference that shuffling the roles within sentences gives. And random
-# pairs of states: two vectors that have nothing to do with each other are *not* at 90°, because
-# the space is anisotropic.
+# **Controls.** What would have shown this to be nothing? Shuffled labels: `shuffled_within_low`
+# and `shuffled_within_high` bound the difference that shuffling the roles within sentences gives.
+# And random pairs of states: two vectors that have nothing to do with each other are *not* at 90°,
+# because the space is anisotropic.
 
 # %%
-comparison.frame[["layer", "difference", "shuffled_low", "shuffled_high"]].round(2)
+band = ["shuffled_within_low", "shuffled_within_high"]
+comparison.frame[["layer", "within_difference", *band]].round(2)
 
 # %%
 results["random_pairs"].frame.groupby("kind")["angle"].describe().round(1)

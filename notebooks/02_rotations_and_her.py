@@ -128,8 +128,10 @@ for name, result in both.items():
 #
 # **Test.** Tokens of one sentence are not independent of each other. So intervals come from drawing
 # whole *sentences* again, and the test shuffles the roles *within* sentences. There is one test per
-# block; p values are corrected for their number (Holm; `_bh` is Benjamini–Hochberg). The effect
-# size is Hedges' g: the difference in standard deviations.
+# block; `permutation_p_max` compares each with the largest statistic of all blocks in every
+# shuffle, so that it holds for all blocks together. What it tests is `within_difference`, the
+# contrast within sentences; `difference`, pooled over tokens, stands beside it. The effect size is
+# that contrast in standard deviations.
 
 # %%
 her = interp.compare(rotation, value="angle", between="role", a="target", b="previous")
@@ -138,34 +140,35 @@ her.plot(pairs=pairs)
 # %%
 her.frame[
     [
-        *("layer", "n_a", "n_b", "mean_a", "mean_b", "difference"),
-        *("difference_low", "difference_high", "hedges_g", "hedges_g_low", "hedges_g_high"),
-        *("welch_p_holm", "permutation_p_holm"),
+        *("layer", "n_a", "n_b", "mean_a", "mean_b", "within_difference"),
+        *("within_difference_low", "within_difference_high", "difference", "within_g"),
+        *("permutation_p", "permutation_p_max"),
     ]
 ].round(3)
 
 # %% [markdown]
-# The control of the test stands beside it: `shuffled_low` and `shuffled_high` bound the difference
-# that shuffled roles give. `shuffled_welch_rate` says how often Welch's test over tokens would call
-# shuffled labels significant at 5 %: where it is far above 0.05, do not believe `welch_p`.
+# The control of the test stands beside it: `shuffled_within_low` and `shuffled_within_high` bound
+# the difference that shuffled roles give. `shuffled_welch_rate` says how often Welch's test over
+# tokens would call shuffled labels significant at 5 %: where it is far above 0.05, do not believe
+# `welch_p`.
 
 # %%
-her.frame[["layer", "difference", "shuffled_low", "shuffled_high", "shuffled_welch_rate"]].round(3)
+band = ["shuffled_within_low", "shuffled_within_high"]
+her.frame[["layer", "within_difference", *band, "shuffled_welch_rate"]].round(3)
 
 
 # %%
 def told(comparison):
     """The finding of a comparison in a sentence, from its own numbers."""
-    frame = comparison.frame
-    hits = frame[frame["permutation_p_holm"] < 0.05]
+    hits = comparison.frame[comparison.differs]
     if hits.empty:
-        return f"no block separates the two (of {len(frame)}, Holm-corrected p < 0.05)."
-    best = hits.loc[hits["hedges_g"].abs().idxmax()]
-    more = int((hits["difference"] > 0).sum())
+        return f"{comparison.finding('blocks')}."
+    best = hits.loc[hits[comparison.effect].abs().idxmax()]
+    more = int((hits[comparison.contrast] > 0).sum())
     return (
-        f"{len(hits)} of {len(frame)} blocks separate the two (Holm-corrected p < 0.05); in {more} "
-        f"of them *{comparison.a}* turns further. The largest effect is in block "
-        f"{best['layer']:.0f}: {best['difference']:+.1f}° (g = {best['hedges_g']:+.2f})."
+        f"{comparison.finding('blocks')}; in {more} of them *{comparison.a}* turns further. The "
+        f"largest effect is in block {best['layer']:.0f}: {best[comparison.contrast]:+.1f}° "
+        f"(g = {best[comparison.effect]:+.2f})."
     )
 
 
@@ -182,7 +185,7 @@ Markdown(f"**Trained:** {told(her)}\n\n**Untrained copy:** {told(no_training)}")
 no_training.plot()
 
 # %%
-columns = ["layer", "difference", "difference_low", "difference_high"]
+columns = ["layer", "within_difference", "within_difference_low", "within_difference_high"]
 her.frame[columns].merge(no_training.frame[columns], on="layer", suffixes=("", " untrained")).round(
     2
 )

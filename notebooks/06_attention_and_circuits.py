@@ -103,12 +103,13 @@ on_text["attention"].plot("previous")
 # excess = (score − uniform) / (1 − uniform),
 #
 # which is 1 for a head that does nothing else and 0 for an even one. Intervals resample prompts.
-# A head gets a type if its excess passes a threshold (0.3, a convention) *and* its interval lies
-# above the control.
+# A head is of a type if its excess passes a threshold (0.3, a convention) *and* its interval lies
+# above the control. It can be of several: "induction+sink" finds what came before where there is
+# something to find, and rests on the first token elsewhere.
 
 # %%
 types = interp.head_types(on_repeats["attention"])
-types.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="type")
+types.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %%
 columns = ["kind", "layer", "head", "score", "score_low", "score_high", "uniform", "excess"]
@@ -120,7 +121,7 @@ best.sort_values(["kind", "excess"], ascending=[True, False])[columns].round(2)
 
 # %%
 prose = interp.head_types(on_text["attention"], resamples=200)
-prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="type")
+prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %% [markdown]
 # The literature reports previous-token heads in early blocks and induction heads one block or more
@@ -227,7 +228,7 @@ def heads_of(kind, below=n_layers):
     """Heads of a type, best first; the best two where no head passes for it."""
     rows = types[(types["kind"] == kind) & (types["layer"] < below)]
     rows = rows.sort_values("excess", ascending=False)
-    typed = rows[rows["type"] == kind]
+    typed = rows[rows["typed"]]
     rows = typed if len(typed) else rows.head(2)
     return list(zip(rows["layer"], rows["head"], strict=True))
 

@@ -63,12 +63,13 @@ pd.Series({kind: len(found) for kind, found in words.items()}, name="known words
 # %% [markdown]
 # ## How many dimensions are used?
 #
-# Covariance Σ = E_cᵀE_c / N with eigenvalues λ. As shares p = λ/Σλ:
+# Covariance Σ = E_cᵀE_c / N with eigenvalues λ, singular values σ = √(Nλ):
 #
-# - effective rank exp(−Σ p ln p) (Roy & Vetterli 2007);
+# - effective rank exp(−Σ p ln p) with p = σ/Σσ (Roy & Vetterli 2007);
+# - entropy dimension, the same with p = λ/Σλ (Del Giudice 2021);
 # - participation ratio (Σλ)² / Σλ².
 #
-# Both are 1 if one direction has all the variance, and d if all have the same. The control is
+# All are 1 if one direction has all the variance, and d if all have the same. The control is
 # *not* at d: a finite number of random vectors has a spread of eigenvalues too.
 
 # %%

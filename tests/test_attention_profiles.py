@@ -299,13 +299,13 @@ def test_head_types_find_what_each_head_was_made_to_do():
                     heads[head, i, aim] += 0.8
         patterns.append(heads)
     table = interp.head_types(world(patterns, tokens))
-    assert table.groupby("head")["type"].first().tolist() == [
+    assert table.groupby("head")["types"].first().tolist() == [
         *("previous", "induction", "duplicate", "sink", "none")
     ]
     flat = table.query("head == 4")
     np.testing.assert_allclose(flat["score"], flat["uniform"])
     np.testing.assert_allclose(flat["difference"], 0, atol=1e-12)
-    aimed = table.query("kind == type")
+    aimed = table.query("typed")
     assert np.allclose(aimed["excess"], 0.8, atol=1e-9)
     assert (aimed["difference_low"] > 0).all()
     assert table.query("kind == 'induction'")["tokens"].unique().tolist() == [36]
@@ -317,12 +317,37 @@ def test_head_types_find_what_each_head_was_made_to_do():
     pd.testing.assert_frame_equal(all_of, table)
 
 
+def test_a_head_is_of_every_type_that_it_shows():
+    """Induction where a token has come before, the first token elsewhere: it is both."""
+    tokens = [[0, *(rng.permutation(np.arange(1, 20))[:8].tolist() * 2)] for _ in range(6)]
+    patterns = []
+    for ids in tokens:
+        heads = np.repeat(even(len(ids))[None], 2, axis=0)
+        for i in range(1, len(ids)):
+            copies = [j for j in range(i) if ids[j] == ids[i]]
+            heads[0, i] = 0
+            heads[0, i, copies[0] + 1 if copies else 0] = 1  # induction, else rest
+        patterns.append(heads)
+    table = interp.head_types(world(patterns, tokens))
+    both = table.query("head == 0")
+    assert set(both["types"]) == {"induction+sink"}
+    assert both.set_index("kind")["typed"].to_dict() == {
+        "previous": False,
+        "induction": True,
+        "duplicate": False,
+        "sink": True,
+    }
+    assert set(table.query("head == 1")["types"]) == {"none"}
+    stricter = interp.head_types(world(patterns, tokens), threshold=0.9).query("head == 0")
+    assert set(stricter["types"]) == {"induction"}
+
+
 def test_head_types_of_heads_that_look_anywhere_keep_their_level():
     """The null: exchangeable keys. Intervals cover the control as often as they say; no types."""
     tokens = [rng.integers(1, 6, size=12).tolist() for _ in range(15)]
     patterns = [random_patterns(12, heads=40).numpy() for _ in tokens]
     table = interp.head_types(world(patterns, tokens), resamples=300)
-    assert (table["type"] == "none").all()
+    assert (table["types"] == "none").all()
     for _, rows in table.groupby("kind"):
         missed = ((rows["difference_low"] > 0) | (rows["difference_high"] < 0)).sum()
         assert missed <= 8  # of 40 at 5 %: more has probability 0.0003
@@ -339,7 +364,7 @@ def test_head_types_of_a_model(gpt2):
         assert row.score == pytest.approx(scores.astype(float).mean(), rel=1e-5)
         assert row.tokens == scores.notna().sum()
     # Of an untrained model every head is nearly even.
-    assert (table["type"] == "none").all()
+    assert (table["types"] == "none").all()
 
 
 def test_head_types_refuse_what_they_cannot_read(gpt2):
@@ -351,4 +376,4 @@ def test_head_types_refuse_what_they_cannot_read(gpt2):
         interp.head_types(result, threshold=2)
     alone = interp.head_types(interp.run(gpt2, TEXTS[:1], "attention", progress=False)["attention"])
     assert alone["difference_low"].isna().all()
-    assert (alone["type"] == "none").all()
+    assert (alone["types"] == "none").all()

@@ -88,7 +88,7 @@ def test_depth_is_the_share_of_tokens_decided_by_then(saved):
 def test_heads_and_rollout(saved, tmp_path):
     tables = as_json("heads", saved, "--resamples", 30)
     assert set(tables["heads"]["kind"]) >= {"previous", "sink"}
-    assert (tables["heads_untrained"]["type"] == "none").all()
+    assert (tables["heads_untrained"]["types"] == "none").all()
     asked = ("rollout", saved, "--prompt", 0, "--out", tmp_path / "rollout")
     rows = as_json(*asked)["rollout"]
     for name in ("rollout", "even"):

@@ -13,7 +13,7 @@ from sklearn import decomposition, manifold, metrics
 
 import interp
 from analyses.embedding import Embedding
-from interp import BadInput, Unsupported, WordVectors, embedding, word_vectors
+from interp import BadInput, Once, Unsupported, WordVectors, embedding, word_vectors
 
 rng = np.random.default_rng(5)
 SKEWED = rng.standard_normal((60, 7)) * [5, 3, 1, 1, 0.5, 0.1, 0] + [2, 0, 0, 1, 0, 0, 0]
@@ -46,8 +46,31 @@ def test_ranks_have_their_closed_forms():
     shares = np.array([0.5, 0.25, 0.25])
     vectors = np.concatenate([np.diag(np.sqrt(shares)), -np.diag(np.sqrt(shares))])
     seen = interp.covariance_spectrum(vectors)
-    assert seen.effective_rank == pytest.approx(2**1.5)  # entropy is 1.5 bits
+    assert seen.entropy_dimension == pytest.approx(2**1.5)  # entropy is 1.5 bits
+    sigma = np.array([2**0.5, 1, 1]) / (2 + 2**0.5)
+    assert seen.effective_rank == pytest.approx(np.prod(sigma**-sigma))
     assert seen.participation_ratio == pytest.approx(1 / (0.25 + 0.0625 + 0.0625))
+
+
+def test_the_effective_rank_is_that_of_the_unembedding():
+    """One definition, whichever of the two functions is asked."""
+    matrix = torch.from_numpy(SKEWED)
+    theirs = interp.SingularDirections.of(matrix, centred=True)
+    seen = interp.covariance_spectrum(SKEWED)
+    assert seen.effective_rank == pytest.approx(theirs.effective_rank)
+    assert seen.participation_ratio == pytest.approx(theirs.participation_ratio)
+    assert seen.entropy_dimension < 0.95 * seen.effective_rank
+
+
+def test_results_of_earlier_versions_keep_their_number_under_its_new_name(gpt2, tmp_path):
+    with torch.no_grad():
+        result = interp.run(gpt2, ["the man"], ["embedding"], progress=False)["embedding"]
+    facts = dict(result.state["", -1]["facts"].arrays())
+    number = facts.pop("entropy_dimension")
+    facts |= {"effective_rank": number}
+    table = result.analysis.table({("", -1): {"facts": Once(facts)}})
+    assert table["entropy_dimension"].iloc[0] == pytest.approx(float(number))
+    assert "effective_rank" not in table
 
 
 def test_anisotropy_is_the_mean_over_all_pairs():
@@ -73,7 +96,14 @@ def test_vectors_without_structure_give_the_control():
     vectors = rng.standard_normal((3000, 24)) * 0.3
     seen = interp.describe_vectors(vectors)
     control = interp.describe_vectors(interp.random_embedding(vectors))
-    for name in ("effective_rank", "participation_ratio", "norm_mean", "norm_std", "cosine_std"):
+    for name in (
+        "effective_rank",
+        "entropy_dimension",
+        "participation_ratio",
+        "norm_mean",
+        "norm_std",
+        "cosine_std",
+    ):
         assert seen[name] == pytest.approx(control[name], rel=0.06), name
     assert abs(seen["mean_cosine"]) < 5 / np.sqrt(3000 * 2999 / 2 * 24) + 1e-3
     assert seen["cosine_std"] == pytest.approx(24**-0.5, rel=0.02)

@@ -18,6 +18,7 @@ from analyses.rotation import Rotation
 from interp import BadInput, UnknownName
 from interp.experiments.units import join_words, units_of
 from interp.stats import clustered_omnibus, group_means
+from interp.stats.labelings import Labelings
 from interp.stats.shuffled import shuffled_correlation
 
 TEXTS = [
@@ -157,15 +158,17 @@ def test_growth_of_a_zero_vector_is_undefined_and_counted():
 
 
 def _same_as_statsmodels(row, values, clusters) -> None:
+    """Its cluster-robust error, with the correction for clusters of unequal size."""
     fit = sm.OLS(np.asarray(values, float), np.ones(len(values))).fit(
-        cov_type="cluster", cov_kwds={"groups": np.asarray(clusters)}, use_t=True
+        cov_type="cluster", cov_kwds={"groups": np.asarray(clusters), "use_correction": False}
     )
-    low, high = fit.conf_int()[0]
+    share = np.unique(np.asarray(clusters), return_counts=True)[1] / len(values)
+    second, third = (share**2).sum(), (share**3).sum()
+    rest = second - 2 * third + second**2
+    half = stats.t.ppf(0.975, (1 - second) ** 2 / rest) * fit.bse[0] * (second / rest) ** 0.5
     assert row["mean"] == pytest.approx(fit.params[0], rel=1e-9)
-    assert (row["low"], row["high"]) == (
-        pytest.approx(low, rel=1e-6),
-        pytest.approx(high, rel=1e-6),
-    )
+    assert row["low"] == pytest.approx(fit.params[0] - half, rel=1e-6)
+    assert row["high"] == pytest.approx(fit.params[0] + half, rel=1e-6)
 
 
 def test_group_means_have_the_clustered_intervals_of_statsmodels():
@@ -213,19 +216,33 @@ def test_omnibus_statistic_is_that_of_values_less_their_prompts_mean():
 
 
 def test_shuffles_keep_the_groups_of_every_prompt():
-    from interp.stats.groups import _several, _shuffled
-
     code = np.array([0, 1, 2, 0, 0, 1, 1, 1, 2, 2])
     cluster = np.array([0, 0, 0, 0, 1, 2, 2, 2, 3, 3])
-    several = _several(code, cluster)
-    assert several.tolist() == [True, False, False, False]
-    drawn = _shuffled(code, cluster, several, 300, np.random.default_rng(0))
+    ways = Labelings(code, cluster)
+    assert ways.several.tolist() == [True, False, False, False]
+    drawn = ways.draw(300, np.random.default_rng(0))
     assert (np.sort(drawn[:, :4], axis=1) == [0, 0, 1, 2]).all()
     assert (drawn[:, 5] == drawn[:, 6]).all()
     assert (drawn[:, 8] == drawn[:, 9]).all()
     whole = np.sort(drawn[:, [4, 5, 8]], axis=1)
     assert (whole == [0, 1, 2]).all()
     assert len({tuple(row) for row in drawn[:, [4, 5, 8]].tolist()}) == 6
+
+
+def test_groups_of_too_few_prompts_cannot_be_decided():
+    rows = [
+        {"prompt": p, "position": i, "layer": 0, "pos": TAGS[i], "path": 10.0 * i + p + 0.1 * i * p}
+        for p in range(2)
+        for i in range(2)
+    ]
+    found = interp.by_group(pd.DataFrame(rows), "path", level="token")
+    assert found.smallest_p == 0.5  # two prompts of one noun and one verb each: four labelings
+    text = "whether groups differ cannot be decided with so few prompts or shuffles: the smallest p"
+    assert text in repr(found)
+    many = pd.concat(
+        [pd.DataFrame(rows).assign(prompt=lambda f, n=n: f["prompt"] + n) for n in range(0, 16, 2)]
+    )
+    assert "groups differ in 1 of 1 rows" in repr(interp.by_group(many, "path", level="token"))
 
 
 def _levels(runs: int, seed: int, *, between: bool) -> tuple[float, float]:

@@ -69,6 +69,33 @@ def test_share_of_the_sinusoids_and_its_chance():
     assert positions.sinusoidal_share(x)[0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_share_of_the_sinusoids_hangs_on_the_cutoff_as_told():
+    x = rng.standard_normal((100, 24)) + positions.sinusoidal(100, 24)
+    basis = positions.sinusoidal(100, 24)
+    singular = np.linalg.svd(basis - basis.mean(0), compute_uv=False)
+    shares = []
+    for cutoff in (0.1, 1e-3, 1e-6, 1e-12):
+        share, chance = interp.sinusoidal_share(x, cutoff=cutoff)
+        rank = interp.sinusoidal_rank(100, 24, cutoff=cutoff)
+        assert rank == (singular > cutoff * singular[0]).sum()
+        assert chance == pytest.approx(rank / 99)
+        shuffled = [
+            interp.sinusoidal_share(rng.permutation(x), cutoff=cutoff)[0] for _ in range(200)
+        ]
+        assert abs(np.mean(shuffled) - chance) < 5 * np.std(shuffled) / 200**0.5
+        shares.append(share)
+    assert shares == sorted(shares)
+    assert shares[0] < shares[-1]
+    with pytest.raises(BadInput, match="cutoff=0; it is a share of the largest singular value"):
+        interp.sinusoidal_share(x, cutoff=0)
+
+
+def test_the_demo_has_the_shares_of_the_docstring():
+    weights = positions.position_matrix(interp.load_model("demo"))
+    found = [interp.sinusoidal_share(weights, cutoff=cutoff) for cutoff in (1e-2, 1e-12)]
+    np.testing.assert_allclose(found, [(0.91, 0.24), (0.95, 0.31)], atol=0.006)
+
+
 def test_a_shift_of_sinusoids_is_linear_and_of_noise_is_not():
     assert positions.shift_linearity(interp.sinusoidal(128, 16), 5) == pytest.approx(1)
     noise = [positions.shift_linearity(rng.standard_normal((128, 16)), 5) for _ in range(20)]
@@ -111,6 +138,7 @@ def test_positions_of_a_model(gpt2):
     np.testing.assert_allclose(frame["share"], PCA().fit(weights).explained_variance_ratio_)
     first = frame.iloc[0]
     assert first["sinusoidal_share"] == pytest.approx(positions.sinusoidal_share(weights)[0])
+    assert first["sinusoidal_chance"] == pytest.approx(first["sinusoidal_rank"] / 63)
     # Freshly initialised positions know no order: they are like their controls.
     assert first["sinusoidal_share"] == pytest.approx(first["sinusoidal_chance"], abs=0.1)
     assert first["shift_1"] < 0.1

@@ -103,6 +103,14 @@ def test_special_tokens_count_only_when_asked(results):
     assert ["special tokens (BOS and the like) are left out" in p for p in pages] == [True, False]
 
 
+def unequal(sizes):
+    """Factor of the variance and degrees of freedom for prompts of these lengths."""
+    share = sizes / sizes.sum()
+    second, third = (share**2).sum(), (share**3).sum()
+    rest = second - 2 * third + second**2
+    return second / rest, (1 - second) ** 2 / rest
+
+
 def test_band_is_the_cluster_robust_one_of_statsmodels():
     regression = pytest.importorskip("statsmodels.api")
     random = np.random.default_rng(0)
@@ -110,10 +118,10 @@ def test_band_is_the_cluster_robust_one_of_statsmodels():
     x = random.normal(size=len(prompt)) + random.normal(size=10)[prompt]
     row = means(pd.DataFrame({"prompt": prompt, "layer": 0, "v": x}), ["v"], "layer").iloc[0]
     model = regression.OLS(x, np.ones(len(x)))
-    fit = model.fit(cov_type="cluster", cov_kwds={"groups": prompt, "use_correction": True})
-    n = len(x)  # statsmodels also corrects by (n - 1) / (n - k), here 1
-    half = stats.t.ppf(0.975, 9) * float(fit.bse[0])
-    assert n == row["n"]
+    fit = model.fit(cov_type="cluster", cov_kwds={"groups": prompt, "use_correction": False})
+    factor, df = unequal(np.bincount(prompt))
+    half = stats.t.ppf(0.975, df) * float(fit.bse[0]) * np.sqrt(factor)
+    assert len(x) == row["n"]
     np.testing.assert_allclose([row["low"], row["high"]], [x.mean() - half, x.mean() + half])
 
 
@@ -125,9 +133,9 @@ def test_band_of_pairs_counts_every_pair_that_shares_a_prompt():
     row = means(frame, ["v"], "layer").iloc[0]
     e = x - x.mean()
     share = (a[:, None] == a) | (a[:, None] == b) | (b[:, None] == a) | (b[:, None] == b)
-    members = len(np.unique(np.concatenate([a, b])))
-    variance = (np.outer(e, e) * share).sum() * members / (members - 1) / 40**2
-    half = stats.t.ppf(0.975, members - 1) * np.sqrt(variance)
+    factor, df = unequal(np.bincount(np.concatenate([a, b[a != b]])))
+    variance = (np.outer(e, e) * share).sum() * factor / 40**2
+    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
     np.testing.assert_allclose(row["high"] - row["mean"], half)
 
 
@@ -238,8 +246,9 @@ def test_comparison_draws_its_own_numbers(comparison):
     lines = named(comparison_figure(comparison, model="toy"))
     np.testing.assert_allclose(lines["target"].y, comparison.frame["mean_a"], rtol=1e-4)
     np.testing.assert_allclose(lines["previous"].y, comparison.frame["mean_b"], rtol=1e-4)
-    np.testing.assert_allclose(lines["difference"].y, comparison.frame["difference"], rtol=1e-4)
-    hits = comparison.frame["permutation_p_holm"] < 0.05
+    contrast = comparison.frame["within_difference"]
+    np.testing.assert_allclose(lines["difference"].y, contrast, rtol=1e-4)
+    hits = comparison.frame["permutation_p_max"] < 0.05
     assert list(lines["differs"].x) == comparison.frame.loc[hits, "layer"].tolist() == [2, 3]
 
 
@@ -265,7 +274,7 @@ def test_comparison_per_head_is_a_grid(results):
     )
     heat = comparison_figure(found).data[0]
     assert np.shape(heat.z) == (LAYERS, HEADS)
-    np.testing.assert_allclose(np.ravel(heat.z), found.frame["hedges_g"], rtol=1e-3)
+    np.testing.assert_allclose(np.ravel(heat.z), found.frame["within_g"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("groups", [("target", "nobody"), ("nobody", "previous")])
@@ -488,9 +497,54 @@ def test_report_sentences_come_from_the_comparison(html_report, results):
     for sentence in sentences.of_her(found, results["random_pairs"], "degrees"):
         assert sentence in text
     assert (
-        "2 of 4 blocks differ after correction (permutation test, Holm): target turns more" in text
+        "2 of 4 blocks differ (permutation, maximum statistic, p < 0.05): target turns more" in text
     )
     assert "than previous in 2–3." in text
+
+
+def opposite(prompts):
+    """Target turns 1° less within every prompt; prompts that turn more hold more targets."""
+    random = np.random.default_rng(2)
+    rows = [
+        {"prompt": p, "position": i, "layer": layer, "role": role}
+        | {"angle": 10 + 10 * (p % 2) - (role == "target") + 0.1 * random.normal()}
+        for p in range(prompts)
+        for layer in (0, 1)
+        for i, role in enumerate(["target"] * (2 + 6 * (p % 2)) + ["previous"] * (8 - 6 * (p % 2)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_sentences_and_figure_follow_the_contrast_that_p_is_about():
+    found = compare(opposite(20), "angle", "role", "target", "previous")
+    assert (found.frame["difference"] > 1).all()
+    text = " ".join(sentences.of_her(found, None, "degrees"))
+    assert "2 of 2 blocks differ" in text
+    assert "target turns less than previous in 0–1" in text
+    assert "within prompts is at block" in text
+    assert "(pooled over tokens +" in text
+    assert "Caution, layer 0, 1: within prompts and pooled over tokens the difference has" in text
+    lines = named(comparison_figure(found))
+    assert max(lines["difference"].y) < 0 < min(lines["pooled over tokens"].y)
+    between = compare(
+        opposite(20).assign(role=lambda f: np.where(f["prompt"] % 4 < 2, "target", "previous")),
+        *("angle", "role", "target", "previous"),
+    )
+    assert between.contrast == "difference"
+    assert "within" not in between.finding() + repr(between).splitlines()[1]
+
+
+def test_sentences_do_not_say_no_where_nothing_could_be_found():
+    rows = opposite(4)
+    rows = rows[rows.groupby(["prompt", "layer", "role"]).cumcount() == 0]
+    found = compare(rows, "angle", "role", "target", "previous")
+    text = " ".join(sentences.of_her(found, None, "degrees"))
+    assert "Whether blocks differ cannot be decided with so few prompts: the smallest p " in text
+    assert "is 0.12, not below 0.05." in text
+    assert (
+        "No ★: whether rows differ cannot be decided"
+        in (comparison_figure(found).layout.meta["caption"])
+    )
 
 
 def test_every_figure_has_a_name_and_its_data(html_report):

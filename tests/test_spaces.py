@@ -36,6 +36,7 @@ from interp.spaces import (
     streamed_cka,
     svcca,
 )
+from interp.spaces.nulls import undecided
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -896,6 +897,19 @@ def test_drift_of_states_that_do_not_differ_is_undefined_not_significant():
     table = drift_table(np.ones((2, 8, 8)), ["a", "b"] * 4, range(8), resamples=99)
     assert table["difference"].tolist() == [0, 0]
     assert table[["p", "p_max"]].isna().all().all()
+
+
+def test_few_prompts_cannot_decide_and_say_so():
+    random = np.random.default_rng(5)
+    cosines = random.normal(size=(3, 4, 4)) * 0.01 + np.kron(np.eye(2), np.ones((2, 2)))
+    table = drift_table(cosines, ["a", "a", "b", "b"], range(4), resamples=499)
+    assert table["p_max"].min() > 0.2  # a third of the six orders give these senses again
+    assert table.attrs["smallest_p_max"] == pytest.approx(1 / 3, abs=0.06)
+    (note,) = undecided(table.attrs["smallest_p_max"])
+    assert note.startswith("cannot be decided with so few prompts or resamples: the smallest p")
+    noise = random.normal(size=(2, 20, 20))
+    many = drift_table(noise + noise.transpose(0, 2, 1), ["a", "b"] * 10, range(20), resamples=499)
+    assert undecided(many.attrs["smallest_p_max"]) == ()
 
 
 def test_drift_p_is_calibrated():

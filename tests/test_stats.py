@@ -36,7 +36,10 @@ from interp.stats import (
     welch_from_moments,
 )
 from interp.stats.correlation import _weighted_ranks
-from interp.stats.resampling import _sample, _shuffled_labels, draw_weights
+from interp.stats.groups import clustered_omnibus
+from interp.stats.labelings import Labelings
+from interp.stats.resampling import draw_weights
+from interp.stats.shuffled import shuffled_correlation
 
 FULL = os.environ.get("INTERP_FULL") == "1"
 
@@ -335,15 +338,19 @@ def test_a_constant_row_has_a_point_as_interval():
 # ---- permutation -----------------------------------------------------------------------------
 
 
-def test_permutation_p_of_pairs_is_near_the_exact_one():
+def test_permutation_p_of_pairs_is_the_exact_one_where_labelings_are_few():
     x, labels, clusters = null_tables("pair", 7, 3, rng_of(20))
     x[labels] += 1
-    found = clustered_permutation(x, labels, clusters, resamples=20_000)
+    found = clustered_permutation(x, labels, clusters, resamples=128)
     order = np.argsort(clusters * 2 + ~labels)
     difference = x[order][::2] - x[order][1::2]
     signs = np.array(list(itertools.product([1, -1], repeat=7)))
     exact = (np.abs(signs @ difference) >= np.abs(difference.sum(axis=0)) - 1e-12).mean(axis=0)
-    np.testing.assert_allclose(found.p, exact, atol=0.015)
+    assert found.exact
+    np.testing.assert_allclose(found.p, exact)
+    drawn = clustered_permutation(x, labels, clusters, resamples=127)
+    assert not drawn.exact
+    np.testing.assert_allclose(drawn.p, exact, atol=0.08)
     theirs = scipy_stats.ttest_rel(x[order][::2], x[order][1::2])
     np.testing.assert_allclose(found.t, theirs.statistic)
 
@@ -367,11 +374,10 @@ def test_permutation_p_of_whole_prompts_is_near_the_exact_one():
 
 def test_labels_are_shuffled_only_where_they_may_be():
     labels, clusters = design("mixed", 12, rng_of(22))
-    sample = _sample(np.zeros(len(labels)), labels, clusters)
-    drawn = _shuffled_labels(sample, 200, rng_of(23))
+    drawn = Labelings(labels.astype(int), clusters).draw(200, rng_of(23))
     singles = []
     for c in range(12):
-        here, was = drawn[:, sample.clusters == c], sample.labels[sample.clusters == c]
+        here, was = drawn[:, clusters == c], labels[clusters == c]
         if was.all() or not was.any():
             assert ((here == 0).all(axis=1) | (here == 1).all(axis=1)).all()
             singles.append(here[:, 0])
@@ -379,6 +385,71 @@ def test_labels_are_shuffled_only_where_they_may_be():
             assert (here.sum(axis=1) == was.sum()).all()
         assert here.std(axis=0).min() > 0  # every label does move
     assert (np.sum(singles, axis=0) == 2).all()  # prompts 0, 3, 6, 9: two of each group
+
+
+def test_all_labelings_are_those_that_drawing_gives():
+    codes, clusters = np.array([0, 1, 1, 2, 0, 1, 0, 0, 1]), np.array([0, 0, 0, 1, 1, 2, 3, 3, 4])
+    ways = Labelings(codes, clusters)
+    every = np.concatenate(list(ways.every(4)))
+    assert ways.count == len(every) == 3 * 2 * 3
+    assert codes.tolist() in every.tolist()
+    different = set(map(tuple, every.tolist()))
+    assert len(different) == 18
+    drawn = set(map(tuple, ways.draw(2000, rng_of(29)).tolist()))
+    assert drawn == different
+    many = Labelings(np.tile([0, 1], 5000), np.zeros(10_000, np.int64))
+    assert many.count == math.inf
+
+
+def test_p_of_all_labelings_is_near_that_of_many_draws():
+    """Groups of three kinds at once: within clusters, and between whole ones."""
+    rng = rng_of(30)
+    labels, clusters = design("mixed", 8, rng)
+    x = rng.normal(size=(len(labels), 3)) + labels[:, None]
+    every = clustered_permutation(x, labels, clusters, resamples=10**6)
+    drawn = clustered_permutation(x, labels, clusters, resamples=20_000)
+    assert (every.exact, drawn.exact) == (True, False)
+    np.testing.assert_allclose(every.p, drawn.p, atol=0.015)
+    np.testing.assert_allclose(every.p_max, drawn.p_max, atol=0.015)
+    codes = np.where(rng.random(len(labels)) < 0.3, 2, labels)
+    few = slice(18)
+    ways = Labelings(codes[few], clusters[few]).count
+    every, drawn = (
+        clustered_omnibus(x[few], codes[few], clusters[few], resamples=n) for n in (ways, ways - 1)
+    )
+    assert (every.exact, drawn.exact) == (True, False)
+    np.testing.assert_allclose(every.p, drawn.p, atol=0.03)
+
+
+def test_a_row_with_few_values_does_not_hide_the_others():
+    x, labels, clusters = null_tables("within", 20, 6, rng_of(31))
+    x[labels] += 3.0
+    thin = x.copy()
+    few = [*np.flatnonzero(clusters == 0), *(clusters == 1).nonzero()[0][:1]]
+    few += [
+        np.flatnonzero((clusters == 2) & labels)[0],
+        np.flatnonzero((clusters == 2) & ~labels)[0],
+    ]
+    thin[np.setdiff1d(np.arange(len(x)), few), 0] = np.nan
+    found = clustered_permutation(thin, labels, clusters, resamples=499)
+    assert np.isnan(found.null_t[:, 0]).any()  # shuffles that leave a group one cluster
+    assert np.nanquantile(np.abs(found.null_t[:, 0]), 0.9) > 5  # few clusters give any t
+    assert found.p_max[1:].max() < 0.05
+    assert found.p[0] > 0.05
+
+
+def test_rows_of_few_and_of_many_prompts_share_one_level():
+    """Family-wise error where half of the rows have values in four prompts only."""
+    alarms, trials = np.zeros(2), 1500 if FULL else 250
+    for trial in range(trials):
+        x, labels, clusters = null_tables("within", 16, 8, rng_of(32, trial))
+        x[clusters > 3, :4] = np.nan
+        found = clustered_permutation(x, labels, clusters, resamples=199, seed=trial)
+        alarms[0] += (found.p_max <= 0.05).any()
+        many = clustered_omnibus(x, labels.astype(int), clusters, resamples=199, seed=trial)
+        alarms[1] += (many.p_max <= 0.05).any()
+    assert within_band(alarms[0], trials)
+    assert within_band(alarms[1], trials)
 
 
 def test_largest_t_is_compared_over_all_rows():
@@ -404,10 +475,9 @@ def test_shuffled_columns_are_the_plain_ones():
     x, labels, clusters = null_tables("within", 10, 3, rng_of(27))
     x[0, 0] = np.nan
     found = clustered_permutation(x, labels, clusters, resamples=5, seed=3)
-    sample = _sample(x, labels, clusters)
-    drawn = _shuffled_labels(sample, 5, np.random.default_rng(3)).astype(bool)
+    drawn = Labelings(labels.astype(int), clusters).draw(5, np.random.default_rng(3)).astype(bool)
     for r, k in itertools.product(range(5), range(3)):
-        y = sample.values[:, k]
+        y = x[:, k]
         a, b = dropped(y[drawn[r]]), dropped(y[~drawn[r]])
         assert found.null_difference[r, k] == pytest.approx(a.mean() - b.mean())
         wanted = scipy_stats.ttest_ind(a, b, equal_var=False).pvalue
@@ -766,9 +836,161 @@ def test_one_prompt_has_no_clustered_interval():
     assert any("a group lies in one prompt" in note for note in found.notes)
 
 
-def test_a_floor_of_holm_is_noted(frame):
-    found = her(frame, resamples=19)
-    assert any("19 shuffles over 4 rows: Holm cannot fall below 0.05" in n for n in found.notes)
+def test_the_smallest_p_is_noted(frame):
+    few = her(frame, resamples=19)
+    assert "19 shuffles: permutation_p_max is 0.05 or more" in few.notes
+    assert "no permutation p can fall below 0.05" in few.notes
+    text = "0.05, not below 0.05"
+    assert not few.decidable
+    assert few.finding() == (
+        "cannot be decided with so few shuffles (raise resamples): the smallest p that any "
+        f"labeling could have got is {text}"
+    )
+    more = her(frame, resamples=60)
+    assert "60 shuffles: permutation_p_max is 0.016 or more" in more.notes
+    assert any("permutation_p_holm is 0.066 or more over 4 rows" in n for n in more.notes)
+
+
+def pairs_table(prompts, rows, effect, seed=0):
+    """A token of each group per prompt, a common level per prompt, rows that correlate."""
+    rng = rng_of(60, seed)
+    x = rng.normal(size=(prompts, 2, rows)) + rng.normal(size=(prompts, 1, 1))
+    x += 0.7 * rng.normal(size=(prompts, 2, 1))
+    x[:, 0] += effect
+    index = pd.MultiIndex.from_product([range(prompts), ["a", "b"], range(rows)])
+    frame = index.to_frame(index=False, name=["prompt", "role", "layer"])
+    return frame.assign(position=(frame["role"] == "b").astype(int), angle=x.ravel())
+
+
+def test_few_prompts_find_what_is_there_and_say_what_they_cannot_find():
+    ten = compare(pairs_table(10, 30, 100.0), "angle", "role", "a", "b")
+    assert ten.exact
+    assert ten.smallest_p == 2 / 2**10
+    assert (ten.frame["permutation_p_holm"] > 0.05).all()  # what the correction over rows leaves
+    assert ten.finding() == "30 of 30 rows differ (permutation, maximum statistic, p < 0.05)"
+    assert "all 1,024 labelings were taken, each once: permutation_p_max is 0.002 or more" in (
+        ten.notes
+    )
+    five = compare(pairs_table(5, 30, 100.0), "angle", "role", "a", "b")
+    assert not five.decidable
+    assert five.smallest_p == 2 / 2**5
+    assert (
+        "; cannot be decided with so few prompts: the smallest p that any labeling could have "
+        in (repr(five))
+    )
+    assert "rows differ" not in repr(five)
+    assert compare(pairs_table(6, 3, 100.0), "angle", "role", "a", "b").differs.all()
+
+
+def test_many_rows_find_what_is_there_with_the_default_number_of_shuffles():
+    found = compare(pairs_table(54, 270, 0.9), "angle", "role", "a", "b")
+    assert not (found.frame["permutation_p_holm"] < 0.05).any()
+    assert found.differs.sum() > 100
+    assert found.family_p == "permutation_p_max"
+
+
+def test_the_maximum_statistic_of_few_labelings_holds_its_level():
+    alarms, trials = 0, 1500 if FULL else 300
+    for trial in range(trials):
+        found = compare(
+            pairs_table(7, 12, 0.0, seed=trial), "angle", "role", "a", "b", resamples=128
+        )
+        assert found.exact
+        alarms += found.differs.any()
+    low, high = scipy_stats.binom.interval(0.998, trials, 6 / 128)  # the largest p below 0.05
+    assert alarms <= high
+    assert alarms >= low
+
+
+def opposite_contrasts(prompts=30, seed=1):
+    """Target is 1° lower within every prompt, and prompts of a high level hold more targets."""
+    rng = rng_of(61, seed)
+    parts = []
+    for prompt in range(prompts):
+        targets = 2 if prompt < prompts // 2 else 8
+        role = np.where(rng.permutation(10) < targets, "target", "other")
+        level = 10.0 if prompt < prompts // 2 else 20.0
+        angle = level + rng.normal(0, 0.7, 10) - (role == "target")
+        parts.append(
+            pd.DataFrame({"prompt": prompt, "position": range(10), "role": role, "angle": angle})
+        )
+    return pd.concat(parts, ignore_index=True).assign(layer=0)
+
+
+def test_the_contrast_that_p_is_about_is_the_one_reported():
+    frame = opposite_contrasts()
+    found = compare(frame, "angle", "role", "target", "other")
+    row = found.frame.iloc[0]
+    assert row["difference"] > 2
+    assert row["permutation_p"] == pytest.approx(1 / 2001)
+    assert row["permutation_t"] < -5
+    api = pytest.importorskip("statsmodels.formula.api")
+    fit = api.ols("angle ~ C(role, Treatment('other')) + C(prompt)", frame).fit()
+    assert row["within_difference"] == pytest.approx(fit.params.iloc[1])
+    assert row["within_difference_low"] < -1 < row["within_difference_high"] < 0
+    assert found.contrast == "within_difference"
+    assert any("opposite signs (prompts of another level" in note for note in found.notes)
+    assert row["shuffled_within_low"] < 0 < row["shuffled_within_high"]
+    assert row["within_g"] < 0 < row["hedges_g"]
+    shown = repr(found).splitlines()[1].split()
+    assert shown.index("within_difference") < shown.index("difference")
+    same = compare(frame, "angle", "role", "target", "other", null="none")
+    assert same.contrast == "difference"  # of which clustered_p is
+
+
+def test_the_contrast_within_prompts_is_that_of_least_squares():
+    api = pytest.importorskip("statsmodels.api")
+    for kind in ("within", "mixed"):
+        x, labels, clusters = null_tables(kind, 12, 2, rng_of(62))
+        x += 100 + 5 * rng_of(63).normal(size=12)[clusters][:, None]
+        x[3, 1] = np.nan
+        fit = clustered_bootstrap(x, labels, clusters, resamples=50)["within"]
+        tested = clustered_permutation(x, labels, clusters, resamples=20)
+        np.testing.assert_allclose(tested.within, fit.estimate)
+        mixed = np.array(
+            [0 < labels[clusters == c].sum() < (clusters == c).sum() for c in range(12)]
+        )
+        block = np.where(mixed[clusters], clusters, 12)
+        for k in range(2):
+            use = np.isfinite(x[:, k])
+            dummies = [(block[use] == b).astype(float) for b in np.unique(block[use])]
+            design_matrix = np.column_stack([labels[use], *dummies])
+            how = {"groups": clusters[use], "use_correction": False}
+            theirs = api.OLS(x[use, k], design_matrix).fit(cov_type="cluster", cov_kwds=how)
+            assert fit.estimate[k] == pytest.approx(theirs.params[0])
+            assert fit.se[k] == pytest.approx(theirs.bse[0] * math.sqrt(12 / 11))
+    x, labels, clusters = null_tables("between", 12, 2, rng_of(64))
+    fit = clustered_bootstrap(x, labels, clusters, resamples=50)
+    np.testing.assert_equal(fit["within"], fit["difference"])
+
+
+@pytest.mark.parametrize("kind", ["within", "mixed"])
+def test_interval_of_the_contrast_within_prompts_covers(kind):
+    missed, calls = 0, 150 if FULL else 25
+    for call in range(calls):
+        rng = rng_of(65, call)
+        x, labels, clusters = null_tables(kind, 24, 20, rng)
+        x[labels] += 0.5
+        fit = clustered_bootstrap(x, labels, clusters, resamples=299, seed=call)["within"]
+        missed += ((fit.low > 0.5) | (fit.high < 0.5)).sum()
+    assert 0.02 * calls * 20 < missed
+    assert missed <= scipy_stats.binom.isf(1e-3, calls * 20, 0.06)
+
+
+@pytest.mark.parametrize(("skewed", "most"), [(False, 0.1), (True, 0.2)])
+def test_interval_of_g_misses_as_often_as_its_docstring_tells(skewed, most):
+    """The spread that g divides by is known badly where values are skewed."""
+    missed = trials = 0
+    for call in range(100 if FULL else 20):
+        rng = rng_of(66, call)
+        x, labels, clusters = null_tables("within", 24, 20, rng, skewed)
+        spread = math.sqrt(2 * (math.e - 1) * math.e) if skewed else math.sqrt(2)
+        x[labels] += spread
+        fit = clustered_bootstrap(x, labels, clusters, resamples=299, seed=call)["hedges_g"]
+        missed += ((fit.low > 1) | (fit.high < 1)).sum()
+        trials += 20
+    assert missed / trials < most
+    assert (missed / trials > 0.06) == skewed
 
 
 @pytest.mark.parametrize(
@@ -831,10 +1053,11 @@ def test_text_forms_are_short_and_escaped(frame):
     found = compare(odd, "angle", "role", "target", "<script>", resamples=300)
     text = repr(found).splitlines()
     assert text[0].startswith(
-        "angle: role 'target' against '<script>'; 2 of 4 rows differ (permutation, Holm p < 0.05); "
-        "largest cluster: layers 2–3"
+        "angle: role 'target' against '<script>'; 2 of 4 rows differ (permutation, "
+        "maximum statistic, p < 0.05); largest cluster: layers 2–3"
     )
     assert len(text) < 14
+    assert "welch" not in text[1]  # it takes tokens as independent
     page = found._repr_html_()
     assert "<script>" not in page
     assert page.count("<tr") == 5
@@ -843,7 +1066,7 @@ def test_text_forms_are_short_and_escaped(frame):
 def test_text_form_of_many_layers_keeps_the_strongest():
     found = her(tidy(layers=20))
     shown = [line.split()[0] for line in repr(found).splitlines()[2:10]]
-    strongest = found.frame["hedges_g"].abs().nlargest(8).index
+    strongest = found.frame["within_g"].abs().nlargest(8).index
     assert [int(layer) for layer in shown] == sorted(found.frame["layer"][strongest])
 
 
@@ -1017,14 +1240,50 @@ def test_permutation_p_of_a_correlation_is_near_that_of_a_plain_loop():
     y = 0.4 * x + random.normal(size=20)
     frame = pd.DataFrame({"prompt": prompt, "x": x, "y": y})
     found = correlation(frame, "x", "y", resamples=4000)
-    seen = abs(np.corrcoef(x, y)[0, 1])
-    hits = 0
+    null = []
     for _ in range(4000):
         drawn = y.copy()
         for p in range(5):
             drawn[prompt == p] = random.permutation(drawn[prompt == p])
-        hits += abs(np.corrcoef(x, drawn)[0, 1]) >= seen
+        null.append(np.corrcoef(x, drawn)[0, 1])
+    centre = np.mean(null)
+    hits = (np.abs(null - centre) >= abs(np.corrcoef(x, y)[0, 1] - centre)).sum()
+    assert abs(centre) > 0.05  # prompts have something in common
     assert found["pearson_permutation_p"].item() == pytest.approx((1 + hits) / 4001, abs=0.025)
+    assert found["pearson_shuffled"].item() == pytest.approx(centre, abs=0.02)
+
+
+def shared_levels(slope, rng, prompts=10, tokens=12):
+    """x and y that have levels of prompts in common, and this slope within prompts."""
+    level = np.repeat(rng.normal(size=prompts), tokens)
+    x = level + rng.normal(size=prompts * tokens)
+    y = 1.2 * level + slope * (x - level) + rng.normal(size=prompts * tokens)
+    return x[:, None], y, np.repeat(np.arange(prompts), tokens)
+
+
+def test_a_slope_within_prompts_is_found_whichever_way_it_goes():
+    """What prompts have in common moves the shuffles away from 0."""
+    trials, hits, seen = 400 if FULL else 100, {}, {}
+    for slope in (0.4, -0.4, 0.0):
+        found = [
+            shuffled_correlation(*shared_levels(slope, rng_of(70, t)), resamples=199, seed=t)
+            for t in range(trials)
+        ]
+        hits[slope] = sum(f.p.item() <= 0.05 for f in found)
+        seen[slope] = np.mean([(f.r.item(), f.centre.item()) for f in found], axis=0)
+    assert seen[0.0] == pytest.approx([0.4, 0.4], abs=0.1)  # no slope within: no news
+    assert abs(seen[-0.4][0]) < abs(seen[-0.4][1])  # |r| alone would call this nothing
+    assert hits[0.4] > 0.9 * trials
+    assert hits[-0.4] > 0.9 * trials
+    assert within_band(hits[0.0], trials)
+
+
+def test_a_strong_slope_against_what_prompts_share_has_the_smallest_p():
+    x, y, prompt = shared_levels(-1.5, rng_of(71))
+    found = shuffled_correlation(x, y, prompt, resamples=1999)
+    assert found.p.item() == 1 / 2000
+    ranked = shuffled_correlation(x, y, prompt, ranks=True, resamples=1999)
+    assert ranked.p.item() == 1 / 2000
 
 
 def test_prompts_of_one_token_are_shuffled_between_each_other():

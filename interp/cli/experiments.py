@@ -280,12 +280,14 @@ def heads(
     options: dict[str, Any] = {"threshold": threshold, "special": special}
     options |= {"resamples": resamples, "seed": seed}
     found, control, notes = measured(folder, lambda r: head_types(r["attention"], **options))
-    typed = found[found["type"] == found["kind"]]
-    shown = typed[["layer", "head", "type", "score", "score_low", "score_high", "uniform"]]
-    text = f"{len(typed)} of {found.groupby(['layer', 'head']).ngroups} heads have a type\n"
+    typed = found[found["typed"]]
+    shown = typed[["layer", "head", "kind", "score", "score_low", "score_high", "uniform"]]
+    text = f"{_heads_of(typed)} of {_heads_of(found)} heads are of a type"
+    several = typed[typed["types"].str.contains("+", regex=False)]
+    text += f", {_heads_of(several)} of several\n" if len(several) else "\n"
     text += shown.to_string(index=False, float_format="{:.3g}".format) if len(shown) else ""
     for name, c in control.items():
-        text += f"\n{name} copy: {(c['type'] == c['kind']).sum()} heads have a type"
+        text += f"\n{name} copy: {_heads_of(c[c['typed']])} heads are of a type"
     sheet = Sheet(
         "heads",
         text,
@@ -297,6 +299,11 @@ def heads(
         about=about("heads", folder=str(folder), **options),
     )
     deliver(sheet, out_folder, overwrite, as_json)
+
+
+def _heads_of(rows: pd.DataFrame) -> int:
+    """How many different heads a table of `head_types` has."""
+    return len(rows.drop_duplicates([c for c in ("stack", "layer", "head") if c in rows]))
 
 
 def _heads_figure(found: pd.DataFrame) -> Any:

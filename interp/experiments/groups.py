@@ -20,7 +20,7 @@ from interp.experiments.units import Join, joined_by, per_token, units_of
 from interp.stats import Comparison, compare
 from interp.stats.classical import Array, benjamini_hochberg, holm
 from interp.stats.groups import clustered_omnibus, group_means
-from interp.stats.resampling import Codes
+from interp.stats.labelings import Codes
 from interp.stats.table import numbered, numbers
 
 RUNNING = ("path", "chord", "tortuosity", "angular_path")
@@ -41,6 +41,7 @@ class GroupComparison(Shown):
         units: the tokens or words that were compared, a row per layer.
         groups: the groups, by falling number of units.
         notes: what was left out, and how.
+        smallest_p: the smallest `p_max` that any labeling could have got.
     """
 
     frame: pd.DataFrame
@@ -56,6 +57,7 @@ class GroupComparison(Shown):
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
     levels: Mapping[str, Any] = field(default_factory=dict)
+    smallest_p: float = 0.0
 
     def compare(self, a: str, b: str, **options: Any) -> Comparison:
         """Two of the groups per layer, as `interp.compare` does it."""
@@ -69,11 +71,14 @@ class GroupComparison(Shown):
     def pairs(self) -> pd.DataFrame:
         """Every pair of groups, per layer; `p_bh` and `p_holm` over all pairs and layers.
 
-        `p` is the clustered permutation test of `interp.compare`; pairs that it refuses (too few
-        values) are NaN. With m rows `p_holm` cannot fall below m / (resamples + 1): of many groups
-        read `p_bh`, name a few with groups=, or raise resamples.
+        `p` is the clustered permutation test of `interp.compare`, about `within_difference`; pairs
+        that it refuses (too few values) are NaN. With m rows `p_holm` cannot fall below
+        m / (resamples + 1): of many groups read `p_bh`, name a few with groups=, or raise
+        resamples.
         """
-        names = ["n_a", "n_b", "difference", "difference_low", "difference_high", "hedges_g"]
+        ends = ("", "_low", "_high")
+        names = ["n_a", "n_b", *(f"within_difference{end}" for end in ends)]
+        names += ["difference", *(f"difference{end}" for end in ends[1:]), "hedges_g"]
         keys = self.tests[list(self.rows)]
         parts = []
         for a, b in combinations(self.groups, 2):
@@ -89,6 +94,22 @@ class GroupComparison(Shown):
         table = pd.concat(parts, ignore_index=True)
         return table.assign(p_bh=benjamini_hochberg(table["p"]), p_holm=holm(table["p"]))
 
+    @property
+    def differs(self) -> pd.Series[bool]:
+        """The rows of `tests` in which groups differ, with family-wise error over all rows."""
+        return self.tests["p_max"] < round(1 - self.confidence, 12)
+
+    def finding(self) -> str:
+        """In how many rows groups differ, or that this cannot be decided."""
+        level = round(1 - self.confidence, 12)
+        if self.smallest_p < level:
+            hits = f"{int(self.differs.sum())} of {len(self.tests)}"
+            return f"groups differ in {hits} rows (p_max < {level:.2g})"
+        return (
+            "whether groups differ cannot be decided with so few prompts or shuffles: the smallest "
+            f"p that any labeling could have got is {self.smallest_p:.2g}"
+        )
+
     def plot(self) -> Any:
         """The mean of each group over layers with its band, and where groups differ."""
         from interp.render.experiments import groups_figure
@@ -96,13 +117,11 @@ class GroupComparison(Shown):
         return groups_figure(self)
 
     def _sentence(self) -> str:
-        hits = int((self.tests["p_max"] < 1 - self.confidence).sum())
         whole = self.total_test.iloc[0]
         means = ", ".join(f"{r[self.by]} {r['mean']:.4g}" for _, r in self.total.iterrows())
         return (
-            f"{self.value} by {self.by} ({self.level}s): groups differ in {hits} of "
-            f"{len(self.tests)} rows (p_max < {1 - self.confidence:.2g}); over all layers {means}, "
-            f"p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
+            f"{self.value} by {self.by} ({self.level}s): {self.finding()}; over all layers "
+            f"{means}, p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
             f"(shuffled: {whole['shuffled_eta2']:.3f})"
         )
 
@@ -167,11 +186,12 @@ def by_group(
     whole, whole_keys = _whole(cells, keys, how)
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     place = (codes, clusters)
+    tests, smallest = _tests(cells, *place, keys, levels)
     return GroupComparison(
         frame=_means(cells, *place, keys, by, chosen, confidence),
-        tests=_tests(cells, *place, keys, levels),
+        tests=tests,
         total=_means(whole, *place, whole_keys, by, chosen, confidence),
-        total_test=_tests(whole, *place, whole_keys, levels),
+        total_test=_tests(whole, *place, whole_keys, levels)[0],
         units=units,
         value=value,
         by=by,
@@ -181,6 +201,7 @@ def by_group(
         confidence=confidence,
         notes=(*notes, f"total over layers: {how}" if "layer" in rows else "one place, no layers"),
         levels=levels,
+        smallest_p=smallest,
     )
 
 
@@ -307,19 +328,19 @@ def _means(
 
 def _tests(
     cells: Array, codes: Codes, clusters: Codes, keys: pd.DataFrame, levels: dict[str, Any]
-) -> pd.DataFrame:
-    """The omnibus test of each row, corrected over rows, with its control."""
+) -> tuple[pd.DataFrame, float]:
+    """The omnibus test of each row with its control, and the smallest p_max that it can give."""
     level, drawn = levels["confidence"], {k: levels[k] for k in ("resamples", "seed")}
     found = clustered_omnibus(cells, codes, clusters, **drawn)
     defined = ~np.isnan(found.f)
-    null_f = np.where(defined, found.null_f, 0.0)
+    null_f = np.where(defined, np.nan_to_num(found.null_f, nan=np.inf), 0.0)
     present = [np.isfinite(cells[codes == g]).any(axis=0) for g in np.unique(codes)]
     shuffled = {
         "shuffled_f": np.quantile(null_f, level, axis=0, method="higher"),
         "shuffled_eta2": np.where(np.isnan(found.null_eta2), 0.0, found.null_eta2).mean(axis=0),
         "shuffled_anova_rate": (found.null_anova_p < 1 - level).mean(axis=0),
     }
-    return keys.assign(
+    table = keys.assign(
         n=np.isfinite(cells).sum(axis=0),
         groups=np.sum(present, axis=0),
         f=found.f,
@@ -332,3 +353,4 @@ def _tests(
         anova_p=found.anova_p,
         **{name: np.where(defined, x, np.nan) for name, x in shuffled.items()},
     )
+    return table, found.smallest_p_max

@@ -40,9 +40,11 @@ def comparison_figure(
     model: str = "",
     pairs: Result | None = None,
 ) -> Any:
-    """Draw both groups with their bands, their difference, and the band of shuffled labels.
+    """Draw both groups with their bands, their contrast, and the band of shuffled labels.
 
-    Rows that differ after correction are marked. A comparison per layer and one more column (per
+    The contrast is the one that the test is about (`Comparison.contrast`); where it is that within
+    prompts, the difference of the two drawn means is dotted beside it. Rows that differ are marked,
+    with family-wise error over the figure. A comparison per layer and one more column (per
     head, say) is drawn as a grid of effect sizes. Never raises; `model` goes into the title, and
     `pairs` (the result of `random_pairs`) beside the groups.
     """
@@ -126,7 +128,10 @@ def _two_panels(
         shared_xaxes=True,
         row_heights=[UPPER, LOWER],
         vertical_spacing=GAP / TOTAL,
-        subplot_titles=["mean of each group", f"difference: {comparison.a} − {comparison.b}"],
+        subplot_titles=[
+            "mean of each group",
+            f"{_named(comparison)}: {comparison.a} − {comparison.b}",
+        ],
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})
     frame = comparison.frame
@@ -178,25 +183,36 @@ def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
     return frame[known].rename(columns=names)
 
 
+def _named(comparison: Comparison) -> str:
+    """What the lower panel shows."""
+    if comparison.contrast == "within_difference":
+        return f"difference within {comparison.cluster}s"
+    return "difference"
+
+
 def _draw_difference(figure: Any, comparison: Comparison) -> None:
-    frame = comparison.frame
+    frame, contrast = comparison.frame, comparison.contrast
     where = {"row": 2, "col": 1}
+    low, high = comparison.null_band
     null = pd.DataFrame(
-        {"x": frame["layer"], "mean": 0.0, "n": 0}
-        | {"low": frame["shuffled_low"], "high": frame["shuffled_high"]}
+        {"x": frame["layer"], "mean": 0.0, "n": 0} | {"low": frame[low], "high": frame[high]}
     )
     rows = pd.DataFrame(
-        {"x": frame["layer"], "mean": frame["difference"], "n": frame["n_a"] + frame["n_b"]}
-        | {"low": frame["difference_low"], "high": frame["difference_high"]}
+        {"x": frame["layer"], "mean": frame[contrast], "n": frame["n_a"] + frame["n_b"]}
+        | {"low": frame[f"{contrast}_low"], "high": frame[f"{contrast}_high"]}
     )
     if null["low"].notna().all():
         shade(figure, null["x"], null["low"], null["high"], style.CONTROL, **where)
     figure.add_hline(y=0, line={"color": style.CONTROL, "width": 1, "dash": "dot"}, **where)
+    pooled = rows.assign(mean=frame["difference"], low=np.nan, high=np.nan)
+    apart = not np.allclose(pooled["mean"], rows["mean"], rtol=1e-3, equal_nan=True)
+    if apart:
+        _draw_pooled(figure, pooled, **where)
     add_band(figure, "difference", rows, style.INK, **where)
-    if "control_difference" in frame:
-        rows = rows.assign(control=frame["control_difference"])
+    if f"control_{contrast}" in frame:
+        rows = rows.assign(control=frame[f"control_{contrast}"])
         add_control(figure, "difference", rows, style.INK, **where)
-    limits = y_limits(rows, null)
+    limits = y_limits(rows, null, *([pooled] if apart else []))
     room = (limits[0], limits[1] + 0.16 * (limits[1] - limits[0]))
     _mark(figure, comparison, room[1] - 0.06 * (room[1] - room[0]))
     palette = {"shuffled labels": style.CONTROL, "difference": style.INK}
@@ -206,18 +222,34 @@ def _draw_difference(figure: Any, comparison: Comparison) -> None:
     figure.update_yaxes(range=list(room), row=2, col=1)
 
 
+def _draw_pooled(figure: Any, rows: pd.DataFrame, **where: int) -> None:
+    """The difference of the two means over all tokens, dotted."""
+    import plotly.graph_objects as go
+
+    line = {"color": style.INK, "width": 1, "dash": "dot"}
+    figure.add_trace(
+        go.Scatter(
+            x=rows["x"].tolist(),
+            y=style.rounded(rows["mean"], 5),
+            mode="lines",
+            line=line,
+            name="pooled over tokens",
+            showlegend=False,
+        ),
+        **where,
+    )
+
+
 def significant(comparison: Comparison) -> tuple[pd.Series[bool], str]:
-    """The rows that differ after Holm's correction, and by which test."""
-    test = comparison.test
-    return comparison.frame[f"{test}_p_holm"] < 1 - comparison.confidence, test
+    """The rows that differ, with family-wise error over the table, and by which test."""
+    return comparison.differs, comparison.test
 
 
 def _mark(figure: Any, comparison: Comparison, height: float) -> None:
-    """A mark above every layer that differs after correction."""
+    """A mark above every layer that differs."""
     import plotly.graph_objects as go
 
-    hits, test = significant(comparison)
-    rows = comparison.frame[hits]
+    rows = comparison.frame[comparison.differs]
     if rows.empty:
         return
     figure.add_trace(
@@ -226,8 +258,8 @@ def _mark(figure: Any, comparison: Comparison, height: float) -> None:
             y=[height] * len(rows),
             mode="markers",
             marker={"symbol": "star", "size": 8, "color": style.INK},
-            customdata=style.rounded(rows[f"{test}_p_holm"], 2),
-            hovertemplate="Holm p = %{customdata:.2g}",
+            customdata=style.rounded(rows[comparison.family_p], 2),
+            hovertemplate="family-wise p = %{customdata:.2g}",
             name="differs",
             showlegend=False,
         ),
@@ -239,16 +271,17 @@ def _mark(figure: Any, comparison: Comparison, height: float) -> None:
 def comparison_caption(comparison: Comparison, controls: bool) -> str:
     """How the bands and marks came about, from the comparison itself."""
     frame = comparison.frame
-    _, test = significant(comparison)
     level = f"{comparison.confidence:.0%}"
     n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
     how = f"by resampling whole {comparison.cluster}s"
     if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
         how = f"the {comparison.cluster} being the unit that was sampled"
     parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
-    if test == "permutation":
+    if comparison.test == "permutation":
         parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
-    parts.append(f"★: differs ({test} test, Holm-corrected p < {1 - comparison.confidence:.2g}).")
+    if _named(comparison) != "difference":
+        parts.append("Dotted, where it departs: the difference of the two means above.")
+    parts.append(_starred(comparison))
     if "control_difference" in frame:
         parts.append(CONTROL_NOTE)
     if controls:
@@ -256,6 +289,14 @@ def comparison_caption(comparison: Comparison, controls: bool) -> str:
             "Random pairs: angles between states of random tokens, within one layer and any two."
         )
     return " ".join(parts)
+
+
+def _starred(comparison: Comparison) -> str:
+    """What a star means, or why there can be none."""
+    if not comparison.decidable:
+        return f"No ★: whether rows differ {comparison.finding()}."
+    how = "maximum statistic" if comparison.test == "permutation" else "Holm-corrected"
+    return f"★: differs ({comparison.test} test, {how} p < {comparison.level:.2g})."
 
 
 # ---- a grid of effects -----------------------------------------------------------------------
@@ -272,10 +313,10 @@ def _effects(comparison: Comparison, title: str) -> Any:
         across = frame[others].astype(str).agg(" · ".join, axis=1)
     down = frame["layer"] if "layer" in frame else pd.Series("", frame.index)
     names, ups = list(dict.fromkeys(across)), sorted(down.unique().tolist())
-    hits, test = significant(comparison)
+    hits = comparison.differs
     z = np.full((len(ups), len(names)), np.nan)
     text = np.full(z.shape, "", dtype=object)
-    for up, name, g, hit in zip(down, across, frame["hedges_g"], hits, strict=True):
+    for up, name, g, hit in zip(down, across, frame[comparison.effect], hits, strict=True):
         where = ups.index(up), names.index(name)
         z[where], text[where] = g, "★" if hit else ""
     top = float(np.nanmax(np.abs(z))) if np.isfinite(z).any() else 1.0
@@ -299,8 +340,8 @@ def _effects(comparison: Comparison, title: str) -> Any:
     figure.update_xaxes(title_text=escape(", ".join(others)), type="category")
     figure.update_yaxes(title_text="layer" if "layer" in frame else "")
     caption = (
-        f"Effect size of {comparison.a} − {comparison.b} in standard deviations. "
-        f"★: differs ({test} test, Holm-corrected p < {1 - comparison.confidence:.2g})."
+        f"Effect size of {comparison.a} − {comparison.b} ({_named(comparison)}) in standard "
+        f"deviations. {_starred(comparison)}"
     )
     figure.update_layout(meta={"width": 150 + 34 * len(names)})
     return style.dressed(figure, title, caption, height=110 + max(120, 24 * len(ups)))

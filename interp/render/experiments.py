@@ -102,7 +102,7 @@ def groups_figure(found: GroupComparison) -> Any:
     caption = (
         f"{int(found.tests['n'].max()):,} {found.level}s. Bands: {found.confidence:.0%} for the "
         f"mean, prompts being the unit that was sampled. Grey: η² of labels shuffled within "
-        f"prompts, mean. ★: groups differ (permutation, p_max < {1 - found.confidence:.2g})."
+        f"prompts, mean. ★, by permutation within prompts: {found.finding()}."
         + (f" The {MOST_GROUPS} largest groups; {few} smaller ones are not drawn." * (few > 0))
     )
     return style.dressed(figure, title, caption, height=UPPER + LOWER + 90)
@@ -124,7 +124,7 @@ def _draw_eta(figure: Any, found: GroupComparison) -> None:
     import plotly.graph_objects as go
 
     tests = found.tests
-    hits = tests["p_max"] < 1 - found.confidence
+    hits = found.differs
     for name, column, colour in (
         ("shuffled labels", "shuffled_eta2", style.CONTROL),
         ("η²", "eta2", style.INK),

@@ -15,6 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from interp.clustered import small_sample
+
 Floats = NDArray[np.float64]
 COLUMNS = ["value", "group", "x", "mean", "low", "high", "n", "clusters", "undefined"]
 SUMMARY = {"value", "n", "mean", "std", "undefined"}
@@ -41,8 +43,9 @@ def means(
     """Mean of every value per `x` and group of `by`, with its band; rows without a group left out.
 
     The variance of a mean adds up residuals per prompt (Liang & Zeger 1986) or, for pairs, over
-    pairs that share a prompt (Aronow, Samii & Assenova 2015); t quantiles with one degree less
-    than there are prompts. With one prompt there is no band (NaN).
+    pairs that share a prompt (Aronow, Samii & Assenova 2015), with the factor and the degrees of
+    freedom of `interp.clustered.small_sample` (one less than there are prompts of equal length).
+    With one prompt there is no band (NaN).
     """
     for name in by:
         frame = frame[has_group(frame[name])]
@@ -118,26 +121,32 @@ def _half_width(
     other = first != second
     member = np.concatenate([first, second[other]])
     place = np.concatenate([cell, cell[other]])
-    square, count = _squares(place, [member], np.concatenate([residual, residual[other]]), len(n))
-    if other.any():
-        ends = [np.minimum(first, second)[other], np.maximum(first, second)[other]]
-        square = square - _squares(cell[other], ends, residual[other], len(n))[0]
+    doubled = np.concatenate([residual, residual[other]])
+    square, sizes, cubes, count = _sums(place, [member], doubled, len(n))
     with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.maximum(square, 0) * count / (count - 1) / n**2
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(variance)
-    return np.where(count > 1, half, np.nan), count
+        factor, df = small_sample(np.bincount(place, minlength=len(n)), sizes, cubes)
+        if other.any():
+            ends = [np.minimum(first, second)[other], np.maximum(first, second)[other]]
+            square = square - _sums(cell[other], ends, residual[other], len(n))[0]
+        variance = np.maximum(square, 0) * factor / n**2
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, df) * np.sqrt(variance)
+    return np.where(count > 1, half, np.nan), count.astype(np.int64)
 
 
-def _squares(
+def _sums(
     cell: NDArray[np.int64], keys: list[Any], residual: Floats, k: int
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Σ over clusters of (Σ of their residuals)², and how many clusters, per cell."""
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Over the clusters of each cell: Σ (Σ residuals)², Σ sizes², Σ sizes³, and their number."""
     table = pd.DataFrame({"cell": cell, "e": residual} | {f"k{i}": c for i, c in enumerate(keys)})
-    sums = table.groupby(["cell", *(f"k{i}" for i in range(len(keys)))], sort=False)["e"].sum()
+    parts = table.groupby(["cell", *(f"k{i}" for i in range(len(keys)))], sort=False)["e"]
+    sums = parts.sum()
     where = sums.index.get_level_values("cell").to_numpy()
-    squared = sums.to_numpy(dtype=np.float64) ** 2
-    square: Floats = np.bincount(where, weights=squared, minlength=k).astype(np.float64)
-    return square, np.bincount(where, minlength=k)
+    sizes = parts.size().to_numpy(dtype=np.float64)
+    terms = (sums.to_numpy(dtype=np.float64) ** 2, sizes**2, sizes**3, np.ones_like(sizes))
+    square, second, third, count = (
+        np.bincount(where, weights=x, minlength=k).astype(np.float64) for x in terms
+    )
+    return square, second, third, count
 
 
 def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
@@ -154,6 +163,7 @@ def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) 
     table["undefined"] = rows["undefined"]
     table["spread"] = rows["n"] * rows.get("se", np.nan)
     table["documents"] = rows.get("documents", 0)
+    table["df"] = rows.get("df", table["documents"] - 1)
     cells = table.groupby(["value", "group", "x"], sort=True)
     out = cells.sum().reset_index()
     out["mean"] = out["total"] / out["n"].where(out["n"] > 0)
@@ -162,6 +172,6 @@ def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) 
     known = alone & (table["spread"].notna() | (rows["n"] == 0))
     whole = known.groupby([rows["value"], *place], sort=True).all().to_numpy()
     out["clusters"] = cells["documents"].min().to_numpy()
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, out["clusters"] - 1)
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, cells["df"].min().to_numpy())
     half = (quantile * out["spread"] / out["n"]).where(whole)
     return out.assign(low=out["mean"] - half, high=out["mean"] + half)[COLUMNS]

@@ -94,16 +94,21 @@ def _words(result: Result, role: str) -> str:
 
 def _short(comparison: Comparison) -> pd.DataFrame:
     frame = comparison.frame
-    hits, test = significant(comparison)
-    out = frame[["layer", "mean_a", "mean_b", "difference", "hedges_g", f"{test}_p_holm"]]
+    hits, _ = significant(comparison)
+    names = list(dict.fromkeys([comparison.contrast, "difference"]))
+    names += [comparison.effect, comparison.family_p]
+    out = frame[["layer", "mean_a", "mean_b", *names]]
     out = out.rename(columns={"mean_a": str(comparison.a), "mean_b": str(comparison.b)})
     return out.round(4).assign(differs=hits.map({True: "★", False: ""}))
 
 
 def _full(comparison: Comparison) -> pd.DataFrame:
-    names = ["layer", "n_a", "n_b", "mean_a", "mean_b", "difference", "difference_low"]
-    names += ["difference_high", "hedges_g", "welch_t", "welch_p_holm", "student_p_holm"]
-    names += ["permutation_p", "permutation_p_holm", "shuffled_welch_rate"]
+    contrast = comparison.contrast
+    names = ["layer", "n_a", "n_b", "mean_a", "mean_b", contrast, f"{contrast}_low"]
+    names += list(dict.fromkeys([f"{contrast}_high", "difference", comparison.effect, "hedges_g"]))
+    names = [name for name in dict.fromkeys(names) if name in comparison.frame]
+    names += ["permutation_p", "permutation_p_max", "clustered_p", "clustered_p_holm"]
+    names += ["welch_p", "shuffled_welch_rate"]
     names += [c for c in map(str, comparison.frame) if c.startswith("control_")]
     return comparison.frame[names]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.render.compared import random_lines, significant
+from interp.render.compared import random_lines
 from interp.render.cut import window
 from interp.render.grids import head_table
 from interp.render.lens import Lens, lens_of, lens_prompts
@@ -226,50 +226,64 @@ def _untrained_lens(lens: Lens) -> Lens | None:
 
 def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]:
     """The finding, its size, its test and its control."""
-    frame = comparison.frame
+    frame, contrast = comparison.frame, comparison.contrast
     a, b = comparison.a, comparison.b
-    hits, test = significant(comparison)
+    finding = comparison.finding("blocks")
     out = [_overall(comparison, unit)]
-    if hits.any():
-        found = (
-            f"{int(hits.sum())} of {len(frame)} blocks differ after correction ({test} test, Holm)"
-        )
-        out.append(f"{found}: {_directions(frame[hits], a, b)}.")
+    if comparison.differs.any():
+        out.append(f"{finding}: {_directions(frame[comparison.differs], contrast, a, b)}.")
+    elif comparison.decidable:
+        out.append(f"{finding}.")
     else:
-        out.append(f"No block differs after correction ({test} test, Holm).")
-    known = frame[frame["difference"].notna()]
-    top = known.iloc[int(known["difference"].abs().argmax())]
-    p = top[f"{test}_p_holm"]
+        out.append(f"Whether blocks differ {finding}.")
+    known = frame[frame[contrast].notna()]
+    top = known.iloc[int(known[contrast].abs().argmax())]
+    within = contrast == "within_difference"
+    where = f" within {comparison.cluster}s" if within else ""
+    pooled = f" (pooled over tokens {top['difference']:+.3g})" if within else ""
     out.append(
-        f"The largest difference is at block {int(top['layer'])}: {top['difference']:+.3g} {unit} "
-        f"[{top['difference_low']:.3g}, {top['difference_high']:.3g}], Hedges g = "
-        f"{top['hedges_g']:.2f}, Holm p = {p:.2g}.".replace("-", "−")
+        f"The largest difference{where} is at block {int(top['layer'])}: {top[contrast]:+.3g} "
+        f"{unit} [{top[f'{contrast}_low']:.3g}, {top[f'{contrast}_high']:.3g}]{pooled}, g = "
+        f"{top[comparison.effect]:.2f}, {_p_of(comparison, top)}.".replace("-", "−")
     )
-    out += [*_runs(comparison), *of_random(pairs, unit), *_shuffled(comparison)]
-    return [*out, *_untrained(comparison, top, unit)]
+    out += [*_signs(comparison), *_runs(comparison), *of_random(pairs, unit)]
+    return [*out, *_shuffled(comparison), *_untrained(comparison, top, unit)]
+
+
+def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
+    """The p of a row that holds for all rows together, and by which method."""
+    how = "maximum statistic" if comparison.test == "permutation" else "Holm"
+    return f"p = {row[comparison.family_p]:.2g} ({how})"
+
+
+def _signs(comparison: Comparison) -> list[str]:
+    """The note that the two contrasts have opposite signs, where they have."""
+    found = [note for note in comparison.notes if "opposite signs" in note]
+    return [f"Caution, {note}." for note in found]
 
 
 def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[str]:
     """What the untrained copy has where the difference is largest, and at most anywhere."""
-    if "control_difference" not in comparison.frame:
+    control = f"control_{comparison.contrast}"
+    if control not in comparison.frame:
         return []
-    known = comparison.frame[comparison.frame["control_difference"].notna()]
+    known = comparison.frame[comparison.frame[control].notna()]
     if known.empty:
         return []
-    most = known.iloc[int(known["control_difference"].abs().argmax())]
+    most = known.iloc[int(known[control].abs().argmax())]
     return [
         f"Control: an untrained copy of the model has a difference of "
-        f"{top['control_difference']:+.3g} {unit} at block {int(top['layer'])} and of at most "
-        f"{most['control_difference']:+.3g} {unit} (block {int(most['layer'])}).".replace("-", "−")
+        f"{top[control]:+.3g} {unit} at block {int(top['layer'])} and of at most "
+        f"{most[control]:+.3g} {unit} (block {int(most['layer'])}).".replace("-", "−")
     ]
 
 
-def _directions(frame: pd.DataFrame, a: object, b: object) -> str:
+def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str:
     """In which blocks a has more than b, and in which less."""
     parts = []
     for more, rows in (
-        ("more", frame[frame["difference"] > 0]),
-        ("less", frame[frame["difference"] < 0]),
+        ("more", frame[frame[contrast] > 0]),
+        ("less", frame[frame[contrast] < 0]),
     ):
         if len(rows):
             parts.append(f"{a} turns {more} than {b} in {spans(rows['layer'].tolist())}")
@@ -291,7 +305,7 @@ def _overall(comparison: Comparison, unit: str) -> str:
 
 
 def _runs(comparison: Comparison) -> list[str]:
-    level = 1 - comparison.confidence
+    level = comparison.level
     runs = comparison.clusters
     found = runs[(runs["p"] < level) & (runs["size"] > 1)] if len(runs) else runs
     return [
@@ -302,12 +316,11 @@ def _runs(comparison: Comparison) -> list[str]:
 
 
 def _shuffled(comparison: Comparison) -> list[str]:
-    frame = comparison.frame[comparison.frame["shuffled_low"].notna()]
+    contrast, (low, high) = comparison.contrast, comparison.null_band
+    frame = comparison.frame[comparison.frame[low].notna()]
     if frame.empty:
         return []
-    outside = (frame["difference"] < frame["shuffled_low"]) | (
-        frame["difference"] > frame["shuffled_high"]
-    )
+    outside = (frame[contrast] < frame[low]) | (frame[contrast] > frame[high])
     rate = frame["shuffled_welch_rate"].mean()
     return [
         f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "

@@ -181,4 +181,6 @@ def drift_figure(found: Drift) -> Any:
         f"Occurrences: {counts}. Same and different senses differ at {said} (p < {ALPHA}, senses "
         "shuffled among prompts, corrected for the number of states)."
     )
+    if few := [note for note in found.notes if note.startswith("cannot be decided")]:
+        caption = f"Occurrences: {counts}. Whether senses differ {few[0]}."
     return style.dressed(figure, f"{found.word!r} in context · {found.model}", caption)

@@ -16,7 +16,7 @@ from interp.errors import BadInput, unknown
 from interp.labels import target_word
 from interp.models import load_model
 from interp.spaces._matrices import Floats, unit_rows
-from interp.spaces.nulls import Null, orders
+from interp.spaces.nulls import Null, orders, undecided
 from interp.spaces.states import collect_states, prompts_for
 from interp.stats import holm
 
@@ -108,7 +108,7 @@ def contextual_drift(
     table = states.tokens
     labelled = (table["_place"] == "target") & table[sense].notna()
     lost = int((table["_place"] == "target").sum() - labelled.sum())
-    notes = (f"{lost} occurrences of {word!r} have no {sense}",) if lost else ()
+    notes: tuple[str, ...] = (f"{lost} occurrences of {word!r} have no {sense}",) if lost else ()
     found = table[labelled]
     senses = _senses(found, sense, word)
     values = states.values[:, labelled.to_numpy()]
@@ -117,6 +117,7 @@ def contextual_drift(
     frame = drift_table(cosines, found[sense], found["prompt"], resamples=resamples, seed=seed)
     random = [_mean_cosine(x, y) for x, y in zip(values, others, strict=True)]
     frame.insert(4, "random", random)
+    notes += undecided(frame.attrs["smallest_p_max"])
     occurrences = found[["prompt", "position", sense]].reset_index(drop=True)
     name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
     return Drift(frame, word, senses, occurrences, cosines, notes, name)
@@ -129,7 +130,9 @@ def drift_table(
 
     `cosines [layer, n, n]` between occurrences, `senses [n]` and `prompts [n]`. Pairs of one
     prompt do not count. Shuffles move the senses of whole prompts. `p_max` compares differences
-    over their null standard deviation, since layers differ in spread.
+    over their null standard deviation, since layers differ in spread. All p are one-sided: of a
+    sense being closer to itself than to others. `.attrs["smallest_p_max"]` is about the smallest
+    `p_max` that any shuffle could have got.
     """
     cosine = np.asarray(cosines, np.float64)
     codes = np.unique(np.asarray(senses).astype(str), return_inverse=True)[1]
@@ -161,6 +164,7 @@ def drift_table(
     standard = Null((null.value - centre) / spread, (draws - centre) / spread)
     some = bool(np.isfinite(spread).any())
     frame["p_max"] = standard.p_max if some else np.nan
+    frame.attrs["smallest_p_max"] = standard.smallest_p_max if some else np.nan
     frame["p_holm"] = holm(frame["p"].to_numpy(np.float64))
     return frame
 

@@ -12,7 +12,7 @@ from interp._tokenise import words as word_spans
 from interp.errors import BadInput
 from interp.models import load_model
 from interp.prompts import Prompts
-from interp.spaces.nulls import Null, similarity_null
+from interp.spaces.nulls import Null, similarity_null, undecided
 from interp.spaces.similarity import LEAST, Metric, measure
 from interp.spaces.states import prompts_for, word_states
 from interp.spaces.streamed import layer_pairs
@@ -119,6 +119,7 @@ def compare_layers(
         list(states_a), list(states_b), kind, resamples=resamples, seed=seed, clusters=clusters
     )
     names = (str(getattr(m.cfg, "model_name", type(m).__name__)) for m in (model_a, model_b))
+    notes += undecided(null.smallest_p_max)
     return LayerComparison(_frame(null), method, words, notes, *names)
 
 

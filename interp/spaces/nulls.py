@@ -54,9 +54,25 @@ class Null:
 
         Controls the family-wise error over the pairs (Westfall & Young 1993).
         """
+        return self._p(self._best().reshape(-1, *[1] * self.value.ndim))
+
+    def _best(self) -> Floats:
+        """The best pair of each draw: `[resamples]`."""
         flat = self.draws.reshape(len(self.draws), -1)
         best = np.nanmin(flat, axis=1) if self.lower_is_better else np.nanmax(flat, axis=1)
-        return self._p(best.reshape(-1, *[1] * self.value.ndim))
+        return np.asarray(best, np.float64)
+
+    @property
+    def smallest_p_max(self) -> float:
+        """About the smallest p_max that any order could have got.
+
+        With few clusters there are few orders, and the best of them is drawn again and again: its
+        share of the draws.
+        """
+        best = -self._best() if self.lower_is_better else self._best()
+        top = np.nanmax(best)
+        ties = int((best >= top - 1e-9 * max(1.0, abs(float(top)))).sum())
+        return max(ties, 1) / (1 + len(best))
 
     def _p(self, draws: Floats) -> Floats:
         # Sums in another order must not make a tie look like a difference.
@@ -65,6 +81,16 @@ class Null:
         reached = sign * draws >= sign * self.value - slack
         p = (1 + reached.sum(axis=0)) / (1 + len(draws))
         return np.where(np.isnan(self.value), np.nan, p)
+
+
+def undecided(smallest: float, what: str = "prompts", level: float = 0.05) -> tuple[str, ...]:
+    """The note that no order of so few clusters or draws could have reached this level, if so."""
+    if smallest < level:
+        return ()
+    return (
+        f"cannot be decided with so few {what} or resamples: the smallest p that any order could "
+        f"have got is about {smallest:.2g}, not below {level:.2g}",
+    )
 
 
 def orders(

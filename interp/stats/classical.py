@@ -189,6 +189,16 @@ def hedges_g(
     return Effect(scale * t, scale * low, scale * high)
 
 
+@undefined_is_nan
+def standardised(
+    difference: Array, a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]
+) -> Array:
+    """A difference in pooled standard deviations of two groups with these moments, as Hedges' g."""
+    df = a[0] + b[0] - 2
+    spread = np.sqrt((a[2] + b[2]) / df)
+    return np.where(spread > 0, small_sample_factor(df) * difference / spread, np.nan)
+
+
 def _noncentrality(t: Array, df: Array, p: float) -> Array:
     """The δ with P(T ≤ t | df, δ) = p for t ≥ 0, by bisection: `[k], [k] -> [k]`.
 

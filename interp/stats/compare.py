@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 NULLS = ("permutation", "none")
 TESTS = ("clustered", "welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
+CONTRASTS = ("within_difference", "difference")
 # Under this many prompts the intervals are rough; they are still given, with a note.
 FEW_PROMPTS = 10
 
@@ -67,7 +68,13 @@ class Comparison:
       value is NaN or infinite, left out of everything else.
     - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
       each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
-    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap.
+    - `within_difference` [v]: the contrast within prompts that carry both groups (`within` of
+      `clustered_bootstrap`, with its interval), which is what `permutation_*` tests. It differs
+      from `difference` where prompts of another level hold other shares of a and b, and may have
+      the other sign. Prompts that carry one group add what they differ among each other; where no
+      prompt carries both, the two are one.
+    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap (rough on
+      skewed values, see there). `within_g` [sd]: `within_difference` in the same units.
     - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a variance over prompts
       (`interp.stats.clustered`).
     - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
@@ -76,17 +83,23 @@ class Comparison:
       `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
     - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
       are shuffled within prompts that carry both groups, and between whole prompts that carry
-      one. `_max` is family-wise over all rows.
+      one. `_max` is family-wise over all rows and the one to quote: it needs no correction, finds
+      more than Holm where rows are correlated, and does not need more shuffles for more rows.
     - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
-    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where the
-      difference falls with probability `confidence` when labels mean nothing; `shuffled_t` [1],
-      the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
+    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where
+      `difference` falls with probability `confidence` when labels mean nothing, and
+      `shuffled_within_low`, `shuffled_within_high`, where `within_difference` does; `shuffled_t`
+      [1], the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
       over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
       classical p values of the row cannot be trusted.
 
     Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
-    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` [v] with `_low`,
-    `_high`; its NaN rows have no note.
+    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` and
+    `control_within_difference` [v] with `_low`, `_high`; its NaN rows have no note.
+
+    `smallest_p`: the smallest `permutation_p_max` that any labeling could have got, NaN without
+    shuffles; `exact`: whether all labelings were taken, each once. With few prompts there are few
+    labelings: P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
     """
 
     frame: pd.DataFrame
@@ -100,12 +113,54 @@ class Comparison:
     cluster: str = "prompt"
     paired: bool = False
     confidence: float = 0.95
+    smallest_p: float = np.nan
+    exact: bool = False
 
     @property
     def test(self) -> str:
         """The test to quote: the most careful one that this table has."""
         careful = ("permutation", "clustered")
         return next((t for t in careful if self.frame[f"{t}_p"].notna().any()), "welch")
+
+    @property
+    def contrast(self) -> str:
+        """The column with the contrast that the test is about, and whose sign goes with its p.
+
+        Where no prompt carries both groups, the two contrasts are one, and it is `difference`.
+        """
+        within = self.test == "permutation" and bool((self.frame["prompts_both"] > 0).any())
+        return "within_difference" if within else "difference"
+
+    @property
+    def null_band(self) -> tuple[str, str]:
+        """The columns between which the contrast falls when labels mean nothing."""
+        of = "shuffled_within" if self.contrast == "within_difference" else "shuffled"
+        return f"{of}_low", f"{of}_high"
+
+    @property
+    def effect(self) -> str:
+        """The column with the contrast in standard deviations."""
+        return "within_g" if self.contrast == "within_difference" else "hedges_g"
+
+    @property
+    def family_p(self) -> str:
+        """The column with the p to quote, which holds for all rows of the table together."""
+        return "permutation_p_max" if self.test == "permutation" else f"{self.test}_p_holm"
+
+    @property
+    def level(self) -> float:
+        """The family-wise error that is allowed: 1 − confidence."""
+        return round(1 - self.confidence, 12)
+
+    @property
+    def differs(self) -> pd.Series[bool]:
+        """The rows that differ, with family-wise error `level` over the table."""
+        return self.frame[self.family_p] < self.level
+
+    @property
+    def decidable(self) -> bool:
+        """Whether any labeling could have made a row differ."""
+        return self.test != "permutation" or self.smallest_p < self.level
 
     def plot(self, *, pairs: Result | None = None) -> go.Figure:
         """Draw both groups with their bands, the difference and its null, over layers.
@@ -131,27 +186,40 @@ class Comparison:
 
     def _sentence(self) -> str:
         """What was compared, and the one finding that is safe to quote."""
-        level = 1 - self.confidence
-        hits = int((self.frame[f"{self.test}_p_holm"] < level).sum())
-        text = (
-            f"{self.value}: {self.between} {self.a!r} against {self.b!r}; "
-            f"{hits} of {len(self.frame)} rows differ ({self.test}, Holm p < {level:.2g})"
-        )
-        for run in self.clusters.head(1).itertuples():
+        text = f"{self.value}: {self.between} {self.a!r} against {self.b!r}; {self.finding()}"
+        for run in self.clusters.head(1).itertuples() if self.decidable else ():
             text += f"; largest cluster: layers {run.first}–{run.last}, p = {run.p:.2g}"
         return text
 
+    def finding(self, rows: str = "rows") -> str:
+        """How many rows differ and by which test, or that this cannot be decided, and why."""
+        level = self.level
+        if not self.decidable:
+            few = f"so few {self.cluster}s" if self.exact else "so few shuffles (raise resamples)"
+            return (
+                f"cannot be decided with {few}: the smallest p that any labeling could have got "
+                f"is {self.smallest_p:.2g}, not below {level:.2g}"
+            )
+        how = {
+            "permutation": f"permutation, maximum statistic, p < {level:.2g}",
+            "clustered": f"clustered, Holm p < {level:.2g}",
+            "welch": f"Welch, tokens taken as independent: not to be quoted, Holm p < {level:.2g}",
+        }
+        return f"{int(self.differs.sum())} of {len(self.frame)} {rows} differ ({how[self.test]})"
+
     def _short(self, rows: int | None = 8) -> pd.DataFrame:
         """The columns to read first; with `rows`, those of the largest effects, in order."""
-        names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", "difference"]
-        names += ["difference_low", "difference_high"]
-        names += ["control_difference"] if "control_difference" in self.frame else []
-        names += ["hedges_g", "welch_p_holm"]
-        names += ["clustered_p_holm", "permutation_p", "permutation_p_holm", "shuffled_t"]
+        contrast, within = self.contrast, self.contrast == "within_difference"
+        names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", contrast]
+        names += [f"{contrast}_low", f"{contrast}_high"]
+        names += [f"control_{contrast}"] if f"control_{contrast}" in self.frame else []
+        names += ["difference", self.effect] if within else [self.effect]
+        names += [self.family_p]
+        names += ["permutation_p", "shuffled_t"] if self.test == "permutation" else []
         table = self.frame[names]
         if rows is None or len(table) <= rows:
             return table
-        strongest = self.frame["hedges_g"].abs().fillna(-1).nlargest(rows).index
+        strongest = self.frame[self.effect].abs().fillna(-1).nlargest(rows).index
         return table.loc[sorted(strongest)]
 
 
@@ -187,7 +255,8 @@ def compare(
     numeric or is constant, a group that does not occur, a equal to b, no row with two values
     in each group, `paired` without two prompts that carry both, bad `confidence`,
     `resamples` or `null`. A summary (keep="summary") gives counts, means, `welch_*`, `student_*`
-    and `hedges_g` from its moments, and intervals and `clustered_*` from its sums over documents;
+    and `hedges_g` from its moments, and intervals and `clustered_*` from its sums over documents
+    (that of `hedges_g` takes the spread as known, and is too narrow where values are skewed);
     `welch_low`, `welch_high` are then the interval with tokens taken as independent. The rest,
     which needs the documents themselves, is NaN.
     Sources: see the functions of `interp.stats`.
@@ -216,8 +285,9 @@ def compare(
     if (control := control_of(result)) is not None:
         same = {"by": names, "cluster": cluster, "paired": paired, "special": special}
         frame = _beside(frame, control, (value, between, a, b), same | levels)
-    if null == "permutation":
-        notes += _exchange_notes(data, cluster, resamples, 1 - confidence)
+    if test is not None:
+        notes += _exchange_notes(data, cluster, test, round(1 - confidence, 12))
+        notes += _sign_notes(frame, names, cluster)
     return Comparison(
         frame=frame,
         value=value,
@@ -230,6 +300,8 @@ def compare(
         cluster=cluster,
         paired=paired,
         confidence=confidence,
+        smallest_p=np.nan if test is None else test.smallest_p_max,
+        exact=test is not None and test.exact,
     )
 
 
@@ -248,7 +320,8 @@ def _beside(
     frame: pd.DataFrame, control: HasFrame, asked: tuple[Any, ...], options: dict[str, Any]
 ) -> pd.DataFrame:
     """The table with what the untrained copy gives for the same comparison."""
-    names = ["mean_a", "mean_b", "difference", "difference_low", "difference_high"]
+    contrasts = [f"{c}{end}" for c in CONTRASTS for end in ("", "_low", "_high")]
+    names = ["mean_a", "mean_b", *contrasts]
     try:
         found = compare(control, *asked, **options, null="none")
     except BadInput:  # constant or undefined in the copy: nothing to show beside
@@ -261,10 +334,12 @@ def _beside(
 
 
 _NEEDS_PROMPTS = (
+    *("within_difference", "within_difference_low", "within_difference_high", "within_g"),
     *("pairs", "mann_whitney_p"),
     *("paired_t", "paired_df", "paired_p", "wilcoxon_p", "d_z", "hedges_g_av"),
     *("permutation_t", "permutation_p", "permutation_p_max"),
-    *("shuffled_low", "shuffled_high", "shuffled_t", "shuffled_welch_rate"),
+    *("shuffled_low", "shuffled_high", "shuffled_within_low", "shuffled_within_high"),
+    *("shuffled_t", "shuffled_welch_rate"),
 )
 
 
@@ -449,15 +524,19 @@ def _counts(data: Grid) -> dict[str, Any]:
 
 def _estimates(data: Grid, fits: dict[str, Interval], enough: Mask) -> dict[str, Array]:
     """Means, spreads, difference and Hedges' g with their intervals."""
-    columns: dict[str, Array] = {}
-    for name, fit in fits.items():
-        for suffix, x in (("", fit.estimate), ("_low", fit.low), ("_high", fit.high)):
-            columns[name + suffix] = np.where(enough & np.isfinite(x), x, np.nan)
-        if name == "mean_b":
-            for side, group in (("a", data.group(True)), ("b", data.group(False))):
-                n, _, m2 = classical.moments(group)
-                columns[f"sd_{side}"] = np.where(enough, np.sqrt(m2 / np.maximum(n - 1, 1)), np.nan)
-    return columns
+    both = [classical.moments(data.group(of_a)) for of_a in (True, False)]
+    columns = _with_interval("mean_a", fits["mean_a"]) | _with_interval("mean_b", fits["mean_b"])
+    for side, (n, _, m2) in zip("ab", both, strict=True):
+        columns[f"sd_{side}"] = np.sqrt(m2 / np.maximum(n - 1, 1))
+    for name, fit in (("within_difference", "within"), ("difference", "difference")):
+        columns |= _with_interval(name, fits[fit])
+    columns |= _with_interval("hedges_g", fits["hedges_g"])
+    columns["within_g"] = classical.standardised(fits["within"].estimate, *both)
+    return {name: np.where(enough & np.isfinite(x), x, np.nan) for name, x in columns.items()}
+
+
+def _with_interval(name: str, fit: Interval) -> dict[str, Array]:
+    return {name: fit.estimate, f"{name}_low": fit.low, f"{name}_high": fit.high}
 
 
 def _clustered_test(data: Grid, enough: Mask) -> dict[str, Array]:
@@ -509,15 +588,23 @@ def _permutation_columns(
     """The permutation test and the control; all NaN where it was not asked for."""
     blank = np.full(len(enough), np.nan)
     names = ("permutation_t", "permutation_p", "permutation_p_max")
-    control = ("shuffled_low", "shuffled_high", "shuffled_t", "shuffled_welch_rate")
+    control = (
+        *("shuffled_low", "shuffled_high", "shuffled_within_low", "shuffled_within_high"),
+        *("shuffled_t", "shuffled_welch_rate"),
+    )
     if test is None:
         return dict.fromkeys((*names, *control), blank)
     tail = (1 - confidence) / 2
     usable = enough & ~np.isnan(test.t)
-    low, high = np.quantile(np.nan_to_num(test.null_difference), [tail, 1 - tail], axis=0)
-    size = np.quantile(np.abs(test.null_t), confidence, axis=0, method="higher")
+    bands = [
+        edge
+        for null in (test.null_difference, test.null_within)
+        for edge in np.quantile(np.nan_to_num(null), [tail, 1 - tail], axis=0)
+    ]
+    size = np.where(np.isnan(test.null_t), np.inf, np.abs(test.null_t))
+    size = np.quantile(size, confidence, axis=0, method="higher")
     rate = (test.null_welch_p < 1 - confidence).mean(axis=0)
-    found = (test.t, test.p, test.p_max, low, high, size, rate)
+    found = (test.t, test.p, test.p_max, *bands, size, rate)
     return {
         name: np.where(usable, x, np.nan) for name, x in zip((*names, *control), found, strict=True)
     }
@@ -539,7 +626,8 @@ def _runs(test: Permutation | None, keys: pd.DataFrame, alpha: float) -> pd.Data
     if test is None or "layer" not in keys.columns:
         return pd.DataFrame(columns=[*others, "first", "last", "size", "mass", "p"])
     series, _ = numbered(keys, others)
-    found = cluster_test(test.t, test.null_t, keys["layer"].to_numpy(), series, alpha=alpha)
+    layers = keys["layer"].to_numpy()
+    found = cluster_test(test.t, test.null_t, layers, series, alpha=alpha, exact=test.exact)
     _, first = np.unique(series, return_index=True)
     where = keys[others].iloc[first[found["series"].to_numpy(np.int64)]].reset_index(drop=True)
     runs: pd.DataFrame = pd.concat([where, found.drop(columns="series")], axis=1)
@@ -562,7 +650,7 @@ def _grid_notes(data: Grid, value: str, cluster: str) -> list[str]:
     return notes
 
 
-def _exchange_notes(data: Grid, cluster: str, resamples: int, alpha: float) -> list[str]:
+def _exchange_notes(data: Grid, cluster: str, test: Permutation, alpha: float) -> list[str]:
     """How labels were shuffled, and what p that allows."""
     c = int(data.clusters.max()) + 1
     a, b = (np.bincount(data.clusters[g], minlength=c) > 0 for g in (data.labels, ~data.labels))
@@ -582,13 +670,36 @@ def _exchange_notes(data: Grid, cluster: str, resamples: int, alpha: float) -> l
             f"labels shuffled within the {both} {cluster}s that carry both groups, and between "
             f"the {single} that carry one"
         ]
-    rows = len(data.keys)
-    if rows / (resamples + 1) > alpha:
+    drawn, rows, smallest = len(test.null_t), len(data.keys), test.smallest_p_max
+    of_all = (
+        f"all {drawn:,} labelings were taken, each once" if test.exact else f"{drawn:,} shuffles"
+    )
+    notes.append(f"{of_all}: permutation_p_max is {smallest:.2g} or more")
+    if rows * smallest > alpha:
         notes.append(
-            f"{resamples} shuffles over {rows} rows: Holm cannot fall below {alpha:.2g}; "
-            "read permutation_p_max, or raise resamples"
+            f"permutation_p_holm is {min(rows * smallest, 1):.2g} or more over {rows} rows and "
+            "cannot find anything; permutation_p_max can"
+            if smallest < alpha
+            else f"no permutation p can fall below {alpha:.2g}"
         )
     return notes
+
+
+def _sign_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[str]:
+    """Rows whose two contrasts have opposite signs, where either of them is more than noise."""
+    clear = [
+        (frame[f"{name}_low"] > 0) | (frame[f"{name}_high"] < 0) | (frame[f"{name}_low"].isna())
+        for name in CONTRASTS
+    ]
+    opposite = frame["within_difference"] * frame["difference"] < 0
+    rows = opposite & (clear[0] | clear[1])
+    if not rows.any():
+        return []
+    return [
+        f"{_named(frame, by, rows)}: within {cluster}s and pooled over tokens the difference has "
+        f"opposite signs ({cluster}s of another level hold other shares of the groups); "
+        "permutation_p and the direction to quote are those of within_difference"
+    ]
 
 
 def _row_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[str]:

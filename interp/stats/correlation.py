@@ -20,7 +20,8 @@ from interp.stats.classical import (
     two_sided,
     undefined_is_nan,
 )
-from interp.stats.resampling import Codes, check_resampling, chunks, draw_weights
+from interp.stats.labelings import Codes
+from interp.stats.resampling import check_resampling, chunks, draw_weights
 from interp.stats.shuffled import shuffled_correlation
 from interp.stats.table import (
     HasFrame,
@@ -57,13 +58,15 @@ def correlation(
     With `partial`, the linear influence of those columns (of their ranks, for Spearman) is taken
     out of both first. Columns: `n` (tokens with all values), `prompts`, `nan` (rows left out
     because one of the columns is NaN or infinite), `pearson` and `spearman` [−1, 1], each with
-    `_low`, `_high`, `_p` and `_permutation_p`, both also `_bh` and `_holm` (over the rows).
+    `_low`, `_high`, `_p` and `_permutation_p`, both also `_bh` and `_holm` (over the rows), and
+    `_shuffled`, the mean of the shuffles.
 
     Intervals resample prompts; every resample ranks anew. They are percentile intervals whose
     tails are widened for few clusters c: Φ(−√(c/(c−1)) t_{c−1}) in place of α/2. The p takes
     tokens as independent (t with n − 2 − len(partial) degrees of freedom), which those of a prompt
     are not; the permutation p shuffles `y` within prompts (between them, if every prompt has one
-    token), see `interp.stats.shuffled`; `null="none"` leaves it out. NaN where n is too small, a
+    token) and is two-sided about `_shuffled`: what prompts have in common stays under the shuffles,
+    see `interp.stats.shuffled`; `null="none"` leaves it out. NaN where n is too small, a
     column is constant, or fewer than two prompts are left.
     Source: Hesterberg, The American Statistician 69 (2015); partial ranks: Conover,
     Practical Nonparametric Statistics (1999).
@@ -142,13 +145,13 @@ def _row(values: Array, codes: Codes, draw: _Draw) -> dict[str, float]:
         found |= {name: float(r), f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
         if draw.shuffle:
             ranks = name == "spearman"
-            shuffled = _shuffled_p(x, clusters, ranks, draw) if np.isfinite(r) else np.nan
-            found[f"{name}_permutation_p"] = shuffled
+            p, centre = _shuffled(x, clusters, ranks, draw) if np.isfinite(r) else (np.nan, np.nan)
+            found |= {f"{name}_permutation_p": p, f"{name}_shuffled": centre}
     return found
 
 
-def _shuffled_p(x: Array, clusters: Codes, ranks: bool, draw: _Draw) -> float:
-    """p against `y` shuffled within clusters, or freely where each has one token."""
+def _shuffled(x: Array, clusters: Codes, ranks: bool, draw: _Draw) -> tuple[float, float]:
+    """p against `y` shuffled within clusters (freely where each has one token), and the centre."""
     alone = int(np.bincount(clusters).max()) == 1
     found = shuffled_correlation(
         x[:, :1],
@@ -159,7 +162,7 @@ def _shuffled_p(x: Array, clusters: Codes, ranks: bool, draw: _Draw) -> float:
         resamples=draw.resamples,
         seed=draw.seed,
     )
-    return float(found.p[0])
+    return float(found.p[0]), float(found.centre[0])
 
 
 def _interval(x: Array, clusters: Codes, moments: Moments, draw: _Draw) -> tuple[float, float]:

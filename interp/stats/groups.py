@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from interp.clustered import small_sample
 from interp.errors import BadInput
 from interp.stats.classical import Array, Mask, first_finite, undefined_is_nan
-from interp.stats.resampling import ROUNDING, Codes, check_resampling, chunks
+from interp.stats.labelings import ROUNDING, Codes, Labelings
+from interp.stats.resampling import check_resampling, dealt, p_values
 
 
 class Means(NamedTuple):
@@ -32,7 +34,8 @@ class Omnibus(NamedTuple):
     """A test that all groups are the same, one entry per row, and what shuffled groups gave.
 
     `f`, `p`, `p_max`, `eta2`, `anova_f`, `anova_p`: `[k]`; `null_f`, `null_eta2`,
-    `null_anova_p`: `[resamples, k]`.
+    `null_anova_p`: `[resamples, k]` (NaN where undefined); `exact`, `labelings` and
+    `smallest_p_max` as in `Permutation`.
     """
 
     f: Array
@@ -44,6 +47,9 @@ class Omnibus(NamedTuple):
     null_f: Array
     null_eta2: Array
     null_anova_p: Array
+    exact: bool
+    labelings: float
+    smallest_p_max: float
 
 
 def _checked(
@@ -69,8 +75,10 @@ def group_means(
 ) -> Means:
     """Mean of every group with an interval that takes the cluster as the unit that was sampled.
 
-    mean ± t_{c−1} √(c/(c−1) Σ_c (Σ residuals of cluster c)²) / n, c the clusters that carry the
-    group. NaN where one cluster does. Source: Liang & Zeger, Biometrika 73 (1986).
+    mean ± t_ν √(f Σ_c (Σ residuals of cluster c)²) / n over the clusters c that carry the group,
+    with f and ν of `interp.clustered.small_sample`: C/(C−1) and C − 1 for C clusters of one size,
+    a wider interval where sizes differ. NaN where one cluster has the group. Source: Liang &
+    Zeger, Biometrika 73 (1986).
 
     >>> group_means([[1.0], [3.0], [5.0]], [0, 0, 1], [0, 1, 0]).mean.tolist()
     [[2.0], [5.0]]
@@ -86,12 +94,13 @@ def group_means(
         n = finite.sum(axis=0)
         mean = np.where(finite, rows, 0.0).sum(axis=0) / n
         residual = np.where(finite, rows - mean, 0.0)
-        sums, carried = np.zeros((c, k)), np.zeros((c, k), bool)
+        sums, sizes = np.zeros((2, c, k))
         np.add.at(sums, where, residual)
-        np.logical_or.at(carried, where, finite)
-        count = carried.sum(axis=0)
-        se = np.sqrt((sums**2).sum(axis=0) * count / (count - 1)) / n
-        half = np.where(count > 1, stats.t.ppf((1 + confidence) / 2, count - 1) * se, np.nan)
+        np.add.at(sizes, where, finite)
+        count = (sizes > 0).sum(axis=0)
+        factor, df = small_sample(n, (sizes**2).sum(axis=0), (sizes**3).sum(axis=0))
+        se = np.sqrt((sums**2).sum(axis=0) * factor) / n
+        half = np.where(count > 1, stats.t.ppf((1 + confidence) / 2, df) * se, np.nan)
         sd = np.where(n > 1, np.sqrt((residual**2).sum(axis=0) / (n - 1)), np.nan)
         parts.append((n, count, mean, sd, mean - half, mean + half))
     return Means(*(np.stack(column).astype(np.float64) for column in zip(*parts, strict=True)))
@@ -110,11 +119,13 @@ def clustered_omnibus(
 
     In a cluster that carries several groups they are shuffled among its own tokens; clusters that
     carry one group exchange it as a whole with each other. Under the null that groups mean nothing
-    both leave the distribution as it is, so p is exact up to the draw of shuffles. The statistic is
-    the F of a one-way analysis of variance after the mean of every cluster with several groups is
-    taken off; `eta2` is the share of that variance that lies between groups. `anova_f` and
-    `anova_p` are the classical test, tokens taken as independent. p = (1 + #{F* ≥ F}) /
-    (1 + resamples); `p_max` compares with the largest F* over the k rows (family-wise).
+    both leave the distribution as it is, so p is exact up to the draw of shuffles (and exact where
+    there are no more than `resamples` labelings: each is then taken once). The statistic is the F
+    of a one-way analysis of variance after the mean of every cluster with several groups is taken
+    off; `eta2` is the share of that variance that lies between groups. `anova_f` and `anova_p` are
+    the classical test, tokens taken as independent. p = (1 + #{F* ≥ F}) / (1 + resamples); `p_max`
+    compares with the largest F* over the k rows (family-wise), as p of the F distribution where
+    rows have different numbers of values.
     Source: Anderson, Austral Ecology 26 (2001); Winkler et al., NeuroImage 123 (2015).
 
     Raises `BadInput` if shapes do not match or there are fewer than two groups.
@@ -127,26 +138,25 @@ def clustered_omnibus(
     x, group, cluster, g = _checked(values, codes, clusters)
     if len(np.unique(group)) < 2:
         raise BadInput("all values are in one group: at least two are compared")
-    several = _several(group, cluster)
-    raw, centred = x - first_finite(x), _centred(x, cluster, several)
+    ways = Labelings(group, cluster)
+    raw, centred = x - first_finite(x), _centred(x, cluster, ways.several)
     observed = _analysis(group[None], centred, g), _analysis(group[None], raw, g)
-    rng, nulls = np.random.default_rng(seed), []
-    for size in chunks(resamples, 4 * len(x) + 8 * x.shape[1]):
-        shuffled = _shuffled(group, cluster, several, size, rng)
-        nulls.append((*_analysis(shuffled, centred, g)[:2], _analysis(shuffled, raw, g)[2]))
-    null_f, null_eta2, null_p = (np.concatenate(part) for part in zip(*nulls, strict=True))
+    nulls = [
+        (*_analysis(shuffled, centred, g)[:2], _analysis(shuffled, raw, g)[2])
+        for shuffled in dealt(ways, resamples, seed, 4 * len(x) + 8 * x.shape[1])
+    ]
+    null_f, *rest = (np.concatenate(part) for part in zip(*nulls, strict=True))
     (f, eta2, _), (anova_f, _, anova_p) = ((part[0] for part in found) for found in observed)
-    null_f = np.where(np.isnan(f), np.nan, np.where(np.isnan(null_f), np.inf, null_f))
-    return Omnibus(f, *_p_values(f, null_f), eta2, anova_f, anova_p, null_f, null_eta2, null_p)
+    null_f, exact = np.where(np.isnan(f), np.nan, null_f), ways.count <= resamples
+    df = len(np.unique(group)) - 1.0, np.isfinite(x).sum(axis=0) - float(g)
+    p, p_max, smallest = p_values(f, null_f, exact, lambda y: _on_one_scale(y, *df))
+    facts = (exact, ways.count, smallest)
+    return Omnibus._make([f, p, p_max, eta2, anova_f, anova_p, null_f, *rest, *facts])
 
 
-def _several(group: Codes, cluster: Codes) -> Mask:
-    """Which clusters carry more than one group: `[c]`."""
-    c = int(cluster.max()) + 1
-    low, high = np.full(c, np.iinfo(np.int64).max), np.full(c, -1)
-    np.minimum.at(low, cluster, group)
-    np.maximum.at(high, cluster, group)
-    return np.asarray(low < high, dtype=bool)
+def _on_one_scale(f: Array, between: float, within: Array) -> Array:
+    """F `[..., k]` as −log p of its distribution; F itself where rows have equally many values."""
+    return f if (within == within[0]).all() else -np.log(special.fdtrc(between, within, f))
 
 
 def _centred(x: Array, cluster: Codes, several: Mask) -> Array:
@@ -158,26 +168,6 @@ def _centred(x: Array, cluster: Codes, several: Mask) -> Array:
     np.add.at(total, block, shifted)
     np.add.at(count, block, finite)
     return np.where(finite, shifted - (total / count)[block], np.nan)
-
-
-def _shuffled(
-    group: Codes, cluster: Codes, several: Mask, resamples: int, rng: np.random.Generator
-) -> Codes:
-    """Groups as the clusters allow them to be shuffled: `[resamples, n]`."""
-    order = np.argsort(cluster, kind="stable")
-    place = np.argsort(rng.random((resamples, len(group))) + cluster[order], axis=1)
-    shuffled = np.empty((resamples, len(group)), np.int64)
-    shuffled[:, order] = group[order][place]
-    alone = np.flatnonzero(~several)
-    if len(alone):
-        of_cluster = np.zeros(len(several), np.int64)
-        of_cluster[cluster] = group
-        drawn = of_cluster[alone][np.argsort(rng.random((resamples, len(alone))), axis=1)]
-        whole = np.zeros((resamples, len(several)), np.int64)
-        whole[:, alone] = drawn
-        member = ~several[cluster]
-        shuffled[:, member] = whole[:, cluster[member]]
-    return shuffled
 
 
 def _analysis(group: Codes, x: Array, g: int) -> tuple[Array, Array, Array]:
@@ -202,13 +192,3 @@ def _analysis(group: Codes, x: Array, g: int) -> tuple[Array, Array, Array]:
     f = np.where(usable, f, np.nan)
     p = np.where(usable, special.fdtrc(df_between, df_within, f), np.nan)
     return f, np.where(usable, between / squares, np.nan), p
-
-
-def _p_values(f: Array, null_f: Array) -> tuple[Array, Array]:
-    """Pointwise p, and p against the largest F* of all defined rows: two of `[k]`."""
-    defined = ~np.isnan(f)
-    reached = f * (1 - ROUNDING)
-    p = (1 + (null_f >= reached).sum(axis=0)) / (1 + len(null_f))
-    largest = null_f[:, defined].max(axis=1, initial=0.0)
-    p_max = (1 + (largest[:, None] >= reached).sum(axis=0)) / (1 + len(null_f))
-    return np.where(defined, p, np.nan), np.where(defined, p_max, np.nan)

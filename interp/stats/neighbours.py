@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from interp.errors import BadInput
 from interp.stats.classical import Array, Mask
-
-Codes = NDArray[np.int64]
+from interp.stats.labelings import share_reaching
 
 
 class _Run(NamedTuple):
@@ -33,6 +32,7 @@ def cluster_test(
     *,
     threshold: float | None = None,
     alpha: float = 0.05,
+    exact: bool = False,
 ) -> pd.DataFrame:
     """Find runs of neighbouring layers that differ, and test each against shuffled labels.
 
@@ -42,7 +42,9 @@ def cluster_test(
     is Σt. The threshold is a number, or, if None, per row the 1 − alpha quantile of |null_t|.
     p compares |mass| with the largest |mass| of each shuffle, over all series, so the test says
     with family-wise error alpha *that* there is an effect; where exactly it begins and ends is
-    not tested. Source: Maris & Oostenveld, Journal of Neuroscience Methods 164 (2007).
+    not tested. A NaN of the null (a shuffle without a defined t) belongs to no cluster; `exact`
+    means that the null holds all labelings, the observed one among them. Source: Maris &
+    Oostenveld, Journal of Neuroscience Methods 164 (2007).
 
     Returns one row per cluster, largest |mass| first: `series`, `first`, `last` (layers),
     `size` (number of layers), `mass` (in t), `p`. Raises `BadInput` if shapes do not match.
@@ -71,8 +73,7 @@ def cluster_test(
     ]
     frame = pd.DataFrame(rows, columns=["series", "first", "last", "size", "mass"])
     mass = frame["mass"].to_numpy(np.float64)
-    reached = largest[:, None] >= np.abs(mass) * (1 - 1e-9)
-    frame["p"] = (1 + reached.sum(axis=0)) / (1 + len(largest))
+    frame["p"] = share_reaching(largest[:, None], np.abs(mass), exact)
     return frame.sort_values("mass", key=np.abs, ascending=False, ignore_index=True)
 
 
@@ -82,7 +83,8 @@ def _limit(null: Array, threshold: float | None, alpha: float) -> Array:
         if not threshold > 0:
             raise BadInput(f"threshold is {threshold!r}; it is a size of t and must be above 0")
         return np.full(null.shape[1], float(threshold))
-    return np.asarray(np.quantile(np.abs(null), 1 - alpha, axis=0, method="higher"), np.float64)
+    size = np.where(np.isnan(null), np.inf, np.abs(null))
+    return np.asarray(np.quantile(size, 1 - alpha, axis=0, method="higher"), np.float64)
 
 
 def _linked(layers: NDArray[np.generic], series: NDArray[np.generic]) -> Mask:

@@ -7,12 +7,13 @@ Layers share every resample, so that what holds between neighbouring layers is k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy import special
 
 from interp.errors import BadInput
 from interp.stats.classical import (
@@ -23,14 +24,12 @@ from interp.stats.classical import (
     undefined_is_nan,
     welch_from_moments,
 )
+from interp.stats.labelings import ROUNDING, Codes, Labelings, share_reaching, smallest_share
 
-Codes = NDArray[np.int64]
-# A statistic's derivative by each of the six totals that it depends on.
+# A statistic's derivative by each of the totals that it depends on.
 Gradient = dict[int, Array]
 # Temporary arrays stay below this many numbers, whatever the size of the table.
 BLOCK = 4_000_000
-# A spread this much smaller than the thing it scales is rounding, not spread.
-ROUNDING = 1e-9
 
 
 class Interval(NamedTuple):
@@ -45,17 +44,25 @@ class Interval(NamedTuple):
 class Permutation(NamedTuple):
     """A clustered permutation test and what the shuffled labels gave.
 
-    `t`, `p`, `p_max`: `[k]`. `null_t`, `null_difference`, `null_welch_p`: `[resamples, k]`, from
-    the shuffled labels: the clustered t, the plain difference of means, and the p that Welch's
-    test over tokens would have reported.
+    `t`, `p`, `p_max`, `within`: `[k]`; `within` is the contrast that t is about, in units of the
+    values. `null_t`, `null_within`, `null_difference`, `null_welch_p`: `[resamples, k]`, from the
+    shuffled labels: the clustered t (NaN where it is undefined), the contrast, the plain
+    difference of means, and the p that Welch's test over tokens would have reported. `exact`:
+    whether the shuffles are all labelings, each once; `labelings`, how many there are.
+    `smallest_p_max`: the smallest p_max that any labeling could have got.
     """
 
     t: Array
     p: Array
     p_max: Array
+    within: Array
     null_t: Array
+    null_within: Array
     null_difference: Array
     null_welch_p: Array
+    exact: bool
+    labelings: float
+    smallest_p_max: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,9 @@ class _Sample:
     def sums(self, values: Array) -> Array:
         """Sum over the tokens of each cluster: `[n, ...] -> [c, ...]`."""
         return np.asarray(np.add.reduceat(values, self.starts, axis=0), dtype=np.float64)
+
+    def labelings(self) -> Labelings:
+        return Labelings(self.labels.astype(np.int64), self.clusters)
 
     def carries(self) -> tuple[Mask, Mask]:
         """Which clusters have a token of group a, and of group b: two of `[c]`."""
@@ -136,18 +146,29 @@ def clustered_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Intervals of both means, their difference and Hedges' g, by resampling clusters.
+    """Intervals of both means, of two contrasts and of Hedges' g, by resampling clusters.
 
     `values` [n, k] (NaN = undefined), `labels` [n] (True = group a), `clusters` [n]. Returns
-    `mean_a`, `mean_b`, `difference` (units of the values) and `hedges_g` (standard deviations),
-    each `[k]`. Means are over tokens. Clusters are drawn with replacement; where no cluster
-    carries both groups, the clusters of a and of b are drawn separately.
+    `mean_a`, `mean_b`, `difference`, `within` (units of the values) and `hedges_g` (standard
+    deviations), each `[k]`. Means are over tokens; `difference` is that of the two means, whatever
+    clusters their tokens are in. `within` is the contrast within clusters that carry both groups
+    (the mean of their differences, weighted by n_a n_b / (n_a + n_b)), to which clusters that
+    carry one group add what they differ among each other with the same kind of weight: the
+    least-squares slope on the labels with a constant per cluster, and one for all clusters of one
+    group. It is the contrast that `clustered_permutation` tests. Clusters are drawn with
+    replacement; where no cluster carries both groups, those of a and of b are drawn separately,
+    and `within` is `difference`.
 
     Studentised and symmetric: estimate ± q·se, q the `confidence` quantile of |estimate* −
     estimate| / se* over resamples, se the linearised clustered standard error. NaN where the
     data cannot bound it: one cluster, or so few (up to 3) that more than 1 − confidence of the
-    resamples have no spread. Source: Hall, JRSS B 50 (1988); Cameron, Gelbach & Miller, Review of
-    Economics and Statistics 90 (2008).
+    resamples have no spread. Measured at 95 % with 10 and 40 clusters of equal, log-normal and
+    heavily ragged size: intervals of the contrasts miss in 1 to 9 % of cases; that of g in 4 to
+    9 % on normal and in 8 to 18 % on log-normal values, too far from 0 as a rule, because the
+    spread that it divides by is then known badly. Percentile, BCa and equal-tailed intervals miss
+    more often; where values are skewed, compare their logarithms or quote the contrast.
+    Source: Hall, JRSS B 50 (1988); Cameron, Gelbach & Miller, Review of Economics and Statistics
+    90 (2008).
 
     Raises `BadInput` if shapes do not match or all values are in one group.
 
@@ -159,11 +180,12 @@ def clustered_bootstrap(
     check_resampling(confidence, resamples)
     sample = _sample(values, labels, clusters)
     shift = first_finite(sample.values)
-    planes = _planes(sample, shift)
-    ones = np.ones((1, planes.shape[1]))
-    observed = {name: (e[0], s[0]) for name, (e, s) in _statistics(ones, planes).items()}
+    planes = _planes(sample, shift), _within_planes(sample)
+    ones = np.ones((1, planes[0].shape[1]))
+    observed = {name: (e[0], s[0]) for name, (e, s) in _statistics(ones, *planes).items()}
     deviations = _deviations(sample, planes, observed, resamples, np.random.default_rng(seed))
     fits = {name: _symmetric(*observed[name], deviations[name], confidence) for name in observed}
+    fits.setdefault("within", fits["difference"])
     return {name: _moved(fit, shift if "mean" in name else 0.0) for name, fit in fits.items()}
 
 
@@ -183,6 +205,27 @@ def _planes(sample: _Sample, shift: Array) -> Array:
     return np.stack(parts)
 
 
+def _within_planes(sample: _Sample) -> Array:
+    """What the contrast within clusters needs of each, `[2, c, k]` or `[6, c, k]`.
+
+    Of clusters that carry both groups: n_a n_b / (n_a + n_b) times their difference, and that
+    weight. Then, where there are clusters of one group too: count and sum of a, and of b, of these.
+    Empty where no cluster carries both groups.
+    """
+    both = np.logical_and(*sample.carries())[:, None]
+    if not both.any():
+        return np.zeros((0, *both.shape))
+    x = _centred(sample)
+    parts = [
+        sample.sums(part * group[:, None])
+        for group in (sample.labels, ~sample.labels)
+        for part in (np.isfinite(x).astype(np.float64), np.where(np.isfinite(x), x, 0.0))
+    ]
+    n_a, s_a, n_b, _ = parts
+    mixed = [np.where(both, part, 0.0) for part in (s_a, n_a * n_b / np.maximum(n_a + n_b, 1))]
+    return np.stack([*mixed, *(np.where(both, 0.0, p) for p in parts)][: 2 if both.all() else 6])
+
+
 def _strata(sample: _Sample) -> Codes:
     """One stratum, or two (clusters of a, clusters of b) where no cluster carries both."""
     a, b = sample.carries()
@@ -191,15 +234,15 @@ def _strata(sample: _Sample) -> Codes:
 
 def _deviations(
     sample: _Sample,
-    planes: Array,
+    planes: tuple[Array, Array],
     observed: dict[str, tuple[Array, Array]],
     resamples: int,
     rng: np.random.Generator,
 ) -> dict[str, Array]:
     """|estimate* − estimate| / se* per statistic: `[resamples, k]`; infinite without spread."""
     strata, parts = _strata(sample), []
-    for size in chunks(resamples, 30 * max(planes.shape[1:])):
-        drawn = _statistics(draw_weights(strata, size, rng), planes)
+    for size in chunks(resamples, 50 * max(planes[0].shape[1:])):
+        drawn = _statistics(draw_weights(strata, size, rng), *planes)
         parts.append({n: _deviation(*drawn[n], *observed[n]) for n in drawn})
     return {n: np.concatenate([part[n] for part in parts]) for n in observed}
 
@@ -216,15 +259,47 @@ def _symmetric(estimate: Array, se: Array, deviations: Array, confidence: float)
     return Interval(estimate, se, estimate - half, estimate + half)
 
 
-def _statistics(weights: Array, planes: Array) -> dict[str, tuple[Array, Array]]:
-    """Estimate and clustered standard error of the four statistics: `[r, c] -> [r, k]` each."""
-    totals = weights @ planes
-    products = {(i, j): weights @ (planes[i] * planes[j]) for i in range(6) for j in range(i, 6)}
-    factors = _cluster_factors(weights, planes)
-    return {
+def _statistics(weights: Array, planes: Array, within: Array) -> dict[str, tuple[Array, Array]]:
+    """Estimate and clustered standard error of each statistic: `[r, c] -> [r, k]` each."""
+    products, factors = _products(weights, planes), _cluster_factors(weights, planes)
+    found = {
         name: (estimate, _standard_error(gradient, products, factors))
-        for name, (estimate, gradient) in _estimates(totals).items()
+        for name, (estimate, gradient) in _estimates(weights @ planes).items()
     }
+    if len(within):
+        estimate, gradient = _within_estimate(weights @ within)
+        count = weights @ (within[1:] != 0).any(axis=0).astype(np.float64)
+        factor = np.where(count > 1, count / (count - 1), np.nan)
+        error = _standard_error(gradient, _products(weights, within), (factor,) * 3)
+        found["within"] = estimate, error
+    return found
+
+
+def _products(weights: Array, planes: Array) -> dict[tuple[int, int], Array]:
+    """Σ over clusters of the products of every two planes: `[r, k]` each."""
+    pairs = ((i, j) for i in range(len(planes)) for j in range(i, len(planes)))
+    return {(i, j): weights @ (planes[i] * planes[j]) for i, j in pairs}
+
+
+def _within_estimate(totals: Array) -> tuple[Array, Gradient]:
+    """The contrast within clusters, and its gradient in the totals of `_within_planes`."""
+    top, weight, *rest = totals
+    if not rest:
+        return top / weight, {0: 1 / weight, 1: -top / weight**2}
+    n_a, s_a, n_b, s_b = rest
+    n = np.maximum(n_a + n_b, 1)
+    between, size = (n_b * s_a - n_a * s_b) / n, n_a * n_b / n
+    whole = weight + size
+    estimate = (top + between) / whole
+    slopes = {
+        0: np.ones_like(n),
+        1: -estimate,
+        2: -(s_b + between) / n - estimate * (n_b / n) ** 2,
+        3: n_b / n,
+        4: (s_a - between) / n - estimate * (n_a / n) ** 2,
+        5: -n_a / n,
+    }
+    return estimate, {i: slope / whole for i, slope in slopes.items()}
 
 
 def _cluster_factors(weights: Array, planes: Array) -> tuple[Array, Array, Array]:
@@ -300,14 +375,22 @@ def clustered_permutation(
     `values` [n, k] (NaN = undefined), `labels` [n] (True = group a), `clusters` [n]. In a cluster
     that carries both groups, labels are shuffled among its own tokens; clusters that carry one
     group swap their label as a whole with each other. Under the null that labels mean nothing
-    both leave the distribution as it is, so p is exact up to the draw of shuffles.
+    both leave the distribution as it is, so p is exact up to the draw of shuffles; where there are
+    no more than `resamples` labelings, each is taken once and p is exact.
 
     The statistic is the difference of means over its clustered standard error, after the mean of
     each cluster that carries both is taken off (so only the contrast within it counts). With one
     token per group and cluster it is the paired t, with one-group clusters of equal size it is
-    Welch's t over cluster means. p = (1 + #{|t*| ≥ |t|}) / (1 + resamples), never 0; `p_max`
-    compares with the largest |t*| over the k rows, which controls the family-wise error and loses
-    less than Holm where rows are correlated. NaN where a group has fewer than two clusters.
+    Welch's t over cluster means. p = (1 + #{|t*| ≥ |t|}) / (1 + resamples), never 0, or
+    #{|t*| ≥ |t|} / labelings; a shuffle without a defined t counts as extreme. `p_max` compares
+    with the largest |t*| over the k rows, which controls the family-wise error and loses less than
+    Holm where rows are correlated. So that a row with few clusters does not hide the others, the
+    rows are compared by Student's p of |t*| with one degree of freedom less than they have
+    clusters, and a row without a defined t* does not count. NaN where a group has fewer than two
+    clusters.
+
+    t* centres on 0 within clusters. Between clusters of very unequal size it need not: where their
+    level went with their size, its median was −0.3 … 0.1; false alarms stayed at 5 % (measured).
     Source: Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010); Westfall & Young (1993);
     Winkler et al., NeuroImage 123 (2015) (exchangeability blocks).
 
@@ -315,32 +398,58 @@ def clustered_permutation(
 
     >>> x = np.arange(12.0)[:, None] + np.eye(12)[:, :1]
     >>> test = clustered_permutation(x, np.arange(12) % 2 == 0, np.arange(12) // 2, resamples=99)
-    >>> test.null_t.shape
-    (99, 1)
+    >>> test.exact, test.null_t.shape
+    (True, (64, 1))
     """
     check_resampling(0.5, resamples)
     sample = _sample(values, labels, clusters)
     raw, centred = sample.values - first_finite(sample.values), _centred(sample)
-    rng, parts = np.random.default_rng(seed), []
-    width = max(sample.values.shape)
-    for size in chunks(resamples, 2 * width):
-        shuffled = _shuffled_labels(sample, size, rng)
-        parts.append((_clustered_t(shuffled, sample, centred), *_naive(shuffled, raw)))
-    t = _clustered_t(sample.labels[None].astype(np.float64), sample, centred)[0]
-    null_t, null_difference, null_welch_p = (np.concatenate(p) for p in zip(*parts, strict=True))
-    # A shuffle without a defined t counts as extreme: the cautious side.
-    null_t = np.where(np.isnan(t), np.nan, np.where(np.isnan(null_t), np.inf, null_t))
-    return Permutation(t, *_p_values(t, null_t), null_t, null_difference, null_welch_p)
+    ways, parts = sample.labelings(), []
+    for codes in dealt(ways, resamples, seed, 2 * max(sample.values.shape)):
+        shuffled = codes.astype(np.float64)
+        parts.append((*_clustered_t(shuffled, sample, centred), *_naive(shuffled, raw)))
+    t, within = (x[0] for x in _clustered_t(sample.labels[None].astype(float), sample, centred))
+    null_t, *nulls = (np.concatenate(part) for part in zip(*parts, strict=True))
+    null_t = np.where(np.isnan(t), np.nan, null_t)
+    exact = ways.count <= resamples
+    finite = np.isfinite(sample.values).astype(np.float64)
+    df = (sample.sums(finite) > 0).sum(axis=0) - 1.0
+    p, p_max, smallest = p_values(t, null_t, exact, lambda x: _on_one_scale(x, df))
+    facts = (exact, ways.count, smallest)
+    return Permutation._make([t, p, p_max, within, null_t, *nulls, *facts])
 
 
-def _p_values(t: Array, null_t: Array) -> tuple[Array, Array]:
-    """Pointwise p and p against the largest |t*| of all defined rows: two of `[k]`."""
-    defined = ~np.isnan(t)
-    size, reached = np.abs(null_t), np.abs(t) * (1 - ROUNDING)
-    p = (1 + (size >= reached).sum(axis=0)) / (1 + len(size))
+def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Codes]:
+    """All labelings if there are no more than `resamples`, else so many at random, in pieces."""
+    if ways.count <= resamples:
+        yield from ways.every(next(chunks(int(ways.count), width)))
+        return
+    rng = np.random.default_rng(seed)
+    for size in chunks(resamples, width):
+        yield ways.draw(size, rng)
+
+
+def _on_one_scale(t: Array, df: Array) -> Array:
+    """Sizes of t `[..., k]` that rows of different degrees of freedom `[k]` have equally often.
+
+    −log of Student's two-sided p; |t| itself where all rows have the same.
+    """
+    size = np.abs(t)
+    return size if (df == df[0]).all() else -np.log(2 * special.stdtr(df, -size))
+
+
+def p_values(
+    t: Array, null_t: Array, exact: bool, scale: Callable[[Array], Array]
+) -> tuple[Array, Array, float]:
+    """Pointwise p and p against the largest t* of all defined rows, `[k]` each, and the smallest
+    value that the second can have. `scale` makes rows comparable: `[..., k] -> [..., k]`."""
+    defined, undefined = ~np.isnan(t), np.isnan(null_t)
+    p = share_reaching(np.where(undefined, np.inf, np.abs(null_t)), np.abs(t), exact)
+    size = np.where(undefined, 0.0, scale(null_t))
     largest = size[:, defined].max(axis=1, initial=0.0)
-    p_max = (1 + (largest[:, None] >= reached).sum(axis=0)) / (1 + len(size))
-    return np.where(defined, p, np.nan), np.where(defined, p_max, np.nan)
+    p_max = share_reaching(largest[:, None], scale(t), exact)
+    smallest = smallest_share(largest, exact)
+    return np.where(defined, p, np.nan), np.where(defined, p_max, np.nan), smallest
 
 
 def _centred(sample: _Sample) -> Array:
@@ -353,23 +462,6 @@ def _centred(sample: _Sample) -> Array:
     mean = total / count
     mean[single] = total[single].sum(axis=0) / count[single].sum(axis=0)
     return np.where(finite, x - mean[sample.clusters], np.nan)
-
-
-def _shuffled_labels(sample: _Sample, resamples: int, rng: np.random.Generator) -> Array:
-    """Labels as the clusters allow them to be shuffled, 1.0 for a: `[resamples, n]`."""
-    n = len(sample.labels)
-    # Within a cluster: sorting cluster number + U(0, 1) permutes each slice in itself.
-    order = np.argsort(rng.random((resamples, n)) + sample.clusters, axis=1)
-    shuffled = sample.labels[order]
-    a, b = sample.carries()
-    single = np.flatnonzero(~(a & b))
-    if len(single):
-        swapped = a[single][np.argsort(rng.random((resamples, len(single))), axis=1)]
-        per_cluster = np.zeros((resamples, len(a)), bool)
-        per_cluster[:, single] = swapped
-        of_single = np.isin(sample.clusters, single)
-        shuffled[:, of_single] = per_cluster[:, sample.clusters[of_single]]
-    return shuffled.astype(np.float64)
 
 
 def _group_sums(labels: Array, values: Array) -> tuple[Array, Array]:
@@ -389,16 +481,26 @@ def _counted(values: Array) -> tuple[Array, Array]:
     return finite.astype(np.float64), np.where(finite, values, 0.0)
 
 
-def _clustered_t(labels: Array, sample: _Sample, values: Array) -> Array:
-    """Difference of means over its clustered standard error: labels `[r, n] -> [r, k]`."""
+def _clustered_t(labels: Array, sample: _Sample, values: Array) -> tuple[Array, Array]:
+    """Difference of means over its clustered standard error, and the contrast: `[r, n] -> [r, k]`.
+
+    The contrast is the least-squares slope on the labels with a constant per cluster that carries
+    both groups and one for all the others.
+    """
     finite, x = _counted(values)
     n_a, n_b = _group_sums(labels, finite)
     s_a, s_b = _group_sums(labels, x)
     mean_a, mean_b = s_a / n_a, s_b / n_b
     squares, clusters = np.zeros((3, *mean_a.shape)), np.zeros((3, *n_a.shape))
+    both = np.logical_and(*sample.carries())
+    weight, alone = np.zeros(n_a.shape), np.zeros((2, *n_a.shape))
     # A loop over clusters, not over resamples: each step is one small matrix product.
-    for part in np.split(np.arange(len(x)), sample.starts[1:]):
+    for mixed, part in zip(both, np.split(np.arange(len(x)), sample.starts[1:]), strict=True):
         in_a, in_b = _group_sums(labels[:, part], finite[part])
+        if mixed:
+            weight += in_a * in_b / np.maximum(in_a + in_b, 1)
+        else:
+            alone += in_a, in_b
         u_a, u_b = _group_sums(labels[:, part], x[part])
         u_a, u_b = (u_a - in_a * mean_a) / n_a, (u_b - in_b * mean_b) / n_b
         for total, square in zip(squares, (u_a**2, u_b**2, u_a * u_b), strict=True):
@@ -408,7 +510,8 @@ def _clustered_t(labels: Array, sample: _Sample, values: Array) -> Array:
     factors = np.where(clusters > 1, clusters / (clusters - 1), np.nan)
     signs = np.array([1.0, 1.0, -2.0])[:, None, None]
     se = np.sqrt(np.maximum((signs * factors * squares).sum(axis=0), 0.0))
-    return _ratio(mean_a - mean_b, se)
+    weight += alone.prod(axis=0) / np.maximum(alone.sum(axis=0), 1)
+    return _ratio(mean_a - mean_b, se), s_a / np.where(weight > 0, weight, np.nan)
 
 
 def _ratio(difference: Array, se: Array) -> Array:

@@ -13,14 +13,17 @@ from scipy import linalg, stats
 
 from interp.errors import BadInput
 from interp.stats.classical import Array, undefined_is_nan
-from interp.stats.resampling import ROUNDING, Codes, check_resampling, chunks
+from interp.stats.labelings import Codes, share_reaching
+from interp.stats.resampling import check_resampling, chunks
 
 
 class Shuffled(NamedTuple):
-    """Correlation of each column `[k]`, its two-sided p, and the correlations of the shuffles."""
+    """Correlation of each column `[k]`, its two-sided p, the correlations of the shuffles, and
+    their mean `centre [k]`, which is what no association within clusters would give."""
 
     r: Array
     p: Array
+    centre: Array
     null: Array  # [resamples, k]
 
 
@@ -38,7 +41,9 @@ def shuffled_correlation(
     """Correlate each column of `x` with `y`, and with `y` shuffled within every cluster.
 
     What whole clusters have in common stays under the shuffles, so the null need not centre on 0
-    and p speaks of the association within clusters: p = (1 + #{|r*| ≥ |r|}) / (1 + resamples).
+    and p is about the association within clusters: p = (1 + #{|r* − m| ≥ |r − m|}) /
+    (1 + resamples), m the mean over the shuffles and the correlation itself. A correlation of
+    −0.1 is far out where shuffles give 0.4, and one of 0.4 is not.
     With `covariates`, r is the partial correlation, and what is shuffled are the residuals of `y`
     from a fit of covariates and clusters; the fit is put back and r computed anew. Without the
     clusters in that fit, covariates that differ between a few clusters would take up what those
@@ -75,8 +80,10 @@ def shuffled_correlation(
         drawn /= np.sqrt((drawn**2).sum(axis=1, keepdims=True))
         parts.append(drawn @ _residuals(left, rest))
     null = np.concatenate(parts)
-    p = (1 + (np.abs(null) >= np.abs(r) * (1 - ROUNDING)).sum(axis=0)) / (1 + resamples)
-    return Shuffled(r, np.where(np.isnan(r), np.nan, p), null)
+    # The mean takes in the observed order like any other, or the test would not be exact.
+    centre = (null.sum(axis=0) + r) / (1 + resamples)
+    p = share_reaching(np.abs(null - centre), np.abs(r - centre), exact=False)
+    return Shuffled(r, np.where(np.isnan(r), np.nan, p), centre, null)
 
 
 def _design(covariates: Array) -> Array:

@@ -36,8 +36,9 @@ _NEEDED = {"value", "n", "mean", "std", "undefined"}
 NOTE = (
     "from moments and sums over documents: intervals and clustered_* take the document (or prompt) "
     "as what was sampled; in welch_* and student_* tokens are taken as independent, which tokens "
-    "of one document are not, so their p is off, as a rule too small; what needs the documents "
-    "themselves is NaN (keep='tokens' has it)"
+    "of one document are not, so their p is off, as a rule too small; the interval of hedges_g is "
+    "that of the difference in units of the spread seen, and too narrow where values are skewed; "
+    "what needs the documents themselves is NaN (keep='tokens' has it)"
 )
 _NO_SUMS = (
     "no sums over documents here (a bare table, or the summary of an earlier version), so that "
@@ -174,7 +175,8 @@ def columns_of(found: dict[str, Array], clustered: Contrast, confidence: float) 
     difference, pooled = mean_a - mean_b, np.sqrt((m2_a + m2_b) / student.df)
     test = clustered_test(clustered)
     half = clustered_bands(clustered, test, confidence)
-    # The spread is known far better than the difference of means: its own error is left out.
+    # The error of the spread would need sums of fourth powers: the interval of g is left without
+    # it. Measured at 5 %: 6 to 8 % misses on normal values, 16 to 39 % on log-normal ones.
     scale = small_sample_factor(student.df) / pooled
     naive = t_quantile(welch.df, confidence) * np.sqrt(v_a / n_a + v_b / n_b)
     return {
