@@ -18,7 +18,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp._cells import Objects, frozen, is_scalar, per_token, refuse_mixed, scalars, tagged
+from interp._cells import (
+    Objects,
+    as_column,
+    frozen,
+    is_scalar,
+    per_token,
+    refuse_inexact,
+    refuse_mixed,
+    scalars,
+    tagged,
+)
 from interp._sources import Raw, read
 from interp._tokenise import (
     Bools,
@@ -125,7 +135,7 @@ class Prompts:
             "word": _joined([self._words(i) for i in range(len(self))], np.int64),
         }
         for name, arrays in self.labels.items():
-            columns[name] = _column(np.concatenate(arrays))
+            columns[name] = as_column(np.concatenate(arrays).tolist())
         return pd.DataFrame(columns)
 
     def _words(self, i: int) -> Ints:
@@ -148,11 +158,7 @@ class Prompts:
         Raises:
             BadInput: wrong lengths, a reserved name, no scalars, text mixed with numbers.
         """
-        if name in RESERVED:
-            raise BadInput(
-                f"label {name!r} has the name of a column that every table has "
-                f"({', '.join(RESERVED)}); rename it"
-            )
+        _refuse_reserved(name)
         values = [values] if isinstance(values, str) else list(values)
         if len(values) != len(self):
             raise BadInput(f"label {name!r}: expected {len(self)} prompts, got {len(values)}")
@@ -161,6 +167,7 @@ class Prompts:
             for i, (value, special) in enumerate(zip(values, self.special, strict=True))
         )
         refuse_mixed(f"label {name!r}", arrays)
+        refuse_inexact(f"label {name!r}", arrays)
         notes = (*self.notes, note) if note else self.notes
         return replace(self, labels={**self.labels, name: arrays}, notes=notes)
 
@@ -255,6 +262,7 @@ def read_prompts(
     max_length: int | None = None,
     vocab_size: int | None = None,
     text_column: str = "text",
+    columns: Sequence[str] | None = None,
     truncate: bool = False,
     language: str = "english",
 ) -> Prompts:
@@ -263,14 +271,18 @@ def read_prompts(
     A string is looked up in this order: the name of a built-in set (`her`, `demo`); an existing
     file; one prompt, if it has a space in it. A single word that is neither is an error, so that
     a mistyped name is not measured as a prompt. In a .txt file every line that is not blank is a
-    prompt. In .jsonl, .csv, .parquet, datasets and lists of mappings the other columns become
-    labels: a scalar labels the prompt, a list its tokens, a list of objects with `start` and
-    `end` the words at those characters.
+    prompt. In .jsonl, .csv, .parquet, data sets, tables and lists of mappings the other columns
+    become labels: a scalar labels the prompt, a list its tokens, a list of objects with `start`
+    and `end` the words at those characters. A date becomes ISO 8601 text, a decimal a number (text
+    where no float is exactly it). A column that can be no label is left out with a note, unless
+    `columns` asks for it.
 
     Args:
-        source: list of strings; one string; token tensor `[batch, pos]` or lists of ids; path
-            (.txt, .jsonl, .csv, .parquet); dataset with `column_names`; annotated documents
-            (`.text` and `.words`); or a built-in name.
+        source: list, generator or pandas Series of strings; one string; token tensor
+            `[batch, pos]` or lists of ids; a tokenizer's `BatchEncoding` or another mapping with
+            `input_ids` and, where it is padded, `attention_mask`; path (.txt, .jsonl, .csv, each
+            also as .gz; .parquet); data set of `datasets` in any format; pandas or pyarrow table;
+            annotated documents (`.text` and `.words`); or a built-in name.
         tokenizer: a Hugging Face tokenizer, the model's own (`model.tokenizer`). Not needed for
             ids, which then have no text and no special tokens.
         mask: `[batch, pos]`, 1 for real tokens, for a padded token tensor only.
@@ -283,6 +295,7 @@ def read_prompts(
         max_length: context length of the model.
         vocab_size: ids must be below it; the tokenizer's size unless given.
         text_column: the column with the text.
+        columns: the columns that become labels; all that can, unless given.
         truncate: cut prompts that are longer than `max_length` instead of raising.
         language: of the built-in set `her`: "english", or "demo" for the embedded models.
 
@@ -290,10 +303,11 @@ def read_prompts(
         Prompts in the order of the source.
 
     Raises:
-        BadInput: anything in the source that cannot be used, and where it is.
+        BadInput: anything in the source that cannot be used, and where it is; chat messages, which
+            `tokenizer.apply_chat_template` makes into text.
         UnknownName: a single word that is neither a built-in set nor a file.
     """
-    raw = read(source, mask=mask, text_column=text_column, language=language)
+    raw = read(source, mask=mask, text_column=text_column, columns=columns, language=language)
     limit = _check_length(max_length)
     cut = limit if truncate else None
     size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
@@ -345,10 +359,7 @@ def _annotated(
     vocab_size: int | None,
 ) -> Prompts:
     """Labels of the source first, then those of the caller, who wins."""
-    for name, values in raw.fields.items():
-        prompts = prompts.with_labels(name, values)
-    for annotation in raw.annotations:
-        prompts = prompts.label(gold(annotation))
+    prompts = _with_columns(prompts, raw)
     for given, what in ((labels, "labels"), (token_labels, "token_labels")):
         if given is not None and not isinstance(given, Mapping):
             raise BadInput(f"{what}= maps names to values, one for each prompt: {{name: [...]}}")
@@ -365,6 +376,32 @@ def _annotated(
     return replace(
         prompts, targets=_target_ids(_as_fed(targets, raw, prompts), prompts, vocab_size)
     )
+
+
+def _with_columns(prompts: Prompts, raw: Raw) -> Prompts:
+    """The columns of the source as labels; what can be none is left out, unless it was asked for."""
+    for name, values in raw.fields.items():
+        _refuse_reserved(name)
+        try:
+            prompts = prompts.with_labels(name, values)
+        except BadInput as error:
+            prompts = _without(prompts, raw, name, error)
+    for name, words_of in raw.annotations.items():
+        for key in {str(key) for row in words_of for word in row for key in word} - {"word"}:
+            _refuse_reserved(key)  # "word" says where it is
+        try:
+            prompts = prompts.label(gold(words_of))
+        except BadInput as error:
+            prompts = _without(prompts, raw, name, error)
+    return prompts
+
+
+def _without(prompts: Prompts, raw: Raw, name: str, error: BadInput) -> Prompts:
+    """The same prompts, with a note on a column that can be no label."""
+    if raw.asked:
+        raise error
+    note = f"column {name!r} of {raw.source} was left out: {error}"
+    return replace(prompts, notes=(*prompts.notes, note))
 
 
 def _target_ids(rows: Sequence[Any], prompts: Prompts, vocab_size: int | None) -> tuple[Ints, ...]:
@@ -388,14 +425,6 @@ def _target_ids(rows: Sequence[Any], prompts: Prompts, vocab_size: int | None) -
     return tuple(result)
 
 
-def _column(cells: Objects) -> pd.Series[Any]:
-    """A label as a column; whole numbers stay whole where some tokens are unlabelled."""
-    column = pd.Series(cells, dtype=object)
-    holes = any(cell is None for cell in cells)
-    text = any(isinstance(cell, str) for cell in cells)
-    return column if holes and not text else column.infer_objects()
-
-
 def _as_fed(values: Any, raw: Raw, prompts: Prompts) -> list[Any]:
     """Values per prompt, without the cells under the mask and those that truncation cut off."""
     rows = list(values)
@@ -408,12 +437,20 @@ def _cells_fed(row: Any, raw: Raw, i: int, length: int) -> Any:
     if is_scalar(row):
         return row
     cells = list(row)
-    if raw.keep is not None and len(cells) == raw.keep.shape[1]:
+    if raw.keep is not None and len(cells) == len(raw.keep[i]):
         cells = [cell for cell, real in zip(cells, raw.keep[i], strict=True) if real]
     return cells[:length] if raw.ids is not None and len(cells) == len(raw.ids[i]) else cells
 
 
 # --- checks -----------------------------------------------------------------------------------
+
+
+def _refuse_reserved(name: str) -> None:
+    if name in RESERVED:
+        raise BadInput(
+            f"label {name!r} has the name of a column that every table has "
+            f"({', '.join(RESERVED)}); rename it"
+        )
 
 
 def _check_length(max_length: int | None) -> int | None:

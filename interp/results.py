@@ -291,14 +291,36 @@ def json_value(value: Any) -> Any:
 
 
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Object columns of mixed types become text, which Parquet can hold; missing stays missing."""
+    """Write a table whose values keep every digit; `from_parquet` gives them back.
+
+    Object columns of mixed types become text, which Parquet can hold; missing stays missing.
+    """
     out = frame.copy(deep=False)
     for column in [c for c in out if out[c].dtype == object]:
         there = out[column].notna()
-        if len({type(v) for v in out[column][there]}) > 1:
+        kinds = {type(v) for v in out[column][there]}
+        if len(kinds) > 1:
             cells = zip(out[column], there, strict=True)
             out[column] = [str(v) if known else None for v, known in cells]
+        elif kinds == {int} and max(out[column][there]) >= 1 << 63:
+            out[column] = out[column].astype("UInt64")  # pyarrow alone takes them for 63 bits
     out.to_parquet(path, index=False)
+
+
+def from_parquet(path: Path) -> pd.DataFrame:
+    """Read what `to_parquet` wrote; a column of whole numbers with holes has ints and None.
+
+    pandas makes it float64 otherwise, in which 1234567890123456789 is another number.
+    """
+    from pyarrow.parquet import read_table
+
+    frame: pd.DataFrame = read_table(path, partitioning=None).to_pandas(integer_object_nulls=True)
+    for column in frame:
+        kind = frame[column].dtype
+        if pd.api.types.is_integer_dtype(kind) and pd.api.types.is_extension_array_dtype(kind):
+            cells = frame[column].astype(object)
+            frame[column] = cells.where(cells.notna(), None)
+    return frame
 
 
 _TEXT = ":text"
@@ -343,7 +365,7 @@ def load_results(folder: Path) -> Results:
                 f"{str(folder)!r} was written by a newer version (schema {document['schema']}, "
                 f"this one reads up to {SCHEMA})"
             )
-        tokens = pd.read_parquet(folder / "tokens.parquet")
+        tokens = from_parquet(folder / "tokens.parquet")
         results = [_load_one(folder, n, about, tokens) for n, about in document["analyses"].items()]
     except InterpError:
         raise
@@ -363,7 +385,7 @@ def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.Data
         tokens,
         {int(k): v for k, v in about["strings"].items()},
         tuple(about["notes"]),
-        pd.read_parquet(folder / f"{name}.parquet"),
+        from_parquet(folder / f"{name}.parquet"),
     )
 
 

@@ -18,10 +18,20 @@ ANALYSES = ROOT.parent / "analyses"
 
 # Lower levels know nothing of higher ones; a module imports only from its own level and below.
 LEVELS = [
-    {"errors", "geometry", "progress", "lens", "_lens_blocks", "_lens_fused"},
+    {"errors", "_user_files", "geometry", "progress", "lens", "_lens_blocks", "_lens_fused"},
     {"sites", "state", "_tokenise", "_token_id", "_calls", "unembedding"},
     {"clustered", "tallies"},
-    {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
+    {
+        "analysis",
+        "_cells",
+        "_formats",
+        "_tabular",
+        "positions",
+        "profiles",
+        "embedding",
+        "_sources",
+        "labels",
+    },
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "controls", "_passes", "_synthetic", "_same", "trajectories"},
     {"checks", "_laws"},

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp._cells import is_scalar, plain
 from interp._tokenise import Bools, Ints
 from interp.corpus.sources import Document
 from interp.errors import BadInput, InterpError, nearest, unknown
@@ -198,13 +199,15 @@ def reason_of(error: BaseException) -> str:
 
 
 def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) -> Prompts:
+    rows = [_row_of(document, reading) for document in documents]
     prompts = read_prompts(
-        [_row_of(document, reading) for document in documents],
+        rows,
         tokenizer,
         prepend_bos=reading.prepend_bos,
         max_length=reading.limit if reading.long != "split" else None,
         vocab_size=reading.vocab_size,
         text_column=reading.text_column,
+        columns=list(dict.fromkeys(name for row in rows for name in row)),
         truncate=reading.long == "cut",
     )
     for labeller in reading.labellers:
@@ -221,10 +224,18 @@ def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
             f"(columns: {', '.join(map(str, row))})"
         )
     out = {reading.text_column: row[reading.text_column]}
-    out |= {name: row[name] for name in reading.labels if name in row}
+    out |= {name: _label(name, row[name]) for name in reading.labels if name in row}
     if any(name not in row for name in reading.labels):
         out |= {k: v for k, v in row.items() if k not in out and word_fields(v)}
     return out
+
+
+def _label(name: str, value: Any) -> Any:
+    """A document's label as the text that tables and groups hold, with every digit it has."""
+    if not is_scalar(value):
+        return value
+    found = plain(f"label {name!r}", 0, value)
+    return None if found is None else str(found)
 
 
 def word_fields(value: Any) -> set[str]:

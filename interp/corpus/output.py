@@ -29,6 +29,7 @@ from interp.results import (
     Result,
     Results,
     analysis_class,
+    from_parquet,
     load_results,
     load_state,
 )
@@ -98,7 +99,7 @@ def _tokens(job: Job, shards: Sequence[Shard], states: Mapping[str, State]) -> p
     """Token rows of the prompts that the merged state holds examples of."""
     prompts = list(prompts_in(states))
     paths = [p for s in shards if (p := tokens_path(job.folder, s)).is_file()] if prompts else []
-    parts = (pd.read_parquet(path) for path in paths)
+    parts = (from_parquet(path) for path in paths)
     rows = [part for frame in parts if len(part := frame[frame["prompt"].isin(prompts)])]
     if not rows:
         return pd.DataFrame(columns=["prompt", "position", "token", "token_id", "special"])
