@@ -379,7 +379,7 @@ def _annotated(
 
 
 def _with_columns(prompts: Prompts, raw: Raw) -> Prompts:
-    """The columns of the source as labels; what can be none is left out, unless it was asked for."""
+    """The columns of the source as labels; what can be none is left out, unless asked for."""
     for name, values in raw.fields.items():
         _refuse_reserved(name)
         try:

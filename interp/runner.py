@@ -646,7 +646,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         )
         strings = token_strings(rows["token_id"].unique().tolist(), self.model.tokenizer)
         rows.insert(list(rows).index("token_id"), "token", rows["token_id"].map(strings))
-        labels = [name for name in rows if name not in (*columns, "token", "stack")]
+        labels = [str(c) for c in rows if c not in (*columns, "token", "stack")]
         return rows.assign(**{name: _label_column(rows[name]) for name in labels})
 
     def __getitem__(self, name: str) -> Result:
