@@ -209,6 +209,7 @@ def _read_file(path: Path, wanted: Wanted) -> Raw:
     names = file.names()
     if names and IDS not in names:
         refuse_lacking(file)
+    _refuse_unknown(wanted, names, file.shown)
     if suffix_of(path) == ".csv":
         rows = _with_numbers(rows, [name for name in names or () if name != wanted.text])
     blank = numbers[-1] - len(rows) if rows and suffix_of(path) == ".txt" else 0
@@ -297,10 +298,7 @@ def _columns(
     fields: dict[str, list[Any]] = {}
     annotations: dict[str, list[Any]] = {}
     notes: list[str] = []
-    for name in wanted.columns or ():
-        if name not in names:
-            others = ", ".join(str(n) for n in names if n not in used)
-            raise BadInput(f"{source} has no column {name!r}{nearest(name, names)} (has: {others})")
+    _refuse_unknown(wanted, names, source)
     for name in names if wanted.columns is None else wanted.columns:
         if name in used:
             continue
@@ -316,6 +314,14 @@ def _columns(
                 raise BadInput(f"column {name!r} of {source}: {error}") from error
             notes.append(f"column {name!r} of {source} was left out: {error}")
     return fields, annotations, notes
+
+
+def _refuse_unknown(wanted: Wanted, names: Sequence[Any] | None, source: str) -> None:
+    """Raise for a column that is asked for and not there; without `names` nothing is known yet."""
+    for name in wanted.columns or ():
+        if names is not None and name not in names:
+            known = ", ".join(map(str, names))
+            raise BadInput(f"{source} has no column {name!r}{nearest(name, names)} (has: {known})")
 
 
 def _label_values(name: str, values: Sequence[Any], source: str) -> tuple[list[Any], list[str]]:
@@ -374,6 +380,7 @@ def _read_table(source: Any, wanted: Wanted, mask: Any) -> Raw:
             f"the {kind} has no column {wanted.text!r}{nearest(wanted.text, names)} "
             f"(columns: {', '.join(names)}; choose one with text_column=)"
         )
+    _refuse_unknown(wanted, names, f"the {kind}")
     return _from_rows(table_rows(source, wanted.all), wanted, kind, mask)
 
 
