@@ -73,7 +73,7 @@ def plain(what: str, i: int, value: Any) -> Any:
         return None
     value = _written(value) if isinstance(value, _WRITTEN) else value
     if isinstance(value, str):
-        return _whole_text(what, i, value)
+        return whole_text(f"{what}, prompt {i}", value)
     if not isinstance(value, bool | int | float):
         raise BadInput(
             f"{what}, prompt {i}: {type(value).__name__} is no label; allowed: string, number, "
@@ -98,13 +98,13 @@ def _written(value: Any) -> Any:
     return number if Decimal(repr(number)) == value else format(value.normalize(), "f")
 
 
-def _whole_text(what: str, i: int, text: str) -> str:
-    """The text, unless it holds half a character, which no file can."""
+def whole_text(what: str, text: str) -> str:
+    """The text; raises `BadInput` if it holds half a character, which no file can."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BadInput(
-            f"{what}, prompt {i}: character {error.start} of {text[:40]!a} is half a "
+            f"{what}: character {error.start} of {text[:40]!a} is half a "
             "character (a cut JSON escape); remove it or write it whole"
         ) from error
     return text

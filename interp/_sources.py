@@ -262,10 +262,10 @@ def _from_rows(
         found = _read_encoding([row.get(IDS) for row in rows], _masks(rows, mask), source)
         ids, keep = found.ids, found.keep
     else:
-        _refuse_chat(rows[0], source)
+        refuse_chat(rows[0], source)
         _refuse_lacking_rows(rows, names, wanted.text, source)
         texts = tuple(row[wanted.text] for row in rows)
-        _refuse_chat(texts[0], source)
+        refuse_chat(texts[0], source)
     used = (wanted.text,) if texts is not None else (IDS, MASK)
     fields, annotations, left_out = _columns(rows, names, used, wanted, source)
     notes, asked = (*notes, *left_out), wanted.columns is not None
@@ -273,9 +273,7 @@ def _from_rows(
 
 
 def _masks(rows: Sequence[Row], mask: Any) -> Any:
-    if mask is not None or MASK not in rows[0]:
-        return mask
-    return [row.get(MASK) for row in rows]
+    return [row.get(MASK) for row in rows] if mask is None else mask
 
 
 def _refuse_lacking_rows(rows: Sequence[Row], names: Sequence[Any], text: str, source: str) -> None:
@@ -389,7 +387,7 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
     kind = type(source).__name__
     if IDS in source:
         return _read_encoding(source[IDS], source.get(MASK) if mask is None else mask, kind)
-    _refuse_chat(source, kind)
+    refuse_chat(source, kind)
     if wanted.text not in source:
         raise BadInput(
             f"a {kind} is read as prompts if it has {IDS!r} (and {MASK!r}, where padded) or the "
@@ -408,8 +406,8 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
 # --- chat messages ----------------------------------------------------------------------------
 
 
-def _refuse_chat(value: Any, source: str) -> None:
-    """Raise for chat messages: one, a list of them, lists of them, or a row that holds some."""
+def refuse_chat(value: Any, source: str) -> None:
+    """Raise `BadInput` for chat messages: one, lists of them, or a row that holds some."""
     if isinstance(value, Mapping) and not _is_message(value):
         inner = next((value[name] for name in _CHAT if name in value), None)
     else:
@@ -463,7 +461,7 @@ def _read_list(source: Sequence[Any], mask: Any, wanted: Wanted) -> Raw:
     first = source[0]
     if isinstance(first, str):
         return Raw("list of strings", texts=tuple(source))
-    _refuse_chat(source, "the list")
+    refuse_chat(source, "the list")
     if isinstance(first, Mapping):
         return _from_rows(source, wanted, "list of rows", mask)
     if _is_document(first):
@@ -516,10 +514,10 @@ def _read_tensor(source: Any, mask: Any) -> Raw:
 
 def _read_encoding(ids: Any, mask: Any, source: str) -> Raw:
     """Ids of one prompt or several, padded or ragged, and a mask of the same shape."""
-    rows = [_ids_of(row, i) for i, row in enumerate(_prompt_rows(ids))]
+    rows = [_ids_of(row, i) for i, row in enumerate(_prompt_rows(IDS, ids))]
     if mask is None:
         return Raw(source, ids=tuple(rows))
-    masks = _prompt_rows(mask)
+    masks = _prompt_rows(MASK, mask)
     if len(masks) != len(rows):
         raise BadInput(f"{source}: {len(rows)} prompts of ids, but {len(masks)} masks")
     keep = [_mask_row(m, i, len(row)) for i, (m, row) in enumerate(zip(masks, rows, strict=True))]
@@ -527,12 +525,14 @@ def _read_encoding(ids: Any, mask: Any, source: str) -> Raw:
     return Raw(source, ids=found, keep=tuple(keep))
 
 
-def _prompt_rows(values: Any) -> list[Any]:
+def _prompt_rows(what: str, values: Any) -> list[Any]:
     """One entry per prompt; the values of a single prompt are one."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     if isinstance(values, np.ndarray) and values.dtype != object:
         return list(np.atleast_2d(values))
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
+        raise BadInput(f"{what} is {type(values).__name__}; expected ids by prompt")
     rows = list(values)
     flat = bool(rows) and isinstance(rows[0], int | np.integer)
     return [rows] if flat else rows
@@ -546,7 +546,9 @@ def _mask_of(mask: Any, shape: tuple[int, ...]) -> list[Bools]:
 
 
 def _mask_row(row: Any, i: int, length: int) -> Bools:
-    """One prompt's mask as truth values, without holes."""
+    """One prompt's mask as truth values, without holes; None masks nothing."""
+    if row is None:
+        return np.ones(length, dtype=bool)
     array = np.asarray(row.detach().cpu() if isinstance(row, torch.Tensor) else row)
     if array.shape != (length,):
         raise BadInput(f"mask row {i} has shape {array.shape}; the prompt has {length} ids")

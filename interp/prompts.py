@@ -28,6 +28,7 @@ from interp._cells import (
     refuse_mixed,
     scalars,
     tagged,
+    whole_text,
 )
 from interp._sources import Raw, read
 from interp._tokenise import (
@@ -158,7 +159,7 @@ class Prompts:
         Raises:
             BadInput: wrong lengths, a reserved name, no scalars, text mixed with numbers.
         """
-        _refuse_reserved(name)
+        _refuse_reserved(whole_text("name of a label", name))
         values = [values] if isinstance(values, str) else list(values)
         if len(values) != len(self):
             raise BadInput(f"label {name!r}: expected {len(self)} prompts, got {len(values)}")

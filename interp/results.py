@@ -290,6 +290,9 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
+_LONG = "UInt64"  # whole numbers above 2**63 with holes, on the disk only
+
+
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table whose values keep every digit; `from_parquet` gives them back.
 
@@ -303,7 +306,7 @@ def to_parquet(frame: pd.DataFrame, path: Path) -> None:
             cells = zip(out[column], there, strict=True)
             out[column] = [str(v) if known else None for v, known in cells]
         elif kinds == {int} and max(out[column][there]) >= 1 << 63:
-            out[column] = out[column].astype("UInt64")  # pyarrow alone takes them for 63 bits
+            out[column] = out[column].astype(_LONG)  # Arrow takes objects for int64
     out.to_parquet(path, index=False)
 
 
@@ -315,11 +318,9 @@ def from_parquet(path: Path) -> pd.DataFrame:
     from pyarrow.parquet import read_table
 
     frame: pd.DataFrame = read_table(path, partitioning=None).to_pandas(integer_object_nulls=True)
-    for column in frame:
-        kind = frame[column].dtype
-        if pd.api.types.is_integer_dtype(kind) and pd.api.types.is_extension_array_dtype(kind):
-            cells = frame[column].astype(object)
-            frame[column] = cells.where(cells.notna(), None)
+    for column in frame.select_dtypes(_LONG):
+        cells = frame[column].astype(object)
+        frame[column] = cells.where(cells.notna(), None)
     return frame
 
 

@@ -303,7 +303,7 @@ def test_odd_columns_are_left_out_or_become_labels(tmp_path):
         ("raw", "column 'raw' of pyarrow Table: label 'raw', prompt 0: bytes is no label"),
         (
             "knd",
-            r"pyarrow Table has no column 'knd'; did you mean 'kind'\? \(has: text, kind, lists",
+            r"pyarrow Table has no column 'knd'; did you mean 'kind'\? \(has: text, kind",
         ),
     ],
 )
@@ -359,6 +359,15 @@ def test_dates_beyond_python_are_text(tmp_path):
 def test_labels_that_no_column_holds_exactly_are_refused_by_prompt(values, message):
     with pytest.raises(BadInput, match=message):
         read_prompts(["He met", "the man"], byte_level(), labels={"id": values})
+
+
+def test_names_that_no_file_holds_are_refused_or_left_out():
+    with pytest.raises(BadInput, match=r"name of a label: character 1 of 'k\\ud800' is half a"):
+        read_prompts(["He met"], byte_level(), labels={"k\ud800": [1]})
+    prompts = read_prompts([{"text": "He met", "k\ud800": 1, " ": 2}], byte_level())
+    assert dict(prompts.labels) == {}
+    assert len(prompts.notes) == 2
+    "".join(prompts.notes).encode("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -444,6 +453,7 @@ def test_tables_in_memory(kind):
     assert [roles(prompts, i, "n")[0] for i in (0, 1)] == [1, 2]
     assert roles(prompts, 1, "3")[0] == "b"
     assert corpus_texts(table) == TEXTS
+    assert corpus_texts(pd.Series(TEXTS)) == corpus_texts(pa.array(TEXTS)) == TEXTS
     with pytest.raises(BadInput, match=r"has no column 'txt'; did you mean 'text'\?"):
         read_prompts(table, byte_level(), text_column="txt")
     with pytest.raises(BadInput, match=r"has no column 'txt'; did you mean 'text'\?"):
@@ -528,6 +538,8 @@ def test_encodings_that_do_not_fit_are_refused():
         read_prompts({"input_ids": [[1, 2], [3]], "attention_mask": [[1, 1], [1, 1]]})
     with pytest.raises(BadInput, match=r"mask holds 2 at \[1, 0\]"):
         read_prompts({"input_ids": [[1, 2], [3]], "attention_mask": [[1, 1], [2]]})
+    with pytest.raises(BadInput, match="input_ids is NoneType; expected ids by prompt"):
+        read_prompts({"input_ids": None})
     ragged = read_prompts({"input_ids": [[1, 2, 0], [3]], "attention_mask": [[1, 1, 0], [1]]})
     assert [ids(ragged, i) for i in (0, 1)] == [[1, 2], [3]]
 
@@ -550,6 +562,16 @@ CHAT = [{"role": "user", "content": "Who met her?"}, {"role": "assistant", "cont
 def test_chats_are_refused_by_name_with_what_to_do(source):
     with pytest.raises(BadInput, match=r"holds chat messages, not texts; .*apply_chat_template\("):
         read_prompts(source, byte_level())
+
+
+def test_chats_in_a_corpus_are_refused_by_name(gpt2):
+    with pytest.raises(BadInput, match="the list holds chat messages"):
+        open_source(CHAT)
+    source = open_source([{"messages": CHAT}, {"text": "the man"}])
+    documents = list(source.read(plan(source).shards[0]))
+    _, failures = read_window(documents, gpt2.tokenizer, Reading())
+    assert [f.document for f in failures] == [0]
+    assert "holds chat messages, not texts" in failures[0].reason
 
 
 def test_chats_in_files_are_refused_by_name(tmp_path):

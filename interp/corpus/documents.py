@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from interp._cells import is_scalar, plain
+from interp._sources import refuse_chat
 from interp._tokenise import Bools, Ints
 from interp.corpus.sources import Document
 from interp.errors import BadInput, InterpError, nearest, unknown
@@ -219,6 +220,7 @@ def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
     """The text, the labels that are used, and gold words where those may be found."""
     row = document.row
     if reading.text_column not in row:
+        refuse_chat(row, "the document")
         raise BadInput(
             f"no column {reading.text_column!r}{nearest(reading.text_column, row)} "
             f"(columns: {', '.join(map(str, row))})"

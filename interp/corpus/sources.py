@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from interp._formats import SUFFIXES, arrow_rows, data_file, refuse_lacking
+from interp._sources import refuse_chat
 from interp._tabular import is_tabular, table_columns, table_name, table_rows
 from interp._user_files import format_of, regular, shown, similar, suffix_of
 from interp.errors import BadInput, nearest
@@ -121,9 +122,11 @@ def open_source(
     """The source behind a path, folder, glob, `hf:NAME`, data set or list of texts or rows.
 
     Args:
-        source: a .jsonl, .parquet, .csv or .txt file (one document a line), a folder of them (with
-            its folders), a glob, a list of paths; a folder that `save_to_disk` wrote; `hf:NAME` or
-            `hf:NAME:CONFIG` on the hub; a data set of `datasets`; a list of strings or mappings.
+        source: a .jsonl, .parquet, .csv or .txt file (one document a line; all but .parquet also
+            as .gz), a folder of them (with its folders; hidden files and results of this library
+            are left out), a glob, a list of paths; a folder that `save_to_disk` wrote; `hf:NAME`
+            or `hf:NAME:CONFIG` on the hub; a data set of `datasets`; a pandas or pyarrow table; a
+            list of strings or mappings.
         text_column: the column with the text.
         columns: other columns that are needed; the rest is not read where the format allows it.
         split: of a data set with several.
@@ -139,7 +142,9 @@ def open_source(
         return Files(_files(path), text_column, tuple(columns))
     if is_tabular(source):
         return _table(source, text_column, split)
+    source = _items(source)
     if isinstance(source, list | tuple) and source:
+        refuse_chat(source, "the list")
         if all(isinstance(item, os.PathLike) for item in source):
             found = [path for item in source for path in _files(Path(item))]
             return Files(tuple(found), text_column, tuple(columns))
@@ -152,6 +157,14 @@ def open_source(
         "a pandas or pyarrow table, a list of strings or rows. A corpus is read more than once, so "
         "write what a generator gives to a file"
     )
+
+
+def _items(source: Any) -> Any:
+    """The items of a column of pandas, NumPy or pyarrow as a list; anything else as it is."""
+    for method in ("to_pylist", "tolist"):
+        if hasattr(source, method):
+            return getattr(source, method)()
+    return source
 
 
 # ---- files -----------------------------------------------------------------------------------
