@@ -20,6 +20,8 @@ import pytest
 import torch
 from corpus_help import write_jsonl
 from test_prompts import byte_level, ids, roles
+from zoo import ZOO
+from zoo.boot import boot
 
 import interp
 from analyses.rotation import Rotation
@@ -413,6 +415,15 @@ def test_labels_of_watched_passes_keep_their_digits(gpt2):
     assert set(frame["id"].dropna()) == {ID}
     assert set(frame["day"].dropna()) == {"2024-01-31"}
     assert frame[frame["prompt"] == 2]["id"].isna().all()
+
+
+def test_labels_of_an_encoder_keep_their_digits_beside_a_decoder():
+    model = boot(ZOO["t5"])
+    tokens = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    results = interp.run(model, tokens, Rotation, labels={"id": [ID, 5]}, progress=False)
+    frame = results["rotation"].frame
+    assert frame[frame["stack"] == "decoder"]["id"].isna().all()
+    assert frame[frame["stack"] == "encoder"].groupby("prompt")["id"].first().tolist() == [ID, 5]
 
 
 def test_labels_of_a_corpus_keep_their_digits_or_fail_by_document(gpt2):
