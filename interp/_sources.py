@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp._cells import as_mapping, inexact, plain
+from interp._cells import as_mapping, inexact, plain, whole_text
 from interp._formats import SUFFIXES, Row, data_file, refuse_lacking
 from interp._tabular import is_tabular, table_columns, table_name, table_rows
 from interp._tokenise import Bools, Ints
@@ -136,20 +136,10 @@ def _refuse_empty(raw: Raw) -> None:
             raise BadInput(f"prompt {i} is {type(text).__name__}, not a string ({raw.source})")
         if not text:
             raise BadInput(f"prompt {i} is an empty string ({raw.source})")
-        _refuse_surrogates(i, text)
+        whole_text(f"prompt {i}", text)  # the tokenizer would crash
     for i, ids in enumerate(raw.ids or ()):
         if not len(ids):
             raise BadInput(f"prompt {i} has no tokens ({raw.source})")
-
-
-def _refuse_surrogates(i: int, text: str) -> None:
-    """Half a character, as a cut JSON escape leaves it, would crash inside the tokenizer."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadInput(
-            f"prompt {i}, character {error.start}: {text[error.start]!r} is half a character"
-        ) from error
 
 
 # --- a string: built-in name, file or prompt -------------------------------------------------

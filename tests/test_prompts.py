@@ -802,7 +802,7 @@ TEXT = ["He met her"]
         ("", {}, r"prompt 0 is an empty string \(one string"),
         ([*TEXT, ""], {}, r"prompt 1 is an empty string \(list of strings\)"),
         ([*TEXT, 3], {}, "prompt 1 is int, not a string"),
-        (["a\ud800"], {}, r"prompt 0, character 1: '\\ud800' is half a character"),
+        (["a\ud800"], {}, r"prompt 0: character 1 of 'a\\ud800' is half a character"),
         (3, {}, "cannot read prompts from int; allowed: a list of strings, a token tensor"),
         (TEXT, {"max_length": 3}, "prompt 0 has 5 tokens, the context holds 3; .*truncate=True"),
         (TEXT, {"max_length": 0}, "max_length=0; a context has at least one token"),
