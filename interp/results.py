@@ -290,7 +290,7 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-_LONG = "UInt64"  # whole numbers above 2**63 with holes, on the disk only
+_LONG = pd.UInt64Dtype()  # whole numbers above 2**63 with holes, on the disk only
 
 
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -318,7 +318,7 @@ def from_parquet(path: Path) -> pd.DataFrame:
     from pyarrow.parquet import read_table
 
     frame: pd.DataFrame = read_table(path, partitioning=None).to_pandas(integer_object_nulls=True)
-    for column in frame.select_dtypes(_LONG):
+    for column in [c for c in frame if frame[c].dtype == _LONG]:
         cells = frame[column].astype(object)
         frame[column] = cells.where(cells.notna(), None)
     return frame
