@@ -252,7 +252,8 @@ def _from_rows(
         found = _read_encoding([row.get(IDS) for row in rows], _masks(rows, mask), source)
         ids, keep = found.ids, found.keep
     else:
-        refuse_chat(rows[0], source)
+        if wanted.text not in rows[0]:
+            refuse_chat(rows[0], source)
         _refuse_lacking_rows(rows, names, wanted.text, source)
         texts = tuple(row[wanted.text] for row in rows)
         refuse_chat(texts[0], source)
@@ -377,14 +378,17 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
     kind = type(source).__name__
     if IDS in source:
         return _read_encoding(source[IDS], source.get(MASK) if mask is None else mask, kind)
-    refuse_chat(source, kind)
     if wanted.text not in source:
+        refuse_chat(source, kind)
         raise BadInput(
             f"a {kind} is read as prompts if it has {IDS!r} (and {MASK!r}, where padded) or the "
             f"column {wanted.text!r}; it has: {', '.join(map(str, source)) or 'nothing'}"
         )
     if isinstance(source[wanted.text], str):
         return _from_rows([source], wanted, kind)
+    for name, values in source.items():
+        if isinstance(values, str):
+            raise BadInput(f"column {name!r} of the {kind} is one text; give one value per prompt")
     columns = {name: list(_listed(values)) for name, values in source.items()}
     sizes = {name: len(cells) for name, cells in columns.items()}
     if len(set(sizes.values())) > 1:
@@ -451,9 +455,9 @@ def _read_list(source: Sequence[Any], mask: Any, wanted: Wanted) -> Raw:
     first = source[0]
     if isinstance(first, str):
         return Raw("list of strings", texts=tuple(source))
-    refuse_chat(source, "the list")
     if isinstance(first, Mapping):
         return _from_rows(source, wanted, "list of rows", mask)
+    refuse_chat(source, "the list")
     if _is_document(first):
         return _from_documents(source, f"{len(source)} annotated documents")
     if isinstance(first, int | np.integer):

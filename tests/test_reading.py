@@ -516,6 +516,8 @@ def test_one_row_and_columns_as_mappings():
     assert roles(one, 0, "kind")[0] == "a"
     with pytest.raises(BadInput, match=r"differ in length: \{'text': 2, 'n': 1\}"):
         read_prompts({"text": TEXTS, "n": [1]}, byte_level())
+    with pytest.raises(BadInput, match="column 'kind' of the dict is one text; give one value per"):
+        read_prompts({"text": TEXTS, "kind": "ab"}, byte_level())
     with pytest.raises(BadInput, match="if it has 'input_ids' .*; it has: txt"):
         read_prompts({"txt": TEXTS}, byte_level())
 
@@ -573,6 +575,15 @@ CHAT = [{"role": "user", "content": "Who met her?"}, {"role": "assistant", "cont
 def test_chats_are_refused_by_name_with_what_to_do(source):
     with pytest.raises(BadInput, match=r"holds chat messages, not texts; .*apply_chat_template\("):
         read_prompts(source, byte_level())
+
+
+def test_rows_with_a_text_are_no_chat():
+    mail = [{"text": "He met", "from": "a", "value": "b", "role": "c", "content": "d"}]
+    assert read_prompts(mail, byte_level()).texts == ("He met",)
+    assert read_prompts(mail[0], byte_level()).texts == ("He met",)
+    assert read_prompts(CHAT, byte_level(), text_column="content").texts == ("Who met her?", "He.")
+    assert corpus_rows(mail) == mail
+    assert corpus_rows(CHAT, text_column="content") == CHAT
 
 
 def test_chats_in_a_corpus_are_refused_by_name(gpt2):

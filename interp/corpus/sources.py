@@ -144,7 +144,8 @@ def open_source(
         return _table(source, text_column, split)
     source = _items(source)
     if isinstance(source, list | tuple) and source:
-        refuse_chat(source, "the list")
+        if not (isinstance(source[0], Mapping) and text_column in source[0]):
+            refuse_chat(source, "the list")
         if all(isinstance(item, os.PathLike) for item in source):
             found = [path for item in source for path in _files(Path(item))]
             return Files(tuple(found), text_column, tuple(columns))
