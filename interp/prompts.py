@@ -18,7 +18,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp._cells import Objects, frozen, is_scalar, per_token, refuse_mixed, scalars, tagged
+from interp._cells import (
+    Objects,
+    as_column,
+    frozen,
+    is_scalar,
+    per_token,
+    refuse_inexact,
+    refuse_mixed,
+    scalars,
+    tagged,
+    whole_text,
+)
 from interp._columns import refuse_taken
 from interp._sources import Raw, read
 from interp._tokenise import (
@@ -126,7 +137,7 @@ class Prompts:
             "word": _joined([self._words(i) for i in range(len(self))], np.int64),
         }
         for name, arrays in self.labels.items():
-            columns[name] = _column(np.concatenate(arrays))
+            columns[name] = as_column(np.concatenate(arrays).tolist())
         return pd.DataFrame(columns)
 
     def _words(self, i: int) -> Ints:
@@ -149,7 +160,7 @@ class Prompts:
         Raises:
             BadInput: wrong lengths, a reserved name, no scalars, text mixed with numbers.
         """
-        refuse_taken([name])
+        refuse_taken([whole_text("name of a label", name)])
         values = [values] if isinstance(values, str) else list(values)
         if len(values) != len(self):
             raise BadInput(f"label {name!r}: expected {len(self)} prompts, got {len(values)}")
@@ -158,6 +169,7 @@ class Prompts:
             for i, (value, special) in enumerate(zip(values, self.special, strict=True))
         )
         refuse_mixed(f"label {name!r}", arrays)
+        refuse_inexact(f"label {name!r}", arrays)
         notes = (*self.notes, note) if note else self.notes
         return replace(self, labels={**self.labels, name: arrays}, notes=notes)
 
@@ -266,6 +278,7 @@ def read_prompts(
     max_length: int | None = None,
     vocab_size: int | None = None,
     text_column: str = "text",
+    columns: Sequence[str] | None = None,
     truncate: bool = False,
     language: str = "english",
 ) -> Prompts:
@@ -274,14 +287,18 @@ def read_prompts(
     A string is looked up in this order: the name of a built-in set (`her`, `demo`); an existing
     file; one prompt, if it has a space in it. A single word that is neither is an error, so that
     a mistyped name is not measured as a prompt. In a .txt file every line that is not blank is a
-    prompt. In .jsonl, .csv, .parquet, datasets and lists of mappings the other columns become
-    labels: a scalar labels the prompt, a list its tokens, a list of objects with `start` and
-    `end` the words at those characters.
+    prompt. In .jsonl, .csv, .parquet, data sets, tables and lists of mappings the other columns
+    become labels: a scalar labels the prompt, a list its tokens, a list of objects with `start`
+    and `end` the words at those characters. A date becomes ISO 8601 text, a decimal a number (text
+    where no float is exactly it). A column that can be no label is left out with a note, unless
+    `columns` asks for it.
 
     Args:
-        source: list of strings; one string; token tensor `[batch, pos]` or lists of ids; path
-            (.txt, .jsonl, .csv, .parquet); dataset with `column_names`; annotated documents
-            (`.text` and `.words`); or a built-in name.
+        source: list, generator or pandas Series of strings; one string; token tensor
+            `[batch, pos]` or lists of ids; a tokenizer's `BatchEncoding` or another mapping with
+            `input_ids` and, where it is padded, `attention_mask`; path (.txt, .jsonl, .csv, each
+            also as .gz; .parquet); data set of `datasets` in any format; pandas or pyarrow table;
+            annotated documents (`.text` and `.words`); or a built-in name.
         tokenizer: a Hugging Face tokenizer, the model's own (`model.tokenizer`). Not needed for
             ids, which then have no text and no special tokens.
         mask: `[batch, pos]`, 1 for real tokens, for a padded token tensor only.
@@ -295,6 +312,7 @@ def read_prompts(
         max_length: context length of the model.
         vocab_size: ids must be below it; the tokenizer's size unless given.
         text_column: the column with the text.
+        columns: the columns that become labels; all that can, unless given.
         truncate: cut prompts that are longer than `max_length` instead of raising.
         language: of the built-in set `her`: "english", or "demo" for the embedded models.
 
@@ -302,10 +320,11 @@ def read_prompts(
         Prompts in the order of the source.
 
     Raises:
-        BadInput: anything in the source that cannot be used, and where it is.
+        BadInput: anything in the source that cannot be used, and where it is; chat messages, which
+            `tokenizer.apply_chat_template` makes into text.
         UnknownName: a single word that is neither a built-in set nor a file.
     """
-    raw = read(source, mask=mask, text_column=text_column, language=language)
+    raw = read(source, mask=mask, text_column=text_column, columns=columns, language=language)
     limit = _check_length(max_length)
     cut = limit if truncate else None
     size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
@@ -357,11 +376,7 @@ def _annotated(
 ) -> Prompts:
     """Labels of the source first, then those of the caller, who wins."""
     given_labels, names = parted(labels)
-    raw = _with_names(raw, names)
-    for name, values in raw.fields.items():
-        prompts = prompts.with_labels(name, values)
-    for annotation in raw.annotations:
-        prompts = prompts.label(gold(annotation))
+    prompts = _with_columns(prompts, _with_names(raw, names))
     if token_labels is not None and not isinstance(token_labels, Mapping):
         raise BadInput("token_labels= maps names to values, one for each prompt: {name: [...]}")
     for name, values in given_labels.items():
@@ -394,13 +409,13 @@ def _with_names(raw: Raw, names: Mapping[str, str]) -> Raw:
     """The source with its columns, or fields of its words, under new names: `{new: old}`."""
     if not names:
         return raw
-    words = [word for rows in raw.annotations for row in rows for word in row]
+    words = [word for rows in raw.annotations.values() for row in rows for word in row]
     known = dict.fromkeys([*raw.fields, *(k for w in words for k in w if k not in PLACE)])
     back = _new_names(names, known, f"column of {raw.source}")
-    annotations = tuple(
-        [[{back.get(k, k): v for k, v in word.items()} for word in row] for row in rows]
-        for rows in raw.annotations
-    )
+    annotations = {
+        column: [[{back.get(k, k): v for k, v in word.items()} for word in row] for row in rows]
+        for column, rows in raw.annotations.items()
+    }
     fields = {back.get(name, name): values for name, values in raw.fields.items()}
     return replace(raw, fields=fields, annotations=annotations)
 
@@ -420,6 +435,32 @@ def _new_names(names: Mapping[str, str], known: Iterable[str], what: str) -> dic
         if list(names.values()).count(old) > 1:
             raise BadInput(f"labels= gives {old!r} more than one new name, {new!r} among them")
     return {old: new for new, old in names.items()}
+
+
+def _with_columns(prompts: Prompts, raw: Raw) -> Prompts:
+    """The columns of the source as labels; what can be none is left out, unless asked for."""
+    for name, values in raw.fields.items():
+        refuse_taken([name])
+        try:
+            prompts = prompts.with_labels(name, values)
+        except BadInput as error:
+            prompts = _without(prompts, raw, name, error)
+    for name, words_of in raw.annotations.items():
+        keys = {str(key) for row in words_of for word in row for key in word}
+        refuse_taken(keys - {"word"})  # "word" says where it is
+        try:
+            prompts = prompts.label(gold(words_of))
+        except BadInput as error:
+            prompts = _without(prompts, raw, name, error)
+    return prompts
+
+
+def _without(prompts: Prompts, raw: Raw, name: str, error: BadInput) -> Prompts:
+    """The same prompts, with a note on a column that can be no label."""
+    if raw.asked:
+        raise error
+    note = f"column {name!r} of {raw.source} was left out: {error}"
+    return replace(prompts, notes=(*prompts.notes, note))
 
 
 def _target_ids(rows: Sequence[Any], prompts: Prompts, vocab_size: int | None) -> tuple[Ints, ...]:
@@ -443,14 +484,6 @@ def _target_ids(rows: Sequence[Any], prompts: Prompts, vocab_size: int | None) -
     return tuple(result)
 
 
-def _column(cells: Objects) -> pd.Series[Any]:
-    """A label as a column; whole numbers stay whole where some tokens are unlabelled."""
-    column = pd.Series(cells, dtype=object)
-    holes = any(cell is None for cell in cells)
-    text = any(isinstance(cell, str) for cell in cells)
-    return column if holes and not text else column.infer_objects()
-
-
 def _as_fed(values: Any, raw: Raw, prompts: Prompts) -> list[Any]:
     """Values per prompt, without the cells under the mask and those that truncation cut off."""
     rows = list(values)
@@ -463,7 +496,7 @@ def _cells_fed(row: Any, raw: Raw, i: int, length: int) -> Any:
     if is_scalar(row):
         return row
     cells = list(row)
-    if raw.keep is not None and len(cells) == raw.keep.shape[1]:
+    if raw.keep is not None and len(cells) == len(raw.keep[i]):
         cells = [cell for cell, real in zip(cells, raw.keep[i], strict=True) if real]
     return cells[:length] if raw.ids is not None and len(cells) == len(raw.ids[i]) else cells
 

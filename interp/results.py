@@ -321,15 +321,38 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
+_LONG = pd.UInt64Dtype()  # whole numbers above 2**63 with holes, on the disk only
+
+
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Object columns of mixed types become text, which Parquet can hold; missing stays missing."""
+    """Write a table whose values keep every digit; `from_parquet` gives them back.
+
+    Object columns of mixed types become text, which Parquet can hold; missing stays missing.
+    """
     out = frame.copy(deep=False)
     for column in [c for c in out if out[c].dtype == object]:
         there = out[column].notna()
-        if len({type(v) for v in out[column][there]}) > 1:
+        kinds = {type(v) for v in out[column][there]}
+        if len(kinds) > 1:
             cells = zip(out[column], there, strict=True)
             out[column] = [str(v) if known else None for v, known in cells]
+        elif kinds == {int} and max(out[column][there]) >= 1 << 63:
+            out[column] = out[column].astype(_LONG)  # Arrow takes objects for int64
     out.to_parquet(path, index=False)
+
+
+def from_parquet(path: Path) -> pd.DataFrame:
+    """Read what `to_parquet` wrote; a column of whole numbers with holes has ints and None.
+
+    pandas makes it float64 otherwise, in which 1234567890123456789 is another number.
+    """
+    from pyarrow.parquet import read_table
+
+    frame: pd.DataFrame = read_table(path, partitioning=None).to_pandas(integer_object_nulls=True)
+    for column in [c for c in frame if frame[c].dtype == _LONG]:
+        cells = frame[column].astype(object)
+        frame[column] = cells.where(cells.notna(), None)
+    return frame
 
 
 _TEXT = ":text"
@@ -395,7 +418,7 @@ def _read(
     folder: Path, document: Mapping[str, Any], remedy: str, control: Results | None
 ) -> Results:
     with reading(folder / "tokens.parquet", remedy) as path:
-        tokens = pd.read_parquet(path)
+        tokens = from_parquet(path)
     about = document["analyses"]
     results = [_load_one(folder, name, about[name], tokens, remedy) for name in about]
     return Results(results, document["provenance"], control)
@@ -410,7 +433,7 @@ def _load_one(
     with reading(folder / f"{name}.safetensors", remedy) as path:
         state = load_state(path)
     with reading(folder / f"{name}.parquet", remedy) as path:
-        frame = pd.read_parquet(path)
+        frame = from_parquet(path)
     return Result(name, analysis, state, tokens, strings, tuple(about["notes"]), frame)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from interp._calls import call, device_of, logits_of, wrapped_model
-from interp._cells import scalars
+from interp._cells import as_column, plain, scalars
 from interp._columns import refuse_taken
 from interp._lens_blocks import kept_memory
 from interp._tested import untested
@@ -74,9 +74,9 @@ def run(
 
     Args:
         model: a bridge, or anything `load_model` takes.
-        prompts: strings, a token tensor `[batch, pos]`, a file, a data set or a built-in name
-            (`"her"`, `"demo"`); see `interp.prompts.read_prompts`. None where all analyses are of
-            the weights, which read nothing.
+        prompts: strings, a token tensor `[batch, pos]`, a tokenizer's encoding, a file, a table or
+            data set, or a built-in name (`"her"`, `"demo"`); see `interp.prompts.read_prompts`.
+            None where all analyses are of the weights, which read nothing.
         analyses: names, classes or instances.
         target: a word whose tokens get the role `target`, the token before it `previous`, and as
             many others `random` (column `role`).
@@ -425,7 +425,16 @@ def _index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
     fed.insert(3, "token", _texts(fed, bridge.tokenizer))
     extra = [c for c in index if c not in fed]
     labels = index[["prompt", "position", *extra]].assign(stack="encoder")
-    return fed.merge(labels, on=["stack", "prompt", "position"], how="left", sort=False)
+    # As objects: tokens of the decoder have no label, which would make whole numbers floats.
+    labels = labels.astype(dict.fromkeys(prompts.labels, object))
+    table = fed.merge(labels, on=["stack", "prompt", "position"], how="left", sort=False)
+    return table.assign(**{name: _label_column(table[name]) for name in prompts.labels})
+
+
+def _label_column(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A label that is missing in places, with every digit of its whole numbers."""
+    cells = column.astype(object).where(column.notna(), None)
+    return as_column(cells.tolist()).set_axis(column.index)
 
 
 def _texts(rows: pd.DataFrame, tokenizer: Any) -> pd.Series[Any]:
@@ -626,11 +635,10 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         """The labels of a pass of `n` prompts, one value each."""
         out = {}
         for name, value in self._labels.items():
-            out[name] = list(value) if _many(value) else [value] * n
-            if len(out[name]) != n:
-                raise BadInput(
-                    f"label {name!r} has {len(out[name])} values, the pass has {n} prompts"
-                )
+            cells = scalars(name, value) if _many(value) else [value] * n
+            if len(cells) != n:
+                raise BadInput(f"label {name!r} has {len(cells)} values, the pass has {n} prompts")
+            out[name] = [plain(f"label {name!r}", i, cell) for i, cell in enumerate(cells)]
         return out
 
     def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
@@ -656,7 +664,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             rows = _token_rows(context, stack).assign(call=self._calls)
             ids = context.ids.tolist()
             for name, values in self._labels_of(len(ids)).items():
-                rows[name] = rows["prompt"].map(dict(zip(ids, values, strict=True)))
+                of = dict(zip(ids, values, strict=True))
+                rows[name] = pd.Series([of[i] for i in rows["prompt"]], rows.index, dtype=object)
             self._rows.append(rows if stack else rows.drop(columns="stack"))
             self._earlier[stack] = context
             self._next_id = max(self._next_id, int(context.ids.max()) + 1)
@@ -684,7 +693,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         )
         texts = _texts(rows, self.model.tokenizer)
         rows.insert(list(rows).index("token_id"), "token", texts)
-        return rows
+        labels = [str(c) for c in rows if c not in (*columns, "token", "stack")]
+        return rows.assign(**{name: _label_column(rows[name]) for name in labels})
 
     def __getitem__(self, name: str) -> Result:
         return self.results[name]

@@ -18,10 +18,13 @@ ANALYSES = ROOT.parent / "analyses"
 
 # Lower levels know nothing of higher ones; a module imports only from its own level and below.
 LEVELS = [
-    {"errors", "_tested", "geometry", "progress", "_files", "lens", "_lens_blocks", "_lens_fused"},
-    {"sites", "state", "_columns", "_tokenise", "_token_id", "_calls", "unembedding", "_checkpoint"},
+    {"errors", "_tested", "geometry", "progress", "_files", "lens", "_lens_blocks", "_lens_fused"}
+    | {"_user_files"},
+    {"sites", "state", "_columns", "_tokenise", "_token_id", "_calls", "unembedding"}
+    | {"_checkpoint"},
     {"clustered", "tallies", "_hub"},
-    {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
+    {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"}
+    | {"_formats", "_tabular"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "controls", "_passes", "_synthetic", "_same", "trajectories"},
     {"checks", "_laws", "_position_switch"},

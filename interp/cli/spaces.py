@@ -34,6 +34,7 @@ Prompts = Annotated[str, typer.Option("--prompts", "-p", help="A file, or a buil
 
 def source_of(text: str) -> Any:
     """A word-vector file, or a matrix of a model: `gpt2:W_U`; `gpt2` alone means W_E."""
+    from interp._user_files import suffix_of
     from interp.embedding import MATRICES
     from interp.spaces import read_word_vectors
 
@@ -43,7 +44,7 @@ def source_of(text: str) -> Any:
             raise unknown("matrix", matrix, MATRICES)
         return model, matrix
     path = Path(text)
-    if path.is_file() or (path.suffix in (".txt", ".vec", ".bin") and not path.is_dir()):
+    if path.is_file() or (suffix_of(path) in (".txt", ".vec", ".bin") and not path.is_dir()):
         return read_word_vectors(path)
     return text, "W_E"
 

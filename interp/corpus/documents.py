@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp._cells import is_scalar, plain
+from interp._sources import refuse_chat
 from interp._tokenise import Bools, Ints
 from interp.corpus.sources import Document
 from interp.errors import BadInput, InterpError, nearest, unknown
@@ -205,13 +207,15 @@ def reason_of(error: BaseException) -> str:
 
 
 def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) -> Prompts:
+    rows = [_row_of(document, reading) for document in documents]
     prompts = read_prompts(
-        [_row_of(document, reading) for document in documents],
+        rows,
         tokenizer,
         prepend_bos=reading.prepend_bos,
         max_length=reading.limit if reading.long != "split" else None,
         vocab_size=reading.vocab_size,
         text_column=reading.text_column,
+        columns=list(dict.fromkeys(name for row in rows for name in row)),
         truncate=reading.long == "cut",
     )
     for labeller in reading.labellers:
@@ -223,13 +227,14 @@ def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
     """The text, the labels that are used, and gold words where those may be found."""
     row = document.row
     if reading.text_column not in row:
+        refuse_chat(row, "the document")
         raise BadInput(
             f"no column {reading.text_column!r}{nearest(reading.text_column, row)} "
             f"(columns: {', '.join(map(str, row))})"
         )
     out = {reading.text_column: row[reading.text_column]}
     columns = reading.columns
-    out |= {name: row[column] for name, column in columns.items() if column in row}
+    out |= {name: _label(name, row[column]) for name, column in columns.items() if column in row}
     missing = {name: column for name, column in columns.items() if column not in row}
     if missing:
         used = set(columns.values()) | {reading.text_column}
@@ -247,6 +252,14 @@ def _asked(word: Any, fields: Mapping[str, str]) -> Any:
         return word
     found = {name: word[field] for name, field in fields.items() if field in word}
     return {k: word[k] for k in ("start", "end") if k in word} | found
+
+
+def _label(name: str, value: Any) -> Any:
+    """A document's label as the text that tables and groups hold, with every digit it has."""
+    if not is_scalar(value):
+        return value
+    found = plain(f"label {name!r}", 0, value)
+    return None if found is None else str(found)
 
 
 def word_fields(value: Any) -> set[str]:

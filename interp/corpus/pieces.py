@@ -17,7 +17,7 @@ from interp._files import atomic, checksum, discard, reading, write_sealed
 from interp.corpus.manifest import REMEDY, finished
 from interp.corpus.shard import SHARDS, Job, prompts_in, record_path, state_path, tokens_path
 from interp.corpus.sources import Span
-from interp.results import load_state, save_state
+from interp.results import from_parquet, load_state, save_state
 from interp.state import State, merge_states
 
 FAN = 64
@@ -49,7 +49,7 @@ def tokens_of(folder: Path, spans: Sequence[Span], prompts: Collection[int]) -> 
 
 def _rows_of(path: Path, prompts: Collection[int]) -> pd.DataFrame:
     with reading(path, REMEDY):
-        frame = pd.read_parquet(path)
+        frame = from_parquet(path)
     return frame[frame["prompt"].isin(list(prompts))]
 
 

@@ -7,25 +7,28 @@ of that document; what is wrong with the source is refused at once. Knows nothin
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import Any
 
-from interp._files import checksum
-from interp._sources import SUFFIXES
+from interp._formats import SUFFIXES, arrow_rows, data_file, refuse_lacking
+from interp._sources import refuse_chat
+from interp._tabular import is_tabular, table_columns, table_name, table_rows
+from interp._user_files import format_of, regular, shown, similar, suffix_of
 from interp.errors import BadInput, nearest
 
 SHARD_BYTES = 1 << 20
 """Text of a shard, unless a number of documents is asked for: about 250,000 English tokens."""
 SHARD_DOCUMENTS = 10_000
 """And at most so many documents."""
-_ROWS = 1024  # rows read at once where a format has rows
+_ROWS = 1024  # rows of a data set that are read at once
+_WRITTEN = ("corpus.json", "results.json", "experiment.json")  # marks of what this library wrote
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,11 @@ def open_source(
     """The source behind a path, folder, glob, `hf:NAME`, data set or list of texts or rows.
 
     Args:
-        source: a .jsonl, .parquet, .csv or .txt file (one document a line), a folder of them (with
-            its folders), a glob, a list of paths; a folder that `save_to_disk` wrote; `hf:NAME` or
-            `hf:NAME:CONFIG` on the hub; a data set of `datasets`; a list of strings or mappings.
+        source: a .jsonl, .parquet, .csv or .txt file (one document a line; all but .parquet also
+            as .gz), a folder of them (with its folders; hidden files and results of this library
+            are left out), a glob, a list of paths; a folder that `save_to_disk` wrote; `hf:NAME`
+            or `hf:NAME:CONFIG` on the hub; a data set of `datasets`; a pandas or pyarrow table; a
+            list of strings or mappings.
         text_column: the column with the text.
         columns: other columns that are needed; the rest is not read where the format allows it.
         split: of a data set with several.
@@ -160,12 +165,15 @@ def open_source(
         path = Path(source)
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             return _dataset(_from_disk(path, split), str(path), text_column, split)
-        return Files(_files(str(source)), text_column, tuple(columns))
-    if getattr(source, "column_names", None) is not None:
-        return _dataset(source, "data set", text_column, split)
+        return Files(_files(path), text_column, tuple(columns))
+    if is_tabular(source):
+        return _table(source, text_column, split)
+    source = _items(source)
     if isinstance(source, list | tuple) and source:
-        if all(isinstance(item, Path) for item in source):
-            found = [path for item in source for path in _files(str(item))]
+        if not (isinstance(source[0], Mapping) and text_column in source[0]):
+            refuse_chat(source, "the list")
+        if all(isinstance(item, os.PathLike) for item in source):
+            found = [path for item in source for path in _files(Path(item))]
             return Files(tuple(found), text_column, tuple(columns))
         rows = [{text_column: item} if isinstance(item, str) else item for item in source]
         if all(isinstance(row, Mapping) for row in rows):
@@ -173,34 +181,62 @@ def open_source(
     raise BadInput(
         f"cannot read a corpus from {type(source).__name__}; allowed: a file "
         f"({', '.join(SUFFIXES)}), a folder or glob of them, a list of paths, hf:NAME, a data set, "
-        "a list of strings or rows"
+        "a pandas or pyarrow table, a list of strings or rows. A corpus is read more than once, so "
+        "write what a generator gives to a file"
     )
+
+
+def _items(source: Any) -> Any:
+    """The items of a column of pandas, NumPy or pyarrow as a list; anything else as it is."""
+    for method in ("to_pylist", "tolist"):
+        if hasattr(source, method):
+            return getattr(source, method)()
+    return source
 
 
 # ---- files -----------------------------------------------------------------------------------
 
 
-def _files(pattern: str) -> tuple[str, ...]:
+def _files(path: Path) -> tuple[str, ...]:
     """The files behind a path, folder or glob, in the order of their names."""
-    path = Path(pattern)
-    if path.is_file():
+    if path.is_dir():
+        found = _files_in(path)
+    elif path.exists() or path.is_symlink():
         found = [path]
-    elif path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        found = [p for p in found if not any(part.startswith(".") for part in p.parts)]
     else:
-        found = [Path(p) for p in glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207  Path.glob takes no absolute pattern
+        found = [Path(p) for p in glob(str(path), recursive=True) if not Path(p).is_dir()]  # noqa: PTH207  Path.glob takes no absolute pattern
     if not found:
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        what = f"folder {pattern!r} has no" if path.is_dir() else f"no file matches {pattern!r}; no"
-        raise BadInput(f"{what} {', '.join(SUFFIXES)} file{nearest(path.name, beside)}")
+        name = shown(path)
+        what = f"folder {name!r} has no" if path.is_dir() else f"no file matches {name!r}; no"
+        raise BadInput(f"{what} {', '.join(SUFFIXES)} file{similar(path)}")
     for file in found:
-        if file.suffix.lower() not in SUFFIXES:
-            raise BadInput(
-                f"cannot read {str(file)!r}: unknown suffix {file.suffix!r}"
-                f"{nearest(file.suffix, SUFFIXES)} (allowed: {', '.join(SUFFIXES)})"
-            )
-    return tuple(sorted(str(p) for p in found))
+        format_of(regular(file), SUFFIXES)
+    return tuple(sorted(map(str, found)))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The data files under a folder; hidden ones and what this library wrote are left out."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        if Path(place) != folder and _is_ours(Path(place), names):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        wanted = [n for n in names if suffix_of(n) in SUFFIXES and not n.startswith(".")]
+        found += [Path(place) / name for name in wanted]
+    return found
+
+
+def _is_ours(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder holds results of this library, such as those of the run that goes on."""
+    for name in set(names) & set(_WRITTEN):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and "schema" in found:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -213,226 +249,27 @@ class Files(Source):
 
     @property
     def name(self) -> str:
-        if len(self.paths) == 1:
-            return self.paths[0]
-        return f"{len(self.paths)} files, {self.paths[0]} to {self.paths[-1]}"
+        names = [shown(path) for path in self.paths]
+        return names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} to {names[-1]}"
 
     def scan(self, digest: Any) -> Iterator[tuple[Place, int]]:
         for number, path in enumerate(self.paths):
-            digest.update(f"|{Path(path).name}|".encode())
-            for offset, line, length in _format(path, self.text_column, self.columns).scan(digest):
+            digest.update(b"|" + os.fsencode(Path(path).name) + b"|")
+            file = data_file(path, self.text_column, self.columns)
+            refuse_lacking(file)
+            for offset, line, length in file.scan(digest):
                 yield Place(number, offset, line), length
 
     def read(self, shard: Shard) -> Iterator[Document]:
-        path = self.paths[shard.place.file]
-        found = _format(path, self.text_column, self.columns).read(shard.place, shard.count)
-        for i, (line, row) in enumerate(found):
-            where = f"{path}, {line}"
+        place = shard.place
+        file = data_file(self.paths[place.file], self.text_column, self.columns)
+        found = file.read(place.offset, place.line, shard.count)
+        for number, (at, row) in enumerate(found, start=shard.first):
+            where = f"{file.shown}, {file.unit} {at}"
             if isinstance(row, str):
-                yield Document(shard.first + i, where, fault=row)
+                yield Document(number, where, fault=row)
             else:
-                yield Document(shard.first + i, where, row)
-
-
-@dataclass(frozen=True)
-class _File(ABC):
-    """One file of a format: `scan` gives (offset, line, bytes), `read` (where, row or fault)."""
-
-    path: str
-    text_column: str
-    columns: tuple[str, ...]
-
-    @abstractmethod
-    def scan(self, digest: Any) -> Iterator[tuple[int, int, int]]: ...
-
-    @abstractmethod
-    def read(self, place: Place, count: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]: ...
-
-    def _lines(self, offset: int = 0) -> Iterator[bytes]:
-        try:
-            with Path(self.path).open("rb") as stream:
-                stream.seek(offset)
-                yield from stream
-        except OSError as error:
-            raise BadInput(f"cannot read {self.path!r}: {error.strerror or error}") from error
-
-
-class _Lines(_File):
-    """A document on every line that is not blank."""
-
-    def scan(self, digest: Any) -> Iterator[tuple[int, int, int]]:
-        offset = 0
-        for number, line in enumerate(self._lines(), start=1):
-            digest.update(line)
-            if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                yield offset, number, len(line)
-            offset += len(line)
-
-    def read(self, place: Place, count: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        number, left = place.line, count
-        for line in self._lines(place.offset):
-            if not left:
-                return
-            if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                yield f"line {number}", self._row(line)
-                left -= 1
-            number += 1
-
-    def _row(self, line: bytes) -> Mapping[str, Any] | str:
-        """The document, or what is wrong with its line."""
-        try:
-            text = line.decode("utf-8").removeprefix("\ufeff")
-        except UnicodeDecodeError as error:
-            return f"not UTF-8 at byte {error.start} of the line"
-        return self.parse(text)
-
-    def parse(self, text: str) -> Mapping[str, Any] | str:
-        return {self.text_column: text.rstrip("\r\n")}
-
-
-class _JsonLines(_Lines):
-    def parse(self, text: str) -> Mapping[str, Any] | str:
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            return f"not JSON at column {error.colno} ({error.msg})"
-        except RecursionError:
-            return "JSON that is nested too deeply"
-        return row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
-
-
-class _Csv(_File):
-    """Rows under a header; a quoted cell may run over lines, so offsets are those of records."""
-
-    def scan(self, digest: Any) -> Iterator[tuple[int, int, int]]:
-        records = self._records(0, 1, digest)
-        self._header(next(records, (0, 0, 0, []))[3])
-        for offset, line, length, cells in records:
-            if cells:
-                yield offset, line, length
-
-    def read(self, place: Place, count: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        header = self._header(next(self._records(0, 1))[3])
-        left = count
-        for _, line, _, cells in self._records(place.offset, place.line):
-            if not left:
-                return
-            if cells:
-                left -= 1
-                yield f"line {line}", self._row(header, cells)
-
-    def _row(self, header: list[str], cells: list[str]) -> Mapping[str, Any] | str:
-        if len(cells) != len(header):
-            return (
-                f"{len(cells)} cells, but the header has {len(header)} ({', '.join(header)}); "
-                "quote texts that hold commas"
-            )
-        return dict(zip(header, (cell or None for cell in cells), strict=True))
-
-    def _header(self, cells: list[str]) -> list[str]:
-        if self.text_column not in cells:
-            raise BadInput(
-                f"{self.path!r} has no column {self.text_column!r}"
-                f"{nearest(self.text_column, cells)} (columns: {', '.join(cells) or 'none'}; "
-                "choose one with text_column)"
-            )
-        return cells
-
-    def _records(
-        self, offset: int, line: int, digest: Any = None
-    ) -> Iterator[tuple[int, int, int, list[str]]]:
-        """(offset, line, bytes, cells) of every record from `offset` on."""
-        taken = [offset, line]
-
-        def lines() -> Iterator[str]:
-            for raw in self._lines(offset):
-                if digest is not None:
-                    digest.update(raw)
-                taken[0], taken[1] = taken[0] + len(raw), taken[1] + 1
-                text = raw.decode("utf-8", errors="surrogateescape")
-                yield text.removeprefix("\ufeff") if taken[1] == 2 else text
-
-        try:
-            csv.field_size_limit(1 << 30)
-            reader = csv.reader(lines(), strict=True)
-            while True:
-                start, number = taken
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                yield start, number, taken[0] - start, cells
-        except csv.Error as error:
-            raise BadInput(f"{self.path!r}, line {taken[1]}: malformed csv ({error})") from error
-
-
-class _Parquet(_File):
-    """Rows of a Parquet file; only the columns that are needed are read."""
-
-    def scan(self, digest: Any) -> Iterator[tuple[int, int, int]]:
-        checksum(Path(self.path), digest.update)
-        row = 0
-        for batch in self._batches([self.text_column]):
-            for length in _text_sizes(batch.column(0)):
-                yield row, 0, length
-                row += 1
-
-    def read(self, place: Place, count: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        file = self._open()
-        wanted = [c for c in (self.text_column, *self.columns) if c in file.schema_arrow.names]
-        first, groups = 0, []
-        for number in range(file.metadata.num_row_groups):
-            size = file.metadata.row_group(number).num_rows
-            if first + size > place.offset and first < place.offset + count:
-                groups.append((number, first))
-            first += size
-        at = groups[0][1]
-        for batch in self._batches(wanted, [number for number, _ in groups]):
-            low, high = max(place.offset - at, 0), min(place.offset + count - at, len(batch))
-            if low < high:
-                for i, row in enumerate(batch.slice(low, high - low).to_pylist()):
-                    yield f"row {at + low + i}", row
-            at += len(batch)
-
-    def _open(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            file = pq.ParquetFile(self.path)
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(f"{self.path!r} is not readable as parquet: {error}") from error
-        names = file.schema_arrow.names
-        if self.text_column not in names:
-            raise BadInput(
-                f"{self.path!r} has no column {self.text_column!r}"
-                f"{nearest(self.text_column, names)} (columns: {', '.join(names)}; choose one "
-                "with text_column)"
-            )
-        return file
-
-    def _batches(self, columns: list[str], groups: list[int] | None = None) -> Iterator[Any]:
-        yield from self._open().iter_batches(_ROWS, row_groups=groups, columns=columns)
-
-
-def _text_sizes(column: Any) -> list[int]:
-    import pyarrow.compute as pc
-
-    try:
-        sizes = pc.binary_length(column)
-    except (NotImplementedError, ValueError) as error:  # pyarrow's own errors derive from these
-        raise BadInput(f"the text column holds {column.type}, not text") from error
-    return [size or 0 for size in sizes.to_pylist()]
-
-
-def _format(path: str, text_column: str, columns: tuple[str, ...]) -> _File:
-    kinds: dict[str, Callable[..., _File]] = {
-        ".txt": _Lines,
-        ".jsonl": _JsonLines,
-        ".csv": _Csv,
-        ".parquet": _Parquet,
-    }
-    return kinds[Path(path).suffix.lower()](path, text_column, columns)
+                yield Document(number, where, row)
 
 
 # ---- rows and data sets ----------------------------------------------------------------------
@@ -473,10 +310,8 @@ class Dataset(Source):
 
     def scan(self, digest: Any) -> Iterator[tuple[Place, int]]:
         row = 0
-        texts = self.data.select_columns([self.text_column]).with_format("arrow")
-        for table in texts.iter(_ROWS):
-            column = table.column(0).combine_chunks()
-            for text in column.to_pylist():
+        for start in range(0, self.data.num_rows, _ROWS):
+            for text in _cells(self.data, start, start + _ROWS, self.text_column):
                 encoded = str(text).encode("utf-8", "replace")
                 digest.update(f"|{len(encoded)}|".encode() + encoded)
                 yield Place(0, row), len(encoded)
@@ -485,13 +320,40 @@ class Dataset(Source):
     def read(self, shard: Shard) -> Iterator[Document]:
         for start in range(shard.first, shard.first + shard.count, _ROWS):
             stop = min(start + _ROWS, shard.first + shard.count)
-            for i, row in enumerate(_plain_rows(self.data, start, stop), start=start):
+            for i, row in enumerate(arrow_rows(_slice(self.data, start, stop)), start=start):
                 yield Document(i, f"row {i}", row)
 
 
-def _plain_rows(data: Any, start: int, stop: int) -> Iterable[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = data.with_format("arrow")[start:stop].to_pylist()
-    return rows
+def _slice(data: Any, start: int, stop: int) -> Any:
+    """Rows of a data set, or of a pyarrow table, as a pyarrow table."""
+    if not hasattr(data, "with_format"):
+        return data.slice(start, stop - start)
+    return data.with_format("arrow")[start:stop]
+
+
+def _cells(data: Any, start: int, stop: int, column: str) -> list[Any]:
+    chosen = data.select_columns([column]) if hasattr(data, "select_columns") else data
+    cells: list[Any] = _slice(chosen, start, stop).column(column).to_pylist()
+    return cells
+
+
+def _table(source: Any, text_column: str, split: str | None) -> Source:
+    """A table in memory, or a data set."""
+    if hasattr(source, "with_format") or isinstance(getattr(source, "column_names", 0), Mapping):
+        return _dataset(source, "data set", text_column, split)
+    names, kind = table_columns(source) or [], table_name(source)
+    if hasattr(source, "slice") and hasattr(source, "num_rows"):  # stays Arrow until it is read
+        return _dataset(source, kind, text_column, split)
+    _refuse_without_text(kind, text_column, names)
+    return Rows(tuple(table_rows(source)), text_column)
+
+
+def _refuse_without_text(kind: str, text_column: str, names: Sequence[str]) -> None:
+    if text_column not in names:
+        raise BadInput(
+            f"the {kind} has no column {text_column!r}{nearest(text_column, names)} "
+            f"(columns: {', '.join(names)}; choose one with text_column)"
+        )
 
 
 def _dataset(data: Any, called: str, text_column: str, split: str | None) -> Dataset:
@@ -506,11 +368,7 @@ def _dataset(data: Any, called: str, text_column: str, split: str | None) -> Dat
             "a data set that streams from the hub has no rows by number, so that its shards cannot "
             "be read again; load it without streaming=True (it stays on the disk, not in memory)"
         )
-    if text_column not in names:
-        raise BadInput(
-            f"the data set has no column {text_column!r}{nearest(text_column, names)} "
-            f"(columns: {', '.join(names)}; choose one with text_column)"
-        )
+    _refuse_without_text("data set", text_column, names)
     return Dataset(data, called, text_column)
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 from interp._tokenise import special_ids
+from interp._user_files import byte_lines, opened, regular, shown, similar, suffix_of
 from interp.embedding import embedding_matrix
-from interp.errors import BadInput, unknown
+from interp.errors import BadInput, UnknownName, unknown
 from interp.spaces._matrices import Floats, Ints, matrix
 from interp.word_vectors import WordVectors
 
 Pieces = Literal["mean", "last"]
 PIECES = ("mean", "last")
-_TEXT = (".txt", ".vec")
 _BINARY = (".bin",)
 
 
@@ -109,23 +109,26 @@ def read_word_vectors(
 ) -> WordSpace:
     """Read static word vectors: word2vec text or binary, or GloVe text.
 
-    Text has a word and its numbers per line; word2vec's has a first line with the number of words
-    and dimensions, GloVe's has none. Of a word that is there twice the first vector counts; how
-    many there were is in `notes`. Binary files are read by gensim (extra `vectors`).
+    Text has a word and its numbers per line, between spaces or a TAB; word2vec's has a first line
+    with the number of words and dimensions, GloVe's has none. A byte-order mark, Windows line ends
+    and blank lines are skipped; a file named `.gz` is unpacked. Of a word that is there twice the
+    first vector counts; how many there were is in `notes`. Binary files are read by gensim (extra
+    `vectors`).
 
     Args:
-        path: the file; .bin is binary, everything else text unless `binary` is given.
+        path: the file; .bin (or .bin.gz) is binary, everything else text unless `binary` is given.
         limit: read only the first so many words, which in most files are the most frequent.
 
-    Raises `BadInput` for a file that is not there, is cut short or has a bad line (and which).
+    Raises `UnknownName` for a file that is not there; `BadInput` for what is no file, is cut short
+    or has a bad line (and which).
     """
     path = Path(path)
-    if not path.is_file():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise unknown("file of word vectors", path.name, beside[:50])
+    if not path.exists() and not path.is_symlink():
+        raise UnknownName(f"unknown file of word vectors {shown(path)!r}{similar(path)}")
+    regular(path)
     if limit is not None and limit < 1:
         raise BadInput(f"limit is {limit!r}; allowed is 1 or more, or None for all")
-    if path.suffix in _BINARY if binary is None else binary:
+    if suffix_of(path) in _BINARY if binary is None else binary:
         return _read_binary(path, limit)
     return _read_text(path, limit)
 
@@ -135,7 +138,7 @@ def _read_text(path: Path, limit: int | None) -> WordSpace:
     announced: tuple[int, int] | None = None
     lines = twice = 0
     for number, line in _lines(path):
-        parts = line.split(" ")
+        parts = _parts(line)
         if number == 1 and len(parts) == 2 and all(p.isdecimal() for p in parts):
             announced = int(parts[0]), int(parts[1])
             continue
@@ -146,40 +149,51 @@ def _read_text(path: Path, limit: int | None) -> WordSpace:
         lines, twice = lines + 1, twice + (word in seen)
         seen.setdefault(word, vector)
     if not seen:
-        raise BadInput(f"{str(path)!r} holds no word vectors")
+        raise BadInput(f"{shown(path)!r} holds no word vectors")
     if announced and lines < min(announced[0], limit or announced[0]):
         raise BadInput(
-            f"{str(path)!r} is cut short: its first line promises {announced[0]} words, "
+            f"{shown(path)!r} is cut short: its first line promises {announced[0]} words, "
             f"it has {lines}"
         )
     space = _built(path, list(seen), np.stack(list(seen.values())), twice)
     if announced and limit is None and lines > announced[0]:
-        note = f"the first line of {path.name} promises {announced[0]} words; all {lines} were read"
-        space = replace(space, notes=(*space.notes, note))
+        note = f"the first line of {shown(path.name)} promises {announced[0]} words; all {lines} "
+        space = replace(space, notes=(*space.notes, note + "were read"))
     return space
 
 
 def _built(path: Path, words: Iterable[str], vectors: Any, twice: int) -> WordSpace:
-    notes = (f"{twice} words of {path.name} are there twice; the first counts",) if twice else ()
-    return WordSpace(tuple(words), np.asarray(vectors, np.float64), path.name, notes)
+    name = shown(path.name)
+    notes = (f"{twice} words of {name} are there twice; the first counts",) if twice else ()
+    return WordSpace(tuple(words), np.asarray(vectors, np.float64), name, notes)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends; only "\\n" ends one, words may hold other spaces."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield number, line.decode("utf-8").rstrip(" \r\n")
-            except UnicodeDecodeError as error:
-                raise BadInput(
-                    f"{str(path)!r}, line {number}: not UTF-8; if the file is word2vec's binary "
-                    "format, say binary=True"
-                ) from error
+    """Numbered lines that are not blank; only "\\n" ends one, words may hold other spaces."""
+    for number, raw in enumerate(byte_lines(path), start=1):
+        try:
+            line = raw.decode("utf-8").removeprefix("\ufeff").rstrip(" \t\r\n")
+        except UnicodeDecodeError as error:
+            raise BadInput(
+                f"{shown(path)!r}, line {number}: not UTF-8; if the file is word2vec's binary "
+                "format, say binary=True"
+            ) from error
+        if line:
+            yield number, line
+
+
+def _parts(line: str) -> list[str]:
+    """A word, or the pieces of one that holds spaces, and its numbers."""
+    word, tab, numbers = line.partition("\t")
+    if tab:
+        return [word, *numbers.split()]
+    first, *rest = line.split(" ")
+    return [first, *(part for part in rest if part)]
 
 
 def _parsed(path: Path, number: int, parts: list[str], width: int) -> tuple[str, Floats]:
     """A word, which may hold spaces (GloVe's 840B does), and its numbers."""
-    where = f"{str(path)!r}, line {number}"
+    where = f"{shown(path)!r}, line {number}"
     if len(parts) - 1 < max(width, 1):
         raise BadInput(
             f"{where}: {len(parts) - 1} numbers after the word, expected {max(width, 1)}; "
@@ -213,19 +227,19 @@ def _read_binary(path: Path, limit: int | None) -> WordSpace:
         models = import_module("gensim.models")
     except ImportError as error:
         raise BadInput(
-            f"{str(path)!r} is binary, which gensim reads: pip install 'interp-stream[vectors]' "
+            f"{shown(path)!r} is binary, which gensim reads: pip install 'interp-stream[vectors]' "
             "(text formats need nothing)"
         ) from error
     try:
         found = models.KeyedVectors.load_word2vec_format(str(path), binary=True, limit=limit)
     except (EOFError, ValueError, UnicodeDecodeError, OSError) as error:
         raise BadInput(
-            f"{str(path)!r} cannot be read as word2vec's binary format; it is cut short or of "
+            f"{shown(path)!r} cannot be read as word2vec's binary format; it is cut short or of "
             f"another kind ({type(error).__name__}: {error})"
         ) from error
     # Of words that are there twice gensim leaves empty places at the end.
     words = [word for word in found.index_to_key if word is not None]
-    with path.open("rb") as file:
+    with opened(path) as file:
         promised = int(file.readline().split()[0])
     twice = min(promised, limit or promised) - len(words)
     return _built(path, words, found.vectors[: len(words)], twice)
