@@ -22,6 +22,8 @@ Bools = npt.NDArray[np.bool_]
 # `m`, zero-width joiners `j`, apostrophes `'`. Everything that is left and no space stands alone.
 _WORD = re.compile(r"w[wmj]*(?:'w[wmj]*)*|[^ ](?:m|j[^ ]?)*")
 _ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
+UNKNOWN = "⟨unknown⟩"
+"""Stands for a token whose id nobody saw, as where a model was given embeddings."""
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 
 
@@ -117,7 +119,7 @@ def token_strings(ids: Iterable[int], tokenizer: Any | None) -> dict[int, str]:
     """Readable text of each id: its decoding, or the raw piece where that is no whole character."""
     unique = sorted(set(ids))
     if tokenizer is None:
-        return {i: f"<{i}>" for i in unique}
+        return {i: UNKNOWN if i < 0 else f"<{i}>" for i in unique}
     return {i: _token_string(i, tokenizer) for i in unique}
 
 
@@ -195,6 +197,8 @@ def _kept(tokens: Ints, tokenizer: Any, *, drop_bos: bool, drop_eos: bool) -> sl
 
 
 def _token_string(i: int, tokenizer: Any) -> str:
+    if i < 0:
+        return UNKNOWN
     piece = tokenizer.convert_ids_to_tokens(i) if i < len(tokenizer) else None
     if piece is None:  # models pad their vocabulary beyond the tokenizer's
         return f"<{i}>"

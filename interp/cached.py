@@ -155,7 +155,6 @@ def _context(ids: Tensor, mask: Any, tokenizer: Any) -> Context:
         first_id=0,
         special_ids=special_ids(tokenizer) if tokenizer is not None else (),
         pad_id=getattr(tokenizer, "pad_token_id", None),
-        earlier=None,
     )
 
 

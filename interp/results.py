@@ -35,6 +35,8 @@ EXPERIMENT = "experiment.json"
 MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
 CONTROL = "control"  # the folder of what the untrained copy gave
 INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
+ATTACHED = ("call", "branch_of", "branch_at")
+"""Columns of tables of a user's own passes: which pass, and where a text branches off."""
 
 
 @dataclass(eq=False)
@@ -87,14 +89,14 @@ class Result:
     @property
     def values(self) -> list[str]:
         """The numeric value columns."""
-        known = {*INDEX, "call", *self.labels, *self.analysis.keys}
+        known = {*INDEX, *ATTACHED, *self.labels, *self.analysis.keys}
         numeric = pd.api.types.is_numeric_dtype
         return [str(c) for c in self.frame if c not in known and numeric(self.frame[c])]
 
     @property
     def labels(self) -> list[str]:
         """Columns that came with the prompts."""
-        fixed = {*INDEX, "call"}
+        fixed = {*INDEX, *ATTACHED}
         return [str(c) for c in self.tokens if c not in fixed and c in self.frame]
 
     def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:

@@ -435,7 +435,7 @@ def test_states_on_several_devices_are_brought_to_one(llama):
 
     wiring = interp.inspect(llama).wire([Elsewhere()])
     context = contexts_from_call(
-        (), {"input_ids": tokens_of()}, first_id=0, special_ids=(), pad_id=None, earlier=None
+        (), {"input_ids": tokens_of()}, first_id=0, special_ids=(), pad_id=None
     )
     # "meta" is a device without values: moving to it works everywhere.
     values = {
