@@ -153,16 +153,23 @@ class Caches:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
+        self._dropped: dict[int, Any] = {}
 
     def remember(self, cache: Any, tokens: Tensor, mask: Tensor, ids: Tensor) -> None:
         """What a cache holds after a pass: `tokens`, `mask` `[row, column]`, `ids [row]`."""
-        key = id(cache)
-        self._entries.pop(key, None)
+        self.forget(cache)
+        key, length = id(cache), cache_length(cache)
+
+        def gone(_: Any) -> None:
+            self._entries.pop(key, None)
+            self._dropped.pop(key, None)
+
         try:
-            reference = weakref.ref(cache, lambda _: self._entries.pop(key, None))
-        except TypeError:  # a tuple or a list
+            reference = weakref.ref(cache, gone)
+        except TypeError:  # None, a tuple or a list
             return
-        length = cache_length(cache)
+        if length == 0:
+            self._dropped[key] = reference
         if length not in (None, tokens.shape[1]):
             return
         past = Past(tokens, mask, ids)
@@ -171,11 +178,11 @@ class Caches:
     def forget(self, cache: Any) -> None:
         """Drop a cache to which a pass added that nobody could follow."""
         self._entries.pop(id(cache), None)
+        self._dropped.pop(id(cache), None)
 
-    def once_held(self, cache: Any) -> int:
-        """Columns that this cache held after the last observed pass, 0 if it is unknown."""
-        entry = self._entries.get(id(cache))
-        return entry.past.length if entry else 0
+    def was_dropped(self, cache: Any) -> bool:
+        """Whether an observed pass was given this cache and left it empty."""
+        return id(cache) in self._dropped
 
     def find(self, cache: Any, length: int | None) -> Past | None:
         """What a cache holds now, None where it cannot be told.

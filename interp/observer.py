@@ -287,7 +287,7 @@ class Observer:
             self.tell(reason.kind, f"this pass is not observed: {reason}")
         except InterpError:
             raise
-        except Exception as error:  # noqa: BLE001  the pass is the user's and goes on
+        except Exception as error:
             if not self.guest:
                 raise
             contexts = {}
@@ -368,7 +368,7 @@ class Observer:
                     emitted = job.analysis.observe(batch)
             except Exception as error:
                 raise _explain(job, batch, error) from error
-        except Exception as error:  # noqa: BLE001  the pass is the user's and goes on
+        except Exception as error:
             if not self.guest:
                 raise
             self.fail(current, job.analysis, error)
@@ -516,7 +516,7 @@ def _fitted(site: str, value: Tensor, context: Context, window: bool) -> Tensor:
     if "key" not in axes or value.shape[-1] == known:
         return value
     beyond = value[..., known:]
-    if value.shape[-1] < known and not window or bool((beyond > 0).any()):
+    if (value.shape[-1] < known and not window) or bool((beyond > 0).any()):
         raise NotFollowed(
             "other keys",
             f"{site} has {value.shape[-1]} keys, and the tokens of this pass and of its cache are "

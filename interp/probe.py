@@ -115,7 +115,8 @@ def _cut(name: str, value: Any, row: int, real: Tensor, shape: torch.Size) -> Te
     if batched.shape[0] <= row or batched.ndim <= axis or batched.shape[axis] != shape[1]:
         return None
     one = batched[row : row + 1].index_select(axis, real)
-    return one.index_select(3, real) if square else one
+    # A cut cache has some of the queries and all of the keys.
+    return one.index_select(3, real) if square and one.shape[3] == shape[1] else one
 
 
 def _require_bridge(model: Any) -> None:
@@ -166,7 +167,7 @@ def _measure(model: Any) -> Anatomy:
         d_vocab=int(getattr(cfg, "d_vocab", 0) or 0),
         n_ctx=getattr(cfg, "n_ctx", None),
         has_logits=logits is not None and logits.ndim == 3,
-        continuation=_measure_continuation(model, measured, points, tokens, seen, tolerance, causal),
+        continuation=_measure_continuation(model, measured, points, tokens, seen, causal),
     )
 
 
@@ -407,13 +408,13 @@ class _StackProbe:
         return bool(closing_error(before, early, mid).nan_to_num().max() <= self.tolerance)
 
     def _is_pattern(self, name: str | None) -> bool:
-        """Weights between 0 and 1 in rows that sum to at most 1, one square set per prompt."""
+        """Weights between 0 and 1 in rows that sum to at most 1: `[1, head, query, key]`."""
         value = self.first(name)
         return (
             isinstance(value, Tensor)
             and value.ndim == 4
             and value.shape[0] == 1
-            and value.shape[-1] == value.shape[-2]
+            and value.shape[-1] >= value.shape[-2]
             and bool((value >= 0).all())
             and bool((value.float().sum(-1) <= 1 + 1e-2).all())
         )
@@ -655,10 +656,10 @@ def _measure_continuation(
     points: Mapping[str, Any],
     tokens: Tensor,
     seen: Seen,
-    tolerance: float,
     causal: bool,
 ) -> Continuation:
     """Short passes that go on from a cache, against the same tokens of the probe's whole pass."""
+    tolerance = TOLERANCE[_stream_dtype(model, seen)]
     reason = _not_continued(model, stacks, causal)
     if reason or tokens.shape[1] <= PADS:
         return Continuation(None, None, tolerance, reason or "the context is too short")

@@ -719,21 +719,25 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
     def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
         """Raise before a pass that goes on from a cache which the bridge does not use rightly."""
-        cache, error = cache_in(kwargs), self.anatomy.continuation.broken(tokens.shape[1])
-        if cache is None or error is None:
+        cache = cache_in(kwargs)
+        if cache is None or len(self.anatomy.stacks) > 1:
             return
-        # A cache that was dropped is empty, though it went through a pass.
-        begun = self._texts.caches.once_held(cache) or _columns_before(kwargs, tokens)
-        if cache_length(cache) == 0 and not begun:
+        measured = self.anatomy.continuation.broken(tokens.shape[1])
+        if self._texts.caches.was_dropped(cache):
+            seen = "the pass before was given this cache and left it empty"
+        elif measured is not None and (cache_length(cache) != 0 or _columns_before(kwargs, tokens)):
+            seen = (
+                f"relative difference {measured:.2g}, allowed "
+                f"{self.anatomy.continuation.tolerance:.0e}"
+            )
+        else:
             return
         found = versions()
         raise Unsupported(
-            f"a pass that continues a KV cache does not give what the whole pass gives on "
-            f"{self.anatomy.model} (relative difference {error:.2g}, allowed "
-            f"{self.anatomy.continuation.tolerance:.0e}; transformers {found['transformers']}, "
-            f"TransformerLens {found['transformer-lens']}): the text that it generates is wrong, "
-            "and tables of it would be. Generate with use_past_kv_cache=False, or pass use_cache="
-            "False"
+            "a pass that continues a KV cache does not give what the whole pass gives on "
+            f"{self.anatomy.model} ({seen}; transformers {found['transformers']}, TransformerLens "
+            f"{found['transformer-lens']}): what it generates is wrong, and tables of it would be. "
+            "Generate with use_past_kv_cache=False (hf_generate and Hugging Face: use_cache=False)"
         )
 
     def _take(self, finished: Pass) -> None:
@@ -816,8 +820,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 def _columns_before(kwargs: Mapping[str, Any], tokens: Tensor) -> int:
     """Columns of a mask `[batch, pos]` before those of the tokens that a call brings."""
     mask = kwargs.get("attention_mask")
-    known = isinstance(mask, Tensor) and mask.ndim == 2
-    return max(mask.shape[1] - tokens.shape[1], 0) if known else 0
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return 0
+    return max(mask.shape[1] - tokens.shape[1], 0)
 
 
 def _many(value: Any) -> bool:
