@@ -392,16 +392,18 @@ def ids_in(state: State, analysis: Analysis) -> set[int]:
 
 
 def _token_rows(context: Context, stack: str) -> pd.DataFrame:
+    return pd.DataFrame({"stack": stack, **_token_columns(context)})
+
+
+def _token_columns(context: Context) -> dict[str, Array]:
+    """Index columns of the real tokens."""
     row, column = context.mask.cpu().nonzero(as_tuple=True)
-    return pd.DataFrame(
-        {
-            "stack": stack,
-            "prompt": context.ids.cpu()[row].numpy(),
-            "position": context.positions.cpu()[row, column].numpy(),
-            "token_id": context.tokens.cpu()[row, column].numpy(),
-            "special": context.special.cpu()[row, column].numpy(),
-        }
-    )
+    return {
+        "prompt": context.ids.cpu()[row].numpy(),
+        "position": context.positions.cpu()[row, column].numpy(),
+        "token_id": context.tokens.cpu()[row, column].numpy(),
+        "special": context.special.cpu()[row, column].numpy(),
+    }
 
 
 def _index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
@@ -645,7 +647,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
         self._texts = _Texts()
         self._parents: Tensor | None = None
-        self._rows: list[pd.DataFrame] = []
+        self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
         self._calls = 0
         self._cached: Results | None = None
         self._labels: dict[str, Any] = {}
@@ -747,11 +749,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._collector.take(finished, partial(self._observer.fail, finished))
         self._cached = None
         for stack, context in finished.contexts.items():
-            rows = _token_rows(context, stack).assign(call=self._calls)
-            ids = context.ids.tolist()
-            for name, values in self._labels_of(len(ids)).items():
-                rows[name] = rows["prompt"].map(dict(zip(ids, values, strict=True)))
-            self._rows.append(rows if stack else rows.drop(columns="stack"))
+            # Tables are made when they are read: one of pandas costs as much as a small pass.
+            labels = self._labels_of(len(context.ids))
+            self._fed.append((stack, _token_columns(context), self._calls, context.ids, labels))
         first = next(iter(finished.contexts.values()))
         if self._parents is not None:
             self._texts.take(self._parents, first, finished.cache)
@@ -784,13 +784,23 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             if kind.startswith(f"{self.analyses[name].name()}: ") or ": " not in kind:
                 yield f"Not observed, or not wholly: {n} passes ({kind})."
 
+    def _table_of(
+        self,
+        stack: str,
+        columns: dict[str, Array],
+        call: int,
+        ids: Tensor,
+        labels: dict[str, list[Any]],
+    ) -> pd.DataFrame:
+        rows = pd.DataFrame({"stack": stack, **columns}).assign(call=call)
+        for name, values in labels.items():
+            rows[name] = rows["prompt"].map(dict(zip(ids.tolist(), values, strict=True)))
+        return rows if stack else rows.drop(columns="stack")
+
     def _tokens(self) -> pd.DataFrame:
         columns = ["prompt", "position", "token_id", "special", "call"]
-        rows = (
-            pd.concat(self._rows, ignore_index=True)
-            if self._rows
-            else pd.DataFrame(columns=columns)
-        )
+        tables = [self._table_of(*fed) for fed in self._fed]
+        rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
         strings = token_strings(rows["token_id"].unique().tolist(), self.model.tokenizer)
         rows.insert(list(rows).index("token_id"), "token", rows["token_id"].map(strings))
         if self._texts.branches:
