@@ -617,7 +617,9 @@ def _mask_in_square(given: Tensor, rows: int, n: int, before: int) -> Tensor:
     Only where it hides padding alone, with or without the future and what lies before a window.
     """
     sees = given if given.dtype == torch.bool else given >= 0
-    sees = sees[:, 0].expand(rows, -1, -1)[..., before : before + n]
+    # A window that has moved on has columns for its last keys only.
+    first = min(before, max(sees.shape[-1] - n, 0))
+    sees = sees[:, 0].expand(rows, -1, -1)[..., first : first + n]
     if sees.shape[1:] != (n, n):
         raise NotFollowed("mask", f"its attention mask {tuple(given.shape)} is of other tokens")
     real = sees.diagonal(dim1=1, dim2=2)

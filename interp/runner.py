@@ -613,6 +613,12 @@ class _Texts:
             taken.add(ids[-1])
         return replace(context, ids=context.ids.new_tensor(ids))
 
+    def _owner(self, number: int, position: int) -> int:
+        """The prompt under which the token before `position` of this text stands."""
+        while number in self.branches and position <= self.branches[number][1]:
+            number = self.branches[number][0]
+        return number
+
     def take(self, parents: Tensor, context: Context, cache: Any) -> None:
         """Remember a finished pass: its rows' texts go on from those numbered `parents`."""
         width = context.key_tokens.shape[1]
@@ -620,7 +626,7 @@ class _Texts:
         rows = zip(context.ids.tolist(), parents.tolist(), before, strict=True)
         for number, parent, position in rows:
             if number != parent and parent >= 0:
-                self.branches[number] = (parent, position)
+                self.branches[number] = (self._owner(parent, position), position)
             self._ends[number] = width
             self.next_id = max(self.next_id, number + 1)
         self.caches.remember(cache, context.key_tokens, context.key_mask, context.ids)
