@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
 from interp.observer import Context, Job, Key, Observer, Wiring, contexts_from_call
 from interp.probe import inspect, inspect_activations, output_transform
-from interp.prompts import read_prompts
+from interp.prompts import Prompts, read_prompts
 from interp.registry import resolve
 from interp.results import Results
 from interp.runner import DEFAULT, Collector, Wanted, provenance_of, refuse_nan, weigh
@@ -86,16 +87,29 @@ def from_cache(
     if jobs:
         _replay(jobs, store, context, collector)
     weigh(model, chosen, collector)
-    prompts = read_prompts(ids.cpu(), tokenizer, mask=context.mask.cpu(), prepend_bos=False)
+    prompts, index = _prompts(context, tokenizer)
     provenance = provenance_of(model, anatomy, chosen, prompts)
     provenance["cache"] = {"final_logits": store.logits_from, "notes": notes}
-    index = prompts.index().assign(position=context.positions[context.mask].cpu().numpy())
     results = collector.results(index, provenance, anatomy, model)
     if store.logits_from and store.logits_from not in LOGITS:
         notes = [*notes, f"Final logits were not in the cache; they are the {store.logits_from}."]
     for result in results.values():
         result.notes = (*result.notes, *notes)
     return results
+
+
+def _prompts(context: Context, tokenizer: Any) -> tuple[Prompts, pd.DataFrame]:
+    """The prompts, whole where they are known, and the token table of what the cache holds."""
+    row, column = context.mask.nonzero(as_tuple=True)
+    held = {"prompt": context.ids[row], "position": context.positions[row, column]}
+    table = pd.DataFrame({name: values.cpu().numpy() for name, values in held.items()})
+    whole = bool((context.key_tokens[context.key_mask] >= 0).all())
+    ids, mask = (context.key_tokens, context.key_mask) if whole else (context.tokens, context.mask)
+    prompts = read_prompts(ids.cpu(), tokenizer, mask=mask.cpu(), prepend_bos=False)
+    index = prompts.index()
+    if not whole:
+        return prompts, index.assign(position=table["position"])
+    return prompts, index.merge(table, on=["prompt", "position"])
 
 
 def _opened(cache: Any, model: Any) -> tuple[Mapping[str, Any], Any]:
@@ -197,7 +211,10 @@ def _columns(positions: Any, length: int | None) -> Tensor:
     every = torch.arange(length) if length is not None else None
     if isinstance(positions, slice | int) and every is not None:
         return every[positions].reshape(-1)
-    columns = torch.as_tensor(positions)
+    try:
+        columns = torch.as_tensor(positions)
+    except (TypeError, ValueError, RuntimeError):
+        columns = torch.empty(0)
     if columns.ndim != 1 or columns.is_floating_point() or not len(columns):
         raise BadInput(f"positions= is {positions!r}; give what pos_slice was given")
     most = int(columns.max()) if length is None else length - 1
