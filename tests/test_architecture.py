@@ -19,7 +19,7 @@ ANALYSES = ROOT.parent / "analyses"
 # Lower levels know nothing of higher ones; a module imports only from its own level and below.
 LEVELS = [
     {"errors", "geometry", "progress", "lens", "_lens_blocks", "_lens_fused"},
-    {"sites", "state", "_tokenise", "_token_id", "_calls", "unembedding"},
+    {"sites", "state", "_tokenise", "_token_id", "_caches", "_calls", "unembedding"},
     {"clustered", "tallies"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"},
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
