@@ -18,7 +18,7 @@ from torch import Tensor
 
 NAMES = ("past_key_values", "cache", "cache_params", "state")
 """Arguments under which models take the cache that they go on from."""
-_WIDTH = 4
+_WIDTH = 16
 _STATE_WIDTH = 64
 
 

@@ -431,7 +431,7 @@ class Observer:
     def _take_logits(self, current: Pass, logits: Tensor | None) -> None:
         waiting = [(s, "logits", 0) for s in current.contexts]
         waiting = [key for key in waiting if current.readers[key] > 0]
-        if not waiting:
+        if not waiting or (logits is None and not self.guest):
             return
         try:
             if logits is None or logits.ndim != 3:
@@ -440,7 +440,7 @@ class Observer:
                 self._arrive(current, key, self._whole(current, key[0], logits))
         except NotFollowed as reason:
             if not self.guest:
-                return
+                raise
             for job in self.wiring.jobs:
                 if waiting[0] in job.needs and job.analysis not in current.failed:
                     self.fail(current, job.analysis, reason)
