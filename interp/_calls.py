@@ -8,17 +8,19 @@ told in the words of a Hugging Face call. Knows nothing of analyses.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from interp._caches import cache_in, cache_out
+
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], None]
-Finish = Callable[[Tensor | None, BaseException | None], None]
+Finish = Callable[[Tensor | None, BaseException | None, Any], None]
 
 _silent: set[int] = set()  # models whose passes nobody watches for the moment
 
@@ -63,7 +65,8 @@ def watch(model: Any, begin: Begin, finish: Finish, *, catch_stop: bool = False)
 
     Args:
         begin: called with the arguments of the pass, in the words of a Hugging Face call.
-        finish: called with the logits, if the pass got so far, and with the error that ended it.
+        finish: called with the logits, if the pass got so far, with the error that ended it, and
+            with the KV cache that it left, if any.
         catch_stop: return normally from a pass that `StopAtLayerException` ended, where the
             model would not do so itself.
     """
@@ -79,11 +82,16 @@ def stopped(error: BaseException | None) -> bool:
     return type(error).__name__ == "StopAtLayerException"
 
 
-def logits_of(output: Any) -> Tensor | None:
-    """Logits in what a Hugging Face model returned, if there are any."""
+def logits_of(output: Any, vocab: int = 0) -> Tensor | None:
+    """Logits in what a Hugging Face model returned, if there are any.
+
+    A tuple may begin with the loss: its logits are the first tensor of three dimensions, the last
+    of them of size `vocab` where that is known.
+    """
+    if isinstance(output, tuple):
+        rank = [x for x in output if isinstance(x, Tensor) and x.ndim == 3]
+        return next((x for x in rank if not vocab or x.shape[-1] >= vocab), None)
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if logits is None and isinstance(output, tuple) and output:
-        logits = output[0]
     return logits if isinstance(logits, Tensor) else None
 
 
@@ -108,21 +116,40 @@ class BridgeCalls(Calls):
     def __init__(self, model: Any, begin: Begin, finish: Finish) -> None:
         super().__init__(model, begin, finish)
         inner = wrapped_model(model)
+        self._names = _parameters(inner)
+        self._vocab = int(getattr(model.cfg, "d_vocab", 0) or 0)
         for handle in (
             inner.register_forward_pre_hook(self._begin, with_kwargs=True),
-            inner.register_forward_hook(self._end, always_call=True),
+            inner.register_forward_hook(self._end, with_kwargs=True, always_call=True),
         ):
             self._undo.append(handle.remove)
 
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self._names, args, strict=False)) | kwargs
+
     def _begin(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if id(self.model) not in _silent:
-            self.begin(args, kwargs)
+            self.begin(args, self._named(args, kwargs))
 
-    def _end(self, _module: Any, _args: Any, output: Any) -> None:
-        if id(self.model) not in _silent:
-            # An error under way is this pass's own only if there is no output: the user may be
-            # running the model inside an `except`.
-            self.finish(logits_of(output), sys.exc_info()[1] if output is None else None)
+    def _end(
+        self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if id(self.model) in _silent:
+            return
+        # An error under way is this pass's own only if there is no output: the user may be
+        # running the model inside an `except`.
+        error = sys.exc_info()[1] if output is None else None
+        cache = cache_out(output)
+        if cache is None:
+            cache = cache_in(self._named(args, kwargs))
+        self.finish(logits_of(output, self._vocab), error, cache)
+
+
+def _parameters(module: Any) -> tuple[str, ...]:
+    """Names of what a module's `forward` takes by place."""
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    given = inspect.signature(module.forward).parameters.values()
+    return tuple(p.name for p in given if p.kind in places)
 
 
 class _Wrapped(Calls):
@@ -167,6 +194,7 @@ class HookedCalls(_Wrapped):
         self._inside = self._begun = False
         self._tokens: Tensor | None = None
         self._logits: Tensor | None = None
+        self._cache: Any = None
         self._history: Tensor | None = None  # embedded outside of a pass, as `generate` does
         self._wrap(model, "forward", self._forward)
         handles = [model.embed.register_forward_pre_hook(self._embed)]
@@ -177,7 +205,7 @@ class HookedCalls(_Wrapped):
         self._undo += [handle.remove for handle in handles]
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._inside, self._begun, self._logits = True, False, None
+        self._inside, self._begun, self._logits, self._cache = True, False, None, None
         self._tokens = kwargs.get("tokens")
         error: BaseException | None = None
         try:
@@ -190,7 +218,7 @@ class HookedCalls(_Wrapped):
         finally:
             self._inside = False
             if self._begun:
-                self.finish(self._logits, error)
+                self.finish(self._logits, error, self._cache)
 
     def _embed(self, _module: Any, args: tuple[Any, ...]) -> None:
         if self._inside and not self._begun:
@@ -221,8 +249,7 @@ class HookedCalls(_Wrapped):
         if not self._inside or self._begun:
             return
         self._begun = True
-        entry = kwargs.get("past_kv_cache_entry")
-        past = 0 if entry is None else entry.past_keys.shape[1]
+        self._cache = kwargs.get("past_kv_cache_entry")  # every block has one of its own
         if self._tokens is None and module is self.model.blocks[0]:
             self._tokens = self._embedded(args[0])
         self.begin(
@@ -231,7 +258,7 @@ class HookedCalls(_Wrapped):
                 "input_ids": self._tokens,
                 "inputs_embeds": args[0],
                 "attention_mask": kwargs.get("attention_mask"),
-                "past_key_values": SimpleNamespace(get_seq_length=lambda: past),
+                "past_key_values": self._cache,
             },
         )
 
@@ -268,7 +295,7 @@ class RemoteCalls(_Wrapped):
             raise
         finally:
             if self._begun:
-                self.finish(self._logits, error)
+                self.finish(self._logits, error, None)
 
     def _drive(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = kwargs.get("input_ids", args[0] if args else None)

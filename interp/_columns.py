@@ -13,7 +13,8 @@ from interp.errors import BadInput
 
 INDEX = ("prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word")
 """Columns of token tables that say which row it is, in their order."""
-CALL = "call"
+ATTACHED = ("call", "branch_of", "branch_at")
+"""Columns of tables of a user's own passes: which pass, and where a text branches off."""
 DOCUMENTS = ("document", "chunk", "document_position", "position_bin")
 """Columns of corpus runs, and the label that they make."""
 MODE = "mode"
@@ -57,7 +58,7 @@ def refuse_taken(
 def _taken(analyses: Mapping[str, Any]) -> dict[str, str]:
     """Names and patterns that no label may have, and what they are."""
     taken = dict.fromkeys(sorted(SUMMARY), "of summaries")
-    taken |= dict.fromkeys((*INDEX, CALL, *DOCUMENTS), _INDEX)
+    taken |= dict.fromkeys((*INDEX, *ATTACHED, *DOCUMENTS), _INDEX)
     for name, analysis in analyses.items():
         values = [c for c in analysis.columns if c not in analysis.keys]
         ids = [f"{c}_id" for c in analysis.token_columns]

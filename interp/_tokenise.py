@@ -34,6 +34,8 @@ def _byte_of_character() -> dict[str, int]:
 
 
 _BYTE_OF = _byte_of_character()
+UNKNOWN = "⟨unknown⟩"
+"""Stands for a token whose id nobody saw, as where a model was given embeddings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,7 @@ def token_strings(ids: Iterable[int], tokenizer: Any | None) -> dict[int, str]:
     """Readable text of each id, with bytes that are no whole character as `⟨E4 BB⟩`."""
     unique = sorted(set(ids))
     if tokenizer is None:
-        return {i: f"<{i}>" for i in unique}
+        return {i: UNKNOWN if i < 0 else f"<{i}>" for i in unique}
     return {i: _token_string(i, tokenizer) for i in unique}
 
 
@@ -300,7 +302,9 @@ def _kept(tokens: Ints, tokenizer: Any, *, drop_bos: bool, drop_eos: bool) -> sl
 
 
 def _token_string(i: int, tokenizer: Any) -> str:
-    piece = tokenizer.convert_ids_to_tokens(i) if 0 <= i < len(tokenizer) else None
+    if i < 0:
+        return UNKNOWN
+    piece = tokenizer.convert_ids_to_tokens(i) if i < len(tokenizer) else None
     if piece is None:  # models pad their vocabulary beyond the tokenizer's
         return f"<{i}>"
     text = _decoded(i, str(piece), tokenizer)

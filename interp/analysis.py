@@ -257,27 +257,33 @@ def reduce_emissions(
             if isinstance(piece, Leaf):
                 leaves[name] = piece
             elif groups is None or parting is None:
-                leaves[name] = Rows.of(*batch.real[:2], _values_of(piece, batch))
+                leaves[name] = Rows.of(*batch.real[:2], piece)
             else:
-                rows, labels = _values_of(piece, batch), groups.labels
-                leaves |= _grouped(name, rows, parting, labels, name in tokens, tallied)
+                labels = groups.labels
+                leaves |= _grouped(name, piece, parting, labels, name in tokens, tallied)
     return close_documents(state)
 
 
-def _by_layer(value: Emission, batch: Batch) -> list[tuple[int, Emission]]:
-    """Split `[layer, batch, pos]` values into one emission per layer."""
-    if isinstance(value, PerToken) and value.values.ndim == 3:
-        return [(i, PerToken(v)) for i, v in enumerate(value.values)]
-    return [(-1 if batch.layer is None else batch.layer, value)]
+def _by_layer(value: Emission, batch: Batch) -> list[tuple[int, Leaf | Array]]:
+    """A leaf, or the values of the real tokens, per layer."""
+    layer = -1 if batch.layer is None else batch.layer
+    if isinstance(value, Leaf):
+        return [(layer, value)]
+    rows = _values_of(value, batch)
+    # All layers at once: a transfer for each would cost more than a small pass.
+    several = isinstance(value, PerToken) and value.values.ndim == 3
+    return list(enumerate(rows)) if several else [(layer, rows)]
 
 
 def _values_of(value: PerToken | PerHead, batch: Batch) -> Array:
-    """The values of the real tokens: `[n]`, or `[n, head]`."""
+    """The values of the real tokens: `[n]`, `[n, head]`, or `[layer, n]` of several layers."""
     _, _, (row, column) = batch.real
     values = value.values
-    index = (row.to(values.device), column.to(values.device))
-    # Advanced indices around a slice come first in the result, so heads end up last.
-    return to_numpy(values[index[0], :, index[1]] if isinstance(value, PerHead) else values[index])
+    row, column = row.to(values.device), column.to(values.device)
+    if isinstance(value, PerHead):
+        # Advanced indices around a slice come first in the result, so heads end up last.
+        return to_numpy(values[row, :, column])
+    return to_numpy(values[..., row, column])
 
 
 def _parting(batch: Batch, groups: Groups) -> Parting:

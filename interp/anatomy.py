@@ -10,7 +10,7 @@ import html
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -127,6 +127,37 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """Relative difference of block outputs between a pass that continues a KV cache and the whole.
+
+    `one` is with one new token, as in generation, `several` with more. None: not measured, and
+    `reason` says why.
+    """
+
+    one: float | None
+    several: float | None
+    tolerance: float
+    reason: str = ""
+
+    def broken(self, new_tokens: int) -> float | None:
+        """The difference of a pass with so many new tokens if it is no rounding, else None."""
+        error = self.one if new_tokens == 1 else self.several
+        # Not "error > tolerance": NaN is broken too.
+        return None if error is None or error <= self.tolerance else error
+
+    def fact(self) -> str:
+        """Both measurements in words."""
+        if self.one is None and self.several is None:
+            return f"not measured ({self.reason})"
+        parts = []
+        for name, new, error in (("one new token", 1, self.one), ("several", 2, self.several)):
+            if error is not None:
+                verdict = "CHANGES the stream" if self.broken(new) is not None else "equals it"
+                parts.append(f"{name}: {verdict} ({error:.1g})")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """Facts about one model, measured on a short probe. Printed as a table.
 
@@ -139,6 +170,7 @@ class Anatomy:
         prepends_bos: whether text gets a BOS token.
         padding: what padding does.
         positions: how their encoding depends on the longest prompt of a pass.
+        continuation: whether a pass that continues a KV cache gives what the whole pass gives.
         basis: "raw" or "compatibility mode".
         dtype: of the stream.
         tolerance: errors below count as equal.
@@ -164,6 +196,7 @@ class Anatomy:
     n_ctx: int | None
     has_logits: bool = True
     positions: Positions = Positions()
+    continuation: Continuation = Continuation(None, None, 0.0, "no model")
     untested: Mapping[str, str] = field(default_factory=untested)
 
     def wire(self, analyses: Sequence[Analysis]) -> Wiring:
@@ -178,7 +211,12 @@ class Anatomy:
                 name = self.source(key)
                 if name is not None:
                     sources[key] = name
-        return Wiring(sources, tuple(jobs), self.readout)
+        wiring = Wiring(sources, tuple(jobs), self.readout)
+        if not wiring.needs_logits or self.readout is None:
+            return wiring
+        stack = next(s for s in self.stacks if s.name == self.readout_stack)
+        final = (stack.name, "state", stack.n_blocks)
+        return replace(wiring, final=final, sources={**sources, final: stack.boundaries[-1]})
 
     def apart(self, lengths: Iterable[int]) -> Callable[[int], bool] | None:
         """Which lengths of prompts are batched apart from the others; None if none is.
@@ -359,6 +397,7 @@ class Anatomy:
             ("BOS", "prepended to text" if self.prepends_bos else "not prepended"),
             ("right padding with mask", _verdict(self.padding.right, self.padding.tolerance)),
             ("left padding with mask", _verdict(self.padding.left, self.padding.tolerance)),
+            ("pass that continues a KV cache", self.continuation.fact()),
             ("versions not tested", named(self.untested) or "none"),
         ]
 
@@ -373,12 +412,13 @@ class Anatomy:
         out = {
             k: v
             for k, v in vars(self).items()
-            if k not in ("readout", "stacks", "padding", "dtype")
+            if k not in ("readout", "stacks", "padding", "continuation", "dtype")
         }
         out["readout_tried"] = dict(self.readout_tried)
         out["readout"] = self.readout and {"path": self.readout.path, "error": self.readout.error}
         out["stacks"] = [asdict(s) for s in self.stacks]
         out["padding"] = asdict(self.padding)
+        out["continuation"] = asdict(self.continuation)
         out["dtype"] = str(self.dtype).removeprefix("torch.")
         out["positions"] = asdict(self.positions)
         out["angle_floor"] = angle_floor(self.dtype)

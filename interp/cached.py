@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
 from interp.observer import Context, Job, Key, Observer, Wiring, contexts_from_call
 from interp.probe import inspect, inspect_activations, output_transform
-from interp.prompts import read_prompts
+from interp.prompts import Prompts, read_prompts
 from interp.registry import resolve
 from interp.results import Results
 from interp.runner import DEFAULT, Collector, Wanted, provenance_of, refuse_nan, weigh
@@ -38,6 +39,7 @@ def from_cache(
     tokens: Any = None,
     model: Any = None,
     mask: Any = None,
+    positions: Any = None,
 ) -> Results:
     """Run analyses over an `ActivationCache` and return the tables that `run` gives.
 
@@ -53,39 +55,61 @@ def from_cache(
             had then.
         mask: `[batch, pos]`, true for real tokens. Without one, rows that end in padding tokens
             while others do not are taken as right-padded, as `attach` does.
+        positions: where the cache was made with `pos_slice`: the same list, slice or number. Then
+            `tokens` and `mask` are those of the whole prompts, by which next tokens and keys are
+            known; without `tokens` the next token is known only where two columns follow each
+            other. A cut that shows in the cache (patterns with other keys, position ids) is
+            refused without it; one of the stream alone does not show.
 
     The final logits are those of the cache (`unembed.hook_out`), else they are read out from the
     last state, in which case the lens agrees with itself at the last state by construction;
     which one it was stands in the notes and the provenance.
 
     Raises `Unsupported` where the cache lacks what an analysis needs, with the hook names to
-    cache; `BadInput` where tokens and cache do not fit.
+    cache; `BadInput` where tokens, positions and cache do not fit.
     """
     values, model = _opened(cache, model)
     chosen = resolve(analyses)
     _refuse_without_model(chosen, model)
-    ids = _tokens(values, tokens)
-    context = _context(ids, mask, getattr(model, "tokenizer", None))
+    tokenizer = getattr(model, "tokenizer", None)
+    if positions is None:
+        _refuse_cut(values)
+        context = _context(_tokens(values, tokens), mask, tokenizer)
+    else:
+        context = _cut_context(values, tokens, mask, positions, tokenizer)
+    ids = context.tokens
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
     if len(anatomy.stacks) != 1:
         raise Unsupported("from_cache reads models with one stack of blocks; use run or attach")
-    store = _Store(values, tuple(ids.shape), anatomy, model)
+    store = _Store(values, (*ids.shape, context.key_tokens.shape[1]), anatomy, model)
     jobs, notes = _servable(anatomy.wire(list(chosen.values())), store)
     collector = Collector(chosen)
     if jobs:
         _replay(jobs, store, context, collector)
     weigh(model, chosen, collector)
-    prompts = read_prompts(
-        ids.cpu(), getattr(model, "tokenizer", None), mask=context.mask.cpu(), prepend_bos=False
-    )
+    prompts, index = _prompts(context, tokenizer)
     provenance = provenance_of(model, anatomy, chosen, prompts)
     provenance["cache"] = {"final_logits": store.logits_from, "notes": notes}
-    results = collector.results(prompts.index(), provenance, anatomy, model)
+    results = collector.results(index, provenance, anatomy, model)
     if store.logits_from and store.logits_from not in LOGITS:
         notes = [*notes, f"Final logits were not in the cache; they are the {store.logits_from}."]
     for result in results.values():
         result.notes = (*result.notes, *notes)
     return results
+
+
+def _prompts(context: Context, tokenizer: Any) -> tuple[Prompts, pd.DataFrame]:
+    """The prompts, whole where they are known, and the token table of what the cache holds."""
+    row, column = context.mask.nonzero(as_tuple=True)
+    held = {"prompt": context.ids[row], "position": context.positions[row, column]}
+    table = pd.DataFrame({name: values.cpu().numpy() for name, values in held.items()})
+    whole = bool((context.key_tokens[context.key_mask] >= 0).all())
+    ids, mask = (context.key_tokens, context.key_mask) if whole else (context.tokens, context.mask)
+    prompts = read_prompts(ids.cpu(), tokenizer, mask=mask.cpu(), prepend_bos=False)
+    index = prompts.index()
+    if not whole:
+        return prompts, index.assign(position=table["position"])
+    return prompts, index.merge(table, on=["prompt", "position"])
 
 
 def _opened(cache: Any, model: Any) -> tuple[Mapping[str, Any], Any]:
@@ -110,15 +134,113 @@ def _refuse_without_model(chosen: Mapping[str, Analysis], model: Any) -> None:
             )
 
 
-def _tokens(values: Mapping[str, Any], given: Any) -> Tensor:
-    cached = next((values[n] for n in TOKENS if isinstance(values.get(n), Tensor)), None)
-    if cached is not None and cached.is_floating_point():
-        cached = None
-    if given is None and cached is None:
+def _is_square(name: str, value: Any) -> bool:
+    """Whether this is an activation of queries and keys."""
+    named = name.endswith((".hook_pattern", ".hook_attn_scores"))
+    return named and isinstance(value, Tensor) and value.ndim >= 3
+
+
+def _keys_in(values: Mapping[str, Any]) -> int:
+    """Number of keys of the patterns in a cache, 0 without any."""
+    return max((v.shape[-1] for name, v in values.items() if _is_square(name, v)), default=0)
+
+
+def _refuse_cut(values: Mapping[str, Any]) -> None:
+    """Raise where patterns or position ids show that the cache holds a part of each prompt."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            continue
+        if _is_square(name, value) and value.shape[-1] != value.shape[-2]:
+            seen = f"{name} has {value.shape[-2]} queries and {value.shape[-1]} keys"
+        elif name == "pos_embed.hook_in" and not value.is_floating_point() and _jumps(value):
+            seen = f"{name} holds the positions {value.flatten()[:6].tolist()}"
+        else:
+            continue
         raise BadInput(
-            f"this cache does not hold the tokens ({' or '.join(TOKENS)}): pass tokens=, the ids "
-            "[batch, pos] that were given to run_with_cache"
+            f"this cache holds a part of each prompt ({seen}): pass positions=, what pos_slice was "
+            "given, and tokens= the whole prompts; or cache without pos_slice"
         )
+
+
+def _jumps(ids: Tensor) -> bool:
+    """Whether positions are left out in every row. Where a row begins tells nothing: some models
+    count from 2, and padding has positions too."""
+    rows = ids if ids.ndim == 2 else ids[None]
+    return bool((rows.diff(dim=1) > 1).any(dim=1).all())
+
+
+def _cut_context(
+    values: Mapping[str, Any], tokens: Any, mask: Any, positions: Any, tokenizer: Any
+) -> Context:
+    """The tokens of a cache that holds some columns of each prompt, at their true positions."""
+    cached = _cached_tokens(values)
+    if tokens is not None:
+        whole = _rows(tokens)
+        columns = _columns(positions, whole.shape[1])
+    elif cached is not None:
+        columns = _columns(positions, None)
+        if _rows(cached).shape[1] != len(columns):
+            raise BadInput(
+                f"positions= names {len(columns)} columns, the cache holds the tokens of "
+                f"{_rows(cached).shape[1]}"
+            )
+        length = max(int(columns.max()) + 1, _keys_in(values))
+        whole = torch.full((len(_rows(cached)), length), -1)
+        whole[:, columns] = _rows(cached).to(whole)
+    else:
+        raise BadInput(_NO_TOKENS)
+    context = _context(whole, mask, tokenizer)
+    part = {name: getattr(context, name)[:, columns] for name in _PER_TOKEN}
+    if cached is not None and not _equal(part["tokens"], _rows(cached)):
+        raise BadInput(
+            f"tokens= {tuple(whole.shape)} at positions= {columns.tolist()} are not those that the "
+            f"cache was made from; tokens= are to be the whole prompts"
+        )
+    return replace(context, **part)
+
+
+_PER_TOKEN = ("tokens", "mask", "special", "positions", "targets")
+
+
+def _columns(positions: Any, length: int | None) -> Tensor:
+    """What `pos_slice` means, as column numbers."""
+    if isinstance(positions, tuple):
+        positions = slice(*positions)
+    if isinstance(positions, slice | int) and length is None:
+        raise BadInput("positions= as a slice or a number needs tokens=, the whole prompts")
+    every = torch.arange(length) if length is not None else None
+    if isinstance(positions, slice | int) and every is not None:
+        return every[positions].reshape(-1)
+    try:
+        columns = torch.as_tensor(positions)
+    except (TypeError, ValueError, RuntimeError):
+        columns = torch.empty(0)
+    if columns.ndim != 1 or columns.is_floating_point() or not len(columns):
+        raise BadInput(f"positions= is {positions!r}; give what pos_slice was given")
+    most = int(columns.max()) if length is None else length - 1
+    if int(columns.min()) < 0 or int(columns.max()) > most or bool((columns.diff() <= 0).any()):
+        raise BadInput(
+            f"positions= {columns.tolist()} must ascend and lie between 0 and {most}, the last "
+            "column of tokens="
+        )
+    return columns
+
+
+_NO_TOKENS = (
+    f"this cache does not hold the tokens ({' or '.join(TOKENS)}): pass tokens=, the ids "
+    "[batch, pos] that were given to run_with_cache"
+)
+
+
+def _cached_tokens(values: Mapping[str, Any]) -> Tensor | None:
+    cached = next((values[n] for n in TOKENS if isinstance(values.get(n), Tensor)), None)
+    return None if cached is None or cached.is_floating_point() else cached
+
+
+def _tokens(values: Mapping[str, Any], given: Any) -> Tensor:
+    cached = _cached_tokens(values)
+    if given is None and cached is None:
+        raise BadInput(_NO_TOKENS)
     if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], str)):
         raise BadInput("tokens= takes ids, not text: pass model.to_tokens(text)")
     if given is None or cached is None:
@@ -155,7 +277,6 @@ def _context(ids: Tensor, mask: Any, tokenizer: Any) -> Context:
         first_id=0,
         special_ids=special_ids(tokenizer) if tokenizer is not None else (),
         pad_id=getattr(tokenizer, "pad_token_id", None),
-        earlier=None,
     )
 
 
@@ -165,7 +286,8 @@ class _Store:
     def __init__(
         self, values: Mapping[str, Any], shape: tuple[int, ...], anatomy: Anatomy, model: Any
     ) -> None:
-        self.values, self.shape, self.anatomy, self.model = values, shape, anatomy, model
+        *self.shape, self.n_keys = shape
+        self.values, self.anatomy, self.model = values, anatomy, model
         self.logits_from: str | None = None
         points = model.hook_dict if model is not None else {}
         self._point_of = {name: id(point) for name, point in points.items()}
@@ -201,14 +323,15 @@ class _Store:
         if here:
             seen = tuple(self.values[here[0]].shape)
             raise BadInput(
-                f"{here[0]} is {seen} in the cache, which does not fit the tokens {self.shape}; "
-                "was it cached from other tokens, or with pos_slice?"
+                f"{here[0]} is {seen} in the cache, which does not fit the tokens "
+                f"{tuple(self.shape)}; was it cached from other tokens, or with pos_slice (then "
+                "pass positions=)?"
             )
         return None
 
     def _fits(self, value: Tensor, axes: tuple[str, ...]) -> bool:
         batch, length = self.shape
-        expected = {"batch": batch, "pos": length, "query": length, "key": length}
+        expected = {"batch": batch, "pos": length, "query": length, "key": self.n_keys}
         expected["d_model"] = self.anatomy.d_model
         return value.ndim == len(axes) and all(
             size == expected.get(axis, size) for size, axis in zip(value.shape, axes, strict=True)
@@ -220,7 +343,7 @@ class _Store:
             value = self.values.get(name)
             if isinstance(value, Tensor):
                 value = value if value.ndim == 3 else value[None]
-                if value.shape[:2] == self.shape:
+                if list(value.shape[:2]) == self.shape:
                     self.logits_from = name
                     logits: Tensor = output_transform(self.model)(value)
                     return logits

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, product
+from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from interp._caches import cache_out
 from interp._calls import call, capped, device_of, is_remote, logits_of, wrapped_model
 from interp._position_switch import position_switch
 from interp._tokenise import special_ids
-from interp.anatomy import TOLERANCE, Anatomy, Padding, Positions, StackAnatomy
+from interp.anatomy import TOLERANCE, Anatomy, Continuation, Padding, Positions, StackAnatomy
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, closing_error, norm
 from interp.observer import quiet, record
@@ -120,7 +122,8 @@ def _cut(name: str, value: Any, row: int, real: Tensor, shape: torch.Size) -> Te
     if batched.shape[0] <= row or batched.ndim <= axis or batched.shape[axis] != shape[1]:
         return None
     one = batched[row : row + 1].index_select(axis, real)
-    return one.index_select(3, real) if square else one
+    # A cut cache has some of the queries and all of the keys.
+    return one.index_select(3, real) if square and one.shape[3] == shape[1] else one
 
 
 def _require_bridge(model: Any) -> None:
@@ -207,6 +210,7 @@ def _measure(model: Any) -> Anatomy:
         d_vocab=int(getattr(cfg, "d_vocab", 0) or 0),
         n_ctx=getattr(cfg, "n_ctx", None),
         has_logits=logits is not None and logits.ndim == 3,
+        continuation=_measure_continuation(model, measured, points, tokens, seen, causal),
     )
 
 
@@ -242,12 +246,16 @@ def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
     return torch.tensor(ordinary, device="cpu")[picks].to(device_of(model))
 
 
-def _forward(model: Any, tokens: Tensor, mask: Tensor | None = None) -> Tensor | None:
+def _forward(
+    model: Any, tokens: Tensor, mask: Tensor | None = None, **options: Any
+) -> Tensor | None:
     """Run the bridge; returns its logits if it has any. Random parts start from one seed."""
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
+    if mask is not None:
+        options["attention_mask"] = mask
     try:
-        out = call(model, tokens, **({} if mask is None else {"attention_mask": mask}))
+        out = call(model, tokens, **options)
     finally:
         torch.random.set_rng_state(state)
     return out if isinstance(out, Tensor) else logits_of(out)
@@ -469,13 +477,13 @@ class _StackProbe:
         return bool(closing_error(before, early, mid).nan_to_num().max() <= self.tolerance)
 
     def _is_pattern(self, name: str | None) -> bool:
-        """Weights between 0 and 1 in rows that sum to at most 1, one square set per prompt."""
+        """Weights between 0 and 1 in rows that sum to at most 1: `[1, head, query, key]`."""
         value = self.first(name)
         return (
             isinstance(value, Tensor)
             and value.ndim == 4
             and value.shape[0] == 1
-            and value.shape[-1] == value.shape[-2]
+            and value.shape[-1] >= value.shape[-2]
             and bool((value >= 0).all())
             and bool((value.float().sum(-1) <= 1 + 1e-2).all())
         )
@@ -567,9 +575,10 @@ def _paths(model: Any) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def _call(model: Any, modules: tuple[str, ...], x: Tensor) -> Tensor:
-    with quiet(model):
-        for name in modules:
-            x = getattr(model, name)(x)
+    for name in modules:
+        module = getattr(model, name)
+        with quiet(module):
+            x = module(x)
     return x
 
 
@@ -706,3 +715,81 @@ def _padding_error(
             float((norm(at_least_float32(got) - at_least_float32(expected)) / scale).max())
         )
     return max(errors, default=None)
+
+
+# ---- continuing a cache ----------------------------------------------------------------------
+
+
+class _NoCache(Exception):
+    """A pass that was asked for a cache left none."""
+
+
+# Each architecture refuses in its own way what it cannot do.
+_REFUSALS = (
+    _NoCache,
+    ImportError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def _measure_continuation(
+    model: Any,
+    stacks: tuple[StackAnatomy, ...],
+    points: Mapping[str, Any],
+    tokens: Tensor,
+    seen: Seen,
+    causal: bool,
+) -> Continuation:
+    """Short passes that go on from a cache, against the same tokens of the probe's whole pass."""
+    tolerance = TOLERANCE[_stream_dtype(model, seen)]
+    reason = _not_continued(model, stacks, causal)
+    if reason or tokens.shape[1] <= PADS:
+        return Continuation(None, None, tolerance, reason or "the context is too short")
+    name = stacks[0].boundaries[-1]
+    whole, missed = seen[name][0], []
+
+    def error(new: int) -> float | None:
+        start = tokens.shape[1] - new
+        try:
+            later = _continued(model, points[name], tokens, start)
+        except _REFUSALS as no:
+            first = (str(no).splitlines() or [""])[0][:80]
+            missed.append(f"{type(no).__name__.lstrip('_')}: {first}".removesuffix(": "))
+            return None
+        return relative(later, whole[:, start:]) if later.shape == whole[:, start:].shape else inf
+
+    one, several = error(1), error(PADS)
+    return Continuation(one, several, tolerance, "; ".join(dict.fromkeys(missed)))
+
+
+def _not_continued(model: Any, stacks: tuple[StackAnatomy, ...], causal: bool) -> str:
+    if is_remote(model) or wrapped_model(model) is model:
+        return "not known for this kind of model"
+    if not causal or len(stacks) != 1:
+        return "both directions" if not causal else "several stacks"
+    return "; ".join(stacks[0].problems)
+
+
+def _continued(model: Any, point: Any, tokens: Tensor, start: int) -> Tensor:
+    """What `point` gives for the tokens from `start` on, in a pass that goes on from a cache."""
+    outputs: list[Any] = []
+    inner = wrapped_model(model)
+    handle = inner.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+    try:
+        _forward(model, tokens[:, :start], use_cache=True)
+    finally:
+        handle.remove()
+    cache = cache_out(outputs[-1]) if outputs else None
+    if cache is None:
+        raise _NoCache("a pass leaves none")
+    recurrent = getattr(outputs[-1], "cache_params", None) is cache
+    name = "cache_params" if recurrent else "past_key_values"
+    with record({"later": point}) as seen:
+        mask = torch.ones_like(tokens)
+        _forward(model, tokens[:, start:], mask, use_cache=True, **{name: cache})
+    later: Tensor = seen["later"][0]
+    return later

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from interp._columns import CALL, INDEX, MODE
+from interp._columns import ATTACHED, INDEX, MODE
 from interp._files import (
     atomic_folder,
     checksums,
@@ -100,14 +100,14 @@ class Result:
     @property
     def values(self) -> list[str]:
         """The numeric value columns."""
-        known = {*INDEX, CALL, *self.labels, *self.analysis.keys}
+        known = {*INDEX, *ATTACHED, *self.labels, *self.analysis.keys}
         numeric = pd.api.types.is_numeric_dtype
         return [str(c) for c in self.frame if c not in known and numeric(self.frame[c])]
 
     @property
     def labels(self) -> list[str]:
         """Columns that came with the prompts."""
-        fixed = {*INDEX, CALL, *self.analysis.keys}
+        fixed = {*INDEX, *ATTACHED, *self.analysis.keys}
         return [str(c) for c in self.tokens if c not in fixed and c in self.frame]
 
     def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:

@@ -10,7 +10,8 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp._caches import Caches, Past, cache_in, cache_length
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._cells import as_column, plain, scalars
 from interp._columns import refuse_taken
@@ -26,17 +28,27 @@ from interp._lens_blocks import kept_memory
 from interp._tested import untested
 from interp._token_id import token_id
 from interp._tokenise import running_strings, special_ids, token_strings
-from interp.analysis import Analysis, Batch, Groups, reduce_emissions, weights_batch
+from interp.analysis import (
+    Analysis,
+    Batch,
+    Emission,
+    Groups,
+    reduce_emissions,
+    weights_batch,
+)
 from interp.anatomy import Anatomy
 from interp.controls import check_control, random_copy
-from interp.errors import BadInput, InterpError, unknown
+from interp.errors import BadInput, InterpError, Unsupported, unknown
 from interp.geometry import full_precision
 from interp.models import is_embedded, load_model
 from interp.observer import (
     Context,
+    Job,
+    NotFollowed,
     Observer,
     Pass,
     contexts_from_call,
+    tokens_of,
 )
 from interp.probe import inspect, refuse_training
 from interp.progress import track
@@ -283,6 +295,10 @@ def _context_of(batch: TokenBatch) -> Context:
 
 def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> dict[str, Context]:
     """An encoder reads the prompt; a decoder what the call hands it."""
+    if not isinstance(kwargs.get("decoder_input_ids"), Tensor):
+        raise NotFollowed("no tokens", "it brings no ids for the decoder (decoder_input_ids)")
+    if cache_length(cache_in(kwargs)) != 0:
+        raise NotFollowed("decoder cache", "its decoder continues a KV cache, with two stacks")
     out = {}
     for stack in anatomy.stacks:
         if stack.name != "decoder":
@@ -290,9 +306,7 @@ def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> 
             continue
         tokens = kwargs["decoder_input_ids"].to(encoder.tokens.device)
         given = {"attention_mask": kwargs.get("decoder_attention_mask"), "input_ids": tokens}
-        context = contexts_from_call(
-            (), given, first_id=0, special_ids=(), pad_id=None, earlier=None
-        )
+        context = contexts_from_call((), given, first_id=0, special_ids=(), pad_id=None)
         # Shifted right by the bridge: real where the encoder's token before it was.
         mask = encoder.mask if given["attention_mask"] is None else context.mask
         out[stack.name] = Context(
@@ -353,18 +367,36 @@ class Collector:
         self.tokens: list[pd.DataFrame] = []
         self.seen_stacks: set[str] = set()
 
-    def take(self, finished: Pass) -> None:
-        """Reduce one pass; its activations are gone afterwards."""
+    def take(
+        self, finished: Pass, failed: Callable[[Analysis, Exception], None] | None = None
+    ) -> None:
+        """Reduce one pass; its activations are gone afterwards.
+
+        Args:
+            failed: told which analysis emitted what cannot be reduced, and why; nothing of it is
+                kept of this pass. Without it the error is raised.
+        """
+        reduced: dict[Analysis, list[State]] = {}
         for job, batch, emitted in finished.emitted:
-            groups = self.grouping(batch) if self.grouping else None
-            ids = job.analysis.token_columns
-            state = reduce_emissions(
-                emitted, batch, job.stack, groups, tokens=ids, tallied=groups is not None
-            )
-            self.add(job.analysis, state)
+            try:
+                reduced.setdefault(job.analysis, []).append(self._reduced(job, batch, emitted))
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(job.analysis, error)
+        for analysis, states in reduced.items():
+            for state in states if analysis not in finished.failed else ():
+                self.add(analysis, state)
         for stack, context in finished.contexts.items():
             if stack:
                 self.tokens.append(_token_rows(context, stack))
+
+    def _reduced(self, job: Job, batch: Batch, emitted: Mapping[str, Emission]) -> State:
+        groups = self.grouping(batch) if self.grouping else None
+        ids = job.analysis.token_columns
+        return reduce_emissions(
+            emitted, batch, job.stack, groups, tokens=ids, tallied=groups is not None
+        )
 
     def add(self, analysis: Analysis, state: State) -> None:
         for name, known in self.analyses.items():
@@ -403,16 +435,18 @@ def ids_in(state: State, analysis: Analysis) -> set[int]:
 
 
 def _token_rows(context: Context, stack: str) -> pd.DataFrame:
+    return pd.DataFrame({"stack": stack, **_token_columns(context)})
+
+
+def _token_columns(context: Context) -> dict[str, Array]:
+    """Index columns of the real tokens."""
     row, column = context.mask.cpu().nonzero(as_tuple=True)
-    return pd.DataFrame(
-        {
-            "stack": stack,
-            "prompt": context.ids.cpu()[row].numpy(),
-            "position": context.positions.cpu()[row, column].numpy(),
-            "token_id": context.tokens.cpu()[row, column].numpy(),
-            "special": context.special.cpu()[row, column].numpy(),
-        }
-    )
+    return {
+        "prompt": context.ids.cpu()[row].numpy(),
+        "position": context.positions.cpu()[row, column].numpy(),
+        "token_id": context.tokens.cpu()[row, column].numpy(),
+        "special": context.special.cpu()[row, column].numpy(),
+    }
 
 
 def _index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
@@ -588,11 +622,86 @@ def versions() -> dict[str, str]:
 # ---- in the user's own workflow --------------------------------------------------------------
 
 
+class _Texts:
+    """Which prompt each row of each pass is of, by the caches that the passes go on from.
+
+    A prompt is one text: a row keeps its number as long as it goes on from the very end of that
+    text. One that goes on from an earlier place, or beside another row that did so already, is a
+    branch and gets a number of its own (beam search, a cache used twice or cut back).
+    """
+
+    def __init__(self) -> None:
+        self.caches = Caches()
+        self.next_id = 0
+        self.branches: dict[int, tuple[int, int]] = {}
+        self._ends: dict[int, int] = {}
+
+    def past(self, kwargs: Mapping[str, Any], rows: int, columns: int | None) -> Past | None:
+        """What a call of `rows` rows goes on from, None if it begins texts.
+
+        Args:
+            columns: of its mask, beside those of its own tokens.
+        """
+        cache = cache_in(kwargs)
+        length = cache_length(cache)
+        if length == 0:
+            return None
+        found = self.caches.find(cache, length)
+        if found is not None and len(found.ids) == rows:
+            return found
+        if length is None:
+            length = columns or 0
+        if not length:
+            raise NotFollowed(
+                "unseen",
+                "it goes on from a cache whose beginning was not observed and which does not say "
+                "how many tokens it holds; attach before the first pass",
+            )
+        return Past(torch.full((rows, length), -1), None, torch.full((rows,), -1))
+
+    def numbered(self, context: Context) -> Context:
+        """The same rows, with new numbers for those that begin a text or branch off from one."""
+        before = context.key_tokens.shape[1] - context.tokens.shape[1]
+        taken: set[int] = set()
+        ids: list[int] = []
+        new = self.next_id
+        for number in context.ids.tolist():
+            goes_on = before > 0 and self._ends.get(number) == before and number not in taken
+            ids.append(number if goes_on else new)
+            new += not goes_on
+            taken.add(ids[-1])
+        return replace(context, ids=context.ids.new_tensor(ids))
+
+    def _owner(self, number: int, position: int) -> int:
+        """The prompt under which the token before `position` of this text stands."""
+        while number in self.branches and position <= self.branches[number][1]:
+            number = self.branches[number][0]
+        return number
+
+    def take(self, parents: Tensor, context: Context, cache: Any) -> None:
+        """Remember a finished pass: its rows' texts go on from those numbered `parents`."""
+        width = context.key_tokens.shape[1]
+        before = context.key_mask[:, : width - context.tokens.shape[1]].sum(1).tolist()
+        rows = zip(context.ids.tolist(), parents.tolist(), before, strict=True)
+        for number, parent, position in rows:
+            if number != parent and parent >= 0:
+                self.branches[number] = (self._owner(parent, position), position)
+            self._ends[number] = width
+            self.next_id = max(self.next_id, number + 1)
+        self.caches.remember(cache, context.key_tokens, context.key_mask, context.ids)
+
+
 class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     """Analyses attached to a model while the user runs it; read as a mapping of results.
 
-    Every forward pass adds rows: its prompts are numbered on, unless it continues a KV cache.
-    Column `call` counts the passes.
+    Every forward pass adds rows: its prompts are numbered on, unless it continues a KV cache that
+    an earlier pass left. Which prompt that is, is decided by the cache itself. Where several rows
+    go on from one text (beam search, a copied cache), one keeps its number and the others are
+    branches: their column `branch_of` says from which prompt, `branch_at` from which position on;
+    the tokens before stand under that prompt. Column `call` counts the passes.
+
+    A pass that cannot be observed rightly runs as it would alone: it is left out, one warning per
+    kind says so, and `provenance["attached"]["not_observed"]` counts.
     """
 
     def __init__(self, model: Any, analyses: Mapping[str, Analysis]) -> None:
@@ -600,10 +709,11 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self.anatomy = inspect(model)
         self._collector = Collector(analyses)
         self._wiring = self.anatomy.wire(list(analyses.values()))
-        self._observer = Observer(model, self._wiring, self._contexts, self._take)
-        self._earlier: dict[str, Context] = {}
-        self._rows: list[pd.DataFrame] = []
-        self._next_id = self._calls = 0
+        self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
+        self._texts = _Texts()
+        self._parents: Tensor | None = None
+        self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
+        self._calls = 0
         self._cached: Results | None = None
         self._labels: dict[str, Any] = {}
         self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
@@ -643,32 +753,69 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
     def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
         names = [s.name for s in self.anatomy.stacks]
-        first = names[0]
+        tokens = tokens_of(args, kwargs)
+        self._labels_of(len(tokens))  # refused before the pass, not after it
+        self._refuse_broken_cache(kwargs, tokens)
+        past = None
+        if len(names) == 1:
+            past = self._texts.past(kwargs, len(tokens), _columns_before(kwargs, tokens))
+        if past is not None and bool((past.ids < 0).any()):
+            self._observer.tell(
+                "unseen",
+                "this pass goes on from a KV cache whose beginning was not observed: the tokens "
+                "before are unknown and its rows get new prompt numbers; attach before the first "
+                "pass",
+            )
         context = contexts_from_call(
             args,
             kwargs,
-            first_id=self._next_id,
+            first_id=self._texts.next_id,
             special_ids=self._special,
             pad_id=getattr(self.model.tokenizer, "pad_token_id", None),
-            earlier=self._earlier.get(first),
+            past=past,
         )
-        self._labels_of(len(context.ids))  # refused before the pass, not after it
+        self._parents = past.ids if past is not None else torch.full((len(tokens),), -1)
+        context = self._texts.numbered(context)
         if len(names) > 1:
             return _by_stack(self.anatomy, context, kwargs)
-        return {first: context}
+        return {names[0]: context}
+
+    def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
+        """Raise before a pass that goes on from a cache which the bridge does not use rightly."""
+        cache = cache_in(kwargs)
+        if cache is None or len(self.anatomy.stacks) > 1:
+            return
+        measured = self.anatomy.continuation.broken(tokens.shape[1])
+        if self._texts.caches.was_dropped(cache):
+            seen = "the pass before was given this cache and left it empty"
+        elif measured is not None and (cache_length(cache) != 0 or _columns_before(kwargs, tokens)):
+            seen = (
+                f"relative difference {measured:.2g}, allowed "
+                f"{self.anatomy.continuation.tolerance:.0e}"
+            )
+        else:
+            return
+        found = versions()
+        raise Unsupported(
+            "a pass that continues a KV cache does not give what the whole pass gives on "
+            f"{self.anatomy.model} ({seen}; transformers {found['transformers']}, TransformerLens "
+            f"{found['transformer-lens']}): what it generates is wrong, and tables of it would be. "
+            "Generate with use_past_kv_cache=False (hf_generate and Hugging Face: use_cache=False)"
+        )
 
     def _take(self, finished: Pass) -> None:
-        self._collector.take(finished)
+        if not finished.contexts:
+            self._texts.caches.forget(finished.cache)
+            return
+        self._collector.take(finished, partial(self._observer.fail, finished))
         self._cached = None
         for stack, context in finished.contexts.items():
-            rows = _token_rows(context, stack).assign(call=self._calls)
-            ids = context.ids.tolist()
-            for name, values in self._labels_of(len(ids)).items():
-                of = dict(zip(ids, values, strict=True))
-                rows[name] = pd.Series([of[i] for i in rows["prompt"]], rows.index, dtype=object)
-            self._rows.append(rows if stack else rows.drop(columns="stack"))
-            self._earlier[stack] = context
-            self._next_id = max(self._next_id, int(context.ids.max()) + 1)
+            # Tables are made when they are read: one of pandas costs as much as a small pass.
+            labels = self._labels_of(len(context.ids))
+            self._fed.append((stack, _token_columns(context), self._calls, context.ids, labels))
+        first = next(iter(finished.contexts.values()))
+        if self._parents is not None:
+            self._texts.take(self._parents, first, finished.cache)
         self._calls += 1
 
     @property
@@ -678,26 +825,61 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             self._cached = self._collector.results(
                 self._tokens(),
                 provenance_of(self.model, self.anatomy, self.analyses, None)
-                | {"attached": {"calls": self._calls, "hooks_lost": self._observer.lost_hooks}},
+                | {"attached": self._attached()},
                 self.anatomy,
                 self.model,
             )
+            for result in self._cached.values():
+                result.notes += tuple(self._unobserved(result.name))
         return self._cached
+
+    def _attached(self) -> dict[str, Any]:
+        return {
+            "calls": self._calls,
+            "hooks_lost": self._observer.lost_hooks,
+            "not_observed": dict(self._observer.unobserved),
+        }
+
+    def _unobserved(self, name: str) -> Iterator[str]:
+        for kind, n in self._observer.unobserved.items():
+            if kind.startswith(f"{self.analyses[name].name()}: ") or ": " not in kind:
+                yield f"Not observed, or not wholly: {n} passes ({kind})."
+
+    def _table_of(
+        self,
+        stack: str,
+        columns: dict[str, Array],
+        call: int,
+        ids: Tensor,
+        labels: dict[str, list[Any]],
+    ) -> pd.DataFrame:
+        rows = pd.DataFrame({"stack": stack, **columns}).assign(call=call)
+        for name, values in labels.items():
+            of = dict(zip(ids.tolist(), values, strict=True))
+            rows[name] = pd.Series([of[i] for i in rows["prompt"]], rows.index, dtype=object)
+        return rows if stack else rows.drop(columns="stack")
 
     def _tokens(self) -> pd.DataFrame:
         columns = ["prompt", "position", "token_id", "special", "call"]
-        rows = (
-            pd.concat(self._rows, ignore_index=True)
-            if self._rows
-            else pd.DataFrame(columns=columns)
-        )
+        tables = [self._table_of(*fed) for fed in self._fed]
+        rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
         texts = _texts(rows, self.model.tokenizer)
         rows.insert(list(rows).index("token_id"), "token", texts)
         labels = [str(c) for c in rows if c not in (*columns, "token", "stack")]
-        return rows.assign(**{name: _label_column(rows[name]) for name in labels})
+        rows = rows.assign(**{name: _label_column(rows[name]) for name in labels})
+        if self._texts.branches:
+            origin = rows["prompt"].map(self._texts.branches)
+            for place, name in enumerate(("branch_of", "branch_at")):
+                values = [b[place] if isinstance(b, tuple) else None for b in origin]
+                rows[name] = pd.array(values, dtype="Int64")
+        return rows
 
     def __getitem__(self, name: str) -> Result:
-        return self.results[name]
+        result = self.results[name]
+        failure = self._observer.failures.get(result.analysis)
+        if failure is not None and not self._collector.states[name]:
+            raise failure  # there is nothing else to tell of it
+        return result
 
     def __iter__(self) -> Any:
         return iter(self.analyses)
@@ -707,6 +889,14 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
     def __repr__(self) -> str:
         return f"<Probes on {self.anatomy.model}: {', '.join(self.analyses)}; {self._calls} passes>"
+
+
+def _columns_before(kwargs: Mapping[str, Any], tokens: Tensor) -> int:
+    """Columns of a mask `[batch, pos]` before those of the tokens that a call brings."""
+    mask = kwargs.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return 0
+    return max(mask.shape[1] - tokens.shape[1], 0)
 
 
 def _many(value: Any) -> bool:
@@ -721,6 +911,9 @@ def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:
     `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the
     stream as they leave it. Leaving the block takes every hook off, also after an error.
 
-    Raises `BadInput` for a model in training mode, `UnknownName`, `Unsupported` as `run` does.
+    Raises `BadInput` for a model in training mode, `UnknownName`, `Unsupported` as `run` does;
+    `Unsupported` before a pass that continues a KV cache where the bridge does not continue it
+    rightly (`inspect` measures that). What else cannot be observed is left out with a warning and
+    never ends a pass; reading an analysis of which nothing could be observed raises why.
     """
     return Probes(model, resolve(analyses or DEFAULT))

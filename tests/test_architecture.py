@@ -20,7 +20,7 @@ ANALYSES = ROOT.parent / "analyses"
 LEVELS = [
     {"errors", "_tested", "geometry", "progress", "_files", "lens", "_lens_blocks", "_lens_fused"}
     | {"_user_files"},
-    {"sites", "state", "_columns", "_tokenise", "_token_id", "_calls", "unembedding"}
+    {"sites", "state", "_columns", "_tokenise", "_token_id", "_caches", "_calls", "unembedding"}
     | {"_checkpoint"},
     {"clustered", "tallies", "_hub"},
     {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"}

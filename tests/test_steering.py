@@ -228,12 +228,23 @@ def test_bfloat16_keeps_its_dtype_and_leaves_other_positions_bit_identical():
     assert float(angle(out[0, 1], x[0, 1])) == pytest.approx(30, abs=0.5)
 
 
+def continues(model) -> bool:
+    """Whether the installed bridge goes on rightly from a KV cache."""
+    return interp.inspect(model).continuation.broken(1) is None
+
+
 def test_steering_while_generating(gpt2):
     tokens = gpt2.to_tokens(TEXTS[1])
     direction = 30 * interp.unembedding_difference(gpt2, "her", "man")
     end = len(gpt2.blocks)
     with gpt2.hooks(fwd_hooks=Steer("add", direction, layers=end, positions="last").hooks(gpt2)):
-        out = gpt2.generate(tokens, max_new_tokens=3, do_sample=False, verbose=False)
+        out = gpt2.generate(
+            tokens,
+            max_new_tokens=3,
+            do_sample=False,
+            verbose=False,
+            use_past_kv_cache=continues(gpt2),
+        )
     # The last state feeds no later token: steering every pass's last position gives the same.
     for _ in range(3):
         steered = logits(gpt2, tokens, Steer("add", direction, layers=end, positions="last"))
@@ -606,7 +617,7 @@ def test_only_the_tokens_that_can_change_pass_again(name, goes_on):
             model, TEXTS, draw(model.cfg.d_model), doses=[1.0, 2.0], layers=1, targets="her",
             controls=2, progress=False, positions="last",
         )  # fmt: skip
-    longest = max(widths)
+    longest, goes_on = max(widths), goes_on and continues(model)
     steered = widths[-7:]  # dose 0, and two doses of three directions
     assert steered == [1 if goes_on else longest] * 7
     if goes_on:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +19,7 @@ from zoo.boot import SPECIAL_TOKENS, UNKNOWN, tiny_vocabulary
 import interp
 from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
+from analyses.next_token import NextToken
 from analyses.path_length import PathLength
 from analyses.random_pairs import RandomPairs
 from analyses.rotation import Rotation
@@ -146,6 +148,65 @@ def test_what_does_not_fit_a_cache_is_refused(gpt2):
     _, cut = gpt2.run_with_cache(tokens, pos_slice=slice(0, 3), names_filter=lambda n: "resid" in n)
     with pytest.raises(BadInput, match=r"is \(2, 3, 24\) in the cache.*pos_slice"):
         interp.from_cache(cut, Rotation, tokens=tokens)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("cut", [[2, 5], (2, 5), slice(1, None, 2), 3, torch.tensor([0, 6])])
+def test_a_cut_cache_has_the_rows_of_the_whole_one_at_its_positions(name, cut, request):
+    model, tokens = request.getfixturevalue(name), tokens_of()
+    chosen = [Rotation, LogitLens, Attention, NextToken]
+    _, cache = model.run_with_cache(tokens, pos_slice=cut)
+    part = interp.from_cache(cache, chosen, tokens=tokens, positions=cut)
+    whole = interp.from_cache(model.run_with_cache(tokens)[1], chosen)
+    columns = torch.arange(7)[slice(*cut) if isinstance(cut, tuple) else cut].reshape(-1).tolist()
+    for analysis in part:
+        frame = whole[analysis].frame
+        expected = frame[frame["position"].isin(columns)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(part[analysis].frame, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cut_cache_without_its_prompts_knows_no_next_tokens_but_neighbours(llama):
+    tokens = tokens_of()
+    _, cache = llama.run_with_cache(tokens, pos_slice=[2, 3, 5])
+    results = interp.from_cache(cache, [NextToken, Attention], positions=[2, 3, 5])
+    frame = results["next_token"].frame
+    assert frame.groupby("position")["log_prob"].count().to_dict() == {2: 2, 3: 0, 5: 0}
+    whole = interp.run(llama, tokens, [Attention], progress=False)["attention"].frame
+    expected = whole[whole["position"].isin([2, 3, 5])]
+    seen = results["attention"].frame
+    assert np.allclose(seen["distance"], expected["distance"], atol=1e-4)
+    assert np.allclose(seen["sink"], expected["sink"], atol=1e-4)
+
+
+def test_a_cut_cache_without_its_positions_is_refused(gpt2, llama):
+    tokens = tokens_of()
+    refusals = [
+        (llama, [2, 5], {}, r"hook_attn_scores has 2 queries and 7 keys\): pass positions="),
+        (gpt2, [2, 5], {}, r"pos_embed.hook_in holds the positions \[2, 5\]\): pass positions="),
+        (gpt2, [2, 5], {"positions": [2, 4], "tokens": tokens}, "are to be the whole prompts"),
+        (
+            gpt2,
+            [2, 5],
+            {"positions": [5, 2], "tokens": tokens},
+            "must ascend and lie between 0 and",
+        ),
+        (gpt2, [2, 5], {"positions": [2, 7], "tokens": tokens}, "between 0 and 6"),
+        (gpt2, [2, 5], {"positions": [2]}, "names 1 columns, the cache holds the tokens of 2"),
+        (gpt2, [2, 5], {"positions": slice(2, 5)}, "needs tokens=, the whole prompts"),
+        (gpt2, [2, 5], {"positions": "2"}, "give what pos_slice was given"),
+    ]
+    for model, cut, options, text in refusals:
+        _, cache = model.run_with_cache(tokens, pos_slice=cut)
+        with pytest.raises(BadInput, match=text):
+            interp.from_cache(cache, Rotation, **options)
+
+
+def test_positions_of_left_padding_are_no_cut(gpt2):
+    mask = torch.ones(1, 7, dtype=torch.int64)
+    mask[0, :3] = 0
+    _, cache = gpt2.run_with_cache(tokens_of(1), attention_mask=mask)
+    frame = interp.from_cache(cache, Rotation, mask=mask)["rotation"].frame
+    assert sorted(frame["position"].unique()) == [0, 1, 2, 3]
 
 
 def test_a_cache_of_an_intervened_pass_shows_the_intervention(gpt2):
@@ -436,7 +497,7 @@ def test_states_on_several_devices_are_brought_to_one(llama):
 
     wiring = interp.inspect(llama).wire([Elsewhere()])
     context = contexts_from_call(
-        (), {"input_ids": tokens_of()}, first_id=0, special_ids=(), pad_id=None, earlier=None
+        (), {"input_ids": tokens_of()}, first_id=0, special_ids=(), pad_id=None
     )
     # "meta" is a device without values: moving to it works everywhere.
     values = {
