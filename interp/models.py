@@ -50,8 +50,9 @@ def load_model(
     Args:
         model: `"demo"` or `"demo-llama"` (embedded), a hub name such as `"gpt2-xl"`, a local
             folder in Hugging Face's format, a Hugging Face model object, or a bridge, which is
-            returned as it is. A model object becomes part of the bridge: TransformerLens
-            replaces its modules by its own, and it is left in eval mode.
+            returned as it is (options that it does not fulfil are refused). A model object
+            becomes part of the bridge: TransformerLens replaces its modules by its own, and it is
+            left in eval mode.
         tokenizer: for a model object, or to replace a folder's own; it is copied. Without one
             (given, in the folder, or where the object was loaded from) token prompts work and
             text prompts are refused.
@@ -66,8 +67,9 @@ def load_model(
         max_memory: most that each device may hold, with either.
         trust_remote_code: run code that a hub repository brings along; never by default.
 
-    Raises `BadInput` for a name that is no model and no folder, `InterpError` where loading fails
-    (no network, no such model, remote code needed), with what to do about it.
+    Raises `BadInput` for a name that is no model and no folder, a folder without safetensors, a
+    model inside another object; `InterpError` where loading fails (no network, no such model,
+    remote code needed) or weights do not fit their configuration, with what to do about it.
     """
     options: dict[str, Any] = {
         "revision": revision,
