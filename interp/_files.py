@@ -115,6 +115,14 @@ def kind_of(path: Path) -> str | None:
         raise unwritable(path, error) from error
 
 
+def names_in(folder: Path) -> set[str]:
+    """Names of what is in a folder; raises `InterpError` where it may not be listed."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it; raises `InterpError` where that is impossible."""
     try:
@@ -212,6 +220,8 @@ def reading(path: Path, remedy: str) -> Iterator[Path]:
         path: a file that this library wrote.
         remedy: what the user can do about it, as the end of a sentence.
     """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113  Path's own raise for some paths
+        raise InterpError(f"{str(path)!r} is no ordinary file but a pipe or a device; {remedy}")
     try:
         yield path
     except (InterpError, MemoryError):

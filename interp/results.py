@@ -25,6 +25,7 @@ from interp._files import (
     atomic_folder,
     checksums,
     kind_of,
+    names_in,
     read_sealed,
     reading,
     unwritable,
@@ -243,6 +244,7 @@ class Results(Mapping[str, Result]):
 
     def write(self, folder: Path) -> None:
         """Fill an empty folder, with a checksum of every file; `save` is safer."""
+        refuse_names(self, ("tokens", CONTROL))
         to_parquet(self.tokens, folder / "tokens.parquet")
         listing = {}
         for name, result in self.items():
@@ -287,7 +289,7 @@ def refuse_existing(path: Path, *, overwrite: bool = False, folder: bool = True)
     """
     kind, wanted = kind_of(path), "folder" if folder else "file"
     _refuse_place(path)
-    if kind is None or (kind == wanted == "folder" and not any(path.iterdir())):
+    if kind is None or (kind == wanted == "folder" and not names_in(path)):
         return
     if kind != wanted:
         example = "" if folder else ", such as report.html"
@@ -310,6 +312,16 @@ def _refuse_place(path: Path) -> None:
         raise unwritable(path, OSError(errno.ENOTDIR, ""))
     if not os.access(above, os.W_OK | os.X_OK):
         raise unwritable(path, OSError(errno.EACCES, ""))
+
+
+def refuse_names(names: Iterable[str], taken: Sequence[str]) -> None:
+    """Raise `BadInput` for an analysis whose files would replace others of the same name."""
+    for name in names:
+        if name in taken:
+            raise BadInput(
+                f"the results of an analysis called {name!r} cannot be written: the folder has "
+                f"other files under that name ({', '.join(taken)} are taken); rename its class"
+            )
 
 
 def json_value(value: Any) -> Any:
@@ -406,12 +418,17 @@ def load_results(folder: Path, remedy: str = REMEDY) -> Results:
 def _layout(folder: Path, remedy: str) -> dict[str, Any]:
     """What a folder holds, as JSON values."""
     document = read_sealed(folder / LAYOUT, remedy, _UNSEALED)
-    if document["schema"] > SCHEMA:
-        raise BadInput(
-            f"{str(folder)!r} was written by a newer version (schema {document['schema']}, "
-            f"this one reads up to {SCHEMA})"
-        )
+    refuse_newer(folder, document["schema"], SCHEMA)
     return document
+
+
+def refuse_newer(folder: Path, schema: int, known: int) -> None:
+    """Raise `BadInput` for a folder whose layout this version does not know."""
+    if schema > known:
+        raise BadInput(
+            f"{str(folder)!r} was written by a newer version (schema {schema}, this one reads up "
+            f"to {known})"
+        )
 
 
 def _read(

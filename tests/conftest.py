@@ -42,6 +42,14 @@ def _boot(name: str):
     return boot(ZOO[name])
 
 
+@pytest.fixture(scope="module")
+def hasty():
+    """Write without waiting for the disk, for tests of what is written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp._files._sync", lambda path: None)
+        yield
+
+
 @pytest.fixture
 def clean(gpt2, llama):
     """Assert after the test that the shared models carry no hook."""

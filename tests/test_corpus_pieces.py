@@ -21,17 +21,10 @@ from interp._files import read_sealed
 from interp.corpus import pieces
 from interp.corpus.sources import Span
 
+pytestmark = pytest.mark.usefixtures("hasty")
 FULL = os.environ.get("INTERP_FULL") == "1"
 ROWS = documents(22, longest=8)
 SHARDS = 11  # of two documents: pieces of 9 and single shards with FAN 3, of 4 and 2 with FAN 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hasty():
-    """Write without waiting for the disk, which is no part of what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp._files._sync", lambda path: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +111,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("keep", ["summary", "tokens"])
-@pytest.mark.parametrize("seed", range(30) if FULL else range(3))
+@pytest.mark.parametrize("seed", range(30) if FULL else range(2))
 def test_a_run_stopped_at_any_file_resumes_to_the_same_bits(whole, go, tmp_path, keep, seed):
     chance, out = random.Random(f"{keep} {seed}"), tmp_path / "out"
     for attempt in range(2):

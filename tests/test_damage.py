@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,19 +33,12 @@ from interp import BadInput, InterpError
 from interp._files import read_sealed, write_sealed
 from interp.cli import app
 
+pytestmark = pytest.mark.usefixtures("hasty")
 log = logging.getLogger(__name__)  # counts, with --log-cli-level=INFO
 FULL = os.environ.get("INTERP_FULL") == "1"
 FORMS = ("results", "summary", "tokens")
 ROWS = documents(12, longest=9)
 UNREAD = (".lock", ".owner.json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hasty():
-    """Write without waiting for the disk, which is no part of what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp._files._sync", lambda path: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -477,3 +470,22 @@ def test_a_run_into_a_folder_of_any_name_and_behind_a_link(go, whole, tmp_path):
         go("tokens", out)
         same(out, whole / "tokens")
         assert go("tokens", out, resume=True).measured == 0
+
+
+class Tokens(interp.Analysis):
+    """Has the name of a file that every saved folder has."""
+
+    sites = ("resid_post",)
+    columns: ClassVar = {"size": "norm"}
+
+    def observe(self, batch):
+        return {"size": interp.PerToken(batch["resid_post"].norm(dim=-1))}
+
+
+def test_an_analysis_whose_files_would_replace_others_is_refused(gpt2, corpus, tmp_path):
+    with pytest.raises(BadInput, match=r"called 'tokens' cannot be written: .* rename its class"):
+        interp.run_corpus(gpt2, corpus, Tokens, out=tmp_path / "out", progress=False)
+    found = interp.run(gpt2, [ROWS[0]["text"]], Tokens, progress=False)
+    with pytest.raises(BadInput, match=r"\(tokens, control are taken\)"):
+        found.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

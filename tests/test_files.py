@@ -108,6 +108,23 @@ def test_reading_says_what_is_wrong_with_a_path(tmp_path, monkeypatch):
     assert "\n" not in told(tmp_path / "two\nlines")
 
 
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(InterpError, match=r"results.json' is no ordinary file but a pipe or a dev"):
+        interp.load(tmp_path)
+    with pytest.raises(InterpError, match="is no ordinary file"):
+        verify(tmp_path, {"results.json": "0"}, "")
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InterpError, match=r"\(Permission denied\); change its permissions"):
+        refuse_existing(tmp_path)
+
+
 def test_checksums_name_the_file_that_changed(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "a").write_text("1")

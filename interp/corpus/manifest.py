@@ -17,7 +17,7 @@ from interp.corpus.rows import SCHEMA
 from interp.corpus.shard import SHARDS, Job, record_path
 from interp.corpus.sources import Plan, Span
 from interp.errors import BadInput, InterpError
-from interp.results import CORPUS
+from interp.results import CORPUS, refuse_newer
 
 REMEDY = "run it again with resume (--resume), which makes anew what is damaged"
 # Two runs are the same if these agree; the rest of a manifest says where and when.
@@ -127,11 +127,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises `BadInput` for one of a newer schema, `InterpError` for one that is damaged.
     """
     manifest = read_sealed(folder / CORPUS, REMEDY, _UNSEALED)
-    if manifest["schema"] > SCHEMA:
-        raise BadInput(
-            f"{str(folder)!r} was written by a newer version (schema {manifest['schema']}, this "
-            f"one reads up to {SCHEMA})"
-        )
+    refuse_newer(folder, manifest["schema"], SCHEMA)
     return manifest
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from interp._columns import refuse_taken
-from interp._files import discard, kind_of
+from interp._files import discard, kind_of, names_in
 from interp.controls import CONTROLS
 from interp.corpus.cluster import RayActors
 from interp.corpus.documents import (
@@ -50,7 +50,7 @@ from interp.labels import target_word
 from interp.progress import Counter
 from interp.prompts import Prompts
 from interp.registry import resolve
-from interp.results import CONTROL, CORPUS, Results, refuse_existing
+from interp.results import CONTROL, CORPUS, Results, refuse_existing, refuse_names
 
 Labeller = Callable[[Prompts], Prompts]
 MADE = (POSITION_BIN, TOKEN_ID)
@@ -165,6 +165,7 @@ def run_corpus(
     _check_labels(keep, by, labels)
     refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
     _check_control(control, keep)
+    refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
@@ -264,7 +265,7 @@ def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
         refuse_existing(folder)
         return folder
     earlier = kind_of(folder / CORPUS)
-    if not earlier and any(p.name not in _OF_LOCK for p in folder.iterdir()):
+    if not earlier and names_in(folder) - _OF_LOCK:
         if resume:
             raise BadInput(f"{str(folder)!r} holds no corpus run that could be resumed")
         refuse_existing(folder, overwrite=overwrite)
@@ -279,7 +280,7 @@ def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
-_OF_LOCK = (".lock", ".owner.json")
+_OF_LOCK = {".lock", ".owner.json"}
 
 
 def _without(source: Source, given: Any, out: Path) -> Source:
