@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from interp._calls import device_of
-from interp._tokenise import special_ids
 from interp.analysis import Analysis
 from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
+from interp.for_model import set_apart, special_ids_of
 from interp.observer import Context, Job, Key, Observer, Wiring, contexts_from_call
 from interp.probe import inspect, inspect_activations, output_transform
 from interp.prompts import read_prompts
@@ -65,8 +65,9 @@ def from_cache(
     chosen = resolve(analyses)
     _refuse_without_model(chosen, model)
     ids = _tokens(values, tokens)
-    context = _context(ids, mask, getattr(model, "tokenizer", None))
+    context = _context(ids, mask, model)
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
+    context = set_apart(context, anatomy.stacks[0])
     if len(anatomy.stacks) != 1:
         raise Unsupported("from_cache reads models with one stack of blocks; use run or attach")
     store = _Store(values, tuple(ids.shape), anatomy, model)
@@ -76,8 +77,13 @@ def from_cache(
         _replay(jobs, store, context, collector)
     weigh(model, chosen, collector)
     prompts = read_prompts(
-        ids.cpu(), getattr(model, "tokenizer", None), mask=context.mask.cpu(), prepend_bos=False
+        ids.cpu(),
+        getattr(model, "tokenizer", None),
+        mask=context.mask.cpu(),
+        prepend_bos=False,
+        special_ids=[] if model is None else special_ids_of(model),
     )
+    prompts = replace(prompts, massive_first=anatomy.stacks[0].massive_first)
     provenance = provenance_of(model, anatomy, chosen, prompts)
     provenance["cache"] = {"final_logits": store.logits_from, "notes": notes}
     results = collector.results(prompts.index(), provenance, anatomy, model)
@@ -145,7 +151,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.cpu() == b.cpu()).all())
 
 
-def _context(ids: Tensor, mask: Any, tokenizer: Any) -> Context:
+def _context(ids: Tensor, mask: Any, model: Any) -> Context:
     mask = None if mask is None else _rows(mask)
     if mask is not None and mask.shape != ids.shape:
         raise BadInput(f"mask {tuple(mask.shape)} does not fit the tokens {tuple(ids.shape)}")
@@ -153,8 +159,8 @@ def _context(ids: Tensor, mask: Any, tokenizer: Any) -> Context:
         (),
         {"input_ids": ids, "attention_mask": mask},
         first_id=0,
-        special_ids=special_ids(tokenizer) if tokenizer is not None else (),
-        pad_id=getattr(tokenizer, "pad_token_id", None),
+        special_ids=[] if model is None else special_ids_of(model),
+        pad_id=getattr(getattr(model, "tokenizer", None), "pad_token_id", None),
         earlier=None,
     )
 

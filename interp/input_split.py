@@ -20,10 +20,11 @@ from torch import Tensor
 from interp._calls import call, device_of
 from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
+from interp.for_model import prompts_of
 from interp.geometry import angle, at_least_float32, norm
 from interp.observer import record
 from interp.probe import inspect
-from interp.prompts import Prompts, read_prompts
+from interp.prompts import Prompts
 
 Floats = npt.NDArray[np.float64]
 PARTS = ("token_token", "token_position", "position_token", "position_position")
@@ -118,7 +119,7 @@ def split_cosines(model: Any, prompt: str | Tensor) -> Split:
     parts = {n: x.cpu().numpy() for n, x in cosine_parts(seen.tokens, seen.positions).items()}
     unit = torch.nn.functional.normalize(seen.state.double(), dim=-1)
     total = (unit @ unit.T).cpu().numpy()
-    usual = ~seen.prompts.special[0]
+    usual = ~seen.prompts.left_out[0]
     allowed = usual[:, None] & usual & ~np.eye(len(usual), dtype=bool)
     return _checked(seen, parts, total, allowed, "cosines")
 
@@ -190,12 +191,7 @@ def _read(model: Any, prompt: str | Tensor) -> Prompts:
     )
     if len(source) != 1:
         raise BadInput(f"one prompt is split at a time; these are {len(source)}")
-    return read_prompts(
-        source,
-        model.tokenizer,
-        prepend_bos=bool(getattr(model.cfg, "default_prepend_bos", False)),
-        max_length=getattr(model.cfg, "n_ctx", None),
-    )
+    return prompts_of(model, inspect(model), source)
 
 
 def _pass(model: Any, prompts: Prompts, **options: Any) -> None:
@@ -321,7 +317,7 @@ def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
     for a block that is not there or a prompt of fewer than four ordinary tokens.
     """
     prompts, scores, seen = _block_scores(model, prompt, block)
-    usual = ~prompts.special[0]
+    usual = ~prompts.left_out[0]
     if usual.sum() < 4:
         raise BadInput(f"{usual.sum()} ordinary tokens; a split by distance needs 4 or more")
     allowed = usual[:, None] & usual & seen
@@ -476,7 +472,7 @@ def _check_zero(anatomy: Anatomy, base: Watched, again: Watched) -> None:
 
 def _changes(base: Watched, moved: Watched, prompts: Prompts) -> list[dict[str, float]]:
     """One row per state."""
-    usual = torch.from_numpy(~prompts.special[0])
+    usual = torch.from_numpy(~prompts.left_out[0])
     rows = []
     for layer, (x, y) in enumerate(zip(base[0], moved[0], strict=True)):
         x, y = x.cpu()[usual], y.cpu()[usual]

@@ -34,7 +34,18 @@ CORPUS = "corpus.json"  # the manifest of a corpus run
 EXPERIMENT = "experiment.json"
 MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
 CONTROL = "control"  # the folder of what the untrained copy gave
-INDEX = ["prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word"]
+INDEX = [
+    "prompt",
+    "position",
+    "token",
+    "token_id",
+    "stack",
+    "layer",
+    "head",
+    "special",
+    "massive",
+    "word",
+]
 
 
 @dataclass(eq=False)

@@ -22,11 +22,12 @@ from torch import Tensor
 from interp._calls import call, device_of, logits_of, wrapped_model
 from interp._lens_blocks import kept_memory
 from interp._token_id import token_id
-from interp._tokenise import special_ids, token_strings
+from interp._tokenise import token_strings
 from interp.analysis import SUMMARY, Analysis, Batch, Groups, reduce_emissions, weights_batch
-from interp.anatomy import Anatomy
+from interp.anatomy import Anatomy, StackAnatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, unknown
+from interp.for_model import explained, prompts_of, set_apart, special_ids_of
 from interp.models import load_model
 from interp.observer import (
     Context,
@@ -36,7 +37,7 @@ from interp.observer import (
 )
 from interp.probe import inspect
 from interp.progress import track
-from interp.prompts import RESERVED, Prompts, TokenBatch, read_prompts, target_word
+from interp.prompts import RESERVED, Prompts, TokenBatch, target_word
 from interp.registry import resolve
 from interp.results import Result, Results
 from interp.state import Array, Examples, Once, Rows, State, merge_states
@@ -143,21 +144,16 @@ def _prepare(
     truncate: bool,
 ) -> Prompts:
     one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
-    if isinstance(prompts, Prompts):
-        return prompts if one is None else prompts.aimed_at(one)
-    embedded = str(getattr(bridge.cfg, "model_name", "")).startswith("demo")
-    ready = read_prompts(
+    ready = prompts_of(
+        bridge,
+        anatomy,
         prompts,
-        bridge.tokenizer,
+        prepend_bos=prepend_bos,
         mask=mask,
         labels=labels,
         token_labels=token_labels,
         targets=None if one is not None else targets,
-        prepend_bos=anatomy.prepends_bos if prepend_bos is None else prepend_bos,
-        max_length=anatomy.n_ctx,
-        vocab_size=anatomy.d_vocab or None,
         truncate=truncate,
-        language="demo" if embedded else "english",
     )
     return ready if one is None else ready.aimed_at(one)
 
@@ -183,6 +179,7 @@ class Feeder(AbstractContextManager["Feeder"]):
 
     def __init__(self, bridge: Any, anatomy: Anatomy, wiring: Any) -> None:
         self.bridge, self.anatomy = bridge, anatomy
+        self._special = special_ids_of(bridge)
         self._current: TokenBatch | None = None
         self._finished: list[Pass] = []
         self._observer = Observer(
@@ -223,7 +220,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         assert self._current is not None  # noqa: S101  set by feed, which makes the call
         first = _context_of(self._current)
         if len(self.anatomy.stacks) > 1:
-            return _by_stack(self.anatomy, first, kwargs)
+            return _by_stack(self.anatomy, first, kwargs, self._special)
         return {self.anatomy.stacks[0].name: first}
 
 
@@ -240,7 +237,9 @@ def _context_of(batch: TokenBatch) -> Context:
     )
 
 
-def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> dict[str, Context]:
+def _by_stack(
+    anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any], specials: Sequence[int]
+) -> dict[str, Context]:
     """An encoder reads the prompt; a decoder what the call hands it."""
     out = {}
     for stack in anatomy.stacks:
@@ -250,20 +249,21 @@ def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> 
         tokens = kwargs["decoder_input_ids"].to(encoder.tokens.device)
         given = {"attention_mask": kwargs.get("decoder_attention_mask"), "input_ids": tokens}
         context = contexts_from_call(
-            (), given, first_id=0, special_ids=(), pad_id=None, earlier=None
+            (), given, first_id=0, special_ids=specials, pad_id=None, earlier=None
         )
         # Shifted right by the bridge: real where the encoder's token before it was.
         mask = encoder.mask if given["attention_mask"] is None else context.mask
-        out[stack.name] = Context(
+        decoder = Context(
             tokens,
             mask,
-            context.special,
+            context.special & mask,
             encoder.ids,
             context.positions,
             torch.where(mask, context.targets, -1),
             tokens,
             mask,
         )
+        out[stack.name] = set_apart(decoder, stack)
     return out
 
 
@@ -335,6 +335,9 @@ class Collector:
         bridge: Any,
     ) -> Results:
         notes = tuple(anatomy.caveats()) if anatomy else ()
+        if anatomy is not None:
+            tokens, apart = explained(tokens, anatomy, special_ids_of(bridge))
+            notes += apart
         out = []
         for name, analysis in self.analyses.items():
             ids = ids_in(self.states[name], analysis)
@@ -488,6 +491,7 @@ def provenance_of(
             "identity_error": anatomy.readout.error,
         },
         "closing_error": {s.name or "blocks": _finite(s.closing) for s in anatomy.stacks},
+        "first_token": {s.name or "blocks": _first_token(s) for s in anatomy.stacks},
         "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
         "versions": versions(),
     }
@@ -501,6 +505,12 @@ def provenance_of(
             "notes": list(getattr(prompts, "notes", ())),
         }
     return out
+
+
+def _first_token(stack: StackAnatomy) -> dict[str, Any]:
+    """How large the first token's norm is against the others', and whether it is set apart."""
+    without, with_bos = _finite([stack.first_token, stack.bos_token])
+    return {"without_bos": without, "with_bos": with_bos, "massive": stack.massive_first}
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
@@ -546,7 +556,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._next_id = self._calls = 0
         self._cached: Results | None = None
         self._labels: dict[str, Any] = {}
-        self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
+        self._special = special_ids_of(model)
 
     def __enter__(self) -> Probes:
         if getattr(self.model, "training", False):
@@ -596,9 +606,10 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             pad_id=getattr(self.model.tokenizer, "pad_token_id", None),
             earlier=self._earlier.get(first),
         )
+        context = set_apart(context, self.anatomy.stacks[0])
         self._labels_of(len(context.ids))  # refused before the pass, not after it
         if len(names) > 1:
-            return _by_stack(self.anatomy, context, kwargs)
+            return _by_stack(self.anatomy, context, kwargs, self._special)
         return {first: context}
 
     def _take(self, finished: Pass) -> None:

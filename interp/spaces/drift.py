@@ -104,7 +104,9 @@ def contextual_drift(
     if sense not in ready.labels:
         raise unknown("label", sense, ready.labels)
     marked = ready.label(target_word(word, name="_place", case_sensitive=case_sensitive, seed=seed))
-    states = collect_states(bridge, marked, lambda t: t["_place"].isin(["target", "random"]))
+    states = collect_states(
+        bridge, marked, lambda t: t["_place"].isin(["target", "random"]) & ~t["special"]
+    )
     table = states.tokens
     labelled = (table["_place"] == "target") & table[sense].notna()
     lost = int((table["_place"] == "target").sum() - labelled.sum())
