@@ -35,7 +35,7 @@ def configured_ids(model: Any, role: str) -> set[int]:
     config = getattr(wrapped_model(model), "config", None)
     text = getattr(config, "get_text_config", None)
     configs = [config, *([text()] if callable(text) else [])]
-    found: set[int] = set()
+    found: set[Any] = set()
     for one in configs:
         value = getattr(one, f"{role}_token_id", None)
         found.update(value if isinstance(value, list | tuple) else [value])
@@ -105,7 +105,7 @@ def explained(
     if not apart.any():
         return tokens, ()
     out = tokens.copy()
-    out.insert(out.columns.get_loc("special") + 1, MASSIVE_COLUMN, apart)
+    out.insert(list(out).index("special") + 1, MASSIVE_COLUMN, apart)
     return out, (massive_note(massive[0]),)
 
 

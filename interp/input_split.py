@@ -108,7 +108,7 @@ def cosine_parts(tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
     return {name: x / scale for name, x in zip(PARTS, products, strict=True)}
 
 
-def split_cosines(model: Any, prompt: str | Tensor) -> Split:
+def split_cosines(model: Any, prompt: str | Tensor | Prompts) -> Split:
     """Cosines between the states that enter the first block, split into tokens and positions.
 
     Only where that state is token vector + position vector (GPT-2, OPT, GPT-Neo and the like),
@@ -153,7 +153,7 @@ class _Input:
     scores: Tensor | None
 
     @classmethod
-    def of(cls, model: Any, prompt: str | Tensor) -> _Input:
+    def of(cls, model: Any, prompt: str | Tensor | Prompts) -> _Input:
         anatomy, prompts = inspect(model), _read(model, prompt)
         stack = anatomy.stacks[0]
         hook = stack.sites["scores"][0] if any(stack.sites.get("scores", ())) else None
@@ -182,13 +182,11 @@ def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
     )
 
 
-def _read(model: Any, prompt: str | Tensor) -> Prompts:
+def _read(model: Any, prompt: str | Tensor | Prompts) -> Prompts:
     """One prompt, as `run` would read it."""
-    source = (
-        [prompt]
-        if isinstance(prompt, str)
-        else torch.as_tensor(prompt).reshape(-1, prompt.shape[-1])
-    )
+    source: Any = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(source, list | Prompts):
+        source = torch.as_tensor(source).reshape(-1, source.shape[-1])
     if len(source) != 1:
         raise BadInput(f"one prompt is split at a time; these are {len(source)}")
     return prompts_of(model, inspect(model), source)
@@ -203,7 +201,7 @@ def _pass(model: Any, prompts: Prompts, **options: Any) -> None:
 # ---- scores of the first block ---------------------------------------------------------------
 
 
-def split_scores(model: Any, prompt: str | Tensor) -> Split:
+def split_scores(model: Any, prompt: str | Tensor | Prompts) -> Split:
     """Attention scores of the first block: token and position on both sides, and biases.
 
     With the scale σ_i of the norm frozen at its own value, N(v + p) = N'(v) + N'(p) + β is linear,
@@ -293,7 +291,7 @@ def _norm_parts(block: Any, cfg: Any, seen: _Input) -> dict[str, Tensor]:
 # ---- scores of any block: distance and content ------------------------------------------------
 
 
-def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
+def split_distance(model: Any, prompt: str | Tensor | Prompts, block: int = 0) -> Split:
     """Attention scores of a block: the part that depends on i − j only, and the content.
 
     s_ij = r_i + f(i − j) + content: r_i, which no softmax sees, and f are fitted by least squares
@@ -361,7 +359,7 @@ def _by_distance(total: Floats, allowed: npt.NDArray[np.bool_]) -> tuple[Floats,
 
 
 def _block_scores(
-    model: Any, prompt: str | Tensor, block: int
+    model: Any, prompt: str | Tensor | Prompts, block: int
 ) -> tuple[Prompts, Floats, npt.NDArray[np.bool_]]:
     """Scores `[head, query, key]` up to a constant per row, and which pairs any head sees."""
     anatomy, prompts = inspect(model), _read(model, prompt)
@@ -395,7 +393,7 @@ def _is_pattern(x: Tensor) -> bool:
 
 
 def shift_test(
-    model: Any, prompt: str | Tensor, shifts: Sequence[int] = (1, 8, 32)
+    model: Any, prompt: str | Tensor | Prompts, shifts: Sequence[int] = (1, 8, 32)
 ) -> pd.DataFrame:
     """The same text at later positions: how far do states and patterns move?
 

@@ -122,6 +122,12 @@ class Prompts:
         """Tokens that summaries leave out, bool `[length_i]`: special, or first and massive."""
         return tuple(map(self._left_out, range(len(self))))
 
+    @property
+    def massive(self) -> int:
+        """How many tokens are left out for being first and massive alone, not for being special."""
+        firsts = (row[:1] for row in self.special) if self.massive_first else ()
+        return sum(int((~first).sum()) for first in firsts)
+
     def _left_out(self, i: int) -> Bools:
         row = self.special[i]
         return row | (np.arange(len(row)) == 0) if self.massive_first else row

@@ -66,9 +66,14 @@ class KeepStates(Analysis):
         }
 
 
-def prompts_for(model: Any, prompts: Any, labels: Mapping[str, Any] | None = None) -> Prompts:
+def prompts_for(
+    model: Any,
+    prompts: Any,
+    labels: Mapping[str, Any] | None = None,
+    prepend_bos: bool | None = None,
+) -> Prompts:
     """Prompts as `interp.run` would read them for this model."""
-    return prompts_of(model, inspect(model), prompts, labels=labels)
+    return prompts_of(model, inspect(model), prompts, labels=labels, prepend_bos=prepend_bos)
 
 
 def collect_states(
