@@ -352,7 +352,7 @@ def ids_in(state: State, analysis: Analysis) -> set[int]:
     for leaves in state.values():
         for name, leaf in leaves.items():
             if isinstance(leaf, Tallies) and not name.endswith(BINS):
-                ids.update(code for codes, _ in leaf.groups.values() for code in codes.tolist())
+                ids.update(np.unique(leaf.table.codes).tolist())
             elif isinstance(leaf, Rows | Once) and name in analysis.token_columns:
                 ids.update(np.unique(leaf.arrays()["values"]).tolist())
             elif isinstance(leaf, Examples) and name.endswith("tokens"):
