@@ -305,5 +305,5 @@ def _key_arrays(keys: Keys, labels: tuple[str, ...]) -> dict[str, Array]:
 
 
 def _keys_of(arrays: Mapping[str, Array]) -> tuple[Keys, tuple[str, ...]]:
-    keys = tuple(tuple(str(part) for part in row) for row in arrays["keys"])
+    keys = tuple(tuple(map(str, row)) for row in arrays["keys"].tolist())
     return keys, tuple(map(str, arrays["labels"]))

@@ -362,8 +362,29 @@ def load_results(folder: Path) -> Results:
         raise InterpError(
             f"results in {str(folder)!r} are damaged: {type(error).__name__}: {error}"
         ) from error
-    control = load_results(folder / CONTROL) if (folder / CONTROL).is_dir() else None
+    beside = control_of(folder)
+    control = load_results(beside) if beside else None
     return Results(results, document["provenance"], control)
+
+
+def control_of(folder: Path) -> Path | None:
+    """The folder of what the untrained copy gave, None where the run had no control.
+
+    Raises `InterpError` for a link that leads nowhere or back to where it is, which would be
+    followed for as long as the system allows, and for a control that has one of its own.
+    """
+    inside = folder / CONTROL
+    remedy = "remove it, or put the saved results of the untrained copy there"
+    if inside.is_symlink() and not inside.exists():
+        raise InterpError(f"{str(inside)!r} is a link that leads nowhere; {remedy}")
+    if not inside.is_dir():
+        return None
+    if folder.resolve().is_relative_to(inside.resolve()):
+        where = str(inside.resolve())
+        raise InterpError(f"{str(inside)!r} is a link to {where!r}, which holds it; {remedy}")
+    if (inside / CONTROL).is_dir() or (inside / CONTROL).is_symlink():
+        raise InterpError(f"{str(inside)!r} is a control and has one of its own; {remedy}")
+    return inside
 
 
 def _load_one(folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame) -> Result:

@@ -332,7 +332,7 @@ class Grouped(Leaf):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        keys = [tuple(str(part) for part in row) for row in arrays["keys"]]
+        keys = [tuple(map(str, row)) for row in arrays["keys"].tolist()]
         moments = Moments(*(arrays[name] for name in Moments.__dataclass_fields__))
         labels = tuple(map(str, arrays.get("labels", ())))
         order = sorted(range(len(keys)), key=keys.__getitem__)  # sorted on disk, by this library

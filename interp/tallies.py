@@ -148,11 +148,13 @@ class Tallies(Leaf):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        cuts = arrays["ends"][:-1]
-        keys = [tuple(str(part) for part in row) for row in arrays["keys"]]
-        codes, counts = (np.split(arrays[name], cuts) for name in ("codes", "counts"))
-        groups = {key: (codes[i], counts[i]) for i, key in enumerate(keys)}
-        return cls(GroupCounts.of(groups), tuple(map(str, arrays["labels"])))
+        keys = [tuple(map(str, row)) for row in arrays["keys"].tolist()]
+        names = sorted(keys)
+        place = {name: i for i, name in enumerate(names)}
+        rank = np.asarray([place[key] for key in keys], dtype=np.int64)
+        group = np.repeat(rank, np.diff(arrays["ends"], prepend=0))
+        table = GroupCounts.counted(names, group, arrays["codes"], arrays["counts"])
+        return cls(table, tuple(map(str, arrays["labels"])))
 
 
 def tally(codes: Array) -> tuple[Array, Array]:

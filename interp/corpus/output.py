@@ -23,12 +23,12 @@ from interp.corpus.shard import SHARDS, Job, prompts_in, state_path, tokens_path
 from interp.corpus.sources import Shard
 from interp.errors import BadInput, InterpError, unknown
 from interp.results import (
-    CONTROL,
     CORPUS,
     LAYOUT,
     Result,
     Results,
     analysis_class,
+    control_of,
     load_results,
     load_state,
 )
@@ -253,9 +253,10 @@ def open_run(folder: Path) -> Results | CorpusTables:
         )
     if manifest["parameters"]["keep"] == SUMMARY:
         results = load_results(folder / SUMMARY)
-        if not (folder / CONTROL / CORPUS).is_file():
+        control = control_of(folder)
+        if control is None or not (control / CORPUS).is_file():
             return results
-        beside = open_run(folder / CONTROL)
+        beside = open_run(control)
         return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)  # type: ignore[arg-type]  # a summary as well
     tables = {}
     for name, about in manifest["parameters"]["analyses"].items():
