@@ -33,7 +33,9 @@ class Attention(Analysis):
     sites: ClassVar[tuple[str, ...]] = ("pattern",)
     columns: ClassVar[Mapping[str, str]] = {
         "entropy": "−Σ A log A over the keys; nats",
-        "distance": "Σ A·(query position − key position); tokens",
+        "distance": "Σ A·(query position − key position): signed, so that left and right cancel in "
+        "a model that reads both ways; tokens",
+        "abs_distance": "Σ A·|query position − key position|, to either side; tokens",
         "sink": "attention on the first token",
         "previous": "attention on the token right before; NaN at the first token",
         "duplicate": "attention on earlier copies of this token; NaN where there is none",
@@ -72,6 +74,9 @@ class Attention(Analysis):
         out: dict[str, PerHead | Leaf] = {
             "entropy": PerHead(torch.special.entr(pattern).sum(-1)),
             "distance": PerHead(torch.einsum("bhqk,bqk->bhq", pattern, gap.to(pattern.dtype))),
+            "abs_distance": PerHead(
+                torch.einsum("bhqk,bqk->bhq", pattern, gap.abs().to(pattern.dtype))
+            ),
             "sink": PerHead(_on(pattern, real & (k == 0)[:, None, :] & (gap >= 0))),
             "previous": PerHead(_on(pattern, real & (gap == 1))),
             "duplicate": PerHead(_on(pattern, same)),

@@ -11,7 +11,18 @@ from typing import Any
 
 from interp.errors import BadInput
 
-INDEX = ("prompt", "position", "token", "token_id", "stack", "layer", "head", "special", "word")
+INDEX = (
+    "prompt",
+    "position",
+    "token",
+    "token_id",
+    "stack",
+    "layer",
+    "head",
+    "special",
+    "massive",
+    "word",
+)
 """Columns of token tables that say which row it is, in their order."""
 ATTACHED = ("call", "branch_of", "branch_at")
 """Columns of tables of a user's own passes: which pass, and where a text branches off."""

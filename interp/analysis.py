@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -29,6 +29,7 @@ from interp.state import (
     Array,
     Count,
     Grouped,
+    GroupedMoments,
     Histogram,
     Leaf,
     Moments,
@@ -40,7 +41,7 @@ from interp.state import (
     TopK,
     to_numpy,
 )
-from interp.tallies import BINS, QUANTILES, Tallies, binned, quantiles, tally
+from interp.tallies import BINS, QUANTILES, Tallies, bins, group_quantiles
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
@@ -346,12 +347,15 @@ def _grouped(
     tallied: bool,
 ) -> dict[str, Leaf]:
     """The leaves that a summary keeps of one value."""
-    rows = parting.split(values)
+    rows, keys, run = values[parting.order], parting.keys, parting.run
     if tokens:
-        return {name: Tallies({k: tally(v) for k, v in rows.items()}, labels)}
-    out: dict[str, Leaf] = {name: Grouped({k: Moments.of_rows(v) for k, v in rows.items()}, labels)}
+        return {name: Tallies.of_runs(keys, run, rows, labels)}
+    moments = GroupedMoments(keys, Moments.of_runs(rows, parting.starts))
+    out: dict[str, Leaf] = {name: Grouped(moments, labels)}
     if tallied:
-        out[name + BINS] = Tallies({k: tally(binned(v)) for k, v in rows.items()}, labels)
+        codes, defined = bins(rows)
+        group = np.broadcast_to(run.reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
+        out[name + BINS] = Tallies.of_runs(keys, group[defined], codes[defined], labels)
         out[name + OPEN] = parting.sums(values, labels)
     return out
 
@@ -379,9 +383,9 @@ def _layer_table(leaves: Mapping[str, Leaf], kind: type[Leaf] | None) -> pd.Data
         rows = {n: leaf.sorted() for n, leaf in leaves.items() if isinstance(leaf, Rows)}
         return _rows_table(rows) if rows else None
     if kind is Grouped:
-        records = _grouped_records(leaves)
-    else:
-        records = [r for name, leaf in leaves.items() for r in _records(name, leaf)]
+        frames = [f for name, leaf in leaves.items() for f in _grouped_table(name, leaf, leaves)]
+        return pd.concat(frames, ignore_index=True) if frames else None
+    records = [r for name, leaf in leaves.items() for r in _records(name, leaf)]
     return pd.DataFrame(records) if records else None
 
 
@@ -399,48 +403,48 @@ def _rows_table(rows: Mapping[str, tuple[Array, Array, Array]]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _grouped_records(leaves: Mapping[str, Leaf]) -> list[dict[str, Any]]:
-    out: list[dict[str, Any]] = []
-    for name, leaf in leaves.items():
-        if isinstance(leaf, Grouped):
-            bins, sums = leaves.get(name + BINS), leaves.get(name + CLUSTERS)
-            clustered = _by_group(sums) if isinstance(sums, Clustered) else {}
-            for key, moments in sorted(leaf.groups.items()):
-                records = _moment_records(name, _named(leaf, key), moments)
-                if clustered:
-                    _add_clustered(records, *clustered[key])
-                if isinstance(bins, Tallies):
-                    _add_quantiles(records, *bins.groups[key])
-                out += records
-        elif isinstance(leaf, Tallies) and not name.endswith(BINS):
-            out += [
-                _token_record(name, _named(leaf, k), *c) for k, c in sorted(leaf.groups.items())
-            ]
-    return out
+def _grouped_table(name: str, leaf: Leaf, leaves: Mapping[str, Leaf]) -> list[pd.DataFrame]:
+    """One row per group, and head where the moments have some; nothing of another leaf."""
+    if isinstance(leaf, Tallies) and not name.endswith(BINS):
+        groups = sorted(leaf.groups.items())
+        records = [_token_record(name, _named(leaf, key), *counts) for key, counts in groups]
+        return [pd.DataFrame(records)] if records else []
+    if not isinstance(leaf, Grouped) or not leaf.groups:
+        return []
+    keys, moments = leaf.stack.names, leaf.stack.moments
+    each = int(np.prod(moments.count.shape[1:]))
+    columns: dict[str, Any] = {"value": [name] * (len(keys) * each)}
+    for label, part in zip(_label_names(leaf, keys[0]), zip(*keys, strict=True), strict=True):
+        columns[label] = [text for text in part for _ in range(each)]
+    if moments.count.ndim > 1:
+        columns["head"] = np.tile(np.arange(each), len(keys))
+    columns |= {k: np.ravel(v) for k, v in _statistics(moments).items()}
+    sums, counts = leaves.get(name + CLUSTERS), leaves.get(name + BINS)
+    if isinstance(sums, Clustered):
+        place = _positions(sums.keys, keys)
+        columns["documents"] = np.ravel(sums.documents[place]).astype(np.int64)
+        columns["se"] = np.ravel(sums.se[place])
+        columns["df"] = np.ravel(sums.df[place])
+    if isinstance(counts, Tallies):
+        shares = group_quantiles(counts.table, list(QUANTILES.values()), each)
+        found = shares[_positions(counts.table.names, keys)].reshape(-1, len(QUANTILES))
+        columns |= dict(zip(QUANTILES, found.T, strict=True))
+    return [pd.DataFrame(columns)]
+
+
+def _positions(of: Sequence[tuple[str, ...]], wanted: Sequence[tuple[str, ...]]) -> Array:
+    """Index of each wanted key."""
+    place = {key: i for i, key in enumerate(of)}
+    return np.asarray([place[key] for key in wanted], dtype=np.int64)
+
+
+def _label_names(leaf: Grouped | Tallies, key: tuple[str, ...]) -> tuple[str, ...]:
+    return leaf.labels or tuple(f"group_{i}" for i in range(len(key)))
 
 
 def _named(leaf: Grouped | Tallies, key: tuple[str, ...]) -> dict[str, str]:
     """The parts of a key under the names of their labels."""
-    names = leaf.labels or tuple(f"group_{i}" for i in range(len(key)))
-    return dict(zip(names, key, strict=True))
-
-
-def _by_group(sums: Clustered) -> dict[tuple[str, ...], tuple[Array, Array, Array]]:
-    """By group: how many documents a mean comes from, its standard error and df."""
-    parts = zip(sums.documents, sums.se, sums.df, strict=True)
-    return dict(zip(sums.keys, parts, strict=True))
-
-
-def _add_clustered(records: list[dict[str, Any]], documents: Array, se: Array, df: Array) -> None:
-    columns = (np.ravel(x).tolist() for x in (documents, se, df))
-    for record, count, error, free in zip(records, *columns, strict=True):
-        record |= {"documents": int(count), "se": error, "df": free}
-
-
-def _add_quantiles(records: list[dict[str, Any]], codes: Array, counts: Array) -> None:
-    for record in records:
-        found = quantiles(codes, counts, list(QUANTILES.values()), record.get("head"))
-        record |= dict(zip(QUANTILES, found, strict=True))
+    return dict(zip(_label_names(leaf, key), key, strict=True))
 
 
 def _token_record(
@@ -484,8 +488,19 @@ def _moment_records(
     name: str, labels: Mapping[str, str], moments: Moments, axis: str = "head"
 ) -> list[dict[str, Any]]:
     """One record per value, and per head (or other `axis`) where the moments carry one."""
+    stats = _statistics(moments)
+    if np.ndim(moments.count) == 0:
+        return [{"value": name, **labels} | {k: v.item() for k, v in stats.items()}]
+    return [
+        {"value": name, **labels, axis: i} | {k: np.ravel(v)[i].item() for k, v in stats.items()}
+        for i in range(np.size(moments.count))
+    ]
+
+
+def _statistics(moments: Moments) -> dict[str, Array]:
+    """The columns of a summary, in their order; minimum and maximum of no value are NaN."""
     some = moments.count > 0
-    stats = {
+    return {
         "n": moments.count,
         "mean": moments.mean,
         "std": np.sqrt(moments.variance),
@@ -493,9 +508,3 @@ def _moment_records(
         "max": np.where(some, moments.max, np.nan),
         "undefined": moments.undefined,
     }
-    if np.ndim(moments.count) == 0:
-        return [{"value": name, **labels} | {k: v.item() for k, v in stats.items()}]
-    return [
-        {"value": name, **labels, axis: i} | {k: np.ravel(v)[i].item() for k, v in stats.items()}
-        for i in range(np.size(moments.count))
-    ]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from interp._calls import device_of
-from interp._tokenise import special_ids
 from interp.analysis import Analysis
 from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
+from interp.for_model import set_apart, special_ids_of
 from interp.observer import Context, Job, Key, Observer, Wiring, contexts_from_call
 from interp.probe import inspect, inspect_activations, output_transform
 from interp.prompts import Prompts, read_prompts
@@ -71,14 +71,14 @@ def from_cache(
     values, model = _opened(cache, model)
     chosen = resolve(analyses)
     _refuse_without_model(chosen, model)
-    tokenizer = getattr(model, "tokenizer", None)
     if positions is None:
         _refuse_cut(values)
-        context = _context(_tokens(values, tokens), mask, tokenizer)
+        context = _context(_tokens(values, tokens), mask, model)
     else:
-        context = _cut_context(values, tokens, mask, positions, tokenizer)
+        context = _cut_context(values, tokens, mask, positions, model)
     ids = context.tokens
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
+    context = set_apart(context, anatomy.stacks[0])
     if len(anatomy.stacks) != 1:
         raise Unsupported("from_cache reads models with one stack of blocks; use run or attach")
     store = _Store(values, (*ids.shape, context.key_tokens.shape[1]), anatomy, model)
@@ -87,7 +87,8 @@ def from_cache(
     if jobs:
         _replay(jobs, store, context, collector)
     weigh(model, chosen, collector)
-    prompts, index = _prompts(context, tokenizer)
+    prompts, index = _prompts(context, model)
+    prompts = replace(prompts, massive_first=anatomy.stacks[0].massive_first)
     provenance = provenance_of(model, anatomy, chosen, prompts)
     provenance["cache"] = {"final_logits": store.logits_from, "notes": notes}
     results = collector.results(index, provenance, anatomy, model)
@@ -98,14 +99,18 @@ def from_cache(
     return results
 
 
-def _prompts(context: Context, tokenizer: Any) -> tuple[Prompts, pd.DataFrame]:
+def _prompts(context: Context, model: Any) -> tuple[Prompts, pd.DataFrame]:
     """The prompts, whole where they are known, and the token table of what the cache holds."""
     row, column = context.mask.nonzero(as_tuple=True)
     held = {"prompt": context.ids[row], "position": context.positions[row, column]}
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in held.items()})
     whole = bool((context.key_tokens[context.key_mask] >= 0).all())
     ids, mask = (context.key_tokens, context.key_mask) if whole else (context.tokens, context.mask)
-    prompts = read_prompts(ids.cpu(), tokenizer, mask=mask.cpu(), prepend_bos=False)
+    tokenizer = getattr(model, "tokenizer", None)
+    special = [] if model is None else special_ids_of(model)
+    prompts = read_prompts(
+        ids.cpu(), tokenizer, mask=mask.cpu(), prepend_bos=False, special_ids=special
+    )
     index = prompts.index()
     if not whole:
         return prompts, index.assign(position=table["position"])
@@ -170,7 +175,7 @@ def _jumps(ids: Tensor) -> bool:
 
 
 def _cut_context(
-    values: Mapping[str, Any], tokens: Any, mask: Any, positions: Any, tokenizer: Any
+    values: Mapping[str, Any], tokens: Any, mask: Any, positions: Any, model: Any
 ) -> Context:
     """The tokens of a cache that holds some columns of each prompt, at their true positions."""
     cached = _cached_tokens(values)
@@ -189,7 +194,7 @@ def _cut_context(
         whole[:, columns] = _rows(cached).to(whole)
     else:
         raise BadInput(_NO_TOKENS)
-    context = _context(whole, mask, tokenizer)
+    context = _context(whole, mask, model)
     part = {name: getattr(context, name)[:, columns] for name in _PER_TOKEN}
     if cached is not None and not _equal(part["tokens"], _rows(cached)):
         raise BadInput(
@@ -267,7 +272,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.cpu() == b.cpu()).all())
 
 
-def _context(ids: Tensor, mask: Any, tokenizer: Any) -> Context:
+def _context(ids: Tensor, mask: Any, model: Any) -> Context:
     mask = None if mask is None else _rows(mask)
     if mask is not None and mask.shape != ids.shape:
         raise BadInput(f"mask {tuple(mask.shape)} does not fit the tokens {tuple(ids.shape)}")
@@ -275,8 +280,8 @@ def _context(ids: Tensor, mask: Any, tokenizer: Any) -> Context:
         (),
         {"input_ids": ids, "attention_mask": mask},
         first_id=0,
-        special_ids=special_ids(tokenizer) if tokenizer is not None else (),
-        pad_id=getattr(tokenizer, "pad_token_id", None),
+        special_ids=[] if model is None else special_ids_of(model),
+        pad_id=getattr(getattr(model, "tokenizer", None), "pad_token_id", None),
     )
 
 

@@ -84,10 +84,11 @@ class Parting:
         names = tuple(found[i] for i in rank)
         return cls(rows[order], names, _first_of_runs(group), runs, group[runs], document[runs])
 
-    def split(self, rows: Array) -> dict[tuple[str, ...], Array]:
-        """The rows `[n, ...]` of each group that occurs."""
-        parts = np.split(rows[self.order], self.starts[1:])
-        return dict(zip(self.keys, parts, strict=False))
+    @cached_property
+    def run(self) -> Array:
+        """Group of each row of `order`: `[rows]`, index into `keys`."""
+        lengths = np.diff(np.append(self.starts, len(self.order)))
+        return np.repeat(np.arange(len(self.starts)), lengths)
 
     def sums(self, rows: Array, labels: tuple[str, ...]) -> DocumentSums:
         """Rows `[n, ...]` added up per group and document; NaN is left out."""
@@ -355,5 +356,5 @@ def _key_arrays(keys: Keys, labels: tuple[str, ...]) -> dict[str, Array]:
 
 
 def _keys_of(arrays: Mapping[str, Array]) -> tuple[Keys, tuple[str, ...]]:
-    keys = tuple(tuple(str(part) for part in row) for row in arrays["keys"])
+    keys = tuple(tuple(map(str, row)) for row in arrays["keys"].tolist())
     return keys, tuple(map(str, arrays["labels"]))

@@ -20,10 +20,11 @@ from torch import Tensor
 from interp._calls import call, device_of
 from interp.anatomy import Anatomy
 from interp.errors import BadInput, Unsupported
+from interp.for_model import prompts_of
 from interp.geometry import angle, at_least_float32, full_precision, norm
 from interp.observer import record
 from interp.probe import inspect
-from interp.prompts import Prompts, read_prompts
+from interp.prompts import Prompts
 
 Floats = npt.NDArray[np.float64]
 PARTS = ("token_token", "token_position", "position_token", "position_position")
@@ -109,7 +110,7 @@ def cosine_parts(tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
 
 
 @full_precision()
-def split_cosines(model: Any, prompt: str | Tensor) -> Split:
+def split_cosines(model: Any, prompt: str | Tensor | Prompts) -> Split:
     """Cosines between the states that enter the first block, split into tokens and positions.
 
     Only where that state is token vector + position vector (GPT-2, OPT, GPT-Neo and the like),
@@ -120,7 +121,7 @@ def split_cosines(model: Any, prompt: str | Tensor) -> Split:
     parts = {n: x.cpu().numpy() for n, x in cosine_parts(seen.tokens, seen.positions).items()}
     unit = torch.nn.functional.normalize(seen.state.double(), dim=-1)
     total = (unit @ unit.T).cpu().numpy()
-    usual = ~seen.prompts.special[0]
+    usual = ~seen.prompts.left_out[0]
     allowed = usual[:, None] & usual & ~np.eye(len(usual), dtype=bool)
     return _checked(seen, parts, total, allowed, "cosines")
 
@@ -154,7 +155,7 @@ class _Input:
     scores: Tensor | None
 
     @classmethod
-    def of(cls, model: Any, prompt: str | Tensor) -> _Input:
+    def of(cls, model: Any, prompt: str | Tensor | Prompts) -> _Input:
         anatomy, prompts = inspect(model), _read(model, prompt)
         stack = anatomy.stacks[0]
         hook = stack.sites["scores"][0] if any(stack.sites.get("scores", ())) else None
@@ -183,21 +184,14 @@ def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
     )
 
 
-def _read(model: Any, prompt: str | Tensor) -> Prompts:
+def _read(model: Any, prompt: str | Tensor | Prompts) -> Prompts:
     """One prompt, as `run` would read it."""
-    source = (
-        [prompt]
-        if isinstance(prompt, str)
-        else torch.as_tensor(prompt).reshape(-1, prompt.shape[-1])
-    )
+    source: Any = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(source, list | Prompts):
+        source = torch.as_tensor(source).reshape(-1, source.shape[-1])
     if len(source) != 1:
         raise BadInput(f"one prompt is split at a time; these are {len(source)}")
-    return read_prompts(
-        source,
-        model.tokenizer,
-        prepend_bos=bool(getattr(model.cfg, "default_prepend_bos", False)),
-        max_length=getattr(model.cfg, "n_ctx", None),
-    )
+    return prompts_of(model, inspect(model), source)
 
 
 def _pass(model: Any, prompts: Prompts, **options: Any) -> None:
@@ -210,7 +204,7 @@ def _pass(model: Any, prompts: Prompts, **options: Any) -> None:
 
 
 @full_precision()
-def split_scores(model: Any, prompt: str | Tensor) -> Split:
+def split_scores(model: Any, prompt: str | Tensor | Prompts) -> Split:
     """Attention scores of the first block: token and position on both sides, and biases.
 
     With the scale σ_i of the norm frozen at its own value, N(v + p) = N'(v) + N'(p) + β is linear,
@@ -301,7 +295,7 @@ def _norm_parts(block: Any, cfg: Any, seen: _Input) -> dict[str, Tensor]:
 
 
 @full_precision()
-def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
+def split_distance(model: Any, prompt: str | Tensor | Prompts, block: int = 0) -> Split:
     """Attention scores of a block: the part that depends on i − j only, and the content.
 
     s_ij = r_i + f(i − j) + content: r_i, which no softmax sees, and f are fitted by least squares
@@ -325,7 +319,7 @@ def split_distance(model: Any, prompt: str | Tensor, block: int = 0) -> Split:
     for a block that is not there or a prompt of fewer than four ordinary tokens.
     """
     prompts, scores, seen = _block_scores(model, prompt, block)
-    usual = ~prompts.special[0]
+    usual = ~prompts.left_out[0]
     if usual.sum() < 4:
         raise BadInput(f"{usual.sum()} ordinary tokens; a split by distance needs 4 or more")
     allowed = usual[:, None] & usual & seen
@@ -369,7 +363,7 @@ def _by_distance(total: Floats, allowed: npt.NDArray[np.bool_]) -> tuple[Floats,
 
 
 def _block_scores(
-    model: Any, prompt: str | Tensor, block: int
+    model: Any, prompt: str | Tensor | Prompts, block: int
 ) -> tuple[Prompts, Floats, npt.NDArray[np.bool_]]:
     """Scores `[head, query, key]` up to a constant per row, and which pairs any head sees."""
     anatomy, prompts = inspect(model), _read(model, prompt)
@@ -403,7 +397,7 @@ def _is_pattern(x: Tensor) -> bool:
 
 
 def shift_test(
-    model: Any, prompt: str | Tensor, shifts: Sequence[int] = (1, 8, 32)
+    model: Any, prompt: str | Tensor | Prompts, shifts: Sequence[int] = (1, 8, 32)
 ) -> pd.DataFrame:
     """The same text at later positions: how far do states and patterns move?
 
@@ -480,7 +474,7 @@ def _check_zero(anatomy: Anatomy, base: Watched, again: Watched) -> None:
 
 def _changes(base: Watched, moved: Watched, prompts: Prompts) -> list[dict[str, float]]:
     """One row per state."""
-    usual = torch.from_numpy(~prompts.special[0])
+    usual = torch.from_numpy(~prompts.left_out[0])
     rows = []
     for layer, (x, y) in enumerate(zip(base[0], moved[0], strict=True)):
         x, y = x.cpu()[usual], y.cpu()[usual]

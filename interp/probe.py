@@ -7,8 +7,9 @@ model's own logits. Other people's hooks are silenced while it runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, product
 from math import inf
@@ -24,6 +25,7 @@ from interp._position_switch import position_switch
 from interp._tokenise import special_ids
 from interp.anatomy import TOLERANCE, Anatomy, Continuation, Padding, Positions, StackAnatomy
 from interp.errors import BadInput, Unsupported
+from interp.for_model import bos_id
 from interp.geometry import at_least_float32, closing_error, norm
 from interp.observer import quiet, record
 from interp.readout import Readout
@@ -40,6 +42,11 @@ from interp.sites import (
 
 PROBE_LENGTH = 16
 PADS = 3
+FIRST_PROMPTS, FIRST_LENGTH = 4, 32
+"""Prompts and tokens of each by which the first position is judged: a median of several, because
+one odd token may be large wherever it stands."""
+LEAST_OTHERS = 7
+"""Fewest other tokens whose median is a norm to compare with."""
 
 _cache: WeakKeyDictionary[Any, tuple[tuple[Any, ...], Anatomy]] = WeakKeyDictionary()
 Seen = Mapping[str, list[Any]]
@@ -92,10 +99,11 @@ def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
     first: dict[int, Any] = {}
     points = {name: first.setdefault(v[0].data_ptr(), v[0]) for name, v in seen.items()}
     probes = [_StackProbe(s, seen, points, d_model, TOLERANCE[dtype]) for s in stacks]
+    measured = (probe.measure(()) for probe in probes)
     return Anatomy(
         model="a cache without its model",
         architecture="unknown",
-        stacks=tuple(probe.measure(()) for probe in probes),
+        stacks=tuple(replace(s, first_token=_first_share(s, seen, slice(None))) for s in measured),
         readout=None,
         readout_stack=stacks[-1].name,
         readout_tried={},
@@ -188,6 +196,7 @@ def _measure(model: Any) -> Anatomy:
         _StackProbe(stack, seen, points, d_model, tolerance).measure(_blocks(model, stack))
         for stack in stacks
     )
+    measured = _with_first_token(model, measured, points, seen)
     readout_stack = _readout_stack(measured)
     readout, tried = _find_readout(model, measured, readout_stack, seen, logits, tolerance)
     padding, causal = _measure_padding(model, measured, points, tokens, seen, tolerance)
@@ -236,13 +245,19 @@ def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
             f"{getattr(cfg, 'architecture', 'this model')} takes no text tokens; "
             "only models of text can be observed"
         )
+    length = min(length, getattr(cfg, "n_ctx", None) or length)
+    return ordinary_tokens(model, length)[None]
+
+
+def ordinary_tokens(model: Any, n: int) -> Tensor:
+    """`[n]` pseudo-random ids that no tokenizer calls special, the same at every call."""
+    vocab = int(model.cfg.d_vocab)
     tokenizer = getattr(model, "tokenizer", None)
     special = set(getattr(tokenizer, "all_special_ids", None) or ())  # the unknown word as well
     special |= set(special_ids(tokenizer)) if tokenizer is not None else set()
     ordinary = [i for i in range(min(vocab, 50_000)) if i not in special] or [0]
-    length = min(length, getattr(cfg, "n_ctx", None) or length)
     generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(ordinary), (1, length), generator=generator, device="cpu")
+    picks = torch.randint(len(ordinary), (n,), generator=generator, device="cpu")
     return torch.tensor(ordinary, device="cpu")[picks].to(device_of(model))
 
 
@@ -655,6 +670,73 @@ def _measure_positions(
     last = stacks[-1]
     state = last.boundaries[-1] if causal and len(stacks) == 1 and not last.problems else None
     return Positions(*position_switch(model, points, state, tokens, tolerance))
+
+
+# ---- the first token -------------------------------------------------------------------------
+
+
+def _with_first_token(
+    model: Any, stacks: tuple[StackAnatomy, ...], points: Mapping[str, Any], seen: Seen
+) -> tuple[StackAnatomy, ...]:
+    """The stacks with the norm of the first token, without and with BOS, against the others'.
+
+    Source: massive activations of a first token, Sun et al. 2402.17762; they make it an attention
+    sink, Xiao et al. 2309.17453.
+    """
+    watched = {b for s in stacks if not s.problems for b in s.boundaries}
+    rows = _first_rows(model)
+    plain, behind_bos = slice(None), None
+    if rows is not None and watched and not is_remote(model):  # drivers take one prompt at a time
+        try:
+            with record({name: points[name] for name in watched}) as seen:
+                _forward(model, rows)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return stacks
+        plain = slice(FIRST_PROMPTS)
+        behind_bos = slice(FIRST_PROMPTS, None) if len(rows) > FIRST_PROMPTS else None
+    return tuple(
+        replace(
+            stack,
+            first_token=_first_share(stack, seen, plain),
+            bos_token=_first_share(stack, seen, behind_bos) if behind_bos else math.nan,
+        )
+        for stack in stacks
+    )
+
+
+def _first_rows(model: Any) -> Tensor | None:
+    """`[prompts, pos]` ordinary ids, then the same behind BOS where the model knows one.
+
+    None where the context is too short for a median of others.
+    """
+    context = getattr(model.cfg, "n_ctx", None) or FIRST_LENGTH
+    length = min(FIRST_LENGTH, int(context))
+    if length < LEAST_OTHERS + 1:
+        return None
+    flat = ordinary_tokens(model, FIRST_PROMPTS * length)
+    plain, bos = flat.reshape(FIRST_PROMPTS, length), bos_id(model)
+    if bos is None:
+        return plain
+    behind = torch.cat([torch.full_like(plain[:, :1], bos), plain[:, :-1]], dim=1)
+    return torch.cat([plain, behind])
+
+
+def _first_share(stack: StackAnatomy, seen: Seen, prompts: slice) -> float:
+    """‖x_0‖ over the median of ‖x_1‖, ‖x_2‖ …: the median over prompts, the largest of all states.
+
+    NaN where there is no stream or there are fewer than `LEAST_OTHERS` other tokens.
+    """
+    largest = math.nan
+    for name in stack.boundaries if not stack.problems else ():
+        values = seen.get(name) or [None]
+        if not isinstance(values[0], Tensor) or values[0].shape[1] <= LEAST_OTHERS:
+            return math.nan
+        size = norm(at_least_float32(values[0][prompts]))
+        others = size[:, 1:].median(dim=1).values
+        ratio = float((size[:, 0] / others.clamp(min=1e-30)).median())
+        if math.isfinite(ratio):  # float16 may overflow
+            largest = ratio if math.isnan(largest) else max(largest, ratio)
+    return largest
 
 
 # ---- padding ---------------------------------------------------------------------------------

@@ -101,6 +101,8 @@ class Prompts:
         targets: int64 `[length_i]`, explicit target ids, -1 for none; None: the next tokens.
         source: what the prompts were read from.
         notes: what a reader of results should know, such as prompts without the target word.
+        massive_first: the model that reads them has a massive first token: summaries leave the
+            first token of each prompt out, whatever it is.
     """
 
     tokens: tuple[Ints, ...]
@@ -112,9 +114,25 @@ class Prompts:
     targets: tuple[Ints, ...] | None = None
     source: str = "unknown"
     notes: tuple[str, ...] = ()
+    massive_first: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def left_out(self) -> tuple[Bools, ...]:
+        """Tokens that summaries leave out, bool `[length_i]`: special, or first and massive."""
+        return tuple(map(self._left_out, range(len(self))))
+
+    @property
+    def massive(self) -> int:
+        """How many tokens are left out for being first and massive alone, not for being special."""
+        firsts = (row[:1] for row in self.special) if self.massive_first else ()
+        return sum(int((~first).sum()) for first in firsts)
+
+    def _left_out(self, i: int) -> Bools:
+        row = self.special[i]
+        return row | (np.arange(len(row)) == 0) if self.massive_first else row
 
     @property
     def lengths(self) -> Ints:
@@ -124,6 +142,7 @@ class Prompts:
     def index(self) -> pd.DataFrame:
         """One row per token: prompt, position, token, token_id, special, word, and the labels.
 
+        A massive first token counts as `special` here and in batches, but has its word.
         `word` counts the words of the prompt from 0; it is -1 at special tokens, at tokens of
         spaces only and where no character spans are known.
         """
@@ -133,7 +152,7 @@ class Prompts:
             "position": _joined([np.arange(n) for n in lengths], np.int64),
             "token": [string for row in self.strings for string in row],
             "token_id": _joined(self.tokens, np.int64),
-            "special": _joined(self.special, np.bool_),
+            "special": _joined(self.left_out, np.bool_),
             "word": _joined([self._words(i) for i in range(len(self))], np.int64),
         }
         for name, arrays in self.labels.items():
@@ -234,7 +253,7 @@ class Prompts:
         positions = np.zeros(shape, dtype=np.int64)
         for row, (i, length) in enumerate(zip(rows, lengths, strict=True)):
             at = slice(0, length) if side == "right" else slice(shape[1] - length, shape[1])
-            tokens[row, at], special[row, at] = self.tokens[i], self.special[i]
+            tokens[row, at], special[row, at] = self.tokens[i], self._left_out(i)
             mask[row, at], positions[row, at] = True, np.arange(length)
             targets[row, at] = self.targets_of(i)
         ids = np.asarray(rows, dtype=np.int64)
@@ -281,6 +300,7 @@ def read_prompts(
     columns: Sequence[str] | None = None,
     truncate: bool = False,
     language: str = "english",
+    special_ids: Sequence[int] = (),
 ) -> Prompts:
     """Read prompts from anything a user may have, and tokenise them as the bridge would.
 
@@ -300,7 +320,7 @@ def read_prompts(
             also as .gz; .parquet); data set of `datasets` in any format; pandas or pyarrow table;
             annotated documents (`.text` and `.words`); or a built-in name.
         tokenizer: a Hugging Face tokenizer, the model's own (`model.tokenizer`). Not needed for
-            ids, which then have no text and no special tokens.
+            ids, which then have no text, and no special tokens but `special_ids`.
         mask: `[batch, pos]`, 1 for real tokens, for a padded token tensor only.
         labels: per name one value per prompt; or the name of the source's column (or of its words'
             field) that is to have this name: `{"file": "path"}` renames `path` to `file`.
@@ -315,6 +335,7 @@ def read_prompts(
         columns: the columns that become labels; all that can, unless given.
         truncate: cut prompts that are longer than `max_length` instead of raising.
         language: of the built-in set `her`: "english", or "demo" for the embedded models.
+        special_ids: ids that are special where there is no tokenizer to say so.
 
     Returns:
         Prompts in the order of the source.
@@ -328,7 +349,7 @@ def read_prompts(
     limit = _check_length(max_length)
     cut = limit if truncate else None
     size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
-    texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut, size)
+    texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut, size, special_ids)
     if limit is not None:
         _refuse_long(encoded, limit)
     prompts = Prompts(
@@ -344,7 +365,12 @@ def read_prompts(
 
 
 def _tokenised(
-    raw: Raw, tokenizer: Any, prepend_bos: bool | None, cut: int | None, vocab_size: int | None
+    raw: Raw,
+    tokenizer: Any,
+    prepend_bos: bool | None,
+    cut: int | None,
+    vocab_size: int | None,
+    special_ids: Sequence[int],
 ) -> tuple[tuple[str | None, ...], list[Encoded]]:
     if raw.texts is not None:
         if tokenizer is None:
@@ -361,7 +387,8 @@ def _tokenised(
     rows = [row[:cut] for row in raw.ids or ()]
     _refuse_outside(rows, vocab_size, "padding is marked by mask=")
     if tokenizer is None:
-        return (None,) * len(rows), [Encoded(row, np.zeros(len(row), bool), None) for row in rows]
+        bare = [Encoded(row, np.isin(row, list(special_ids)), None) for row in rows]
+        return (None,) * len(rows), bare
     pairs = [recover_text(row, tokenizer) for row in rows]
     return tuple(text for text, _ in pairs), [e for _, e in pairs]
 

@@ -27,7 +27,7 @@ from interp._columns import refuse_taken
 from interp._lens_blocks import kept_memory
 from interp._tested import untested
 from interp._token_id import token_id
-from interp._tokenise import running_strings, special_ids, token_strings
+from interp._tokenise import running_strings, token_strings
 from interp.analysis import (
     Analysis,
     Batch,
@@ -36,11 +36,12 @@ from interp.analysis import (
     reduce_emissions,
     weights_batch,
 )
-from interp.anatomy import Anatomy
+from interp.anatomy import Anatomy, StackAnatomy
 from interp.controls import check_control, random_copy
 from interp.errors import BadInput, InterpError, Unsupported, unknown
+from interp.for_model import explained, prompts_of, set_apart, special_ids_of
 from interp.geometry import full_precision
-from interp.models import is_embedded, load_model
+from interp.models import load_model
 from interp.observer import (
     Context,
     Job,
@@ -52,7 +53,7 @@ from interp.observer import (
 )
 from interp.probe import inspect, refuse_training
 from interp.progress import track
-from interp.prompts import Prompts, TokenBatch, parted, read_prompts, target_word
+from interp.prompts import Prompts, TokenBatch, parted, target_word
 from interp.registry import resolve
 from interp.results import Result, Results
 from interp.state import Array, Examples, Once, Rows, State, merge_states
@@ -163,20 +164,17 @@ def _prepare(
 ) -> Prompts:
     one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
     if isinstance(prompts, Prompts):
-        known = _relabelled(prompts, labels, token_labels)
-        return known if one is None else known.aimed_at(one)
-    ready = read_prompts(
+        prompts, labels, token_labels = _relabelled(prompts, labels, token_labels), None, None
+    ready = prompts_of(
+        bridge,
+        anatomy,
         prompts,
-        bridge.tokenizer,
+        prepend_bos=prepend_bos,
         mask=mask,
         labels=labels,
         token_labels=token_labels,
         targets=None if one is not None else targets,
-        prepend_bos=anatomy.prepends_bos if prepend_bos is None else prepend_bos,
-        max_length=anatomy.n_ctx,
-        vocab_size=anatomy.d_vocab or None,
         truncate=truncate,
-        language="demo" if is_embedded(bridge) else "english",
     )
     return ready if one is None else ready.aimed_at(one)
 
@@ -230,6 +228,7 @@ class Feeder(AbstractContextManager["Feeder"]):
 
     def __init__(self, bridge: Any, anatomy: Anatomy, wiring: Any) -> None:
         self.bridge, self.anatomy = bridge, anatomy
+        self._special = special_ids_of(bridge)
         self._current: TokenBatch | None = None
         self._finished: list[Pass] = []
         self._observer = Observer(
@@ -276,7 +275,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         assert self._current is not None  # noqa: S101  set by feed, which makes the call
         first = _context_of(self._current)
         if len(self.anatomy.stacks) > 1:
-            return _by_stack(self.anatomy, first, kwargs)
+            return _by_stack(self.anatomy, first, kwargs, self._special)
         return {self.anatomy.stacks[0].name: first}
 
 
@@ -293,7 +292,9 @@ def _context_of(batch: TokenBatch) -> Context:
     )
 
 
-def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> dict[str, Context]:
+def _by_stack(
+    anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any], specials: Sequence[int]
+) -> dict[str, Context]:
     """An encoder reads the prompt; a decoder what the call hands it."""
     if not isinstance(kwargs.get("decoder_input_ids"), Tensor):
         raise NotFollowed("no tokens", "it brings no ids for the decoder (decoder_input_ids)")
@@ -306,19 +307,20 @@ def _by_stack(anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any]) -> 
             continue
         tokens = kwargs["decoder_input_ids"].to(encoder.tokens.device)
         given = {"attention_mask": kwargs.get("decoder_attention_mask"), "input_ids": tokens}
-        context = contexts_from_call((), given, first_id=0, special_ids=(), pad_id=None)
+        context = contexts_from_call((), given, first_id=0, special_ids=specials, pad_id=None)
         # Shifted right by the bridge: real where the encoder's token before it was.
         mask = encoder.mask if given["attention_mask"] is None else context.mask
-        out[stack.name] = Context(
+        decoder = Context(
             tokens,
             mask,
-            context.special,
+            context.special & mask,
             encoder.ids,
             context.positions,
             torch.where(mask, context.targets, -1),
             tokens,
             mask,
         )
+        out[stack.name] = set_apart(decoder, stack)
     return out
 
 
@@ -411,6 +413,9 @@ class Collector:
         bridge: Any,
     ) -> Results:
         notes = tuple(anatomy.caveats()) if anatomy else ()
+        if anatomy is not None:
+            tokens, apart = explained(tokens, anatomy, special_ids_of(bridge))
+            notes += apart
         out = []
         for name, analysis in self.analyses.items():
             ids = ids_in(self.states[name], analysis)
@@ -425,7 +430,7 @@ def ids_in(state: State, analysis: Analysis) -> set[int]:
     for leaves in state.values():
         for name, leaf in leaves.items():
             if isinstance(leaf, Tallies) and not name.endswith(BINS):
-                ids.update(code for codes, _ in leaf.groups.values() for code in codes.tolist())
+                ids.update(np.unique(leaf.table.codes).tolist())
             elif isinstance(leaf, Rows | Once) and name in analysis.token_columns:
                 ids.update(np.unique(leaf.arrays()["values"]).tolist())
             elif isinstance(leaf, Examples) and name.endswith("tokens"):
@@ -580,6 +585,7 @@ def provenance_of(
             "identity_error": anatomy.readout.error,
         },
         "closing_error": {s.name or "blocks": _finite(s.closing) for s in anatomy.stacks},
+        "first_token": {s.name or "blocks": _first_token(s) for s in anatomy.stacks},
         "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
         "versions": versions(),
         "untested_versions": untested(),
@@ -595,6 +601,12 @@ def provenance_of(
             "notes": list(getattr(prompts, "notes", ())),
         }
     return out
+
+
+def _first_token(stack: StackAnatomy) -> dict[str, Any]:
+    """How large the first token's norm is against the others', and whether it is set apart."""
+    without, with_bos = _finite([stack.first_token, stack.bos_token])
+    return {"without_bos": without, "with_bos": with_bos, "massive": stack.massive_first}
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
@@ -716,7 +728,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._calls = 0
         self._cached: Results | None = None
         self._labels: dict[str, Any] = {}
-        self._special = special_ids(model.tokenizer) if model.tokenizer is not None else []
+        self._special = special_ids_of(model)
 
     def __enter__(self) -> Probes:
         refuse_training(self.model)
@@ -775,9 +787,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             past=past,
         )
         self._parents = past.ids if past is not None else torch.full((len(tokens),), -1)
-        context = self._texts.numbered(context)
+        context = set_apart(self._texts.numbered(context), self.anatomy.stacks[0])
         if len(names) > 1:
-            return _by_stack(self.anatomy, context, kwargs)
+            return _by_stack(self.anatomy, context, kwargs, self._special)
         return {names[0]: context}
 
     def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:

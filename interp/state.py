@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -173,17 +174,50 @@ class Moments(Leaf):
     @classmethod
     def of_rows(cls, rows: Array) -> Self:
         """Moments over the first axis of `rows [n, ...]`."""
+        return cls._along(rows.astype(np.float64), 0)
+
+    @classmethod
+    def of_runs(cls, rows: Array, starts: Array) -> Self:
+        """Moments of each run of `rows [n, ...]`, with the runs as first axis: `[runs, ...]`.
+
+        A run begins at each of `starts`, ascending. Runs of one length are one array, so that the
+        work does not grow with their number, and each sum is rounded as that of its rows alone.
+        """
         rows = rows.astype(np.float64)
+        lengths = np.diff(np.append(starts, len(rows)))
+        blocks = []
+        places: list[Array] = [np.zeros(0, dtype=np.int64)]
+        for length in np.unique(lengths).tolist():
+            place = np.flatnonzero(lengths == length)
+            cells = starts[place, None] + np.arange(length)
+            blocks.append(cls._along(rows[cells], 1))
+            places.append(place)
+        if not blocks:
+            return cls(*[np.zeros((0, *rows.shape[1:]))] * 6)
+        return cls.joined(blocks).at(np.argsort(np.concatenate(places)))
+
+    @classmethod
+    def _along(cls, rows: Array, axis: int) -> Self:
         defined = ~np.isnan(rows)
-        count = defined.sum(axis=0)
+        count = defined.sum(axis=axis)
         with np.errstate(invalid="ignore"):  # around a mean of ±inf deviations are NaN
-            total = np.where(defined, rows, 0.0).sum(axis=0)
+            total = np.where(defined, rows, 0.0).sum(axis=axis)
             mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-            deviation = np.where(defined, rows - mean, 0.0)
-        low = np.min(np.where(defined, rows, np.inf), axis=0, initial=np.inf)
-        high = np.max(np.where(defined, rows, -np.inf), axis=0, initial=-np.inf)
-        undefined = (~defined).sum(axis=0)
-        return cls(count, mean, (deviation**2).sum(axis=0), low, high, undefined)
+            deviation = np.where(defined, rows - np.expand_dims(mean, axis), 0.0)
+        low = np.min(np.where(defined, rows, np.inf), axis=axis, initial=np.inf)
+        high = np.max(np.where(defined, rows, -np.inf), axis=axis, initial=-np.inf)
+        undefined = (~defined).sum(axis=axis)
+        return cls(count, mean, (deviation**2).sum(axis=axis), low, high, undefined)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Several stacks of moments `[k, ...]`, one behind the other."""
+        columns = ([getattr(part, name) for part in parts] for name in cls.__dataclass_fields__)
+        return cls(*(np.concatenate(column) for column in columns))
+
+    def at(self, index: Any) -> Self:
+        """The moments at an index of the first axis."""
+        return type(self)(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
     def merge(self, other: Self) -> Self:
         count = self.count + other.count
@@ -193,7 +227,8 @@ class Moments(Leaf):
             delta = other.mean - self.mean
             # Where a mean is infinite their sum says what the mean of all is: ±inf, or NaN.
             mean = np.where(np.isfinite(delta), self.mean + delta * weight, self.mean + other.mean)
-            between = np.where(both, delta**2 * self.count * weight, 0.0)
+            # Not delta**2: of one number that is pow, which may round otherwise than for an array.
+            between = np.where(both, np.square(delta) * self.count * weight, 0.0)
         # The mean of an empty side is NaN and must not spoil the other.
         one_side = np.where(self.count > 0, self.mean, other.mean)
         return type(self)(
@@ -219,34 +254,90 @@ class Moments(Leaf):
         return cls(*(arrays[n] for n in names))
 
 
+Key = tuple[str, ...]
+
+
+class GroupedMoments(Mapping[Key, Moments]):
+    """Moments of groups as one stack: `keys` ascending, `moments` with the groups as first axis.
+
+    Reads as a mapping from keys to moments; a merge costs the same for one group and for many.
+    """
+
+    def __init__(self, keys: Sequence[Key], moments: Moments) -> None:
+        self.names, self.moments = tuple(keys), moments
+
+    @classmethod
+    def of(cls, groups: Mapping[Key, Moments]) -> Self:
+        """The same from moments by key, in any order."""
+        names = sorted(groups)
+        parts = [groups[name].at(np.newaxis) for name in names]
+        return cls(names, Moments.joined(parts) if parts else Moments(*[np.zeros(0)] * 6))
+
+    @cached_property
+    def _place(self) -> dict[Key, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __getitem__(self, key: Key) -> Moments:
+        return self.moments.at(self._place[key])
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def merge(self, other: Self) -> Self:
+        """Moments of the groups of both, where they meet by the pairwise update."""
+        if not self or not other:
+            return self if self else other
+        met = [name for name in other.names if name in self._place]
+        left = np.asarray([self._place[name] for name in met], dtype=np.int64)
+        right = np.asarray([other._place[name] for name in met], dtype=np.int64)
+        mine = np.setdiff1d(np.arange(len(self)), left)
+        theirs = np.setdiff1d(np.arange(len(other)), right)
+        names = [*met, *(self.names[i] for i in mine), *(other.names[i] for i in theirs)]
+        parts = [self.moments.at(left).merge(other.moments.at(right))]
+        stack = Moments.joined([*parts, self.moments.at(mine), other.moments.at(theirs)])
+        order = sorted(range(len(names)), key=names.__getitem__)
+        return type(self)([names[i] for i in order], stack.at(np.asarray(order, dtype=np.int64)))
+
+
 @dataclass(frozen=True, eq=False)
 class Grouped(Leaf):
     """Moments per group of labels: keys are tuples of strings, one per name in `labels`."""
 
-    groups: dict[tuple[str, ...], Moments]
+    groups: Mapping[Key, Moments]
     labels: tuple[str, ...] = ()
 
+    @cached_property
+    def stack(self) -> GroupedMoments:
+        """The groups as one stack."""
+        groups = self.groups
+        return groups if isinstance(groups, GroupedMoments) else GroupedMoments.of(groups)
+
     def merge(self, other: Self) -> Self:
-        return type(self)(merge_leaves(self.groups, other.groups), self.labels or other.labels)
+        return type(self)(self.stack.merge(other.stack), self.labels or other.labels)
 
     def arrays(self) -> dict[str, Array]:
-        keys = sorted(self.groups)
+        keys = self.stack.names
         width = len(keys[0]) if keys else 0
         out: dict[str, Array] = {
             "keys": np.asarray(keys, dtype=str).reshape(len(keys), width),
             "labels": np.asarray(self.labels, dtype=str),
         }
-        for name in ("count", "mean", "m2", "min", "max", "undefined"):
+        for name in Moments.__dataclass_fields__:
             # There are no groups where no token of a layer has a label.
-            out[name] = np.asarray([getattr(self.groups[k], name) for k in keys])
+            out[name] = getattr(self.stack.moments, name) if keys else np.zeros(0)
         return out
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        names = ("count", "mean", "m2", "min", "max", "undefined")
-        keys = [tuple(str(part) for part in row) for row in arrays["keys"]]
-        groups = {k: Moments(*(arrays[n][i] for n in names)) for i, k in enumerate(keys)}
-        return cls(groups, tuple(map(str, arrays.get("labels", ()))))
+        keys = [tuple(map(str, row)) for row in arrays["keys"].tolist()]
+        moments = Moments(*(arrays[name] for name in Moments.__dataclass_fields__))
+        labels = tuple(map(str, arrays.get("labels", ())))
+        order = sorted(range(len(keys)), key=keys.__getitem__)  # sorted on disk, by this library
+        names = [keys[i] for i in order]
+        return cls(GroupedMoments(names, moments.at(np.asarray(order, dtype=np.int64))), labels)
 
 
 @dataclass(frozen=True, eq=False)

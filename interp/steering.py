@@ -20,10 +20,10 @@ from interp._calls import is_remote
 from interp._passes import run_hooked
 from interp.anatomy import Anatomy, StackAnatomy
 from interp.errors import BadInput, Unsupported, nearest, unknown
+from interp.for_model import prompts_of
 from interp.geometry import at_least_float32, project_out, rotate_toward
-from interp.models import is_embedded
 from interp.probe import inspect
-from interp.prompts import Prompts, TokenBatch, read_prompts
+from interp.prompts import Prompts, TokenBatch
 from interp.unembedding import unembedding_of
 from interp.vocabulary import token_id
 
@@ -319,16 +319,7 @@ def in_batch(mask: Tensor, batch: TokenBatch) -> Tensor:
 
 def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
     """Prompts from whatever `interp.run` takes."""
-    if isinstance(prompts, Prompts):
-        return prompts
-    return read_prompts(
-        prompts,
-        model.tokenizer,
-        prepend_bos=anatomy.prepends_bos,
-        max_length=anatomy.n_ctx,
-        vocab_size=anatomy.d_vocab or None,
-        language="demo" if is_embedded(model) else "english",
-    )
+    return prompts_of(model, anatomy, prompts)
 
 
 def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[TokenBatch]:

@@ -8,13 +8,14 @@ of any size has one answer. The bins of numbers are those of DDSketch (Masson, R
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 
-from interp.state import Array, Leaf
+from interp.state import Array, Key, Leaf
 
 ERROR = 0.01
 """Most that a quantile may be off, as a share of itself (within `SMALLEST` … `LARGEST`)."""
@@ -30,6 +31,81 @@ _TOP = 2 * _HALF + 2  # the code of +inf; −inf is its negative, zero is 0
 _SPAN = 2 * _TOP + 1
 
 
+class GroupCounts(Mapping[Key, tuple[Array, Array]]):
+    """Counts by code of groups as one table, sorted by group and code.
+
+    Reads as a mapping from keys to codes and counts; a merge costs the same for one group and for
+    many.
+
+    Attributes:
+        names: the groups' keys, ascending.
+        group: int64 `[n]`, index into `names`.
+        codes, counts: int64 `[n]`.
+    """
+
+    def __init__(self, names: Sequence[Key], group: Array, codes: Array, counts: Array) -> None:
+        self.names, self.group, self.codes, self.counts = tuple(names), group, codes, counts
+
+    @classmethod
+    def of(cls, groups: Mapping[Key, tuple[Array, Array]]) -> Self:
+        """The same from codes and counts by key, in any order."""
+        names = sorted(groups)
+        parts = [groups[name] for name in names]
+        none: Array = np.zeros(0, dtype=np.int64)
+        return cls(
+            names,
+            np.repeat(np.arange(len(names)), [len(codes) for codes, _ in parts]),
+            np.concatenate([none, *(codes for codes, _ in parts)]),
+            np.concatenate([none, *(counts for _, counts in parts)]),
+        )
+
+    @classmethod
+    def counted(cls, names: Sequence[Key], group: Array, codes: Array, counts: Array) -> Self:
+        """Rows in any order, those of one group and code added up."""
+        order = np.lexsort((codes, group))
+        group, codes, counts = group[order], codes[order], counts[order]
+        first = np.ones(len(codes), dtype=bool)
+        first[1:] = (group[1:] != group[:-1]) | (codes[1:] != codes[:-1])
+        starts = np.flatnonzero(first)
+        total = np.add.reduceat(counts, starts) if len(starts) else counts
+        return cls(names, group[starts], codes[starts], total)
+
+    @cached_property
+    def ends(self) -> Array:
+        """Where the rows of each group end: int64 `[groups]`."""
+        return np.searchsorted(self.group, np.arange(len(self.names)), side="right")
+
+    @cached_property
+    def _place(self) -> dict[Key, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __getitem__(self, key: Key) -> tuple[Array, Array]:
+        place = self._place[key]
+        rows = slice(int(self.ends[place - 1]) if place else 0, int(self.ends[place]))
+        return self.codes[rows], self.counts[rows]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def merge(self, other: Self) -> Self:
+        """The counts of both, added up."""
+        names = sorted({*self.names, *other.names})
+        place = {name: i for i, name in enumerate(names)}
+        moved = [
+            np.asarray([place[name] for name in x.names], dtype=np.int64)[x.group]
+            for x in (self, other)
+        ]
+        return self.counted(
+            names,
+            np.concatenate(moved),
+            np.concatenate([self.codes, other.codes]),
+            np.concatenate([self.counts, other.counts]),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Tallies(Leaf):
     """How often each code occurred, per group of labels.
@@ -39,35 +115,46 @@ class Tallies(Leaf):
         labels: names of the labels that make the keys.
     """
 
-    groups: dict[tuple[str, ...], tuple[Array, Array]]
+    groups: Mapping[Key, tuple[Array, Array]]
     labels: tuple[str, ...] = field(default=())
 
+    @cached_property
+    def table(self) -> GroupCounts:
+        """The groups as one table."""
+        groups = self.groups
+        return groups if isinstance(groups, GroupCounts) else GroupCounts.of(groups)
+
+    @classmethod
+    def of_runs(
+        cls, names: Sequence[Key], run: Array, codes: Array, labels: tuple[str, ...]
+    ) -> Self:
+        """Tallies of `codes [n]`, each of the group `run [n]`, an index into sorted `names`."""
+        ones = np.ones(len(codes), dtype=np.int64)
+        return cls(GroupCounts.counted(names, run, codes.astype(np.int64), ones), labels)
+
     def merge(self, other: Self) -> Self:
-        out = dict(self.groups)
-        for key, (codes, counts) in other.groups.items():
-            out[key] = _added(*out[key], codes, counts) if key in out else (codes, counts)
-        return type(self)(out, self.labels or other.labels)
+        return type(self)(self.table.merge(other.table), self.labels or other.labels)
 
     def arrays(self) -> dict[str, Array]:
-        keys = sorted(self.groups)
+        keys, table = self.table.names, self.table
         width = len(keys[0]) if keys else 0
-        parts = [self.groups[key] for key in keys]
-        none: Array = np.zeros(0, dtype=np.int64)
         return {
             "keys": np.asarray(keys, dtype=str).reshape(len(keys), width),
             "labels": np.asarray(self.labels, dtype=str),
-            "ends": np.cumsum([len(codes) for codes, _ in parts], dtype=np.int64),
-            "codes": np.concatenate([none, *(codes for codes, _ in parts)]),
-            "counts": np.concatenate([none, *(counts for _, counts in parts)]),
+            "ends": table.ends.astype(np.int64),
+            "codes": table.codes,
+            "counts": table.counts,
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        cuts = arrays["ends"][:-1]
-        keys = [tuple(str(part) for part in row) for row in arrays["keys"]]
-        codes, counts = (np.split(arrays[name], cuts) for name in ("codes", "counts"))
-        groups = {key: (codes[i], counts[i]) for i, key in enumerate(keys)}
-        return cls(groups, tuple(map(str, arrays["labels"])))
+        keys = [tuple(map(str, row)) for row in arrays["keys"].tolist()]
+        names = sorted(keys)
+        place = {name: i for i, name in enumerate(names)}
+        rank = np.asarray([place[key] for key in keys], dtype=np.int64)
+        group = np.repeat(rank, np.diff(arrays["ends"], prepend=0))
+        table = GroupCounts.counted(names, group, arrays["codes"], arrays["counts"])
+        return cls(table, tuple(map(str, arrays["labels"])))
 
 
 def tally(codes: Array) -> tuple[Array, Array]:
@@ -80,18 +167,17 @@ def tally(codes: Array) -> tuple[Array, Array]:
     return found.astype(np.int64), counts.astype(np.int64)
 
 
-def _added(a: Array, n: Array, b: Array, m: Array) -> tuple[Array, Array]:
-    codes, place = np.unique(np.concatenate([a, b]), return_inverse=True)
-    counts = np.zeros(len(codes), dtype=np.int64)
-    np.add.at(counts, place, np.concatenate([n, m]))
-    return codes, counts
-
-
 def binned(rows: Array) -> Array:
     """Codes of the defined values of `rows [n]` or `[n, column]`; ascending within a column.
 
     A code holds the column and the bin; NaN has none.
     """
+    codes, defined = bins(rows)
+    return codes[defined]
+
+
+def bins(rows: Array) -> tuple[Array, Array]:
+    """The code of every value of `rows [n]` or `[n, column]`, and which are defined."""
     rows = rows.astype(np.float64)
     size = np.abs(rows)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -101,7 +187,7 @@ def binned(rows: Array) -> Array:
     codes: Array = np.copysign(np.where(defined, steps, 0), rows).astype(np.int64) + _TOP
     if rows.ndim == 2:
         codes += np.arange(rows.shape[1]) * _SPAN
-    return codes[defined]
+    return codes, defined
 
 
 def middles(codes: Array) -> Array:
@@ -127,10 +213,22 @@ def quantiles(
     """
     if column is not None:
         low, high = np.searchsorted(codes, [column * _SPAN, (column + 1) * _SPAN])
-        codes, counts = codes[low:high], counts[low:high]
-    if not len(codes):
-        return [math.nan] * len(shares)
-    total = np.cumsum(counts)
-    ranks = np.floor(np.asarray(shares) * (total[-1] - 1))
-    found: list[float] = middles(codes[np.searchsorted(total, ranks, side="right")]).tolist()
+        codes, counts = codes[low:high] - column * _SPAN, counts[low:high]
+    alone = GroupCounts(((),), np.zeros(len(codes), dtype=np.int64), codes, counts)
+    found: list[float] = group_quantiles(alone, shares)[0, 0].tolist()
     return found
+
+
+def group_quantiles(table: GroupCounts, shares: Sequence[float], columns: int = 1) -> Array:
+    """`quantiles` of every group and column at once: `[group, column, share]`."""
+    cells = len(table.names) * columns
+    flat = table.group * (columns * _SPAN) + table.codes  # ascending, as groups and codes are
+    edges = np.searchsorted(flat, np.arange(cells + 1) * _SPAN)
+    total = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(table.counts)])
+    below, size = total[edges[:-1]], np.diff(total[edges])
+    out = np.full((cells, len(shares)), np.nan)
+    some = size > 0
+    ranks = np.floor(np.asarray(shares) * (size[some, None] - 1)).astype(np.int64)
+    rows = np.searchsorted(total[1:], below[some, None] + ranks, side="right")
+    out[some] = middles(table.codes[rows])
+    return out.reshape(len(table.names), columns, len(shares))

@@ -28,7 +28,7 @@ LEVELS = [
     {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
     {"anatomy", "results", "controls", "_passes", "_synthetic", "_same", "trajectories"},
     {"checks", "_laws", "_position_switch"},
-    {"probe"},
+    {"for_model", "probe"},
     {"runner", "cached"},
     {
         "stats",

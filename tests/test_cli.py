@@ -27,7 +27,8 @@ FIXED = {
         "top_prob", "agrees",
     ],
     "attention": [
-        "entropy", "distance", "sink", "previous", "duplicate", "induction", "row_sum",
+        "entropy", "distance", "abs_distance", "sink", "previous", "duplicate", "induction",
+        "row_sum",
     ],
 }  # fmt: skip
 INDEX = ["prompt", "position", "token", "token_id", "layer", "special"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 import interp
 from interp._calls import wrapped_model
 from interp.cli import app
+from interp.errors import InterpError
 
 PROMPTS = ["Mary smiled. John thanked her.", "Anna slept.", "Tom greeted her. Mary smiled."]
 ANALYSES = ["rotation", "logit_lens", "attention", "unembedding_spectrum"]
@@ -100,6 +103,41 @@ def test_control_is_saved_and_read(results, tmp_path):
     for name in results:
         pd.testing.assert_frame_equal(again[name].control.frame, results[name].control.frame)
     assert again.control.control is None
+
+
+@pytest.mark.parametrize("target", [".", "..", "../elsewhere"])
+def test_a_control_that_leads_back_or_on_is_refused_by_name(results, tmp_path, target):
+    """A link to its own folder was read until the system had enough of it, 40 folders deep."""
+    folder = results.save(tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "elsewhere")  # a run with a control
+    shutil.rmtree(folder / "control")
+    (folder / "control").symlink_to(target)
+    began = time.process_time()
+    what = "is a control and has one of its own" if "else" in target else "which holds it"
+    with pytest.raises(InterpError, match=f"control' .*{what}; remove it, or put the saved"):
+        interp.load(folder)
+    assert time.process_time() - began < 2
+
+
+def test_a_control_that_leads_nowhere_is_refused(results, tmp_path):
+    folder = results.save(tmp_path / "run")
+    shutil.rmtree(folder / "control")
+    for target in ("nowhere", "control"):
+        (folder / "control").symlink_to(target)
+        with pytest.raises(InterpError, match="control' is a link that leads nowhere; remove it"):
+            interp.load(folder)
+        (folder / "control").unlink()
+    assert interp.load(folder).control is None
+
+
+def test_a_control_elsewhere_is_read(results, tmp_path):
+    folder = results.save(tmp_path / "run")
+    (folder / "control").rename(tmp_path / "copy")
+    (folder / "control").symlink_to(tmp_path / "copy")
+    again = interp.load(folder)
+    pd.testing.assert_frame_equal(
+        again["rotation"].control.frame, results["rotation"].control.frame
+    )
 
 
 def test_no_control_unless_asked_for(model):

@@ -202,11 +202,12 @@ def loops(pattern: np.ndarray, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """Head statistics of one head by plain loops: `pattern [query, key]`."""
     n = len(tokens)
     out = {k: np.full(n, np.nan) for k in ("previous", "duplicate", "induction")}
-    out |= {k: np.zeros(n) for k in ("entropy", "distance", "sink", "row_sum")}
+    out |= {k: np.zeros(n) for k in ("entropy", "distance", "abs_distance", "sink", "row_sum")}
     for i in range(n):
         row = pattern[i]
         out["entropy"][i] = -sum(a * np.log(a) for a in row if a > 0)
         out["distance"][i] = sum(a * (i - j) for j, a in enumerate(row))
+        out["abs_distance"][i] = sum(a * abs(i - j) for j, a in enumerate(row))
         out["sink"][i], out["row_sum"][i] = row[0], row.sum()
         if i:
             out["previous"][i] = row[i - 1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.shared import (
+    Bos,
     Control,
     Json,
     ModelOption,
@@ -62,6 +63,7 @@ def steer(
         str | None, typer.Option("--target", help="A word whose tokens get the role target.")
     ] = None,
     controls: Annotated[int, typer.Option(help="Random directions of the same size.")] = 19,
+    bos: Bos = None,
     model: ModelOption = "demo",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -76,10 +78,10 @@ def steer(
     refuse_taken(out_folder, overwrite)
     bridge = load_model(model)
     states = "all" if layers == "all" else _whole(layers, "layers")
-    direction = _direction(bridge, toward, away, contrast, states)
+    direction = _direction(bridge, toward, away, contrast, states, bos)
     found = dose_response(
         bridge,
-        _labelled(bridge, prompts, target_word),
+        _labelled(bridge, prompts, target_word, bos),
         direction,
         kind=kind,  # type: ignore[arg-type]  # checked there
         doses=_numbers(doses, "doses") or None,
@@ -100,7 +102,7 @@ def steer(
         "kind": kind,
         "doses": doses,
     }
-    asked |= {"positions": where, "read": read, "controls": controls, "seed": seed}
+    asked |= {"positions": where, "read": read, "controls": controls, "seed": seed, "bos": bos}
     deliver(_steered(found, asked), out_folder, overwrite, as_json)
 
 
@@ -118,14 +120,13 @@ def _steered(found: DoseResponse, asked: dict[str, Any]) -> Sheet:
     )
 
 
-def _labelled(bridge: Any, prompts: str, word: str | None) -> Any:
-    if word is None:
-        return prompts
+def _labelled(bridge: Any, prompts: str | list[str], word: str | None, bos: bool | None) -> Any:
+    from interp.for_model import prompts_of
     from interp.labels import target_word
     from interp.probe import inspect
-    from interp.steering import prepared
 
-    return prepared(bridge, inspect(bridge), prompts).label(target_word(word))
+    ready = prompts_of(bridge, inspect(bridge), prompts, prepend_bos=bos)
+    return ready if word is None else ready.label(target_word(word))
 
 
 def _direction(
@@ -134,6 +135,7 @@ def _direction(
     away: str | None,
     contrast: tuple[str, str] | None,
     states: Any,
+    bos: bool | None,
 ) -> Any:
     """The direction that was asked for: of two tokens, or of two sets of prompts."""
     from interp.steering import mean_difference, unembedding_difference
@@ -143,7 +145,8 @@ def _direction(
     if contrast is not None:
         if states == "all" or len(states) != 1:
             raise BadInput("--contrast takes the difference at one state: name one in --layers")
-        return mean_difference(bridge, *contrast, states[0])
+        a, b = (_labelled(bridge, prompts, None, bos) for prompts in contrast)
+        return mean_difference(bridge, a, b, states[0])
     if away is None or toward is None:
         raise BadInput("--toward needs --away: the direction is the difference of two tokens")
     return unembedding_difference(bridge, toward, away)
@@ -183,6 +186,7 @@ def split_input(
         str, typer.Option("--of", help="cosines, scores of the first block, or distance.")
     ] = "cosines",
     block: Annotated[int, typer.Option(help="Whose scores, for distance.")] = 0,
+    bos: Bos = None,
     model: ModelOption = "demo",
     control: Control = None,
     out_folder: OutFolder = None,
@@ -204,10 +208,12 @@ def split_input(
         raise unknown("thing to split", of, kinds)
     if block and of != "distance":
         raise BadInput(f"--block {block} is for --of distance: {of} are those of the first block")
-    found, copy = kinds[of](load_model(model), prompt), untrained(control, model)
+    bridge = load_model(model)
+    ready = _labelled(bridge, [prompt], None, bos)  # the copy reads the same tokens
+    found, copy = kinds[of](bridge, ready), untrained(control, model)
     table = found.frame
     if copy is not None:
-        table["untrained_share"] = kinds[of](copy, prompt).frame["share"]
+        table["untrained_share"] = kinds[of](copy, ready).frame["share"]
     what = "cosines" if of == "cosines" else "scores"
     said = (
         "distance is fitted and content is the rest; shuffled_share is what they would have of "
@@ -223,7 +229,13 @@ def split_input(
         lead=f"How much of the {what} is token or content, and how much position?",
         notes=(said,),
         about=about(
-            "positions split", model=model, prompt=prompt, of=of, block=block, control=control
+            "positions split",
+            model=model,
+            prompt=prompt,
+            bos=bos,
+            of=of,
+            block=block,
+            control=control,
         ),
     )
     deliver(sheet, out_folder, overwrite, as_json)
@@ -254,6 +266,7 @@ def _shares(table: pd.DataFrame, what: str) -> Any:
 def shift(
     prompt: Text,
     shifts: Annotated[str, typer.Option(help="Offsets, by commas.")] = "1,8,32",
+    bos: Bos = None,
     model: ModelOption = "demo",
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
@@ -266,7 +279,9 @@ def shift(
     from interp.render.sheet import Sheet
 
     refuse_taken(out_folder, overwrite)
-    table = shift_test(load_model(model), prompt, _whole(shifts, "shifts"))
+    bridge = load_model(model)
+    ready = _labelled(bridge, [prompt], None, bos)
+    table = shift_test(bridge, ready, _whole(shifts, "shifts"))
     lines = {f"shift {n}": _line(rows, "angle") for n, rows in table.groupby("shift")}
     lines["different tokens"] = _line(table.drop_duplicates("layer"), "between_tokens")
     draw = partial(
@@ -285,7 +300,7 @@ def shift(
         {"shift": table},
         {"How far states move": draw},
         lead="Does the model see the same text differently at another position?",
-        about=about("positions shift", model=model, prompt=prompt, shifts=shifts),
+        about=about("positions shift", model=model, prompt=prompt, bos=bos, shifts=shifts),
     )
     deliver(sheet, out_folder, overwrite, as_json)
 

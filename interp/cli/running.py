@@ -9,6 +9,7 @@ import typer
 
 from interp.cli import corpus as corpora
 from interp.cli.shared import (
+    Bos,
     Json,
     ModelOption,
     Overwrite,
@@ -107,6 +108,7 @@ def run(
     revision: Revision = None,
     max_tokens: MaxTokens = 4096,
     truncate: Truncate = False,
+    bos: Bos = None,
     keep: Keep = None,
     by: By = "",
     control: Control = None,
@@ -136,6 +138,7 @@ def run(
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
     common: dict[str, Any] = {
         "target": target,
+        "prepend_bos": bos,
         "by": split(by),
         "max_tokens": max_tokens,
         "control": control,

@@ -43,6 +43,10 @@ Control = Annotated[
 Special = Annotated[
     bool, typer.Option("--special", help="Keep special tokens, such as BOS; else left out.")
 ]
+Bos = Annotated[
+    bool | None,
+    typer.Option("--bos/--no-bos", help="Begin prompts with BOS; else as the model was trained."),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.shared import (
+    Bos,
     Control,
     Json,
     ModelOption,
@@ -107,6 +108,7 @@ def layers(
     method: Annotated[str, typer.Option(help="cka, cka_biased, rsa, mutual_knn, svcca.")] = "cka",
     per_prompt: Annotated[int, typer.Option(help="Words drawn per prompt.")] = 4,
     pieces: Annotated[str, typer.Option(help="last or mean of a word's tokens.")] = "last",
+    bos: Bos = None,
     resamples: Resamples = 200,
     control: Control = None,
     seed: Seed = 0,
@@ -121,7 +123,7 @@ def layers(
 
     refuse_taken(out_folder, overwrite)
     options: dict[str, Any] = {"method": method, "per_prompt": per_prompt, "pieces": pieces}
-    options |= {"resamples": resamples, "seed": seed}
+    options |= {"prepend_bos": bos, "resamples": resamples, "seed": seed}
     first = load_model(a)
     second = first if a == b else load_model(b)
     copy = untrained(control, b)
@@ -149,6 +151,7 @@ def drift(
     word: Annotated[str, typer.Argument(help="A word with several senses.")],
     prompts: Prompts,
     sense: Annotated[str, typer.Option(help="Label column with the senses.")] = "sense",
+    bos: Bos = None,
     model: ModelOption = "demo",
     resamples: Resamples = 1000,
     control: Control = None,
@@ -162,14 +165,17 @@ def drift(
     from interp.render.sheet import Sheet
     from interp.spaces import contextual_drift
     from interp.spaces.drift import COLUMNS
+    from interp.spaces.states import prompts_for
 
     refuse_taken(out_folder, overwrite)
     copy = untrained(control, model)
     options: dict[str, Any] = {"sense": sense, "resamples": resamples, "seed": seed}
-    found = contextual_drift(load_model(model), prompts, word, **options)
+    bridge = load_model(model)
+    ready = prompts_for(bridge, prompts, prepend_bos=bos)  # the copy reads the same tokens
+    found = contextual_drift(bridge, ready, word, **options)
     tables, figures, text = {"drift": found.frame}, {"Cosines": found.plot}, repr(found)
     if copy is not None:
-        other = contextual_drift(copy, prompts, word, **options)
+        other = contextual_drift(copy, ready, word, **options)
         tables["drift_untrained"] = other.frame
         figures["An untrained copy"] = other.plot
         text += f"\nuntrained copy: {other!r}"
@@ -181,7 +187,9 @@ def drift(
         COLUMNS,
         lead=f"Where does the context tell the senses of {word!r} apart?",
         notes=found.notes,
-        about=about("drift", model=model, prompts=prompts, word=word, control=control, **options),
+        about=about(
+            "drift", model=model, prompts=prompts, bos=bos, word=word, control=control, **options
+        ),
     )
     deliver(sheet, out_folder, overwrite, as_json)
 

@@ -47,6 +47,7 @@ class Reading:
         overlap: tokens that a chunk repeats from the one before as context; not measured twice.
         limit: most tokens of a chunk, special ones included.
         prepend_bos: whether a chunk starts with BOS.
+        massive_first: whether the first token of a chunk is massive, having no BOS before it.
         vocab_size: of the model.
         labels: label columns that are used.
         renamed: `(label, column)` of labels whose column of the source has another name.
@@ -59,6 +60,7 @@ class Reading:
     overlap: int = 0
     limit: int | None = None
     prepend_bos: bool = True
+    massive_first: bool = False
     vocab_size: int | None = None
     labels: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
@@ -296,6 +298,7 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
         },
         targets=tuple(prompts.targets_of(i)[p] for i, _, p, _ in pieces),
         source=prompts.source,
+        massive_first=reading.massive_first,
     )
     return Chunks(
         chunks,

@@ -253,7 +253,11 @@ class RowTable:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """All rows, with `document` as `prompt`; `BadInput` for more than `MOST_ROWS`."""
+        """All rows, with `document` as `prompt` and `document_position` as `position` too.
+
+        The position within a chunk, which says nothing of the document, is in `read` alone.
+        Raises `BadInput` for more than `MOST_ROWS`.
+        """
         if len(self) > MOST_ROWS:
             raise BadInput(
                 f"{self.name!r} has {len(self):,} rows; frame loads at most {MOST_ROWS:,}. Choose: "
@@ -262,7 +266,7 @@ class RowTable:
             )
         frame = self.read()
         frame.insert(0, "prompt", frame["document"])
-        return frame.drop(columns="position").rename(columns={"document_position": "position"})
+        return frame.assign(position=frame["document_position"])
 
     def __repr__(self) -> str:
         columns = ", ".join(self.dataset.schema.names)

@@ -74,8 +74,11 @@ class TokenTable:
             "document_position": pa.array(chunks.places.astype(np.int32)),
             "token": vocabulary.column(ids, prompts.strings),
             "token_id": pa.array(ids.astype(np.int32)),
-            "special": pa.array(np.concatenate(prompts.special)),
+            "special": pa.array(np.concatenate(prompts.left_out)),
         }
+        if prompts.massive_first:
+            apart = zip(prompts.left_out, prompts.special, strict=True)
+            columns["massive"] = pa.array(np.concatenate([all_ & ~own for all_, own in apart]))
         for name, column in chunks.labels(labels).items():
             cells = [None if cell is None else str(cell) for cell in column]
             columns[name] = pa.array(cells, type=pa.string()).dictionary_encode()

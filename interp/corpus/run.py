@@ -387,10 +387,13 @@ class _Run:
         reading = self.job.reading
         check_reading(reading.long, reading.overlap, limit)
         wanted = described["prepends_bos"] if self.prepend_bos is None else self.prepend_bos
+        apart = "" if wanted else described["massive_first"]
+        described = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
         reading = replace(
             reading,
             limit=limit,
             prepend_bos=wanted,
+            massive_first=bool(apart),
             vocab_size=described["vocabulary"],
             stride=stride_of(self.plan.longest, reading.long, reading.overlap, limit),
         )

@@ -27,6 +27,7 @@ from interp.corpus.documents import Chunks, Failure, Reading, read_window, reaso
 from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
 from interp.corpus.sources import Shard, Source, Span
 from interp.errors import InterpError, Unsupported
+from interp.for_model import massive_note
 from interp.models import load_model
 from interp.probe import inspect
 from interp.prompts import TokenBatch
@@ -96,9 +97,12 @@ class Worker:
         self.bridge = load_model(job.model, **job.options)
         if job.control is not None:
             check_control(job.control, self.bridge)  # before hours are spent on the model itself
+        self.anatomy = inspect(self.bridge)
+        # The copy reads what the model reads, so that both are means of the same tokens.
+        self._first = self.anatomy.stacks[0]
         if job.untrained:
             self.bridge = random_copy(self.bridge)
-        self.anatomy = inspect(self.bridge)
+            self.anatomy = inspect(self.bridge)
         if len(self.anatomy.stacks) > 1:
             raise Unsupported(
                 f"{self.anatomy.model} has an encoder and a decoder; corpus runs take models with "
@@ -117,6 +121,7 @@ class Worker:
             "context": self.anatomy.n_ctx,
             "vocabulary": self.anatomy.d_vocab or None,
             "prepends_bos": bool(self.anatomy.prepends_bos),
+            "massive_first": massive_note(self._first) if self._first.massive_first else "",
             "notes": list(self.anatomy.caveats()),
         }
 
@@ -212,7 +217,7 @@ class Worker:
 
     def _grouper(self, chunks: Chunks) -> Settle:
         """Rows become moments: of many batches at once, because each group costs a little."""
-        special = np.concatenate(chunks.prompts.special)
+        special = np.concatenate(chunks.prompts.left_out)
         grouping = groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
 
         def part(prompt: Array, position: Array) -> Parting:
@@ -397,6 +402,7 @@ def prompts_in(states: Mapping[str, State]) -> set[int]:
 def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:
     """Token rows of the chosen chunks, as in every token table."""
     chosen = np.flatnonzero(np.isin(chunks.ids, list(prompts)))
+    left_out = chunks.prompts.left_out
     parts = []
     for i in chosen.tolist():
         n = len(chunks.prompts.tokens[i])
@@ -405,7 +411,7 @@ def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:
             "position": np.arange(n),
             "token": chunks.prompts.strings[i],
             "token_id": chunks.prompts.tokens[i],
-            "special": chunks.prompts.special[i],
+            "special": left_out[i],
             "document": np.full(n, chunks.documents[i]),
         }
         rows |= {k: cells[i] for k, cells in chunks.prompts.labels.items()}

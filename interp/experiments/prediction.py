@@ -18,7 +18,7 @@ from interp.experiments.units import per_token, tables_of
 from interp.stats import correlation
 from interp.stats.correlation import with_corrections
 from interp.stats.shuffled import shuffled_correlation
-from interp.stats.table import is_special, numbered, require_columns
+from interp.stats.table import is_special, left_out_note, numbered, require_columns
 
 OUTCOMES = ("logit", "log_prob", "rank")
 COVARIATES = ("position", "log_frequency", "next_log_frequency")
@@ -116,6 +116,7 @@ def path_prediction(
     outcome, known = _outcomes(results, outcomes)
     tokens = _with_covariates(path, frequency)
     left_out = is_special(tokens, special)
+    apart = left_out_note(tokens, left_out)
     if value in known:
         raise BadInput(f"value and outcome are both {value!r}: follow another column, such as path")
     tokens = tokens[~left_out].drop(columns=known, errors="ignore")
@@ -127,9 +128,8 @@ def path_prediction(
     rows = [_path_rows(tokens, value, one, tuple(partial), levels) for one in known]
     frame = pd.concat(rows, ignore_index=True)
     notes = [f"{value!r} from {name!r}, the outcome from {outcome.attrs['of']!r}"]
-    if left_out.any():
-        count = len(path.loc[left_out, places].drop_duplicates())
-        notes.append(f"{count} special tokens were left out (special=True keeps them)")
+    if apart:
+        notes.append(apart)
     if frequency is None and any("frequency" in c for c in partial):
         notes.append("frequencies are counts within this run; frequency= takes better ones")
     return PathPrediction(frame, tokens, value, tuple(partial), confidence, tuple(notes))

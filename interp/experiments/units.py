@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp.errors import BadInput, nearest, unknown
 from interp.results import Result
-from interp.stats.table import frame_of, is_special, numbers, require_columns
+from interp.stats.table import frame_of, is_special, left_out_note, numbers, require_columns
 
 Join = Literal["mean", "last", "sum"]
 JOINS = ("mean", "last", "sum")
@@ -57,7 +57,7 @@ def per_token(results: Any, value: str, needs: Sequence[str] = ()) -> tuple[str,
 
 
 def _choices(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    taken = {"prompt", "position", "token_id", "word", "special", "call", *PLACES}
+    taken = {"prompt", "position", "token_id", "word", "special", "massive", "call", *PLACES}
     return list(
         dict.fromkeys(
             str(c)
@@ -97,9 +97,8 @@ def units_of(
             "attach); level='token' compares tokens"
         )
     rows = frame[[*names, label]].assign(**{value: values})[~left_out]
-    count = frame.loc[left_out, ["prompt", "position"]].drop_duplicates()
-    notes = [f"{len(count)} special tokens were left out (special=True keeps them)"]
-    notes = notes if len(count) else []
+    note = left_out_note(frame, left_out)
+    notes = [note] if note else []
     if level == "token":
         return rows[_labelled(rows[label])].reset_index(drop=True), notes
     words, more = join_words(rows, value, label, join or joined_by(value))

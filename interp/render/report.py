@@ -90,8 +90,10 @@ def measured(results: Results) -> list[tuple[str, str]]:
     architecture = f"({model['architecture']})" if model.get("architecture") else ""
     tokens = results.tokens
     special = int(tokens["special"].astype(bool).sum()) if "special" in tokens else 0
+    massive = int(tokens["massive"].eq(True).sum()) if "massive" in tokens else 0
     counted = f"{prompts.get('count', tokens['prompt'].nunique() if 'prompt' in tokens else 0):,}"
-    fed = f"{counted} prompts, {len(tokens):,} tokens, of which {special:,} special"
+    fed = f"{counted} prompts, {len(tokens):,} tokens, of which {special - massive:,} special"
+    fed += f" and {massive:,} first ones with a massive norm, left out as BOS is" * (massive > 0)
     fed = fed if len(tokens) else "none: only the weights were read"
     pairs = [
         ("Model", " ".join(str(p) for p in (model.get("name", "unknown"), architecture) if p)),

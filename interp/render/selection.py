@@ -66,8 +66,13 @@ class View:
         rows = len(frame) - len(self.rows())
         if not rows:
             return ""
-        each = frame.loc[frame["special"].astype(bool), ["prompt", "position"]].drop_duplicates()
-        return f"{len(each):,} special tokens (BOS and the like) are left out."
+        left = frame[frame["special"].fillna(False).astype(bool)]
+        left = left.drop_duplicates(["prompt", "position"])
+        massive = int(left["massive"].eq(True).sum()) if "massive" in left else 0
+        bos = f"{len(left) - massive:,} special tokens (BOS and the like)"
+        first = f"{massive:,} first tokens with a massive norm"
+        kinds = [bos] * (len(left) > massive) + [first] * (massive > 0)
+        return f"{' and '.join(kinds)} are left out."
 
 
 def is_number(column: pd.Series[Any]) -> bool:
@@ -109,7 +114,7 @@ def axis_column(result: Result, frame: pd.DataFrame, values: Sequence[str]) -> s
         return keys[0]
     if "position" in frame:
         return "position"
-    taken = {*values, *cluster_columns(frame), "layer", "head", "token_id", "special"}
+    taken = {*values, *cluster_columns(frame), "layer", "head", "token_id", "special", "massive"}
     free = [c for c in map(str, frame) if c not in taken and is_number(frame[c])]
     return None if is_summary(frame) or not free else free[0]
 

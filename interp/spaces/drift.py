@@ -104,11 +104,17 @@ def contextual_drift(
     if sense not in ready.labels:
         raise unknown("label", sense, ready.labels)
     marked = ready.label(target_word(word, name="_place", case_sensitive=case_sensitive, seed=seed))
-    states = collect_states(bridge, marked, lambda t: t["_place"].isin(["target", "random"]))
+    index = marked.index()
+    massive = int((index["special"] & (index["_place"] == "target")).sum())
+    states = collect_states(
+        bridge, marked, lambda t: t["_place"].isin(["target", "random"]) & ~t["special"]
+    )
     table = states.tokens
     labelled = (table["_place"] == "target") & table[sense].notna()
     lost = int((table["_place"] == "target").sum() - labelled.sum())
-    notes: tuple[str, ...] = (f"{lost} occurrences of {word!r} have no {sense}",) if lost else ()
+    notes = [f"{lost} occurrences of {word!r} have no {sense}"] if lost else []
+    if massive:
+        notes.append(f"{massive} occurrences are first tokens with a massive norm and left out")
     found = table[labelled]
     senses = _senses(found, sense, word)
     values = states.values[:, labelled.to_numpy()]
@@ -120,7 +126,7 @@ def contextual_drift(
     notes += undecided(frame.attrs["smallest_p_max"])
     occurrences = found[["prompt", "position", sense]].reset_index(drop=True)
     name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
-    return Drift(frame, word, senses, occurrences, cosines, notes, name)
+    return Drift(frame, word, senses, occurrences, cosines, tuple(notes), name)
 
 
 def drift_table(

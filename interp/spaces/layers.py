@@ -80,6 +80,7 @@ def compare_layers(
     pieces: Pieces = "last",
     k: int = 10,
     metric: Metric = "cosine",
+    prepend_bos: bool | None = None,
     resamples: int = 200,
     seed: int = 0,
 ) -> LayerComparison:
@@ -98,6 +99,7 @@ def compare_layers(
         per_prompt: words drawn per prompt; prompts with fewer are left out and counted.
         pieces: "last" or "mean" of the tokens of a word.
         k, metric: of mutual k-NN and RSA.
+        prepend_bos: each model's own policy unless given.
         resamples, seed: of the permutations; the seed also draws the words.
 
     Raises `BadInput` where the models read different texts or there are too few words,
@@ -107,8 +109,9 @@ def compare_layers(
     if per_prompt < 1:
         raise BadInput(f"per_prompt is {per_prompt!r}; allowed is 1 or more")
     model_a, model_b = load_model(a), load_model(b)
-    read_a = prompts_for(model_a, prompts)
-    read_b = read_a if model_b is model_a else prompts_for(model_b, prompts)
+    read_a = prompts_for(model_a, prompts, prepend_bos=prepend_bos)
+    same = model_b is model_a
+    read_b = read_a if same else prompts_for(model_b, prompts, prepend_bos=prepend_bos)
     words, notes = _words(read_a, read_b, per_prompt, seed)
     states_a = word_states(model_a, read_a, words, pieces=pieces)
     states_b = states_a
@@ -159,8 +162,12 @@ def _words(
             f"and {LEAST} words are needed (per_prompt= draws fewer)"
         )
     left = len(a) - prompts
-    notes = (f"{left} prompts have fewer than {per_prompt} words and are left out",) if left else ()
-    return words, (f"{len(words)} words of {prompts} prompts", *notes)
+    notes = [f"{len(words)} words of {prompts} prompts"]
+    if left:
+        notes.append(f"{left} prompts have fewer than {per_prompt} words and are left out")
+    if massive := max(a.massive, b.massive):
+        notes.append(f"{massive} first tokens with a massive norm are left out, as BOS is")
+    return words, tuple(notes)
 
 
 def _whole_words(prompts: Prompts) -> pd.DataFrame:

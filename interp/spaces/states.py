@@ -15,9 +15,10 @@ import torch
 
 from interp.analysis import Analysis, Batch
 from interp.errors import BadInput, unknown
-from interp.models import is_embedded, load_model
+from interp.for_model import prompts_of
+from interp.models import load_model
 from interp.probe import inspect
-from interp.prompts import Prompts, read_prompts
+from interp.prompts import Prompts
 from interp.runner import run
 from interp.spaces._matrices import Floats, Ints
 from interp.spaces.vectors import PIECES, Pieces
@@ -65,20 +66,14 @@ class KeepStates(Analysis):
         }
 
 
-def prompts_for(model: Any, prompts: Any, labels: Mapping[str, Any] | None = None) -> Prompts:
+def prompts_for(
+    model: Any,
+    prompts: Any,
+    labels: Mapping[str, Any] | None = None,
+    prepend_bos: bool | None = None,
+) -> Prompts:
     """Prompts as `interp.run` would read them for this model."""
-    if isinstance(prompts, Prompts):
-        return prompts
-    anatomy = inspect(model)
-    return read_prompts(
-        prompts,
-        model.tokenizer,
-        labels=labels,
-        prepend_bos=anatomy.prepends_bos,
-        max_length=anatomy.n_ctx,
-        vocab_size=anatomy.d_vocab or None,
-        language="demo" if is_embedded(model) else "english",
-    )
+    return prompts_of(model, inspect(model), prompts, labels=labels, prepend_bos=prepend_bos)
 
 
 def collect_states(

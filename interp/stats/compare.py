@@ -34,6 +34,7 @@ from interp.stats.table import (
     frame_of,
     grid,
     is_special,
+    left_out_note,
     numbered,
     numbers,
     require_columns,
@@ -420,13 +421,12 @@ def _select(
     left_out = is_special(frame, special)
     require_groups(frame[~left_out], frame.loc[left_out, between], between, a, b)
     wanted = np.asarray(frame[between].isin([a, b]), dtype=bool)
-    count = int((wanted & left_out).sum())
+    note = left_out_note(frame, wanted & left_out, "rows of special tokens")
     chosen = frame[wanted & ~left_out]
     if bool(chosen[cluster].isna().any()):
         missing = int(chosen[cluster].isna().sum())
         raise BadInput(f"{missing} of {len(chosen)} rows have no {cluster!r} to cluster by")
-    notes = [f"{count} rows of special tokens were left out (special=True keeps them)"]
-    return chosen, notes if count else []
+    return chosen, [note] if note else []
 
 
 def _require_content(data: Grid, value: str, a: object, b: object) -> None:

@@ -83,6 +83,21 @@ def is_special(frame: pd.DataFrame, keep: bool) -> Mask:
     return np.asarray(frame["special"].eq(True).fillna(False), dtype=bool)
 
 
+def left_out_note(frame: pd.DataFrame, left_out: Mask, what: str = "special tokens") -> str:
+    """A sentence on the rows that were left out, or nothing: how many, and how many for their norm.
+
+    `what` names them; a row is one of those unless the table says that it is one of a token.
+    """
+    rows = frame[left_out]
+    if what == "special tokens":
+        rows = rows.drop_duplicates([c for c in ("stack", "prompt", "position") if c in rows])
+    if not len(rows):
+        return ""
+    massive = int(rows["massive"].eq(True).sum()) if "massive" in rows else 0
+    first = f", {massive} of them first tokens with a massive norm" if massive else ""
+    return f"{len(rows)} {what} were left out{first} (special=True keeps them)"
+
+
 def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[str]) -> list[str]:
     """The columns that tell the result's rows apart; none of them may be in `used`."""
     if by is None:
