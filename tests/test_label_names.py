@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import interp
-from interp._columns import CALL, DOCUMENTS, INDEX, SUMMARY
+from interp._columns import ATTACHED, DOCUMENTS, INDEX, SUMMARY
 from interp.cli import app
 from interp.cli.shared import renames
 from interp.errors import BadInput
@@ -96,7 +96,7 @@ def test_every_column_of_a_table_is_reserved_or_was_a_label(demo, tmp_path):
 
 def test_the_list_has_what_summaries_write():
     assert {*QUANTILES} <= SUMMARY
-    assert not {*INDEX, CALL, *DOCUMENTS} & {"kind", "role", "pos"}
+    assert not {*INDEX, *ATTACHED, *DOCUMENTS} & {"kind", "role", "pos"}
 
 
 def test_names_of_analyses_that_are_not_run_are_free(demo):
