@@ -1,7 +1,7 @@
 """Writes constraints.txt anew: the newest versions that pyproject.toml allows, one of each package.
 
 `make lock` runs it. Three things come of one resolution: constraints.txt (every package, transitive
-ones too), interp/data/tested.json (what the library depends on directly, for `interp inspect` and
+ones too), interp/models/tested.json (what the library depends on directly, for `interp inspect` and
 provenance) and the README's line. A line of constraints.txt that is a range is kept as it stands.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
-TESTED = ROOT / "interp" / "data" / "tested.json"
+TESTED = ROOT / "interp" / "models" / "tested.json"
 README = ROOT / "README.md"
 HEADER = """\
 # Every package that is installed for the tests and the extras, as tested; `make lock` writes it.

@@ -9,16 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp import (
-    Analysis,
-    Batch,
-    Plot,
-    State,
-    Sum,
-    offset_profile,
-    offset_sums,
-    share_interval,
-)
+from interp import Analysis, Batch, Plot, State, Sum, offset_profile, offset_sums, share_interval
 
 _MASKED = -1e4  # a mask written as a large negative score
 FOLDS = 10  # groups of prompts, by number, that the intervals leave out one at a time

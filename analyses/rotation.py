@@ -7,14 +7,7 @@ import torch
 from torch import Tensor
 
 from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import (
-    angle,
-    angle_from_products,
-    at_least_float32,
-    by_rows,
-    dot,
-    filled,
-)
+from interp.geometry import angle, angle_from_products, at_least_float32, by_rows, dot, filled
 
 
 class Rotation(Analysis):

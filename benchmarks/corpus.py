@@ -120,10 +120,10 @@ def measure(tokens: int, workers: int, keep: str, out: Path, analyses: list[str]
 
 def writer_rate(layers: int = 48, windows: int = 3) -> dict:
     """Rows per second of the Parquet export alone, on five geometry columns."""
-    from interp.corpus.documents import Chunks
-    from interp.corpus.rows import RowWriter, TokenTable, Vocabulary
-    from interp.prompts import Prompts
-    from interp.state import Rows
+    from interp.contract.leaves import Rows
+    from interp.prompts.prompts import Prompts
+    from interp.runs.corpus.documents import Chunks
+    from interp.runs.corpus.rows import RowWriter, TokenTable, Vocabulary
 
     random, n, length = np.random.default_rng(0), 256, 128
     none = (None,) * n

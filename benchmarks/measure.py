@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.shapes import Shape, bridge
 from benchmarks.ways import Way, ways
-from interp._lens_blocks import kept_memory
+from interp.models.lens.blocks import kept_memory
 
 RESET_PEAK = "5"
 

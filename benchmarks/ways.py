@@ -14,7 +14,8 @@ from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp.lens import Head, lens_statistics
+from interp.models.lens.head import Head
+from interp.models.lens.statistics import lens_statistics
 
 Way = Callable[[], object]
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import interp
+from interp.contract.registry import get, names
+from interp.experiments import continuations as continuation_columns
+from interp.experiments import drift as drift_columns
+from interp.experiments import spaces as spaces_columns
+from interp.experiments.continuations import continuation_divergence
 from interp.experiments.growth import Growth
-from interp.heads import rollout_table
-from interp.registry import get, names
-from interp.spaces import compare as spaces_columns
-from interp.spaces import continuation_divergence
-from interp.spaces import continuations as continuation_columns
-from interp.spaces import drift as drift_columns
+from interp.experiments.heads import rollout_table
 
 HERE = Path(__file__).parent
 # Analyses of what demo-llama does not have, here learned positions.
@@ -302,7 +302,10 @@ def _sheet_figure(arguments: list[str]) -> Any:
     """The first figure of the page that a command would write."""
     from typer.testing import CliRunner
 
-    from interp.cli import acting, app, experiments, spaces, vectors
+    from interp.cli import experiments, spaces
+    from interp.cli import steering as acting
+    from interp.cli import words as vectors
+    from interp.cli.app import app
 
     sheets: list[Any] = []
     modules = (acting, experiments, spaces, vectors)

@@ -18,7 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InterpError
+import numpy as np
+import pandas as pd
+
+from interp.errors import BadInput, InterpError
 
 TEMPORARY = ".part"
 SEAL = "sha256"
@@ -320,3 +323,100 @@ def _seal(name: str, document: Mapping[str, Any]) -> str:
     """SHA-256 over a document and its name; spaces and the order of keys do not count."""
     text = json.dumps([name, document], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+LAYOUT = "results.json"
+EXPERIMENT = "experiment.json"
+MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
+
+
+@contextmanager
+def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill, which appears whole under its name at the end, or not at all.
+
+    Raises `BadInput` if it exists and is not empty, unless `overwrite`.
+    """
+    refuse_existing(folder, overwrite=overwrite)
+    with atomic_folder(folder) as temporary:
+        yield temporary
+
+
+def refuse_existing(path: Path, *, overwrite: bool = False, folder: bool = True) -> None:
+    """Raise for an output path that is taken or cannot be written, before anything is computed.
+
+    Args:
+        path: the folder or file to write.
+        overwrite: whether results that stand there may be replaced.
+        folder: whether a folder is to be written, or a file.
+
+    Raises `BadInput` for a file, or a folder with something in it; `InterpError` where the place
+    allows no writing.
+    """
+    kind, wanted = kind_of(path), "folder" if folder else "file"
+    _refuse_place(path)
+    if kind is None or (kind == wanted == "folder" and not names_in(path)):
+        return
+    if kind != wanted:
+        example = "" if folder else ", such as report.html"
+        raise BadInput(f"{str(path)!r} is a {kind}; name a {wanted}{example}")
+    if not overwrite:
+        raise BadInput(
+            f"output {kind} {str(path)!r} exists; choose another or allow it to be replaced "
+            "(overwrite=True, --overwrite)"
+        )
+    if folder and not any((path / name).exists() for name in MARKS):
+        raise BadInput(
+            f"refusing to replace folder {str(path)!r}: it holds no results of this library"
+        )
+
+
+def _refuse_place(path: Path) -> None:
+    """Raise `InterpError` where nothing can be written at `path`."""
+    above = next(p for p in Path(os.path.realpath(path)).parents if kind_of(p))
+    if not above.is_dir():
+        raise unwritable(path, OSError(errno.ENOTDIR, ""))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise unwritable(path, OSError(errno.EACCES, ""))
+
+
+def json_value(value: Any) -> Any:
+    """What JSON has no type for, as something that it has one for."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+_LONG = pd.UInt64Dtype()  # whole numbers above 2**63 with holes, on the disk only
+
+
+def to_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table whose values keep every digit; `from_parquet` gives them back.
+
+    Object columns of mixed types become text, which Parquet can hold; missing stays missing.
+    """
+    out = frame.copy(deep=False)
+    for column in [c for c in out if out[c].dtype == object]:
+        there = out[column].notna()
+        kinds = {type(v) for v in out[column][there]}
+        if len(kinds) > 1:
+            cells = zip(out[column], there, strict=True)
+            out[column] = [str(v) if known else None for v, known in cells]
+        elif kinds == {int} and max(out[column][there]) >= 1 << 63:
+            out[column] = out[column].astype(_LONG)  # Arrow takes objects for int64
+    out.to_parquet(path, index=False)
+
+
+def from_parquet(path: Path) -> pd.DataFrame:
+    """Read what `to_parquet` wrote; a column of whole numbers with holes has ints and None.
+
+    pandas makes it float64 otherwise, in which 1234567890123456789 is another number.
+    """
+    from pyarrow.parquet import read_table
+
+    frame: pd.DataFrame = read_table(path, partitioning=None).to_pandas(integer_object_nulls=True)
+    for column in [c for c in frame if frame[c].dtype == _LONG]:
+        cells = frame[column].astype(object)
+        frame[column] = cells.where(cells.notna(), None)
+    return frame

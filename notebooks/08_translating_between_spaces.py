@@ -36,7 +36,7 @@ import pandas as pd
 import plotly.express as px
 
 import interp
-from interp.spaces import continuation_divergence
+from interp.experiments.continuations import continuation_divergence
 
 px.defaults.template, px.defaults.height = "simple_white", 400
 
@@ -149,7 +149,7 @@ pd.DataFrame(rows).round(3)
 
 # %%
 if MODEL.startswith("demo"):
-    from interp.demo import demo_documents
+    from interp.demo.language import demo_documents
 
     TEXTS = [document.text for document in demo_documents(40)]
 else:
@@ -218,7 +218,7 @@ from_file.frame[["method", "value", "null_mean", "p", "n"]].round(4)
 
 # %%
 if MODEL.startswith("demo"):
-    from interp.demo import generate
+    from interp.demo.language import generate
 
     documents = generate(260, 0, ["sense"], "held_out")
     SENTENCES = [d for d in documents if " bank" in d.text][:80]

@@ -16,7 +16,7 @@ from analyses.path_length import PathLength
 from analyses.random_pairs import RandomPairs
 from analyses.rotation import Rotation
 from interp import Analysis, Batch, Examples, Plot, Result, Results, State, TopK
-from interp.state import Rows
+from interp.contract.leaves import Rows
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",

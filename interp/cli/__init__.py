@@ -6,17 +6,7 @@ Thin: it parses, calls the library and prints; one file per family of commands. 
 found what it looks for, 4 a corpus run is done but some documents failed.
 """
 
-from interp.cli import acting, asking, comparing, experiments, running, spaces, vectors
-from interp.cli.shared import app, main
+from interp.cli import compare, experiments, inspect, run, spaces, steering, words
+from interp.cli.app import app, main
 
-__all__ = [
-    "acting",
-    "app",
-    "asking",
-    "comparing",
-    "experiments",
-    "main",
-    "running",
-    "spaces",
-    "vectors",
-]
+__all__ = ["app", "compare", "experiments", "inspect", "main", "run", "spaces", "steering", "words"]

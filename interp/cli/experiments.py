@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.shared import (
+from interp.cli.app import (
     Json,
     OutFolder,
     Overwrite,
@@ -31,13 +31,14 @@ from interp.errors import BadInput, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+
 PANEL = "On saved results"
 UNTRAINED = "untrained"
 
 
 def measured(folder: Path, measure: Callable[[Any], Any]) -> tuple[Any, dict[str, Any], list[str]]:
     """`measure` of saved results; by name that of the untrained copy, if any; and notes."""
-    from interp.results import load
+    from interp.runs.load import load
 
     results = load(folder)
     found, control = measure(results), getattr(results, "control", None)
@@ -80,8 +81,8 @@ def groups(
     as_json: Json = False,
 ) -> None:
     """Compare a value between groups of words, such as parts of speech, per layer and in total."""
-    from interp.experiments import by_group
-    from interp.render.sheet import Sheet
+    from interp.experiments.groups import by_group
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     options: dict[str, Any] = {"level": level, "total": total, "groups": split(only) or None}
@@ -125,9 +126,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Correlate the path of a token with how well the model predicts what comes next."""
-    from interp.experiments import path_prediction
-    from interp.render.experiments import COEFFICIENTS
-    from interp.render.sheet import Sheet
+    from interp.experiments.path_prediction import path_prediction
+    from interp.render.finding import Sheet
+    from interp.render.two_panels import COEFFICIENTS
 
     refuse_taken(out_folder, overwrite)
     covariates = [] if partial_on == "none" else split(partial_on)
@@ -162,9 +163,9 @@ def growth(
     as_json: Json = False,
 ) -> None:
     """Growth of the norm per layer, beside steps at right angles to the stream."""
-    from interp.experiments import growth_rate
-    from interp.render.plain import bars_figure
-    from interp.render.sheet import Sheet
+    from interp.experiments.growth import growth_rate
+    from interp.render.bars import bars_figure
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     found, control, notes = measured(folder, lambda r: growth_rate(r, by=by, special=special))
@@ -210,9 +211,9 @@ def depth(
     as_json: Json = False,
 ) -> None:
     """From which state on the prediction of the logit lens stays what the model says in the end."""
-    from interp.render.plain import lines_figure
-    from interp.render.sheet import Sheet
-    from interp.vocabulary import decided, decision_depth
+    from interp.experiments.depth import decided, decision_depth
+    from interp.render.bars import lines_figure
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     found, control, notes = measured(folder, lambda r: decision_depth(r["logit_lens"]))
@@ -273,8 +274,8 @@ def heads(
     as_json: Json = False,
 ) -> None:
     """Which heads look at the previous token, at copies, after copies, or at the first token."""
-    from interp.heads import head_types
-    from interp.render.sheet import Sheet
+    from interp.experiments.heads import head_types
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     options: dict[str, Any] = {"threshold": threshold, "special": special}
@@ -307,7 +308,7 @@ def _heads_of(rows: pd.DataFrame) -> int:
 
 
 def _heads_figure(found: pd.DataFrame) -> Any:
-    from interp.render.plain import matrices_figure
+    from interp.render.bars import matrices_figure
 
     kinds = {
         str(kind): rows.pivot_table(index="layer", columns="head", values="excess", dropna=False)
@@ -337,9 +338,9 @@ def rollout(
     as_json: Json = False,
 ) -> None:
     """Attention rolled out over the blocks, beside even attention."""
-    from interp.heads import rollout_table
-    from interp.render.plain import matrices_figure
-    from interp.render.sheet import Sheet
+    from interp.experiments.heads import rollout_table
+    from interp.render.bars import matrices_figure
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     found, control, notes = measured(

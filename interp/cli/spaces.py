@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.shared import (
+from interp.cli.app import (
     Bos,
     Control,
     Json,
@@ -29,15 +29,16 @@ from interp.errors import BadInput, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+
 PANEL = "On a model"
 Prompts = Annotated[str, typer.Option("--prompts", "-p", help="A file, or a built-in set.")]
 
 
 def source_of(text: str) -> Any:
     """A word-vector file, or a matrix of a model: `gpt2:W_U`; `gpt2` alone means W_E."""
-    from interp._user_files import suffix_of
-    from interp.embedding import MATRICES
-    from interp.spaces import read_word_vectors
+    from interp.experiments.word_files import read_word_vectors
+    from interp.models.weights import MATRICES
+    from interp.prompts.user_files import suffix_of
 
     model, colon, matrix = text.rpartition(":")
     if colon and matrix.startswith("W_"):
@@ -69,9 +70,8 @@ def spaces(
     as_json: Json = False,
 ) -> None:
     """Compare two spaces of words: maps on held-out words and similarities, with their nulls."""
-    from interp.render.sheet import Sheet
-    from interp.spaces import compare_spaces
-    from interp.spaces.compare import COLUMNS
+    from interp.experiments.spaces import COLUMNS, compare_spaces
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     options: dict[str, Any] = {"words": split(words) or None, "method": split(method)}
@@ -117,9 +117,9 @@ def layers(
     as_json: Json = False,
 ) -> None:
     """Compare every layer of one model with every layer of another, on the same words."""
-    from interp.models import load_model
-    from interp.render.sheet import Sheet
-    from interp.spaces import compare_layers
+    from interp.experiments.layers import compare_layers
+    from interp.models.load import load_model
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     options: dict[str, Any] = {"method": method, "per_prompt": per_prompt, "pieces": pieces}
@@ -161,11 +161,10 @@ def drift(
     as_json: Json = False,
 ) -> None:
     """One word in different contexts: cosines within and between its senses, per state."""
-    from interp.models import load_model
-    from interp.render.sheet import Sheet
-    from interp.spaces import contextual_drift
-    from interp.spaces.drift import COLUMNS
-    from interp.spaces.states import prompts_for
+    from interp.experiments.drift import COLUMNS, contextual_drift
+    from interp.experiments.token_vectors import prompts_for
+    from interp.models.load import load_model
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     copy = untrained(control, model)
@@ -209,11 +208,10 @@ def continuations(
     as_json: Json = False,
 ) -> None:
     """How far two contexts drive apart what a model says next, at a temperature."""
-    from interp.models import load_model
-    from interp.render.plain import lines_figure
-    from interp.render.sheet import Sheet
-    from interp.spaces import continuation_divergence
-    from interp.spaces.continuations import COLUMNS
+    from interp.experiments.continuations import COLUMNS, continuation_divergence
+    from interp.models.load import load_model
+    from interp.render.bars import lines_figure
+    from interp.render.finding import Sheet
 
     refuse_taken(out_folder, overwrite)
     copy = untrained(control, model)

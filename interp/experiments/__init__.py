@@ -1,18 +1,38 @@
-"""Experiments on finished tables: growth of the norm, path and prediction, parts of speech.
+"""Experiments: questions put to tables or models; each returns a finding with its control."""
 
-Every function takes the results of a run and gives tables with intervals that respect prompts and
-with a control beside each statistic.
-"""
-
-from interp.experiments.groups import GroupComparison, by_group
-from interp.experiments.growth import Growth, growth_rate
-from interp.experiments.prediction import PathPrediction, path_prediction
-
-__all__ = [
-    "GroupComparison",
-    "Growth",
-    "PathPrediction",
-    "by_group",
-    "growth_rate",
-    "path_prediction",
-]
+from interp.experiments.continuations import continuation_divergence as continuation_divergence
+from interp.experiments.continuations import continuation_table as continuation_table
+from interp.experiments.depth import decision_depth as decision_depth
+from interp.experiments.dose_response import DoseResponse as DoseResponse
+from interp.experiments.dose_response import dose_response as dose_response
+from interp.experiments.drift import Drift as Drift
+from interp.experiments.drift import contextual_drift as contextual_drift
+from interp.experiments.drift import drift_table as drift_table
+from interp.experiments.groups import GroupComparison as GroupComparison
+from interp.experiments.groups import by_group as by_group
+from interp.experiments.growth import Growth as Growth
+from interp.experiments.growth import growth_rate as growth_rate
+from interp.experiments.heads import head_types as head_types
+from interp.experiments.heads import rollout as rollout
+from interp.experiments.layers import LayerComparison as LayerComparison
+from interp.experiments.layers import compare_layers as compare_layers
+from interp.experiments.nearest import nearest_tokens as nearest_tokens
+from interp.experiments.path_prediction import PathPrediction as PathPrediction
+from interp.experiments.path_prediction import path_prediction as path_prediction
+from interp.experiments.score_split import Split as Split
+from interp.experiments.score_split import cosine_parts as cosine_parts
+from interp.experiments.score_split import split_cosines as split_cosines
+from interp.experiments.score_split import split_distance as split_distance
+from interp.experiments.score_split import split_scores as split_scores
+from interp.experiments.shift import shift_test as shift_test
+from interp.experiments.spaces import SpaceComparison as SpaceComparison
+from interp.experiments.spaces import compare_spaces as compare_spaces
+from interp.experiments.steering import Steer as Steer
+from interp.experiments.steering import label_mask as label_mask
+from interp.experiments.steering import mean_difference as mean_difference
+from interp.experiments.steering import unembedding_difference as unembedding_difference
+from interp.experiments.token_vectors import TokenVectors as TokenVectors
+from interp.experiments.token_vectors import collect_states as collect_states
+from interp.experiments.word_files import WordSpace as WordSpace
+from interp.experiments.word_files import read_word_vectors as read_word_vectors
+from interp.experiments.words import WordVectors as WordVectors

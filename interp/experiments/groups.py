@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp._arrays import Floats
 from interp.errors import BadInput, nearest, unknown
-from interp.experiments.shown import Shown
-from interp.experiments.units import Join, joined_by, per_token, units_of
-from interp.stats import Comparison, compare
-from interp.stats.classical import Array, benjamini_hochberg, holm
+from interp.experiments.tokens_or_words import Join, joined_by, per_token, units_of
+from interp.render.finding import Shown
+from interp.stats.classical import benjamini_hochberg, holm
+from interp.stats.compare import compare
+from interp.stats.comparison import Comparison
 from interp.stats.groups import clustered_omnibus, group_means
 from interp.stats.labelings import Codes
 from interp.stats.table import numbered, numbers
@@ -112,7 +114,7 @@ class GroupComparison(Shown):
 
     def plot(self) -> Any:
         """The mean of each group over layers with its band, and where groups differ."""
-        from interp.render.experiments import groups_figure
+        from interp.render.two_panels import groups_figure
 
         return groups_figure(self)
 
@@ -245,7 +247,7 @@ def _chosen_groups(
 
 def _cells(
     units: pd.DataFrame, value: str, by: str, groups: Sequence[str], rows: Sequence[str]
-) -> tuple[Array, Codes, Codes, pd.DataFrame]:
+) -> tuple[Floats, Codes, Codes, pd.DataFrame]:
     """Values `[unit, row]` (heads averaged), group and prompt of each unit, and the rows' keys."""
     row, keys = numbered(units, list(rows))
     unit, first = numbered(units, [c for c in ("stack", "prompt", "position") if c in units])
@@ -261,7 +263,7 @@ def _cells(
     return np.asarray(cells, np.float64), np.asarray(code, np.int64), clusters, keys
 
 
-def _refuse_flat(cells: Array, value: str, by: str) -> None:
+def _refuse_flat(cells: Floats, value: str, by: str) -> None:
     finite = cells[np.isfinite(cells)]
     if not len(finite):
         raise BadInput(f"{value!r} is undefined for every unit with a {by!r}")
@@ -273,7 +275,7 @@ def _refuse_flat(cells: Array, value: str, by: str) -> None:
 
 
 def _cell_notes(
-    table: pd.DataFrame, cells: Array, value: str, level: str, join: Join | None
+    table: pd.DataFrame, cells: Floats, value: str, level: str, join: Join | None
 ) -> list[str]:
     undefined = int(np.isnan(cells).sum())
     notes = [f"{undefined} of {cells.size} values are undefined and left out"] if undefined else []
@@ -291,7 +293,7 @@ def _total_of(value: str, wanted: str | None) -> str:
     return wanted or ("last" if value in RUNNING else "sum" if value in ADDED else "mean")
 
 
-def _whole(cells: Array, keys: pd.DataFrame, how: str) -> tuple[Array, pd.DataFrame]:
+def _whole(cells: Floats, keys: pd.DataFrame, how: str) -> tuple[Floats, pd.DataFrame]:
     """The value over all layers `[unit, stack]`; layers without any value do not count."""
     stack, places = numbered(keys, [c for c in ("stack",) if c in keys])
     parts = []
@@ -306,7 +308,7 @@ def _whole(cells: Array, keys: pd.DataFrame, how: str) -> tuple[Array, pd.DataFr
 
 
 def _means(
-    cells: Array,
+    cells: Floats,
     codes: Codes,
     clusters: Codes,
     keys: pd.DataFrame,
@@ -327,7 +329,7 @@ def _means(
 
 
 def _tests(
-    cells: Array, codes: Codes, clusters: Codes, keys: pd.DataFrame, levels: dict[str, Any]
+    cells: Floats, codes: Codes, clusters: Codes, keys: pd.DataFrame, levels: dict[str, Any]
 ) -> tuple[pd.DataFrame, float]:
     """The omnibus test of each row with its control, and the smallest p_max that it can give."""
     level, drawn = levels["confidence"], {k: levels[k] for k in ("resamples", "seed")}

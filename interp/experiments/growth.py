@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp._arrays import Floats
 from interp.errors import BadInput
-from interp.experiments.shown import Shown
-from interp.experiments.units import per_token
-from interp.stats.classical import Array
+from interp.experiments.tokens_or_words import per_token
+from interp.render.finding import Shown
 from interp.stats.groups import group_means
 from interp.stats.table import is_special, numbered, require_columns
 
@@ -107,7 +107,7 @@ def _growth_of(frame: pd.DataFrame, on: Sequence[str]) -> pd.DataFrame:
     return wide.index.to_frame(index=False).assign(**found)
 
 
-def _slopes(norms: Array) -> tuple[Array, Array]:
+def _slopes(norms: Floats) -> tuple[Floats, Floats]:
     """Slope and R² of ln of each row over 0 … L; NaN where an entry is not positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(norms)

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from interp._arrays import Array, Floats
 from interp.errors import unknown
-from interp.render.means import Floats
-from interp.render.selection import View
+from interp.render.drawing import Choice
+from interp.render.page import safe_json
 from interp.render.tokens import label, show
-from interp.results import Result
-from interp.state import Array
+from interp.runs.report.views import View
+from interp.runs.results import Result
 
 MOST_CELLS = 50_000  # of one view: about two and a half seconds in a slow browser
 ALL_CELLS = 300_000  # of all views together, which travel with the page
@@ -317,3 +318,10 @@ def _small_multiples(maps: AttentionMaps) -> Any:
     parts = (f"{view.name}: rows look at columns.", view.scores, view.note)
     caption = " ".join(part for part in parts if part)
     return style.dressed(figure, maps.title, caption, height=330 * rows)
+
+
+def maps_choice(view: MapView) -> Choice:
+    """One view of attention maps as data for the page."""
+    caption = " ".join(part for part in (view.scores, view.note) if part)
+    said = f"Attention maps, {view.name}: heads {', '.join(view.heads)}. {caption}"
+    return Choice(view.name, "maps", safe_json(view.props()), caption, said)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from interp.render.means import ANYWHERE
+from interp.stats.means import ANYWHERE
 
 DRAWN = ("mean", "low", "high", "control")
 FAR = 3.0  # a place is cut off if it lies so many times the range of the others away from them

@@ -1,20 +1,90 @@
-"""Lines over layers: a mean per group with its 95 % band, named where the line ends."""
+"""Dose–response curves: the given direction with its band, random ones in grey."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from interp.render import style
 from interp.render.cut import number, value_range, window, with_air
-from interp.render.means import ANYWHERE, cluster_columns, has_group, is_summary, means
-from interp.render.selection import MOST_GROUPS, View, axis_column, axis_title, place_name
 from interp.render.tokens import escape, label, show
+from interp.runs.report.views import View, axis_title, line_table, nothing_to_draw, place_name
+from interp.stats.means import ANYWHERE
+
+if TYPE_CHECKING:
+    from interp.experiments.dose_response import DoseResponse
+
+
+def dose_figure(response: DoseResponse) -> Any:
+    """Effect by dose; the grey area is from the lowest to the highest random direction."""
+    import plotly.graph_objects as go
+
+    frame = response.frame
+    figure = go.Figure()
+    random, given = (frame[frame["direction"] == kind] for kind in ("random", "given"))
+    if len(random):
+        _band(figure, random, "lowest", "highest", style.CONTROL)
+        _line(figure, random, "random directions", style.CONTROL)
+    _band(figure, given, "low", "high", style.PALETTE[0])
+    _line(figure, given, "given direction", style.PALETTE[0])
+    unit = "nats" if response.measure == "log_prob" else "logits"
+    figure.update_xaxes(title_text=escape(f"dose ({response.unit})"))
+    figure.update_yaxes(title_text=escape(f"change of {response.measure} ({unit})"))
+    return style.dressed(figure, _title(response), _caption(response, len(random) > 0))
+
+
+def _title(response: DoseResponse) -> str:
+    return f"Steering by {response.kind}: {response.measure.replace('_', ' ')} of {response.target}"
+
+
+def _caption(response: DoseResponse, controlled: bool) -> str:
+    prompts = int(response.frame["prompts"].max())
+    text = f"Mean over {prompts} prompts. Band: {100 * response.confidence:g} %, over prompts."
+    if controlled:
+        text += (
+            " Grey: mean, and range of single ones, of random directions of the same norm; a "
+            "direction that means nothing stays within it."
+        )
+    return text
+
+
+def _band(figure: Any, rows: pd.DataFrame, low: str, high: str, colour: str) -> None:
+    import plotly.graph_objects as go
+
+    rows = rows[rows[low].notna()]
+    x = [*rows["dose"], *rows["dose"][::-1]]
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=style.rounded([*rows[high], *rows[low][::-1]]),
+            fill="toself",
+            mode="lines",
+            fillcolor=style.alpha(colour, 0.2),
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+
+
+def _line(figure: Any, rows: pd.DataFrame, name: str, colour: str) -> None:
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=rows["dose"].tolist(),
+            y=style.rounded(rows["effect"]),
+            mode="lines+markers",
+            name=name,
+            line={"color": colour, "width": 2},
+            hovertemplate="dose %{x:.4g}: %{y:.4g}<extra>" + name + "</extra>",
+        )
+    )
+
 
 HEIGHT = 340
 LABEL_GAP = 16  # pixels between two names at the right edge
@@ -35,90 +105,6 @@ def line_figure(view: View) -> Any:
     style_axes(figure, table, axis_title(view.result, x), view.plot.unit, shown.limits)
     note = " ".join(filter(None, (note, shown.said(place_name(view.result, x), view.plot.unit))))
     return style.dressed(figure, view.title, note, height=HEIGHT)
-
-
-def line_table(view: View) -> tuple[pd.DataFrame, str | None, str]:
-    """The numbers behind the figure, the column along its axis, and the caption."""
-    frame = view.rows()
-    values, by = view.values, view.grouping(frame)
-    for name in by:
-        frame = frame[has_group(frame[name])]
-    x = axis_column(view.result, frame, values)
-    table = means(frame, values, x, by)
-    table, dropped = _largest(table)
-    table = _with_control(view, table, x, by)
-    return table, x, " ".join(_caption(view, frame, table, dropped))
-
-
-def _with_control(
-    view: View, table: pd.DataFrame, x: str | None, by: Sequence[str]
-) -> pd.DataFrame:
-    """What the untrained copy gave beside each mean, as column `control`, if there is one."""
-    if view.result.control is None:
-        return table
-    beside = means(replace(view, result=view.result.control).rows(), view.values, x, by)
-    beside = beside.rename(columns={"mean": "control"})[["value", "group", "x", "control"]]
-    return table.merge(beside, on=["value", "group", "x"], how="left")
-
-
-def nothing_to_draw(view: View, table: pd.DataFrame) -> str:
-    """Why a figure is empty."""
-    names = ", ".join(view.plot.values)
-    if not view.values:
-        return f"This table has no numbers under {names}."
-    if table.empty:
-        groups = f" with a label in {', '.join(view.by)}" if view.by else ""
-        return f"There are no rows{groups} to average."
-    return f"Every value of {names} is undefined ({int(table['undefined'].sum()):,} rows)."
-
-
-def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The groups with most tokens, and how many groups that leaves out."""
-    sizes = table.groupby("group")["n"].sum().sort_values(ascending=False, kind="stable")
-    keep = sizes.index[:MOST_GROUPS]
-    return table[table["group"].isin(keep)], len(sizes) - len(keep)
-
-
-def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int) -> list[str]:
-    if not cluster_columns(frame) and not is_summary(frame) and (table["n"] <= 1).all():
-        beside = [CONTROL_NOTE] if "control" in table else []
-        return [f"{sampled(frame).capitalize()}, one value each.", *beside, view.left_out()]
-    out = [f"Means over {sampled(frame)}."]
-    if table["low"].notna().any():
-        unit = "prompts" if cluster_columns(frame) else "rows"
-        unit = "documents" if is_summary(frame) else unit
-        out.append(f"Bands: 95 % for the mean, {unit} being the unit that was sampled.")
-    elif is_summary(frame):
-        out.append("No band: how far a mean over several groups may be off is not in a summary.")
-    else:
-        out.append("No band: it takes two prompts to know how far a mean may be off.")
-    undefined = int(table["undefined"].sum())
-    if undefined:
-        out.append(f"{undefined:,} undefined values are not averaged.")
-    if "control" in table:
-        out.append(CONTROL_NOTE)
-    if dropped:
-        out.append(f"The {MOST_GROUPS} largest groups; {dropped} smaller ones are not drawn.")
-    return [*out, view.left_out()]
-
-
-def sampled(frame: pd.DataFrame) -> str:
-    """How much there is: `1,021 tokens of 54 prompts`."""
-    if is_summary(frame):
-        return f"up to {int(frame['n'].max()):,} tokens per group"
-    if {"prompt", "position"} <= set(frame.columns):
-        on = [c for c in ("stack", "prompt", "position") if c in frame]
-        return f"{len(frame[on].drop_duplicates()):,} tokens of {count(frame['prompt'], 'prompt')}"
-    if {"prompt_a", "prompt_b"} <= set(frame.columns):
-        both = pd.concat([frame["prompt_a"], frame["prompt_b"]])
-        return f"{len(frame):,} pairs from {count(both, 'prompt')}"
-    return f"{len(frame):,} rows"
-
-
-def count(column: pd.Series[Any], noun: str) -> str:
-    """`1 prompt`, `54 prompts`."""
-    n = column.nunique()
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 # ---- panels ----------------------------------------------------------------------------------

@@ -17,36 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InterpError
-from interp.render.attention import AttentionMaps, MapView
+from interp.render.attention import AttentionMaps, maps_choice
+from interp.render.drawing import Block, Choice
+from interp.render.tables import Table
 
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One drawing of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
-
-    name: str
-    kind: str
-    data: str
-    caption: str
-    label: str
-    text: str = ""
-    width: int = 0
-    height: int = 0
-    id: str = ""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A figure with its choices, what it says, and what would have shown it to be nothing."""
-
-    title: str
-    choices: tuple[Choice, ...]
-    says: tuple[str, ...] = ()
-    nothing: str = ""
 
 
 def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
@@ -72,13 +49,6 @@ def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
         int(meta.get("width", 0)),
         height,
     )
-
-
-def maps_choice(view: MapView) -> Choice:
-    """One view of attention maps as data for the page."""
-    caption = " ".join(part for part in (view.scores, view.note) if part)
-    said = f"Attention maps, {view.name}: heads {', '.join(view.heads)}. {caption}"
-    return Choice(view.name, "maps", safe_json(view.props()), caption, said)
 
 
 def safe_json(value: Any) -> str:
@@ -169,3 +139,16 @@ def fill(template: str, **values: Any) -> str:
 @cache
 def _asset(name: str) -> str:
     return resources.files("interp.render").joinpath(name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page; `tables` are (name, table, whether it is open)."""
+
+    id: str
+    title: str
+    lead: str
+    blocks: tuple[Block, ...] = ()
+    findings: tuple[str, ...] = ()
+    tables: tuple[tuple[str, Table, bool], ...] = ()
+    notes: tuple[str, ...] = ()

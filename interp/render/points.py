@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from interp.render import style
-from interp.render.means import has_group
-from interp.render.selection import View, is_number
 from interp.render.tokens import escape, label
+from interp.runs.report.views import View, is_number
+from interp.stats.means import has_group
 
 MOST_POINTS = 5000
 MOST_PATHS = 40

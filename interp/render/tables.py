@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.analysis import Plot
-from interp.render.selection import View, is_number
 from interp.render.tokens import show
-from interp.results import Result
+from interp.runs.report.views import is_number
 
 ROWS = 8
 TEXT = ("token", "top_token")
@@ -63,43 +60,6 @@ def _cell(value: Any, *, token: bool = False) -> str:
     if value is None or value is pd.NA:
         return "–"
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
-
-
-def head_of(result: Result) -> Table:
-    """The first rows of a result's table."""
-    return table_of(result.frame.head(ROWS), (*TEXT, *result.analysis.token_columns))
-
-
-def columns_of(result: Result) -> Table:
-    """Every value column: what it means, its mean and range, and how many values are undefined."""
-    rows = View(result, Plot("line", (), "")).rows()
-    records = []
-    documented = [c for c in result.columns if c not in result.values]
-    for name in [*result.values, *documented]:
-        record = {"column": name, "meaning": meaning(result, name)}
-        record |= _range(rows[name]) if is_number(rows[name]) else {}
-        records.append(record | _untrained(result, name))
-    columns = ["column", "meaning", "mean", "min", "max", "undefined"]
-    if result.control is not None:
-        columns.insert(3, "untrained")
-    return table_of(pd.DataFrame(records, columns=columns), tokens=())
-
-
-def _untrained(result: Result, name: str) -> dict[str, Any]:
-    """The mean of a column in the untrained copy, if there is one."""
-    if result.control is None:
-        return {}
-    rows = View(result.control, Plot("line", (), "")).rows()
-    known = name in rows and is_number(rows[name])
-    return {"untrained": _range(rows[name]).get("mean", np.nan)} if known else {}
-
-
-def meaning(result: Result, name: str) -> str:
-    """The documentation of a column, also where it is declared by a pattern (`*_share`)."""
-    declared = result.analysis.columns
-    if name in declared:
-        return declared[name]
-    return next((doc for pattern, doc in declared.items() if fnmatchcase(name, pattern)), "–")
 
 
 def _range(column: pd.Series[Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from interp.render import style
 from interp.render.tokens import label
 
 if TYPE_CHECKING:
-    from interp.word_vectors import Graph, Projection
+    from interp.experiments.words import Graph, Projection
+
 
 MOST_NAMES = 150  # words that still carry their name; with more the picture is a blot
 MOST_NODES = 200

@@ -7,50 +7,28 @@ prompt as the unit that was sampled; the classical tests that take tokens as ind
 beside them, and a control column says how often those would have been wrong on this very table.
 """
 
-from interp.stats.classical import (
-    Effect,
-    TTest,
-    benjamini_hochberg,
-    hedges_g,
-    holm,
-    moments,
-    paired_effects,
-    paired_test,
-    student_from_moments,
-    welch_from_moments,
-)
-from interp.stats.compare import Comparison, compare
-from interp.stats.correlation import correlation
-from interp.stats.groups import Means, Omnibus, clustered_omnibus, group_means
-from interp.stats.neighbours import cluster_test
-from interp.stats.resampling import (
-    Interval,
-    Permutation,
-    clustered_bootstrap,
-    clustered_permutation,
-)
-
-__all__ = [
-    "Comparison",
-    "Effect",
-    "Interval",
-    "Means",
-    "Omnibus",
-    "Permutation",
-    "TTest",
-    "benjamini_hochberg",
-    "cluster_test",
-    "clustered_bootstrap",
-    "clustered_omnibus",
-    "clustered_permutation",
-    "compare",
-    "correlation",
-    "group_means",
-    "hedges_g",
-    "holm",
-    "moments",
-    "paired_effects",
-    "paired_test",
-    "student_from_moments",
-    "welch_from_moments",
-]
+from interp.stats.classical import Effect as Effect
+from interp.stats.classical import TTest as TTest
+from interp.stats.classical import benjamini_hochberg as benjamini_hochberg
+from interp.stats.classical import hedges_g as hedges_g
+from interp.stats.classical import holm as holm
+from interp.stats.classical import moments as moments
+from interp.stats.classical import paired_effects as paired_effects
+from interp.stats.classical import paired_test as paired_test
+from interp.stats.classical import student_from_moments as student_from_moments
+from interp.stats.classical import welch_from_moments as welch_from_moments
+from interp.stats.compare import compare as compare
+from interp.stats.comparison import Comparison as Comparison
+from interp.stats.correlation import correlation as correlation
+from interp.stats.groups import Means as Means
+from interp.stats.groups import Omnibus as Omnibus
+from interp.stats.groups import clustered_omnibus as clustered_omnibus
+from interp.stats.groups import group_means as group_means
+from interp.stats.layer_runs import cluster_test as cluster_test
+from interp.stats.nulls import Null as Null
+from interp.stats.nulls import orders as orders
+from interp.stats.nulls import permuted as permuted
+from interp.stats.resampling import Interval as Interval
+from interp.stats.resampling import Permutation as Permutation
+from interp.stats.resampling import clustered_bootstrap as clustered_bootstrap
+from interp.stats.resampling import clustered_permutation as clustered_permutation

@@ -12,11 +12,11 @@ from functools import wraps
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from interp._arrays import Bools, Floats
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -24,17 +24,17 @@ R = TypeVar("R")
 class TTest(NamedTuple):
     """A t statistic, its degrees of freedom and its two-sided p, one entry per comparison."""
 
-    t: Array
-    df: Array
-    p: Array
+    t: Floats
+    df: Floats
+    p: Floats
 
 
 class Effect(NamedTuple):
     """A standardised difference (in standard deviations) and its interval."""
 
-    g: Array
-    low: Array
-    high: Array
+    g: Floats
+    low: Floats
+    high: Floats
 
 
 def undefined_is_nan(function: Callable[P, R]) -> Callable[P, R]:
@@ -48,7 +48,7 @@ def undefined_is_nan(function: Callable[P, R]) -> Callable[P, R]:
     return quiet
 
 
-def first_finite(values: Array) -> Array:
+def first_finite(values: Floats) -> Floats:
     """First finite entry of each column, 0 where there is none: `[n, k] -> [k]`.
 
     As a shift it turns a constant column into exact zeros, which a computed mean does not.
@@ -59,7 +59,7 @@ def first_finite(values: Array) -> Array:
 
 
 @undefined_is_nan
-def moments(values: Array) -> tuple[Array, Array, Array]:
+def moments(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Count, mean and sum of squared deviations of the finite entries: `[n, k] -> 3 × [k]`.
 
     >>> [m.tolist() for m in moments(np.array([[1.0], [3.0], [np.nan]]))]
@@ -80,16 +80,16 @@ def moments(values: Array) -> tuple[Array, Array, Array]:
     return n, mean + shift, m2
 
 
-def _float(*arrays: ArrayLike) -> list[Array]:
+def _float(*arrays: ArrayLike) -> list[Floats]:
     return [np.asarray(array, dtype=np.float64) for array in arrays]
 
 
-def two_sided(t: ArrayLike, df: ArrayLike) -> Array:
+def two_sided(t: ArrayLike, df: ArrayLike) -> Floats:
     """Two-sided p of Student's t: P(|T| ≥ |t|) with `df` degrees of freedom."""
     return np.asarray(2.0 * special.stdtr(df, -np.abs(np.asarray(t))), dtype=np.float64)
 
 
-def _t_test(difference: Array, variance: Array, df: Array, defined: Mask) -> TTest:
+def _t_test(difference: Floats, variance: Floats, df: Floats, defined: Bools) -> TTest:
     """t = difference / √variance, NaN unless defined and with spread."""
     defined = defined & (variance > 0)
     t = np.where(defined, difference / np.sqrt(variance), np.nan)
@@ -144,7 +144,7 @@ def student_from_moments(
 
 
 @undefined_is_nan
-def small_sample_factor(df: ArrayLike) -> Array:
+def small_sample_factor(df: ArrayLike) -> Floats:
     """Hedges' factor J(df) = Γ(df/2) / (√(df/2) Γ((df−1)/2)), which removes the bias of d.
 
     Source: Hedges, Journal of Educational Statistics 6 (1981); the exact form, not its
@@ -191,15 +191,15 @@ def hedges_g(
 
 @undefined_is_nan
 def standardised(
-    difference: Array, a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]
-) -> Array:
+    difference: Floats, a: tuple[Floats, Floats, Floats], b: tuple[Floats, Floats, Floats]
+) -> Floats:
     """A difference in pooled standard deviations of two groups with these moments, as Hedges' g."""
     df = a[0] + b[0] - 2
     spread = np.sqrt((a[2] + b[2]) / df)
     return np.where(spread > 0, small_sample_factor(df) * difference / spread, np.nan)
 
 
-def _noncentrality(t: Array, df: Array, p: float) -> Array:
+def _noncentrality(t: Floats, df: Floats, p: float) -> Floats:
     """The δ with P(T ≤ t | df, δ) = p for t ≥ 0, by bisection: `[k], [k] -> [k]`.
 
     P falls with δ. Written out because SciPy's inverse gives up (NaN) for a large t; its
@@ -214,7 +214,7 @@ def _noncentrality(t: Array, df: Array, p: float) -> Array:
 
 
 @undefined_is_nan
-def paired_test(a: Array, b: Array) -> TTest:
+def paired_test(a: Floats, b: Floats) -> TTest:
     """Paired t test along the first axis; a pair with a NaN is left out: `[n, k] -> [k]`.
 
     >>> paired_test(np.array([[1.0], [2.0], [4.0]]), np.zeros((3, 1))).df.item()
@@ -225,7 +225,7 @@ def paired_test(a: Array, b: Array) -> TTest:
 
 
 @undefined_is_nan
-def paired_effects(a: Array, b: Array) -> tuple[Array, Array]:
+def paired_effects(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Effect sizes of pairs `[n, k]`: d_z and Hedges' g_av, both `[k]`.
 
     d_z = mean(a − b) / sd(a − b), for power; g_av = J(2n − 2) mean(a − b) / ((sd_a + sd_b)/2),
@@ -243,7 +243,7 @@ def paired_effects(a: Array, b: Array) -> tuple[Array, Array]:
     return d_z, np.where((n > 1) & (mean_spread > 0), g_av, np.nan)
 
 
-def benjamini_hochberg(p: ArrayLike) -> Array:
+def benjamini_hochberg(p: ArrayLike) -> Floats:
     """p values adjusted so that the false discovery rate is controlled: `[k] -> [k]`.
 
     NaN entries stay NaN and do not count as tests. Valid for independent or positively dependent
@@ -255,7 +255,7 @@ def benjamini_hochberg(p: ArrayLike) -> Array:
     return _adjusted(p, lambda p: np.minimum.accumulate((p * len(p) / _ranks(p))[::-1])[::-1])
 
 
-def holm(p: ArrayLike) -> Array:
+def holm(p: ArrayLike) -> Floats:
     """p values adjusted so that the family-wise error is controlled: `[k] -> [k]`.
 
     NaN entries stay NaN and do not count as tests. Valid under any dependence.
@@ -267,11 +267,11 @@ def holm(p: ArrayLike) -> Array:
     return _adjusted(p, lambda p: np.maximum.accumulate(p * (len(p) + 1 - _ranks(p))))
 
 
-def _ranks(p: Array) -> Array:
+def _ranks(p: Floats) -> Floats:
     return np.arange(1, len(p) + 1, dtype=np.float64)
 
 
-def _adjusted(p: ArrayLike, step: Callable[[Array], Array]) -> Array:
+def _adjusted(p: ArrayLike, step: Callable[[Floats], Floats]) -> Floats:
     """Apply a correction that is written for ascending p values without NaN."""
     (p,) = _float(p)
     finite = np.flatnonzero(np.isfinite(p))

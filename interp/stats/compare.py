@@ -5,21 +5,22 @@ Knows a tidy table and the names of its columns; nothing of models, hooks or wha
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.clustered import Parting
+from interp._arrays import Bools, Floats
+from interp.contract.document_sums import Parting
 from interp.errors import BadInput, nearest
 from interp.stats import classical, summaries
-from interp.stats.classical import Array, Mask, benjamini_hochberg, holm
-from interp.stats.clustered import clustered_test, contrast
-from interp.stats.neighbours import cluster_test
+from interp.stats.classical import benjamini_hochberg, holm
+from interp.stats.comparison import Comparison
+from interp.stats.document_tests import clustered_test, contrast
+from interp.stats.layer_runs import cluster_test
 from interp.stats.resampling import (
     Interval,
     Permutation,
@@ -42,186 +43,11 @@ from interp.stats.table import (
     rows_by,
 )
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from interp.results import Result
-
 NULLS = ("permutation", "none")
 TESTS = ("clustered", "welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
 CONTRASTS = ("within_difference", "difference")
 # Under this many prompts the intervals are rough; they are still given, with a note.
 FEW_PROMPTS = 10
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """Two groups compared, one row per layer (or whatever `by` names): what `compare` returns.
-
-    `frame`: the table. `clusters`: runs of neighbouring layers from `cluster_test` (columns of
-    `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: what a reader must know
-    before believing a row.
-
-    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
-
-    - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
-      `prompts_both`: clusters that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
-      value is NaN or infinite, left out of everything else.
-    - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
-      each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
-    - `within_difference` [v]: the contrast within prompts that carry both groups (`within` of
-      `clustered_bootstrap`, with its interval), which is what `permutation_*` tests. It differs
-      from `difference` where prompts of another level hold other shares of a and b, and may have
-      the other sign. Prompts that carry one group add what they differ among each other; where no
-      prompt carries both, the two are one.
-    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap (rough on
-      skewed values, see there). `within_g` [sd]: `within_difference` in the same units.
-    - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a variance over prompts
-      (`interp.stats.clustered`).
-    - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
-      `mann_whitney_p`: tokens taken as independent [1].
-    - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
-      `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
-    - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
-      are shuffled within prompts that carry both groups, and between whole prompts that carry
-      one. `_max` is family-wise over all rows and the one to quote: it needs no correction, finds
-      more than Holm where rows are correlated, and does not need more shuffles for more rows.
-    - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
-    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where
-      `difference` falls with probability `confidence` when labels mean nothing, and
-      `shuffled_within_low`, `shuffled_within_high`, where `within_difference` does; `shuffled_t`
-      [1], the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
-      over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
-      classical p values of the row cannot be trusted.
-
-    Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
-    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` and
-    `control_within_difference` [v] with `_low`, `_high`; its NaN rows have no note.
-
-    `smallest_p`: the smallest `permutation_p_max` that any labeling could have got, NaN without
-    shuffles; `exact`: whether all labelings were taken, each once. With few prompts there are few
-    labelings: P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
-    """
-
-    frame: pd.DataFrame
-    value: str
-    between: str
-    a: object
-    b: object
-    notes: tuple[str, ...] = ()
-    clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
-    by: tuple[str, ...] = ("layer",)
-    cluster: str = "prompt"
-    paired: bool = False
-    confidence: float = 0.95
-    smallest_p: float = np.nan
-    exact: bool = False
-
-    @property
-    def test(self) -> str:
-        """The test to quote: the most careful one that this table has."""
-        careful = ("permutation", "clustered")
-        return next((t for t in careful if self.frame[f"{t}_p"].notna().any()), "welch")
-
-    @property
-    def contrast(self) -> str:
-        """The column with the contrast that the test is about, and whose sign goes with its p.
-
-        Where no prompt carries both groups, the two contrasts are one, and it is `difference`.
-        """
-        within = self.test == "permutation" and bool((self.frame["prompts_both"] > 0).any())
-        return "within_difference" if within else "difference"
-
-    @property
-    def null_band(self) -> tuple[str, str]:
-        """The columns between which the contrast falls when labels mean nothing."""
-        of = "shuffled_within" if self.contrast == "within_difference" else "shuffled"
-        return f"{of}_low", f"{of}_high"
-
-    @property
-    def effect(self) -> str:
-        """The column with the contrast in standard deviations."""
-        return "within_g" if self.contrast == "within_difference" else "hedges_g"
-
-    @property
-    def family_p(self) -> str:
-        """The column with the p to quote, which holds for all rows of the table together."""
-        return "permutation_p_max" if self.test == "permutation" else f"{self.test}_p_holm"
-
-    @property
-    def level(self) -> float:
-        """The family-wise error that is allowed: 1 − confidence."""
-        return round(1 - self.confidence, 12)
-
-    @property
-    def differs(self) -> pd.Series[bool]:
-        """The rows that differ, with family-wise error `level` over the table."""
-        return self.frame[self.family_p] < self.level
-
-    @property
-    def decidable(self) -> bool:
-        """Whether any labeling could have made a row differ."""
-        return self.test != "permutation" or self.smallest_p < self.level
-
-    def plot(self, *, pairs: Result | None = None) -> go.Figure:
-        """Draw both groups with their bands, the difference and its null, over layers.
-
-        `pairs`: the result of `random_pairs`, for a comparison of angles; the angle of vectors
-        that have nothing to do with each other is then drawn beside the groups.
-        """
-        from interp.render.figures import comparison_figure
-
-        return comparison_figure(self, pairs=pairs)
-
-    def __repr__(self) -> str:
-        parts = [
-            self._sentence(),
-            self._short().to_string(index=False, float_format="{:.4g}".format),
-        ]
-        return "\n".join([*parts, *(f"note: {note}" for note in self.notes)])
-
-    def _repr_html_(self) -> str:
-        table = self._short(rows=None).to_html(index=False, float_format="{:.4g}".format, border=0)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        return f"<p>{html.escape(self._sentence())}</p>{table}<ul>{notes}</ul>"
-
-    def _sentence(self) -> str:
-        """What was compared, and the one finding that is safe to quote."""
-        text = f"{self.value}: {self.between} {self.a!r} against {self.b!r}; {self.finding()}"
-        for run in self.clusters.head(1).itertuples() if self.decidable else ():
-            text += f"; largest cluster: layers {run.first}–{run.last}, p = {run.p:.2g}"
-        return text
-
-    def finding(self, rows: str = "rows") -> str:
-        """How many rows differ and by which test, or that this cannot be decided, and why."""
-        level = self.level
-        if not self.decidable:
-            few = f"so few {self.cluster}s" if self.exact else "so few shuffles (raise resamples)"
-            return (
-                f"cannot be decided with {few}: the smallest p that any labeling could have got "
-                f"is {self.smallest_p:.2g}, not below {level:.2g}"
-            )
-        how = {
-            "permutation": f"permutation, maximum statistic, p < {level:.2g}",
-            "clustered": f"clustered, Holm p < {level:.2g}",
-            "welch": f"Welch, tokens taken as independent: not to be quoted, Holm p < {level:.2g}",
-        }
-        return f"{int(self.differs.sum())} of {len(self.frame)} {rows} differ ({how[self.test]})"
-
-    def _short(self, rows: int | None = 8) -> pd.DataFrame:
-        """The columns to read first; with `rows`, those of the largest effects, in order."""
-        contrast, within = self.contrast, self.contrast == "within_difference"
-        names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", contrast]
-        names += [f"{contrast}_low", f"{contrast}_high"]
-        names += [f"control_{contrast}"] if f"control_{contrast}" in self.frame else []
-        names += ["difference", self.effect] if within else [self.effect]
-        names += [self.family_p]
-        names += ["permutation_p", "shuffled_t"] if self.test == "permutation" else []
-        table = self.frame[names]
-        if rows is None or len(table) <= rows:
-            return table
-        strongest = self.frame[self.effect].abs().fillna(-1).nlargest(rows).index
-        return table.loc[sorted(strongest)]
 
 
 def compare(
@@ -306,7 +132,7 @@ def compare(
     )
 
 
-def _with_keys(keys: pd.DataFrame, columns: dict[str, Array]) -> pd.DataFrame:
+def _with_keys(keys: pd.DataFrame, columns: dict[str, Floats]) -> pd.DataFrame:
     """The table: what tells its rows apart, then the statistics; no name twice."""
     taken = next((c for c in keys if c in columns), None)
     if taken is not None:
@@ -386,7 +212,7 @@ def _of_summary(
     )
 
 
-def _few_notes(columns: dict[str, Array]) -> list[str]:
+def _few_notes(columns: dict[str, Floats]) -> list[str]:
     """That few documents make rough intervals."""
     counts = np.concatenate([columns["prompts_a"], columns["prompts_b"]]).astype(np.float64)
     fewest = np.nanmin(counts, initial=np.inf)
@@ -448,7 +274,7 @@ def _require_content(data: Grid, value: str, a: object, b: object) -> None:
 # ---- pairs -----------------------------------------------------------------------------------
 
 
-def _prompt_means(data: Grid) -> tuple[Array, Array]:
+def _prompt_means(data: Grid) -> tuple[Floats, Floats]:
     """Mean per cluster of a and of b, NaN where one is missing: two of `[c, k]`."""
     c, finite = int(data.clusters.max()) + 1, np.isfinite(data.cells)
     means = []
@@ -465,7 +291,7 @@ def _prompt_means(data: Grid) -> tuple[Array, Array]:
 def _as_pairs(data: Grid, cluster: str) -> tuple[Grid, list[str]]:
     """One mean per prompt and group, of the prompts that carry both."""
     a, b = _prompt_means(data)
-    whole: Mask = np.asarray(np.isfinite(a).any(axis=1), dtype=bool)
+    whole: Bools = np.asarray(np.isfinite(a).any(axis=1), dtype=bool)
     if whole.sum() < 2:
         raise BadInput(
             f"paired=True needs two or more {cluster}s that carry both groups; {whole.sum()} of "
@@ -522,7 +348,7 @@ def _counts(data: Grid) -> dict[str, Any]:
     }
 
 
-def _estimates(data: Grid, fits: dict[str, Interval], enough: Mask) -> dict[str, Array]:
+def _estimates(data: Grid, fits: dict[str, Interval], enough: Bools) -> dict[str, Floats]:
     """Means, spreads, difference and Hedges' g with their intervals."""
     both = [classical.moments(data.group(of_a)) for of_a in (True, False)]
     columns = _with_interval("mean_a", fits["mean_a"]) | _with_interval("mean_b", fits["mean_b"])
@@ -535,11 +361,11 @@ def _estimates(data: Grid, fits: dict[str, Interval], enough: Mask) -> dict[str,
     return {name: np.where(enough & np.isfinite(x), x, np.nan) for name, x in columns.items()}
 
 
-def _with_interval(name: str, fit: Interval) -> dict[str, Array]:
+def _with_interval(name: str, fit: Interval) -> dict[str, Floats]:
     return {name: fit.estimate, f"{name}_low": fit.low, f"{name}_high": fit.high}
 
 
-def _clustered_test(data: Grid, enough: Mask) -> dict[str, Array]:
+def _clustered_test(data: Grid, enough: Bools) -> dict[str, Floats]:
     """The t test of the difference of means with its variance taken over clusters."""
     parting = Parting.of((~data.labels).astype(np.int64), [("a",), ("b",)], data.clusters)
     sums = parting.sums(np.where(np.isfinite(data.cells), data.cells, np.nan), ()).closed()
@@ -547,7 +373,7 @@ def _clustered_test(data: Grid, enough: Mask) -> dict[str, Array]:
     return {f"clustered_{name}": np.where(enough, x, np.nan) for name, x in test._asdict().items()}
 
 
-def _token_tests(data: Grid, enough: Mask) -> dict[str, Array]:
+def _token_tests(data: Grid, enough: Bools) -> dict[str, Floats]:
     """The classical two-sample tests, which take tokens as independent."""
     a, b = data.group(True), data.group(False)
     both = (*classical.moments(a), *classical.moments(b))
@@ -562,7 +388,7 @@ def _token_tests(data: Grid, enough: Mask) -> dict[str, Array]:
     }
 
 
-def _pair_tests(data: Grid) -> dict[str, Array]:
+def _pair_tests(data: Grid) -> dict[str, Floats]:
     """The paired tests on prompt means; NaN where fewer than two prompts carry both groups."""
     a, b = _prompt_means(data)
     pairs = np.isfinite(a).sum(axis=0)
@@ -583,8 +409,8 @@ def _pair_tests(data: Grid) -> dict[str, Array]:
 
 
 def _permutation_columns(
-    test: Permutation | None, confidence: float, enough: Mask
-) -> dict[str, Array]:
+    test: Permutation | None, confidence: float, enough: Bools
+) -> dict[str, Floats]:
     """The permutation test and the control; all NaN where it was not asked for."""
     blank = np.full(len(enough), np.nan)
     names = ("permutation_t", "permutation_p", "permutation_p_max")
@@ -610,9 +436,9 @@ def _permutation_columns(
     }
 
 
-def _corrected(columns: dict[str, Array]) -> dict[str, Array]:
+def _corrected(columns: dict[str, Floats]) -> dict[str, Floats]:
     """The columns with both corrections after each p."""
-    out: dict[str, Array] = {}
+    out: dict[str, Floats] = {}
     for name, x in columns.items():
         out[name] = x
         if name.removesuffix("_p") in TESTS:

@@ -12,14 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp._arrays import Floats
 from interp.errors import BadInput, unknown
-from interp.stats.classical import (
-    Array,
-    benjamini_hochberg,
-    holm,
-    two_sided,
-    undefined_is_nan,
-)
+from interp.stats.classical import benjamini_hochberg, holm, two_sided, undefined_is_nan
 from interp.stats.labelings import Codes
 from interp.stats.resampling import check_resampling, chunks, draw_weights
 from interp.stats.shuffled import shuffled_correlation
@@ -36,7 +31,7 @@ from interp.stats.table import (
 NULLS = ("permutation", "none")
 
 # Values [n, v], weights [r, c] and clusters [n] to covariances [r, v, v].
-Moments = Callable[[Array, Array, Codes], Array]
+Moments = Callable[[Floats, Floats, Codes], Floats]
 
 
 def correlation(
@@ -118,7 +113,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 def with_corrections(table: pd.DataFrame) -> pd.DataFrame:
     """The table with both corrections after each p, over its rows."""
-    columns: dict[str, Array] = {}
+    columns: dict[str, Floats] = {}
     for name in table.columns:
         columns[name] = table[name].to_numpy()
         if name.endswith("_p"):
@@ -128,7 +123,7 @@ def with_corrections(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @undefined_is_nan
-def _row(values: Array, codes: Codes, draw: _Draw) -> dict[str, float]:
+def _row(values: Floats, codes: Codes, draw: _Draw) -> dict[str, float]:
     """Both correlations of one row of the result: `[n, variables], [n]`."""
     whole = np.isfinite(values).all(axis=1)
     x, clusters = values[whole], np.unique(codes[whole], return_inverse=True)[1]
@@ -150,7 +145,7 @@ def _row(values: Array, codes: Codes, draw: _Draw) -> dict[str, float]:
     return found
 
 
-def _shuffled(x: Array, clusters: Codes, ranks: bool, draw: _Draw) -> tuple[float, float]:
+def _shuffled(x: Floats, clusters: Codes, ranks: bool, draw: _Draw) -> tuple[float, float]:
     """p against `y` shuffled within clusters (freely where each has one token), and the centre."""
     alone = int(np.bincount(clusters).max()) == 1
     found = shuffled_correlation(
@@ -165,7 +160,7 @@ def _shuffled(x: Array, clusters: Codes, ranks: bool, draw: _Draw) -> tuple[floa
     return float(found.p[0]), float(found.centre[0])
 
 
-def _interval(x: Array, clusters: Codes, moments: Moments, draw: _Draw) -> tuple[float, float]:
+def _interval(x: Floats, clusters: Codes, moments: Moments, draw: _Draw) -> tuple[float, float]:
     """Percentile interval over resampled clusters, tails widened for few of them."""
     c = int(clusters.max()) + 1
     if c < 2:
@@ -180,7 +175,7 @@ def _interval(x: Array, clusters: Codes, moments: Moments, draw: _Draw) -> tuple
     return float(low), float(high)
 
 
-def _pearson_covariance(x: Array, weights: Array, clusters: Codes) -> Array:
+def _pearson_covariance(x: Floats, weights: Floats, clusters: Codes) -> Floats:
     """Covariances of the resamples, from sums per cluster: `[n, v], [r, c] -> [r, v, v]`."""
     v = x.shape[1]
     one = np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / x.std(axis=0).clip(1e-300)])
@@ -193,7 +188,7 @@ def _pearson_covariance(x: Array, weights: Array, clusters: Codes) -> Array:
     return np.asarray(covariance[:, 1:, 1:], np.float64)
 
 
-def _rank_covariance(x: Array, weights: Array, clusters: Codes) -> Array:
+def _rank_covariance(x: Floats, weights: Floats, clusters: Codes) -> Floats:
     """Covariances of the ranks that each resample gives anew: `[n, v], [r, c] -> [r, v, v]`."""
     of_token = weights[:, clusters]
     n = of_token.sum(axis=1)
@@ -207,7 +202,7 @@ def _rank_covariance(x: Array, weights: Array, clusters: Codes) -> Array:
     return covariance
 
 
-def _weighted_ranks(x: Array, weights: Array) -> Array:
+def _weighted_ranks(x: Floats, weights: Floats) -> Floats:
     """Mean rank less ½ of each token where token i occurs weights[:, i] times: `[n], [r, n]`."""
     _, tie = np.unique(x, return_inverse=True)
     order = np.argsort(tie, kind="stable")
@@ -217,7 +212,7 @@ def _weighted_ranks(x: Array, weights: Array) -> Array:
     return np.asarray(rank[:, tie], np.float64)
 
 
-def _partial(covariance: Array) -> Array:
+def _partial(covariance: Floats) -> Floats:
     """Correlation of the first two variables, the others taken out: `[r, v, v] -> [r]`."""
     rest = covariance[:, :2, 2:]
     # A pseudo-inverse, so that covariates may be constant or collinear.

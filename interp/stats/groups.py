@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from interp.clustered import small_sample
+from interp._arrays import Bools, Floats
+from interp.contract.document_sums import small_sample
 from interp.errors import BadInput
-from interp.stats.classical import Array, Mask, first_finite, undefined_is_nan
+from interp.stats.classical import first_finite, undefined_is_nan
 from interp.stats.labelings import ROUNDING, Codes, Labelings
 from interp.stats.resampling import check_resampling, dealt, p_values
 
@@ -22,12 +23,12 @@ from interp.stats.resampling import check_resampling, dealt, p_values
 class Means(NamedTuple):
     """Per group and row, `[g, k]` each: how many, of how many clusters, mean, spread, interval."""
 
-    n: Array
-    clusters: Array
-    mean: Array
-    sd: Array
-    low: Array
-    high: Array
+    n: Floats
+    clusters: Floats
+    mean: Floats
+    sd: Floats
+    low: Floats
+    high: Floats
 
 
 class Omnibus(NamedTuple):
@@ -38,15 +39,15 @@ class Omnibus(NamedTuple):
     `smallest_p_max` as in `Permutation`.
     """
 
-    f: Array
-    p: Array
-    p_max: Array
-    eta2: Array
-    anova_f: Array
-    anova_p: Array
-    null_f: Array
-    null_eta2: Array
-    null_anova_p: Array
+    f: Floats
+    p: Floats
+    p_max: Floats
+    eta2: Floats
+    anova_f: Floats
+    anova_p: Floats
+    null_f: Floats
+    null_eta2: Floats
+    null_anova_p: Floats
     exact: bool
     labelings: float
     smallest_p_max: float
@@ -54,7 +55,7 @@ class Omnibus(NamedTuple):
 
 def _checked(
     values: ArrayLike, codes: ArrayLike, clusters: ArrayLike
-) -> tuple[Array, Codes, Codes, int]:
+) -> tuple[Floats, Codes, Codes, int]:
     x = np.asarray(values, dtype=np.float64)
     x = np.where(np.isfinite(x), x, np.nan)
     group, cluster = np.asarray(codes), np.asarray(clusters)
@@ -154,12 +155,12 @@ def clustered_omnibus(
     return Omnibus._make([f, p, p_max, eta2, anova_f, anova_p, null_f, *rest, *facts])
 
 
-def _on_one_scale(f: Array, between: float, within: Array) -> Array:
+def _on_one_scale(f: Floats, between: float, within: Floats) -> Floats:
     """F `[..., k]` as −log p of its distribution; F itself where rows have equally many values."""
     return f if (within == within[0]).all() else -np.log(special.fdtrc(between, within, f))
 
 
-def _centred(x: Array, cluster: Codes, several: Mask) -> Array:
+def _centred(x: Floats, cluster: Codes, several: Bools) -> Floats:
     """Values less the mean of their cluster, or of all clusters that carry one group."""
     block = np.where(several[cluster], cluster, len(several))
     finite = np.isfinite(x)
@@ -170,7 +171,7 @@ def _centred(x: Array, cluster: Codes, several: Mask) -> Array:
     return np.where(finite, shifted - (total / count)[block], np.nan)
 
 
-def _analysis(group: Codes, x: Array, g: int) -> tuple[Array, Array, Array]:
+def _analysis(group: Codes, x: Floats, g: int) -> tuple[Floats, Floats, Floats]:
     """F, η² and classical p of a one-way analysis of variance: `[r, n], [n, k] -> [r, k]`."""
     finite = np.isfinite(x)
     flat, filled = finite.astype(np.float64), np.where(finite, x, 0.0)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from interp.stats.classical import Array, Mask
+from interp._arrays import Bools, Floats
 
 Codes = NDArray[np.int64]
 # A spread this much smaller than the thing it scales is rounding, not spread.
@@ -37,7 +37,7 @@ class Labelings:
     clusters: Codes
 
     @cached_property
-    def several(self) -> Mask:
+    def several(self) -> Bools:
         """Which clusters carry more than one group: `[c]`."""
         c = int(self.clusters.max()) + 1
         low, high = np.full(c, np.iinfo(np.int64).max), np.full(c, -1)
@@ -132,7 +132,7 @@ def _arrangements(labels: Codes) -> Codes:
     return np.stack(rows)
 
 
-def share_reaching(null: Array, observed: Array, exact: bool) -> Array:
+def share_reaching(null: Floats, observed: Floats, exact: bool) -> Floats:
     """p of observed statistics `[k]`, 0 or above, against a null `[resamples, k]` or `[…, 1]`.
 
     (1 + #{null ≥ observed}) / (1 + resamples), never 0; where the null holds all labelings, the
@@ -144,7 +144,7 @@ def share_reaching(null: Array, observed: Array, exact: bool) -> Array:
     return np.asarray((drawn + reached.sum(axis=0)) / (drawn + len(null)), np.float64)
 
 
-def smallest_share(null: Array, exact: bool) -> float:
+def smallest_share(null: Floats, exact: bool) -> float:
     """The smallest p that any labeling could have got against this null `[resamples]`."""
     if not exact:
         return 1 / (1 + len(null))

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from interp._arrays import Bools, Floats
 from interp.errors import BadInput
 from interp.stats.classical import (
-    Array,
-    Mask,
     first_finite,
     small_sample_factor,
     undefined_is_nan,
@@ -27,7 +26,7 @@ from interp.stats.classical import (
 from interp.stats.labelings import ROUNDING, Codes, Labelings, share_reaching, smallest_share
 
 # A statistic's derivative by each of the totals that it depends on.
-Gradient = dict[int, Array]
+Gradient = dict[int, Floats]
 # Temporary arrays stay below this many numbers, whatever the size of the table.
 BLOCK = 4_000_000
 
@@ -35,10 +34,10 @@ BLOCK = 4_000_000
 class Interval(NamedTuple):
     """An estimate, its clustered standard error and its interval, one entry per row."""
 
-    estimate: Array
-    se: Array
-    low: Array
-    high: Array
+    estimate: Floats
+    se: Floats
+    low: Floats
+    high: Floats
 
 
 class Permutation(NamedTuple):
@@ -52,14 +51,14 @@ class Permutation(NamedTuple):
     `smallest_p_max`: the smallest p_max that any labeling could have got.
     """
 
-    t: Array
-    p: Array
-    p_max: Array
-    within: Array
-    null_t: Array
-    null_within: Array
-    null_difference: Array
-    null_welch_p: Array
+    t: Floats
+    p: Floats
+    p_max: Floats
+    within: Floats
+    null_t: Floats
+    null_within: Floats
+    null_difference: Floats
+    null_welch_p: Floats
     exact: bool
     labelings: float
     smallest_p_max: float
@@ -69,19 +68,19 @@ class Permutation(NamedTuple):
 class _Sample:
     """Tokens sorted by cluster, so that a cluster is a slice."""
 
-    values: Array  # [n, k]
-    labels: Mask  # [n]
+    values: Floats  # [n, k]
+    labels: Bools  # [n]
     clusters: Codes  # [n], 0 … c−1, ascending
     starts: Codes  # [c], the first token of each cluster
 
-    def sums(self, values: Array) -> Array:
+    def sums(self, values: Floats) -> Floats:
         """Sum over the tokens of each cluster: `[n, ...] -> [c, ...]`."""
         return np.asarray(np.add.reduceat(values, self.starts, axis=0), dtype=np.float64)
 
     def labelings(self) -> Labelings:
         return Labelings(self.labels.astype(np.int64), self.clusters)
 
-    def carries(self) -> tuple[Mask, Mask]:
+    def carries(self) -> tuple[Bools, Bools]:
         """Which clusters have a token of group a, and of group b: two of `[c]`."""
         a = self.sums(self.labels.astype(np.float64)) > 0
         return a, self.sums((~self.labels).astype(np.float64)) > 0
@@ -123,7 +122,7 @@ def chunks(total: int, width: int) -> Iterator[int]:
 # ---- bootstrap -------------------------------------------------------------------------------
 
 
-def draw_weights(strata: Codes, resamples: int, rng: np.random.Generator) -> Array:
+def draw_weights(strata: Codes, resamples: int, rng: np.random.Generator) -> Floats:
     """How often each cluster is drawn, with replacement within its stratum: `[resamples, c]`."""
     weights = np.zeros((resamples, len(strata)))
     offset = np.arange(resamples)[:, None]
@@ -189,11 +188,11 @@ def clustered_bootstrap(
     return {name: _moved(fit, shift if "mean" in name else 0.0) for name, fit in fits.items()}
 
 
-def _moved(fit: Interval, shift: Array | float) -> Interval:
+def _moved(fit: Interval, shift: Floats | float) -> Interval:
     return Interval(fit.estimate + shift, fit.se, fit.low + shift, fit.high + shift)
 
 
-def _planes(sample: _Sample, shift: Array) -> Array:
+def _planes(sample: _Sample, shift: Floats) -> Floats:
     """Per cluster: count, sum and sum of squares of a, then of b: `[6, c, k]`."""
     finite = np.isfinite(sample.values)
     x = np.where(finite, sample.values - shift, 0.0)
@@ -205,7 +204,7 @@ def _planes(sample: _Sample, shift: Array) -> Array:
     return np.stack(parts)
 
 
-def _within_planes(sample: _Sample) -> Array:
+def _within_planes(sample: _Sample) -> Floats:
     """What the contrast within clusters needs of each, `[2, c, k]` or `[6, c, k]`.
 
     Of clusters that carry both groups: n_a n_b / (n_a + n_b) times their difference, and that
@@ -234,11 +233,11 @@ def _strata(sample: _Sample) -> Codes:
 
 def _deviations(
     sample: _Sample,
-    planes: tuple[Array, Array],
-    observed: dict[str, tuple[Array, Array]],
+    planes: tuple[Floats, Floats],
+    observed: dict[str, tuple[Floats, Floats]],
     resamples: int,
     rng: np.random.Generator,
-) -> dict[str, Array]:
+) -> dict[str, Floats]:
     """|estimate* − estimate| / se* per statistic: `[resamples, k]`; infinite without spread."""
     strata, parts = _strata(sample), []
     for size in chunks(resamples, 50 * max(planes[0].shape[1:])):
@@ -247,19 +246,21 @@ def _deviations(
     return {n: np.concatenate([part[n] for part in parts]) for n in observed}
 
 
-def _deviation(estimate: Array, se: Array, centre: Array, centre_se: Array) -> Array:
+def _deviation(estimate: Floats, se: Floats, centre: Floats, centre_se: Floats) -> Floats:
     t = np.abs(estimate - centre) / se
     return np.where((se > 1e-6 * centre_se) & np.isfinite(t), t, np.inf)
 
 
-def _symmetric(estimate: Array, se: Array, deviations: Array, confidence: float) -> Interval:
+def _symmetric(estimate: Floats, se: Floats, deviations: Floats, confidence: float) -> Interval:
     """Estimate ± quantile × se; a point where there is no spread at all."""
     q = np.quantile(deviations, confidence, axis=0, method="higher")
     half = np.where(se == 0, 0.0, np.where(np.isfinite(q), q * se, np.nan))
     return Interval(estimate, se, estimate - half, estimate + half)
 
 
-def _statistics(weights: Array, planes: Array, within: Array) -> dict[str, tuple[Array, Array]]:
+def _statistics(
+    weights: Floats, planes: Floats, within: Floats
+) -> dict[str, tuple[Floats, Floats]]:
     """Estimate and clustered standard error of each statistic: `[r, c] -> [r, k]` each."""
     products, factors = _products(weights, planes), _cluster_factors(weights, planes)
     found = {
@@ -275,13 +276,13 @@ def _statistics(weights: Array, planes: Array, within: Array) -> dict[str, tuple
     return found
 
 
-def _products(weights: Array, planes: Array) -> dict[tuple[int, int], Array]:
+def _products(weights: Floats, planes: Floats) -> dict[tuple[int, int], Floats]:
     """Σ over clusters of the products of every two planes: `[r, k]` each."""
     pairs = ((i, j) for i in range(len(planes)) for j in range(i, len(planes)))
     return {(i, j): weights @ (planes[i] * planes[j]) for i, j in pairs}
 
 
-def _within_estimate(totals: Array) -> tuple[Array, Gradient]:
+def _within_estimate(totals: Floats) -> tuple[Floats, Gradient]:
     """The contrast within clusters, and its gradient in the totals of `_within_planes`."""
     top, weight, *rest = totals
     if not rest:
@@ -302,7 +303,7 @@ def _within_estimate(totals: Array) -> tuple[Array, Gradient]:
     return estimate, {i: slope / whole for i, slope in slopes.items()}
 
 
-def _cluster_factors(weights: Array, planes: Array) -> tuple[Array, Array, Array]:
+def _cluster_factors(weights: Floats, planes: Floats) -> tuple[Floats, Floats, Floats]:
     """c/(c − 1) for the clusters that carry a, b, and either."""
     a, b = planes[0] > 0, planes[3] > 0
     counts = [weights @ carried.astype(np.float64) for carried in (a, b, a | b)]
@@ -310,7 +311,7 @@ def _cluster_factors(weights: Array, planes: Array) -> tuple[Array, Array, Array
     return factor_a, factor_b, factor
 
 
-def _estimates(totals: Array) -> dict[str, tuple[Array, Gradient]]:
+def _estimates(totals: Floats) -> dict[str, tuple[Floats, Gradient]]:
     """The statistics and their gradients in the six totals: `[6, r, k]` to `[r, k]` each."""
     n_a, s_a, q_a, n_b, s_b, q_b = totals
     a, b = s_a / n_a, s_b / n_b
@@ -339,9 +340,9 @@ def _estimates(totals: Array) -> dict[str, tuple[Array, Gradient]]:
 
 def _standard_error(
     gradient: Gradient,
-    products: dict[tuple[int, int], Array],
-    factors: tuple[Array, Array, Array],
-) -> Array:
+    products: dict[tuple[int, int], Floats],
+    factors: tuple[Floats, Floats, Floats],
+) -> Floats:
     """√Σ_c u_c², u_c the linear influence of cluster c, with small-sample factors: `[r, k]`.
 
     The variance of a's part, b's part and their covariance carry their own c/(c − 1): with one
@@ -429,7 +430,7 @@ def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Co
         yield ways.draw(size, rng)
 
 
-def _on_one_scale(t: Array, df: Array) -> Array:
+def _on_one_scale(t: Floats, df: Floats) -> Floats:
     """Sizes of t `[..., k]` that rows of different degrees of freedom `[k]` have equally often.
 
     −log of Student's two-sided p; |t| itself where all rows have the same.
@@ -439,8 +440,8 @@ def _on_one_scale(t: Array, df: Array) -> Array:
 
 
 def p_values(
-    t: Array, null_t: Array, exact: bool, scale: Callable[[Array], Array]
-) -> tuple[Array, Array, float]:
+    t: Floats, null_t: Floats, exact: bool, scale: Callable[[Floats], Floats]
+) -> tuple[Floats, Floats, float]:
     """Pointwise p and p against the largest t* of all defined rows, `[k]` each, and the smallest
     value that the second can have. `scale` makes rows comparable: `[..., k] -> [..., k]`."""
     defined, undefined = ~np.isnan(t), np.isnan(null_t)
@@ -452,7 +453,7 @@ def p_values(
     return np.where(defined, p, np.nan), np.where(defined, p_max, np.nan), smallest
 
 
-def _centred(sample: _Sample) -> Array:
+def _centred(sample: _Sample) -> Floats:
     """Values minus the mean of their cluster (both groups) or of all one-group clusters."""
     a, b = sample.carries()
     finite = np.isfinite(sample.values)
@@ -464,13 +465,13 @@ def _centred(sample: _Sample) -> Array:
     return np.where(finite, x - mean[sample.clusters], np.nan)
 
 
-def _group_sums(labels: Array, values: Array) -> tuple[Array, Array]:
+def _group_sums(labels: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Sums over group a and over group b: `[r, n], [n, k] -> [r, k], [r, k]`."""
     in_a = labels @ values
     return in_a, values.sum(axis=0) - in_a
 
 
-def _counted(values: Array) -> tuple[Array, Array]:
+def _counted(values: Floats) -> tuple[Floats, Floats]:
     """What counts as a value, and the values with 0 for the rest: `[n, k]` each.
 
     The count is `[n, 1]` where nothing is NaN, which then saves a third of the work.
@@ -481,7 +482,7 @@ def _counted(values: Array) -> tuple[Array, Array]:
     return finite.astype(np.float64), np.where(finite, values, 0.0)
 
 
-def _clustered_t(labels: Array, sample: _Sample, values: Array) -> tuple[Array, Array]:
+def _clustered_t(labels: Floats, sample: _Sample, values: Floats) -> tuple[Floats, Floats]:
     """Difference of means over its clustered standard error, and the contrast: `[r, n] -> [r, k]`.
 
     The contrast is the least-squares slope on the labels with a constant per cluster that carries
@@ -514,13 +515,13 @@ def _clustered_t(labels: Array, sample: _Sample, values: Array) -> tuple[Array, 
     return _ratio(mean_a - mean_b, se), s_a / np.where(weight > 0, weight, np.nan)
 
 
-def _ratio(difference: Array, se: Array) -> Array:
+def _ratio(difference: Floats, se: Floats) -> Floats:
     """difference / se; ±infinite where the spread is rounding only, NaN where both are zero."""
     exact = se <= ROUNDING * np.abs(difference)
     return np.where(exact & (difference != 0), np.sign(difference) * np.inf, difference / se)
 
 
-def _naive(labels: Array, values: Array) -> tuple[Array, Array]:
+def _naive(labels: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Difference of means and Welch's p over tokens for shuffled labels: `[r, n] -> [r, k]`."""
     finite, x = _counted(values)
     (n_a, n_b), (s_a, s_b), (q_a, q_b) = (_group_sums(labels, part) for part in (finite, x, x**2))

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg, stats
 
+from interp._arrays import Floats
 from interp.errors import BadInput
-from interp.stats.classical import Array, undefined_is_nan
+from interp.stats.classical import undefined_is_nan
 from interp.stats.labelings import Codes, share_reaching
 from interp.stats.resampling import check_resampling, chunks
 
@@ -21,10 +22,10 @@ class Shuffled(NamedTuple):
     """Correlation of each column `[k]`, its two-sided p, the correlations of the shuffles, and
     their mean `centre [k]`, which is what no association within clusters would give."""
 
-    r: Array
-    p: Array
-    centre: Array
-    null: Array  # [resamples, k]
+    r: Floats
+    p: Floats
+    centre: Floats
+    null: Floats  # [resamples, k]
 
 
 @undefined_is_nan
@@ -86,11 +87,11 @@ def shuffled_correlation(
     return Shuffled(r, np.where(np.isnan(r), np.nan, p), centre, null)
 
 
-def _design(covariates: Array) -> Array:
+def _design(covariates: Floats) -> Floats:
     return np.column_stack([np.ones(len(covariates)), covariates - covariates.mean(axis=0)])
 
 
-def _fit(y: Array, covariates: Array, number: Codes) -> tuple[Array, Array]:
+def _fit(y: Floats, covariates: Floats, number: Codes) -> tuple[Floats, Floats]:
     """What clusters and covariates explain of `y`, and what they do not: `[n]` each."""
     count = np.bincount(number)
     columns = np.column_stack([y, covariates])
@@ -100,7 +101,7 @@ def _fit(y: Array, covariates: Array, number: Codes) -> tuple[Array, Array]:
     return means[:, 0] + explained, within[:, 0] - explained
 
 
-def _residuals(values: Array, covariates: Array) -> Array:
+def _residuals(values: Floats, covariates: Floats) -> Floats:
     """Residuals from a linear fit with intercept, of length 1; NaN where nothing is left."""
     design = _design(covariates)
     centred = values - values.mean(axis=0)

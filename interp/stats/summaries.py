@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from interp.clustered import CLUSTERS, MOST_PAIRS, Clustered
+from interp._arrays import Floats
+from interp.contract.document_sums import CLUSTERS, MOST_PAIRS, Clustered
 from interp.errors import BadInput, unknown
 from interp.stats.classical import (
-    Array,
     small_sample_factor,
     student_from_moments,
     undefined_is_nan,
     welch_from_moments,
 )
-from interp.stats.clustered import (
+from interp.stats.document_tests import (
     Contrast,
     clustered_bands,
     clustered_test,
@@ -86,7 +86,7 @@ def select(frame: pd.DataFrame, value: str, between: str, a: object, b: object) 
 
 def paired_rows(
     rows: pd.DataFrame, between: str, a: object, by: str | Sequence[str] | None
-) -> tuple[pd.DataFrame, list[str], dict[str, Array]]:
+) -> tuple[pd.DataFrame, list[str], dict[str, Floats]]:
     """Both groups side by side: the rows' keys, their names, and count, mean, M2 of each group.
 
     Groups that `by` leaves out (other labels, heads) are pooled by the law of total variance.
@@ -105,7 +105,7 @@ def paired_rows(
     parts["m2"] = m2 + n * np.nan_to_num(mean - centre) ** 2
     sums = parts.groupby(index, dropna=False).sum()
     wide = sums.unstack(0).sort_index()  # noqa: PD010  the sums are there already
-    out: dict[str, Array] = {}
+    out: dict[str, Floats] = {}
     for group in ("a", "b"):
         for name in ("n", "sum", "m2", "nan"):
             column = wide.get((name, group), pd.Series(0.0, index=wide.index))
@@ -165,7 +165,9 @@ def _names(sums: Clustered) -> Sequence[str]:
 
 
 @undefined_is_nan
-def columns_of(found: dict[str, Array], clustered: Contrast, confidence: float) -> dict[str, Array]:
+def columns_of(
+    found: dict[str, Floats], clustered: Contrast, confidence: float
+) -> dict[str, Floats]:
     """The columns of a comparison that follow from moments and sums over documents: `[rows]`."""
     n_a, mean_a, m2_a = found["n_a"], found["mean_a"], found["m2_a"]
     n_b, mean_b, m2_b = found["n_b"], found["mean_b"], found["m2_b"]
@@ -201,10 +203,10 @@ def columns_of(found: dict[str, Array], clustered: Contrast, confidence: float) 
     }
 
 
-def _counted(n: Array) -> Array:
+def _counted(n: Floats) -> Floats:
     """Counts as whole numbers, where all are known."""
     return n.astype(np.int64) if np.isfinite(n).all() else n
 
 
-def _with_band(name: str, x: Array, half: Array) -> dict[str, Array]:
+def _with_band(name: str, x: Floats, half: Floats) -> dict[str, Floats]:
     return {name: x, f"{name}_low": x - half, f"{name}_high": x + half}

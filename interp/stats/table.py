@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
 
+from interp._arrays import Bools, Floats
 from interp.errors import BadInput, nearest, unknown
-from interp.stats.classical import Array, Mask
 
 # A row of the result is told apart by these, where the frame has them.
 DEFAULT_BY = ("stack", "layer", "head")
@@ -56,7 +56,7 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], kind: str = "colu
             raise unknown(kind, str(name), [str(c) for c in frame.columns])
 
 
-def numbers(frame: pd.DataFrame, name: str) -> Array:
+def numbers(frame: pd.DataFrame, name: str) -> Floats:
     """A value column as float64 `[rows]`; NaN and infinite entries become NaN.
 
     Raises `UnknownName` for a missing and `BadInput` for a non-numeric column.
@@ -71,19 +71,19 @@ def numbers(frame: pd.DataFrame, name: str) -> Array:
             f"column {name!r} is {column.dtype}, not numeric{example}; "
             f"numeric columns: {', '.join(numeric) or 'none'}"
         )
-    x: Array = np.array(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    x: Floats = np.array(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     x[~np.isfinite(x)] = np.nan
     return x
 
 
-def is_special(frame: pd.DataFrame, keep: bool) -> Mask:
+def is_special(frame: pd.DataFrame, keep: bool) -> Bools:
     """Which rows are left out as special tokens: `[rows]`, none of them with `keep`."""
     if keep or "special" not in frame.columns:
         return np.zeros(len(frame), bool)
     return np.asarray(frame["special"].eq(True).fillna(False), dtype=bool)
 
 
-def left_out_note(frame: pd.DataFrame, left_out: Mask, what: str = "special tokens") -> str:
+def left_out_note(frame: pd.DataFrame, left_out: Bools, what: str = "special tokens") -> str:
     """A sentence on the rows that were left out, or nothing: how many, and how many for their norm.
 
     `what` names them; a row is one of those unless the table says that it is one of a token.
@@ -137,20 +137,20 @@ class Grid:
     Layers may lack a token, or hold NaN for it; both are NaN here.
     """
 
-    cells: Array  # [n, k]
-    labels: Mask  # [n], True = group a
+    cells: Floats  # [n, k]
+    labels: Bools  # [n], True = group a
     clusters: NDArray[np.int64]  # [n]
     keys: pd.DataFrame  # [k, by]
     undefined_a: NDArray[np.int64]  # [k], rows whose value is NaN
     undefined_b: NDArray[np.int64]
     averaged: int  # rows of the frame behind one value, at most
 
-    def group(self, of_a: bool) -> Array:
+    def group(self, of_a: bool) -> Floats:
         """The values of one group: `[n_a, k]` or `[n_b, k]`."""
         return self.cells[self.labels if of_a else ~self.labels]
 
 
-def grid(frame: pd.DataFrame, x: Array, labels: Mask, by: Sequence[str], cluster: str) -> Grid:
+def grid(frame: pd.DataFrame, x: Floats, labels: Bools, by: Sequence[str], cluster: str) -> Grid:
     """Lay values `[rows]` out by token and result row; several values of one cell are averaged."""
     row, keys = numbered(frame, by)
     token = _tokens(frame, labels, row, cluster)
@@ -183,7 +183,7 @@ def numbered(frame: pd.DataFrame, by: Sequence[str]) -> tuple[NDArray[np.int64],
 
 
 def _tokens(
-    frame: pd.DataFrame, labels: Mask, row: NDArray[np.int64], cluster: str
+    frame: pd.DataFrame, labels: Bools, row: NDArray[np.int64], cluster: str
 ) -> NDArray[np.int64]:
     """A number for each token: the same one in every layer."""
     names = list(dict.fromkeys([cluster, *(name for name in TOKEN if name in frame.columns)]))

@@ -1,0 +1,182 @@
+"""What every command shares: the app, its options, and how tables and paths are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from interp.errors import BadInput, InterpError
+
+if TYPE_CHECKING:
+    from interp.render.finding import Sheet
+    from interp.runs.results import Results
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure the residual stream of TransformerLens models.",
+)
+out = Console()
+err = Console(stderr=True)
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="demo, demo-llama, a hub name or a folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for tables (Parquet, CSV) and a page (report.html)."),
+]
+RunFolder = Annotated[Path, typer.Argument(help="Folder that a run wrote.")]
+Resamples = Annotated[int, typer.Option(help="Shuffles and bootstrap draws.")]
+Control = Annotated[
+    str | None, typer.Option(help="random-init: the same with an untrained copy of the model.")
+]
+Special = Annotated[
+    bool, typer.Option("--special", help="Keep special tokens, such as BOS; else left out.")
+]
+Bos = Annotated[
+    bool | None,
+    typer.Option("--bos/--no-bos", help="Begin prompts with BOS; else as the model was trained."),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def split(names: str) -> list[str]:
+    """Names that are separated by commas."""
+    return [n.strip() for n in names.split(",") if n.strip()]
+
+
+def renames(labels: str) -> dict[str, str]:
+    """Label columns that are separated by commas, with the columns they are read from.
+
+    >>> renames("genre, file=path")
+    {'genre': 'genre', 'file': 'path'}
+
+    Raises `BadInput` for a name that is empty or is given twice.
+    """
+    out: dict[str, str] = {}
+    for name in split(labels):
+        new, _, old = (part.strip() for part in name.partition("="))
+        if not new or ("=" in name and not old) or new in out:
+            what = "is given twice" if new in out else "is not NEW=OLD"
+            raise BadInput(f"--labels {name!r} {what}; write names as in --labels genre,file=path")
+        out[new] = old or new
+    return out
+
+
+def finish(results: Results, written: list[Path], as_json: bool) -> None:
+    """Say what was measured and where it was written, as text or JSON."""
+    if as_json:
+        print_json(json.dumps({"written": [str(p) for p in written], "tables": sizes(results)}))
+        return
+    rows = []
+    for name, result in results.items():
+        values = [c for c in result.values if c not in ("position", "token_id")][:4]
+        frame = result.frame
+        if "special" in frame:
+            frame = frame[~frame["special"].astype(bool)]
+        means = ", ".join(f"{c} {frame[c].mean():.3g}" for c in values if frame[c].notna().any())
+        rows.append((name, f"{len(result.frame):,}", means))
+    print_table(["table", "rows", "means over ordinary tokens"], rows)
+    wrote(written)
+
+
+def refuse_taken(folder: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that is taken before anything is computed."""
+    from interp._files import refuse_existing
+
+    if folder is not None:
+        refuse_existing(folder, overwrite=overwrite)
+
+
+def deliver(sheet: Sheet, folder: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Print what an experiment found, as text or JSON, and write it where a folder is given."""
+    written = sheet.write(folder, overwrite=overwrite) if folder is not None else []
+    if as_json:
+        tables = {
+            name: json.loads(table.to_json(orient="records", double_precision=12))
+            for name, table in sheet.tables.items()
+        }
+        document = sheet.document() | {"tables": tables, "written": [str(p) for p in written]}
+        print_json(json.dumps(document, default=str))
+        return
+    out.print(sheet.text, highlight=False, markup=False, soft_wrap=True)
+    if folder is not None:
+        wrote([folder / "report.html"])
+        out.print(f"and {len(written) - 1} files of tables beside it", highlight=False)
+
+
+def untrained(control: str | None, model: str) -> Any:
+    """An untrained copy of a model, if asked for."""
+    if control is None:
+        return None
+    from interp.models.load import load_model
+    from interp.models.untrained import check_control, random_copy
+
+    bridge = load_model(model)
+    check_control(control, bridge)
+    return random_copy(bridge)
+
+
+def about(experiment: str, **asked: Any) -> dict[str, Any]:
+    """What a table is of: the experiment, what was asked for, and what computed it."""
+    from interp.models.tested_versions import untested
+    from interp.runs.provenance import versions
+
+    return {
+        "experiment": experiment,
+        "asked": asked,
+        "versions": versions(),
+        "untested_versions": untested(),
+    }
+
+
+def sizes(results: Results) -> dict[str, int]:
+    """Rows per table."""
+    return {name: len(result.frame) for name, result in results.items()}
+
+
+def wrote(paths: list[Path]) -> None:
+    """Name what was written."""
+    for path in paths:
+        out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(text: str) -> None:
+    """JSON for a script, indented; without colours, which take seconds for a large table."""
+    typer.echo(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+
+
+def print_table(columns: list[str], rows: Any) -> None:
+    """A table of text cells."""
+    table = Table(*columns, show_lines=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    out.print(table)
+
+
+def main() -> None:
+    """Entry point: errors of this library and of the disk become one line and exit code 1."""
+    try:
+        app()
+    except InterpError as error:
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder that may not be written
+        what = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
+        _fail(what)
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)

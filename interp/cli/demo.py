@@ -1,0 +1,28 @@
+"""What `interp demo` runs: the main job on an embedded model, tables and one report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.runs.results import Results
+
+
+ANALYSES = ("rotation", "path_length", "logit_lens", "attention", "random_pairs")
+
+
+def show(
+    model: str, folder: Path, *, overwrite: bool = False, progress: bool = True
+) -> tuple[Results, list[Path]]:
+    """Run the "her" sentences through `model`, save tables and report in `folder`.
+
+    Returns the results and the paths that were written.
+    """
+    from interp._files import refuse_existing
+    from interp.runs.run import run
+
+    refuse_existing(folder, overwrite=overwrite)
+    results = run(model, "her", list(ANALYSES), target="her", progress=progress)
+    saved = results.save(folder, overwrite=overwrite)
+    return results, [saved, results.report(saved / "report.html")]

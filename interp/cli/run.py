@@ -1,0 +1,335 @@
+"""`interp demo`, `run` and `report`: prompts in, tables and a report out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli import run as corpora
+from interp.cli.app import (
+    Bos,
+    Json,
+    ModelOption,
+    Overwrite,
+    Quiet,
+    Special,
+    app,
+    err,
+    finish,
+    out,
+    print_json,
+    print_table,
+    renames,
+    split,
+    wrote,
+)
+from interp.contract.registry import with_parameters
+from interp.errors import BadInput
+
+if TYPE_CHECKING:
+    from interp.runs.corpus.run import CorpusRun
+
+
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", "-p", help="A file (.txt .jsonl .csv .parquet), or a built-in set: her, demo."
+    ),
+]
+Analyses = Annotated[str, typer.Option("--analyses", "-a", help="Names, separated by commas.")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", help="A word: its tokens, those before it and random ones are compared."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and report.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+MaxTokens = Annotated[int, typer.Option(help="Tokens per batch, padding included.")]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Cut prompts longer than the context.")]
+Keep = Annotated[
+    str | None, typer.Option(help="tokens: a row each; summary (of a corpus): moments per group.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="ANALYSIS.PARAMETER=VALUE, such as trajectory.special=true."),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(help='Follow this token, such as " her", in place of the one that comes next.'),
+]
+By = Annotated[str, typer.Option(help="Labels that make the groups of a summary.")]
+Labels = Annotated[
+    str,
+    typer.Option(
+        help="Columns of the data that become labels (of --prompts all do); NEW=OLD renames one."
+    ),
+]
+Control = Annotated[
+    str | None, typer.Option(help="random-init: run an untrained copy of the model beside it.")
+]
+Spacy = Annotated[
+    str | None,
+    typer.Option(help="A spaCy pipeline: its parts of speech label the tokens, column pos."),
+]
+Tags = Annotated[
+    str,
+    typer.Option(help="Which tags of --spacy: pos, tag, lemma, dep, ent_type, morph."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
+]
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for tables and report.")] = Path(
+        "interp-demo"
+    ),
+    model: ModelOption = "demo-llama",
+    quiet: Quiet = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Run the main job on an embedded model and write a report."""
+    from interp.cli.demo import show
+
+    results, written = show(model, folder, overwrite=overwrite, progress=not quiet)
+    finish(results, written, as_json)
+
+
+@app.command()
+def run(
+    prompts: PromptsOption = None,
+    model: ModelOption = "demo",
+    analyses: Analyses = "rotation,path_length,logit_lens,attention,random_pairs",
+    settings: Settings = None,
+    target: Target = None,
+    token: Token = None,
+    folder: Out = Path("interp-run"),
+    dtype: Dtype = "float32",
+    device: Device = None,
+    revision: Revision = None,
+    max_tokens: MaxTokens = 4096,
+    truncate: Truncate = False,
+    bos: Bos = None,
+    keep: Keep = None,
+    by: By = "",
+    control: Control = None,
+    spacy: Spacy = None,
+    tags: Tags = "pos",
+    trust_remote_code: Trust = False,
+    corpus: corpora.Corpus = None,
+    long: corpora.Long = "split",
+    overlap: corpora.Overlap = 0,
+    workers: corpora.Workers = 1,
+    ray: corpora.Ray = None,
+    gpus: corpora.Gpus = 0,
+    threads: corpora.Threads = 1,
+    resume: corpora.Resume = False,
+    shard_documents: corpora.ShardDocuments = None,
+    text_column: corpora.TextColumn = "text",
+    split_name: corpora.Split = None,
+    labels: Labels = "",
+    quiet: Quiet = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Run analyses over prompts, or over a corpus of any size; write tables and a report.
+
+    Analyses of the weights (scope in `interp list`) need no prompts.
+    """
+    loading: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
+    common: dict[str, Any] = {
+        "target": target,
+        "prepend_bos": bos,
+        "by": split(by),
+        "max_tokens": max_tokens,
+        "control": control,
+        "labels": renames(labels),
+        "progress": not quiet,
+    }
+    streaming = {"resume": resume, "ray": ray, "overlap": overlap}
+    corpora.check_choice(prompts, corpus, workers=workers > 1, **streaming)
+    chosen = with_parameters(split(analyses), settings or [])
+    if corpus is None:
+        common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
+        loading |= {"trust_remote_code": trust_remote_code}
+        tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
+        _run(model, prompts, chosen, folder, tagging, overwrite, as_json, loading, common)
+        return
+    if spacy or token:
+        raise BadInput("--spacy and --token are for --prompts; a corpus brings its own labels")
+    corpora.run_corpus(
+        model,
+        corpus,
+        chosen,
+        as_json,
+        out=folder,
+        keep=keep or "summary",
+        text_column=text_column,
+        split=split_name,
+        long="cut" if truncate else long,
+        shard_documents=shard_documents,
+        workers=workers,
+        gpus=gpus,
+        threads=threads,
+        overwrite=overwrite,
+        model_options=loading | {"trust_remote_code": trust_remote_code},
+        **common,
+        **streaming,
+    )
+
+
+def _run(
+    model: str,
+    prompts: str | None,
+    analyses: list[Any],
+    folder: Path,
+    tagging: dict[str, Any] | None,
+    overwrite: bool,
+    as_json: bool,
+    loading: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """A run over prompts that fit in memory."""
+    from interp._files import refuse_existing
+    from interp.contract.registry import resolve
+    from interp.models.load import load_model
+    from interp.prompts.labels import spacy_tags
+    from interp.runs.run import run as run_analyses
+
+    refuse_existing(folder, overwrite=overwrite)
+    resolve(analyses)  # refuses before the model is loaded
+    tags = [spacy_tags(**tagging)] if tagging else []
+    bridge = load_model(model, **loading)
+    results = run_analyses(bridge, prompts, analyses, labellers=tags, **options)
+    written = [results.save(folder, overwrite=overwrite)]
+    written.append(results.report(folder / "report.html"))
+    finish(results, written, as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder that a run wrote.")],
+    path: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
+    special: Special = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the report of saved results again."""
+    from interp.runs.load import load
+
+    path = path or folder / "report.html"
+    written = load(folder).report(path, special=special, overwrite=overwrite)
+    wrote([written])
+
+
+PANEL = "Corpus (--corpus)"
+SOME_FAILED = 4
+
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus",
+        help="Instead of --prompts, of any size: a .jsonl .parquet .csv .txt file, a folder or "
+        "glob of them, hf:NAME; streamed, in shards, resumable.",
+        rich_help_panel=PANEL,
+    ),
+]
+Long = Annotated[
+    str,
+    typer.Option(
+        help="Documents longer than the context: split, cut or refuse.", rich_help_panel=PANEL
+    ),
+]
+Overlap = Annotated[
+    int,
+    typer.Option(help="Tokens a chunk repeats as context (long: split).", rich_help_panel=PANEL),
+]
+Workers = Annotated[
+    int, typer.Option(help="Processes, or Ray actors with --ray.", rich_help_panel=PANEL)
+]
+Ray = Annotated[
+    str | None, typer.Option(help="local, or a cluster's address.", rich_help_panel=PANEL)
+]
+Gpus = Annotated[float, typer.Option(help="GPUs per Ray actor.", rich_help_panel=PANEL)]
+Threads = Annotated[
+    int, typer.Option(help="Threads of the arithmetic in each worker.", rich_help_panel=PANEL)
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=PANEL)
+]
+ShardDocuments = Annotated[
+    int | None,
+    typer.Option(help="Documents per shard; by default 1 MB of text.", rich_help_panel=PANEL),
+]
+TextColumn = Annotated[str, typer.Option(help="The column with the text.", rich_help_panel=PANEL)]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Split of a data set with several.", rich_help_panel=PANEL),
+]
+
+
+def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:
+    """Not both, and no corpus option without a corpus.
+
+    Raises `BadInput`.
+    """
+    if prompts is not None and corpus is not None:
+        raise BadInput("name what to run on: --prompts (a few) or --corpus (any size), one of both")
+    if corpus is None:
+        given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+        if given:
+            raise BadInput(f"{', '.join(given)}: only with --corpus")
+
+
+def run_corpus(model: str, corpus: str, analyses: list[Any], as_json: bool, **options: Any) -> None:
+    """Run, report where a summary allows it, and print; exit code 4 if documents failed."""
+    from interp.runs.corpus.run import run_corpus as measure
+    from interp.runs.results import Results
+
+    run = measure(model, corpus, analyses, **options)
+    found, written = run.open(), [run.folder]
+    if isinstance(found, Results):
+        written.append(found.report(run.folder / "report.html", overwrite=True))
+    _print(run, found, written, as_json)
+    if len(run.failures):
+        raise typer.Exit(SOME_FAILED)
+
+
+def _print(run: CorpusRun, found: Any, written: list[Path], as_json: bool) -> None:
+    facts = {
+        "documents": run.documents,
+        "chunks": run.chunks,
+        "tokens": run.tokens,
+        "failures": len(run.failures),
+        "seconds": round(run.seconds, 3),
+        "measured": run.measured,
+    }
+    tables = {name: _rows(table) for name, table in found.items()}
+    if as_json:
+        paths = [str(path) for path in written]
+        print_json(json.dumps(facts | {"tables": tables, "written": paths}))
+    else:
+        print_table(["table", "rows"], [(name, f"{n:,}") for name, n in tables.items()])
+        out.print(repr(run)[1:-1], highlight=False, markup=False, soft_wrap=True)
+        wrote(written)
+    if len(run.failures):
+        first = run.failures.iloc[0]
+        err.print(
+            f"{len(run.failures):,} failures, listed in {run.folder / 'failures.parquet'}; the "
+            f"first: document {first['document']} ({first['where']}): {first['reason']}",
+            style="yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _rows(table: Any) -> int:
+    return len(table.frame) if hasattr(table, "state") else len(table)

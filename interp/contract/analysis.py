@@ -1,0 +1,204 @@
+"""The contract: `Batch`, what an analysis reads, and `Analysis`, what it is.
+
+An analysis is a frozen dataclass whose fields are its parameters. It declares the sites it reads,
+observes one batch at a time without keeping anything, and emits leaves (`interp.state`). Nothing
+here knows how hooks are attached or where prompts come from.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._arrays import Array, to_numpy
+from interp.contract.leaves import Leaf, PerHead, PerToken, State
+from interp.contract.sites import SITES
+from interp.contract.table import default_table
+from interp.errors import BadInput, unknown
+
+Scope = Literal["layer", "model", "weights"]
+Emission = Leaf | PerToken | PerHead
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one call of `observe` gets; everything an analysis may look at is in here.
+
+    Attributes:
+        sites: activations by site name; shapes as in `interp.sites.SITES`.
+        tokens: `[batch, pos]` int64 token ids.
+        mask: `[batch, pos]` bool, true for real tokens.
+        special: `[batch, pos]` bool, true for BOS and the like.
+        ids: `[batch]` int64, the prompt's number in the whole run.
+        positions: `[batch, pos]` int64, the token's position in its prompt (padding not counted).
+        targets: `[batch, pos]` int64, the next token unless the caller gave others; -1 for none.
+        key_tokens, key_mask: `[batch, key]`, the tokens that can be attended to: the same as
+            `tokens` and `mask`, but with a KV cache also those of earlier passes (-1 if unknown).
+        layer: block index; None in scopes "model" and "weights".
+        n_layers: number of blocks in the stack.
+        terms: additive terms of the block by their true names (`attn`, `mlp`, `mixer`, …), each
+            `[batch, pos, d_model]`; empty where the decomposition does not close.
+        before: what this analysis emitted for the previous block of the same batch; None at the
+            first one. It makes running totals over depth possible without state.
+        readout: path from residual vectors to vocabulary statistics, if the model has one.
+        model: the model itself, in scope "weights" only.
+    """
+
+    sites: Mapping[str, Tensor]
+    tokens: Tensor
+    mask: Tensor
+    special: Tensor
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    key_tokens: Tensor
+    key_mask: Tensor
+    layer: int | None = None
+    n_layers: int = 1
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Mapping[str, Emission] | None = None
+    readout: Any = None
+    model: Any = None
+
+    def __getitem__(self, site: str) -> Tensor:
+        try:
+            return self.sites[site]
+        except KeyError:
+            raise unknown("site in this batch", site, self.sites) from None
+
+    def get(self, site: str) -> Tensor | None:
+        """The activation of an optional site, or None where this block has none."""
+        return self.sites.get(site)
+
+    def running(self, name: str, step: Tensor) -> Tensor:
+        """`step [batch, pos]` plus what `name` had come to at the previous block."""
+        if self.before is None:
+            return step
+        earlier = self.before[name]
+        if not isinstance(earlier, PerToken):
+            raise BadInput(f"running({name!r}) adds up a PerToken, not {type(earlier).__name__}")
+        # A model may lie on several devices.
+        return earlier.values.to(step.device) + step
+
+    def to_grid(self, values: Tensor) -> Tensor:
+        """Values of the real tokens, `[state, row]` in the order of `x[mask]`, on the rectangle.
+
+        Returns `[state, batch, pos]`, zero under the mask.
+        """
+        out = values.new_zeros(len(values), *self.mask.shape)
+        out[:, self.mask] = values
+        return out
+
+    @cached_property
+    def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
+        """Prompt ids and positions of the real tokens, and their indices `(row, column)`."""
+        row, column = self.mask.nonzero(as_tuple=True)
+        prompt = to_numpy(self.ids[row.to(self.ids.device)])
+        return prompt, to_numpy(self.positions[row, column]), (row, column)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Declares a figure; it is drawn centrally (`interp.render`).
+
+    Attributes:
+        kind: "line" (mean per layer with band), "heatmap" (layer × position of one prompt),
+            "attention" (maps), "scatter" or "trajectory".
+        values: columns to draw.
+        title: what the figure shows.
+        unit: unit of the value axis.
+        nothing: a sentence on what the figure would look like if there were nothing to see; it
+            stands below the figure in a report.
+    """
+
+    kind: Literal["line", "heatmap", "scatter", "trajectory", "attention"]
+    values: tuple[str, ...]
+    title: str
+    unit: str = ""
+    nothing: str = ""
+
+
+@dataclass(frozen=True)
+class Analysis(ABC):
+    """Base of every analysis. Parameters are fields of a frozen dataclass, stored verbatim.
+
+    Class attributes:
+        sites: what it reads, from `interp.sites.SITES`.
+        optional: sites it uses where the model has them.
+        scope: "layer": `observe` is called once per block and the framework adds `layer`;
+            "model": once per batch, with all boundary states stacked in site "stream";
+            "weights": once, with `batch.model`, without prompts.
+        columns: every value column of the table and what it means, with its unit.
+        keys: columns of the table that say what a row is about, beside the usual index.
+        token_columns: columns that hold token ids and are shown as text.
+        plots: the figures to draw, most important first.
+    """
+
+    sites: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
+    scope: ClassVar[Scope] = "layer"
+    columns: ClassVar[Mapping[str, str]] = {}
+    keys: ClassVar[tuple[str, ...]] = ()
+    token_columns: ClassVar[tuple[str, ...]] = ()
+    plots: ClassVar[tuple[Plot, ...]] = ()
+
+    @abstractmethod
+    def observe(self, batch: Batch) -> Mapping[str, Emission]:
+        """Read one batch, return named leaves. Pure: no state in `self`, inputs untouched."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Name in snake case, as in the registry: `LogitLens` is `logit_lens`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, as given."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def restore(cls, parameters: Mapping[str, Any]) -> Self:
+        """Build from `parameters` that went through JSON, which has lists where tuples were."""
+        return cls(**{name: _tuples(value) for name, value in parameters.items()})
+
+    def table(self, state: State) -> pd.DataFrame:
+        """Tidy table of the state; see `default_table` for which leaves it knows."""
+        return default_table(state)
+
+    @classmethod
+    def wanted(cls) -> tuple[str, ...]:
+        """Every site it reads, required ones first; unknown names raise."""
+        for site in (*cls.sites, *cls.optional):
+            if site not in SITES:
+                raise unknown(f"site (declared by analysis {cls.name()!r})", site, SITES)
+        return (*cls.sites, *cls.optional)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def weights_batch(model: Any) -> Batch:
+    """What an analysis of scope "weights" gets: the model and no tokens."""
+    empty = torch.zeros(0, 0, dtype=torch.int64, device="cpu")
+    no, ids = empty.bool(), empty[0:0].flatten()
+    return Batch({}, empty, no, no, ids, empty, empty, empty, no, model=model)
+
+
+def meaning(columns: Mapping[str, str], name: str) -> str | None:
+    """What `columns` says of a column: under its name, else under a pattern; None if nothing.
+
+    >>> meaning({"*_share": "share of a term; ratio"}, "mixer_share")
+    'share of a term; ratio'
+    """
+    if name in columns:
+        return columns[name]
+    return next((doc for pattern, doc in columns.items() if fnmatchcase(name, pattern)), None)

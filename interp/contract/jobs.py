@@ -1,0 +1,106 @@
+"""Keys of activations, calls of analyses, and the tokens of a pass: what an observer works on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from interp.contract.analysis import Analysis, Batch, Emission
+from interp.errors import InterpError
+
+Key = tuple[str, str, int]
+"""(stack, point, index): a boundary state is point "state", other points carry their site's name,
+additive terms "term:NAME"; index is the boundary or the block."""
+
+
+@dataclass(frozen=True)
+class ObserveCall:
+    """One call of `observe` to come: when every key in `needs` has arrived, it runs.
+
+    `sites` and `terms` say under which name the analysis sees which key.
+    """
+
+    analysis: Analysis
+    stack: str
+    layer: int | None
+    n_layers: int
+    sites: Mapping[str, tuple[Key, ...]]
+    terms: Mapping[str, Key] = field(default_factory=dict)
+
+    @property
+    def required(self) -> frozenset[Key]:
+        """Keys without which `observe` cannot run; the others are optional sites."""
+        keys = {k for site in self.analysis.sites for k in self.sites.get(site, ())}
+        return frozenset(
+            keys | set(self.terms.values()) if "terms" in self.analysis.sites else keys
+        )
+
+    @property
+    def needs(self) -> frozenset[Key]:
+        keys = {k for group in self.sites.values() for k in group}
+        return frozenset(keys | set(self.terms.values()))
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What to attach and what to run: hook names by key, jobs in order of depth.
+
+    `final` is the last state, which the logits are read out from where a pass keeps few of them.
+    """
+
+    sources: Mapping[Key, str]
+    jobs: tuple[ObserveCall, ...]
+    readout: Any = None
+    final: Key | None = None
+
+    @property
+    def needs_logits(self) -> bool:
+        return any(key[1] == "logits" for job in self.jobs for key in job.needs)
+
+    def last_keys(self) -> set[Key]:
+        """Keys that are read at all; the pass may stop when all of them have arrived."""
+        return {key for job in self.jobs for key in job.needs}
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The tokens of one pass in one stack, as the model got them. Shapes `[batch, pos]`."""
+
+    tokens: Tensor
+    mask: Tensor
+    special: Tensor
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    key_tokens: Tensor
+    key_mask: Tensor
+
+
+class NotFollowed(InterpError):
+    """A pass, or one analysis of it, that cannot be observed rightly; `kind` sums up why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(eq=False)
+class Pass:
+    """One forward pass under way; without contexts, one that is let through unobserved."""
+
+    contexts: Mapping[str, Context]
+    missing: dict[int, set[Key]]
+    readers: Counter[Key]
+    store: dict[Key, Tensor] = field(default_factory=dict)
+    late: dict[Key, Tensor] = field(default_factory=dict)
+    emitted: list[tuple[ObserveCall, Batch, Mapping[str, Emission]]] = field(default_factory=list)
+    latest: dict[tuple[Analysis, str], Mapping[str, Emission]] = field(default_factory=dict)
+    final: Tensor | None = None
+    kept: Any = 0
+    window: bool = False
+    cache: Any = None
+    failed: set[Analysis] = field(default_factory=set)

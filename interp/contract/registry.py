@@ -1,0 +1,219 @@
+"""Names of analyses, found through the entry-point group `interp.analyses`.
+
+Knows entry points and the `Analysis` base; it imports a plug-in only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, fields
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import BadInput, BrokenPlugin, unknown
+
+if TYPE_CHECKING:
+    from interp.contract.analysis import Analysis
+
+
+GROUP = "interp.analyses"
+
+
+def registered() -> dict[str, list[EntryPoint]]:
+    """Entry points by name; a name with several entries is ambiguous."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+        same = found.setdefault(entry.name, [])
+        # An editable and an installed copy of one distribution list the same target twice.
+        if all(entry.value != other.value for other in same):
+            same.append(entry)
+    return found
+
+
+def names() -> list[str]:
+    """Names of all registered analyses, sorted; nothing is imported."""
+    return sorted(registered())
+
+
+def get(name: str) -> type[Analysis]:
+    """The analysis class behind a name.
+
+    Raises `UnknownName` if there is none (with the nearest name), `BadInput` if two packages
+    register it, `BrokenPlugin` if it cannot be imported or is no `Analysis`.
+    """
+    found = registered()
+    if name not in found:
+        raise unknown("analysis", name, found)
+    candidates = found[name]
+    if len(candidates) > 1:
+        where = " and ".join(f"{e.value} ({_package(e)})" for e in candidates)
+        raise BadInput(f"analysis {name!r} is registered twice: {where}; pass the class itself")
+    return _load(name, candidates[0])
+
+
+def _load(name: str, entry: EntryPoint) -> type[Analysis]:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise BrokenPlugin(
+            f"analysis {name!r} ({entry.value}, {_package(entry)}) cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    from interp.contract.analysis import Analysis
+
+    if not (isinstance(loaded, type) and issubclass(loaded, Analysis)):
+        raise BrokenPlugin(
+            f"analysis {name!r} ({entry.value}, {_package(entry)}) is {loaded!r}, "
+            "not a subclass of interp.Analysis"
+        )
+    return loaded
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "unknown package"
+
+
+def resolve(
+    wanted: str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]],
+) -> dict[str, Analysis]:
+    """Analyses by name, in the given order, from names, classes and instances.
+
+    Raises `BadInput` for none at all, for two under one name and for anything else.
+    """
+    from interp.contract.analysis import Analysis
+
+    items = [wanted] if isinstance(wanted, str | Analysis | type) else list(wanted)
+    out: dict[str, Analysis] = {}
+    for item in items:
+        analysis = _instance(item)
+        name = _name_of(item, analysis)
+        if name in out:
+            raise BadInput(f"analysis {name!r} was asked for twice in one run")
+        out[name] = analysis
+    if not out:
+        raise BadInput(f"no analysis was asked for (registered: {', '.join(names())})")
+    return out
+
+
+def with_parameters(wanted: Sequence[str], settings: Sequence[str]) -> list[str | Analysis]:
+    """Analyses by name, those that settings name built from them.
+
+    Args:
+        wanted: names.
+        settings: `"NAME.PARAMETER=VALUE"` each, the value as JSON, else the text that it is.
+
+    Raises `BadInput` for a setting of another form, of an analysis that is not wanted or with a
+    value of another kind than the parameter's default; `UnknownName` for a parameter that the
+    analysis does not have.
+    """
+    given: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        where, equals, text = setting.partition("=")
+        name, dot, parameter = where.strip().rpartition(".")
+        if not (equals and dot):
+            raise BadInput(f"setting {setting!r}; allowed is NAME.PARAMETER=VALUE, by dot and =")
+        if name not in wanted:
+            raise BadInput(f"setting {setting!r} is of no analysis asked for: {', '.join(wanted)}")
+        given.setdefault(name, {})[parameter] = _value(get(name), name, parameter, text.strip())
+    return [get(name).restore(given[name]) if name in given else name for name in wanted]
+
+
+def _value(kind: type[Analysis], name: str, parameter: str, text: str) -> Any:
+    """A parameter's value, checked against the kind of its default."""
+    defaults = {f.name: f.default for f in fields(kind)}
+    if parameter not in defaults:
+        raise unknown(f"parameter of {name}", parameter, defaults)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    default = defaults[parameter]
+    kinds: dict[type, Any] = {tuple: list, float: (float, int)}  # as JSON has them
+    wanted = kinds.get(type(default), type(default))
+    fits = isinstance(value, wanted) and (isinstance(default, bool) == isinstance(value, bool))
+    if default is not None and default is not MISSING and not fits:
+        shown = json.dumps(default)
+        raise BadInput(f"{name}.{parameter}={text}; expected a value like its default, {shown}")
+    return value
+
+
+def _instance(item: object) -> Analysis:
+    from interp.contract.analysis import Analysis
+
+    if isinstance(item, Analysis):
+        return item
+    if isinstance(item, str):
+        return _build(get(item), item)
+    if isinstance(item, type) and issubclass(item, Analysis):
+        return _build(item, item.name())
+    raise BadInput(f"an analysis is a name, an Analysis or its class, not {item!r}")
+
+
+def _build(kind: type[Analysis], name: str) -> Analysis:
+    try:
+        return kind()
+    except TypeError as error:
+        raise BadInput(
+            f"analysis {name!r} needs parameters ({error}); pass an instance instead of the name"
+        ) from None
+
+
+def _name_of(item: object, analysis: Analysis) -> str:
+    return item if isinstance(item, str) else analysis.name()
+
+
+def describe() -> list[dict[str, str]]:
+    """One row per registered analysis: name, package, scope, sites and what it measures.
+
+    Read from the plug-in's source without running it, so that listing is quick; a plug-in whose
+    source cannot be found or read says so in its row.
+    """
+    return [_described(name, entries) for name, entries in registered().items()]
+
+
+def _described(name: str, entries: list[EntryPoint]) -> dict[str, str]:
+    row = {"name": name, "package": ", ".join(_package(e) for e in entries)}
+    if len(entries) > 1:
+        return row | {"scope": "-", "sites": "-", "about": "ambiguous: registered twice"}
+    try:
+        body = _class_source(entries[0])
+    except (ImportError, OSError, SyntaxError, AttributeError, LookupError) as error:
+        return row | {"scope": "-", "sites": "-", "about": f"broken: {error}"}
+    about = (ast.get_docstring(body) or "").strip().split("\n", 1)[0]
+    fixed = _constants(body)
+    sites = fixed.get("sites", ())
+    return row | {
+        "scope": str(fixed.get("scope", "layer")),
+        "sites": ", ".join(sites) if isinstance(sites, tuple) else "",
+        "about": about,
+    }
+
+
+def _class_source(entry: EntryPoint) -> ast.ClassDef:
+    spec = find_spec(entry.module)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"no module {entry.module!r}")
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == entry.attr:
+            return node
+    raise LookupError(f"no class {entry.attr!r} in {entry.module}")
+
+
+def _constants(body: ast.ClassDef) -> dict[str, object]:
+    """Literal values assigned in the class body, by name."""
+    values: dict[str, object] = {}
+    for node in body.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name):
+            try:
+                values[target.id] = ast.literal_eval(node.value) if node.value else None
+            except ValueError:
+                continue
+    return values

@@ -1,6 +1,0 @@
-"""Corpora of any size: shards, workers, resuming, and what comes out of them."""
-
-from interp.corpus.output import CorpusTables, RowTable
-from interp.corpus.run import CorpusRun, run_corpus
-
-__all__ = ["CorpusRun", "CorpusTables", "RowTable", "run_corpus"]

@@ -1,0 +1,125 @@
+"""How far apart two contexts drive what a model says next, at a temperature.
+
+Samples from the model itself; the estimate is of whole continuations, not of single tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._arrays import Floats
+from interp.errors import BadInput
+from interp.experiments.token_vectors import prompts_for
+from interp.models.load import load_model
+from interp.models.probe import inspect
+
+COLUMNS = {
+    "length": "tokens of the continuation",
+    "js": "Jensen–Shannon divergence of the two distributions of continuations, ≤ ln 2; nats",
+    "js_se": "its standard error over the samples; nats",
+    "kl_ab": "KL(after a ‖ after b); nats",
+    "kl_ab_se": "its standard error; nats",
+    "kl_ba": "KL(after b ‖ after a); nats",
+    "kl_ba_se": "its standard error; nats",
+}
+
+
+def continuation_divergence(
+    model: Any,
+    a: str,
+    b: str,
+    *,
+    temperature: float = 1.0,
+    length: int = 8,
+    samples: int = 64,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Divergence of continuations sampled after context `a` and after context `b`.
+
+    P_τ(y | a) = Π_t softmax(z_t / τ). Continuations y are drawn after each context and scored
+    under both: KL(a ‖ b) is the mean of log P(y|a) − log P(y|b) over y from a; the Jensen–Shannon
+    divergence is half the mean of log 2P(y|a) / (P(y|a) + P(y|b)) over y from a plus the same from
+    b. Both are unbiased; standard errors stand beside them. 0 where the contexts mean the same to
+    the model; the control is another pair of contexts in which the word has one sense.
+
+    Returns one row per length 1 … `length`; `COLUMNS` says what the columns mean.
+    Raises `BadInput` for a temperature that is not above 0, fewer than 2 samples, or a
+    continuation that does not fit in the model's context.
+    """
+    _check(temperature, length, samples)
+    bridge = load_model(model)
+    contexts = _contexts(bridge, [a, b], length)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [_sample(bridge, c, temperature, length, samples, generator) for c in contexts]
+    ratios = []
+    for own, other, y in ((0, 1, drawn[0]), (1, 0, drawn[1])):
+        scores = [_log_prob(bridge, contexts[i], y, temperature) for i in (own, other)]
+        ratios.append(np.cumsum(scores[0] - scores[1], axis=1))
+    return continuation_table(ratios[0], ratios[1])
+
+
+def continuation_table(ratio_a: Floats, ratio_b: Floats) -> pd.DataFrame:
+    """The table from log ratios `[samples, length]`: own context over the other, from a and from b.
+
+    >>> continuation_table(np.zeros((4, 1)), np.zeros((4, 1)))["js"].item()
+    0.0
+    """
+    halves = [np.log(2) - np.logaddexp(0, -r) for r in (ratio_a, ratio_b)]
+    columns: dict[str, Any] = {"length": np.arange(1, ratio_a.shape[1] + 1)}
+    columns["js"] = (halves[0].mean(axis=0) + halves[1].mean(axis=0)) / 2
+    columns["js_se"] = np.sqrt(_error(halves[0]) ** 2 + _error(halves[1]) ** 2) / 2
+    for name, ratio in (("kl_ab", ratio_a), ("kl_ba", ratio_b)):
+        columns[name], columns[f"{name}_se"] = ratio.mean(axis=0), _error(ratio)
+    return pd.DataFrame(columns)
+
+
+def _error(values: Floats) -> Floats:
+    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(len(values)), np.float64)
+
+
+def _check(temperature: float, length: int, samples: int) -> None:
+    if not temperature > 0:
+        raise BadInput(f"temperature is {temperature!r}; allowed is a number above 0, such as 1.0")
+    if length < 1 or samples < 2:
+        raise BadInput(
+            f"length is {length!r} and samples {samples!r}; allowed are 1 or more, 2 or more"
+        )
+
+
+def _contexts(bridge: Any, texts: list[str], length: int) -> list[Tensor]:
+    ready = prompts_for(bridge, texts)
+    limit, longest = inspect(bridge).n_ctx, int(ready.lengths.max())
+    if limit is not None and longest + length > limit:
+        raise BadInput(
+            f"a context of {longest} tokens and {length} more do not fit in the model's {limit}; "
+            f"length= may be at most {limit - longest}"
+        )
+    device = next(bridge.parameters()).device
+    return [torch.from_numpy(ids.copy()).to(device) for ids in ready.tokens]
+
+
+@torch.no_grad()
+def _sample(
+    bridge: Any, context: Tensor, temperature: float, length: int, n: int, generator: Any
+) -> Tensor:
+    """Continuations `[n, length]`, drawn on the CPU so that a seed means the same everywhere."""
+    tokens = context.expand(n, -1)
+    for _ in range(length):
+        logits = bridge(tokens)[:, -1].double().cpu()
+        drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+        tokens = torch.cat([tokens, drawn.to(tokens.device)], dim=1)
+    return tokens[:, len(context) :]
+
+
+@torch.no_grad()
+def _log_prob(bridge: Any, context: Tensor, y: Tensor, temperature: float) -> Floats:
+    """log P(y_t | context, y_<t) at the temperature: `[n, length]`."""
+    tokens = torch.cat([context.expand(len(y), -1), y], dim=1)
+    logits = bridge(tokens)[:, len(context) - 1 : -1].double() / temperature
+    found = logits.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1)
+    return np.asarray(found.cpu().numpy(), np.float64)

@@ -1,0 +1,199 @@
+"""Contextual drift: one word in different contexts, within a sense and between senses.
+
+Also how far apart two contexts drive what the model says next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp._arrays import Floats
+from interp.errors import BadInput, unknown
+from interp.experiments.token_vectors import collect_states, prompts_for
+from interp.measures.matrices import unit_rows
+from interp.models.load import load_model
+from interp.prompts.labels import target_word
+from interp.stats.classical import holm
+from interp.stats.nulls import Null, orders, undecided
+
+COLUMNS = {
+    "layer": "state; 0 enters the first block",
+    "within": "mean cosine of occurrences of one sense, from different prompts",
+    "between": "mean cosine of occurrences of different senses",
+    "difference": "within − between; 0 where the context has not told the senses apart",
+    "random": "mean cosine of occurrences with random other tokens: how narrow the space is",
+    "null_mean": "mean difference when senses are shuffled among prompts",
+    "null_sd": "its standard deviation then",
+    "p": "share of shuffles with at least this difference, never 0",
+    "p_max": "the same against the largest standardised difference of all layers in each shuffle",
+    "p_holm": "p, corrected for the number of layers (Holm)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """How a word's states drift apart with its senses.
+
+    Attributes:
+        frame: one row per state; `COLUMNS` says what the columns mean.
+        word: the word.
+        senses: number of occurrences of each sense.
+        occurrences: one row each: `prompt`, `position`, `sense`.
+        cosines: `[state, n, n]` between the occurrences.
+        notes: what was left out.
+        model: name of the model.
+    """
+
+    frame: pd.DataFrame
+    word: str
+    senses: dict[str, int]
+    occurrences: pd.DataFrame
+    cosines: Floats
+    notes: tuple[str, ...]
+    model: str
+
+    def plot(self) -> Any:
+        """Cosine within and between senses per layer; a plotly figure."""
+        from interp.render.heat import drift_figure
+
+        return drift_figure(self)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{sense} {n}" for sense, n in self.senses.items())
+        head = f"<Drift of {self.word!r} in {self.model}: {counts}>"
+        table = self.frame.to_string(index=False, float_format="{:.4g}".format)
+        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+
+
+def contextual_drift(
+    model: Any,
+    prompts: Any,
+    word: str,
+    *,
+    sense: str = "sense",
+    labels: Mapping[str, Any] | None = None,
+    case_sensitive: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Drift:
+    """Cosine between occurrences of a word within and between its senses, at every state.
+
+    An occurrence is the last token of the word. Pairs are from different prompts. The control
+    shuffles the senses among prompts. A cosine says little by itself where the space is narrow:
+    `random` is that of occurrences with as many random tokens of the same prompts. Where senses
+    come with other lengths of context, learned positions alone make them differ at state 0.
+
+    Args:
+        model: as for `load_model`.
+        prompts: as for `run`, with a label column `sense`, per token or per prompt.
+        word: the word.
+        sense: name of that column; occurrences without a value are left out and counted.
+        labels: labels per prompt, as for `run`.
+        case_sensitive: whether "Bank" is another word than "bank".
+        resamples, seed: of the shuffles; the seed also draws the random tokens.
+
+    Raises `UnknownName` where there is no such column, `BadInput` where the word does not occur
+    or has fewer than two senses with two prompts each.
+    """
+    bridge = load_model(model)
+    ready = prompts_for(bridge, prompts, labels)
+    if sense not in ready.labels:
+        raise unknown("label", sense, ready.labels)
+    marked = ready.label(target_word(word, name="_place", case_sensitive=case_sensitive, seed=seed))
+    index = marked.index()
+    massive = int((index["special"] & (index["_place"] == "target")).sum())
+    states = collect_states(
+        bridge, marked, lambda t: t["_place"].isin(["target", "random"]) & ~t["special"]
+    )
+    table = states.tokens
+    labelled = (table["_place"] == "target") & table[sense].notna()
+    lost = int((table["_place"] == "target").sum() - labelled.sum())
+    notes = [f"{lost} occurrences of {word!r} have no {sense}"] if lost else []
+    if massive:
+        notes.append(f"{massive} occurrences are first tokens with a massive norm and left out")
+    found = table[labelled]
+    senses = _senses(found, sense, word)
+    values = states.values[:, labelled.to_numpy()]
+    others = states.values[:, (table["_place"] == "random").to_numpy()]
+    cosines = np.stack([unit_rows(x) @ unit_rows(x).T for x in values])
+    frame = drift_table(cosines, found[sense], found["prompt"], resamples=resamples, seed=seed)
+    random = [_mean_cosine(x, y) for x, y in zip(values, others, strict=True)]
+    frame.insert(4, "random", random)
+    notes += undecided(frame.attrs["smallest_p_max"])
+    occurrences = found[["prompt", "position", sense]].reset_index(drop=True)
+    name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
+    return Drift(frame, word, senses, occurrences, cosines, tuple(notes), name)
+
+
+def drift_table(
+    cosines: Any, senses: Any, prompts: Any, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Within and between senses with a permutation control, one row per layer.
+
+    `cosines [layer, n, n]` between occurrences, `senses [n]` and `prompts [n]`. Pairs of one
+    prompt do not count. Shuffles move the senses of whole prompts. `p_max` compares differences
+    over their null standard deviation, since layers differ in spread. All p are one-sided: of a
+    sense being closer to itself than to others. `.attrs["smallest_p_max"]` is about the smallest
+    `p_max` that any shuffle could have got.
+    """
+    cosine = np.asarray(cosines, np.float64)
+    codes = np.unique(np.asarray(senses).astype(str), return_inverse=True)[1]
+    prompt = np.unique(np.asarray(prompts), return_inverse=True)[1]
+    apart = prompt[:, None] != prompt[None, :]
+
+    def means(code: Any) -> tuple[Floats, Floats]:
+        same = code[:, None] == code[None, :]
+        return tuple(_masked(cosine, apart & part) for part in (same, ~same))  # type: ignore[return-value]
+
+    within, between = means(codes)
+    shuffles = orders(len(codes), resamples, seed, prompt.tolist())
+    draws = np.stack([np.subtract(*means(codes[order])) for order in shuffles])
+    null = Null(within - between, draws)
+    # At a state where all occurrences are one vector, nothing varies and nothing is tested.
+    spread = np.where(null.sd > 1e-9, null.sd, np.nan)
+    frame = pd.DataFrame(
+        {
+            "layer": np.arange(len(cosine)),
+            "within": within,
+            "between": between,
+            "difference": within - between,
+            "null_mean": null.mean,
+            "null_sd": null.sd,
+            "p": np.where(np.isnan(spread), np.nan, null.p),
+        }
+    )
+    centre = null.mean
+    standard = Null((null.value - centre) / spread, (draws - centre) / spread)
+    some = bool(np.isfinite(spread).any())
+    frame["p_max"] = standard.p_max if some else np.nan
+    frame.attrs["smallest_p_max"] = standard.smallest_p_max if some else np.nan
+    frame["p_holm"] = holm(frame["p"].to_numpy(np.float64))
+    return frame
+
+
+def _masked(cosine: Floats, keep: Any) -> Floats:
+    """Mean over the chosen pairs of each layer: `[layer, n, n], [n, n] -> [layer]`."""
+    count = int(keep.sum())
+    if not count:
+        return np.full(len(cosine), np.nan)
+    return np.asarray((cosine.reshape(len(cosine), -1) @ keep.ravel()) / count, np.float64)
+
+
+def _senses(found: pd.DataFrame, sense: str, word: str) -> dict[str, int]:
+    counts = found.groupby(sense)["prompt"].nunique()
+    good = counts[counts >= 2]
+    if len(good) < 2 or len(good) < len(counts):
+        seen = ", ".join(f"{name} in {n} prompts" for name, n in counts.items()) or "none"
+        raise BadInput(
+            f"{word!r} needs two or more values of {sense!r} with two prompts each, seen: {seen}"
+        )
+    return {str(name): int(n) for name, n in found[sense].value_counts(sort=False).items()}
+
+
+def _mean_cosine(x: Floats, y: Floats) -> float:
+    return float((unit_rows(x) @ unit_rows(y).T).mean()) if len(y) else float("nan")

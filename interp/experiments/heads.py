@@ -1,0 +1,251 @@
+"""What heads do, from an `attention` result: rollout over the blocks, and head types.
+
+Both stand beside attention that is spread evenly over the keys that it may look at. Knows tables
+and kept maps; nothing of models or hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from interp._arrays import Array, Floats
+from interp.errors import BadInput, unknown
+from interp.runs.results import Result
+from interp.stats.resampling import clustered_bootstrap
+from interp.stats.table import is_special
+
+KINDS = ("previous", "induction", "duplicate", "sink")
+
+
+# ---- rollout ---------------------------------------------------------------------------------
+
+
+def rollout(
+    result: Result, *, residual: float = 0.5, uniform: bool = False, stack: str = ""
+) -> dict[int, Floats]:
+    """Attention rolled out over the blocks: how much of each token has come from which one.
+
+    Mean over the heads, plus the stream that passes by: Ã_l = r·I + (1 − r)·Ā_l with rows brought
+    to a sum of 1, and R_l = Ã_l R_{l−1}. MLPs and values are taken as mixing nothing, so this is a
+    bookkeeping of positions, not of influence. Source: Abnar & Zuidema, ACL 2020.
+
+    Args:
+        result: of the analysis `attention`, which keeps the maps of a few prompts.
+        residual: weight r of the stream, ½ in the paper.
+        uniform: put even attention over the keys each query may look at in place of the model's;
+            the control.
+        stack: of a model with two stacks, "encoder" or "decoder" (its self-attention only).
+
+    Returns per prompt `[layer, query, key]`, the rollout up to and with each block; rows sum to 1.
+    Raises `BadInput` where no maps were kept, `UnknownName` for another stack.
+    """
+    if not 0 <= residual < 1:
+        raise BadInput(f"residual={residual!r}; the stream's weight is at least 0 and below 1")
+    maps = _maps(result, stack)
+    layers = sorted(maps)
+    return {
+        prompt: np.stack(_products([maps[n][prompt] for n in layers], residual, uniform))
+        for prompt in sorted(maps[layers[0]])
+    }
+
+
+def rollout_table(
+    result: Result, prompt: int | None = None, *, residual: float = 0.5, stack: str = ""
+) -> pd.DataFrame:
+    """`rollout` of one kept prompt as rows, beside that of even attention.
+
+    Returns a row per `layer`, `query` and `key` (positions, key not after query or ahead where the
+    model looks ahead) with the texts `token` and `key_token`: `rollout` and its control `even`,
+    shares of the query's row. Raises `UnknownName` for a prompt of which no map was kept.
+    """
+    found = rollout(result, residual=residual, stack=stack)
+    chosen = next(iter(found)) if prompt is None else prompt
+    if chosen not in found:
+        raise unknown("kept prompt", str(chosen), [str(p) for p in found])
+    even = rollout(result, residual=residual, stack=stack, uniform=True)[chosen]
+    layer, query, key = (x.ravel() for x in np.indices(even.shape))
+    tokens = result.tokens[result.tokens["prompt"] == chosen].drop_duplicates("position")
+    texts = tokens.set_index("position")["token"]
+    table = pd.DataFrame(
+        {"prompt": chosen, "layer": layer, "query": query, "key": key}
+        | {"token": texts.reindex(query).to_numpy(), "key_token": texts.reindex(key).to_numpy()}
+        | {"rollout": found[chosen].ravel(), "even": even.ravel()}
+    )
+    return table[(table["rollout"] > 0) | (table["even"] > 0)].reset_index(drop=True)
+
+
+def _maps(result: Result, stack: str) -> dict[int, Mapping[int, Array]]:
+    """Layer -> prompt -> `[head, query, key]`, of one stack."""
+    kept = result.examples("pattern")
+    if not kept or not any(kept.values()):
+        raise BadInput(
+            f"result {result.name!r} has kept no attention maps; run the analysis "
+            "attention with maps=1 or more, over more than single tokens"
+        )
+    stacks = sorted({name for name, _ in kept})
+    if stack not in stacks and (stack or len(stacks) > 1):
+        raise unknown("stack", stack, stacks)
+    chosen: dict[int, Mapping[int, Array]] = {
+        layer: maps for (name, layer), maps in kept.items() if name == (stack or stacks[0])
+    }
+    missing = sorted(set(range(max(chosen) + 1)) - set(chosen))
+    if missing:
+        raise BadInput(
+            f"blocks {missing} have no attention pattern, so what mixes positions there is not "
+            "known; rollout needs one in every block"
+        )
+    return chosen
+
+
+def _products(maps: list[Array], residual: float, uniform: bool) -> list[Floats]:
+    total = np.eye(maps[0].shape[-1])
+    out = []
+    for pattern in maps:
+        mean = np.asarray(pattern, np.float64).mean(axis=0)
+        if uniform:
+            mean = _even(pattern)
+        mixed = residual * np.eye(len(mean)) + (1 - residual) * mean
+        mixed /= mixed.sum(axis=-1, keepdims=True)
+        total = mixed @ total
+        out.append(total)
+    return out
+
+
+def _even(pattern: Array) -> Floats:
+    """Even weights over the keys that any head looks at: the whole row where one looks ahead."""
+    n = pattern.shape[-1]
+    ahead = bool((np.triu(pattern.max(axis=0), 1) > 0).any())
+    allowed = np.ones((n, n)) if ahead else np.tri(n)
+    return np.asarray(allowed / allowed.sum(axis=-1, keepdims=True), np.float64)
+
+
+# ---- head types ------------------------------------------------------------------------------
+
+
+def head_types(
+    result: Result,
+    *,
+    threshold: float = 0.3,
+    special: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Which head looks at the previous token, at copies, after copies, or at the first token.
+
+    Scores are means over the tokens for which they are defined; the control is the mean, over the
+    same tokens, of what attention spread evenly over all allowed keys would give. Intervals
+    resample prompts (`clustered_bootstrap`). Sources of the types: Elhage et al. 2021, Olsson et
+    al. 2209.11895 (induction), Xiao et al. 2309.17453 (sink).
+
+    Args:
+        result: of the analysis `attention` with rows per token.
+        threshold: least excess for a type; a convention, not a test.
+        special: keep special tokens, which are left out otherwise.
+        confidence, resamples, seed: of the intervals.
+
+    Returns one row per (stack,) layer, head and kind: `score` with `score_low` and `score_high`;
+    `uniform`, the control; `difference` of the two with its interval; `excess` = (score −
+    uniform)/(1 − uniform), 1 for all attention and 0 for an even one; `tokens` and `prompts` that
+    it is a mean over; `typed`, whether the head is of this kind: its excess reaches the threshold
+    and the interval of the difference lies above 0; and `types`, the same in all rows of a head:
+    every kind that it is of, the largest excess first ("induction+sink"), or "none". A head can be
+    of several kinds: one that finds what came before where there is something to find, and rests
+    on the first token elsewhere, is both induction and sink. With a single prompt there are no
+    intervals and so no types.
+
+    Raises `BadInput` for a result without these rows or a threshold outside 0 … 1.
+    """
+    if not 0 <= threshold <= 1:
+        raise BadInput(f"threshold={threshold!r}; an excess lies between 0 and 1")
+    frame = _rows(result, special)
+    parts = []
+    for stack, rows in frame.groupby("stack", sort=True):
+        kinds = [_kind(rows, kind, confidence, resamples, seed) for kind in KINDS]
+        parts.append(pd.concat([k for k in kinds if k is not None]).assign(stack=stack))
+    table = pd.concat(parts).sort_values(["stack", "layer", "head"], kind="stable")
+    table = _typed(table.reset_index(drop=True), threshold)
+    first = [
+        *(["stack"] if "stack" in result.frame else []),
+        "layer",
+        "head",
+        "types",
+        "kind",
+        "typed",
+    ]
+    return table[[*first, *(c for c in table if c not in (*first, "stack"))]]
+
+
+def _rows(result: Result, special: bool) -> pd.DataFrame:
+    """Rows per token and head with the number of keys and of earlier copies of the token."""
+    frame = result.frame
+    needed = ["prompt", "position", "layer", "head", "token_id", "distance", *KINDS]
+    missing = [c for c in needed if c not in frame]
+    if missing:
+        raise BadInput(
+            f"result {result.name!r} has no column {missing[0]!r}; head types need the result of "
+            "the analysis attention with rows per token (keep='tokens')"
+        )
+    on = [c for c in ("stack", "prompt", "position") if c in frame]
+    tokens = frame[[*on, "token_id"]].drop_duplicates(on).sort_values(on)
+    same = [c for c in on if c != "position"]
+    tokens = tokens.assign(copies=tokens.groupby([*same, "token_id"]).cumcount())
+    tokens["length"] = tokens.groupby(same)["position"].transform("max") + 1
+    frame = frame.merge(tokens.drop(columns="token_id"), on=on)
+    frame = frame.assign(stack=frame["stack"]) if "stack" in frame else frame.assign(stack="")
+    ahead = frame.groupby("stack")["distance"].transform("min") < -1e-4
+    frame["keys"] = np.where(ahead, frame["length"], frame["position"] + 1)
+    return frame[~is_special(frame, special)]
+
+
+def _kind(
+    rows: pd.DataFrame, kind: str, confidence: float, resamples: int, seed: int
+) -> pd.DataFrame | None:
+    """One row per head, or None where the score is defined for no token."""
+    aimed = rows["copies"] if kind in ("induction", "duplicate") else 1
+    rows = rows.assign(even=aimed / rows["keys"])
+    rows = rows[rows[kind].notna() & (rows["keys"] > 1)]
+    if rows.empty:
+        return None
+    index = ["prompt", "position"]
+    # One value per token and head: nothing to aggregate, as a pivot table would.
+    wide = rows.pivot(index=index, columns=["layer", "head"], values=[kind, "even"])  # noqa: PD010
+    scores = pd.DataFrame(wide[kind])
+    even = pd.DataFrame(wide["even"])
+    values = np.concatenate([scores.to_numpy(np.float64), even.to_numpy(np.float64)])
+    labels = np.arange(len(values)) < len(scores)
+    prompts = np.tile(scores.index.get_level_values("prompt").to_numpy(), 2)
+    fits = clustered_bootstrap(
+        values, labels, prompts, confidence=confidence, resamples=resamples, seed=seed
+    )
+    score, uniform, difference = (fits[n] for n in ("mean_a", "mean_b", "difference"))
+    table = pd.DataFrame(
+        {
+            "kind": kind,
+            "score": score.estimate,
+            "score_low": score.low,
+            "score_high": score.high,
+            "uniform": uniform.estimate,
+            "difference": difference.estimate,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+            "excess": difference.estimate / (1 - uniform.estimate),
+            "tokens": np.isfinite(scores.to_numpy(np.float64)).sum(axis=0),
+            "prompts": len(set(prompts)),
+        }
+    )
+    return pd.concat([scores.columns.to_frame(index=False), table], axis=1)
+
+
+def _typed(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Which kinds each head is of: column `typed`, and all of them by name in `types`."""
+    head = ["stack", "layer", "head"]
+    typed = (table["excess"] >= threshold) & (table["difference_low"] > 0)
+    table = table.assign(typed=typed)
+    sure = table[typed].sort_values("excess", ascending=False, kind="stable")
+    names = sure.groupby(head)["kind"].agg("+".join).rename("types")
+    table = table.join(names, on=head)
+    return table.assign(types=table["types"].fillna("none"))

@@ -1,0 +1,180 @@
+"""Layers of one model, or of two, held against each other on the same words in the same prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import BadInput
+from interp.experiments.token_vectors import prompts_for, word_states
+from interp.experiments.word_files import Pieces
+from interp.measures.similarity import LEAST, Metric, measure, similarity_null
+from interp.measures.streamed import layer_pairs
+from interp.models.load import load_model
+from interp.prompts.prompts import Prompts
+from interp.prompts.tokens import words as word_spans
+from interp.stats.nulls import Null, undecided
+
+COLUMNS = {
+    "layer_a": "state of model a; 0 enters its first block",
+    "layer_b": "state of model b; 0 enters its first block",
+    "value": "the similarity",
+    "null_mean": "its mean when the prompts of b are permuted",
+    "null_sd": "its standard deviation then",
+    "p": "share of permutations with at least this similarity, never 0",
+    "p_max": "the same against the largest similarity of all pairs of layers in each permutation",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LayerComparison:
+    """Similarity of every pair of layers, with its null.
+
+    Attributes:
+        frame: one row per pair; `COLUMNS` says what the columns mean.
+        method: the similarity.
+        words: the words compared: `prompt`, `word`, `text`.
+        notes: what was left out.
+        a, b: names of the models.
+    """
+
+    frame: pd.DataFrame
+    method: str
+    words: pd.DataFrame
+    notes: tuple[str, ...]
+    a: str
+    b: str
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of the most similar pair; read its `p_max`, not its `p`."""
+        row = int(self.frame["value"].to_numpy().argmax())
+        return {str(name): float(x) for name, x in self.frame.iloc[row].items()}
+
+    def matrix(self, column: str = "value") -> pd.DataFrame:
+        """A column as layers of a (rows) by layers of b."""
+        return self.frame.pivot_table(index="layer_a", columns="layer_b", values=column)
+
+    def plot(self) -> Any:
+        """Heat map of the similarity, pairs that the null does not explain marked."""
+        from interp.render.heat import layers_figure
+
+        return layers_figure(self)
+
+    def __repr__(self) -> str:
+        head = f"<LayerComparison {self.method} of {self.a} (rows) and {self.b} (columns)>"
+        table = self.matrix().to_string(float_format="{:.2f}".format)
+        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+
+
+def compare_layers(
+    a: Any,
+    b: Any,
+    prompts: Any,
+    *,
+    method: str = "cka",
+    per_prompt: int = 4,
+    pieces: Pieces = "last",
+    k: int = 10,
+    metric: Metric = "cosine",
+    prepend_bos: bool | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+) -> LayerComparison:
+    """Compare every layer of model a with every layer of model b on the same words.
+
+    The models may have different tokenizers and widths: words are matched by their place in the
+    text. As many words are drawn from every prompt; under the null whole prompts of b change
+    places, because the words of one prompt are not independent. `p_max` is for the best of all
+    pairs. The null says "nothing in common": that equal words have equal inputs suffices to
+    exceed it, so read a similarity beside that of randomly initialised copies too.
+
+    Args:
+        a, b: as for `load_model`; the same model twice compares its layers with each other.
+        prompts: texts, as for `run`; ids have no words that two models could share.
+        method: "cka" (debiased), "cka_biased", "rsa", "mutual_knn" or "svcca".
+        per_prompt: words drawn per prompt; prompts with fewer are left out and counted.
+        pieces: "last" or "mean" of the tokens of a word.
+        k, metric: of mutual k-NN and RSA.
+        prepend_bos: each model's own policy unless given.
+        resamples, seed: of the permutations; the seed also draws the words.
+
+    Raises `BadInput` where the models read different texts or there are too few words,
+    `UnknownName` for another method.
+    """
+    kind = measure(method, k=k, metric=metric)
+    if per_prompt < 1:
+        raise BadInput(f"per_prompt is {per_prompt!r}; allowed is 1 or more")
+    model_a, model_b = load_model(a), load_model(b)
+    read_a = prompts_for(model_a, prompts, prepend_bos=prepend_bos)
+    same = model_b is model_a
+    read_b = read_a if same else prompts_for(model_b, prompts, prepend_bos=prepend_bos)
+    words, notes = _words(read_a, read_b, per_prompt, seed)
+    states_a = word_states(model_a, read_a, words, pieces=pieces)
+    states_b = states_a
+    if model_b is not model_a:
+        states_b = word_states(model_b, read_b, words, pieces=pieces)
+    clusters = words["prompt"].tolist()
+    null = similarity_null(
+        list(states_a), list(states_b), kind, resamples=resamples, seed=seed, clusters=clusters
+    )
+    names = (str(getattr(m.cfg, "model_name", type(m).__name__)) for m in (model_a, model_b))
+    notes += undecided(null.smallest_p_max)
+    return LayerComparison(_frame(null), method, words, notes, *names)
+
+
+def _frame(null: Null) -> pd.DataFrame:
+    return layer_pairs(
+        {
+            "value": null.value,
+            "null_mean": null.mean,
+            "null_sd": null.sd,
+            "p": null.p,
+            "p_max": null.p_max,
+        }
+    )
+
+
+def _words(
+    a: Prompts, b: Prompts, per_prompt: int, seed: int
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The drawn words, one row each, in order of prompt and place; and what was left out."""
+    if a.texts != b.texts:
+        raise BadInput(
+            "the two models read different texts (a built-in set may depend on the model); pass "
+            "the same list of strings"
+        )
+    found = [_whole_words(p) for p in (a, b)]
+    both = found[0].merge(found[1][["prompt", "word"]], on=["prompt", "word"])
+    if both.empty:
+        raise BadInput("no prompt has words: they are found in texts, not in token ids")
+    mixed = both.sample(frac=1.0, random_state=np.random.default_rng(seed))
+    drawn = mixed.groupby("prompt", sort=False).head(per_prompt)
+    drawn = drawn[drawn.groupby("prompt")["word"].transform("size") == per_prompt]
+    words = drawn.sort_values(["prompt", "word"], ignore_index=True)
+    prompts = words["prompt"].nunique()
+    if prompts < 2 or len(words) < LEAST:
+        raise BadInput(
+            f"{prompts} of {len(a)} prompts have {per_prompt} words or more; at least 2 prompts "
+            f"and {LEAST} words are needed (per_prompt= draws fewer)"
+        )
+    left = len(a) - prompts
+    notes = [f"{len(words)} words of {prompts} prompts"]
+    if left:
+        notes.append(f"{left} prompts have fewer than {per_prompt} words and are left out")
+    if massive := max(a.massive, b.massive):
+        notes.append(f"{massive} first tokens with a massive norm are left out, as BOS is")
+    return words, tuple(notes)
+
+
+def _whole_words(prompts: Prompts) -> pd.DataFrame:
+    """One row per word that has tokens: `prompt`, `word`, `text`."""
+    index = prompts.index()
+    index = index[(index["word"] >= 0) & ~index["special"]]
+    table = index[["prompt", "word"]].drop_duplicates(ignore_index=True)
+    spans = [word_spans(text or "") for text in prompts.texts]
+    places = [(i, *spans[i][w]) for i, w in table.itertuples(index=False)]
+    return table.assign(text=[(prompts.texts[i] or "")[start:end] for i, start, end in places])

@@ -1,0 +1,111 @@
+"""Between tokens and vectors: the id of a token, the tokens nearest to a vector, and from which
+state on a prediction stays what it is.
+
+Knows a bridge's tokenizer and weights, and the table of the logit lens; runs no model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.errors import BadInput, Unsupported, unknown
+from interp.geometry import at_least_float32, full_precision, norm, ratio
+from interp.measures.spectrum import random_cosine
+from interp.models.weights import embedding_of, unembedding_of
+from interp.prompts.tokens import token_strings
+
+SPACES = ("W_U", "W_E")
+MEASURES = ("dot", "cosine")
+
+
+# ---- vectors to tokens -----------------------------------------------------------------------
+
+
+@full_precision()
+def nearest_tokens(
+    model: Any,
+    vector: Any,
+    *,
+    space: Literal["W_U", "W_E"] = "W_U",
+    k: int = 10,
+    by: Literal["dot", "cosine"] = "dot",
+) -> pd.DataFrame:
+    """The tokens whose rows of W_U or W_E are nearest to a vector.
+
+    In W_U the dot product is what the vector, taken as the stream after the final norm, adds to
+    the token's logit; b_U and the norm are left out. In W_E it says which word's embedding points
+    that way. Long rows win by dot product, whatever their direction; by cosine they do not.
+
+    Args:
+        vector: `[d]`, or `[n, d]` for several at once.
+        space: "W_U" or "W_E".
+        k: how many tokens per vector; all if there are fewer.
+        by: "dot" or "cosine".
+    Returns: one row per token, nearest first: `rank` (0 = nearest), `token`, `token_id`, `dot`,
+    `cosine`, `norm` (of the token's row), and the control `random_cosine`: the median cosine that
+    the nearest token of that rank by cosine would have if all directions were random; for several
+    vectors also `vector`, its number. The cosine is NaN for the zero vector.
+    Raises: `UnknownName`, `BadInput` for a vector of another width or with NaN, `Unsupported`.
+    """
+    for name, given, allowed in (("space", space, SPACES), ("by", by, MEASURES)):
+        if given not in allowed:
+            raise unknown(name, str(given), allowed)
+    rows = at_least_float32(_matrix(model, space))
+    queries = _vectors(vector, rows, space)
+    if k < 1:
+        raise BadInput(f"k is {k!r}; it must be 1 or more")
+    dots = queries @ rows.T
+    sizes = norm(rows)
+    cosines = ratio(dots, norm(queries).unsqueeze(-1) * sizes)
+    score = dots if by == "dot" else cosines
+    # Rows of zeros have no cosine: they come last.
+    best = torch.nan_to_num(score, nan=-torch.inf).topk(min(k, len(rows)), dim=-1).indices
+    tokenizer = getattr(model, "tokenizer", None)
+    frame = _listed(best, dots, cosines, sizes, tokenizer, rows.shape[1])
+    return frame if np.ndim(vector) == 2 else frame.drop(columns="vector")
+
+
+def _matrix(model: Any, space: str) -> Tensor:
+    if space == "W_U":
+        return unembedding_of(model)[0]
+    embedding = embedding_of(model)
+    if embedding is None:
+        raise Unsupported("this model has no W_E, no embedding of tokens; space='W_U' may exist")
+    return embedding
+
+
+def _vectors(vector: Any, rows: Tensor, space: str) -> Tensor:
+    x = torch.as_tensor(vector).detach().to(rows.device, rows.dtype)
+    if x.ndim not in (1, 2) or x.shape[-1] != rows.shape[1]:
+        raise BadInput(
+            f"the vector has shape {tuple(x.shape)}; allowed is [{rows.shape[1]}], the width of "
+            f"{space}, or [n, {rows.shape[1]}]"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise BadInput("the vector holds NaN or infinite values")
+    return x.reshape(-1, x.shape[-1])
+
+
+def _listed(
+    best: Tensor, dots: Tensor, cosines: Tensor, sizes: Tensor, tokenizer: Any, d: int
+) -> pd.DataFrame:
+    ids = best.flatten().tolist()
+    strings = token_strings(ids, tokenizer)
+    n, k = best.shape
+    return pd.DataFrame(
+        {
+            "vector": np.repeat(np.arange(n), k),
+            "rank": np.tile(np.arange(k), n),
+            "token": [strings[i] for i in ids],
+            "token_id": ids,
+            "dot": dots.gather(-1, best).flatten().tolist(),
+            "cosine": cosines.gather(-1, best).flatten().tolist(),
+            "norm": sizes[best].flatten().tolist(),
+            "random_cosine": np.tile(random_cosine(np.arange(1, k + 1), len(sizes), d), n),
+        }
+    )

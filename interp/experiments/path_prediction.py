@@ -1,0 +1,250 @@
+"""Do tokens that travel far predict well? Path length against what the model says comes next.
+
+Knows the columns of a path and of an outcome; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import BadInput, unknown
+from interp.experiments.tokens_or_words import per_token, tables_of
+from interp.render.finding import Shown
+from interp.stats.correlation import correlation, with_corrections
+from interp.stats.shuffled import shuffled_correlation
+from interp.stats.table import is_special, left_out_note, numbered, require_columns
+
+OUTCOMES = ("logit", "log_prob", "rank")
+COVARIATES = ("position", "log_frequency", "next_log_frequency")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PathPrediction(Shown):
+    """Correlation of the path with the prediction: what `path_prediction` returns.
+
+    Attributes:
+        frame: a row per outcome and layer (the last layer has the whole path); columns as under
+            `path_prediction`.
+        tokens: the rows that were correlated, with outcomes and covariates.
+        value: the column that was followed.
+        partial: the covariates.
+        notes: what a reader must know before believing a row.
+    """
+
+    frame: pd.DataFrame
+    tokens: pd.DataFrame
+    value: str
+    partial: tuple[str, ...]
+    confidence: float = 0.95
+    notes: tuple[str, ...] = ()
+
+    def plot(self, coefficient: str = "spearman") -> Any:
+        """The coefficient over layers, per outcome, with its band and that of the shuffles.
+
+        `coefficient`: pearson, spearman, or either with `partial_` before it.
+        """
+        from interp.render.two_panels import prediction_figure
+
+        return prediction_figure(self, coefficient)
+
+    def _short(self) -> pd.DataFrame:
+        kinds = ["spearman", *(["partial_spearman"] if self.partial else [])]
+        names = [f"{k}{end}" for k in kinds for end in ("", "_low", "_high", "_shuffled_p")]
+        places = [c for c in ("outcome", "stack", "layer") if c in self.frame]
+        return self.frame[[*places, "n", "pearson", *names]]
+
+    def _sentence(self) -> str:
+        parts = []
+        for outcome, rows in self.frame.groupby("outcome", sort=False):
+            row = rows.iloc[-1]
+            name = "partial_spearman" if self.partial else "spearman"
+            band = f"[{row[f'{name}_low']:+.2f}, {row[f'{name}_high']:+.2f}]"
+            parts.append(f"{outcome} {row[name]:+.2f} {band}")
+        kind = f"partial on {', '.join(self.partial)}" if self.partial else "Spearman"
+        return f"{self.value} over all layers with the next token ({kind}): {'; '.join(parts)}"
+
+
+def path_prediction(
+    results: Any,
+    *,
+    value: str = "path",
+    outcomes: Sequence[str] | None = None,
+    partial: Sequence[str] = COVARIATES,
+    frequency: Mapping[Any, float] | None = None,
+    special: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> PathPrediction:
+    """Correlate, over tokens, the path up to each layer with how well the next token is predicted.
+
+    The outcomes are read off the final output: from the table of `next_token`, or from the last
+    state of `logit_lens` (which has no `logit`). Where the path depends on position and frequency
+    and the prediction too, so do both on each other: the partial correlations take that out.
+
+    Columns of `.frame`: `outcome`, `layer`, `n` (tokens with all values), `prompts`, `nan` (left
+    out); `pearson`, `spearman` and, with the covariates taken out, `partial_pearson`,
+    `partial_spearman`, all in [−1, 1] and each with `_low`, `_high` (prompts resampled), `_p` (over
+    tokens as independent), `_p_bh`, `_p_holm` (over layers), and the control: `_shuffled_low`,
+    `_shuffled_high`, where the coefficient falls with probability `confidence` when outcomes are
+    shuffled within prompts, and `_shuffled_p` (see `interp.stats.shuffled`) with `_bh`, `_holm`.
+
+    Args:
+        results: of a run with `path_length` (or `rotation`, for `value="angular_path"`) and
+            `next_token` or `logit_lens`.
+        value: the column to follow.
+        outcomes: of logit, log_prob and rank, those to correlate with; all there are unless given.
+        partial: covariates: position, `log_frequency` of the token, `next_log_frequency` of the
+            one after it (wrong where you gave your own targets), or a column of the path's table.
+        frequency: count per token id or token text; unless given, the tokens of the run itself,
+            special ones apart. ln(1 + count) is used.
+        special: keep special tokens.
+
+    Raises `BadInput` or `UnknownName` where a table, column or covariate is missing, or where too
+    few tokens are left.
+    """
+    name, path = per_token(results, value, ("layer",))
+    if "head" in path:
+        raise BadInput(f"{name!r} has a row per head; a path has one per token and layer")
+    places = [c for c in ("stack", "prompt", "position") if c in path]
+    outcome, known = _outcomes(results, outcomes)
+    tokens = _with_covariates(path, frequency)
+    left_out = is_special(tokens, special)
+    apart = left_out_note(tokens, left_out)
+    if value in known:
+        raise BadInput(f"value and outcome are both {value!r}: follow another column, such as path")
+    tokens = tokens[~left_out].drop(columns=known, errors="ignore")
+    tokens = tokens.merge(outcome, on=[c for c in places if c in outcome], how="inner")
+    for column in partial:
+        require_columns(tokens, [column], "covariate")
+    _refuse_few(tokens, value, known, partial)
+    levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    rows = [_path_rows(tokens, value, one, tuple(partial), levels) for one in known]
+    frame = pd.concat(rows, ignore_index=True)
+    notes = [f"{value!r} from {name!r}, the outcome from {outcome.attrs['of']!r}"]
+    if apart:
+        notes.append(apart)
+    if frequency is None and any("frequency" in c for c in partial):
+        notes.append("frequencies are counts within this run; frequency= takes better ones")
+    return PathPrediction(frame, tokens, value, tuple(partial), confidence, tuple(notes))
+
+
+def _outcomes(results: Any, wanted: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
+    """Outcomes of each token, from the output or the last state of a lens."""
+    tables = tables_of(results)
+    fit = [
+        name
+        for name, frame in tables.items()
+        if {"prompt", "position", "log_prob"} <= set(frame.columns) and "head" not in frame
+    ]
+    if not fit:
+        raise BadInput(
+            f"no table here has the outcome per token (there are: {', '.join(tables)}); run "
+            "'next_token' or 'logit_lens' as well, with keep='tokens'"
+        )
+    # A lens knows no logit, the output does.
+    name = next((n for n in fit if "logit" in tables[n]), fit[0])
+    frame = tables[name]
+    known = [o for o in (wanted or OUTCOMES) if o in frame]
+    for one in wanted or ():
+        if one not in frame:
+            raise unknown(f"outcome in {name!r}", one, [o for o in OUTCOMES if o in frame])
+    places = [c for c in ("stack", "prompt", "position") if c in frame]
+    if "layer" in frame:
+        frame = frame[frame["layer"] == frame["layer"].max()]
+    out = frame[[*places, *known]].copy()
+    out.attrs["of"] = name
+    return out, known
+
+
+def _with_covariates(path: pd.DataFrame, frequency: Mapping[Any, float] | None) -> pd.DataFrame:
+    """The path's rows with the log frequency of each token and of the one after it."""
+    if "token_id" not in path:
+        return path
+    places = [c for c in ("stack", "prompt") if c in path]
+    tokens = path.drop_duplicates([*places, "position"]).sort_values([*places, "position"])
+    ids = tokens["token_id"]
+    if frequency is None:
+        counts = ids[~is_special(tokens, False)].value_counts()
+        count = ids.map(counts)
+    else:
+        count = ids.map(frequency)
+        if "token" in tokens:
+            count = count.fillna(tokens["token"].map(frequency))
+    known = pd.Series(np.log1p(count.fillna(0).to_numpy(np.float64)), index=tokens.index)
+    following = known.groupby([tokens[c] for c in places]).shift(-1)
+    added = tokens[[*places, "position"]].assign(log_frequency=known, next_log_frequency=following)
+    return path.merge(added, on=[*places, "position"], how="left", sort=False)
+
+
+def _refuse_few(
+    tokens: pd.DataFrame, value: str, outcomes: Sequence[str], partial: Sequence[str]
+) -> None:
+    names = [value, *outcomes, *partial]
+    complete = tokens[names].notna().all(axis=1)
+    most = int(complete.groupby(tokens["layer"]).sum().max()) if len(tokens) else 0
+    if most < len(partial) + 4:
+        raise BadInput(
+            f"{most} tokens have {', '.join(names)} in one layer; at least {len(partial) + 4} are "
+            "needed, and hundreds to say anything"
+        )
+
+
+def _path_rows(
+    tokens: pd.DataFrame,
+    value: str,
+    outcome: str,
+    partial: tuple[str, ...],
+    levels: dict[str, Any],
+) -> pd.DataFrame:
+    """All coefficients of one outcome, a row per layer."""
+    by = [c for c in ("stack", "layer") if c in tokens]
+    shared = {"by": by, "special": True, "null": "none", **levels}  # the control has the shuffles
+    found = correlation(tokens, value, outcome, **shared)
+    if partial:
+        other = correlation(tokens, value, outcome, partial=partial, **shared)
+        own = [c for c in map(str, other) if c.startswith(("pearson", "spearman"))]
+        found = pd.concat([found, other[own].add_prefix("partial_")], axis=1)
+    codes, _ = numbered(tokens, by)
+    parts = [
+        _control(tokens[codes == k], value, outcome, partial, levels) for k in range(len(found))
+    ]
+    found.insert(0, "outcome", outcome)
+    control = with_corrections(pd.DataFrame(parts, index=found.index))
+    return pd.concat([found, control], axis=1)
+
+
+def _control(
+    rows: pd.DataFrame,
+    value: str,
+    outcome: str,
+    partial: tuple[str, ...],
+    levels: dict[str, Any],
+) -> dict[str, float]:
+    """What the coefficients of one layer are under shuffled outcomes."""
+    names = [value, outcome, *partial]
+    rows = rows[np.isfinite(rows[names].to_numpy(np.float64)).all(axis=1)]
+    tail = (1 - levels["confidence"]) / 2
+    out: dict[str, float] = {}
+    for prefix, chosen in (("", ()), ("partial_", partial)):
+        if prefix and not partial:
+            continue
+        for name in ("pearson", "spearman"):
+            found = shuffled_correlation(
+                rows[[value]],
+                rows[outcome],
+                rows["prompt"],
+                rows[list(chosen)] if chosen else None,
+                ranks=name == "spearman",
+                resamples=levels["resamples"],
+                seed=levels["seed"],
+            )
+            low, high = np.quantile(found.null[:, 0], [tail, 1 - tail])
+            key = f"{prefix}{name}_shuffled"
+            out |= {f"{key}_low": low, f"{key}_high": high, f"{key}_p": float(found.p[0])}
+    return out

@@ -1,0 +1,301 @@
+"""Two spaces of words held against each other: every score beside what it is by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp._arrays import Floats, Ints
+from interp.errors import BadInput, nearest, unknown
+from interp.experiments.word_files import Pieces, WordSpace, word_space
+from interp.measures.maps import SpaceMap, Width, affine, procrustes, relative_residual
+from interp.measures.matrices import varying
+from interp.measures.retrieval import SCORINGS, precision, ranks
+from interp.measures.similarity import LEAST, SIMILARITIES, measure
+from interp.stats.classical import holm
+from interp.stats.nulls import Null, permuted
+
+MAPS = ("procrustes", "affine")
+METHODS = (*MAPS, *SIMILARITIES)
+DEFAULT = ("procrustes", "affine", "cka", "rsa", "mutual_knn")
+AT = (1, 5, 10)
+COLUMNS = {
+    "method": "map or similarity",
+    "score": "what is scored: relative residual, precision of a retrieval, or the similarity",
+    "value": "the score of the spaces as they are matched",
+    "null_mean": "its mean when the rows of one space are permuted",
+    "null_sd": "its standard deviation then",
+    "p": "share of permutations that score at least as well, never 0",
+    "p_holm": "p, corrected for the number of rows of this table (Holm)",
+    "better": "whether a higher or a lower score means more alike spaces",
+    "n": "words scored: held-out words for maps",
+    "n_fit": "words that the map was fitted on; 0 for similarities",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceComparison:
+    """Scores of two spaces with their nulls.
+
+    Attributes:
+        frame: one row per method and score; `COLUMNS` says what the columns mean.
+        words: the words that both spaces have.
+        notes: how words were matched and widths brought together.
+        a, b: where the spaces come from.
+    """
+
+    frame: pd.DataFrame
+    words: tuple[str, ...]
+    notes: tuple[str, ...]
+    a: str
+    b: str
+    nulls: dict[tuple[str, str], Floats] = field(default_factory=dict, repr=False)
+
+    def plot(self) -> Any:
+        """Every score beside its null; a plotly figure."""
+        from interp.render.heat import comparison_figure
+
+        return comparison_figure(self)
+
+    def __repr__(self) -> str:
+        head = f"<SpaceComparison of {self.a} and {self.b}: {len(self.words)} words>"
+        table = self.frame.to_string(index=False, float_format="{:.4g}".format)
+        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class _Settings:
+    held_out: float
+    width: Width
+    scale: bool
+    ridge: float
+    k: int
+    limit: int
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Matched vectors, and where those of b come from, to shuffle them."""
+
+    x: Floats
+    y: Floats
+    space_b: WordSpace
+    words: tuple[str, ...]
+    settings: _Settings
+
+    def null(self, score: Callable[[Floats], Any]) -> Null:
+        """`score` of y as it is, and of y shuffled."""
+        settings = self.settings
+        if settings.resamples < 1:
+            raise BadInput(
+                f"resamples is {settings.resamples!r}; it must be 1 or more, such as 200"
+            )
+        rng = np.random.default_rng(settings.seed)
+        draws = [
+            np.asarray(score(self.space_b.permuted(self.words, rng)), np.float64)
+            for _ in range(settings.resamples)
+        ]
+        return Null(np.asarray(score(self.y), np.float64), np.stack(draws))
+
+
+def compare_spaces(
+    a: Any,
+    b: Any,
+    *,
+    words: Sequence[str] | None = None,
+    method: str | Sequence[str] = DEFAULT,
+    held_out: float = 0.2,
+    pieces: Pieces = "mean",
+    width: Width = "pca",
+    scale: bool = True,
+    ridge: float = 0.01,
+    k: int = 10,
+    limit: int = 1000,
+    resamples: int = 500,
+    seed: int = 0,
+) -> SpaceComparison:
+    """Compare two spaces of words: maps scored on held-out words, and similarities.
+
+    Every score stands beside its permutation null: the rows of b are shuffled, maps are fitted
+    anew, everything is scored as before. Words of several tokens are made anew from shuffled
+    tokens: that "walked" and "talked" share a piece makes any two models alike, trained or not.
+
+    Args:
+        a, b: `(model, "W_E")` or `(model, "W_U")`, the model as for `load_model`; what
+            `read_word_vectors` gives; `WordVectors`; a table with a column `word`; or
+            `(array [n, d], words)`.
+        words: the words to compare; those that both spaces know unless given. Of a model these
+            are the words of one token; words that are given may be several tokens (`pieces`).
+        method: of "procrustes", "affine" (see `interp.spaces`: residual, and precision@1/5/10 of
+            the own word among all compared words, by cosine, CSLS and inverted softmax), "cka",
+            "cka_biased", "rsa", "mutual_knn", "svcca".
+        held_out: share of the words that maps are scored on and not fitted on.
+        pieces: "mean" or "last" of the vectors of a word of several tokens.
+        width: for spaces of different widths, "pca" or "pad"; see `procrustes`.
+        scale: let Procrustes stretch the space by one factor; without it the residual of two
+            models mostly says that their vectors differ in length.
+        ridge: of the affine map; see `affine`.
+        k: neighbours of mutual k-NN and of CSLS.
+        limit: RSA and mutual k-NN need all pairs: at most so many words, drawn at random.
+        resamples: permutations.
+        seed: of the split, the draw and the permutations.
+
+    Raises `BadInput` for no or too few common words, constant or non-finite vectors and for
+    parameters out of range; `UnknownName` for a method that does not exist.
+    """
+    methods = (method,) if isinstance(method, str) else tuple(method)
+    for name in methods:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+    _check(methods, held_out, limit)
+    settings = _Settings(held_out, width, scale, ridge, k, limit, resamples, seed)
+    space_a = word_space(a, "space a", words, pieces=pieces)
+    space_b = word_space(b, "space b", words, pieces=pieces)
+    common = _common(space_a, space_b, words)
+    x, y = space_a.rows(common), space_b.rows(common)
+    varying(x, space_a.source), varying(y, space_b.source)
+    notes = [*space_a.notes, *space_b.notes]
+    if words is not None and len(common) < len(set(words)):
+        notes.append(f"{len(set(words)) - len(common)} of {len(set(words))} words are not in both")
+    data = _Data(x, y, space_b, tuple(common), settings)
+    records: list[dict[str, Any]] = []
+    nulls: dict[tuple[str, str], Floats] = {}
+    for name in methods:
+        rows, draws, note = (_mapped if name in MAPS else _similar)(name, data)
+        records += rows
+        nulls |= draws
+        notes += note
+    frame = pd.DataFrame(records)
+    frame["p_holm"] = holm(frame["p"].to_numpy(np.float64))
+    frame = frame[list(COLUMNS)]
+    if len(frame) > 0.05 * (resamples + 1):
+        notes.append(
+            f"{resamples} permutations over {len(frame)} rows: p_holm cannot fall below "
+            f"{min(1.0, len(frame) / (resamples + 1)):.2g}; raise resamples"
+        )
+    unique = tuple(dict.fromkeys(notes))
+    return SpaceComparison(frame, tuple(common), unique, space_a.source, space_b.source, nulls)
+
+
+Part = tuple[list[dict[str, Any]], dict[tuple[str, str], Floats], list[str]]
+
+
+def _check(methods: Sequence[str], held_out: float, limit: int) -> None:
+    if not methods:
+        raise BadInput(f"no method was asked for (known: {', '.join(METHODS)})")
+    if not 0 < held_out < 1:
+        raise BadInput(f"held_out is {held_out!r}; allowed is a share of words between 0 and 1")
+    if limit < LEAST:
+        raise BadInput(f"limit is {limit!r}; allowed is {LEAST} or more words")
+
+
+def _common(a: WordSpace, b: WordSpace, words: Sequence[str] | None) -> list[str]:
+    wanted = dict.fromkeys(a.words if words is None else words)
+    common = [word for word in wanted if word in a and word in b]
+    if len(common) >= LEAST:
+        return common
+    if words is None:
+        some = ", ".join(map(repr, a.words[:3])), ", ".join(map(repr, b.words[:3]))
+        had = f"a has {len(a)}: {some[0]} …; b has {len(b)}: {some[1]} …"
+        hint = "; words that are named may be several tokens"
+    else:
+        had = f"{len(wanted)} were named; a lacks {_lacking(wanted, a)}, b {_lacking(wanted, b)}"
+        hint = ""
+    raise BadInput(
+        f"{a.source} and {b.source} have {len(common) or 'no'} words in common, at least {LEAST} "
+        f"are needed ({had}){hint}"
+    )
+
+
+def _lacking(wanted: Iterable[str], space: WordSpace) -> str:
+    """The first of the words that a space has not, with a near one that it has."""
+    lost = [word for word in wanted if word not in space]
+    if not lost:
+        return "none"
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return f"{lost[0]!r}{nearest(lost[0], space.words[:20_000])}{more}"
+
+
+# ---- maps ------------------------------------------------------------------------------------
+
+
+def _mapped(name: str, data: _Data) -> Part:
+    settings, x = data.settings, data.x
+    train, test = _split(len(x), settings)
+    if settings.k > len(x):
+        raise BadInput(f"k is {settings.k}; allowed is 1 to {len(x)}, the number of words")
+
+    def fit(y: Floats) -> SpaceMap:
+        if name == "affine":
+            return affine(x[train], y[train], ridge=settings.ridge)
+        return procrustes(x[train], y[train], scale=settings.scale, width=settings.width)
+
+    null = data.null(lambda y: _map_scores(fit(y), x, y, test, settings.k))
+    names = ["residual", *(f"{scoring}@{at}" for scoring in SCORINGS for at in AT)]
+    part: Part = ([], {}, [f"{name}: {fit(data.y).how}"])
+    for i, what in enumerate(names):
+        one = Null(null.value[i], null.draws[:, i], lower_is_better=what == "residual")
+        part[0].append(_record(name, what, one, len(test), len(train)))
+        part[1][name, what] = one.draws
+    return part
+
+
+def _split(n: int, settings: _Settings) -> tuple[Ints, Ints]:
+    order = np.random.default_rng(settings.seed).permutation(n)
+    held = round(n * settings.held_out)
+    if held < 1 or n - held < 2:
+        raise BadInput(
+            f"held_out={settings.held_out} of {n} words leaves {n - held} to fit on and {held} to "
+            "score; at least 2 and 1 are needed"
+        )
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _map_scores(fitted: SpaceMap, x: Floats, y: Floats, test: Ints, k: int) -> Floats:
+    """Residual, then precision@1/5/10 for every scoring, on the held-out words."""
+    mapped, target = fitted.source(x), fitted.target(y)
+    out = [relative_residual(fitted, x[test], y[test])]
+    for scoring in SCORINGS:
+        found = ranks(mapped[test], target, test, scoring=scoring, sources=mapped, k=k)  # type: ignore[arg-type]
+        out += [precision(found, at) for at in AT]
+    return np.asarray(out)
+
+
+# ---- similarities ----------------------------------------------------------------------------
+
+
+def _similar(name: str, data: _Data) -> Part:
+    settings, n = data.settings, len(data.x)
+    notes, chosen = [], np.arange(n)
+    if name in ("rsa", "mutual_knn") and n > settings.limit:
+        chosen = np.sort(np.random.default_rng(settings.seed).permutation(n)[: settings.limit])
+        notes.append(f"{name} is of {len(chosen)} words, drawn from {n}")
+    kind = measure(name, k=settings.k)
+    first, same = kind.prepare(data.x[chosen]), np.arange(len(chosen))
+    if data.space_b.tokens is None:
+        second = kind.prepare(data.y[chosen])
+        score: Callable[[Ints], float] = lambda order: kind.score(first, second, order)  # noqa: E731
+        null = permuted(score, len(chosen), resamples=settings.resamples, seed=settings.seed)
+    else:
+        null = data.null(lambda y: kind.score(first, kind.prepare(y[chosen]), same))
+    return [_record(name, name, null, len(chosen), 0)], {(name, name): null.draws}, notes
+
+
+def _record(name: str, what: str, null: Null, n: int, n_fit: int) -> dict[str, Any]:
+    return {
+        "method": name,
+        "score": what,
+        "value": float(null.value),
+        "null_mean": float(null.mean),
+        "null_sd": float(null.sd),
+        "p": float(null.p),
+        "better": "lower" if null.lower_is_better else "higher",
+        "n": n,
+        "n_fit": n_fit,
+    }

@@ -1,0 +1,428 @@
+"""Steering: hooks that add a vector to the stream, project it out, or rotate the stream toward it.
+
+`Steer` says what is done at which states and positions and hands out plain TransformerLens hooks,
+for `run_with_hooks` and `with model.hooks(...)`; it attaches nothing itself. Where the stream can
+be written is taken from the model's anatomy. Also here: directions to steer along.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import BadInput, Unsupported, nearest, unknown
+from interp.geometry import at_least_float32, project_out, rotate_toward
+from interp.models.anatomy import Anatomy, StackAnatomy
+from interp.models.for_model import prompts_of
+from interp.models.forward import is_remote
+from interp.models.prefix import run_hooked
+from interp.models.probe import inspect
+from interp.models.weights import unembedding_of
+from interp.prompts.batches import TokenBatch
+from interp.prompts.prompts import Prompts
+from interp.prompts.tokens import token_id
+
+Kind = Literal["add", "project", "rotate"]
+Layers = int | Sequence[int] | Literal["all"]
+Positions = str | Sequence[int] | Tensor | Mapping[str, Any]
+Hook = Callable[..., Tensor | None]
+
+KINDS: Mapping[str, str] = {
+    "add": "amount × vector is added",
+    "project": "amount of the part along the vector is taken out (1 = all of it)",
+    "rotate": "x is turned toward the vector by amount degrees, its norm kept",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Steer:
+    """What is done to the residual stream, and where.
+
+    Runs as `model.run_with_hooks(tokens, fwd_hooks=steer.hooks(model))`.
+
+    Attributes:
+        kind: "add": x + amount·v; "project": x − amount·(x·v̂)v̂; "rotate": x turned in the plane
+            of x and v by `amount` degrees toward v, its norm kept (negative: away from v; beyond
+            v if v is nearer). An amount of 0 leaves the stream as it is, to the last bit.
+        vector: v `[d_model]`; gradients flow to it.
+        amount: see `kind`.
+        layers: states 0 … L that are steered (l is what enters block l, L what leaves the last
+            block): a number, several, or "all".
+        positions: "all", "last" (the last column; with a mask the last real token of each row),
+            columns of the pass, or a mask, bool `[pos]` or `[batch, pos]`. Columns and masks are
+            of the pass that runs: with a KV cache only new tokens pass, so that "all" and "last"
+            steer every generated token.
+        stack: which list of blocks, where a model has several ("encoder", "decoder").
+
+    The stream is steered in float32 at least and rounded back to its own dtype.
+    Raises `BadInput`, `UnknownName` for what cannot be meant.
+
+    >>> Steer("add", torch.ones(3), 2.0, layers=0).apply(torch.zeros(3)).tolist()
+    [2.0, 2.0, 2.0]
+    """
+
+    kind: Kind
+    vector: Any
+    amount: float = 1.0
+    layers: Layers = "all"
+    positions: Positions = "all"
+    stack: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("kind of steering", str(self.kind), KINDS)
+        object.__setattr__(self, "vector", checked_direction(self.vector))
+        if not _is_number(self.amount) or not math.isfinite(self.amount):
+            raise BadInput(f"the amount is {self.amount!r}; it must be a finite number")
+        if self.kind == "rotate" and abs(self.amount) > 180:
+            raise BadInput(f"cannot rotate by {self.amount:g}°; allowed is −180° to 180°")
+        _check_positions(self.positions)
+
+    def scaled(self, amount: float) -> Steer:
+        """The same with another amount."""
+        return replace(self, amount=amount)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Steer vectors `[..., d_model]`, all of them; computed in float32 at least."""
+        x = at_least_float32(x)
+        v: Tensor = self.vector.to(x.device, x.dtype)
+        if self.kind == "add":
+            return x + self.amount * v
+        if self.kind == "project":
+            return project_out(x, v, self.amount)
+        return rotate_toward(x, v, self.amount)
+
+    def hooks(self, model: Any, *, mask: Any = None) -> list[tuple[str, Hook]]:
+        """`(hook name, function)` pairs for this model.
+
+        Args:
+            mask: `[batch, pos]`, true for real tokens; padding is then left alone, and "last" is
+                the last real token.
+
+        Raises `Unsupported` where the stream cannot be written, `BadInput` for a layer out of
+        range or a vector of another width.
+        """
+        anatomy, stack = _writable(model, self.stack)
+        if len(self.vector) != anatomy.d_model:
+            raise BadInput(
+                f"the vector has width {len(self.vector)}, the stream of {anatomy.model} has "
+                f"{anatomy.d_model}"
+            )
+        if isinstance(self.positions, Mapping):
+            raise BadInput(
+                f"positions {dict(self.positions)!r} are labels of prompts, which a hook does not "
+                "see: pass positions=interp.label_mask(prompts, …), or use dose_response"
+            )
+        real = None if mask is None else torch.as_tensor(mask).bool()
+        return [(stack.boundaries[i], self._hook(real)) for i in layers_of(self.layers, stack)]
+
+    def _hook(self, real: Tensor | None) -> Hook:
+        def hook_fn(value: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001
+            if self.amount == 0:
+                return None
+            where = _where(self.positions, value, real)
+            steered = self.apply(value)
+            if where is not None:
+                steered = torch.where(where.unsqueeze(-1), steered, at_least_float32(value))
+            return steered.to(value.dtype)
+
+        return hook_fn
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def checked_direction(vector: Any) -> Tensor:
+    """A vector `[d]` to steer along; raises `BadInput` unless it is finite and not zero."""
+    v = torch.as_tensor(vector)
+    v = v if v.is_floating_point() else v.float()
+    if v.ndim != 1:
+        raise BadInput(f"a direction is one vector [d_model], not of shape {tuple(v.shape)}")
+    if not bool(torch.isfinite(v).all()):
+        raise BadInput("the direction holds NaN or infinite values")
+    if not bool((v != 0).any()):
+        raise BadInput("the direction is the zero vector, which points nowhere")
+    return v
+
+
+# ---- where -----------------------------------------------------------------------------------
+
+
+def _writable(model: Any, name: str | None) -> tuple[Anatomy, StackAnatomy]:
+    """The anatomy and the stack to steer; `Unsupported` where its stream cannot be written."""
+    if is_remote(model):
+        raise Unsupported(
+            f"{type(model).__name__} runs elsewhere and can be observed, but its stream cannot be "
+            "written from here; load the weights with interp.load_model to steer"
+        )
+    anatomy = inspect(model)
+    names = [s.name for s in anatomy.stacks]
+    if name is None and len(names) > 1:
+        raise BadInput(f"{anatomy.model} has several stacks ({', '.join(names)}): say stack=")
+    if name is not None and name not in names:
+        raise unknown("stack", name, names)
+    stack = anatomy.stacks[0 if name is None else names.index(name)]
+    if stack.problems:
+        raise Unsupported(
+            f"the residual stream of {anatomy.model} cannot be steered: {'; '.join(stack.problems)}"
+        )
+    return anatomy, stack
+
+
+def layers_of(layers: Layers, stack: StackAnatomy) -> list[int]:
+    """State numbers 0 … L, sorted; `BadInput` for one that the stack does not have."""
+    if isinstance(layers, str):
+        if layers != "all":
+            raise BadInput(
+                f"layers={layers!r}: a state, several, or 'all'{nearest(layers, ['all'])}"
+            )
+        return list(range(stack.n_blocks + 1))
+    wanted: list[Any] = list(layers) if isinstance(layers, Sequence) else [layers]
+    for layer in wanted:
+        if not isinstance(layer, int | np.integer) or isinstance(layer, bool):
+            raise BadInput(f"layer {layer!r}: states have whole numbers, 0 … {stack.n_blocks}")
+        if not 0 <= layer <= stack.n_blocks:
+            raise BadInput(
+                f"layer {layer} is out of range: this model has states 0 … {stack.n_blocks} "
+                "(l enters block l, the last leaves the last block)"
+            )
+    if not wanted:
+        raise BadInput("no layer was given to steer at")
+    return sorted({int(layer) for layer in wanted})
+
+
+def _check_positions(positions: Any) -> None:
+    if isinstance(positions, str):
+        if positions not in ("all", "last"):
+            raise BadInput(
+                f"positions={positions!r}{nearest(positions, ['all', 'last'])}; allowed: 'all', "
+                "'last', columns, a mask, or a label such as {'role': 'target'}"
+            )
+    elif isinstance(positions, Tensor):
+        if positions.dtype != torch.bool or positions.ndim not in (1, 2):
+            raise BadInput(
+                f"a mask of positions is bool [pos] or [batch, pos], not {positions.dtype} of "
+                f"shape {tuple(positions.shape)}"
+            )
+    elif isinstance(positions, Mapping):
+        if not positions:
+            raise BadInput("positions={} names no label; such as {'role': 'target'}")
+    elif not all(isinstance(p, int | np.integer) for p in positions) or not len(positions):
+        raise BadInput(f"positions={positions!r}: columns are whole numbers, at least one")
+
+
+def _where(positions: Positions, value: Tensor, real: Tensor | None) -> Tensor | None:
+    """Which vectors of `[batch, pos, d]` are steered: bool `[batch, pos]`, None for all."""
+    shape = value.shape[:2]
+    if real is not None:
+        real = _fitting(real, shape, "mask").to(value.device)
+    if isinstance(positions, str):
+        if positions == "all":
+            return real
+        every = torch.ones(shape, dtype=torch.bool, device=value.device)
+        return last_of(every if real is None else real)
+    if isinstance(positions, Tensor):
+        where = _fitting(positions, shape, "positions")
+    else:
+        where = torch.zeros(shape, dtype=torch.bool, device="cpu")
+        where[:, _columns(positions, shape[1])] = True  # type: ignore[arg-type]
+    where = where.to(value.device)
+    return where if real is None else where & real
+
+
+def _fitting(mask: Tensor, shape: torch.Size, what: str) -> Tensor:
+    if mask.shape not in (shape, shape[1:], torch.Size((1, shape[1]))):
+        raise BadInput(
+            f"{what} of shape {tuple(mask.shape)} does not fit a pass of {tuple(shape)} "
+            "(batch, pos); with a KV cache only new tokens pass"
+        )
+    return mask.expand(shape)
+
+
+def _columns(positions: Sequence[int], width: int) -> list[int]:
+    for position in positions:
+        if not 0 <= position < width:
+            raise BadInput(
+                f"position {position} is outside of this pass of {width} tokens; with a KV cache "
+                "only new tokens pass: use 'all' or 'last', or generate without a cache"
+            )
+    return [int(position) for position in positions]
+
+
+def last_of(mask: Tensor) -> Tensor:
+    """The last real token of each row: bool `[batch, pos]`.
+
+    >>> last_of(torch.tensor([[True, True, False]])).tolist()
+    [[False, True, False]]
+    """
+    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+
+
+# ---- positions of prompts --------------------------------------------------------------------
+
+
+def label_mask(prompts: Prompts, **labels: Any) -> Tensor:
+    """Tokens with a label, such as `role="target"`: bool `[prompt, longest]`, right-padded.
+
+    It fits a pass over all prompts in their order, padded on the right. Several labels must all
+    hold. Raises `UnknownName` for a label that the prompts do not have, `BadInput` where no token
+    carries the value.
+    """
+    longest = int(prompts.lengths.max())
+    out = torch.zeros(len(prompts), longest, dtype=torch.bool, device="cpu")
+    for name in labels:
+        if name not in prompts.labels:
+            raise unknown("label", name, prompts.labels)
+    for i, length in enumerate(prompts.lengths):
+        fits = [prompts.labels[n][i] == value for n, value in labels.items()]
+        out[i, :length] = torch.from_numpy(np.logical_and.reduce(fits).astype(bool))
+    if not bool(out.any()):
+        wanted = ", ".join(f"{name}={value!r}" for name, value in labels.items())
+        raise BadInput(f"no token of the {len(prompts)} prompts has {wanted}")
+    return out
+
+
+def chosen(positions: Positions, prompts: Prompts) -> Tensor:
+    """The tokens that positions mean for given prompts: bool `[prompt, longest]`, right-padded.
+
+    Columns count the tokens of each prompt; a prompt that is too short for one has none there.
+    """
+    _check_positions(positions)
+    lengths = torch.from_numpy(prompts.lengths)
+    column = torch.arange(int(lengths.max()), device=lengths.device)
+    real = column[None] < lengths[:, None]
+    if isinstance(positions, Mapping):
+        return label_mask(prompts, **positions)
+    if isinstance(positions, Tensor):
+        return _fitting(positions.cpu(), real.shape, "positions") & real
+    if isinstance(positions, str):
+        return real if positions == "all" else last_of(real)
+    out = real & torch.isin(column, column.new_tensor(list(positions)))[None]
+    if not bool(out.any()):
+        raise BadInput(f"no prompt is long enough for positions {list(positions)}")
+    return out
+
+
+def in_batch(mask: Tensor, batch: TokenBatch) -> Tensor:
+    """A mask `[prompt, longest]` for the rectangle of one batch: bool `[batch, pos]`."""
+    return mask[batch.ids[:, None], batch.positions] & batch.mask
+
+
+# ---- passes ----------------------------------------------------------------------------------
+
+
+def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
+    """Prompts from whatever `interp.run` takes."""
+    return prompts_of(model, anatomy, prompts)
+
+
+def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[TokenBatch]:
+    """Batches padded on a side that this model bears, one prompt each where it bears none.
+
+    On the left if it can be: last tokens then stand in one column.
+    """
+    side = "left" if anatomy.padding.fine("left") else "right"
+    pad = getattr(model.tokenizer, "pad_token_id", None)
+    most = None if anatomy.padding.fine(side) else 1
+    return list(
+        prompts.batches(
+            max_tokens,
+            pad_id=int(pad or 0),
+            padding_side=side,
+            max_batch=most,
+            apart=anatomy.apart(prompts.lengths),
+        )
+    )
+
+
+def one_stack(model: Any, what: str) -> tuple[Anatomy, StackAnatomy]:
+    """The only stack of a model; `Unsupported` where there are several."""
+    anatomy, stack = _writable(
+        model, inspect(model).stacks[0].name if not is_remote(model) else None
+    )
+    if len(anatomy.stacks) > 1:
+        raise Unsupported(
+            f"{what} runs models with one stack; {anatomy.model} has "
+            f"{', '.join(s.name for s in anatomy.stacks)}: use Steer(…, stack=…).hooks(model) in "
+            "passes of your own"
+        )
+    return anatomy, stack
+
+
+# ---- directions ------------------------------------------------------------------------------
+
+
+def mean_difference(
+    model: Any,
+    prompts_a: Any,
+    prompts_b: Any,
+    layer: int,
+    *,
+    positions: Positions = "last",
+    max_tokens: int = 4096,
+) -> Tensor:
+    """Mean state of group a minus mean state of group b at one state: `[d_model]`, float32.
+
+    Every prompt counts the same: the chosen tokens of a prompt are averaged first.
+    Source: difference in means, Marks & Tegmark 2310.06824; Rimsky et al. 2312.06681.
+
+    Args:
+        prompts_a, prompts_b: whatever `interp.run` takes.
+        layer: state 0 … L.
+        positions: "last", "all", columns, a mask `[prompt, longest]` or a label of the prompts.
+    """
+    anatomy, stack = one_stack(model, "mean_difference")
+    (layer,) = layers_of(layer, stack)
+    means = []
+    for prompts in (prompts_a, prompts_b):
+        ready = prepared(model, anatomy, prompts)
+        states = _states(model, anatomy, stack.boundaries[layer], ready, positions, max_tokens)
+        means.append(torch.stack(list(states)).mean(0))
+    return (means[0] - means[1]).float()
+
+
+def _states(
+    model: Any,
+    anatomy: Anatomy,
+    name: str,
+    prompts: Prompts,
+    positions: Positions,
+    max_tokens: int,
+) -> Iterator[Tensor]:
+    """Mean state over the chosen tokens of each prompt that has any: float64 `[d_model]`."""
+    mask, seen = chosen(positions, prompts), []
+
+    def keep(value: Tensor, hook: Any) -> None:  # noqa: ARG001
+        seen.append(value.detach().cpu())
+
+    for batch in batches(model, anatomy, prompts, max_tokens):
+        seen.clear()
+        with torch.no_grad():
+            run_hooked(model, batch, [(name, keep)])
+        for state, where in zip(seen[0], in_batch(mask, batch), strict=True):
+            if where.any():
+                yield state[where].double().mean(0)
+
+
+def unembedding_difference(model: Any, a: str | int, b: str | int) -> Tensor:
+    """w_a − w_b, the direction along which the logit of token a rises over that of b: `[d_model]`.
+
+    It is of the vector after the final norm; a learned gain of that norm stretches it. Raises
+    `BadInput` for what is not one token, `Unsupported` where W_U is not of the stream's width.
+    """
+    weight, _ = unembedding_of(model)
+    width = int(model.cfg.d_model)
+    if weight.shape[1] != width:
+        raise Unsupported(
+            f"W_U reads vectors of width {weight.shape[1]} here, the stream has {width}: a "
+            "difference of its rows is no direction of the stream"
+        )
+    first, second = token_id(model, a), token_id(model, b)
+    return (weight[first] - weight[second]).float().clone()

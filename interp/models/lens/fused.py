@@ -1,0 +1,118 @@
+"""The lens on a GPU: a few tokens with the whole vocabulary, fused where a compiler is at hand.
+
+Knows matrices only. `row_statistics` is the plain form and the reference; `torch.compile` makes
+of it a few kernels that read the logits from memory instead of some twenty. Where it cannot, a
+warning says so once and the plain form runs.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from interp.geometry import at_least_float32
+from interp.models.lens.blocks import FORBIDDEN, TINY
+
+if TYPE_CHECKING:
+    from interp.models.lens.head import Head
+
+
+LOGIT_BYTES = 2**29
+"""Logits at a time. The plain form makes about six more tensors of this size, the compiled none."""
+
+Statistics = tuple[Tensor, ...]
+NAMES = ("log_prob", "rank", "entropy", "top_prob", "top_token")
+FAR = ("kl_to_final", "js_to_final", "tv_to_final")
+
+
+def row_statistics(z: Tensor, targets: Tensor) -> Statistics:
+    """`NAMES` of logits `z [state, token, vocab]` for `targets [token]`: `[state, token]` each."""
+    chosen = z.gather(-1, targets.view(1, -1, 1).expand(len(z), -1, 1))
+    above = (z > chosen).sum(-1).to(z.dtype)
+    top, token = z.max(-1)
+    shifted = z - top.unsqueeze(-1)
+    mass = shifted.exp().sum(-1)
+    own = (shifted.exp() * shifted).sum(-1)
+    log_mass = mass.log()
+    entropy = (log_mass - own / mass).clamp(min=0)
+    log_prob = torch.where(chosen > FORBIDDEN, chosen, -torch.inf).squeeze(-1) - top - log_mass
+    return log_prob, above, entropy, 1 / mass, token
+
+
+def row_divergences(z: Tensor, q: Tensor, q_entropy: Tensor) -> Statistics:
+    """`FAR` of logits `z [state, token, vocab]` from `q [token, vocab]`: `[state, token]` each."""
+    log_p = z - z.logsumexp(-1, keepdim=True)
+    p = log_p.exp()
+    kl = -(q * log_p).sum(-1) - q_entropy
+    kl = torch.where(kl > -FORBIDDEN * 1e-20, torch.inf, kl.clamp(min=0))
+    s = p + q
+    p_entropy = -(p * log_p).sum(-1)
+    js = math.log(2) - (p_entropy + q_entropy + (s * s.log()).sum(-1)) / 2
+    tv = (p - q).abs().sum(-1) / 2
+    return kl, js.clamp(0, math.log(2)), tv.clamp(max=1)
+
+
+@cache
+def fused(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
+    """`function` compiled at its first call, or as it is, with a warning, where that fails."""
+    chosen: list[Callable[..., Statistics]] = []
+
+    def call(*args: Tensor) -> Statistics:
+        if chosen:
+            return chosen[0](*args)
+        try:
+            compiled = torch.compile(function, dynamic=True)
+            result: Statistics = compiled(*args)
+            chosen.append(compiled)
+        except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
+            warnings.warn(
+                f"torch.compile cannot fuse the lens here ({type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}); "
+                "its plain form runs instead, slower and with the same numbers",
+                stacklevel=2,
+            )
+            chosen.append(function)
+            result = function(*args)
+        return result
+
+    return call
+
+
+class FusedLens:
+    """Statistics of all states of a few tokens, with one product for all of the vocabulary.
+
+    Args: `head`, the linear end of the readout; `divergences`, compute KL, JS and TV, NaN without.
+    """
+
+    def __init__(self, head: Head, *, divergences: bool) -> None:
+        self.head, self.divergences = head, divergences
+
+    @classmethod
+    def tokens_at_a_time(cls, states: int, vocab: int) -> int:
+        """How many tokens fit into one product."""
+        return max(1, LOGIT_BYTES // (4 * vocab * max(1, states)))
+
+    def statistics(self, h: Tensor, logits: Tensor, targets: Tensor) -> list[dict[str, Tensor]]:
+        """All statistics of the states, `[state, token]` each, if there are any, and of the end.
+
+        Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative.
+        """
+        states, tokens, width = h.shape
+        final = at_least_float32(logits).clamp(min=FORBIDDEN)
+        last = dict(zip(NAMES, fused(row_statistics)(final[None], targets), strict=True))
+        if not states:
+            return [last]
+        z = self.head.logits(h.reshape(-1, width)).view(states, tokens, -1)
+        z = at_least_float32(z).clamp_(min=FORBIDDEN)
+        out = dict(zip(NAMES, fused(row_statistics)(z, targets), strict=True))
+        far: Statistics = (torch.full_like(out["entropy"], torch.nan),) * 3
+        if self.divergences:
+            q = torch.softmax(final, -1).clamp_(min=TINY)
+            far = fused(row_divergences)(z, q, last["entropy"][0])
+        return [out | dict(zip(FAR, far, strict=True)), last]

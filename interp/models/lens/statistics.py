@@ -1,0 +1,102 @@
+"""Vocabulary statistics of many states, with one matrix product per state.
+
+Knows matrices only: no model, no hooks. On a CPU the vocabulary is walked in blocks that stay in
+cache (`interp._lens_blocks`), on a GPU a few tokens are taken whole by a fused function
+(`interp._lens_fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
+part at hand ever exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from interp.errors import BadInput
+from interp.geometry import at_least_float32
+from interp.models.lens.blocks import BlockLens
+from interp.models.lens.fused import FAR, FusedLens
+from interp.models.lens.head import Head, LensStatistics
+
+
+def lens_statistics(
+    h: Tensor,
+    head: Head,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    divergences: bool = True,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> LensStatistics:
+    """Statistics of every state against the model's own final distribution.
+
+    Args:
+        h: `[state, row, d_head]`, what the unembedding reads, for all states but the last.
+        head: weights and transform of the unembedding.
+        logits: `[row, vocab]`, the model's own; they are the last state.
+        targets: `[row]` int64, -1 for none.
+        divergences: compute KL, JS and TV, which need a second walk; NaN without.
+        prepare: makes what the unembedding reads of `h`, which then is `[state, row, d_model]`; for
+            a few rows at a time, so that no second copy of the stream is made.
+    Returns: statistics `[state + 1, row]`. Raises `BadInput` if the numbers of rows differ.
+    """
+    if h.shape[1] != len(logits) or len(targets) != len(logits):
+        raise BadInput(
+            f"lens: states have {h.shape[1]} rows, logits {len(logits)}, targets {len(targets)}; "
+            "they must be equal"
+        )
+    lens, tokens = _lens(h, head, logits, divergences=divergences)
+    parts = [
+        _chunk(
+            prepare(h[:, part]) if prepare else h[:, part],
+            logits[part],
+            targets[part],
+            lens,
+            divergences=divergences,
+        )
+        for part in (slice(i, i + tokens) for i in range(0, max(1, len(logits)), tokens))
+    ]
+    return joined(parts)
+
+
+def _lens(
+    h: Tensor, head: Head, logits: Tensor, *, divergences: bool
+) -> tuple[BlockLens | FusedLens, int]:
+    """What computes the statistics on this device, and how many tokens it takes at a time."""
+    states, (rows, vocab) = len(h), logits.shape
+    if h.device.type != "cpu":
+        return FusedLens(head, divergences=divergences), FusedLens.tokens_at_a_time(states, vocab)
+    # As equal as can be, and no wider than there are tokens.
+    most = BlockLens.tokens_at_a_time(states, vocab)
+    tokens = max(1, -(-rows // max(1, -(-rows // most))))
+    like = at_least_float32(h[:0])
+    return BlockLens(head, states, tokens, like, divergences=divergences), tokens
+
+
+def joined(parts: Sequence[LensStatistics]) -> LensStatistics:
+    """Statistics of consecutive rows as one."""
+    names = [f.name for f in fields(LensStatistics)]
+    return LensStatistics(**{n: torch.cat([getattr(p, n) for p in parts], dim=1) for n in names})
+
+
+def _chunk(
+    h: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    lens: BlockLens | FusedLens,
+    *,
+    divergences: bool,
+) -> LensStatistics:
+    """Statistics of a few tokens in all states at once."""
+    *rows, last = lens.statistics(h, logits, targets.clamp(min=0))
+    # Compared with itself the last state differs in nothing.
+    far = 0.0 if divergences or not len(h) else torch.nan
+    last |= dict.fromkeys(FAR, torch.full_like(last["log_prob"], far))
+    kind = at_least_float32(logits[:0]).dtype
+    whole = {name: torch.cat([r[name] for r in (*rows, last)]) for name in last}
+    whole = {n: v if n == "top_token" else v.to(kind) for n, v in whole.items()}
+    for name in ("log_prob", "rank"):
+        whole[name] = whole[name].masked_fill(targets < 0, torch.nan)
+    return LensStatistics(agrees=whole["top_token"] == last["top_token"], **whole)

@@ -1,0 +1,451 @@
+"""Loading: a name, a folder or a Hugging Face model becomes a TransformerBridge in eval mode.
+
+The only file that boots models. No remote code unless asked for, nothing is installed behind the
+user's back, folders must hold safetensors. (A hub repository without any is opened by transformers
+as data only, `weights_only=True`.)
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.demo import MODELS
+from interp.errors import BadInput, InterpError, nearest
+from interp.models.checkpoint import CheckedClass, check_folder
+from interp.models.forward import device_of, wrapped_model
+from interp.models.hub import reachable
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def load_model(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: str | None = None,
+    device_map: Any = None,
+    n_devices: int | None = None,
+    max_memory: dict[str | int, str | int] | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a model as a TransformerBridge in eval mode.
+
+    Args:
+        model: `"demo"` or `"demo-llama"` (embedded), a hub name such as `"gpt2-xl"`, a local
+            folder in Hugging Face's format, a Hugging Face model object, or a bridge, which is
+            returned as it is (options that it does not fulfil are refused). A model object
+            becomes part of the bridge: TransformerLens replaces its modules by its own, and it is
+            left in eval mode.
+        tokenizer: for a model object, or to replace a folder's own; it is copied. Without one
+            (given, in the folder, or where the object was loaded from) token prompts work and
+            text prompts are refused.
+        revision: branch, tag or commit on the hub.
+        dtype: weights' type, by name or torch's; float32 unless given. A model object keeps its
+            own.
+        device: `"cpu"`, `"cuda"`, …; by default what TransformerLens chooses, for a model object
+            where it is.
+        device_map: accelerate's placement over several devices (`"auto"`, or by module), instead
+            of `device`, for a model that is larger than one device.
+        n_devices: split it over so many CUDA devices, instead of naming a placement.
+        max_memory: most that each device may hold, with either.
+        trust_remote_code: run code that a hub repository brings along; never by default.
+
+    Raises `BadInput` for a name that is no model and no folder, a folder without safetensors, a
+    model inside another object; `InterpError` where loading fails (no network, no such model,
+    remote code needed) or weights do not fit their configuration, with what to do about it.
+    """
+    options: dict[str, Any] = {
+        "revision": revision,
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "n_devices": n_devices,
+        "max_memory": max_memory,
+    }
+    if hasattr(model, "hook_dict"):
+        return _as_it_is(model, tokenizer, options)
+    if not isinstance(model, str | Path):
+        return _boot_object(model, tokenizer, options)
+    return _boot_named(str(model), tokenizer, options | {"trust_remote_code": trust_remote_code})
+
+
+def _as_it_is(bridge: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """A bridge, which no option can change any more; one that it fulfils already is fine."""
+    own = {"dtype": _weights_dtype(bridge), "device": str(device_of(bridge))}
+    asked: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "dtype" in asked:
+        asked["dtype"] = _dtype(asked["dtype"])
+    if "device" in asked:
+        asked["device"] = _full_device(asked["device"], str(own["device"]))
+    if tokenizer is not None and tokenizer is not getattr(bridge, "tokenizer", None):
+        asked["tokenizer"] = type(tokenizer).__name__
+    wrong = [f"{name}={value}" for name, value in asked.items() if own.get(name) != value]
+    if wrong:
+        raise BadInput(
+            f"{', '.join(wrong)} cannot be applied to a bridge, which is returned as it is; give "
+            "the options where the model is loaded by its name or folder"
+        )
+    return bridge
+
+
+def _weights_dtype(model: Any) -> torch.dtype | None:
+    first = next(model.parameters(), None) if hasattr(model, "parameters") else None
+    return None if first is None else first.dtype
+
+
+def _full_device(asked: str, own: str) -> str:
+    """`own` where both mean the same: "cuda" is any of the graphics cards."""
+    return own if own.split(":")[0] == asked else str(asked)
+
+
+def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """A model by its name or folder as a bridge."""
+    path = MODELS.get(name, Path(name))
+    here = path.exists()
+    if here:
+        check_folder(path)
+    elif name in MODELS:
+        raise InterpError(
+            f"the embedded model {name!r} is not in this installation ({path} is missing); "
+            "install the package anew"
+        )
+    elif _looks_local(name):
+        raise BadInput(f"there is no model folder {name!r}{nearest(name, MODELS)}")
+    options |= {"dtype": _dtype(options["dtype"] or "float32")}
+    with nullcontext() if here else reachable(name, options["revision"], tuple(MODELS)):
+        bridge = _boot(
+            str(path) if here else name,
+            tokenizer,
+            without_tokenizer=here and not _has_tokenizer(path),
+            **options,
+        )
+    bridge.cfg.model_name = own_name(path) if here and name not in MODELS else name
+    return bridge
+
+
+def own_name(folder: Path) -> str:
+    """What a model in a folder is called in titles and messages: the name of the folder.
+
+    A folder of the hub's cache is called as on the hub, a checkpoint with the run it is of.
+
+    >>> own_name(Path("/home/me/models/tiny-llama"))
+    'tiny-llama'
+    >>> own_name(Path("/cache/models--openai-community--gpt2/snapshots/607a30d"))
+    'openai-community/gpt2'
+    >>> own_name(Path("runs/pilot/checkpoint-500"))
+    'pilot/checkpoint-500'
+    """
+    parts = folder.expanduser().absolute().parts
+    for part in parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/")
+    if parts[-1].startswith("checkpoint-"):
+        return "/".join(parts[-2:])
+    return parts[-1]
+
+
+def is_embedded(bridge: Any) -> bool:
+    """Whether a bridge is one of the embedded models, or an untrained copy of one."""
+    config = getattr(wrapped_model(bridge), "config", None)
+    return Path(str(getattr(config, "_name_or_path", ""))) in MODELS.values()
+
+
+def _boot_object(model: Any, tokenizer: Any, given: dict[str, Any]) -> Any:
+    """A Hugging Face model object as a bridge; it stays what and where it is."""
+    _refuse_wrapped(model)
+    device = given.pop("device")
+    name, origin = _hf_name(model), str(getattr(model.config, "_name_or_path", "") or "")
+    kind, asked = next(model.parameters()).dtype, given.pop("dtype")
+    if asked is not None and _dtype(asked) != kind:
+        raise BadInput(
+            f"the model object is in {str(kind).removeprefix('torch.')}; convert it yourself "
+            f"(model.to({_dtype(asked)})) or leave dtype out"
+        )
+    for option, value in given.items():
+        if value is not None:
+            raise BadInput(f"{option}= is for models loaded by name; this is a model object")
+    if device is not None:
+        model.to(device)
+    bridge = _boot(
+        name,
+        tokenizer if tokenizer is not None else _tokenizer_of(origin),
+        without_tokenizer=True,
+        hf_model=model,
+        dtype=kind,
+        device=str(next(model.parameters()).device),
+    )
+    if Path(name).is_dir():
+        bridge.cfg.model_name = own_name(Path(name))
+    return bridge
+
+
+_INSIDE = {"_orig_mod": "torch.compile", "module": "a parallel wrapper"}
+
+
+def _refuse_wrapped(model: Any) -> None:
+    """Raise for a model with adapters or inside another object, with how to take it out."""
+    if _has_adapters(model):
+        merge = (
+            "model.merge_and_unload()"
+            if hasattr(model, "merge_and_unload")
+            else "peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()"
+        )
+        raise BadInput(
+            f"this {type(model).__name__} carries PEFT adapters, whose modules have no place in a "
+            f"bridge; merge them into the weights and hand over what {merge} returns (or "
+            "model.unload() for the model without them)"
+        )
+    for attribute, wrapper in _INSIDE.items():
+        if isinstance(getattr(model, attribute, None), torch.nn.Module):
+            raise BadInput(
+                f"this {type(model).__name__} is {wrapper} around a model; hand over "
+                f"model.{attribute}"
+            )
+
+
+def _has_adapters(model: Any) -> bool:
+    """Whether PEFT put adapters into a model, by itself or through transformers."""
+    if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
+        return True
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    return any(hasattr(m, "lora_A") or type(m).__module__.startswith("peft.") for m in modules)
+
+
+def _dtype(dtype: torch.dtype | str) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise BadInput(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)} (known: {known})")
+    return DTYPES[dtype]
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _hf_name(model: Any) -> str:
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        raise BadInput(
+            f"cannot load a model from {type(model).__name__}: expected a name, a folder, "
+            "a Hugging Face model or a TransformerBridge"
+        )
+    return str(getattr(config, "_name_or_path", "") or type(model).__name__)
+
+
+def _tokenizer_of(origin: str) -> Any:
+    """The tokenizer that lies where a model object was loaded from; None if there is none."""
+    from transformers import AutoTokenizer
+
+    if not origin or (Path(origin).is_dir() and not _has_tokenizer(Path(origin))):
+        return None
+    local = Path(origin).is_dir()
+    try:
+        with nullcontext() if local else reachable(origin, None, tuple(MODELS)):
+            return AutoTokenizer.from_pretrained(origin, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, InterpError):
+        return None
+
+
+def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if tokenizer is not None:
+        options["tokenizer"] = _as_given(tokenizer)
+    try:
+        with (
+            _no_bars(),
+            _no_installs() as missing,
+            _checked_weights(name),
+            _no_tokenizer(without_tokenizer and tokenizer is None),
+        ):
+            bridge = TransformerBridge.boot_transformers(
+                name, **{k: v for k, v in options.items() if v is not None}
+            )
+    except InterpError:
+        raise
+    except Exception as error:
+        raise _loading_error(name, error) from error
+    if missing:
+        warnings.warn(
+            f"model {name!r} was loaded for text only: its image processor could not be loaded, "
+            f"and {missing[0]} is not installed. If you need pictures, install the build of "
+            f"{missing[0]} that fits your torch; nothing is installed behind your back",
+            stacklevel=3,
+        )
+    return bridge.eval()
+
+
+@contextmanager
+def _checked_weights(name: str) -> Iterator[None]:
+    """Let TransformerLens load through a class that refuses weights drawn at random."""
+    from transformer_lens.model_bridge.sources.transformers import source
+
+    choose = source.get_hf_model_class_for_architecture
+
+    def checked(architecture: str) -> CheckedClass:
+        return CheckedClass(choose(architecture), name)
+
+    with _replaced(source, "get_hf_model_class_for_architecture", checked):
+        yield
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Weights that are read from a disk need no progress bar; a download keeps its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _as_given(tokenizer: Any) -> Any:
+    """A copy that TransformerLens takes as it is.
+
+    It would otherwise load the tokenizer anew from where it came from, with a BOS token: one
+    built in memory came from nowhere, and what was added to one since then would be lost. Where
+    a tokenizer puts no BOS in front, TransformerLens finds out and puts one there itself.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.init_kwargs = {**tokenizer.init_kwargs, "name_or_path": "", "add_bos_token": True}
+    return tokenizer
+
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+@contextmanager
+def _no_tokenizer(wanted: bool) -> Iterator[None]:
+    """Let TransformerLens boot a text model that has no tokenizer, as it does for pictures."""
+    from transformer_lens.model_bridge.sources.transformers import source
+
+    with _replaced(source, "skip_tokenizer_for_modality", lambda _: True, active=wanted):
+        yield
+
+
+@contextmanager
+def _no_installs() -> Iterator[list[str]]:
+    """Keep TransformerLens from running `pip install torchvision` while it boots.
+
+    Yields a list that names what it would have installed. The settings of pip and uv are the
+    second line, should a later version install in another place.
+    """
+    from transformer_lens.model_bridge.sources.transformers import helpers
+
+    missing: list[str] = []
+
+    def ensure_torchvision() -> bool:
+        found = importlib.util.find_spec("torchvision") is not None
+        missing.extend([] if found else ["torchvision"])
+        return found
+
+    before = {name: os.environ.get(name) for name in ("PIP_NO_INDEX", "UV_OFFLINE")}
+    os.environ.update(PIP_NO_INDEX="1", UV_OFFLINE="1")
+    try:
+        with _replaced(helpers, "_ensure_torchvision", ensure_torchvision):
+            yield missing
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any, *, active: bool = True) -> Iterator[None]:
+    """Another function under `name`, if there is one of that name, and the old one afterwards."""
+    if not active or not hasattr(module, name):
+        yield
+        return
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _loading_error(name: str, error: Exception) -> InterpError:
+    """What went wrong, in the user's terms, from the chain of errors below."""
+    chain, texts = error, []
+    while chain is not None:
+        texts.append(f"{type(chain).__name__}: {chain}")
+        chain = chain.__cause__ or chain.__context__  # type: ignore[assignment]
+    whole = " ".join(texts)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in whole:
+        return InterpError(
+            f"model {name!r} needs code from its repository, which is not run unless you ask for "
+            "it: load_model(..., trust_remote_code=True) after reading that code"
+        )
+    library = re.search(
+        r"needs the optional (\S+) librar|[Nn]o module named '(torchvision|timm)'", whole
+    )
+    if library:
+        missing = library[1] or library[2]
+        return InterpError(
+            f"model {name!r} is multimodal and needs {missing}, which is not installed; install "
+            f"the build of {missing} that fits your torch (nothing is installed behind your back)"
+        )
+    if "supported architecture" in whole:
+        return InterpError(
+            f"TransformerLens does not support the architecture of {name!r}: {reason}"
+        )
+    if any(
+        sign in whole
+        for sign in (
+            "LocalEntryNotFound",
+            "ConnectionError",
+            "couldn't connect",
+            "NameResolution",
+            "Max retries",
+            "OfflineMode",
+        )
+    ):
+        return InterpError(
+            f"model {name!r} is not on this machine and the hub cannot be reached; download it "
+            f"first, pass a local folder, or use an embedded model ({', '.join(MODELS)})"
+            f"{nearest(name, MODELS)}"
+        )
+    if "is not a valid model identifier" in whole or "RepositoryNotFound" in whole:
+        return InterpError(
+            f"there is no model {name!r} on the hub{nearest(name, MODELS)} "
+            f"(embedded: {', '.join(MODELS)})"
+        )
+    return InterpError(f"model {name!r} could not be loaded: {type(error).__name__}: {reason}")

@@ -1,0 +1,86 @@
+"""Passes of one batch under different hooks, of which only the later tokens differ.
+
+What is steered or read at the end of a prompt leaves the tokens before it alone in a causal model:
+their keys and values are computed once. Knows hooks as pairs of name and function, nothing of what
+they do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from interp.models.forward import device_of
+from interp.prompts.batches import TokenBatch
+
+Hooks = Sequence[tuple[str, Callable[..., Tensor | None]]]
+
+
+def run_hooked(model: Any, batch: TokenBatch, hooks: Hooks) -> Tensor:
+    """Logits `[batch, pos, vocab]` of one batch with these hooks on; they come off again."""
+    out: Tensor = model.run_with_hooks(
+        batch.tokens.to(device_of(model)),
+        fwd_hooks=list(hooks),
+        return_type="logits",
+        **_mask(model, batch.mask),
+    )
+    return out
+
+
+def _mask(model: Any, mask: Tensor) -> dict[str, Tensor]:
+    """The argument that says which tokens are padding, where any is."""
+    return {} if bool(mask.all()) else {"attention_mask": mask.long().to(device_of(model))}
+
+
+class PrefixReuse:
+    """Logits of one batch, as often as asked for, from column `first` on.
+
+    Whether the model goes on right from the keys and values of the columns before is measured on
+    the pass without hooks; for one that does not (both directions, states that are no such cache)
+    `first` is 0 and every pass is a whole one.
+
+    Args:
+        touched: bool `[batch, pos]`, tokens that some hook changes or someone reads.
+        tolerance: relative difference of logits that counts as rounding.
+    """
+
+    def __init__(self, model: Any, batch: TokenBatch, touched: Tensor, tolerance: float) -> None:
+        self.model, self.batch, self.first = model, batch, 0
+        self._cache: Any = None
+        start = int(touched.any(dim=0).int().argmax())
+        if start > 0 and not self._goes_on(start, tolerance):
+            self.first, self._cache = 0, None
+
+    def _goes_on(self, start: int, tolerance: float) -> bool:
+        whole = run_hooked(self.model, self.batch, [])[:, start:]
+        try:
+            _, self._cache = self.model(
+                self.batch.tokens[:, :start].to(whole.device),
+                return_type="logits_and_cache",
+                **_mask(self.model, self.batch.mask[:, :start]),
+            )
+            self.first = start
+            later = self.logits([])
+        except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
+            return False  # each architecture refuses in its own way what it cannot do
+        real = self.batch.mask[:, start:].to(whole.device)
+        if self._cache is None or later.shape != whole.shape:
+            return False
+        error = (later - whole)[real].double().norm() / whole[real].double().norm()
+        return bool(error <= tolerance)
+
+    def logits(self, hooks: Hooks) -> Tensor:
+        """Logits `[batch, pos − first, vocab]` with these hooks on; they come off again."""
+        if self.first == 0:
+            return run_hooked(self.model, self.batch, hooks)
+        out: Tensor = self.model.run_with_hooks(
+            self.batch.tokens[:, self.first :].to(device_of(self.model)),
+            fwd_hooks=list(hooks),
+            return_type="logits",
+            past_key_values=copy.deepcopy(self._cache),  # a pass appends its own
+            **_mask(self.model, self.batch.mask),
+        )
+        return out

@@ -1,0 +1,137 @@
+"""From residual vectors to vocabulary statistics, through the model's own final norm and head.
+
+A `Readout` is a path that was found to reproduce the model's logits (`interp.anatomy` finds it).
+Statistics are accumulated over blocks of rows, so that `[layer, batch, pos, vocab]` never exists.
+Knows nothing of hooks and tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import BadInput, Unsupported
+from interp.geometry import at_least_float32, full_precision
+from interp.models.lens.head import Head, LensStatistics
+from interp.models.lens.statistics import lens_statistics
+
+ROW_BYTES = 32 * 2**20
+"""Logits held at a time, in bytes; several buffers of this size exist during a lens."""
+
+
+def _same(z: Tensor) -> Tensor:
+    return z
+
+
+def _gone(_: Tensor) -> Tensor:
+    raise Unsupported(
+        "this readout was saved without its model, as facts only; interp.inspect(model) measures it"
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Readout:
+    """A path from a residual vector to logits: z = T(N(x) W_U + b_U).
+
+    It reads through a model's own modules and is never copied with them: a copy is the readout
+    itself, and a pickled one keeps path, shape and errors and refuses to read.
+
+    Attributes:
+        path: the path in words, for people.
+        normalise: N, from `[..., d_model]` to `[..., d_head]`, statistics recomputed for each row.
+        weight: W_U transposed, `[vocab, d_head]`.
+        bias: b_U `[vocab]` or None.
+        transform: T, elementwise on logits (soft cap, scale).
+        error: identity error measured when the path was chosen, relative to the largest logit.
+        tolerance: the largest identity error that still counts as reproducing the model.
+    """
+
+    path: str
+    normalise: Callable[[Tensor], Tensor]
+    weight: Tensor
+    bias: Tensor | None = None
+    transform: Callable[[Tensor], Tensor] = _same
+    error: float = 0.0
+    tolerance: float = 1e-4
+
+    def __copy__(self) -> Readout:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Readout:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        shape = torch.empty(self.weight.shape, device="meta", dtype=self.weight.dtype)
+        return Readout, (self.path, _gone, shape, None, _gone, self.error, self.tolerance)
+
+    def __repr__(self) -> str:
+        vocab, width = self.weight.shape
+        return f"<Readout {self.path}, {width} to {vocab}, identity error {self.error:.1g}>"
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of residual vectors: `[..., d_model] -> [..., vocab]`, float32 at least."""
+        return self._project(self.normalise(x))
+
+    @full_precision()
+    def linear(self, h: Tensor) -> Tensor:
+        """W_U h + b_U of vectors after the norm, before T: `[..., d_head] -> [..., vocab]`."""
+        h, weight = at_least_float32(h), at_least_float32(self.weight)
+        z = torch.nn.functional.linear(h, weight.to(h.dtype))
+        if self.bias is not None:
+            z += self.bias
+        return z
+
+    def _project(self, h: Tensor) -> Tensor:
+        return self.transform(self.linear(h))
+
+    def identity_error(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Largest difference from the model's own logits, relative to their largest size.
+
+        Args: `x [row, d_model]` of the final state, `logits [row, vocab]`. Returns `[row]`.
+        """
+        reference = at_least_float32(logits)
+        z = self.logits(x)
+        # Tokens that both rule out with -inf differ by nothing, and have no size.
+        difference = torch.where(z == reference, 0.0, (z - reference).abs()).amax(-1)
+        size = torch.where(reference.isinf(), 0.0, reference.abs()).amax(-1)
+        return difference / size.clamp(min=1e-30)
+
+    def check(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Identity error per row; raises `Unsupported` where it exceeds the tolerance."""
+        error = self.identity_error(x, logits)
+        if not bool((error <= self.tolerance).all()):
+            raise Unsupported(
+                f"the readout {self.path} no longer gives the model's own logits: relative error "
+                f"{error.max().item():.2g}, allowed {self.tolerance:.0e}; a hook after the last "
+                "block, or changed weights, would do that"
+            )
+        return error
+
+    def lens(self, stream: Tensor, logits: Tensor, targets: Tensor) -> LensStatistics:
+        """Lens statistics of every state against the model's own final distribution.
+
+        Args:
+            stream: `[state, row, d_model]`; the last state is the final one. It is not projected:
+                its logits are the model's own.
+            logits: `[row, vocab]`, the model's logits for the same rows.
+            targets: `[row]` int64, -1 for none.
+        Returns: statistics `[state, row]`. Raises `BadInput` if the numbers of rows differ.
+        """
+        if stream.shape[1] != len(logits) or len(targets) != len(logits):
+            raise BadInput(
+                f"lens: stream has {stream.shape[1]} rows, logits {len(logits)}, "
+                f"targets {len(targets)}; they must be equal"
+            )
+        transform = None if self.transform is _same else self.transform
+        head = Head(self.weight, self.bias, transform)
+        return lens_statistics(stream[:-1], head, logits, targets, prepare=self.normalise)
+
+    def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
+        z = self.logits(x)
+        best = z.topk(min(k, z.shape[-1]), dim=-1)
+        return (best.values - z.logsumexp(-1, keepdim=True)).exp(), best.indices

@@ -1,0 +1,9 @@
+"""Prompts: text or token ids, read from anywhere, labelled and cut into batches."""
+
+from interp.prompts.labels import gold as gold
+from interp.prompts.labels import regex as regex
+from interp.prompts.labels import spacy_tags as spacy_tags
+from interp.prompts.labels import target_word as target_word
+from interp.prompts.prompts import Prompts as Prompts
+from interp.prompts.read import read_prompts as read_prompts
+from interp.prompts.tokens import token_id as token_id

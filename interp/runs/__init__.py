@@ -1,0 +1,1 @@
+"""Runs: five ways to feed one collector, and what comes of it."""

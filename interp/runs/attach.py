@@ -1,0 +1,331 @@
+"""Analyses attached to a model while its user runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._arrays import Array
+from interp.contract.analysis import Analysis
+from interp.contract.columns import refuse_taken
+from interp.contract.jobs import Context, NotFollowed, Pass
+from interp.contract.registry import resolve
+from interp.errors import BadInput, Unsupported
+from interp.models.caches import Caches, Past, cache_in, cache_length
+from interp.models.contexts import contexts_from_call, tokens_of
+from interp.models.for_model import set_apart, special_ids_of
+from interp.models.observer import Observer
+from interp.models.probe import inspect, refuse_training
+from interp.prompts.label_values import plain, scalars
+from interp.runs.collect import Collector, label_column, observe_weights, token_columns, token_texts
+from interp.runs.feed import by_stack
+from interp.runs.provenance import provenance_of, versions
+from interp.runs.results import Result, Results
+from interp.runs.run import DEFAULT
+
+# ---- in the user's own workflow --------------------------------------------------------------
+
+
+class _Texts:
+    """Which prompt each row of each pass is of, by the caches that the passes go on from.
+
+    A prompt is one text: a row keeps its number as long as it goes on from the very end of that
+    text. One that goes on from an earlier place, or beside another row that did so already, is a
+    branch and gets a number of its own (beam search, a cache used twice or cut back).
+    """
+
+    def __init__(self) -> None:
+        self.caches = Caches()
+        self.next_id = 0
+        self.branches: dict[int, tuple[int, int]] = {}
+        self._ends: dict[int, int] = {}
+
+    def past(self, kwargs: Mapping[str, Any], rows: int, columns: int | None) -> Past | None:
+        """What a call of `rows` rows goes on from, None if it begins texts.
+
+        Args:
+            columns: of its mask, beside those of its own tokens.
+        """
+        cache = cache_in(kwargs)
+        length = cache_length(cache)
+        if length == 0:
+            return None
+        found = self.caches.find(cache, length)
+        if found is not None and len(found.ids) == rows:
+            return found
+        if length is None:
+            length = columns or 0
+        if not length:
+            raise NotFollowed(
+                "unseen",
+                "it goes on from a cache whose beginning was not observed and which does not say "
+                "how many tokens it holds; attach before the first pass",
+            )
+        return Past(torch.full((rows, length), -1), None, torch.full((rows,), -1))
+
+    def numbered(self, context: Context) -> Context:
+        """The same rows, with new numbers for those that begin a text or branch off from one."""
+        before = context.key_tokens.shape[1] - context.tokens.shape[1]
+        taken: set[int] = set()
+        ids: list[int] = []
+        new = self.next_id
+        for number in context.ids.tolist():
+            goes_on = before > 0 and self._ends.get(number) == before and number not in taken
+            ids.append(number if goes_on else new)
+            new += not goes_on
+            taken.add(ids[-1])
+        return replace(context, ids=context.ids.new_tensor(ids))
+
+    def _owner(self, number: int, position: int) -> int:
+        """The prompt under which the token before `position` of this text stands."""
+        while number in self.branches and position <= self.branches[number][1]:
+            number = self.branches[number][0]
+        return number
+
+    def take(self, parents: Tensor, context: Context, cache: Any) -> None:
+        """Remember a finished pass: its rows' texts go on from those numbered `parents`."""
+        width = context.key_tokens.shape[1]
+        before = context.key_mask[:, : width - context.tokens.shape[1]].sum(1).tolist()
+        rows = zip(context.ids.tolist(), parents.tolist(), before, strict=True)
+        for number, parent, position in rows:
+            if number != parent and parent >= 0:
+                self.branches[number] = (self._owner(parent, position), position)
+            self._ends[number] = width
+            self.next_id = max(self.next_id, number + 1)
+        self.caches.remember(cache, context.key_tokens, context.key_mask, context.ids)
+
+
+class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
+    """Analyses attached to a model while the user runs it; read as a mapping of results.
+
+    Every forward pass adds rows: its prompts are numbered on, unless it continues a KV cache that
+    an earlier pass left. Which prompt that is, is decided by the cache itself. Where several rows
+    go on from one text (beam search, a copied cache), one keeps its number and the others are
+    branches: their column `branch_of` says from which prompt, `branch_at` from which position on;
+    the tokens before stand under that prompt. Column `call` counts the passes.
+
+    A pass that cannot be observed rightly runs as it would alone: it is left out, one warning per
+    kind says so, and `provenance["attached"]["not_observed"]` counts.
+    """
+
+    def __init__(self, model: Any, analyses: Mapping[str, Analysis]) -> None:
+        self.model, self.analyses = model, dict(analyses)
+        self.anatomy = inspect(model)
+        self._collector = Collector(analyses)
+        self._wiring = self.anatomy.wire(list(analyses.values()))
+        self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
+        self._texts = _Texts()
+        self._parents: Tensor | None = None
+        self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
+        self._calls = 0
+        self._cached: Results | None = None
+        self._labels: dict[str, Any] = {}
+        self._special = special_ids_of(model)
+
+    def __enter__(self) -> Probes:
+        refuse_training(self.model)
+        observe_weights(self.model, self.analyses, self._collector)
+        self._observer.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._observer.__exit__(*exc)
+
+    def label(self, **labels: Any) -> Probes:
+        """Columns for the prompts of the passes to come, until they are labelled anew.
+
+        Args:
+            labels: by column, one value for every prompt, or one per prompt of a pass (a list);
+                `label()` without any ends them.
+
+        Returns itself, so that `probes.label(kind="garden path")` may stand before a call.
+        Raises `BadInput` for the name of a column that the tables have.
+        """
+        refuse_taken(labels, self.analyses, rename=False)
+        self._labels = labels
+        return self
+
+    def _labels_of(self, n: int) -> dict[str, list[Any]]:
+        """The labels of a pass of `n` prompts, one value each."""
+        out = {}
+        for name, value in self._labels.items():
+            cells = scalars(name, value) if _many(value) else [value] * n
+            if len(cells) != n:
+                raise BadInput(f"label {name!r} has {len(cells)} values, the pass has {n} prompts")
+            out[name] = [plain(f"label {name!r}", i, cell) for i, cell in enumerate(cells)]
+        return out
+
+    def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+        names = [s.name for s in self.anatomy.stacks]
+        tokens = tokens_of(args, kwargs)
+        self._labels_of(len(tokens))  # refused before the pass, not after it
+        self._refuse_broken_cache(kwargs, tokens)
+        past = None
+        if len(names) == 1:
+            past = self._texts.past(kwargs, len(tokens), _columns_before(kwargs, tokens))
+        if past is not None and bool((past.ids < 0).any()):
+            self._observer.tell(
+                "unseen",
+                "this pass goes on from a KV cache whose beginning was not observed: the tokens "
+                "before are unknown and its rows get new prompt numbers; attach before the first "
+                "pass",
+            )
+        context = contexts_from_call(
+            args,
+            kwargs,
+            first_id=self._texts.next_id,
+            special_ids=self._special,
+            pad_id=getattr(self.model.tokenizer, "pad_token_id", None),
+            past=past,
+        )
+        self._parents = past.ids if past is not None else torch.full((len(tokens),), -1)
+        context = set_apart(self._texts.numbered(context), self.anatomy.stacks[0])
+        if len(names) > 1:
+            return by_stack(self.anatomy, context, kwargs, self._special)
+        return {names[0]: context}
+
+    def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
+        """Raise before a pass that goes on from a cache which the bridge does not use rightly."""
+        cache = cache_in(kwargs)
+        if cache is None or len(self.anatomy.stacks) > 1:
+            return
+        measured = self.anatomy.continuation.broken(tokens.shape[1])
+        if self._texts.caches.was_dropped(cache):
+            seen = "the pass before was given this cache and left it empty"
+        elif measured is not None and (cache_length(cache) != 0 or _columns_before(kwargs, tokens)):
+            seen = (
+                f"relative difference {measured:.2g}, allowed "
+                f"{self.anatomy.continuation.tolerance:.0e}"
+            )
+        else:
+            return
+        found = versions()
+        raise Unsupported(
+            "a pass that continues a KV cache does not give what the whole pass gives on "
+            f"{self.anatomy.model} ({seen}; transformers {found['transformers']}, TransformerLens "
+            f"{found['transformer-lens']}): what it generates is wrong, and tables of it would be. "
+            "Generate with use_past_kv_cache=False (hf_generate and Hugging Face: use_cache=False)"
+        )
+
+    def _take(self, finished: Pass) -> None:
+        if not finished.contexts:
+            self._texts.caches.forget(finished.cache)
+            return
+        self._collector.take(finished, partial(self._observer.fail, finished))
+        self._cached = None
+        for stack, context in finished.contexts.items():
+            # Tables are made when they are read: one of pandas costs as much as a small pass.
+            labels = self._labels_of(len(context.ids))
+            self._fed.append((stack, token_columns(context), self._calls, context.ids, labels))
+        first = next(iter(finished.contexts.values()))
+        if self._parents is not None:
+            self._texts.take(self._parents, first, finished.cache)
+        self._calls += 1
+
+    @property
+    def results(self) -> Results:
+        """What was seen so far, as `run` would return it."""
+        if self._cached is None:
+            self._cached = self._collector.results(
+                self._tokens(),
+                provenance_of(self.model, self.anatomy, self.analyses, None)
+                | {"attached": self._attached()},
+                self.anatomy,
+                self.model,
+            )
+            for result in self._cached.values():
+                result.notes += tuple(self._unobserved(result.name))
+        return self._cached
+
+    def _attached(self) -> dict[str, Any]:
+        return {
+            "calls": self._calls,
+            "hooks_lost": self._observer.lost_hooks,
+            "not_observed": dict(self._observer.unobserved),
+        }
+
+    def _unobserved(self, name: str) -> Iterator[str]:
+        for kind, n in self._observer.unobserved.items():
+            if kind.startswith(f"{self.analyses[name].name()}: ") or ": " not in kind:
+                yield f"Not observed, or not wholly: {n} passes ({kind})."
+
+    def _table_of(
+        self,
+        stack: str,
+        columns: dict[str, Array],
+        call: int,
+        ids: Tensor,
+        labels: dict[str, list[Any]],
+    ) -> pd.DataFrame:
+        rows = pd.DataFrame({"stack": stack, **columns}).assign(call=call)
+        for name, values in labels.items():
+            of = dict(zip(ids.tolist(), values, strict=True))
+            rows[name] = pd.Series([of[i] for i in rows["prompt"]], rows.index, dtype=object)
+        return rows if stack else rows.drop(columns="stack")
+
+    def _tokens(self) -> pd.DataFrame:
+        columns = ["prompt", "position", "token_id", "special", "call"]
+        tables = [self._table_of(*fed) for fed in self._fed]
+        rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        texts = token_texts(rows, self.model.tokenizer)
+        rows.insert(list(rows).index("token_id"), "token", texts)
+        labels = [str(c) for c in rows if c not in (*columns, "token", "stack")]
+        rows = rows.assign(**{name: label_column(rows[name]) for name in labels})
+        if self._texts.branches:
+            origin = rows["prompt"].map(self._texts.branches)
+            for place, name in enumerate(("branch_of", "branch_at")):
+                values = [b[place] if isinstance(b, tuple) else None for b in origin]
+                rows[name] = pd.array(values, dtype="Int64")
+        return rows
+
+    def __getitem__(self, name: str) -> Result:
+        result = self.results[name]
+        failure = self._observer.failures.get(result.analysis)
+        if failure is not None and not self._collector.states[name]:
+            raise failure  # there is nothing else to tell of it
+        return result
+
+    def __iter__(self) -> Any:
+        return iter(self.analyses)
+
+    def __len__(self) -> int:
+        return len(self.analyses)
+
+    def __repr__(self) -> str:
+        return f"<Probes on {self.anatomy.model}: {', '.join(self.analyses)}; {self._calls} passes>"
+
+
+def _columns_before(kwargs: Mapping[str, Any], tokens: Tensor) -> int:
+    """Columns of a mask `[batch, pos]` before those of the tokens that a call brings."""
+    mask = kwargs.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return 0
+    return max(mask.shape[1] - tokens.shape[1], 0)
+
+
+def _many(value: Any) -> bool:
+    several = (Sequence, np.ndarray, pd.Series, Tensor)
+    return isinstance(value, several) and not isinstance(value, str)
+
+
+def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:
+    """Watch a model while you run it yourself: `with interp.attach(model, "rotation") as probes:`.
+
+    Everything that reaches the model inside the block is observed: `model(...)`,
+    `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the
+    stream as they leave it. Leaving the block takes every hook off, also after an error.
+
+    Raises `BadInput` for a model in training mode, `UnknownName`, `Unsupported` as `run` does;
+    `Unsupported` before a pass that continues a KV cache where the bridge does not continue it
+    rightly (`inspect` measures that). What else cannot be observed is left out with a warning and
+    never ends a pass; reading an analysis of which nothing could be observed raises why.
+    """
+    return Probes(model, resolve(analyses or DEFAULT))

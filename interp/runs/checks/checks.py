@@ -1,0 +1,327 @@
+"""The contract of an analysis as laws that plug-in authors run: `check_analysis`.
+
+Every law is one function (`interp._laws`) that looks at an analysis on synthetic activations,
+without a model, and says what it saw if the law is broken. What runs is the framework's own code:
+the observer, the reduction to leaves, the merge. Float values that only differ in the order of
+their additions are equal within `RTOL` and `ATOL`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from interp.contract.analysis import Analysis
+from interp.contract.registry import resolve
+from interp.errors import ContractError, unknown
+from interp.runs.checks import laws as _laws
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law of the contract.
+
+    Attributes:
+        name: how reports call it.
+        broken: returns what was seen if the law is broken, else None.
+        fix: what to do about it.
+        weights: whether it also holds for scope "weights", which has no prompts.
+    """
+
+    name: str
+    broken: Callable[[Analysis], str | None]
+    fix: str
+    weights: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What held. Printed as a list.
+
+    Attributes:
+        analysis: name of the analysis.
+        passed: names of the laws that hold.
+        skipped: names of the laws that say nothing about its scope.
+        notes: advice; nothing here breaks a law.
+    """
+
+    analysis: str
+    passed: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"analysis {self.analysis!r} keeps the contract: {len(self.passed)} laws"]
+        lines += [f"  {name}" for name in self.passed]
+        lines += [f"  - {name} (says nothing about this scope)" for name in self.skipped]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+
+def check_analysis(
+    analysis: str | Analysis | type[Analysis], *, laws: Iterable[str] | None = None
+) -> Report:
+    """Check an analysis against the contract, on synthetic activations and without a model.
+
+    Args:
+        analysis: an instance; a class or a registered name stand for their defaults.
+        laws: names of the laws to check, all unless given; see `LAWS`.
+
+    Returns: a report of what held.
+    Raises: `ContractError` that names every broken law, what was seen and how to mend it;
+    `UnknownName` for a law that does not exist.
+
+    >>> from analyses.rotation import Rotation
+    >>> len(check_analysis(Rotation(), laws=["runs", "merge order"]).passed)
+    2
+    """
+    ((name, subject),) = resolve([analysis]).items()
+    chosen = [_law(law) for law in laws] if laws is not None else list(LAWS.values())
+    skipped = [law.name for law in chosen if subject.scope == "weights" and not law.weights]
+    applicable = [law for law in chosen if law.name not in skipped]
+    with _one_thread():
+        broken = _broken(applicable, subject)
+    if broken:
+        raise ContractError(_message(name, broken), broken)
+    passed = tuple(law.name for law in applicable)
+    return Report(name, passed, tuple(skipped), _notes(subject))
+
+
+def _broken(laws: Iterable[Law], analysis: Analysis) -> dict[str, str]:
+    """What was seen, by the name of each broken law."""
+    found: dict[str, str] = {}
+    for law in laws:
+        seen = _judge(law, analysis)
+        if seen is not None:
+            found[law.name] = seen
+            # What cannot be observed at all says nothing more by failing the other laws too.
+            if law.name in ("sites exist", "runs", "emissions"):
+                break
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors are tiny: waking threads for them takes longer than the sums."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _law(name: str) -> Law:
+    if name not in LAWS:
+        raise unknown("law", name, LAWS)
+    return LAWS[name]
+
+
+def _judge(law: Law, analysis: Analysis) -> str | None:
+    try:
+        return law.broken(analysis)
+    except Exception as error:  # noqa: BLE001 - whatever a plug-in raises is what is reported
+        return f"{type(error).__name__}: {error}"
+
+
+def _message(name: str, broken: Mapping[str, str]) -> str:
+    many = "1 law" if len(broken) == 1 else f"{len(broken)} laws"
+    lines = [f"analysis {name!r} breaks {many} of the contract"]
+    for law, seen in broken.items():
+        lines += [f"  {law}: {seen}", f"    {LAWS[law].fix}"]
+    return "\n".join(lines)
+
+
+def _notes(analysis: Analysis) -> tuple[str, ...]:
+    notes = []
+    if not analysis.columns:
+        notes.append("`columns` is empty: no table or figure can say what its values mean")
+    if not (type(analysis).__doc__ or "").strip() or type(analysis).__doc__ == Analysis.__doc__:
+        notes.append("the class has no docstring: `interp list` has nothing to say of it")
+    return tuple(notes)
+
+
+LAWS: Mapping[str, Law] = {
+    law.name: law
+    for law in (
+        Law(
+            "sites exist",
+            _laws.sites_exist,
+            "Name sites from `interp.sites.SITES`, in a tuple, that its scope has.",
+            weights=True,
+        ),
+        Law(
+            "parameters",
+            _laws.parameters,
+            "Decorate with @dataclass(frozen=True); keep parameters as given: numbers, text, "
+            "booleans, None and tuples of these.",
+            weights=True,
+        ),
+        Law(
+            "runs", _laws.runs, "Return a dict of PerToken, PerHead or other leaves.", weights=True
+        ),
+        Law(
+            "emissions",
+            _laws.emissions,
+            "One value per token (and head) of the whole rectangle, padding included; names "
+            "must not be those of index columns.",
+        ),
+        Law(
+            "optional sites",
+            _laws.optional_sites,
+            "Ask for optional sites with batch.get(...) and go without where it is None; read "
+            "`batch.terms` by the names that are there.",
+        ),
+        Law(
+            "input unchanged",
+            _laws.input_unchanged,
+            "Compute into new tensors: no operators that end in `_`, no `+=`, no assignment.",
+            weights=True,
+        ),
+        Law(
+            "keeps nothing",
+            _laws.keeps_nothing,
+            "State belongs in leaves, not in the analysis; for totals over depth use "
+            "`batch.running`.",
+            weights=True,
+        ),
+        Law(
+            "deterministic",
+            _laws.deterministic,
+            "The same batch must give the same state: no clock, no unseeded generator, no "
+            "memory of earlier calls.",
+            weights=True,
+        ),
+        Law(
+            "no global randomness",
+            _laws.no_global_randomness,
+            "Take a `seed` parameter and use `interp.priority` or a generator of your own.",
+            weights=True,
+        ),
+        Law(
+            "every dtype",
+            _laws.every_dtype,
+            "Widen first (`geometry.at_least_float32`), then subtract, sum or multiply.",
+        ),
+        Law(
+            "undefined is NaN",
+            _laws.undefined,
+            "Divide with `geometry.ratio`, which gives NaN over zero, and keep every token.",
+        ),
+        Law(
+            "one batch equals many",
+            _laws.one_batch_equals_many,
+            "A prompt's values may depend on that prompt alone, not on the others of its batch.",
+        ),
+        Law(
+            "uneven split",
+            _laws.uneven_split,
+            "Keep sums and counts and divide in `table`: averages of averages weigh batches, "
+            "not tokens.",
+        ),
+        Law(
+            "order of prompts",
+            _laws.order_of_prompts,
+            "Use `batch.ids` to tell prompts apart, not their row.",
+        ),
+        Law(
+            "merge order",
+            _laws.merge_order,
+            "A merge must be commutative and associative; ties go to the lowest prompt id; "
+            "`table` sorts.",
+        ),
+        Law(
+            "merge leaves its operands",
+            _laws.merge_is_pure,
+            "`merge` returns a new leaf and changes neither side.",
+        ),
+        Law(
+            "values under the mask",
+            _laws.values_under_the_mask,
+            "Select with `batch.mask` (indexing, torch.where); multiplying by it keeps NaN.",
+        ),
+        Law(
+            "length of padding",
+            _laws.length_of_padding,
+            "Count with `batch.mask`, never with the shape of the batch.",
+        ),
+        Law(
+            "side of padding",
+            _laws.side_of_padding,
+            "Use `batch.positions` and `batch.mask`; a column is not a position.",
+        ),
+        Law(
+            "fully masked example",
+            _laws.fully_masked,
+            "A prompt without real tokens contributes nothing; choose prompts among those with "
+            "`batch.mask.any(-1)` and let empty selections pass.",
+        ),
+        Law(
+            "state does not grow",
+            _laws.does_not_grow,
+            "Add up into arrays of fixed size; per-token values go out as PerToken.",
+        ),
+        Law(
+            "pickles",
+            _laws.pickles,
+            "Define classes at the top level of a module; no lambda, hook or file in them.",
+            weights=True,
+        ),
+        Law(
+            "leaves detached on the CPU",
+            _laws.on_the_cpu,
+            "Build leaves from NumPy arrays: `leaf.of(...)` or `tensor.detach().cpu().numpy()`.",
+            weights=True,
+        ),
+        Law(
+            "leaves own their memory",
+            _laws.owns_memory,
+            "Copy what is kept: a view holds on to the activations of the whole batch.",
+            weights=True,
+        ),
+        Law(
+            "sums in float64",
+            _laws.sums_in_float64,
+            "Convert to float64 before adding up.",
+            weights=True,
+        ),
+        Law(
+            "leaf round trip",
+            _laws.leaf_round_trip,
+            "`from_arrays(leaf.arrays())` must restore everything that `merge` needs.",
+            weights=True,
+        ),
+        Law(
+            "save and load",
+            _laws.save_and_load,
+            "Keep parameters and leaves to what JSON and arrays hold; define classes at the "
+            "top level of a module.",
+            weights=True,
+        ),
+        Law(
+            "table is tidy",
+            _laws.table_is_tidy,
+            "One value per cell, one name per column, no index of its own; the table changes "
+            "nothing.",
+            weights=True,
+        ),
+        Law(
+            "columns documented",
+            _laws.columns_documented,
+            "Say in `columns` what every column means, with its unit; patterns such as "
+            "'*_share' are allowed.",
+            weights=True,
+        ),
+        Law(
+            "figures draw what is there",
+            _laws.figures,
+            "Name columns of the table or leaves in `Plot.values`.",
+            weights=True,
+        ),
+    )
+}
+"""Every law by its name, in the order in which they are checked."""

@@ -1,0 +1,644 @@
+"""The laws of the contract: each looks at an analysis and says what it saw if it is broken.
+
+A law runs the framework's own code on synthetic activations and compares what comes out. How the
+laws are called, and what to do about a broken one, is in `interp.checks`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import random
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp._arrays import Array
+from interp.contract.analysis import Analysis, Batch, Emission, meaning
+from interp.contract.leaves import (
+    Cov,
+    Examples,
+    Grouped,
+    Leaf,
+    Moments,
+    PerHead,
+    PerToken,
+    Rows,
+    State,
+    Sum,
+    TopK,
+    merge_states,
+)
+from interp.contract.reduce import Groups
+from interp.contract.sites import SITES
+from interp.runs.checks.difference import RTOL, frame_difference, leaf_difference, state_difference
+from interp.runs.checks.world import World, observe
+from interp.runs.results import Result, Results
+from interp.runs.saved import load_results
+
+ROW_INDEX = ("prompt", "position", "layer", "stack", "head")
+SUMMARY = ("value", "n", "mean", "std", "min", "max", "undefined")
+LEAF_COLUMNS = ("entry", "total", "low", "high", "score")
+"""Columns of the default tables, beside those of `ROW_INDEX`."""
+TOKEN_TABLE = ("token", "token_id", "special", "word")
+"""Columns that come from the prompts, so no analysis may have them."""
+_SPLIT = ((0,), (1, 2), (3, 4))
+
+
+# ---- running ---------------------------------------------------------------------------------
+
+
+def _state(analysis: Analysis, world: World, groups: bool = False) -> State:
+    return observe(analysis, world).state(_by_parity if groups else None)
+
+
+def _by_parity(batch: Batch) -> Groups:
+    """Two groups of tokens, as a corpus run would have from labels."""
+    codes: Array = batch.positions.cpu().numpy() % 2
+    return Groups(np.where(batch.mask.cpu().numpy(), codes, -1), (("even",), ("odd",)))
+
+
+def _merged(states: Iterable[State]) -> State:
+    return reduce(merge_states, states, {})
+
+
+def _pieces(analysis: Analysis, parts: Iterable[Sequence[int]]) -> list[State]:
+    return [_state(analysis, World(ids=tuple(ids))) for ids in parts]
+
+
+def _differs(analysis: Analysis, a: State, b: State, rtol: float = RTOL) -> str | None:
+    """The first difference of two states, or of the tables that they give."""
+    return state_difference(a, b, rtol=rtol) or frame_difference(
+        analysis.table(a), analysis.table(b), rtol=rtol
+    )
+
+
+def _compare(analysis: Analysis, base: World, others: Mapping[str, World]) -> str | None:
+    """The first of the other worlds that gives another result, and which."""
+    expected = _state(analysis, base)
+    for what, world in others.items():
+        # The table is a function of the state; that is checked where states are merged.
+        seen = state_difference(expected, _state(analysis, world))
+        if seen:
+            return f"{what}: {seen}"
+    return None
+
+
+def _leaves(state: State) -> Iterator[tuple[str, Leaf]]:
+    for (_, layer), leaves in state.items():
+        where = "" if layer < 0 else f" of layer {layer}"
+        for name, leaf in leaves.items():
+            yield f"leaf {name!r}{where}", leaf
+
+
+# ---- what it declares ------------------------------------------------------------------------
+
+
+def sites_exist(analysis: Analysis) -> str | None:
+    for what in ("sites", "optional"):
+        declared = getattr(analysis, what)
+        if not isinstance(declared, tuple):
+            return f"`{what}` is {declared!r}, not a tuple of names"
+    if analysis.scope not in ("layer", "model", "weights"):
+        return f"scope {analysis.scope!r}; allowed are 'layer', 'model' and 'weights'"
+    wanted = analysis.wanted()
+    if analysis.scope == "weights":
+        return f"reads {wanted[0]!r}, but scope 'weights' has no pass" if wanted else None
+    if not set(analysis.sites) - {"readout"}:
+        return "no site is required, so nothing would ever be observed"
+    if analysis.scope == "layer":
+        wrong = [s for s in wanted if s in ("stream", "logits")]
+        return f"{wrong[0]!r} is of the whole pass: scope 'model'" if wrong else None
+    wrong = [s for s in wanted if SITES[s].kind != "model"]
+    return f"{wrong[0]!r} is of one block: scope 'layer'" if wrong else None
+
+
+def parameters(analysis: Analysis) -> str | None:
+    kind, given = type(analysis), analysis.parameters()
+    lost = _annotated(kind) - set(given)
+    if lost:
+        return f"{sorted(lost)[0]!r} is annotated like a parameter, but is no dataclass field"
+    again = kind(**given)
+    if again != analysis or repr(again) != repr(analysis):
+        return f"{kind.__name__}(**{given}) is {again!r}, not {analysis!r}"
+    hash(analysis)
+    restored = kind.restore(json.loads(json.dumps(given)))
+    if restored != analysis:
+        return f"comes back from JSON as {restored!r}, was {analysis!r}"
+    return None
+
+
+def _annotated(kind: type[Analysis]) -> set[str]:
+    """Names with a type in the class body that are meant neither for the class nor the base."""
+    hints = inspect.get_annotations(kind)
+    own = {name for name, hint in hints.items() if "ClassVar" not in str(hint)}
+    return own - set(inspect.get_annotations(Analysis))
+
+
+def figures(analysis: Analysis) -> str | None:
+    state = _state(analysis, World())
+    known = {name for leaves in state.values() for name in leaves} | set(analysis.table(state))
+    # Whole arrays of a site may be kept only if a parameter asks for them.
+    known |= set(analysis.wanted())
+    for plot in analysis.plots:
+        lost = [v for v in plot.values if v not in known and not meaning(analysis.columns, v)]
+        if lost:
+            return f"figure {plot.title!r} draws {lost[0]!r}, which is no column and no leaf"
+    return None
+
+
+# ---- one call of observe ---------------------------------------------------------------------
+
+
+def runs(analysis: Analysis) -> str | None:
+    observed = observe(analysis, World())
+    if not observed.calls:
+        return "`observe` was never called"
+    for job, _, emitted in observed.calls:
+        where = "" if job is None or job.layer is None else f" at layer {job.layer}"
+        if not isinstance(emitted, Mapping):
+            return f"`observe` returned {type(emitted).__name__}{where}, not a mapping"
+        for name, value in emitted.items():
+            if not isinstance(value, Leaf | PerToken | PerHead):
+                return f"emits {name!r} as {type(value).__name__}{where}"
+    return None
+
+
+def emissions(analysis: Analysis) -> str | None:
+    for _, batch, emitted in observe(analysis, World(extra=1)).calls:
+        for name, value in emitted.items():
+            seen = _bad_name(name) or _bad_shape(value, batch, analysis.scope == "model")
+            if seen:
+                return f"emits {name!r}{seen}"
+    return None
+
+
+def _bad_name(name: object) -> str | None:
+    if not isinstance(name, str) or not name or "/" in name:
+        return ", which is no name: text without '/'"
+    taken = name in (*ROW_INDEX, *TOKEN_TABLE)
+    return ", a column that every table has" if taken else None
+
+
+def _bad_shape(value: Emission, batch: Batch, stacked: bool) -> str | None:
+    if isinstance(value, Leaf):
+        return None
+    if not isinstance(value.values, Tensor) or value.values.is_complex():
+        return f" with {type(value.values).__name__}, not a tensor of real numbers"
+    shape, (n, width) = tuple(value.values.shape), batch.mask.shape
+    if isinstance(value, PerHead):
+        fine, allowed = len(shape) == 3 and shape[::2] == (n, width), "[batch, head, pos]"
+    else:
+        fine, allowed = shape == (n, width), "[batch, pos]"
+        if stacked:
+            fine, allowed = fine or shape[-2:] == (n, width), "[batch, pos] or [layer, batch, pos]"
+    return None if fine else f" with shape {shape}; allowed is {allowed}, here {(n, width)}"
+
+
+def optional_sites(analysis: Analysis) -> str | None:
+    everything = World()
+    needed = "terms" in analysis.sites
+    bare = replace(everything, sites=frozenset(analysis.sites) & everything.sites)
+    worlds = {
+        "without its optional sites": replace(bare, terms=everything.terms if needed else ()),
+        "with terms of other names": replace(everything, terms=("mixer", "mlp")),
+        "with a single block": replace(everything, n_blocks=1),
+        "with one prompt of one token": World(ids=(1,)),
+        "in a pass that continues a KV cache": World(side="left", cached=True),
+    }
+    for site in set(analysis.optional) & everything.sites:
+        worlds[f"without {site!r}"] = replace(everything, sites=everything.sites - {site})
+    for what, world in worlds.items():
+        if world.anatomy().refusal(analysis):
+            continue
+        try:
+            analysis.table(_state(analysis, world))
+        except Exception as error:  # noqa: BLE001 - reported with where it happened
+            return f"{what}: {type(error).__name__}: {error}"
+    return None
+
+
+def input_unchanged(analysis: Analysis) -> str | None:
+    before = {n: t.clone() for n, t in observe(_Nothing.like(analysis), World()).inputs.items()}
+    for name, tensor in observe(analysis, World()).inputs.items():
+        if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
+            return f"{name!r} has other values after `observe` than before"
+    return None
+
+
+@dataclass(frozen=True)
+class _Nothing(Analysis):
+    """Reads what another analysis reads and emits nothing: shows inputs as they come."""
+
+    def observe(self, batch: Batch) -> dict[str, Emission]:  # noqa: ARG002
+        return {}
+
+    @classmethod
+    def like(cls, analysis: Analysis) -> Analysis:
+        about = {n: getattr(analysis, n) for n in ("sites", "optional", "scope")}
+        kind: type[Analysis] = type("Nothing", (cls,), about)
+        return kind()
+
+
+def keeps_nothing(analysis: Analysis) -> str | None:
+    before = _attributes(analysis)
+    analysis.table(_state(analysis, World()))
+    after = _attributes(analysis)
+    changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    return f"attribute {changed[0]!r} changed while it ran" if changed else None
+
+
+def _attributes(analysis: Analysis) -> dict[str, str]:
+    """What an analysis holds, in itself and in containers of its class, as text."""
+    found = {}
+    for kind in type(analysis).__mro__:
+        for name, value in vars(kind).items():
+            if isinstance(value, list | dict | set | Tensor | np.ndarray):
+                found[f"{kind.__name__}.{name}"] = repr(value)
+    for name, value in vars(analysis).items():
+        # A value worked out once from the parameters is no state.
+        if not isinstance(getattr(type(analysis), name, None), cached_property):
+            found[name] = repr(value)
+    return found
+
+
+def deterministic(analysis: Analysis) -> str | None:
+    with _random_state():
+        first = _seeded(analysis, 1)
+        second = _seeded(analysis, 1)
+    return _differs(analysis, first, second, rtol=0)
+
+
+def no_global_randomness(analysis: Analysis) -> str | None:
+    with _random_state():
+        first, second = _seeded(analysis, 1), _seeded(analysis, 2)
+        seen = state_difference(first, second, rtol=0)
+        if seen:
+            return f"with another global seed, {seen}"
+        _seed(1)
+        table = analysis.table(first)
+        _seed(2)
+        seen = frame_difference(table, analysis.table(first), rtol=0)
+        if seen:
+            return f"with another global seed, {seen}"
+        before = _random_states()
+        analysis.table(_state(analysis, World()))
+        drawn = [n for n, state in _random_states().items() if state != before[n]]
+    return f"draws from the global generator of {drawn[0]}" if drawn else None
+
+
+def _seeded(analysis: Analysis, seed: int) -> State:
+    _seed(seed)
+    return _state(analysis, World())
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the global generator is what is being watched
+    torch.default_generator.manual_seed(seed)
+
+
+def _random_states() -> dict[str, bytes]:
+    return {
+        "random": pickle.dumps(random.getstate()),
+        "numpy.random": pickle.dumps(np.random.get_state()),  # noqa: NPY002
+        "torch": torch.default_generator.get_state().numpy().tobytes(),
+    }
+
+
+@contextmanager
+def _random_state() -> Iterator[None]:
+    """Leave the global generators as they were."""
+    kept = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+        torch.default_generator.set_state(kept[2])
+
+
+def every_dtype(analysis: Analysis) -> str | None:
+    cases = [
+        (torch.bfloat16, torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16, torch.float32),
+        (torch.float32, torch.float64, torch.float32),
+    ]
+    for rounded, given, exact in cases:
+        low = _state(analysis, World(dtype=rounded, given=given))
+        high = _state(analysis, World(dtype=rounded, given=exact))
+        seen = state_difference(low, high)
+        if seen:
+            names = [str(t).removeprefix("torch.") for t in (given, exact)]
+            return f"the same values in {names[0]} and in {names[1]}: {seen}"
+    return None
+
+
+def undefined(analysis: Analysis) -> str | None:
+    state, usual = _state(analysis, World(zero=(2, 1))), _state(analysis, World())
+    rows = dict(_leaves(usual))
+    for what, leaf in _leaves(state):
+        if not isinstance(leaf, Rows):
+            continue
+        values = leaf.arrays()["values"]
+        if _infinite(values):
+            return f"{what} is infinite for a token whose vectors are zero"
+        if len(values) != len(rows[what].arrays()["values"]):
+            return f"{what} leaves the token out whose vectors are zero"
+    table, expected = analysis.table(state), analysis.table(usual)
+    for column in table.select_dtypes("number"):
+        numbers = [t[column].to_numpy(dtype=float, na_value=np.nan) for t in (table, expected)]
+        if _infinite(numbers[0]) > _infinite(numbers[1]):
+            return f"table column {column!r} is infinite for a token whose vectors are zero"
+    return None
+
+
+def _infinite(values: Array) -> int:
+    return int(np.isinf(values).sum()) if values.dtype.kind == "f" else 0
+
+
+# ---- batches, padding, merging ---------------------------------------------------------------
+
+
+def one_batch_equals_many(analysis: Analysis) -> str | None:
+    many = _merged(_pieces(analysis, [(i,) for i in World().ids]))
+    seen = _differs(analysis, _state(analysis, World()), many)
+    return f"one batch against one per prompt: {seen}" if seen else None
+
+
+def uneven_split(analysis: Analysis) -> str | None:
+    split = _merged(_pieces(analysis, _SPLIT))
+    seen = _differs(analysis, _state(analysis, World()), split)
+    return f"one batch against batches of 1, 2 and 2 prompts: {seen}" if seen else None
+
+
+def order_of_prompts(analysis: Analysis) -> str | None:
+    return _compare(analysis, World(), {"prompts in another order": World(ids=(3, 0, 4, 1, 2))})
+
+
+def merge_order(analysis: Analysis) -> str | None:
+    a, b, c = _pieces(analysis, _SPLIT)
+    expected = _merged([a, b, c])
+    orders = {
+        "(a+b)+c against (c+b)+a": [c, b, a],
+        "(a+b)+c against (b+a)+c": [b, a, c],
+        "(a+b)+c against a+(b+c)": [a, _merged([b, c])],
+    }
+    for what, states in orders.items():
+        seen = _differs(analysis, expected, _merged(states))
+        if seen:
+            return f"{what}: {seen}"
+    return None
+
+
+def merge_is_pure(analysis: Analysis) -> str | None:
+    a, b, _ = _pieces(analysis, _SPLIT)
+    kept = deepcopy((a, b))
+    merge_states(a, b)
+    for before, after in zip(kept, (a, b), strict=True):
+        seen = state_difference(before, after, rtol=0)
+        if seen:
+            return f"after a merge an operand has changed: {seen}"
+    return None
+
+
+def values_under_the_mask(analysis: Analysis) -> str | None:
+    others = {
+        "with 37 under the mask": World(extra=1, fill=37.0),
+        "with NaN under the mask": World(extra=1, fill=torch.nan),
+        "with other token ids under the mask": World(extra=1, junk=True),
+        "with NaN under the mask, left padding": World(side="left", fill=torch.nan, junk=True),
+    }
+    return _compare(analysis, World(extra=1), others)
+
+
+def length_of_padding(analysis: Analysis) -> str | None:
+    others = {
+        "with 1 more column of padding": World(extra=1),
+        "with 7 more columns of padding": World(extra=7),
+    }
+    return _compare(analysis, World(), others)
+
+
+def side_of_padding(analysis: Analysis) -> str | None:
+    others = {
+        "padded on the left": World(side="left"),
+        "padded on the left, 3 more columns": World(side="left", extra=3),
+    }
+    return _compare(analysis, World(), others)
+
+
+def fully_masked(analysis: Analysis) -> str | None:
+    ghosts = frozenset({0, 5})
+    plain = _state(analysis, World(ids=(1, 2, 3, 4)))
+    mixed = _state(analysis, World(ids=(0, 1, 2, 3, 4, 5), ghosts=ghosts, fill=torch.nan))
+    seen = state_difference(plain, mixed)
+    if seen:
+        return f"with two prompts that are all padding: {seen}"
+    alone = _state(analysis, World(ids=(0, 5), ghosts=ghosts, fill=torch.nan))
+    seen = state_difference(plain, merge_states(plain, alone))
+    return f"with a batch that is all padding: {seen}" if seen else None
+
+
+def does_not_grow(analysis: Analysis) -> str | None:
+    state, size, batches = _state(analysis, World(), groups=True), -1, 1
+    while batches <= 64:
+        step = [range(5 * i, 5 * i + 5) for i in range(batches, 2 * batches)]
+        new = [_state(analysis, World(ids=tuple(ids)), groups=True) for ids in step]
+        state, batches = merge_states(state, _merged(new)), 2 * batches
+        before, size = size, _size(state)
+        if size == before:
+            return None
+    return (
+        f"after {batches} batches it holds {size} bytes and after {batches // 2} it held {before}"
+    )
+
+
+def _size(state: State) -> int:
+    """Bytes at capacity: what keeps the best `k` may fill up, what keeps rows is apart."""
+    total = 0
+    for what, leaf in _leaves(state):
+        total += len(what)
+        if isinstance(leaf, TopK):
+            total += leaf.k * (leaf.payload[:1].nbytes or 1)
+        elif isinstance(leaf, Examples):
+            total += leaf.n
+        elif not isinstance(leaf, Rows):
+            total += leaf.nbytes()
+    return total
+
+
+# ---- leaves and tables -----------------------------------------------------------------------
+
+
+def pickles(analysis: Analysis) -> str | None:
+    again = pickle.loads(pickle.dumps(analysis))  # noqa: S301 - written in the same line
+    if again != analysis:
+        return f"the analysis comes back as {again!r}, was {analysis!r}"
+    state = _state(analysis, World())
+    restored = pickle.loads(pickle.dumps(state))  # noqa: S301
+    seen = state_difference(state, restored, rtol=0)
+    return f"the state comes back changed: {seen}" if seen else None
+
+
+def on_the_cpu(analysis: Analysis) -> str | None:
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        for what, leaf in _leaves(_state(analysis, World(device=device))):
+            for tensor in _tensors(vars(leaf)):
+                if tensor.requires_grad:
+                    return f"{what} holds a tensor that requires gradients"
+                if tensor.device.type != "cpu":
+                    return f"{what} holds a tensor on {tensor.device}"
+            for name, array in leaf.arrays().items():
+                if not isinstance(array, np.ndarray | np.generic) or array.dtype.kind == "O":
+                    kind = getattr(array, "dtype", type(array).__name__)
+                    return f"array {name!r} of {what} is {kind}, not a NumPy array of numbers"
+    return None
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def owns_memory(analysis: Analysis) -> str | None:
+    observed = observe(analysis, World())
+    state = observed.state()
+    kept = deepcopy(state)
+    for tensor in observed.inputs.values():
+        tensor.zero_()
+    seen = state_difference(kept, state, rtol=0)
+    return f"overwriting the activations afterwards changes it: {seen}" if seen else None
+
+
+def sums_in_float64(analysis: Analysis) -> str | None:
+    first, second, _ = _pieces(analysis, _SPLIT)
+    others = dict(_leaves(second))
+    for what, leaf in _leaves(first):
+        if what not in others or isinstance(leaf, Rows | TopK | Examples):
+            continue
+        merged, parts = leaf.merge(others[what]).arrays(), (leaf.arrays(), others[what].arrays())
+        for name, array in merged.items():
+            if _accumulates(leaf, array, *(np.asarray(p.get(name)) for p in parts)):
+                return f"array {name!r} of {what} is {array.dtype}"
+    return None
+
+
+def _accumulates(leaf: Leaf, merged: Array, a: Array, b: Array) -> bool:
+    """Whether an array narrower than float64 takes part in a sum."""
+    merged = np.asarray(merged)
+    if merged.dtype.kind != "f" or merged.dtype == np.float64:
+        return False
+    if isinstance(leaf, Sum | Moments | Grouped | Cov):
+        return True
+    return a.shape == b.shape == merged.shape and bool(np.allclose(merged, a + b, equal_nan=True))
+
+
+def leaf_round_trip(analysis: Analysis) -> str | None:
+    first, second, _ = _pieces(analysis, _SPLIT)
+    others = dict(_leaves(second))
+    for what, leaf in _leaves(first):
+        restored = type(leaf).from_arrays(leaf.arrays())
+        seen = leaf_difference(leaf, restored, rtol=0)
+        if seen:
+            return f"{what} comes back from its arrays changed: {seen}"
+        if what in others:
+            expected, merged = leaf.merge(others[what]), restored.merge(others[what])
+            seen = leaf_difference(expected, merged, rtol=0)
+            if seen:
+                return f"{what}, restored from its arrays, merges to something else: {seen}"
+    return None
+
+
+def save_and_load(analysis: Analysis) -> str | None:
+    world = World()
+    strings = {i: f"t{i}" for i in range(-1, 64)}
+    result = Result("it", analysis, _state(analysis, world), world.token_table(), strings)
+    with tempfile.TemporaryDirectory() as folder:
+        Results([result], {}).save(Path(folder) / "out")
+        again = load_results(Path(folder) / "out")["it"]
+    if again.analysis != analysis:
+        return f"the analysis comes back as {again.analysis!r}, was {analysis!r}"
+    seen = frame_difference(result.frame, again.frame, rtol=0)
+    if seen:
+        return f"the table comes back changed: {seen}"
+    kept = {
+        key: {n: leaf for n, leaf in leaves.items() if not isinstance(leaf, Rows)}
+        for key, leaves in result.state.items()
+    }
+    seen = state_difference({k: v for k, v in kept.items() if v}, again.state, rtol=0)
+    return f"the state comes back changed: {seen}" if seen else None
+
+
+def table_is_tidy(analysis: Analysis) -> str | None:
+    for groups in (False, True):
+        state = _state(analysis, World(), groups=groups)
+        kept = deepcopy(state)
+        table = analysis.table(state)
+        seen = _untidy(table) or state_difference(kept, state, rtol=0)
+        if seen is None:
+            seen = frame_difference(table, analysis.table(state), rtol=0)
+            seen = f"asked for twice, {seen}" if seen else None
+        if seen:
+            return f"{'as groups' if groups else 'as rows'}: {seen}"
+    return None
+
+
+def _untidy(table: Any) -> str | None:
+    if not isinstance(table, pd.DataFrame):
+        return f"`table` returned {type(table).__name__}, not a data frame"
+    if not all(isinstance(c, str) for c in table.columns):
+        return f"column names are {list(table.columns)}, not plain text"
+    if not table.columns.is_unique:
+        return f"column {table.columns[table.columns.duplicated()][0]!r} is there twice"
+    if table.empty:
+        return "the table has no rows; Cov, Examples and leaves of your own need a `table`"
+    if table.index.nlevels > 1 or table.index.name is not None:
+        return "the index carries data; use `reset_index()`"
+    nesting = (list, tuple, dict, set, Tensor, np.ndarray)
+    for column in table.columns:
+        nested = next((v for v in table[column] if isinstance(v, nesting)), None)
+        if nested is not None:
+            return f"column {column!r} holds {type(nested).__name__} values"
+        if column in TOKEN_TABLE:
+            return f"column {column!r} is one that comes from the prompts"
+    return None
+
+
+def columns_documented(analysis: Analysis) -> str | None:
+    if not analysis.columns:
+        return None  # a note in the report: a first version may say nothing, but not half
+    unknown_tokens = [c for c in analysis.token_columns if not meaning(analysis.columns, c)]
+    if unknown_tokens:
+        return f"token column {unknown_tokens[0]!r} is not in `columns`"
+    rows = analysis.table(_state(analysis, World()))
+    summary = analysis.table(_state(analysis, World(), groups=True))
+    values = summary.get("value", summary.columns)
+    for column in sorted({str(c) for c in [*rows.columns, *values]}):
+        fixed = column in (
+            *ROW_INDEX,
+            *SUMMARY,
+            *LEAF_COLUMNS,
+            *analysis.keys,
+        ) or column.startswith("group_")
+        if not fixed and not meaning(analysis.columns, column):
+            return f"column {column!r} is not in `columns`"
+    return None

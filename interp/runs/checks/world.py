@@ -1,0 +1,358 @@
+"""A model that does not exist: activations and weights that `interp.checks` shows to an analysis.
+
+A `World` says which prompts are run and how they are laid out (padding, what lies under it, dtype,
+number of blocks, which sites there are). Its activations hang together as a model's do: the stream
+is the sum of the terms, attention is causal and leaves padding out, the readout gives the logits.
+They go through the observer that real activations go through. Knows nothing of the laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
+from interp.contract.jobs import Context, Key, ObserveCall
+from interp.contract.leaves import State, merge_states
+from interp.contract.reduce import Groups, reduce_emissions
+from interp.contract.sites import SITES
+from interp.models.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
+from interp.models.contexts import next_tokens
+from interp.models.layout import Stack
+from interp.models.observer import Observer
+from interp.models.readout import Readout
+
+WIDTH, HEADS, KV_HEADS, D_HEAD, D_MLP, VOCAB, N_CTX = 8, 4, 2, 4, 12, 17, 32
+LENGTHS = (6, 1, 4, 3, 5)
+BOS = 1
+_BLOCK_SITES = tuple(n for n, site in SITES.items() if site.kind == "block" and n != "terms")
+# Neither may count for real queries: no weight on a masked key, no score either.
+_MASKED_KEY = {"pattern": 0.0, "scores": -torch.inf}
+
+
+@dataclass(frozen=True)
+class World:
+    """What is run and how it is laid out.
+
+    Attributes:
+        ids: prompts of the batch, in its order.
+        ghosts: those of them that are padding from end to end.
+        zero: (prompt, position) of a token all of whose vectors are zero.
+        side, extra: side of the padding, and columns of it beyond what is needed.
+        fill: what lies under the mask in the activations; `junk`: also other ids and positions.
+        dtype: what the activations are rounded to; `given`: the dtype they are handed over in.
+        cached: only the last position is new, the others are in a KV cache.
+        n_blocks: blocks of the model.
+        sites: block sites that it has.
+        terms: names of its two additive terms, none if the decomposition does not close.
+        device: where the activations are.
+    """
+
+    ids: tuple[int, ...] = (0, 1, 2, 3, 4)
+    ghosts: frozenset[int] = frozenset()
+    zero: tuple[int, int] | None = None
+    side: Literal["right", "left"] = "right"
+    extra: int = 0
+    fill: float = 0.0
+    junk: bool = False
+    dtype: torch.dtype = torch.float32
+    given: torch.dtype | None = None
+    cached: bool = False
+    n_blocks: int = 3
+    sites: frozenset[str] = frozenset(_BLOCK_SITES)
+    terms: tuple[str, ...] = ("attn", "mlp")
+    device: str = "cpu"
+
+    def prompts(self) -> list[Prompt]:
+        """The prompts of the batch, without padding."""
+        names = self.terms or ("attn", "mlp")
+        return [
+            prompt(
+                i,
+                0 if i in self.ghosts else LENGTHS[i % len(LENGTHS)],
+                self.n_blocks,
+                (names[0], names[1]),
+                self.zero[1] if self.zero and self.zero[0] == i else None,
+            )
+            for i in self.ids
+        ]
+
+    def anatomy(self) -> Anatomy:
+        """What `interp.inspect` would find."""
+        hooks = {s: (s,) * self.n_blocks for s in _BLOCK_SITES if s in self.sites}
+        names = tuple(f"state {i}" for i in range(self.n_blocks + 1))
+        stack = StackAnatomy(
+            stack=Stack("", "blocks", self.n_blocks, tuple((n,) for n in names)),
+            layout="sequential",
+            boundaries=names,
+            fires=1,
+            sites=hooks,
+            shapes={},
+            terms=tuple({t: t for t in self.terms} for _ in range(self.n_blocks)),
+            closing=(0.0,) * self.n_blocks,
+            closes=bool(self.terms),
+            row_sum_error=0.0,
+            scores_pre_softmax=True,
+        )
+        tolerance = TOLERANCE[self.dtype]
+        return Anatomy(
+            model="synthetic",
+            architecture="synthetic",
+            stacks=(stack,),
+            readout=readout(tolerance, self.device),
+            readout_stack="",
+            readout_tried={},
+            prepends_bos=True,
+            padding=Padding(0.0, 0.0, tolerance),
+            basis="raw",
+            dtype=self.dtype,
+            tolerance=tolerance,
+            causal=True,
+            d_model=WIDTH,
+            d_vocab=VOCAB,
+            n_ctx=N_CTX,
+        )
+
+    def token_table(self) -> pd.DataFrame:
+        """The table of tokens that goes with a result."""
+        rows = [
+            {
+                "prompt": p.id,
+                "position": i,
+                "token": f"t{token}",
+                "token_id": token,
+                "special": token == BOS,
+            }
+            for p in self.prompts()
+            for i, token in enumerate(p.tokens.tolist())
+        ]
+        return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One prompt without padding: its tokens and its activations, without the batch axis."""
+
+    id: int
+    tokens: Tensor
+    values: Mapping[Key, Tensor]
+
+
+@dataclass(eq=False)
+class Observed:
+    """What came of one batch: every call of `observe`, and the tensors that it was shown."""
+
+    calls: list[tuple[ObserveCall | None, Batch, Mapping[str, Emission]]]
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def state(self, groups: Callable[[Batch], Groups] | None = None) -> State:
+        """The reduced state, as the runner reduces it."""
+        state: State = {}
+        for job, batch, emitted in self.calls:
+            stack = job.stack if job else ""
+            piece = reduce_emissions(emitted, batch, stack, groups(batch) if groups else None)
+            state = merge_states(state, piece)
+        return state
+
+
+def observe(analysis: Analysis, world: World) -> Observed:
+    """Show one batch to an analysis, through the observer that a model's hooks feed."""
+    if analysis.scope == "weights":
+        model = stand_in_model()
+        batch = weights_batch(model)
+        with torch.no_grad():
+            emitted = analysis.observe(batch)
+        tensors = {k: v for k, v in vars(model).items() if isinstance(v, Tensor)}
+        return Observed([(None, batch, emitted)], tensors)
+    wiring = world.anatomy().wire([analysis])
+    context, values = assemble(world, wiring.last_keys())
+    observer = Observer(None, wiring, lambda *_: {}, lambda _: None)
+    finished = observer.replay({"": context}, values)
+    inputs = {" ".join(map(str, key[1:])): value for key, value in values.items()}
+    inputs |= {name: getattr(context, name) for name in Context.__dataclass_fields__}
+    return Observed(list(finished.emitted), inputs)
+
+
+# ---- laying prompts out ----------------------------------------------------------------------
+
+
+def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Context, dict[Key, Tensor]]:
+    """Tokens and activations of a batch, in the order in which they arrive; `keys` or all."""
+    prompts = world.prompts()
+    width = max(1, *(len(p.tokens) for p in prompts)) + world.extra
+    starts = [width - len(p.tokens) if world.side == "left" else 0 for p in prompts]
+    context = _context(world, prompts, starts, width)
+    values = {
+        key: _rectangle(world, key, [p.values[key] for p in prompts], starts, width)
+        for key in prompts[0].values
+        if keys is None or key in keys
+    }
+    return (_only_last(context), _last(values)) if world.cached else (context, values)
+
+
+def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], width: int) -> Context:
+    shape = (len(prompts), width)
+    tokens = torch.full(shape, 5 if world.junk else 0)
+    positions = torch.full(shape, width if world.junk else 0)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    for row, (p, start) in enumerate(zip(prompts, starts, strict=True)):
+        real = slice(start, start + len(p.tokens))
+        tokens[row, real] = p.tokens
+        positions[row, real] = torch.arange(len(p.tokens))
+        mask[row, real] = True
+    ids = torch.tensor([p.id for p in prompts])
+    parts = (tokens, mask, (tokens == BOS) & mask, ids, positions, next_tokens(tokens, mask))
+    moved = [part.to(world.device) for part in (*parts, tokens, mask)]
+    return Context(*moved)
+
+
+def _rectangle(
+    world: World, key: Key, parts: Sequence[Tensor], starts: Sequence[int], width: int
+) -> Tensor:
+    """Pad the activations of single prompts to one tensor `[batch, ...]`."""
+    along = [axis in ("pos", "query", "key") for axis in _axes(key)]
+    shape = [width if padded else n for n, padded in zip(parts[0].shape, along, strict=True)]
+    out = torch.full((len(parts), *shape), world.fill, dtype=parts[0].dtype)
+    for row, (part, start) in enumerate(zip(parts, starts, strict=True)):
+        real = slice(start, start + part.shape[along.index(True)])
+        if key[1] in _MASKED_KEY:
+            out[row, :, real, :] = _MASKED_KEY[key[1]]
+        out[(row, *(real if padded else slice(None) for padded in along))] = part
+    return out.to(world.dtype).to(world.given or world.dtype).to(world.device)
+
+
+def _axes(key: Key) -> list[str]:
+    point = "terms" if key[1].startswith("term:") else key[1]
+    site = SITES["resid_pre" if point == "state" else point]
+    return site.axes.split()[1:]
+
+
+def _only_last(context: Context) -> Context:
+    parts = {n: getattr(context, n) for n in Context.__dataclass_fields__}
+    new = {n: v[:, -1:] for n, v in parts.items() if n not in ("ids", "key_tokens", "key_mask")}
+    new["targets"] = torch.full_like(new["targets"], -1)
+    return Context(**(parts | new))
+
+
+def _last(values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """The last position of every activation; all keys of the attention stay."""
+    out = {}
+    for key, value in values.items():
+        axes = _axes(key)
+        axis = 1 + next(i for i, name in enumerate(axes) if name in ("pos", "query"))
+        out[key] = value.narrow(axis, value.shape[axis] - 1, 1)
+    return out
+
+
+# ---- activations -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def prompt(
+    number: int, length: int, n_blocks: int, names: tuple[str, str], zero: int | None
+) -> Prompt:
+    """Tokens and activations of one prompt, in float32; the same for the same arguments."""
+    random = torch.Generator().manual_seed(number)
+    tokens = torch.randint(2, 7, (length,), generator=random)
+    tokens[:1] = BOS
+    keep = torch.ones(length, 1)
+    if zero is not None:
+        keep[zero] = 0.0
+    x = torch.randn(length, WIDTH, generator=random) * keep
+    values: dict[Key, Tensor] = {("", "state", 0): x}
+    for layer in range(n_blocks):
+        for point, value in _block(x, keep, names, random).items():
+            values["", point, layer] = value
+        x = values["", f"term:{names[1]}", layer] + values["", "resid_mid", layer]
+        values["", "state", layer + 1] = x
+    values["", "logits", 0] = readout(0.0, "cpu").logits(x)
+    return Prompt(number, tokens, values)
+
+
+def _block(
+    x: Tensor, keep: Tensor, names: tuple[str, str], random: torch.Generator
+) -> dict[str, Tensor]:
+    n = len(x)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(n, *shape, generator=random) * keep.reshape(n, *[1] * len(shape))
+
+    q, k, v = draw(HEADS, D_HEAD), draw(KV_HEADS, D_HEAD), draw(KV_HEADS, D_HEAD)
+    every_k, every_v = (t.repeat_interleave(HEADS // KV_HEADS, dim=1) for t in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q, every_k) / D_HEAD**0.5
+    scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
+    pattern = scores.softmax(-1)
+    z = torch.einsum("hqk,khd->qhd", pattern, every_v)
+    attn, mlp, pre = draw(WIDTH), draw(WIDTH), draw(D_MLP)
+    return {
+        "q": q,
+        "k": k,
+        "v": v,
+        "scores": scores,
+        "pattern": pattern,
+        "z": z,
+        f"term:{names[0]}": attn,
+        "resid_mid": x + attn,
+        "mlp_pre": pre,
+        "mlp_post": pre.relu(),
+        f"term:{names[1]}": mlp,
+    }
+
+
+@lru_cache(maxsize=16)
+def readout(tolerance: float, device: str) -> Readout:
+    """A readout with an RMS norm and random weights."""
+    random = torch.Generator().manual_seed(7)
+    weight = torch.randn(VOCAB, WIDTH, generator=random)
+    bias = torch.randn(VOCAB, generator=random)
+    return Readout(
+        "synthetic", _rms, weight.to(device), bias.to(device), error=0.0, tolerance=tolerance
+    )
+
+
+def _rms(x: Tensor) -> Tensor:
+    x = x if x.dtype == torch.float64 else x.float()
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def stand_in_model() -> SimpleNamespace:
+    """Weights under the names that a bridge has for them, without a model."""
+    random = torch.Generator().manual_seed(11)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random)
+
+    cfg = SimpleNamespace(
+        n_layers=3,
+        d_model=WIDTH,
+        d_vocab=VOCAB,
+        n_ctx=N_CTX,
+        n_heads=HEADS,
+        n_key_value_heads=KV_HEADS,
+        d_head=D_HEAD,
+        d_mlp=D_MLP,
+        model_name="synthetic",
+        device="cpu",
+        dtype=torch.float32,
+    )
+    return SimpleNamespace(
+        cfg=cfg,
+        tokenizer=None,
+        W_E=draw(VOCAB, WIDTH),
+        W_pos=draw(N_CTX, WIDTH),
+        W_U=draw(WIDTH, VOCAB),
+        b_U=draw(VOCAB),
+        W_Q=draw(3, HEADS, WIDTH, D_HEAD),
+        W_K=draw(3, KV_HEADS, WIDTH, D_HEAD),
+        W_V=draw(3, KV_HEADS, WIDTH, D_HEAD),
+        W_O=draw(3, HEADS, D_HEAD, WIDTH),
+        W_in=draw(3, WIDTH, D_MLP),
+        W_out=draw(3, D_MLP, WIDTH),
+    )

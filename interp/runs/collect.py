@@ -1,0 +1,162 @@
+"""Collected state of many passes, turned into results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp._arrays import Array
+from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
+from interp.contract.counts import BINS, GroupCounts
+from interp.contract.jobs import Context, ObserveCall, Pass
+from interp.contract.leaves import Examples, Once, Rows, State, merge_states
+from interp.contract.reduce import Groups, reduce_emissions
+from interp.geometry import full_precision
+from interp.models.anatomy import Anatomy
+from interp.models.for_model import explained, special_ids_of
+from interp.prompts.label_values import as_column
+from interp.prompts.prompts import Prompts
+from interp.prompts.tokens import running_strings, token_strings
+from interp.runs.results import Result, Results
+
+
+def observe_weights(bridge: Any, chosen: Mapping[str, Analysis], collector: Collector) -> None:
+    """Analyses of the weights: called once, with the model, without prompts."""
+    batch = weights_batch(bridge)
+    for analysis in chosen.values():
+        if analysis.scope == "weights":
+            with torch.no_grad(), full_precision():
+                collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
+
+
+class Collector:
+    """Merges what finished passes emitted, per analysis."""
+
+    def __init__(
+        self,
+        analyses: Mapping[str, Analysis],
+        grouping: Callable[[Batch], Groups] | None = None,
+    ) -> None:
+        self.analyses, self.grouping = dict(analyses), grouping
+        self.states: dict[str, State] = {name: {} for name in analyses}
+        self.tokens: list[pd.DataFrame] = []
+        self.seen_stacks: set[str] = set()
+
+    def take(
+        self, finished: Pass, failed: Callable[[Analysis, Exception], None] | None = None
+    ) -> None:
+        """Reduce one pass; its activations are gone afterwards.
+
+        Args:
+            failed: told which analysis emitted what cannot be reduced, and why; nothing of it is
+                kept of this pass. Without it the error is raised.
+        """
+        reduced: dict[Analysis, list[State]] = {}
+        for job, batch, emitted in finished.emitted:
+            try:
+                reduced.setdefault(job.analysis, []).append(self._reduced(job, batch, emitted))
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(job.analysis, error)
+        for analysis, states in reduced.items():
+            for state in states if analysis not in finished.failed else ():
+                self.add(analysis, state)
+        for stack, context in finished.contexts.items():
+            if stack:
+                self.tokens.append(_token_rows(context, stack))
+
+    def _reduced(self, job: ObserveCall, batch: Batch, emitted: Mapping[str, Emission]) -> State:
+        groups = self.grouping(batch) if self.grouping else None
+        ids = job.analysis.token_columns
+        return reduce_emissions(
+            emitted, batch, job.stack, groups, tokens=ids, tallied=groups is not None
+        )
+
+    def add(self, analysis: Analysis, state: State) -> None:
+        for name, known in self.analyses.items():
+            if known is analysis:
+                self.states[name] = merge_states(self.states[name], state)
+
+    def results(
+        self,
+        tokens: pd.DataFrame,
+        provenance: Mapping[str, Any],
+        anatomy: Anatomy | None,
+        bridge: Any,
+    ) -> Results:
+        notes = tuple(anatomy.caveats()) if anatomy else ()
+        if anatomy is not None:
+            tokens, apart = explained(tokens, anatomy, special_ids_of(bridge))
+            notes += apart
+        out = []
+        for name, analysis in self.analyses.items():
+            ids = ids_in(self.states[name], analysis)
+            strings = token_strings(ids, getattr(bridge, "tokenizer", None))
+            out.append(Result(name, analysis, self.states[name], tokens, strings, notes))
+        return Results(out, provenance)
+
+
+def ids_in(state: State, analysis: Analysis) -> set[int]:
+    """Token ids in token columns and in examples of token ids."""
+    ids: set[int] = set()
+    for leaves in state.values():
+        for name, leaf in leaves.items():
+            if isinstance(leaf, GroupCounts) and not name.endswith(BINS):
+                ids.update(np.unique(leaf.table.codes).tolist())
+            elif isinstance(leaf, Rows | Once) and name in analysis.token_columns:
+                ids.update(np.unique(leaf.arrays()["values"]).tolist())
+            elif isinstance(leaf, Examples) and name.endswith("tokens"):
+                for item in leaf.items.values():
+                    ids.update(np.unique(item).tolist())
+    return ids
+
+
+def _token_rows(context: Context, stack: str) -> pd.DataFrame:
+    return pd.DataFrame({"stack": stack, **token_columns(context)})
+
+
+def token_columns(context: Context) -> dict[str, Array]:
+    """Index columns of the real tokens."""
+    row, column = context.mask.cpu().nonzero(as_tuple=True)
+    return {
+        "prompt": context.ids.cpu()[row].numpy(),
+        "position": context.positions.cpu()[row, column].numpy(),
+        "token_id": context.tokens.cpu()[row, column].numpy(),
+        "special": context.special.cpu()[row, column].numpy(),
+    }
+
+
+def token_index(prompts: Prompts, collector: Collector, bridge: Any) -> pd.DataFrame:
+    """The token table; with two stacks each has its own tokens, labels go with the encoder's."""
+    index = prompts.index()
+    if not collector.tokens:
+        return index
+    fed = pd.concat(collector.tokens, ignore_index=True)
+    fed = fed.sort_values(["stack", "prompt", "position"], ignore_index=True)
+    fed.insert(3, "token", token_texts(fed, bridge.tokenizer))
+    extra = [c for c in index if c not in fed]
+    labels = index[["prompt", "position", *extra]].assign(stack="encoder")
+    # As objects: tokens of the decoder have no label, which would make whole numbers floats.
+    labels = labels.astype(dict.fromkeys(prompts.labels, object))
+    table = fed.merge(labels, on=["stack", "prompt", "position"], how="left", sort=False)
+    return table.assign(**{name: label_column(table[name]) for name in prompts.labels})
+
+
+def label_column(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A label that is missing in places, with every digit of its whole numbers."""
+    cells = column.astype(object).where(column.notna(), None)
+    return as_column(cells.tolist()).set_axis(column.index)
+
+
+def token_texts(rows: pd.DataFrame, tokenizer: Any) -> pd.Series[Any]:
+    """The text of every token, read in the order of its prompt."""
+    keys = [c for c in ("stack", "prompt") if c in rows]
+    ordered = rows.sort_values([*keys, "position"], kind="stable")
+    ids = [part.tolist() for _, part in ordered.groupby(keys, sort=False)["token_id"]]
+    texts = [text for row in running_strings(ids, tokenizer) for text in row]
+    return pd.Series(texts, index=ordered.index, dtype=object).reindex(rows.index)

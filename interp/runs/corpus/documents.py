@@ -1,0 +1,331 @@
+"""Documents to chunks that fit the context: tokenised, labelled as wholes, then cut.
+
+A document that cannot be used is a failure with its reason, and the others go on. Knows text,
+tokens and labels; nothing of analyses or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp._arrays import Bools, Ints
+from interp.errors import BadInput, InterpError, nearest, unknown
+from interp.prompts.label_values import is_scalar, plain
+from interp.prompts.prompts import Prompts
+from interp.prompts.read import read_prompts
+from interp.prompts.sources import refuse_chat
+from interp.runs.corpus.sources import Document
+
+LONG = ("split", "cut", "refuse")
+POSITION_BIN, TOKEN_ID = "position_bin", "token_id"
+WINDOW_BYTES = 1 << 17
+WINDOW_DOCUMENTS = 1024
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A document, or one chunk of it (−1: all of it), that was not measured, and why."""
+
+    document: int
+    chunk: int
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How documents become chunks.
+
+    Attributes:
+        text_column: the column with the text.
+        long: what becomes of documents longer than the context: "split" into chunks, "cut" after
+            the first, or "refuse" as a failure.
+        overlap: tokens that a chunk repeats from the one before as context; not measured twice.
+        limit: most tokens of a chunk, special ones included.
+        prepend_bos: whether a chunk starts with BOS.
+        massive_first: whether the first token of a chunk is massive, having no BOS before it.
+        vocab_size: of the model.
+        labels: label columns that are used.
+        renamed: `(label, column)` of labels whose column of the source has another name.
+        labellers: applied to whole documents, in order.
+        stride: ids of a document's chunks start at its number times this.
+    """
+
+    text_column: str = "text"
+    long: str = "split"
+    overlap: int = 0
+    limit: int | None = None
+    prepend_bos: bool = True
+    massive_first: bool = False
+    vocab_size: int | None = None
+    labels: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    labellers: tuple[Callable[[Prompts], Prompts], ...] = ()
+    stride: int = 1
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The source's column of each label."""
+        return {name: name for name in self.labels} | dict(self.renamed)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """Prompts that fit the context, and where in their documents they lie.
+
+    Attributes:
+        prompts: the chunks; repeated tokens are marked special, so that nothing counts them twice.
+        ids: int64 `[chunks]`, ascending: document number · stride + chunk.
+        documents, numbers: int64 `[chunks]`: document number, and chunk number in the document.
+        where: per chunk, where its document stands in the source.
+        starts: int64 `[chunks]`, row of a chunk's first token in the flat columns.
+        places: int64 `[tokens]`, position in the document.
+        repeated: bool `[tokens]`, tokens that an earlier chunk has measured.
+    """
+
+    prompts: Prompts
+    ids: Ints
+    documents: Ints
+    numbers: Ints
+    where: tuple[str, ...]
+    starts: Ints
+    places: Ints
+    repeated: Bools
+
+    def labels(self, names: Sequence[str]) -> dict[str, pd.Series[Any]]:
+        """Label columns, one value per token; unknown ones raise `UnknownName`."""
+        return {name: self._label(name) for name in names}
+
+    def _label(self, name: str) -> pd.Series[Any]:
+        if name == POSITION_BIN:
+            return pd.Series(position_bins(self.places))
+        if name == TOKEN_ID:
+            return pd.Series(np.concatenate(self.prompts.tokens))
+        if name not in self.prompts.labels:
+            return pd.Series(np.full(len(self.places), None, dtype=object))
+        return pd.Series(np.concatenate(self.prompts.labels[name]), dtype=object)
+
+
+def check_reading(long: str, overlap: int, limit: int | None) -> None:
+    """Raise `BadInput` or `UnknownName` for a way of cutting that cannot be."""
+    if long not in LONG:
+        raise unknown("value of long", long, LONG)
+    if overlap < 0:
+        raise BadInput(f"overlap={overlap}; a number of tokens, 0 or more")
+    if overlap and long != "split":
+        raise BadInput(f"overlap={overlap} goes with long='split', not {long!r}")
+    if limit is not None and overlap > limit // 2:
+        raise BadInput(
+            f"overlap={overlap} is more than half of the context of {limit} tokens: most of the "
+            f"work would be done twice; at most {limit // 2}"
+        )
+
+
+def stride_of(longest: int, long: str, overlap: int, limit: int | None) -> int:
+    """A power of ten above the number of chunks that `longest` bytes of text can make.
+
+    A token is at least one byte (special ones apart), so that ids are known before tokens are.
+    """
+    if long != "split" or limit is None:
+        return 1
+    step = max(limit - overlap - 2, 1)
+    most = -(-(longest + 2) // step)
+    return 1 if most <= 1 else int(10 ** len(str(most)))
+
+
+def position_bins(places: Ints) -> Any:
+    """Names of bins that double in width: "0", "1", "2-3", "4-7", ….
+
+    >>> position_bins(np.array([0, 1, 3, 4])).tolist()
+    ['000000', '000001', '000002-000003', '000004-000007']
+    """
+    power = np.where(places > 0, np.floor(np.log2(np.maximum(places, 1))), -1).astype(np.int64)
+    highest = int(power.max(initial=0))
+    # Numbers of one width sort as text in their own order.
+    names = ["000000", "000001"]
+    names += [f"{2**k:06d}-{2 ** (k + 1) - 1:06d}" for k in range(1, highest + 1)]
+    return np.asarray(names, dtype=object)[power + 1]
+
+
+def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents in groups that are read and sorted together: bounded in text and in number."""
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        length = sum(len(v) for v in document.row.values() if isinstance(v, str))
+        if group and (len(group) == WINDOW_DOCUMENTS or size + length > WINDOW_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(document)
+        size += length
+    if group:
+        yield group
+
+
+def read_window(
+    documents: Sequence[Document], tokenizer: Any, reading: Reading
+) -> tuple[Chunks | None, list[Failure]]:
+    """The chunks of a window (None where nothing can be used), and what failed."""
+    failures = [Failure(d.number, -1, d.where, d.fault) for d in documents if d.fault]
+    usable = [d for d in documents if not d.fault]
+    prompts, kept = _prompts_of(usable, tokenizer, reading, failures)
+    if prompts is None:
+        return None, failures
+    return cut(prompts, kept, reading), failures
+
+
+def _prompts_of(
+    documents: Sequence[Document], tokenizer: Any, reading: Reading, failures: list[Failure]
+) -> tuple[Prompts | None, list[Document]]:
+    """All documents at once, or where one is at fault, those that can be read each alone."""
+    if not documents:
+        return None, []
+    try:
+        return _tokenised(documents, tokenizer, reading), list(documents)
+    except Exception as error:
+        if isinstance(error, OSError | MemoryError):
+            raise
+        if len(documents) == 1:
+            only = documents[0]
+            failures.append(Failure(only.number, -1, only.where, reason_of(error)))
+            return None, []
+    fine = [d for d in documents if _prompts_of([d], tokenizer, reading, failures)[1]]
+    try:
+        return (_tokenised(fine, tokenizer, reading), fine) if fine else (None, [])
+    except InterpError as error:
+        # Each can be read and all cannot: columns that do not go together.
+        failures += [Failure(d.number, -1, d.where, reason_of(error)) for d in fine]
+        return None, []
+
+
+def reason_of(error: BaseException) -> str:
+    """An error on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, InterpError) else f"{type(error).__name__}: {text}"
+
+
+def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) -> Prompts:
+    rows = [_row_of(document, reading) for document in documents]
+    prompts = read_prompts(
+        rows,
+        tokenizer,
+        prepend_bos=reading.prepend_bos,
+        max_length=reading.limit if reading.long != "split" else None,
+        vocab_size=reading.vocab_size,
+        text_column=reading.text_column,
+        columns=list(dict.fromkeys(name for row in rows for name in row)),
+        truncate=reading.long == "cut",
+    )
+    for labeller in reading.labellers:
+        prompts = prompts.label(labeller)
+    return prompts
+
+
+def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
+    """The text, the labels that are used, and gold words where those may be found."""
+    row = document.row
+    if reading.text_column not in row:
+        refuse_chat(row, "the document")
+        raise BadInput(
+            f"no column {reading.text_column!r}{nearest(reading.text_column, row)} "
+            f"(columns: {', '.join(map(str, row))})"
+        )
+    out = {reading.text_column: row[reading.text_column]}
+    columns = reading.columns
+    out |= {name: _label(name, row[column]) for name, column in columns.items() if column in row}
+    missing = {name: column for name, column in columns.items() if column not in row}
+    if missing:
+        used = set(columns.values()) | {reading.text_column}
+        out |= {
+            k: [_asked(word, missing) for word in v]
+            for k, v in row.items()
+            if k not in used and word_fields(v)
+        }
+    return out
+
+
+def _asked(word: Any, fields: Mapping[str, str]) -> Any:
+    """A word's place and the fields that are asked for, under the names of their labels."""
+    if not isinstance(word, Mapping):
+        return word
+    found = {name: word[field] for name, field in fields.items() if field in word}
+    return {k: word[k] for k in ("start", "end") if k in word} | found
+
+
+def _label(name: str, value: Any) -> Any:
+    """A document's label as the text that tables and groups hold, with every digit it has."""
+    if not is_scalar(value):
+        return value
+    found = plain(f"label {name!r}", 0, value)
+    return None if found is None else str(found)
+
+
+def word_fields(value: Any) -> set[str]:
+    """The fields of a list of words with character offsets; empty for anything else."""
+    first = value[0] if isinstance(value, list) and value else None
+    words = isinstance(first, Mapping) and {"start", "end"} <= first.keys()
+    return {str(name) for name in first} if words and first else set()
+
+
+def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Chunks:
+    """Cut prompts that are longer than the limit; chunk by chunk, in order.
+
+    Special tokens at the head (BOS) begin every chunk. The target of a chunk's last token is the
+    document's next token, which is known.
+    """
+    pieces = [
+        (i, number, places, repeated)
+        for i, special in enumerate(prompts.special)
+        for number, (places, repeated) in enumerate(_pieces(special, reading))
+    ]
+    owner = np.asarray([i for i, _, _, _ in pieces], dtype=np.int64)
+    numbers = np.asarray([number for _, number, _, _ in pieces], dtype=np.int64)
+    document = np.asarray([documents[i].number for i in owner], dtype=np.int64)
+    lengths = [len(places) for _, _, places, _ in pieces]
+    chunks = Prompts(
+        tokens=tuple(prompts.tokens[i][p] for i, _, p, _ in pieces),
+        special=tuple(prompts.special[i][p] | r for i, _, p, r in pieces),
+        texts=(None,) * len(pieces),
+        spans=(None,) * len(pieces),
+        strings=tuple(tuple(map(prompts.strings[i].__getitem__, p)) for i, _, p, _ in pieces),
+        labels={
+            name: tuple(cells[i][p] for i, _, p, _ in pieces)
+            for name, cells in prompts.labels.items()
+        },
+        targets=tuple(prompts.targets_of(i)[p] for i, _, p, _ in pieces),
+        source=prompts.source,
+        massive_first=reading.massive_first,
+    )
+    return Chunks(
+        chunks,
+        document * reading.stride + numbers,
+        document,
+        numbers,
+        tuple(documents[i].where for i in owner),
+        np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
+        np.concatenate([p for _, _, p, _ in pieces]),
+        np.concatenate([r for _, _, _, r in pieces]),
+    )
+
+
+def _pieces(special: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
+    """Positions of each chunk's tokens in the document, and which of them came before."""
+    n = len(special)
+    if reading.limit is None or n <= reading.limit:
+        yield np.arange(n), np.zeros(n, dtype=bool)
+        return
+    lead = int(np.argmin(special)) if not special.all() else 0
+    room = reading.limit - lead
+    start, seen = lead, 0
+    while True:
+        stop = min(start + room, n)
+        places = np.concatenate([np.arange(lead), np.arange(start, stop)])
+        yield places, places < seen
+        if stop == n:
+            return
+        seen, start = stop, max(stop - reading.overlap, start + 1)

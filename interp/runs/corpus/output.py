@@ -1,0 +1,373 @@
+"""What a corpus run wrote: merged in the order of shards, and opened without loading all.
+
+Knows the folder's layout; nothing of models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp._files import (
+    LAYOUT,
+    SEAL,
+    atomic,
+    atomic_folder,
+    checksum,
+    kind_of,
+    read_json,
+    read_sealed,
+    reading,
+    verify,
+    write_sealed,
+)
+from interp.contract.analysis import Analysis, meaning
+from interp.contract.leaves import State
+from interp.errors import BadInput, InterpError, unknown
+from interp.models.untrained import RANDOM_INIT
+from interp.runs.collect import ids_in
+from interp.runs.corpus.documents import Failure
+from interp.runs.corpus.manifest import REMEDY, read_manifest, run_id
+from interp.runs.corpus.pieces import merged, span_of, tokens_of
+from interp.runs.corpus.shard import SHARDS, CorpusJob, prompts_in, vocabulary_path
+from interp.runs.corpus.sources import Span
+from interp.runs.results import CONTROL, CORPUS, Result, Results
+from interp.runs.saved import analysis_class, load_results
+
+SUMMARY = "summary"
+FAILURES = "failures.parquet"
+FINISHED = "finished.json"  # written last: what the run came to, and checksums of its tables
+MOST_ROWS = 20_000_000
+"""Rows that `RowTable.frame` loads; more have to be chosen."""
+
+
+def write_summary(
+    job: CorpusJob, spans: Sequence[Span], manifest: Mapping[str, Any], totals: Mapping[str, Any]
+) -> None:
+    """Merge what is finished and write what it comes to as saved results."""
+    states = merged(job, spans)
+    kept = {name: state for name, state in states.items() if state or job.keep == "summary"}
+    if not kept:
+        return
+    tokens = _tokens(job, spans, kept)
+    vocabulary = read_json(vocabulary_path(job.folder)) or {}
+    notes = tuple(manifest["provenance"]["notes"])
+    results = []
+    for name, state in kept.items():
+        analysis = job.analyses[name]
+        strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
+        results.append(Result(name, analysis, state, tokens, strings, notes))
+    with atomic_folder(job.folder / SUMMARY) as folder:
+        Results(results, provenance_from(manifest, totals)).write(folder)
+
+
+def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of results, from a manifest."""
+    data, parameters = manifest["data"], manifest["parameters"]
+    long = parameters["long"]
+    if long == "split" and parameters["overlap"]:
+        long += f", overlap {parameters['overlap']} tokens"
+    return {
+        "model": manifest["model"],
+        "readout": manifest["provenance"]["readout"],
+        "closing_error": manifest["provenance"]["closing_error"],
+        "analyses": parameters["analyses"],
+        "versions": manifest["versions"],
+        **{k: manifest["provenance"].get(k) for k in ("untested_versions", "loaded_from")},
+        "prompts": {
+            "source": data["source"],
+            "count": totals["chunks"],
+            "documents": totals["documents"],
+            "tokens": totals["tokens"],
+            "failures": totals["failures"],
+            "sha256": data["sha256"],
+            "long documents": long,
+            "context": parameters["context"],
+        },
+    }
+
+
+def _tokens(job: CorpusJob, spans: Sequence[Span], states: Mapping[str, State]) -> pd.DataFrame:
+    """Token rows of the prompts that the merged state holds examples of."""
+    rows = tokens_of(job.folder, spans, prompts_in(states))
+    if rows.empty:
+        return pd.DataFrame(columns=["prompt", "position", "token", "token_id", "special"])
+    return rows.sort_values(["prompt", "position"], ignore_index=True)
+
+
+def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table of what was not measured, also when it is empty."""
+    columns = list(Failure.__dataclass_fields__)
+    rows = [failure for record in records for failure in record["failures"]]
+    frame = pd.DataFrame(rows, columns=columns).astype(
+        {"document": np.int64, "chunk": np.int64, "where": str, "reason": str}
+    )
+    frame = frame.sort_values(["document", "chunk"], kind="stable", ignore_index=True)
+    with atomic(folder / FAILURES) as temporary:
+        frame.to_parquet(temporary, index=False)
+    return frame
+
+
+def write_finished(
+    job: CorpusJob, records: Sequence[Mapping[str, Any]], totals: Mapping[str, int]
+) -> None:
+    """Say that the run is finished: its totals, and checksums of what `open_run` reads."""
+    names = [FAILURES, f"{SUMMARY}/{LAYOUT}"]
+    files = {name: checksum(p) for name in names if (p := job.folder / name).is_file()}
+    tables = {}
+    for name in job.analyses if job.keep == "tokens" else ():
+        parts = {p: s for r in records for p, s in r["files"].items() if Path(p).parts[0] == name}
+        rows = sum(record["rows"].get(name, 0) for record in records)
+        tables[name] = {"parts": len(parts), "rows": rows, SEAL: _digest(parts)}
+    document = {"run": job.run, **totals, "files": files, "tables": tables}
+    write_sealed(job.folder / FINISHED, document)
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of a run that can be read."""
+    for path in sorted((folder / SHARDS).glob("[0-9]*[0-9].json")):
+        with suppress(InterpError):
+            yield read_sealed(path, REMEDY)
+
+
+def _checksum(path: Path) -> str:
+    with reading(path, REMEDY):
+        return checksum(path)
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    """One checksum of many files, whose checksums are given by name."""
+    lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+# ---- opening ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """The rows of one analysis over a corpus, on the disk.
+
+    Attributes:
+        name: of the analysis.
+        analysis: the analysis with its parameters.
+        paths: the Parquet files, in the order of shards.
+        written: how many `parts` and `rows` the run wrote, and the `sha256` of all parts; nothing
+            for a run of a version that wrote no checksums.
+    """
+
+    name: str
+    analysis: Analysis
+    paths: tuple[Path, ...]
+    written: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def dataset(self) -> Any:
+        """A `pyarrow.dataset.Dataset` over all parts; nothing is loaded.
+
+        pyarrow compares the checksum of every page that it reads, not those of whole files.
+        """
+        import pyarrow.dataset as ds
+
+        scan = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        form = ds.ParquetFileFormat(default_fragment_scan_options=scan)
+        with reading(self.paths[0], REMEDY):  # whose columns are those of all
+            return ds.dataset([str(p) for p in self.paths], format=form)
+
+    def __len__(self) -> int:
+        return int(self.written.get("rows") or self.dataset.count_rows())
+
+    def verify(self) -> None:
+        """Compare all parts with the checksums that were written with them, once.
+
+        Raises `InterpError` that names the part which is damaged.
+        """
+        if self._damage is not None:
+            raise InterpError(f"{self._damage} is damaged; {REMEDY}")
+
+    @cached_property
+    def _damage(self) -> str | None:
+        if not self.written:
+            return None
+        found = {f"{self.name}/{p.name}": _checksum(p) for p in self.paths}
+        return None if _digest(found) == self.written[SEAL] else self._damaged(found)
+
+    def _damaged(self, found: Mapping[str, str]) -> str:
+        """The part that is not as its shard's record says, or all of them without the records."""
+        folder = self.paths[0].parent
+        written = {k: v for r in _records(folder.parent) for k, v in r["files"].items()}
+        for name, digest in found.items():
+            if written.get(name, digest) != digest:
+                return repr(str(folder.parent / name))
+        return f"a file in {str(folder)!r}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Meaning and unit of every value column."""
+        found = {str(c): meaning(self.analysis.columns, str(c)) for c in self.dataset.schema.names}
+        return {c: doc for c, doc in found.items() if doc is not None}
+
+    def read(
+        self, columns: Sequence[str] | None = None, where: Any = None, *, verify: bool = True
+    ) -> pd.DataFrame:
+        """The chosen columns of the chosen rows, loaded.
+
+        Args:
+            columns: names; all unless given.
+            where: a `pyarrow.dataset` expression, such as `pyarrow.dataset.field("layer") == 3`.
+            verify: compare whole files with their checksums first, once, which reads all of them;
+                without it only the pages that are read are compared with theirs.
+
+        Raises `UnknownName` for a column that is not there, `InterpError` for damaged files.
+        """
+        if verify:
+            self.verify()
+        known = self.dataset.schema.names
+        for column in columns or ():
+            if column not in known:
+                raise unknown(f"column of {self.name!r}", column, known)
+        import pyarrow as pa
+
+        try:
+            frame: pd.DataFrame = self.dataset.to_table(columns=columns, filter=where).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            self.verify()  # knows which file it is
+            raise InterpError(
+                f"the rows of {self.name!r} cannot be read ({error}); {REMEDY}"
+            ) from error
+        return frame
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All rows, with `document` as `prompt` and `document_position` as `position` too.
+
+        The position within a chunk, which says nothing of the document, is in `read` alone.
+        Raises `BadInput` for more than `MOST_ROWS`.
+        """
+        if len(self) > MOST_ROWS:
+            raise BadInput(
+                f"{self.name!r} has {len(self):,} rows; frame loads at most {MOST_ROWS:,}. Choose: "
+                "read(columns=…, where=…), dataset for pyarrow, or DuckDB on the Parquet files; a "
+                "run with keep='summary' has moments and quantiles of any corpus"
+            )
+        frame = self.read()
+        frame.insert(0, "prompt", frame["document"])
+        return frame.assign(position=frame["document_position"])
+
+    def __repr__(self) -> str:
+        columns = ", ".join(self.dataset.schema.names)
+        return f"<RowTable {self.name!r}: {len(self):,} rows, columns {columns}>"
+
+
+class CorpusTables(Mapping[str, RowTable]):
+    """The row tables of a corpus run by analysis name; nothing is loaded until asked for.
+
+    Attributes:
+        folder: where they are.
+        manifest: what the run is of.
+        failures: the documents that were not measured, with reasons.
+        results: what the analyses keep beside rows (maps, samples, sums), or None.
+    """
+
+    def __init__(self, folder: Path, tables: Mapping[str, RowTable], manifest: Any) -> None:
+        self.folder, self.manifest, self._tables = folder, manifest, dict(tables)
+        with reading(folder / FAILURES, REMEDY) as path:
+            self.failures = pd.read_parquet(path)
+        summary = folder / SUMMARY
+        self.results: Results | None = (
+            load_results(summary, REMEDY) if kind_of(summary / LAYOUT) else None
+        )
+
+    def __getitem__(self, name: str) -> RowTable:
+        if name not in self._tables:
+            raise unknown("table", name, self._tables)
+        return self._tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def report(self, path: str | Path = "report.html", **options: Any) -> Path:
+        """The report of what the analyses keep beside rows; `BadInput` where there is nothing."""
+        if self.results is None:
+            raise BadInput(
+                f"the run in {str(self.folder)!r} kept rows only, and a report needs what fits in "
+                "memory: run with keep='summary', or read rows and draw them"
+            )
+        return self.results.report(path, **options)
+
+    def __repr__(self) -> str:
+        return (
+            "\n".join([f"<CorpusTables in {str(self.folder)!r}", *map(repr, self.values())]) + ">"
+        )
+
+
+def open_run(folder: Path) -> Results | CorpusTables:
+    """What a finished corpus run wrote: `Results` of a summary, `CorpusTables` of rows.
+
+    Raises `BadInput` for a run that is not finished, `InterpError` for damaged files.
+    """
+    manifest, done = _opened(folder)
+    if manifest["parameters"]["keep"] != SUMMARY:
+        tables = _tables(folder, manifest["parameters"]["analyses"], done.get("tables"))
+        return CorpusTables(folder, tables, manifest)
+    results = load_results(folder / SUMMARY, REMEDY)
+    unsealed = "control" not in manifest and kind_of(folder / CONTROL / CORPUS)
+    if not (unsealed or manifest.get("control")):
+        return results
+    copy, _ = _opened(folder / CONTROL)
+    if not (unsealed or copy.get("untrained")):
+        raise InterpError(f"{str(folder / CONTROL)!r} holds no run of an untrained copy; {REMEDY}")
+    beside = load_results(folder / CONTROL / SUMMARY, REMEDY)
+    return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)
+
+
+def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest of a finished run, and what it came to; its files are as they were written."""
+    manifest, unfinished = read_manifest(folder), kind_of(folder / FINISHED) is None
+    if unfinished and "control" not in manifest and kind_of(folder / FAILURES):
+        return manifest, {}  # of a version that wrote no checksums
+    if unfinished:
+        done = sum(span_of(record).size for record in _records(folder))
+        raise BadInput(
+            f"the run in {str(folder)!r} is not finished ({done} of {manifest['data']['shards']} "
+            f"shards): it has no {FINISHED}; run it again with resume"
+        )
+    found = read_sealed(folder / FINISHED, REMEDY)
+    if found["run"] != run_id(manifest):
+        raise InterpError(
+            f"{str(folder / CORPUS)!r} and {FINISHED} beside it are of different runs; {REMEDY}"
+        )
+    verify(folder, found["files"], REMEDY)
+    return manifest, found
+
+
+def _tables(
+    folder: Path, analyses: Mapping[str, Any], written: Mapping[str, Any] | None
+) -> dict[str, RowTable]:
+    """The tables of rows by analysis; those without a row are left out."""
+    tables = {}
+    for name, about in analyses.items():
+        paths = tuple(sorted((folder / name).glob("part-*.parquet")))
+        known = (written or {}).get(name, {})
+        if len(paths) != known.get("parts", len(paths)):
+            raise InterpError(
+                f"{str(folder / name)!r} has {len(paths)} parts of the {known['parts']} that were "
+                f"written; {REMEDY}"
+            )
+        if paths:
+            parameters = {k: v for k, v in about.items() if k != "class"}
+            with reading(folder / CORPUS, REMEDY):
+                analysis = analysis_class(about["class"]).restore(parameters)
+            tables[name] = RowTable(name, analysis, paths, known)
+    return tables

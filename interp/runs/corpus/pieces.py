@@ -1,0 +1,172 @@
+"""Finished shards merged on the disk, so that a run of a million keeps a few hundred files.
+
+`FAN` shards that follow each other become one piece, and `FAN` such pieces one larger piece, each
+written whole before what it replaces is deleted. Which shards go together depends on their numbers
+alone, so that every run merges in the same order. Knows states and records; nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp._files import atomic, checksum, discard, from_parquet, reading, write_sealed
+from interp.contract.leaves import State, merge_states
+from interp.runs.corpus.manifest import REMEDY, finished
+from interp.runs.corpus.shard import (
+    SHARDS,
+    CorpusJob,
+    prompts_in,
+    record_path,
+    state_path,
+    tokens_path,
+)
+from interp.runs.corpus.sources import Span
+from interp.runs.storage import load_state, save_state
+
+FAN = 64
+LEVELS = 2  # a damaged piece costs at most FAN ** LEVELS shards
+Record = Mapping[str, Any]
+
+
+def span_of(record: Record) -> Span:
+    """The shards that a record is of."""
+    return Span(record["shard"], record.get("last", record["shard"]))
+
+
+def merged(job: CorpusJob, spans: Sequence[Span]) -> dict[str, State]:
+    """The states of several pieces, merged in their order: every run gives the same bits."""
+    out: dict[str, State] = {name: {} for name in job.analyses}
+    for span in spans:
+        for name in out:
+            with reading(state_path(job.folder, name, span), REMEDY) as path:
+                out[name] = merge_states(out[name], load_state(path))
+    return out
+
+
+def tokens_of(folder: Path, spans: Sequence[Span], prompts: Collection[int]) -> pd.DataFrame:
+    """Token rows of the chosen prompts that several pieces have."""
+    paths = [p for s in spans if (p := tokens_path(folder, s)).is_file()] if prompts else []
+    rows = [part for path in paths if len(part := _rows_of(path, prompts))]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def _rows_of(path: Path, prompts: Collection[int]) -> pd.DataFrame:
+    with reading(path, REMEDY):
+        frame = from_parquet(path)
+    return frame[frame["prompt"].isin(list(prompts))]
+
+
+class Pieces:
+    """The records of what is finished, by the number of their first shard.
+
+    Args:
+        job: of the run, with its identity.
+        shards: how many the run has.
+    """
+
+    def __init__(self, job: CorpusJob, shards: int) -> None:
+        self.job, self.shards = job, shards
+        self.records: dict[int, dict[str, Any]] = {}
+
+    def find(self) -> Iterator[dict[str, Any]]:
+        """Yield the records on the disk that are whole and of this run; delete all others."""
+        folder = self.job.folder / SHARDS
+        there = {path.stem for path in folder.glob("[0-9]*[0-9].json")}
+        covered = -1
+        for span in self._spans():
+            if span.first <= covered or span.stem not in there:
+                continue
+            record = finished(self.job.folder, span, self.job.run)
+            if record is not None:
+                covered = span.last
+                self.records[span.first] = record
+                yield record
+        valid = {span_of(record).stem for record in self.records.values()}
+        for path in folder.glob("[0-9]*"):
+            if path.name.partition(".")[0] not in valid:
+                discard(path)
+        for first in list(self.records):  # what a run that was stopped did not come to
+            self._merge_from(first)
+
+    def _spans(self) -> Iterator[Span]:
+        """All pieces that there can be, by their first shard, larger ones first."""
+        for first in range(self.shards):
+            for level in range(LEVELS, -1, -1):
+                size = FAN**level
+                if first % size == 0 and first + size <= self.shards:
+                    yield Span(first, first + size - 1)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take the record of a shard, and merge what is complete with it."""
+        self.records[record["shard"]] = record
+        self._merge_from(record["shard"])
+
+    def _merge_from(self, shard: int) -> None:
+        for level in range(1, LEVELS + 1):
+            size, step = FAN**level, FAN ** (level - 1)
+            first = shard // size * size
+            found = [self.records.get(i) for i in range(first, first + size, step)]
+            parts = [r for r in found if r is not None and span_of(r).size == step]
+            if len(parts) == FAN:
+                whole = merge(self.job, parts)
+                for part in parts:
+                    del self.records[part["shard"]]
+                self.records[first] = whole
+
+    def ordered(self) -> list[dict[str, Any]]:
+        """The records in the order of their shards."""
+        return [self.records[first] for first in sorted(self.records)]
+
+    def covered(self) -> set[int]:
+        """The shards that are finished."""
+        return {i for r in self.records.values() for i in span_of(r).numbers}
+
+
+def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
+    """Write one piece in the place of several that follow each other; returns its record."""
+    spans = [span_of(record) for record in records]
+    whole = Span(spans[0].first, spans[-1].last)
+    states = merged(job, spans)
+    rows = tokens_of(job.folder, spans, prompts_in(states))
+    kept = [_lasting(record) for record in records]
+    files = {name: digest for names in kept for name, digest in names.items()}
+    for path in _write(job, whole, states, rows):
+        files[str(path.relative_to(job.folder))] = checksum(path)
+    record = {
+        "run": job.run,
+        "shard": whole.first,
+        "last": whole.last,
+        **{name: sum(r[name] for r in records) for name in ("documents", "chunks", "tokens")},
+        "rows": {name: sum(r["rows"][name] for r in records) for name in records[0]["rows"]},
+        "failures": [failure for r in records for failure in r["failures"]],
+        "files": files,
+    }
+    record = write_sealed(record_path(job.folder, whole), record)
+    for span in spans:
+        for path in (job.folder / SHARDS).glob(f"{span.stem}.*"):
+            discard(path)
+    return record
+
+
+def _lasting(record: Record) -> dict[str, str]:
+    """The files of a record that stay when it is merged: rows, and the vocabulary."""
+    own = f"{SHARDS}/{span_of(record).stem}."
+    return {name: d for name, d in record["files"].items() if not name.startswith(own)}
+
+
+def _write(
+    job: CorpusJob, span: Span, states: Mapping[str, State], tokens: pd.DataFrame
+) -> Iterator[Path]:
+    for name, state in states.items():
+        with atomic(state_path(job.folder, name, span)) as temporary:
+            written = save_state(state, temporary)
+        if written:
+            yield state_path(job.folder, name, span)
+    if len(tokens):
+        with atomic(tokens_path(job.folder, span)) as temporary:
+            tokens.to_parquet(temporary, index=False)
+        yield tokens_path(job.folder, span)

@@ -1,0 +1,436 @@
+"""`run_corpus`: plan, measure, merge; what is finished is never lost and never done twice.
+
+Knows the order of things; how a shard is measured, and by whom, is told elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp._files import discard, kind_of, names_in, refuse_existing
+from interp._progress import Counter
+from interp.contract.columns import refuse_taken
+from interp.contract.registry import resolve
+from interp.errors import BadInput, InterpError, unknown
+from interp.models.untrained import CONTROLS
+from interp.prompts.labels import target_word
+from interp.prompts.prompts import Prompts
+from interp.runs.corpus.documents import (
+    POSITION_BIN,
+    TOKEN_ID,
+    Reading,
+    check_reading,
+    stride_of,
+    word_fields,
+)
+from interp.runs.corpus.engines import Engine, InProcess, Processes
+from interp.runs.corpus.files import owned, remove_leftovers
+from interp.runs.corpus.manifest import adopt, manifest_of, run_id
+from interp.runs.corpus.output import (
+    FAILURES,
+    FINISHED,
+    SUMMARY,
+    CorpusTables,
+    open_run,
+    write_failures,
+    write_finished,
+    write_summary,
+)
+from interp.runs.corpus.pieces import Pieces, span_of
+from interp.runs.corpus.ray_actors import RayActors
+from interp.runs.corpus.shard import SHARDS, CorpusJob
+from interp.runs.corpus.sources import Files, Plan, Shard, Source, open_source, plan
+from interp.runs.results import CONTROL, CORPUS, Results, refuse_names
+
+Labeller = Callable[[Prompts], Prompts]
+MADE = (POSITION_BIN, TOKEN_ID)
+_LOOK = 1000  # documents that are looked through for the names of labels
+
+
+@dataclass(frozen=True)
+class CorpusRun:
+    """A finished corpus run.
+
+    Attributes:
+        folder: where it wrote.
+        documents, chunks, tokens: what was read, and measured; special tokens count, tokens that a
+            chunk repeats as context do not.
+        failures: what was not measured: `document`, `chunk` (−1: all of it), `where`, `reason`.
+        seconds: of this call; a resumed run has no more than what was left.
+        measured: tokens that this call measured itself.
+    """
+
+    folder: Path
+    documents: int
+    chunks: int
+    tokens: int
+    failures: pd.DataFrame
+    seconds: float
+    measured: int
+
+    def open(self) -> Results | CorpusTables:
+        """The results, as `interp.load` opens them."""
+        return open_run(self.folder)
+
+    def __repr__(self) -> str:
+        rate = self.measured / self.seconds if self.seconds else 0
+        return (
+            f"<CorpusRun in {str(self.folder)!r}: {self.documents:,} documents, {self.tokens:,} "
+            f"tokens, {len(self.failures)} failures; {self.seconds:.1f} s, {rate:,.0f} tokens/s>"
+        )
+
+
+def run_corpus(
+    model: Any,
+    source: Any,
+    analyses: Any = ("rotation", "path_length"),
+    *,
+    out: str | Path,
+    keep: str = "summary",
+    by: Sequence[str] = (),
+    labels: Sequence[str] | Mapping[str, str] = (),
+    target: str | None = None,
+    labellers: Sequence[Labeller] = (),
+    text_column: str = "text",
+    split: str | None = None,
+    long: str = "split",
+    overlap: int = 0,
+    prepend_bos: bool | None = None,
+    control: str | None = None,
+    max_tokens: int = 4096,
+    shard_documents: int | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    gpus: float = 0,
+    threads: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> CorpusRun:
+    """Run analyses over a corpus of any size, in constant memory, so that nothing is ever lost.
+
+    The corpus is cut into shards; each is written whole or not at all. A run that was stopped by
+    anything goes on with `resume=True` and gives the same tables, bit for bit, as one that was
+    not, with any number of workers. A document that fails is listed with its reason.
+
+    Args:
+        model: what `load_model` takes; with several workers a name or folder.
+        source: a .jsonl, .parquet, .csv or .txt file, a folder or glob of them, `hf:NAME`, a data
+            set, or a list of texts or rows; see `interp.corpus.sources.open_source`.
+        analyses: names, classes or instances.
+        out: the folder to write; see docs/corpus.md for what is in it.
+        keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
+        by: labels that make the groups of a summary: columns of the source, `role` with a
+            `target`, or `position_bin`.
+        labels: label columns beside the rows of tokens; or `{label: column}`, also with `by`,
+            where a column of the source has the name of a column of the tables, which is refused.
+        target: a word; its tokens get the role `target`, as in `run`.
+        labellers: functions from prompts to labelled prompts; they see a window of documents at a
+            time and must not raise where nothing matches.
+        text_column, split: the column with the text, the split of a data set.
+        long: documents longer than the context: "split" into chunks, "cut", or "refuse".
+        overlap: tokens that a chunk repeats from the one before as context, not measured twice.
+        prepend_bos: the model's own policy unless given.
+        control: "random-init" runs an untrained copy of the model (`random_copy`) over the same
+            corpus when the model is done, in the folder `control` of `out`; of a summary it then
+            stands beside in tables, figures and comparisons.
+        max_tokens: budget of a batch, padding included.
+        shard_documents: documents per shard; about 1 MB of text unless given.
+        workers: processes of this machine, or Ray actors.
+        ray: "local" or the address of a Ray cluster.
+        gpus: GPUs per Ray actor.
+        threads: of the arithmetic in each worker.
+        resume: go on with the run in `out`; refused if that is another one.
+        overwrite: replace the run in `out`.
+        model_options: for `load_model`: `dtype`, `device`, `device_map`, `revision` ….
+        progress: show a bar with rate and time left.
+
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
+    where the run cannot go on (no space left, every chunk fails); what is finished is kept.
+    """
+    if keep not in ("tokens", SUMMARY):
+        raise unknown("value of keep", keep, ("tokens", SUMMARY))
+    chosen = resolve(analyses)
+    _check_labels(keep, by, labels)
+    refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
+    _check_control(control, keep)
+    refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
+    check_reading(long, overlap, None)
+    engine = _engine(workers, ray, gpus)
+    marks = [target_word(target, required=False)] if target else []
+    reading = Reading(
+        text_column,
+        long,
+        overlap,
+        labels=_read((*by, *labels), target),
+        renamed=_renamed(labels, text_column),
+        labellers=(*marks, *labellers),
+    )
+    beside = [*labels, *(["role"] if target else [])] if keep == "tokens" else []
+    columns = tuple(reading.columns.values())
+    opened = open_source(source, text_column=text_column, columns=columns, split=split)
+    job = CorpusJob(
+        model,
+        dict(model_options or {}),
+        chosen,
+        _without(opened, source, Path(out)),
+        reading,
+        keep,
+        tuple(by),
+        tuple(dict.fromkeys(beside)),
+        max_tokens,
+        threads,
+        Path(out),
+        control,
+    )
+    how = (prepend_bos, shard_documents, progress)
+    with owned(_ready(job.folder, resume, overwrite)):
+        done = _Run(job, *how).whole(engine)
+        if control is None:
+            return done
+        copy = replace(job, folder=job.folder / CONTROL, untrained=True)
+        with owned(_ready(copy.folder, resume, overwrite)):
+            return _both(done, _Run(copy, *how).whole(engine))
+
+
+def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
+    """What a run took with that of the untrained copy."""
+    seconds, measured = run.seconds + control.seconds, run.measured + control.measured
+    return replace(run, seconds=seconds, measured=measured)
+
+
+def _read(names: Sequence[str], target: str | None) -> tuple[str, ...]:
+    """The labels that are read from the source; the others are made."""
+    made = {*MADE, "role"} if target else set(MADE)
+    return tuple(name for name in dict.fromkeys(names) if name not in made)
+
+
+def _renamed(
+    labels: Sequence[str] | Mapping[str, str], text_column: str
+) -> tuple[tuple[str, str], ...]:
+    """Labels whose column of the source has another name, with that."""
+    names = labels.items() if isinstance(labels, Mapping) else ()
+    if text_column in dict(names):
+        raise BadInput(f"no label can be called {text_column!r}, as the column with the text is")
+    return tuple((label, column) for label, column in names if label != column)
+
+
+def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str] | Mapping[str, str]) -> None:
+    for name, given in (("by", by), ("labels", labels)):
+        if isinstance(given, str):
+            raise BadInput(f"{name}={given!r} is one text; pass a list of names: [{given!r}]")
+    if keep == "tokens" and by:
+        raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary', or labels=")
+    beside = [name for name in labels if name not in by]
+    if keep == SUMMARY and beside:
+        raise BadInput(f"labels={beside} stand beside rows: use keep='tokens', or by=")
+
+
+def _check_control(control: str | None, keep: str) -> None:
+    if control is not None and control not in CONTROLS:
+        raise unknown("control", control, CONTROLS)
+    if control is not None and keep != SUMMARY:
+        raise BadInput(
+            f"control={control!r} stands beside a summary; for the rows of an untrained copy run "
+            "interp.random_copy(model) over the same corpus into another folder"
+        )
+
+
+def _engine(workers: int, ray: str | None, gpus: float) -> Engine:
+    if workers < 1:
+        raise BadInput(f"workers={workers}; at least 1")
+    if ray is not None:
+        return RayActors(ray, workers, gpus=gpus)
+    if gpus:
+        raise BadInput("gpus= is for Ray actors (ray='local'); otherwise model_options has device")
+    return Processes(workers) if workers > 1 else InProcess()
+
+
+def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """The folder, if this run may use it."""
+    if resume and overwrite:
+        raise BadInput("resume and overwrite exclude each other")
+    if kind_of(folder) != "folder":
+        refuse_existing(folder)
+        return folder
+    earlier = kind_of(folder / CORPUS)
+    if not earlier and names_in(folder) - _OF_LOCK:
+        if resume:
+            raise BadInput(f"{str(folder)!r} holds no corpus run that could be resumed")
+        refuse_existing(folder, overwrite=overwrite)
+    if earlier and not (resume or overwrite):
+        raise BadInput(
+            f"{str(folder)!r} holds a corpus run; go on with it (resume=True, --resume), replace "
+            "it (overwrite=True, --overwrite), or choose another folder"
+        )
+    if earlier and overwrite:
+        with owned(folder):
+            _clear(folder)
+    return folder
+
+
+_OF_LOCK = {".lock", ".owner.json"}
+
+
+def _without(source: Source, given: Any, out: Path) -> Source:
+    """A source without the files of the run itself, which a run that goes on would find there.
+
+    Files that were given by name are kept, and all where all lie in the output folder: those are
+    the corpus.
+    """
+    if not isinstance(source, Files):
+        return source
+    own = Path(os.path.realpath(out))
+    named = {str(item) for item in (given if isinstance(given, list | tuple) else [given])}
+    outside = tuple(
+        path
+        for path in source.paths
+        if path in named or not Path(os.path.realpath(path)).is_relative_to(own)
+    )
+    return replace(source, paths=outside or source.paths)
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier run, its manifest last, so that it can be cleared again if interrupted.
+
+    Tables are told by the names of their parts, because a manifest may be damaged.
+    """
+    remove_leftovers(folder)
+    for name in (SHARDS, SUMMARY, CONTROL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    parts = list(folder.glob("*/part-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
+    for part in parts:
+        discard(part)
+    for table in {part.parent for part in parts}:
+        with suppress(OSError):  # something of the user's lies in it
+            table.rmdir()
+    for name in (FINISHED, FAILURES, "report.html", CORPUS):
+        discard(folder / name)
+
+
+def _check_columns(job: CorpusJob, found: Plan) -> None:
+    """Raise `UnknownName` for a label that the first documents do not know.
+
+    Labellers make labels of their own, so with one nothing can be said beforehand.
+    """
+    reading = job.reading
+    made = {"role"} if any(_marks_role(labeller) for labeller in reading.labellers) else set()
+    if len(reading.labellers) > len(made):
+        return
+    known: set[str] = made | {*MADE}
+    for document in islice(job.source.read(found.shards[0]), _LOOK):
+        known |= {str(name) for name in document.row}
+        known |= {str(n) for v in document.row.values() for n in word_fields(v)}
+    for name in (*job.by, *job.labels):
+        column = reading.columns.get(name, name)
+        if column not in known:
+            raise unknown("label", column, sorted(known - {reading.text_column}))
+
+
+def _marks_role(labeller: Labeller) -> bool:
+    return getattr(labeller, "keywords", {}).get("name") == "role"
+
+
+class _Run:
+    """One run under way: the plan, the job once the model is known, and the records so far."""
+
+    def __init__(
+        self, job: CorpusJob, prepend_bos: bool | None, shard_documents: int | None, progress: bool
+    ) -> None:
+        self.job, self.prepend_bos = job, prepend_bos
+        self.shard_documents, self.progress = shard_documents, progress
+        self.plan: Plan = plan(job.source, shard_documents)
+        _check_columns(job, self.plan)
+        self.manifest: Any = None
+        self.pieces = Pieces(job, len(self.plan.shards))
+
+    def whole(self, engine: Engine) -> CorpusRun:
+        """Measure what is left, merge, and say what was done."""
+        began = time.monotonic()
+        measured = self.measure(engine)
+        totals, failures = self.finish()
+        return CorpusRun(
+            self.job.folder,
+            totals["documents"],
+            totals["chunks"],
+            totals["tokens"],
+            failures,
+            time.monotonic() - began,
+            measured,
+        )
+
+    def measure(self, engine: Engine) -> int:
+        """Have all shards measured that are not finished; returns the tokens of those."""
+        measured = 0
+        with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
+            self._counter = counter
+            for record in engine.run(self.job, self._complete, self._left):
+                self.pieces.add(record)
+                measured += record["tokens"]
+                counter.advance(record["documents"], record["tokens"], len(record["failures"]))
+        return measured
+
+    def _complete(self, described: dict[str, Any]) -> CorpusJob:
+        """The job with what the model says; the manifest is written, or compared."""
+        limit = described["context"]
+        reading = self.job.reading
+        check_reading(reading.long, reading.overlap, limit)
+        wanted = described["prepends_bos"] if self.prepend_bos is None else self.prepend_bos
+        apart = "" if wanted else described["massive_first"]
+        described = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
+        reading = replace(
+            reading,
+            limit=limit,
+            prepend_bos=wanted,
+            massive_first=bool(apart),
+            vocab_size=described["vocabulary"],
+            stride=stride_of(self.plan.longest, reading.long, reading.overlap, limit),
+        )
+        job = replace(self.job, reading=reading)
+        manifest = manifest_of(job, described, self.plan, self.shard_documents)
+        if self.manifest is None:
+            adopt(job.folder, manifest)
+            self.manifest = manifest
+            self.job = replace(job, run=run_id(manifest))
+        elif run_id(manifest) != run_id(self.manifest):
+            raise InterpError(
+                "a worker loaded another model, or has other versions, than the first one"
+            )
+        return self.job
+
+    def _left(self, job: CorpusJob) -> Sequence[Shard]:
+        """The shards that are not finished, or not as they were written."""
+        remove_leftovers(job.folder)
+        discard(job.folder / FINISHED)
+        self.pieces = Pieces(job, len(self.plan.shards))
+        for record in self.pieces.find():
+            self._counter.advance(record["documents"], 0, len(record["failures"]))
+        done = self.pieces.covered()
+        return [shard for shard in self.plan.shards if shard.index not in done]
+
+    def finish(self) -> tuple[dict[str, int], pd.DataFrame]:
+        """Merge the shards in their order and write what the run comes to: totals and failures."""
+        records = self.pieces.ordered()
+        totals = {
+            name: sum(record[name] for record in records)
+            for name in ("documents", "chunks", "tokens")
+        }
+        totals["failures"] = sum(len(record["failures"]) for record in records)
+        if not totals["chunks"]:
+            reason = next(f["reason"] for r in records for f in r["failures"])
+            raise InterpError(f"not one document could be measured; the first says: {reason}")
+        write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
+        failures = write_failures(self.job.folder, records)
+        write_finished(self.job, records, totals)
+        return totals, failures

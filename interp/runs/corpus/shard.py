@@ -1,0 +1,423 @@
+"""The one function of a corpus run: read a shard, run it, write it, rename it.
+
+Every engine calls `Worker.measure` and nothing else; what it writes depends on the job and the
+shard alone. Knows models and analyses; nothing of other shards, processes or machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp._arrays import Array
+from interp._files import atomic, checksum, write_json, write_sealed
+from interp.contract.analysis import Analysis
+from interp.contract.document_sums import Parting
+from interp.contract.leaves import Examples, Rows, State, TopK, merge_states
+from interp.contract.reduce import close_documents, group_rows, groups_by
+from interp.errors import InterpError, Unsupported
+from interp.models.for_model import massive_note
+from interp.models.load import load_model
+from interp.models.probe import inspect
+from interp.models.untrained import check_control, random_copy
+from interp.prompts.batches import TokenBatch
+from interp.prompts.tokens import token_strings
+from interp.runs.collect import Collector, observe_weights
+from interp.runs.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
+from interp.runs.corpus.rows import RowWriter, TokenTable, Vocabulary
+from interp.runs.corpus.sources import Shard, Source, Span
+from interp.runs.feed import Feeder
+from interp.runs.provenance import provenance_of
+from interp.runs.storage import save_state
+
+SHARDS = "shards"
+_HOLD = 1 << 26  # bytes of rows that are collected before they become moments
+Texts = Callable[[Iterable[int]], Mapping[int, str]]
+Settle = Callable[[Analysis, State], State]
+
+
+@dataclass(frozen=True)
+class CorpusJob:
+    """What every shard of a run has in common; can be sent to another process.
+
+    Attributes:
+        model: what `load_model` takes.
+        options: for `load_model`.
+        analyses: by the name that their tables get.
+        source: the corpus.
+        reading: how documents become chunks.
+        keep: "tokens" or "summary".
+        by: labels that make the groups of a summary.
+        labels: label columns beside the rows of tokens.
+        max_tokens: budget of a batch, padding included.
+        threads: of the arithmetic; results depend on it in the last bits.
+        folder: where the run writes.
+        control: "random-init" if an untrained copy of the model is to be measured, too.
+        untrained: measure that copy, not the model.
+        run: identity of the run; a shard of another run is not taken for one of this.
+    """
+
+    model: Any
+    options: Mapping[str, Any]
+    analyses: Mapping[str, Analysis]
+    source: Source
+    reading: Reading
+    keep: str
+    by: tuple[str, ...]
+    labels: tuple[str, ...]
+    max_tokens: int
+    threads: int
+    folder: Path
+    control: str | None = None
+    untrained: bool = False
+    run: str = ""
+
+
+@dataclass
+class _Tally:
+    """What became of a shard's documents."""
+
+    documents: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Worker:
+    """A loaded model that measures shards of a job, one after the other."""
+
+    def __init__(self, job: CorpusJob) -> None:
+        torch.set_num_threads(job.threads)
+        self.job = job
+        self.bridge = load_model(job.model, **job.options)
+        if job.control is not None:
+            check_control(job.control, self.bridge)  # before hours are spent on the model itself
+        self.anatomy = inspect(self.bridge)
+        # The copy reads what the model reads, so that both are means of the same tokens.
+        self._first = self.anatomy.stacks[0]
+        if job.untrained:
+            self.bridge = random_copy(self.bridge)
+            self.anatomy = inspect(self.bridge)
+        if len(self.anatomy.stacks) > 1:
+            raise Unsupported(
+                f"{self.anatomy.model} has an encoder and a decoder; corpus runs take models with "
+                "one stack. interp.run measures both stacks of prompts that fit in memory"
+            )
+        self.wiring = self.anatomy.wire(list(job.analyses.values()))
+        tokenizer = self.bridge.tokenizer
+        self._texts: Texts = partial(_texts, tokenizer)
+        self._vocabulary = Vocabulary(self._texts)
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the model: provenance, with a fingerprint of all weights; JSON values."""
+        found = provenance_of(self.bridge, self.anatomy, self.job.analyses, None)
+        return found | {
+            "weights": fingerprint(self.bridge),
+            "context": self.anatomy.n_ctx,
+            "vocabulary": self.anatomy.d_vocab or None,
+            "prepends_bos": bool(self.anatomy.prepends_bos),
+            "massive_first": massive_note(self._first) if self._first.massive_first else "",
+            "notes": list(self.anatomy.caveats()),
+        }
+
+    def adopt(self, job: CorpusJob) -> None:
+        """Work on `job` from now on: the same model, with what `describe` told put in."""
+        # The observers know the analyses by identity, and a job that came by a pipe has copies.
+        self.job = replace(job, analyses=self.job.analyses)
+
+    def measure(self, shard: Shard) -> dict[str, Any]:
+        """Measure one shard and write it; returns its record, which is written last."""
+        folder = self.job.folder
+        collector = Collector(self.job.analyses)
+        if shard.index == 0:  # analyses of the weights need no shard, so the first one has them
+            observe_weights(self.bridge, self.job.analyses, collector)
+        with ExitStack() as stack:
+            writers = self._writers(shard, stack) if self.job.keep == "tokens" else {}
+            tally, kept = self._windows(shard, collector, writers)
+            rows = {name: writer.rows for name, writer in writers.items()}
+            for writer in writers.values():
+                writer.close()
+        paths = [part_path(folder, name, shard) for name, n in rows.items() if n]
+        paths += [p for n, s in collector.states.items() if (p := self._save(shard, n, s))]
+        paths += self._save_tokens(shard, kept, collector)
+        paths += self._save_vocabulary() if shard.index == 0 else []
+        record = {
+            "run": self.job.run,
+            "shard": shard.index,
+            "documents": tally.documents,
+            "chunks": tally.chunks,
+            "tokens": tally.tokens,
+            "rows": rows,
+            "failures": [vars(failure) for failure in tally.failures],
+            "files": {str(p.relative_to(folder)): checksum(p) for p in paths},
+        }
+        return write_sealed(record_path(folder, shard.span), record)
+
+    # ---- measuring ---------------------------------------------------------------------------
+
+    def _windows(
+        self, shard: Shard, collector: Collector, writers: Mapping[str, RowWriter]
+    ) -> tuple[_Tally, list[pd.DataFrame]]:
+        job, tally, kept = self.job, _Tally(), []
+        with Feeder(self.bridge, self.anatomy, self.wiring) as feeder:
+            for documents in windows(job.source.read(shard)):
+                chunks, failures = read_window(documents, self.bridge.tokenizer, job.reading)
+                tally.documents += len(documents)
+                tally.failures += failures
+                if chunks is None:
+                    continue
+                settle = self._grouper(chunks) if job.keep == "summary" else None
+                pending = self._window(feeder, chunks, collector, tally, settle)
+                if settle is None:
+                    table = TokenTable(chunks, job.labels, self._vocabulary)
+                    for name, writer in writers.items():
+                        writer.write(pending.states[name], table)
+                    _settle(pending, collector, lambda _, state: without_rows(state))
+                kept.append(_tokens_of(chunks, prompts_in(collector.states)))
+        return tally, kept
+
+    def _window(
+        self,
+        feeder: Feeder,
+        chunks: Chunks,
+        collector: Collector,
+        tally: _Tally,
+        settle: Settle | None,
+    ) -> Collector:
+        """Run the chunks of a window; a batch that fails is run again, one chunk at a time.
+
+        Returns what was observed and is not settled yet.
+        """
+        before, done = len(tally.failures), 0
+        pending = Collector(collector.analyses)
+        for batch in feeder.batches(chunks.prompts, self.job.max_tokens):
+            for part, error in self._parts(feeder, batch, chunks, pending):
+                if error is None:
+                    done += len(part.ids)
+                    tally.tokens += int((part.mask & ~_repeated(part, chunks)).sum())
+                else:
+                    tally.failures.append(_failure(chunks, int(part.ids[0]), error))
+            if settle and _held(pending) > _HOLD:
+                _settle(pending, collector, settle)
+        if settle:
+            _settle(pending, collector, settle)
+            for name, state in collector.states.items():
+                collector.states[name] = close_documents(state)  # none goes on in another window
+        tally.chunks += done
+        failed = len(tally.failures) - before
+        if failed > 1 and not done:
+            reason = tally.failures[before].reason
+            raise InterpError(f"not one of {failed} chunks could be measured; the first: {reason}")
+        return pending
+
+    def _grouper(self, chunks: Chunks) -> Settle:
+        """Rows become moments: of many batches at once, because each group costs a little."""
+        special = np.concatenate(chunks.prompts.left_out)
+        grouping = groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
+
+        def part(prompt: Array, position: Array) -> Parting:
+            document = prompt // self.job.reading.stride
+            return Parting.of(grouping.of(prompt, position), grouping.keys, document)
+
+        def settle(analysis: Analysis, state: State) -> State:
+            return group_rows(state, part, grouping.labels, analysis.token_columns)
+
+        return settle
+
+    def _parts(
+        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
+    ) -> Iterable[tuple[TokenBatch, Exception | None]]:
+        error = self._run(feeder, batch, chunks, collector)
+        if error is None or len(batch.ids) == 1:
+            return [(batch, error)]
+        alone = [_only(batch, row) for row in range(len(batch.ids))]
+        return [(part, self._run(feeder, part, chunks, collector)) for part in alone]
+
+    def _run(
+        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
+    ) -> Exception | None:
+        """One pass, merged as a whole or not at all; what went wrong with it."""
+        fed = replace(batch, ids=torch.from_numpy(chunks.ids[batch.ids.numpy()]))
+        part = Collector(collector.analyses)
+        try:
+            part.take(feeder.feed(fed))
+        except (OSError, MemoryError):
+            raise  # of the machine, not of the document
+        except Exception as error:  # noqa: BLE001  one document must not cost the run
+            return error
+        for name, analysis in collector.analyses.items():
+            if part.states[name]:
+                collector.add(analysis, part.states[name])
+        return None
+
+    # ---- writing -----------------------------------------------------------------------------
+
+    def _writers(self, shard: Shard, stack: ExitStack) -> dict[str, RowWriter]:
+        metadata = {"interp.run": self.job.run, "interp.shard": str(shard.index)}
+        out = {}
+        for name, analysis in self.job.analyses.items():
+            if analysis.scope != "weights":
+                path = stack.enter_context(atomic(part_path(self.job.folder, name, shard)))
+                columns = analysis.token_columns
+                out[name] = RowWriter(path, columns, self._vocabulary, metadata)
+        return out
+
+    def _save(self, shard: Shard, name: str, state: State) -> Path | None:
+        path = state_path(self.job.folder, name, shard.span)
+        if not any(leaves for leaves in state.values()):
+            return None
+        with atomic(path) as temporary:
+            save_state(state, temporary)
+        return path
+
+    def _save_tokens(
+        self, shard: Shard, kept: list[pd.DataFrame], collector: Collector
+    ) -> list[Path]:
+        """The tokens of the few prompts that the state holds examples of."""
+        prompts = prompts_in(collector.states)
+        rows = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+        rows = rows[rows["prompt"].isin(list(prompts))] if len(rows) else rows
+        if rows.empty:
+            return []
+        path = tokens_path(self.job.folder, shard.span)
+        with atomic(path) as temporary:
+            rows.to_parquet(temporary, index=False)
+        return [path]
+
+    def _save_vocabulary(self) -> list[Path]:
+        if not any(analysis.token_columns for analysis in self.job.analyses.values()):
+            return []
+        path = vocabulary_path(self.job.folder)
+        write_json(path, self._texts(range(self.anatomy.d_vocab)))
+        return [path]
+
+
+def _texts(tokenizer: Any, ids: Iterable[int]) -> Mapping[int, str]:
+    return token_strings(ids, tokenizer)
+
+
+def vocabulary_path(folder: Path) -> Path:
+    """Texts of all token ids, for runs whose tables hold ids; the first shard writes it."""
+    return folder / SHARDS / "vocabulary.json"
+
+
+def record_path(folder: Path, span: Span) -> Path:
+    """The record of shards, which says that they are finished."""
+    return folder / SHARDS / f"{span.stem}.json"
+
+
+def state_path(folder: Path, name: str, span: Span) -> Path:
+    """What an analysis keeps of shards beside rows."""
+    return folder / SHARDS / f"{span.stem}.{name}.safetensors"
+
+
+def tokens_path(folder: Path, span: Span) -> Path:
+    """Tokens of the prompts that shards keep examples of."""
+    return folder / SHARDS / f"{span.stem}.tokens.parquet"
+
+
+def part_path(folder: Path, name: str, shard: Shard) -> Path:
+    """The rows that an analysis has of a shard."""
+    return folder / name / f"part-{shard.index:06d}.parquet"
+
+
+def without_rows(state: State) -> State:
+    """The leaves that are no rows."""
+    kept = {
+        key: {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Rows)}
+        for key, leaves in state.items()
+    }
+    return {key: leaves for key, leaves in kept.items() if leaves}
+
+
+def _settle(pending: Collector, collector: Collector, change: Settle) -> None:
+    """Move what is pending into the collector, changed."""
+    for name, analysis in collector.analyses.items():
+        state = change(analysis, pending.states[name])
+        collector.states[name] = merge_states(collector.states[name], state)
+        pending.states[name] = {}
+
+
+def _failure(chunks: Chunks, row: int, error: Exception) -> Failure:
+    where = chunks.where[row]
+    return Failure(int(chunks.documents[row]), int(chunks.numbers[row]), where, reason_of(error))
+
+
+def _held(collector: Collector) -> int:
+    """Bytes of the rows that wait to be grouped."""
+    return sum(
+        chunk[2].nbytes
+        for state in collector.states.values()
+        for leaves in state.values()
+        for leaf in leaves.values()
+        if isinstance(leaf, Rows)
+        for chunk in leaf.chunks
+    )
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights, as hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _only(batch: TokenBatch, row: int) -> TokenBatch:
+    """One prompt of a batch, without its padding."""
+    real = batch.mask[row]
+    cells = {
+        name: getattr(batch, name)[row : row + 1, real]
+        for name in ("tokens", "mask", "special", "positions", "targets")
+    }
+    return TokenBatch(ids=batch.ids[row : row + 1], **cells)
+
+
+def _repeated(batch: TokenBatch, chunks: Chunks) -> torch.Tensor:
+    rows = torch.from_numpy(chunks.starts)[batch.ids][:, None] + batch.positions
+    return torch.from_numpy(chunks.repeated)[rows]
+
+
+def prompts_in(states: Mapping[str, State]) -> set[int]:
+    """Ids of the prompts that a state keeps something of."""
+    found: set[int] = set()
+    for state in states.values():
+        for leaves in state.values():
+            for leaf in leaves.values():
+                if isinstance(leaf, Examples):
+                    found.update(leaf.items)
+                elif isinstance(leaf, TopK):
+                    found.update(leaf.prompt.tolist())
+    return found
+
+
+def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:
+    """Token rows of the chosen chunks, as in every token table."""
+    chosen = np.flatnonzero(np.isin(chunks.ids, list(prompts)))
+    left_out = chunks.prompts.left_out
+    parts = []
+    for i in chosen.tolist():
+        n = len(chunks.prompts.tokens[i])
+        rows = {
+            "prompt": np.full(n, chunks.ids[i]),
+            "position": np.arange(n),
+            "token": chunks.prompts.strings[i],
+            "token_id": chunks.prompts.tokens[i],
+            "special": left_out[i],
+            "document": np.full(n, chunks.documents[i]),
+        }
+        rows |= {k: cells[i] for k, cells in chunks.prompts.labels.items()}
+        parts.append(pd.DataFrame(rows))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -1,0 +1,1 @@
+"""The report: views of results as drawings, sections and sentences."""

@@ -1,0 +1,126 @@
+"""The report: everything of a run in one HTML file that opens without a network.
+
+Knows results and their provenance; what a section holds is decided in `sections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from interp._files import refuse_existing, write_text
+from interp.errors import BadInput
+from interp.render.page import Section, fill, libraries, numbered
+from interp.render.tables import flat
+from interp.runs.report.sections import sections_of
+from interp.runs.results import Results
+
+CONTROLS = {
+    "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
+}
+NO_CONTROL = (
+    "none; `interp run --control random-init` measures an untrained copy of the model beside it, "
+    "and what that shows as well was not learned"
+)
+
+
+def write_report(
+    results: Results,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    special: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write one self-contained HTML file: figures, their controls, tables and provenance.
+
+    Figures leave special tokens out of their means unless `special`. The file appears whole or not
+    at all. Raises `BadInput` if it exists, unless `overwrite`, and if there is nothing to report.
+    """
+    path = Path(path)
+    if not len(results):
+        raise BadInput("there are no results to report")
+    refuse_existing(path, overwrite=overwrite, folder=False)
+    return write_text(path, report_html(results, title, special=special))
+
+
+def report_html(results: Results, title: str | None = None, *, special: bool = False) -> str:
+    """The page as text."""
+    sections = _numbered(sections_of(results, special))
+    blocks = [block for section in sections for block in section.blocks]
+    return fill(
+        "report.html.j2",
+        title=title or f"Inside {_model(results).get('name', 'a model')}",
+        lead=_lead(results),
+        measured=measured(results),
+        notes=caveats(results),
+        sections=sections,
+        provenance=flat(results.provenance, skip=("token_ids", "notes")),
+        libraries=libraries(blocks),
+    )
+
+
+def _numbered(sections: list[Section]) -> list[Section]:
+    start, out = 0, []
+    for section in sections:
+        blocks = numbered(section.blocks, start)
+        start += sum(len(block.choices) for block in blocks)
+        out.append(replace(section, blocks=blocks))
+    return out
+
+
+def _model(results: Results) -> Mapping[str, Any]:
+    model: Mapping[str, Any] = results.provenance.get("model", {})
+    return model
+
+
+def _lead(results: Results) -> str:
+    names = [name.replace("_", " ") for name in results]
+    listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+    return f"What was measured in one pass over the prompts: {listed}."
+
+
+def measured(results: Results) -> list[tuple[str, str]]:
+    """What was measured on which model, with what."""
+    model, prompts = _model(results), results.provenance.get("prompts", {})
+    blocks = " + ".join(str(n) for n in model.get("n_layers", []))
+    shape = f"{blocks} blocks, d_model {model['d_model']}" if "d_model" in model else ""
+    architecture = f"({model['architecture']})" if model.get("architecture") else ""
+    tokens = results.tokens
+    special = int(tokens["special"].astype(bool).sum()) if "special" in tokens else 0
+    massive = int(tokens["massive"].eq(True).sum()) if "massive" in tokens else 0
+    counted = f"{prompts.get('count', tokens['prompt'].nunique() if 'prompt' in tokens else 0):,}"
+    fed = f"{counted} prompts, {len(tokens):,} tokens, of which {special - massive:,} special"
+    fed += f" and {massive:,} first ones with a massive norm, left out as BOS is" * (massive > 0)
+    fed = fed if len(tokens) else "none: only the weights were read"
+    pairs = [
+        ("Model", " ".join(str(p) for p in (model.get("name", "unknown"), architecture) if p)),
+        ("Shape", shape),
+        ("Weights", f"{model['dtype']}, {model['basis']} basis" if "basis" in model else ""),
+        ("Prompts", fed),
+        ("Source", str(prompts.get("source", ""))),
+        ("Labels", _labels(results)),
+        ("Control", CONTROLS.get(str(results.provenance.get("control", "")), NO_CONTROL)),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _labels(results: Results) -> str:
+    parts = []
+    for name in next(iter(results.values())).labels:
+        counts = results.tokens[name].value_counts()
+        if counts.empty:
+            continue
+        listed = ", ".join(f"{k} {n:,}" for k, n in list(counts.items())[:4] if str(k))
+        more = f", … {len(counts) - 4} more" if len(counts) > 4 else ""
+        parts.append(f"{name} ({listed}{more})")
+    return "; ".join(parts)
+
+
+def caveats(results: Results) -> list[str]:
+    """Every note of the run, once."""
+    notes = [note for result in results.values() for note in result.notes]
+    notes += results.provenance.get("prompts", {}).get("notes", [])
+    return list(dict.fromkeys(notes))

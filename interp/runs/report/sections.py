@@ -1,0 +1,285 @@
+"""The parts of the report: one section per analysis, and one for the "her" experiment.
+
+Generic: what an analysis declares (`plots`, `columns`) and the labels of the prompts decide what
+is drawn; no analysis is known by name but those of the experiment.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.contract.analysis import Plot
+from interp.errors import BadInput
+from interp.render import style
+from interp.render.attention import AttentionMaps, attention_maps, maps_choice
+from interp.render.draw import draw
+from interp.render.drawing import Block, Choice
+from interp.render.page import Section, plotly_choice
+from interp.render.tables import ROWS, TEXT, Table, _range, table_of
+from interp.render.text import as_text
+from interp.render.two_panels import two_panels
+from interp.runs.report import sentences
+from interp.runs.report.lens_examples import lens_of, lens_prompts
+from interp.runs.report.views import View, is_number, label_choices, random_lines, view_table
+from interp.runs.results import Result, Results
+from interp.stats.compare import compare
+from interp.stats.comparison import Comparison, comparison_figure, significant
+from interp.stats.means import has_group
+
+MOST_LABELS = 3
+MOST_PROMPTS = 6
+GROUPS = ("target", "previous")
+HER_NOTHING = (
+    "the two lines would lie in each other's bands, the difference would stay inside the grey band "
+    "of shuffled labels, and no block would carry a star."
+)
+
+
+def sections_of(results: Results, special: bool = False) -> list[Section]:
+    """All sections, the experiment first where the tables allow it."""
+    her = her_section(results)
+    return [*([her] if her else []), *(result_section(r, special) for r in results.values())]
+
+
+# ---- the experiment --------------------------------------------------------------------------
+
+
+def her_section(results: Results) -> Section | None:
+    """Rotation of target words against the words before them, or None without such labels."""
+    rotation = results.get("rotation")
+    if rotation is None or lacking(rotation, "angle", "role", GROUPS):
+        return None
+    try:
+        found = compare(rotation, "angle", "role", *GROUPS)
+    except BadInput:
+        return None
+    if found.frame["difference"].isna().all() or found.by != ("layer",):
+        return None
+    pairs = results.get("random_pairs")
+    words = _words(rotation, "target")
+    figure = her_figure(rotation, pairs, comparison=found)
+    choice = plotly_choice(figure, text=as_text(_short(found)))
+    return Section(
+        "experiment",
+        f"Do {words} turn more than the words before them?",
+        "Rotation of the residual stream in every block: target tokens against the tokens right "
+        "before them, with random pairs of states as the scale of unrelated vectors.",
+        (Block("Target against previous token, per block", (choice,), (), HER_NOTHING),),
+        tuple(sentences.of_her(found, pairs, "degrees")),
+        (("The comparison, layer by layer", table_of(_full(found)), False),),
+        found.notes,
+    )
+
+
+def _words(result: Result, role: str) -> str:
+    """The words that carry a role, as text."""
+    rows = result.frame[result.frame["role"] == role]
+    tokens = rows["token"].astype(str).str.strip().value_counts().index[:3]
+    return " and ".join(f"“{t}”" for t in tokens) + " tokens"
+
+
+def _short(comparison: Comparison) -> pd.DataFrame:
+    frame = comparison.frame
+    hits, _ = significant(comparison)
+    names = list(dict.fromkeys([comparison.contrast, "difference"]))
+    names += [comparison.effect, comparison.family_p]
+    out = frame[["layer", "mean_a", "mean_b", *names]]
+    out = out.rename(columns={"mean_a": str(comparison.a), "mean_b": str(comparison.b)})
+    return out.round(4).assign(differs=hits.map({True: "★", False: ""}))
+
+
+def _full(comparison: Comparison) -> pd.DataFrame:
+    contrast = comparison.contrast
+    names = ["layer", "n_a", "n_b", "mean_a", "mean_b", contrast, f"{contrast}_low"]
+    names += list(dict.fromkeys([f"{contrast}_high", "difference", comparison.effect, "hedges_g"]))
+    names = [name for name in dict.fromkeys(names) if name in comparison.frame]
+    names += ["permutation_p", "permutation_p_max", "clustered_p", "clustered_p_holm"]
+    names += ["welch_p", "shuffled_welch_rate"]
+    names += [c for c in map(str, comparison.frame) if c.startswith("control_")]
+    return comparison.frame[names]
+
+
+# ---- one analysis ----------------------------------------------------------------------------
+
+
+def result_section(result: Result, special: bool = False) -> Section:
+    """What an analysis measured: its figures, its columns and the head of its table.
+
+    `special`: keep special tokens in the means of figures.
+    """
+    lead = (inspect.getdoc(type(result.analysis)) or "").split("\n\n")[0].replace("\n", " ")
+    parameters = ", ".join(f"{k} = {v!r}" for k, v in result.analysis.parameters().items())
+    if parameters:
+        lead += f" Parameters: {parameters}."
+    blocks = [block_of(View(result, plot, special=special)) for plot in plots_of(result)]
+    rows = f"The first {min(8, len(result.frame))} of {len(result.frame):,} rows"
+    tables = [("What the columns mean", columns_of(result), False), (rows, head_of(result), False)]
+    return Section(
+        f"analysis-{result.name}",
+        result.name.replace("_", " ").capitalize(),
+        lead,
+        tuple(blocks),
+        tables=tuple(t for t in tables if t[1].rows),
+    )
+
+
+def plots_of(result: Result) -> tuple[Plot, ...]:
+    """The declared figures, or lines of the first numbers where none is declared."""
+    from interp.runs.report.views import declared, numeric
+
+    if result.analysis.plots:
+        return result.analysis.plots
+    return (declared(result, None),) if numeric(result) else ()
+
+
+def block_of(view: View) -> Block:
+    """A figure of the report; one that goes wrong says so in its place."""
+    plot = view.plot
+    makers: dict[str, Callable[[View], Block]] = {
+        "attention": _maps_block,
+        "heatmap": _grid_block,
+    }
+    try:
+        block = makers.get(plot.kind, _grouped_block)(view)
+    except Exception as error:  # noqa: BLE001  one figure must not cost the report
+        said = f"This figure could not be drawn ({type(error).__name__}: {error})."
+        return Block(plot.title, (), (said,))
+    return replace(block, nothing=plot.nothing)
+
+
+def _choice(view: View, name: str) -> Choice:
+    table, _ = view_table(view)
+    return plotly_choice(draw(view), name, as_text(table))
+
+
+def _grouped_block(view: View) -> Block:
+    """All tokens, and by each label of the prompts."""
+    labels = label_choices(view.result)[:MOST_LABELS]
+    views = [("all tokens", view), *((f"by {n}", replace(view, by=(n,))) for n in labels)]
+    says = sentences.of_lines(view) if view.plot.kind == "line" else []
+    return Block(view.plot.title, tuple(_choice(v, n) for n, v in views), tuple(says))
+
+
+def _grid_block(view: View) -> Block:
+    """Per prompt where prompts differ, else one."""
+    result = view.result
+    prompts = lens_prompts(result)[:MOST_PROMPTS]
+    if prompts:
+        lenses = [lens for p in prompts if (lens := lens_of(result, p))]
+        choices = [(replace(view, prompt=p), _named(result, p)) for p in prompts]
+        says = sentences.of_lens(lenses)
+    elif "head" in result.frame or "prompt" not in result.frame:
+        choices = [(view, "")]
+        says = sentences.of_heads(view) if "head" in result.frame else []
+    else:
+        kept = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist()
+        choices, says = [(replace(view, prompt=p), _named(result, p)) for p in kept], []
+    return Block(view.plot.title, tuple(_choice(v, n) for v, n in choices), tuple(says))
+
+
+def _named(result: Result, prompt: int) -> str:
+    """A prompt by its number and how it begins."""
+    tokens = result.tokens
+    rows = tokens[(tokens["prompt"] == prompt) & ~tokens["special"].astype(bool)]
+    texts = [str(t) for t in rows.sort_values("position")["token"].head(24)]
+    # Pieces bring their own spaces, words do not.
+    text = ("" if any(t[:1].isspace() for t in texts) else " ").join(texts).strip()
+    return f"prompt {prompt}: {text[:60]}{'…' if len(text) > 60 else ''}"
+
+
+def _maps_block(view: View) -> Block:
+    maps: AttentionMaps = attention_maps(view.result, view.plot.values[0])
+    says: list[Any] = [*maps.notes]
+    if maps.views:
+        says.insert(
+            0, "Rows look at columns; point at a small map to enlarge it, click to keep it."
+        )
+    return Block(view.plot.title, tuple(maps_choice(v) for v in maps.views), tuple(says))
+
+
+def her_figure(
+    rotation: Result,
+    pairs: Result | None = None,
+    *,
+    value: str = "angle",
+    between: str = "role",
+    a: str = "target",
+    b: str = "previous",
+    comparison: Comparison | None = None,
+) -> Any:
+    """Draw the "her" experiment: rotation of a target word and of the word before it.
+
+    `pairs` is the result of `random_pairs`: the control of vectors that have nothing to do with
+    each other. `comparison` saves computing it again. Never raises; says what is missing.
+    """
+    named = f"Rotation of {a} and {b} tokens · {rotation.model}".rstrip(" ·")
+    problem = lacking(rotation, value, between, (a, b))
+    if problem:
+        return style.empty(named, problem)
+    found = comparison or compare(rotation, value, between, a, b)
+    if found.frame["difference"].isna().all() or "layer" not in found.by or len(found.by) > 1:
+        return comparison_figure(found, model=rotation.model)
+    return two_panels(found, named, random_lines(pairs), rotation.analysis.plots[0].unit)
+
+
+def lacking(result: Result, value: str, between: str, groups: tuple[str, str]) -> str:
+    """What a table lacks for a comparison of two groups; empty if nothing."""
+    frame = result.frame
+    missing = [c for c in (between, value, "layer") if c not in frame]
+    if missing:
+        return f"The table of {result.name} has no column {', '.join(missing)}: label the prompts."
+    rows = frame[has_group(frame[between])]
+    if "special" in rows:
+        rows = rows[~rows["special"].astype(bool)]
+    for group in groups:
+        known = rows[(rows[between] == group) & rows[value].notna()]
+        if not known["layer"].duplicated().any():
+            return f"There are not two defined values of {between} = {group} in any layer."
+    finite = rows.loc[rows[between].isin(groups), value]
+    if finite.nunique() < 2:
+        return f"{value} is constant: there is nothing to compare."
+    return ""
+
+
+def head_of(result: Result) -> Table:
+    """The first rows of a result's table."""
+    return table_of(result.frame.head(ROWS), (*TEXT, *result.analysis.token_columns))
+
+
+def columns_of(result: Result) -> Table:
+    """Every value column: what it means, its mean and range, and how many values are undefined."""
+    rows = View(result, Plot("line", (), "")).rows()
+    records = []
+    documented = [c for c in result.columns if c not in result.values]
+    for name in [*result.values, *documented]:
+        record = {"column": name, "meaning": meaning(result, name)}
+        record |= _range(rows[name]) if is_number(rows[name]) else {}
+        records.append(record | _untrained(result, name))
+    columns = ["column", "meaning", "mean", "min", "max", "undefined"]
+    if result.control is not None:
+        columns.insert(3, "untrained")
+    return table_of(pd.DataFrame(records, columns=columns), tokens=())
+
+
+def _untrained(result: Result, name: str) -> dict[str, Any]:
+    """The mean of a column in the untrained copy, if there is one."""
+    if result.control is None:
+        return {}
+    rows = View(result.control, Plot("line", (), "")).rows()
+    known = name in rows and is_number(rows[name])
+    return {"untrained": _range(rows[name]).get("mean", np.nan)} if known else {}
+
+
+def meaning(result: Result, name: str) -> str:
+    """The documentation of a column, also where it is declared by a pattern (`*_share`)."""
+    declared = result.analysis.columns
+    if name in declared:
+        return declared[name]
+    return next((doc for pattern, doc in declared.items() if fnmatchcase(name, pattern)), "–")

@@ -1,0 +1,360 @@
+"""What figures say, in sentences whose numbers are computed from the results.
+
+Knows tables and comparisons; nothing of how they are drawn or laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.render.cut import window
+from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
+from interp.runs.report.views import View, head_table, line_table, place_name, random_lines
+from interp.runs.results import Result
+from interp.stats.comparison import Comparison
+
+STEADY = 0.9  # rank correlation with the place from which a line is said to rise or fall
+
+
+def of_lines(view: View) -> list[str]:
+    """How each value runs along the axis, and against its control; only for one group."""
+    table, x, _ = line_table(view)
+    table = table[table["mean"].notna() & (table["x"] >= 0)]
+    if x is None or table.empty or len(table["group"].unique()) != 1 or table["x"].nunique() < 2:
+        return []
+    unit = f" {view.plot.unit}" if view.plot.unit and len(view.plot.unit) < 12 else ""
+    return of_table(table, place_name(view.result, x), unit)
+
+
+def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
+    """A sentence or two per value of a table of means (`value`, `x`, `mean`, `low`, `high`).
+
+    A value whose control is in the table too (`random_…`, `shuffled_…`, or the column `control`
+    of the untrained copy) is told against it; the control itself gets no sentence.
+    """
+    rows_of = {str(value): rows for value, rows in table.groupby("value", sort=False)}
+    controls = {
+        value: name for value in rows_of for name in control_names(value) if name in rows_of
+    }
+    out = []
+    for value, rows in rows_of.items():
+        if value in controls.values():
+            continue
+        told = []
+        if value in controls:
+            beside = rows_of[controls[value]].set_index("x")["mean"]
+            against = rows.assign(control=rows["x"].map(beside))
+            told.append(_against(value, against, f"its control {controls[value]}", place, unit))
+        if "control" in rows:
+            told.append(_against(value, rows, "that of an untrained copy", place, unit))
+        told = [sentence for sentence in told if sentence]
+        subject = "It" if told else value
+        told.append(f"{subject} {_course(rows.reset_index(drop=True), place, unit)}")
+        out.append(" ".join(told))
+    return out
+
+
+def control_names(value: str) -> tuple[str, ...]:
+    """What the control of a value is called, if a table brings one.
+
+    >>> control_names("pattern_share")
+    ('random_pattern_share', 'shuffled_pattern_share', 'pattern_shuffled')
+    """
+    named = (f"random_{value}", f"shuffled_{value}")
+    return (*named, value.replace("_share", "_shuffled")) if value.endswith("_share") else named
+
+
+def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
+    """The shape of a line in words: level, one place apart, rising, falling, or neither."""
+    mean = rows["mean"]
+    first, last = rows.iloc[0], rows.iloc[-1]
+    top, low = rows.iloc[int(mean.argmax())], rows.iloc[int(mean.argmin())]
+    if rows["low"].max() <= rows["high"].min():
+        return (
+            f"stays between {_plain(low['mean'])} and {_plain(top['mean'])}{unit}: the 95 % "
+            f"intervals of all {len(rows)} {place}s overlap, so no change along the {place}s is "
+            "seen."
+        )
+    apart = window(rows[["x", "value", "group", "mean"]]).outside
+    if len(apart) == 1:
+        far = rows[rows["x"] == apart["x"].iloc[0]].iloc[0]
+        rest = rows.loc[rows["x"] != far["x"], "mean"]
+        return (
+            f"is {_band(far, unit)} at {place} {far['x']:g} and only there far from the rest, "
+            f"which lies between {_plain(rest.min())} and {_plain(rest.max())}{unit}."
+        )
+    order = np.corrcoef(np.arange(len(rows)), mean.rank())[0, 1]  # Spearman's, with places in order
+    if abs(order) >= STEADY:
+        return (
+            f"{'rises' if order > 0 else 'falls'} along the {place}s, from {_band(first, unit)} at "
+            f"{place} {first['x']:g} to {_band(last, unit)} at {place} {last['x']:g}."
+        )
+    return (
+        f"neither rises nor falls steadily along the {place}s: it is highest at {place} "
+        f"{top['x']:g} ({_band(top, unit)}) and lowest at {place} {low['x']:g} "
+        f"({_band(low, unit)})."
+    )
+
+
+def _against(value: str, rows: pd.DataFrame, control: str, place: str, unit: str) -> str:
+    """Where a control lies outside the 95 % intervals of a value, and how far at most."""
+    rows = rows[rows["control"].notna()].reset_index(drop=True)
+    if rows.empty:
+        return ""
+    most = rows.iloc[int((rows["mean"] - rows["control"]).abs().argmax())]
+    largest = (
+        f"{place} {most['x']:g} ({_plain(most['mean'])} against {_plain(most['control'])}{unit})"
+    )
+    known = rows[rows["low"].notna()]
+    if known.empty:
+        return (
+            f"{value} is farthest from {control} at {largest}; there are no intervals to "
+            "judge it by."
+        )
+    n, above = len(known), int((known["low"] > known["control"]).sum())
+    apart = above + int((known["high"] < known["control"]).sum())
+    if not apart:
+        return (
+            f"{value} cannot be told apart from {control}, which lies inside the 95 % "
+            f"interval at all {n} {place}s."
+        )
+    where = f"all {n}" if apart == n else f"{apart} of {n}"
+    how = {apart: "is higher than", 0: "is lower than"}.get(above, "differs from")
+    sides = f" (higher at {above}, lower at {apart - above})" if 0 < above < apart else ""
+    return (
+        f"{value} {how} {control} at {where} {place}s{sides}, most at {largest}; judged by "
+        f"the 95 % interval of each {place} alone."
+    )
+
+
+def _plain(value: float) -> str:
+    """Three digits, whole thousands in full."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def _band(row: pd.Series[Any], unit: str) -> str:
+    known = row["low"] == row["low"]
+    band = f" [{_plain(row['low'])}, {_plain(row['high'])}]" if known else ""
+    return f"{_plain(row['mean'])}{unit}{band}"
+
+
+def of_heads(view: View) -> list[str]:
+    """The strongest head of each value, and how many heads exceed every head of the control."""
+    means = {str(v): rows for v, rows in head_table(view).groupby("value", sort=False)}
+    controls = {name: value for value in means for name in control_names(value) if name in means}
+    copy = view.result.control
+    untrained = head_table(replace(view, result=copy)) if copy is not None else None
+    out = []
+    for value, rows in means.items():
+        if value in controls:
+            continue
+        known = rows[rows["mean"].notna()]
+        if known.empty:
+            out.append(f"{value} is undefined for every head.")
+            continue
+        told = [_strongest(value, known)]
+        told += [
+            _exceed(known["mean"], means[name]["mean"], f"the largest {name}")
+            for name, controlled in controls.items()
+            if controlled == value
+        ]
+        if untrained is not None:
+            beside = untrained.loc[untrained["value"] == value, "mean"]
+            told.append(_exceed(known["mean"], beside, "the strongest head of an untrained copy"))
+        out.append(" ".join(filter(None, told)))
+    return out
+
+
+def _strongest(value: str, known: pd.DataFrame) -> str:
+    best = known.iloc[int(known["mean"].argmax())]
+    return (
+        f"The strongest head by {value} is L{int(best['layer'])}H{int(best['head'])} with "
+        f"{best['mean']:.3f}; the median of all {len(known)} heads is "
+        f"{known['mean'].median():.3f}."
+    )
+
+
+def _exceed(means: pd.Series[Any], control: pd.Series[Any], what: str) -> str:
+    """How many heads exceed all of a control."""
+    if control.isna().all():
+        return ""
+    limit, n = control.max(), int((means > control.max()).sum())
+    told = "No head exceeds" if n == 0 else f"{n} head{'s exceed' if n > 1 else ' exceeds'}"
+    return f"{told} {what} ({limit:.3f})."
+
+
+def of_lens(lenses: Sequence[Lens]) -> list[str]:
+    """From which state on the prediction stays that of the last state."""
+    depth = pd.Series([d for lens in lenses for d in lens.depth()])
+    if depth.empty:
+        return []
+    last = len(lenses[0].tokens) - 1
+    late = (depth == last).mean()
+    untrained = [c for lens in lenses if (c := _untrained_lens(lens)) is not None]
+    control = pd.Series([d for lens in untrained for d in lens.depth()])
+    return [
+        f"In the {len(lenses)} prompts shown, the final prediction is in place from state "
+        f"{depth.median():g} of {last} on (median of {len(depth)} positions); at {late:.0%} of the "
+        "positions only the last state has it."
+        + (
+            f" In an untrained copy the median is state {control.median():g}."
+            if len(control)
+            else ""
+        )
+    ]
+
+
+def _untrained_lens(lens: Lens) -> Lens | None:
+    """The same prompt in the untrained copy."""
+    control = lens.result.control
+    if control is None or lens.prompt not in lens_prompts(control):
+        return None
+    return lens_of(control, lens.prompt)
+
+
+# ---- the "her" experiment --------------------------------------------------------------------
+
+
+def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]:
+    """The finding, its size, its test and its control."""
+    frame, contrast = comparison.frame, comparison.contrast
+    a, b = comparison.a, comparison.b
+    finding = comparison.finding("blocks")
+    out = [_overall(comparison, unit)]
+    if comparison.differs.any():
+        out.append(f"{finding}: {_directions(frame[comparison.differs], contrast, a, b)}.")
+    elif comparison.decidable:
+        out.append(f"{finding}.")
+    else:
+        out.append(f"Whether blocks differ {finding}.")
+    known = frame[frame[contrast].notna()]
+    top = known.iloc[int(known[contrast].abs().argmax())]
+    within = contrast == "within_difference"
+    where = f" within {comparison.cluster}s" if within else ""
+    pooled = f" (pooled over tokens {top['difference']:+.3g})" if within else ""
+    out.append(
+        f"The largest difference{where} is at block {int(top['layer'])}: {top[contrast]:+.3g} "
+        f"{unit} [{top[f'{contrast}_low']:.3g}, {top[f'{contrast}_high']:.3g}]{pooled}, g = "
+        f"{top[comparison.effect]:.2f}, {_p_of(comparison, top)}.".replace("-", "−")
+    )
+    out += [*_signs(comparison), *_runs(comparison), *of_random(pairs, unit)]
+    return [*out, *_shuffled(comparison), *_untrained(comparison, top, unit)]
+
+
+def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
+    """The p of a row that holds for all rows together, and by which method."""
+    how = "maximum statistic" if comparison.test == "permutation" else "Holm"
+    return f"p = {row[comparison.family_p]:.2g} ({how})"
+
+
+def _signs(comparison: Comparison) -> list[str]:
+    """The note that the two contrasts have opposite signs, where they have."""
+    found = [note for note in comparison.notes if "opposite signs" in note]
+    return [f"Caution, {note}." for note in found]
+
+
+def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[str]:
+    """What the untrained copy has where the difference is largest, and at most anywhere."""
+    control = f"control_{comparison.contrast}"
+    if control not in comparison.frame:
+        return []
+    known = comparison.frame[comparison.frame[control].notna()]
+    if known.empty:
+        return []
+    most = known.iloc[int(known[control].abs().argmax())]
+    return [
+        f"Control: an untrained copy of the model has a difference of "
+        f"{top[control]:+.3g} {unit} at block {int(top['layer'])} and of at most "
+        f"{most[control]:+.3g} {unit} (block {int(most['layer'])}).".replace("-", "−")
+    ]
+
+
+def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str:
+    """In which blocks a has more than b, and in which less."""
+    parts = []
+    for more, rows in (
+        ("more", frame[frame[contrast] > 0]),
+        ("less", frame[frame[contrast] < 0]),
+    ):
+        if len(rows):
+            parts.append(f"{a} turns {more} than {b} in {spans(rows['layer'].tolist())}")
+    return ", ".join(parts)
+
+
+def _overall(comparison: Comparison, unit: str) -> str:
+    frame = comparison.frame
+    means = [float(frame[f"mean_{side}"].mean()) for side in ("a", "b")]
+    sizes = [
+        f"{int(frame[f'n_{side}'].max())} tokens of {int(frame[f'prompts_{side}'].max())} prompts"
+        for side in ("a", "b")
+    ]
+    return (
+        f"On average over all blocks {comparison.value} is {means[0]:.3g} {unit} for "
+        f"{comparison.a} ({sizes[0]}) and {means[1]:.3g} {unit} for {comparison.b} ({sizes[1]}): "
+        f"a difference of {means[0] - means[1]:+.3g} {unit}."
+    ).replace("-", "−")
+
+
+def _runs(comparison: Comparison) -> list[str]:
+    level = comparison.level
+    runs = comparison.clusters
+    found = runs[(runs["p"] < level) & (runs["size"] > 1)] if len(runs) else runs
+    return [
+        f"Neighbouring blocks {int(r['first'])}–{int(r['last'])} differ together "
+        f"(cluster permutation, p = {r['p']:.2g})."
+        for _, r in found.head(2).iterrows()
+    ]
+
+
+def _shuffled(comparison: Comparison) -> list[str]:
+    contrast, (low, high) = comparison.contrast, comparison.null_band
+    frame = comparison.frame[comparison.frame[low].notna()]
+    if frame.empty:
+        return []
+    outside = (frame[contrast] < frame[low]) | (frame[contrast] > frame[high])
+    rate = frame["shuffled_welch_rate"].mean()
+    return [
+        f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
+        f"labels give in {comparison.confidence:.0%} of cases, before correction; by chance one "
+        f"expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens calls "
+        f"shuffled labels significant in {rate:.1%} of cases."
+    ]
+
+
+def of_random(pairs: Result | None, unit: str) -> list[str]:
+    """Where random pairs are: the space is anisotropic if they are not at 90°."""
+    return [
+        _scale(name.removeprefix("random pairs, "), rows, unit)
+        for name, rows in random_lines(pairs).items()
+    ]
+
+
+def _scale(kind: str, rows: pd.DataFrame, unit: str) -> str:
+    """How far apart unrelated states are, and what that means for reading an angle."""
+    low, high = rows["mean"].min(), rows["mean"].max()
+    at = _band(rows.iloc[0], f" {unit}") if len(rows) == 1 else f"{low:.3g} to {high:.3g} {unit}"
+    told = f"Random pairs of states, {kind}, are {at} apart"
+    if (rows["high"] < 90).all():
+        return f"{told}, below the 90 of unrelated directions: all states share a direction."
+    return f"{told}; 90 is the angle of unrelated directions."
+
+
+def spans(layers: Sequence[int]) -> str:
+    """Numbers with runs joined.
+
+    >>> spans([0, 1, 2, 5, 7, 8])
+    '0–2, 5, 7–8'
+    """
+    out: list[list[int]] = []
+    for n in layers:
+        if out and n == out[-1][-1] + 1:
+            out[-1].append(n)
+        else:
+            out.append([n])
+    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in out)

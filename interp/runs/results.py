@@ -1,0 +1,261 @@
+"""What a run returns: tidy tables with their provenance, on disk as Parquet, JSON and safetensors.
+
+Knows states and tables; knows nothing of models, hooks or how figures are drawn.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp._arrays import Array
+from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
+from interp.contract.analysis import Analysis, meaning
+from interp.contract.columns import ATTACHED, INDEX, MODE
+from interp.contract.leaves import Examples, Leaf, State
+from interp.errors import BadInput, unknown
+from interp.runs.storage import save_state
+
+SCHEMA = 1
+CORPUS = "corpus.json"  # the manifest of a corpus run
+_NUMBER = "\0number"  # no label has this name
+CONTROL = "control"  # the folder of what the untrained copy gave
+
+
+@dataclass(eq=False)
+class Result:
+    """One analysis of one run.
+
+    Attributes:
+        name: as asked for.
+        analysis: the analysis with its parameters.
+        state: its merged state.
+        tokens: one row per token as fed: `prompt`, `position`, `token`, `token_id`, `special`,
+            labels.
+        strings: text of the token ids that occur in token columns and examples.
+        notes: caveats that apply to this table.
+        model: name of the model, for titles; `Results` fills it in from its provenance.
+        control: the same analysis of the same prompts on an untrained copy of the model, if the
+            run was asked for it; `Results` fills it in.
+    """
+
+    name: str
+    analysis: Analysis
+    state: State
+    tokens: pd.DataFrame
+    strings: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    _frame: pd.DataFrame | None = None
+    model: str = ""
+    control: Result | None = None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The tidy table: index columns, labels, then the value columns of the analysis."""
+        if self._frame is not None:
+            return self._frame
+        table = self.analysis.table(self.state)
+        if table.columns.empty:  # nothing was observed
+            values = [c for c in self.analysis.columns if "*" not in c]
+            table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
+        for column in (*self.analysis.token_columns, MODE):
+            if column in table:
+                table[column] = table[column].map(self.strings)
+        return _with_tokens(table, self.tokens)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Meaning and unit of every value column of this table."""
+        found = {str(c): meaning(self.analysis.columns, str(c)) for c in self.frame}
+        return {c: doc for c, doc in found.items() if doc is not None}
+
+    @property
+    def values(self) -> list[str]:
+        """The numeric value columns."""
+        known = {*INDEX, *ATTACHED, *self.labels, *self.analysis.keys}
+        numeric = pd.api.types.is_numeric_dtype
+        return [str(c) for c in self.frame if c not in known and numeric(self.frame[c])]
+
+    @property
+    def labels(self) -> list[str]:
+        """Columns that came with the prompts."""
+        fixed = {*INDEX, *ATTACHED, *self.analysis.keys}
+        return [str(c) for c in self.tokens if c not in fixed and c in self.frame]
+
+    def leaves(self, name: str) -> dict[tuple[str, int], Leaf]:
+        """A leaf by its name, for every (stack, layer)."""
+        return {key: leaves[name] for key, leaves in self.state.items() if name in leaves}
+
+    def examples(self, name: str) -> dict[tuple[str, int], dict[int, Array]]:
+        """Whole arrays kept for a few prompts: (stack, layer) -> prompt -> array."""
+        found = self.leaves(name)
+        return {k: leaf.items for k, leaf in found.items() if isinstance(leaf, Examples)}
+
+    def summary(
+        self, by: str | Sequence[str] = ("layer",), *, special: bool = False
+    ) -> pd.DataFrame:
+        """Mean, standard deviation, count and number of undefined values per group.
+
+        With a control, its mean stands beside as `control`. Special tokens are left out unless
+        `special`. Raises `UnknownName` for a column that is not there.
+        """
+        keys = [by] if isinstance(by, str) else list(by)
+        for key in keys:
+            if key not in self.frame:
+                raise unknown("column", key, self.frame.columns)
+        keys = [k for k in ("stack",) if k in self.frame and k not in keys] + keys
+        frame = self.frame
+        if "special" in frame and not special:
+            frame = frame[~frame["special"].astype(bool)]
+        values = [c for c in self.values if c not in keys]
+        long = frame.melt(id_vars=keys, value_vars=values, var_name="value", value_name=_NUMBER)
+        long = long.astype({_NUMBER: float})
+        groups = long.groupby([*keys, "value"], sort=True, observed=True)[_NUMBER]
+        out = groups.agg(["mean", "std", "count", "size"])
+        out = out.set_axis(["mean", "std", "n", "undefined"], axis=1).reset_index()
+        out["undefined"] -= out["n"]
+        if self.control is None:
+            return out
+        beside = self.control.summary(keys, special=special).rename(columns={"mean": "control"})
+        return out.merge(beside[[*keys, "value", "control"]], on=[*keys, "value"], how="left")
+
+    def plot(self, value: str | Sequence[str] | None = None, **options: Any) -> Any:
+        """The first declared figure, or the one that shows `value` (or several); by plotly.
+
+        Options: `by`, a label column (or several) with a line per group; `prompt`, for figures of
+        one prompt; `special`, to keep special tokens.
+        """
+        from interp.runs.report.views import result_figure
+
+        return result_figure(self, value, **options)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(map(str, self.frame))
+        head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {columns}>"
+        return "\n".join([head, *(f"note: {n}" for n in self.notes)])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        table = self.frame.head(10).to_html(escape=True)
+        return f"<b>{html.escape(self.name)}</b>, {len(self.frame)} rows{notes}{table}"
+
+
+def _with_tokens(table: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
+    """Join the token table and put the index columns first."""
+    on = [c for c in ("stack", "prompt", "position") if c in table and c in tokens]
+    if {"prompt", "position"} <= set(on):
+        table = table.merge(tokens, on=on, how="left", sort=False)
+    first = [c for c in INDEX if c in table]
+    labels = [c for c in tokens if c in table and c not in first]
+    rest = [c for c in table if c not in first and c not in labels]
+    return table[[*first, *labels, *rest]]
+
+
+class Results(Mapping[str, Result]):
+    """The results of one run by analysis name, with provenance.
+
+    Attributes:
+        provenance: what they are of, as JSON values.
+        control: the results of the same run on an untrained copy of the model, or None.
+    """
+
+    def __init__(
+        self,
+        results: Iterable[Result],
+        provenance: Mapping[str, Any],
+        control: Results | None = None,
+    ) -> None:
+        self._results = {r.name: r for r in results}
+        self.provenance: dict[str, Any] = dict(provenance)
+        self.control = control
+        for name, result in self._results.items():
+            result.control = control.get(name) if control is not None else None
+        for result in self._results.values():
+            result.model = result.model or str(self.provenance.get("model", {}).get("name", ""))
+
+    def __getitem__(self, name: str) -> Result:
+        if name not in self._results:
+            raise unknown("result", name, self._results)
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """The token table of the run: what was fed, with labels."""
+        return next(iter(self._results.values())).tokens
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name}: {len(r.frame)} rows" for name, r in self.items())
+        return f"<Results of {self.provenance.get('model', {}).get('name', '?')}\n{rows}>"
+
+    def report(self, path: str | Path = "report.html", **options: Any) -> Path:
+        """Write one self-contained HTML file that opens without a network; returns its path.
+
+        Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`.
+        """
+        from interp.runs.report.report import write_report
+
+        return write_report(self, Path(path), **options)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write everything into `folder` (created); returns it.
+
+        The folder appears whole or not at all. Raises `BadInput` if it exists and is not empty,
+        unless `overwrite`.
+        """
+        folder = Path(folder)
+        with whole_folder(folder, overwrite=overwrite) as temporary:
+            self.write(temporary)
+        return folder
+
+    def write(self, folder: Path) -> None:
+        """Fill an empty folder, with a checksum of every file; `save` is safer."""
+        refuse_names(self, ("tokens", CONTROL))
+        to_parquet(self.tokens, folder / "tokens.parquet")
+        listing = {}
+        for name, result in self.items():
+            to_parquet(result.frame, folder / f"{name}.parquet")
+            save_state(result.state, folder / f"{name}.safetensors")
+            kind = type(result.analysis)
+            listing[name] = {
+                "class": f"{kind.__module__}:{kind.__qualname__}",
+                "parameters": result.analysis.parameters(),
+                "columns": dict(result.columns),
+                "notes": list(result.notes),
+                "strings": {str(k): v for k, v in result.strings.items()},
+            }
+        if self.control is not None:
+            (folder / CONTROL).mkdir()
+            self.control.write(folder / CONTROL)
+        document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
+        write_sealed(folder / LAYOUT, document | {"files": checksums(folder)}, json_value)
+
+
+def refuse_names(names: Iterable[str], taken: Sequence[str]) -> None:
+    """Raise `BadInput` for an analysis whose files would replace others of the same name."""
+    for name in names:
+        if name in taken:
+            raise BadInput(
+                f"the results of an analysis called {name!r} cannot be written: the folder has "
+                f"other files under that name ({', '.join(taken)} are taken); rename its class"
+            )
+
+
+def refuse_newer(folder: Path, schema: int, known: int) -> None:
+    """Raise `BadInput` for a folder whose layout this version does not know."""
+    if schema > known:
+        raise BadInput(
+            f"{str(folder)!r} was written by a newer version (schema {schema}, this one reads up "
+            f"to {known})"
+        )

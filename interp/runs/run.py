@@ -1,0 +1,222 @@
+"""Prompts in, results out: one forward pass per batch serves every analysis.
+
+`run` drives the model itself; `attach` only watches while the user does. Both feed the same
+observers and give the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from interp._progress import track
+from interp.contract.analysis import Analysis, Batch
+from interp.contract.columns import refuse_taken
+from interp.contract.reduce import Groups, groups_by
+from interp.contract.registry import resolve
+from interp.errors import BadInput, unknown
+from interp.models.anatomy import Anatomy, StackAnatomy
+from interp.models.for_model import prompts_of
+from interp.models.load import load_model
+from interp.models.probe import inspect
+from interp.models.untrained import check_control, random_copy
+from interp.prompts.label_values import scalars
+from interp.prompts.labels import target_word
+from interp.prompts.prompts import Prompts
+from interp.prompts.read import parted
+from interp.prompts.tokens import token_id
+from interp.runs.collect import Collector, observe_weights, token_index
+from interp.runs.feed import Feeder
+from interp.runs.provenance import finite, provenance_of
+from interp.runs.results import Results
+
+Wanted = str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]]
+DEFAULT = ("rotation", "path_length", "logit_lens", "attention")
+NOTHING = Prompts((), (), (), (), (), source="no prompts")
+
+
+def run(
+    model: Any,
+    prompts: Any = None,
+    analyses: Wanted = DEFAULT,
+    *,
+    target: str | None = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
+    token_labels: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+    labellers: Sequence[Callable[[Prompts], Prompts]] = (),
+    mask: Any = None,
+    targets: Any = None,
+    prepend_bos: bool | None = None,
+    truncate: bool = False,
+    keep: Literal["tokens", "summary"] = "tokens",
+    by: Sequence[str] = (),
+    control: str | None = None,
+    max_tokens: int = 4096,
+    progress: bool = True,
+) -> Results:
+    """Run analyses over prompts and return their tables.
+
+    Args:
+        model: a bridge, or anything `load_model` takes.
+        prompts: strings, a token tensor `[batch, pos]`, a tokenizer's encoding, a file, a table or
+            data set, or a built-in name (`"her"`, `"demo"`); see `interp.prompts.read_prompts`.
+            None where all analyses are of the weights, which read nothing.
+        analyses: names, classes or instances.
+        target: a word whose tokens get the role `target`, the token before it `previous`, and as
+            many others `random` (column `role`).
+        labels, token_labels: columns per prompt, per token; a label with the name of a column
+            that the tables have is refused, and `labels={"file": "path"}` renames the column
+            `path` of the data.
+        labellers: functions from prompts to labelled prompts, applied in order.
+        mask: for a padded token tensor.
+        targets: whose log-probability and rank are measured: token ids per position, -1 for none;
+            or one token, `" her"`, at every position. The next tokens unless given.
+        prepend_bos: the model's own policy unless given.
+        truncate: cut prompts that are longer than the context instead of refusing them.
+        keep: "tokens": a row per token; "summary": moments per group of `by`.
+        by: label columns that make the groups of a summary; special tokens have none.
+        control: "random-init" also runs an untrained copy of the model (`random_copy`) over the
+            same prompts; what it gave is in `results.control` and stands beside every figure.
+        max_tokens: budget of a batch, padding included.
+        progress: show a bar.
+
+    Returns: `Results`, by analysis name.
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before the first batch; `ObserveError` where
+    an analysis fails; `InterpError` where the model yields NaN. Nothing stays attached.
+    """
+    chosen = resolve(analyses)
+    bridge = load_model(model)
+    if control is not None:
+        check_control(control, bridge)
+    anatomy = inspect(bridge)
+    wiring = anatomy.wire(list(chosen.values()))
+    if prompts is None:
+        _refuse_reading(chosen)
+        prompts = NOTHING
+    ready = _prepare(
+        bridge, anatomy, prompts, labels, token_labels, mask, targets, prepend_bos, truncate
+    )
+    for labeller in [*([target_word(target)] if target else []), *labellers]:
+        ready = _labelled(ready, labeller)
+    refuse_taken(ready.labels, chosen)
+    collector = Collector(chosen, _grouping(ready, keep, by))
+    observe_weights(
+        bridge, chosen, collector
+    )  # first, because it refuses what the model does not have
+    if wiring.jobs:
+        _drive(bridge, anatomy, wiring, ready, collector, max_tokens, progress)
+    provenance = provenance_of(bridge, anatomy, chosen, ready)
+    results = collector.results(token_index(ready, collector, bridge), provenance, anatomy, bridge)
+    if control is None:
+        return results
+    options: dict[str, Any] = {"keep": keep, "by": by, "max_tokens": max_tokens}
+    beside = run(random_copy(bridge), ready, list(chosen.values()), progress=progress, **options)
+    return Results(results.values(), {**provenance, "control": control}, beside)
+
+
+def _refuse_reading(chosen: Mapping[str, Analysis]) -> None:
+    """Raise where an analysis needs prompts and there are none."""
+    reading = next((name for name, a in chosen.items() if a.scope != "weights"), None)
+    if reading is not None:
+        raise BadInput(
+            f"analysis {reading!r} reads prompts: pass some as the second argument (only analyses "
+            "of the weights, such as 'embedding', need none)"
+        )
+
+
+def _prepare(
+    bridge: Any,
+    anatomy: Anatomy,
+    prompts: Any,
+    labels: Any,
+    token_labels: Any,
+    mask: Any,
+    targets: Any,
+    prepend_bos: bool | None,
+    truncate: bool,
+) -> Prompts:
+    one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
+    if isinstance(prompts, Prompts):
+        prompts, labels, token_labels = _relabelled(prompts, labels, token_labels), None, None
+    ready = prompts_of(
+        bridge,
+        anatomy,
+        prompts,
+        prepend_bos=prepend_bos,
+        mask=mask,
+        labels=labels,
+        token_labels=token_labels,
+        targets=None if one is not None else targets,
+        truncate=truncate,
+    )
+    return ready if one is None else ready.aimed_at(one)
+
+
+def _relabelled(prompts: Prompts, labels: Any, token_labels: Any) -> Prompts:
+    """Prompts that were read earlier, with the labels of this call."""
+    given, names = parted(labels)
+    prompts = prompts.renamed(names)
+    for name, values in given.items():
+        prompts = prompts.with_labels(name, scalars(name, values))
+    for name, rows in (token_labels or {}).items():
+        prompts = prompts.with_labels(name, rows)
+    return prompts
+
+
+def _labelled(prompts: Prompts, labeller: Callable[[Prompts], Prompts]) -> Prompts:
+    """The prompts with the labels of a labeller; `BadInput` where one of them is there already."""
+    found = prompts.label(labeller)
+    for name, cells in prompts.labels.items():
+        if any(map(_differ, found.labels.get(name, ()), cells)):
+            raise BadInput(
+                f"label {name!r} is there already, and a labeller (or target=) makes another one: "
+                f"rename the first, labels={{'{name}_label': {name!r}}} or --labels "
+                f"{name}_label={name}, or give the labeller another name="
+            )
+    return found
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a is not b and list(a) != list(b)
+
+
+def _drive(
+    bridge: Any,
+    anatomy: Anatomy,
+    wiring: Any,
+    prompts: Prompts,
+    collector: Collector,
+    max_tokens: int,
+    progress: bool,
+) -> None:
+    """Feed the batches; the pass ends before the unembedding where nothing needs logits."""
+    with Feeder(bridge, anatomy, wiring) as feeder:
+        batches = list(feeder.batches(prompts, max_tokens))
+        for batch in track(batches, "passes", enabled=progress):
+            collector.take(feeder.feed(batch))
+
+
+def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch], Groups] | None:
+    """How tokens fall into groups, or None where rows are kept."""
+    if keep not in ("tokens", "summary"):
+        raise unknown("value of keep", keep, ("tokens", "summary"))
+    if keep == "tokens":
+        if by:
+            raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary'")
+        return None
+    index = prompts.index()
+    for label in by:
+        if label not in index:
+            known = [str(c) for c in index if c not in ("prompt", "position")]
+            raise unknown("label", label, known)
+    columns = {label: index[label] for label in by}
+    starts = np.searchsorted(index["prompt"].to_numpy(), np.arange(len(prompts)))
+    return groups_by(columns, index["special"].to_numpy(dtype=bool), starts)
+
+
+def first_token(stack: StackAnatomy) -> dict[str, Any]:
+    """How large the first token's norm is against the others', and whether it is set apart."""
+    without, with_bos = finite([stack.first_token, stack.bos_token])
+    return {"without_bos": without, "with_bos": with_bos, "massive": stack.massive_first}

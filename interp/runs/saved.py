@@ -1,0 +1,88 @@
+"""Saved results, read back: tables, states and their analyses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp._files import LAYOUT, from_parquet, kind_of, read_sealed, reading, verify
+from interp.contract.analysis import Analysis
+from interp.contract.registry import get, registered
+from interp.errors import BadInput, InterpError
+from interp.runs.results import CONTROL, CORPUS, SCHEMA, Result, Results, refuse_newer
+from interp.runs.storage import load_state
+
+REMEDY = "load a copy of the folder, or run and save again"
+_UNSEALED = ("schema", "provenance", "analyses")  # keys of results.json before it had a checksum
+
+
+def load_results(folder: Path, remedy: str = REMEDY) -> Results:
+    """Read what `Results.save` wrote, every file compared with its checksum.
+
+    Results of versions that wrote no checksums are read as they are. Raises as `load` does;
+    `remedy` is what the message advises for a damaged file.
+    """
+    if kind_of(folder / LAYOUT) is None:
+        raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it)")
+    document = _layout(folder, remedy)
+    files = document.get("files")
+    verify(folder, files or {}, remedy)
+    beside = (folder / CONTROL).is_dir() if files is None else f"{CONTROL}/{LAYOUT}" in files
+    control = None
+    if beside:  # a control has no control: whatever lies in it, it is not looked for
+        control = _read(folder / CONTROL, _layout(folder / CONTROL, remedy), remedy, None)
+    return _read(folder, document, remedy, control)
+
+
+def _layout(folder: Path, remedy: str) -> dict[str, Any]:
+    """What a folder holds, as JSON values."""
+    document = read_sealed(folder / LAYOUT, remedy, _UNSEALED)
+    refuse_newer(folder, document["schema"], SCHEMA)
+    return document
+
+
+def _read(
+    folder: Path, document: Mapping[str, Any], remedy: str, control: Results | None
+) -> Results:
+    with reading(folder / "tokens.parquet", remedy) as path:
+        tokens = from_parquet(path)
+    about = document["analyses"]
+    results = [_load_one(folder, name, about[name], tokens, remedy) for name in about]
+    return Results(results, document["provenance"], control)
+
+
+def _load_one(
+    folder: Path, name: str, about: Mapping[str, Any], tokens: pd.DataFrame, remedy: str
+) -> Result:
+    with reading(folder / LAYOUT, remedy):
+        analysis = analysis_class(about["class"]).restore(about["parameters"])
+        strings = {int(k): v for k, v in about["strings"].items()}
+    with reading(folder / f"{name}.safetensors", remedy) as path:
+        state = load_state(path)
+    with reading(folder / f"{name}.parquet", remedy) as path:
+        frame = from_parquet(path)
+    return Result(name, analysis, state, tokens, strings, tuple(about["notes"]), frame)
+
+
+def analysis_class(path: str) -> type[Analysis]:
+    """The class behind `module:name`: registered, or imported already.
+
+    A file must not be able to have any module imported, so nothing else is.
+    """
+    for name, entries in registered().items():
+        if any(entry.value == path for entry in entries):
+            return get(name)
+    module, _, qualname = path.partition(":")
+    kind: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        kind = getattr(kind, part, None)
+    if not (isinstance(kind, type) and issubclass(kind, Analysis)):
+        raise InterpError(
+            f"the analysis {path!r} of these results is not registered here; "
+            "install or import the package it comes from, then load again"
+        )
+    return kind

@@ -1,0 +1,257 @@
+"""A comparison of two groups: its table, its sentence and its figure."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from interp.render import style
+from interp.render.lines import CONTROL_NOTE
+from interp.render.two_panels import effects, named, starred, two_panels
+from interp.runs.report.views import random_lines
+from interp.runs.results import Result
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def comparison_figure(
+    comparison: Comparison,
+    *,
+    title: str | None = None,
+    model: str = "",
+    pairs: Result | None = None,
+) -> Any:
+    """Draw both groups with their bands, their contrast, and the band of shuffled labels.
+
+    The contrast is the one that the test is about (`Comparison.contrast`); where it is that within
+    prompts, the difference of the two drawn means is dotted beside it. Rows that differ are marked,
+    with family-wise error over the figure. A comparison per layer and one more column (per
+    head, say) is drawn as a grid of effect sizes. Never raises; `model` goes into the title, and
+    `pairs` (the result of `random_pairs`) beside the groups.
+    """
+    named = title or f"{comparison.value}: {comparison.a} against {comparison.b}"
+    named += f" · {model}" if model else ""
+    frame = comparison.frame
+    if frame.empty or frame["difference"].isna().all():
+        return style.empty(named, "No row has two values in each group: nothing to compare.")
+    others = [name for name in comparison.by if name != "layer"]
+    if "layer" not in comparison.by or others:
+        return effects(comparison, named)
+    unit = pairs.analysis.plots[0].unit if pairs else ""
+    return two_panels(comparison, named, random_lines(pairs), unit)
+
+
+def sides(comparison: Comparison) -> list[tuple[object, str]]:
+    return [(comparison.a, "a"), (comparison.b, "b")]
+
+
+def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
+    """Mean, band and control of group `a` or `b`, in the columns that lines are drawn from."""
+    frame = comparison.frame
+    names = {"layer": "x", f"mean_{side}": "mean", f"n_{side}": "n"}
+    names |= {f"mean_{side}_low": "low", f"mean_{side}_high": "high"}
+    names |= {f"control_mean_{side}": "control"}
+    known = [c for c in names if c in frame]
+    return frame[known].rename(columns=names)
+
+
+def significant(comparison: Comparison) -> tuple[pd.Series[bool], str]:
+    """The rows that differ, with family-wise error over the table, and by which test."""
+    return comparison.differs, comparison.test
+
+
+def comparison_caption(comparison: Comparison, controls: bool) -> str:
+    """How the bands and marks came about, from the comparison itself."""
+    frame = comparison.frame
+    level = f"{comparison.confidence:.0%}"
+    n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
+    how = f"by resampling whole {comparison.cluster}s"
+    if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
+        how = f"the {comparison.cluster} being the unit that was sampled"
+    parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
+    if comparison.test == "permutation":
+        parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
+    if named(comparison) != "difference":
+        parts.append("Dotted, where it departs: the difference of the two means above.")
+    parts.append(starred(comparison))
+    if "control_difference" in frame:
+        parts.append(CONTROL_NOTE)
+    if controls:
+        parts.append(
+            "Random pairs: angles between states of random tokens, within one layer and any two."
+        )
+    return " ".join(parts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Two groups compared, one row per layer (or whatever `by` names): what `compare` returns.
+
+    `frame`: the table. `clusters`: runs of neighbouring layers from `cluster_test` (columns of
+    `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: what a reader must know
+    before believing a row.
+
+    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
+
+    - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
+      `prompts_both`: clusters that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
+      value is NaN or infinite, left out of everything else.
+    - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
+      each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
+    - `within_difference` [v]: the contrast within prompts that carry both groups (`within` of
+      `clustered_bootstrap`, with its interval), which is what `permutation_*` tests. It differs
+      from `difference` where prompts of another level hold other shares of a and b, and may have
+      the other sign. Prompts that carry one group add what they differ among each other; where no
+      prompt carries both, the two are one.
+    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap (rough on
+      skewed values, see there). `within_g` [sd]: `within_difference` in the same units.
+    - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a variance over prompts
+      (`interp.stats.clustered`).
+    - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
+      `mann_whitney_p`: tokens taken as independent [1].
+    - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
+      `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
+    - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
+      are shuffled within prompts that carry both groups, and between whole prompts that carry
+      one. `_max` is family-wise over all rows and the one to quote: it needs no correction, finds
+      more than Holm where rows are correlated, and does not need more shuffles for more rows.
+    - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
+    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where
+      `difference` falls with probability `confidence` when labels mean nothing, and
+      `shuffled_within_low`, `shuffled_within_high`, where `within_difference` does; `shuffled_t`
+      [1], the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
+      over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
+      classical p values of the row cannot be trusted.
+
+    Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
+    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` and
+    `control_within_difference` [v] with `_low`, `_high`; its NaN rows have no note.
+
+    `smallest_p`: the smallest `permutation_p_max` that any labeling could have got, NaN without
+    shuffles; `exact`: whether all labelings were taken, each once. With few prompts there are few
+    labelings: P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
+    """
+
+    frame: pd.DataFrame
+    value: str
+    between: str
+    a: object
+    b: object
+    notes: tuple[str, ...] = ()
+    clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    by: tuple[str, ...] = ("layer",)
+    cluster: str = "prompt"
+    paired: bool = False
+    confidence: float = 0.95
+    smallest_p: float = np.nan
+    exact: bool = False
+
+    @property
+    def test(self) -> str:
+        """The test to quote: the most careful one that this table has."""
+        careful = ("permutation", "clustered")
+        return next((t for t in careful if self.frame[f"{t}_p"].notna().any()), "welch")
+
+    @property
+    def contrast(self) -> str:
+        """The column with the contrast that the test is about, and whose sign goes with its p.
+
+        Where no prompt carries both groups, the two contrasts are one, and it is `difference`.
+        """
+        within = self.test == "permutation" and bool((self.frame["prompts_both"] > 0).any())
+        return "within_difference" if within else "difference"
+
+    @property
+    def null_band(self) -> tuple[str, str]:
+        """The columns between which the contrast falls when labels mean nothing."""
+        of = "shuffled_within" if self.contrast == "within_difference" else "shuffled"
+        return f"{of}_low", f"{of}_high"
+
+    @property
+    def effect(self) -> str:
+        """The column with the contrast in standard deviations."""
+        return "within_g" if self.contrast == "within_difference" else "hedges_g"
+
+    @property
+    def family_p(self) -> str:
+        """The column with the p to quote, which holds for all rows of the table together."""
+        return "permutation_p_max" if self.test == "permutation" else f"{self.test}_p_holm"
+
+    @property
+    def level(self) -> float:
+        """The family-wise error that is allowed: 1 − confidence."""
+        return round(1 - self.confidence, 12)
+
+    @property
+    def differs(self) -> pd.Series[bool]:
+        """The rows that differ, with family-wise error `level` over the table."""
+        return self.frame[self.family_p] < self.level
+
+    @property
+    def decidable(self) -> bool:
+        """Whether any labeling could have made a row differ."""
+        return self.test != "permutation" or self.smallest_p < self.level
+
+    def plot(self, *, pairs: Result | None = None) -> go.Figure:
+        """Draw both groups with their bands, the difference and its null, over layers.
+
+        `pairs`: the result of `random_pairs`, for a comparison of angles; the angle of vectors
+        that have nothing to do with each other is then drawn beside the groups.
+        """
+
+        return comparison_figure(self, pairs=pairs)
+
+    def __repr__(self) -> str:
+        parts = [
+            self._sentence(),
+            self._short().to_string(index=False, float_format="{:.4g}".format),
+        ]
+        return "\n".join([*parts, *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        table = self._short(rows=None).to_html(index=False, float_format="{:.4g}".format, border=0)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f"<p>{html.escape(self._sentence())}</p>{table}<ul>{notes}</ul>"
+
+    def _sentence(self) -> str:
+        """What was compared, and the one finding that is safe to quote."""
+        text = f"{self.value}: {self.between} {self.a!r} against {self.b!r}; {self.finding()}"
+        for run in self.clusters.head(1).itertuples() if self.decidable else ():
+            text += f"; largest cluster: layers {run.first}–{run.last}, p = {run.p:.2g}"
+        return text
+
+    def finding(self, rows: str = "rows") -> str:
+        """How many rows differ and by which test, or that this cannot be decided, and why."""
+        level = self.level
+        if not self.decidable:
+            few = f"so few {self.cluster}s" if self.exact else "so few shuffles (raise resamples)"
+            return (
+                f"cannot be decided with {few}: the smallest p that any labeling could have got "
+                f"is {self.smallest_p:.2g}, not below {level:.2g}"
+            )
+        how = {
+            "permutation": f"permutation, maximum statistic, p < {level:.2g}",
+            "clustered": f"clustered, Holm p < {level:.2g}",
+            "welch": f"Welch, tokens taken as independent: not to be quoted, Holm p < {level:.2g}",
+        }
+        return f"{int(self.differs.sum())} of {len(self.frame)} {rows} differ ({how[self.test]})"
+
+    def _short(self, rows: int | None = 8) -> pd.DataFrame:
+        """The columns to read first; with `rows`, those of the largest effects, in order."""
+        contrast, within = self.contrast, self.contrast == "within_difference"
+        names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", contrast]
+        names += [f"{contrast}_low", f"{contrast}_high"]
+        names += [f"control_{contrast}"] if f"control_{contrast}" in self.frame else []
+        names += ["difference", self.effect] if within else [self.effect]
+        names += [self.family_p]
+        names += ["permutation_p", "shuffled_t"] if self.test == "permutation" else []
+        table = self.frame[names]
+        if rows is None or len(table) <= rows:
+            return table
+        strongest = self.frame[self.effect].abs().fillna(-1).nlargest(rows).index
+        return table.loc[sorted(strongest)]

@@ -1,0 +1,753 @@
+"""Steering against closed forms and the model itself; dose–response against its own parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import interp
+from interp import BadInput, Steer, UnknownName, Unsupported
+from interp.experiments.dose_response import random_directions, student_interval, summarise
+from interp.experiments.steering import chosen, last_of
+from interp.geometry import angle, norm, project_out, rotate_toward
+
+pytestmark = pytest.mark.usefixtures("clean")
+TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]
+KINDS = {"add": 1.5, "project": 1.0, "rotate": 25.0}
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logits(model, tokens, steer=None, **options):
+    hooks = steer.hooks(model, **options) if steer else []
+    with torch.no_grad():
+        return model.run_with_hooks(tokens, fwd_hooks=hooks)
+
+
+def states(model, tokens, hooks=()):
+    """x_0 … x_L of a pass that carries these hooks, seen behind them."""
+    names = interp.inspect(model).stacks[0].boundaries
+    seen = {}
+
+    def keep(value, hook, name):
+        seen[name] = value.detach().clone()
+
+    watchers = [(n, lambda v, hook, n=n: keep(v, hook, n)) for n in names]
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=[*hooks, *watchers])
+    return [seen[n] for n in names]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def model(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def tokens(model):
+    return model.to_tokens(TEXTS[0])
+
+
+# ---- geometry --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-3, 17.0, 90.0, 179.0, -40.0])
+def test_rotation_keeps_the_norm_and_makes_the_asked_angle(degrees):
+    x, v = draw(500, 64), draw(64, seed=1)
+    turned = rotate_toward(x, v, degrees)
+    torch.testing.assert_close(norm(turned), norm(x), rtol=1e-6, atol=0)
+    made = angle(x.double(), rotate_toward(x.double(), v.double(), degrees))
+    torch.testing.assert_close(made, torch.full_like(made, abs(degrees)), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(angle(x, turned), made.float(), rtol=1e-3, atol=2e-5)
+    # Toward v: the angle to v shrinks by as much as is asked for, until v is reached.
+    to_v = angle(x.double(), v.double()) - degrees
+    after = angle(rotate_toward(x.double(), v.double(), degrees), v.double())
+    folded = torch.where(to_v > 180, 360 - to_v, to_v.abs())
+    torch.testing.assert_close(after, folded, rtol=1e-6, atol=1e-6)
+
+
+def test_rotation_is_the_matrix_exponential_of_the_plane():
+    x, v = draw(5).double(), draw(5, seed=1).double()
+    u = x / x.norm()
+    w = v - (v @ u) * u
+    w = w / w.norm()
+    generator = torch.outer(w, u) - torch.outer(u, w)
+    expected = torch.linalg.matrix_exp(generator * np.radians(33.0)) @ x
+    torch.testing.assert_close(rotate_toward(x, v, 33.0), expected)
+
+
+def test_rotation_leaves_what_has_no_plane():
+    v = draw(8)
+    x = torch.stack([torch.zeros(8), 3 * v, -2 * v, draw(8, seed=3)])
+    turned = rotate_toward(x, v, 30.0)
+    assert torch.equal(turned[:3], x[:3])
+    assert float(angle(turned[3], x[3])) == pytest.approx(30, abs=1e-4)
+
+
+def test_projection_leaves_nothing_along_the_vector():
+    x, v = draw(50, 16).double(), draw(16, seed=1).double()
+    out = project_out(x, v)
+    assert (out @ v).abs().max() < 1e-12
+    p = torch.outer(v, v) / (v @ v)
+    torch.testing.assert_close(out, x - x @ p)
+    torch.testing.assert_close(project_out(x, v, 0.5), x - 0.5 * x @ p)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_finite_differences(kind):
+    x, v = draw(3, 6).double().requires_grad_(), draw(6, seed=1).double().requires_grad_()
+
+    def steered(x, v):
+        return Steer(kind, v, KINDS[kind]).apply(x)
+
+    assert torch.autograd.gradcheck(steered, (x, v))
+
+
+# ---- hooks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dose_zero_is_bit_identical(model, tokens, kind):
+    v = draw(model.cfg.d_model)
+    steer = Steer(kind, v, KINDS[kind])
+    plain = logits(model, tokens)
+    assert torch.equal(logits(model, tokens, steer.scaled(0.0)), plain)
+    assert not torch.allclose(logits(model, tokens, steer), plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_the_state_is_what_the_closed_form_says_and_goes_on_from_there(model, tokens, kind, layer):
+    v = draw(model.cfg.d_model, seed=4)
+    steer = Steer(kind, v, KINDS[kind], layers=layer, positions=[1, 3])
+    before, after = states(model, tokens), states(model, tokens, steer.hooks(model))
+    expected = before[layer].clone()
+    expected[:, [1, 3]] = steer.apply(before[layer][:, [1, 3]])
+    torch.testing.assert_close(after[layer], expected)
+    for i in range(layer):
+        assert torch.equal(before[i], after[i])
+    readout = interp.inspect(model).readout
+    with torch.no_grad():
+        torch.testing.assert_close(
+            readout.logits(after[-1]), logits(model, tokens, steer), atol=1e-4, rtol=1e-4
+        )
+    # The first token stands before the steered ones.
+    plain = logits(model, tokens)
+    assert torch.equal(plain[:, 0], logits(model, tokens, steer)[:, 0])
+
+
+def test_several_layers_and_nested_contexts(model, tokens):
+    v = draw(model.cfg.d_model)
+    both = Steer("add", v, layers=[1, 2], positions="last")
+    one, two = (Steer("add", v, layers=i, positions="last") for i in (1, 2))
+    with (
+        torch.no_grad(),
+        model.hooks(fwd_hooks=one.hooks(model)),
+        model.hooks(fwd_hooks=two.hooks(model)),
+    ):
+        nested = model(tokens)
+    torch.testing.assert_close(nested, logits(model, tokens, both))
+
+
+def test_all_layers_are_every_state(model, tokens):
+    hooks = Steer("add", draw(model.cfg.d_model)).hooks(model)
+    assert [name for name, _ in hooks] == list(interp.inspect(model).stacks[0].boundaries)
+
+
+def test_padding_is_left_alone_and_last_is_the_last_real_token(model):
+    v = draw(model.cfg.d_model)
+    single = model.to_tokens(TEXTS[1])
+    n = single.shape[1]
+    padded = torch.cat([single, torch.zeros(1, 3, dtype=torch.int64)], 1)
+    mask = torch.arange(n + 3)[None] < n
+    for positions in ("last", "all"):
+        steer = Steer("add", v, layers=1, positions=positions)
+        alone = logits(model, single, steer)
+        torch.testing.assert_close(
+            logits(model, padded, steer, mask=mask)[:, :n], alone, atol=1e-5, rtol=1e-4
+        )
+    assert torch.equal(
+        last_of(torch.tensor([[False, True, True], [True, False, False]])),
+        torch.tensor([[False, False, True], [True, False, False]]),
+    )
+
+
+def test_masks_of_positions(model, tokens):
+    v, n = draw(model.cfg.d_model), tokens.shape[1]
+    by_list = logits(model, tokens, Steer("add", v, layers=1, positions=[2]))
+    row = torch.arange(n) == 2
+    for mask in (row, row[None]):
+        assert torch.equal(
+            logits(model, tokens, Steer("add", v, layers=1, positions=mask)), by_list
+        )
+
+
+def test_the_observer_sees_the_steered_stream(model, tokens):
+    v = draw(model.cfg.d_model)
+    with interp.attach(model, "path_length") as probes:
+        logits(model, tokens, Steer("add", 50 * v, layers=1))
+    frame = probes["path_length"].frame
+    assert frame.query("layer == 1")["norm"].min() > 40 * float(v.norm())
+
+
+def test_gradients_flow_through_a_steered_pass(model, tokens):
+    v = draw(model.cfg.d_model).requires_grad_()
+    out = model.run_with_hooks(
+        tokens, fwd_hooks=Steer("rotate", v, 20.0, layers=1, positions="last").hooks(model)
+    )
+    (slope,) = torch.autograd.grad(out[0, -1, 5], v)
+    assert torch.isfinite(slope).all()
+    # Only the direction of v counts, not its length.
+    assert abs(float(slope @ v.detach())) < 1e-4 * float(slope.norm() * v.detach().norm())
+    assert float(slope.norm()) > 0
+
+
+def test_hooks_are_gone_after_an_error(model, tokens):
+    steer = Steer("add", draw(model.cfg.d_model), layers=1, positions=[99])
+    with pytest.raises(BadInput, match="position 99 is outside of this pass of"):
+        logits(model, tokens, steer)
+    short = Steer("add", draw(model.cfg.d_model), layers=1, positions=torch.ones(3).bool())
+    with pytest.raises(BadInput, match=r"positions of shape \(3,\) does not fit a pass of \(1, "):
+        logits(model, tokens, short)
+    plain = logits(model, tokens)
+    assert torch.isfinite(plain).all()
+
+
+def test_bfloat16_keeps_its_dtype_and_leaves_other_positions_bit_identical():
+    v = draw(16)
+    steer = Steer("rotate", v, 30.0, positions=[1])
+    x = draw(1, 3, 16, seed=1).bfloat16()
+    out = steer._hook(None)(x, hook=None)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out[:, [0, 2]], x[:, [0, 2]])
+    assert float(angle(out[0, 1], x[0, 1])) == pytest.approx(30, abs=0.5)
+
+
+def continues(model) -> bool:
+    """Whether the installed bridge goes on rightly from a KV cache."""
+    return interp.inspect(model).continuation.broken(1) is None
+
+
+def test_steering_while_generating(gpt2):
+    tokens = gpt2.to_tokens(TEXTS[1])
+    direction = 30 * interp.unembedding_difference(gpt2, "her", "man")
+    end = len(gpt2.blocks)
+    with gpt2.hooks(fwd_hooks=Steer("add", direction, layers=end, positions="last").hooks(gpt2)):
+        out = gpt2.generate(
+            tokens,
+            max_new_tokens=3,
+            do_sample=False,
+            verbose=False,
+            use_past_kv_cache=continues(gpt2),
+        )
+    # The last state feeds no later token: steering every pass's last position gives the same.
+    for _ in range(3):
+        steered = logits(gpt2, tokens, Steer("add", direction, layers=end, positions="last"))
+        tokens = torch.cat([tokens, steered[:, -1:].argmax(-1)], 1)
+    assert out.tolist() == tokens.tolist()
+    assert tokens[0, -3] == gpt2.tokenizer.convert_tokens_to_ids("her")
+
+
+# ---- what cannot be meant --------------------------------------------------------------------
+
+
+def test_bad_steers_are_refused(gpt2):
+    v = draw(gpt2.cfg.d_model)
+    cases = [
+        (UnknownName, "kind of steering 'rotat'; did you mean 'rotate'", ("rotat", v)),
+        (BadInput, "the zero vector, which points nowhere", ("add", torch.zeros(24))),
+        (BadInput, "the direction holds NaN", ("add", v * torch.nan)),
+        (BadInput, r"one vector \[d_model\], not of shape \(2, 24\)", ("add", draw(2, 24))),
+        (BadInput, "the amount is nan; it must be a finite number", ("add", v, float("nan"))),
+        (BadInput, "the amount is '1'", ("add", v, "1")),
+        (BadInput, "cannot rotate by 200°; allowed is", ("rotate", v, 200)),
+        (BadInput, "positions='lst'; did you mean 'last'", ("add", v, 1, 0, "lst")),
+        (BadInput, r"a mask of positions is bool \[pos\]", ("add", v, 1, 0, torch.ones(3))),
+        (BadInput, "columns are whole numbers, at least one", ("add", v, 1, 0, [])),
+        (BadInput, "names no label", ("add", v, 1, 0, {})),
+    ]
+    for error, message, arguments in cases:
+        with pytest.raises(error, match=message):
+            Steer(*arguments)
+
+
+def test_steers_that_do_not_fit_the_model(gpt2):
+    v = draw(gpt2.cfg.d_model)
+    with pytest.raises(BadInput, match="layer 4 is out of range: this model has states 0 … 3"):
+        Steer("add", v, layers=4).hooks(gpt2)
+    with pytest.raises(BadInput, match="layer -1 is out of range"):
+        Steer("add", v, layers=[0, -1]).hooks(gpt2)
+    with pytest.raises(BadInput, match=r"layer 1\.5: states have whole numbers"):
+        Steer("add", v, layers=1.5).hooks(gpt2)
+    with pytest.raises(BadInput, match="no layer was given"):
+        Steer("add", v, layers=[]).hooks(gpt2)
+    with pytest.raises(BadInput, match="did you mean 'all'"):
+        Steer("add", v, layers="al").hooks(gpt2)
+    with pytest.raises(BadInput, match="the vector has width 7, the stream of .* has 24"):
+        Steer("add", draw(7)).hooks(gpt2)
+    with pytest.raises(UnknownName, match="unknown stack 'encoder'"):
+        Steer("add", v, stack="encoder").hooks(gpt2)
+    with pytest.raises(BadInput, match=r"pass positions=interp\.label_mask"):
+        Steer("add", v, positions={"role": "target"}).hooks(gpt2)
+
+
+def test_models_whose_stream_cannot_be_written():
+    from zoo import ZOO, boot
+
+    from interp.geometry import norm as size
+
+    names = {entry.architecture: name for name, entry in ZOO.items()}
+    t5 = boot(ZOO[names["T5ForConditionalGeneration"]])
+    v = draw(t5.cfg.d_model)
+    with pytest.raises(BadInput, match=r"several stacks \(encoder, decoder\): say stack="):
+        Steer("add", v).hooks(t5)
+    hooks = Steer("add", v, layers=1, stack="decoder").hooks(t5)
+    assert [name for name, _ in hooks] == ["decoder_blocks.1.hook_resid_pre"]
+    with pytest.raises(Unsupported, match="dose_response runs models with one stack"):
+        interp.dose_response(t5, TEXTS, v, layers=1, targets="her")
+    assert float(size(v)) > 0
+
+
+@pytest.mark.full
+def test_every_zoo_model_is_steered_right_or_refused_by_name():
+    """The state that is added to moves by the vector, and the logits by the readout's account."""
+    from zoo import ZOO, boot, random_tokens
+
+    right, refused = [], []
+    for name, entry in ZOO.items():
+        model = boot(entry)
+        try:
+            anatomy = interp.inspect(model)
+            steer = Steer("add", draw(anatomy.d_model), stack=anatomy.stacks[-1].name)
+            stack = anatomy.stacks[-1]
+            for layer in (0, stack.n_blocks):
+                hooks = Steer("add", steer.vector, layers=layer, stack=stack.name).hooks(model)
+                one, moved = _last_state(model, stack, random_tokens(), hooks)
+                if layer == stack.n_blocks:
+                    torch.testing.assert_close(
+                        moved, one + steer.vector, atol=1e-4, rtol=1e-4, msg=name
+                    )
+                else:
+                    assert not torch.allclose(moved, one), name
+        except Unsupported:
+            refused.append(name)
+            continue
+        right.append(name)
+    assert len(right) > 100, (len(right), refused)
+
+
+def _last_state(model, stack, tokens, hooks):
+    name, seen = stack.boundaries[-1], []
+    watch = (name, lambda value, hook: seen.append(value.detach().clone()))
+    for extra in ([], hooks):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            model.run_with_hooks(tokens, fwd_hooks=[*extra, watch])
+    return seen
+
+
+# ---- positions of prompts --------------------------------------------------------------------
+
+
+def test_label_mask_finds_the_tokens(gpt2):
+    prompts = interp.read_prompts(TEXTS[:2], gpt2.tokenizer).label(interp.target_word("her"))
+    mask = interp.label_mask(prompts, role="target")
+    her = gpt2.tokenizer.convert_tokens_to_ids("her")
+    for i, row in enumerate(prompts.tokens):
+        assert mask[i, : len(row)].tolist() == (row == her).tolist()
+    assert torch.equal(mask, chosen({"role": "target"}, prompts))
+    with pytest.raises(UnknownName, match="unknown label 'rol'; did you mean 'role'"):
+        interp.label_mask(prompts, rol="target")
+    with pytest.raises(BadInput, match="no token of the 2 prompts has role='subject'"):
+        interp.label_mask(prompts, role="subject")
+    with pytest.raises(BadInput, match=r"no prompt is long enough for positions \[50\]"):
+        chosen([50], prompts)
+
+
+# ---- directions ------------------------------------------------------------------------------
+
+
+def test_mean_difference_is_the_difference_of_means(model):
+    a, b = TEXTS[:2], TEXTS[2:]
+    found = interp.mean_difference(model, a, b, 2)
+    groups = [
+        torch.stack([states(model, model.to_tokens(t))[2][0, -1] for t in group]).double()
+        for group in (a, b)
+    ]
+    torch.testing.assert_close(
+        found, (groups[0].mean(0) - groups[1].mean(0)).float(), atol=1e-5, rtol=1e-4
+    )
+    everything = interp.mean_difference(model, a, b, 2, positions="all")
+    per_prompt = [
+        torch.stack([states(model, model.to_tokens(t))[2][0].mean(0) for t in group]).mean(0)
+        for group in (a, b)
+    ]
+    torch.testing.assert_close(everything, per_prompt[0] - per_prompt[1], atol=1e-5, rtol=1e-4)
+    with pytest.raises(BadInput, match="layer 9 is out of range"):
+        interp.mean_difference(model, a, b, 9)
+
+
+def test_adding_the_mean_difference_moves_the_mean_state_across(model):
+    v = interp.mean_difference(model, TEXTS[:2], TEXTS[2:], 1)
+    tokens = model.to_tokens(TEXTS[2])
+    moved = states(model, tokens, Steer("add", v, layers=1, positions="last").hooks(model))[1]
+    mean = torch.stack([states(model, model.to_tokens(t))[1][0, -1] for t in TEXTS[:2]]).mean(0)
+    torch.testing.assert_close(moved[0, -1], mean, atol=1e-5, rtol=1e-4)
+
+
+def test_unembedding_difference(model):
+    her, man = model.tokenizer.convert_tokens_to_ids(["her", "man"])
+    found = interp.unembedding_difference(model, "her", man)
+    torch.testing.assert_close(found, model.W_U.detach()[:, her] - model.W_U.detach()[:, man])
+
+
+# ---- tokens and vectors ----------------------------------------------------------------------
+
+
+def test_targets_that_are_not_one_token(gpt2):
+    v = draw(gpt2.cfg.d_model)
+    with pytest.raises(
+        BadInput, match=r"target 'the man' is 2 tokens of this model \('the' \+ 'man'\).*one token"
+    ):
+        interp.dose_response(gpt2, TEXTS, v, layers=1, targets="the man")
+    with pytest.raises(BadInput, match="target 'zebra' is not in the vocabulary .*'<unk>'"):
+        interp.dose_response(gpt2, TEXTS, v, layers=1, targets="zebra")
+    with pytest.raises(BadInput, match="did you mean 'queen'"):
+        interp.token_id(gpt2, "quen")
+    with pytest.raises(BadInput, match="token 9999 is no token id: the model has 0 … 112"):
+        interp.token_id(gpt2, 9999)
+    with pytest.raises(BadInput, match="token '': give a token's text"):
+        interp.token_id(gpt2, "")
+    assert interp.token_id(gpt2, "her") == gpt2.tokenizer.convert_tokens_to_ids("her")
+
+
+@pytest.mark.parametrize("space", ["W_U", "W_E"])
+@pytest.mark.parametrize("by", ["dot", "cosine"])
+def test_nearest_tokens_against_numpy(llama, space, by):
+    rows = (llama.W_U.T if space == "W_U" else llama.W_E).detach().double().numpy()
+    vectors = draw(2, llama.cfg.d_model)
+    frame = interp.nearest_tokens(llama, vectors, space=space, by=by, k=7)
+    for i, x in enumerate(vectors.double().numpy()):
+        score = rows @ x
+        if by == "cosine":
+            score = score / np.linalg.norm(rows, axis=1) / np.linalg.norm(x)
+        part = frame[frame["vector"] == i]
+        best = np.argsort(-score)[:7]
+        assert part["token_id"].tolist() == best.tolist()
+        np.testing.assert_allclose(part[by], score[best], rtol=1e-4)
+        assert part["token"].tolist() == [llama.tokenizer.decode([t]) for t in best]
+    single = interp.nearest_tokens(llama, vectors[0], space=space, by=by, k=7)
+    pd.testing.assert_frame_equal(single, frame[frame["vector"] == 0].drop(columns="vector"))
+
+
+def test_a_tokens_own_row_is_nearest_by_cosine(gpt2):
+    frame = interp.nearest_tokens(gpt2, gpt2.W_E[15], space="W_E", by="cosine", k=1)
+    assert frame["token_id"].tolist() == [15]
+    assert frame["cosine"].iloc[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_bad_vectors_for_nearest_tokens(gpt2):
+    with pytest.raises(BadInput, match=r"shape \(7,\); allowed is \[24\], the width of W_U"):
+        interp.nearest_tokens(gpt2, draw(7))
+    with pytest.raises(BadInput, match="NaN or infinite"):
+        interp.nearest_tokens(gpt2, draw(24) * torch.nan)
+    with pytest.raises(UnknownName, match="unknown space 'W_V'; did you mean"):
+        interp.nearest_tokens(gpt2, draw(24), space="W_V")
+    with pytest.raises(UnknownName, match="unknown by 'cos'"):
+        interp.nearest_tokens(gpt2, draw(24), by="cos")
+    with pytest.raises(BadInput, match="k is 0"):
+        interp.nearest_tokens(gpt2, draw(24), k=0)
+    assert interp.nearest_tokens(gpt2, torch.zeros(24), by="cosine")["cosine"].isna().all()
+
+
+# ---- decision depth --------------------------------------------------------------------------
+
+
+def test_decision_depth_by_loops(model):
+    result = interp.run(model, TEXTS, "logit_lens", target="her", progress=False)["logit_lens"]
+    depth = interp.decision_depth(result)
+    assert len(depth) == len(result.tokens)
+    assert {"token", "role", "special"} <= set(depth.columns)
+    for row in depth.itertuples():
+        agrees = (
+            result.frame.query("prompt == @row.prompt and position == @row.position")
+            .sort_values("layer")["agrees"]
+            .tolist()
+        )
+        expected = len(agrees)
+        while expected and agrees[expected - 1]:
+            expected -= 1
+        assert row.decision_depth == expected
+        assert row.relative_depth == pytest.approx(expected / (len(agrees) - 1))
+        assert row.agreeing == pytest.approx(np.mean(agrees[:-1]))
+
+
+def test_decision_depth_of_made_up_tables():
+    def table(agrees):
+        n = len(agrees)
+        return pd.DataFrame(
+            {"prompt": 0, "position": 0, "layer": range(n), "agrees": agrees, "token": "x"}
+        )
+
+    cases = {(True, True, True): 0, (False, True, True): 1, (True, False, True): 2}
+    for agrees, expected in cases.items():
+        out = interp.decision_depth(table(agrees).sample(frac=1, random_state=1))
+        assert out["decision_depth"].tolist() == [expected]
+    with pytest.raises(BadInput, match=r"each state 0 … 2 once; this table was filtered"):
+        interp.decision_depth(table([True] * 3).query("layer != 1"))
+    with pytest.raises(UnknownName, match="unknown column 'agrees'"):
+        interp.decision_depth(table([True]).drop(columns="agrees"))
+    with pytest.raises(BadInput, match="a table is needed, not int"):
+        interp.decision_depth(3)
+
+
+def test_decision_depth_of_a_summary_is_refused(gpt2):
+    result = interp.run(gpt2, TEXTS, "logit_lens", keep="summary", progress=False)["logit_lens"]
+    with pytest.raises(BadInput, match="run the lens with keep='tokens'"):
+        interp.decision_depth(result)
+
+
+# ---- dose–response ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dose_response_against_single_passes(model, kind):
+    v = draw(model.cfg.d_model, seed=2)
+    dose = KINDS[kind]
+    response = interp.dose_response(
+        model,
+        TEXTS,
+        v,
+        kind=kind,
+        doses=[dose],
+        layers=[1],
+        targets=("her", "him"),
+        controls=2,
+        seed=5,
+        max_tokens=16,
+    )
+    her, him = model.tokenizer.convert_tokens_to_ids(["her", "him"])
+    vectors = {-1: v} | dict(enumerate(random_directions(v, 2, 5)))
+    for row in response.effects.itertuples():
+        steer = Steer(kind, vectors[row.draw], row.dose, layers=1)
+        z = logits(model, model.to_tokens(TEXTS[row.prompt]), steer)[0, -1]
+        assert row.value == pytest.approx(float(z[her] - z[him]), abs=2e-5)
+    frame = response.frame.set_index(["direction", "dose"])
+    given = response.effects.query("direction == 'given' and dose == @dose")["effect"]
+    interval = stats.t.interval(0.95, 2, given.mean(), stats.sem(given))
+    np.testing.assert_allclose(frame.loc[("given", dose), ["low", "high"]].tolist(), interval)
+    assert frame.loc[("given", 0.0), "effect"] == 0
+    assert frame.loc[("random", dose), "lowest"] <= frame.loc[("random", dose), "effect"]
+    assert response.measure == "logit_difference"
+
+
+PLACES = {"last": ("last", "last"), "columns": ([4, 6], [6]), "all": ("all", "all")}
+
+
+def dosed_as_by_plain_hooks(model, place: str) -> None:
+    """Assert that every value is what a whole pass over one prompt gives."""
+    positions, read = PLACES[place]
+    v = draw(model.cfg.d_model, seed=2)
+    response = interp.dose_response(
+        model, TEXTS, v, doses=[2.0], layers=1, targets="her", controls=1, progress=False,
+        positions=positions, read=read,
+    )  # fmt: skip
+    prompts = interp.read_prompts(
+        TEXTS, model.tokenizer, prepend_bos=interp.inspect(model).prepends_bos
+    )
+    changed, asked = chosen(positions, prompts), chosen(read, prompts)
+    her = model.tokenizer.convert_tokens_to_ids("her")
+    (hook_name,) = interp.inspect(model).stacks[0].boundaries[1:2]
+    vectors = {-1: v} | dict(enumerate(random_directions(v, 1, 0)))
+    for row in response.effects.itertuples():
+        n = len(prompts.tokens[row.prompt])
+        shift = row.dose * vectors[row.draw] * changed[row.prompt, :n, None]
+        with torch.no_grad():
+            z = model.run_with_hooks(
+                torch.tensor(prompts.tokens[row.prompt])[None],
+                fwd_hooks=[(hook_name, lambda x, hook, shift=shift: x + shift)],
+            )
+        log_p = z[0].double().log_softmax(-1)[:, her]
+        expected = float(log_p[asked[row.prompt, :n]].mean())
+        assert row.value == pytest.approx(expected, abs=1e-4)
+    assert (response.effects.query("dose == 2")["effect"].abs() > 1e-3).any()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "bert", "mamba", "gpt-neo", "bloom"])
+def test_dose_response_by_plain_hooks(place, name):
+    """Whatever a pass leaves out: windows, both directions, states without keys and values."""
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    dosed_as_by_plain_hooks(boot(ZOO[name]), place)
+
+
+@pytest.mark.full
+def test_every_zoo_model_is_dosed_as_by_plain_hooks_or_refused_by_name():
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    refused = []
+    for name, entry in ZOO.items():
+        torch.manual_seed(0)
+        try:
+            dosed_as_by_plain_hooks(boot(entry), "last")
+        except Unsupported:
+            refused.append(name)
+    assert len(ZOO) - len(refused) > 100, refused
+
+
+@pytest.mark.parametrize(("name", "goes_on"), [("llama", True), ("mistral", True), ("bert", False)])
+def test_only_the_tokens_that_can_change_pass_again(name, goes_on):
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    model = boot(ZOO[name])
+    widths = []
+    with model.hooks(fwd_hooks=[("blocks.1.hook_in", lambda x, hook: widths.append(x.shape[1]))]):
+        interp.dose_response(
+            model, TEXTS, draw(model.cfg.d_model), doses=[1.0, 2.0], layers=1, targets="her",
+            controls=2, progress=False, positions="last",
+        )  # fmt: skip
+    longest, goes_on = max(widths), goes_on and continues(model)
+    steered = widths[-7:]  # dose 0, and two doses of three directions
+    assert steered == [1 if goes_on else longest] * 7
+    if goes_on:
+        assert widths[-10:-7] == [longest, longest - 1, 1], "whole, before, and again to compare"
+
+
+def test_the_bar_of_a_dose_response_is_on_standard_error_and_can_be_silenced(gpt2, capsys):
+    ask = {"doses": [1], "layers": 1, "targets": "her", "controls": 1}
+    interp.dose_response(gpt2, TEXTS, draw(24), progress=False, **ask)
+    assert capsys.readouterr() == ("", "")
+    interp.dose_response(gpt2, TEXTS, draw(24), **ask)
+    assert capsys.readouterr().out == ""
+
+
+def test_adding_the_unembedding_difference_at_the_end_has_a_closed_form(llama):
+    """Where the last state is steered, the effect is the readout's: no block comes after it."""
+    v = interp.unembedding_difference(llama, "her", "him")
+    end = len(llama.blocks)
+    response = interp.dose_response(
+        llama, TEXTS, v, doses=[3.0], layers=end, targets=("her", "him"), controls=3
+    )
+    readout, her_him = interp.inspect(llama).readout, llama.tokenizer.convert_tokens_to_ids
+    a, b = her_him(["her", "him"])
+    for row in response.effects.query("direction == 'given' and dose == 3").itertuples():
+        x = states(llama, llama.to_tokens(TEXTS[row.prompt]))[-1][0, -1]
+        with torch.no_grad():
+            z, base = readout.logits(x + 3 * v), readout.logits(x)
+        assert row.effect == pytest.approx(float(z[a] - z[b] - base[a] + base[b]), abs=1e-4)
+    given = response.frame.query("direction == 'given' and dose == 3").iloc[0]
+    assert given["effect"] > response.frame.query("direction == 'random'")["highest"].max()
+    assert given["random_p"] == pytest.approx(1 / 4)
+
+
+def test_positions_and_reading_by_label(gpt2):
+    prompts = interp.read_prompts(TEXTS, gpt2.tokenizer).label(interp.target_word("her"))
+    v = 5 * draw(24)
+    common = {"doses": [1.0], "layers": 1, "targets": "her", "controls": 0}
+    response = interp.dose_response(
+        gpt2, prompts, v, positions={"role": "target"}, read={"role": "target"}, **common
+    )
+    assert "1 prompts have no token that is read; they are left out." in response.notes
+    assert response.frame["random_p"].isna().all()
+    # What stands before the steered token does not change in a causal model.
+    earlier = interp.dose_response(
+        gpt2, prompts, v, positions={"role": "target"}, read={"role": "previous"}, **common
+    )
+    assert (earlier.effects["effect"] == 0).all()
+    assert (response.effects.query("dose == 1")["effect"] != 0).all()
+
+
+def test_dose_response_is_shown(gpt2):
+    response = interp.dose_response(
+        gpt2, TEXTS, draw(24), doses=[-1, 1], layers=1, targets="her", controls=2
+    )
+    figure = response.plot()
+    assert [t.name for t in figure.data if t.name] == ["random directions", "given direction"]
+    assert "95 %, over prompts" in figure.layout.meta["caption"]
+    assert "log_prob of 'her'" in repr(response)
+    assert "<table" in response._repr_html_()
+    assert "random_p cannot be below 0.33" in repr(response)
+
+
+def test_bad_requests_for_a_dose_response(gpt2):
+    v = draw(24)
+
+    def ask(**options):
+        return interp.dose_response(gpt2, TEXTS, v, **({"layers": 1, "targets": "her"} | options))
+
+    with pytest.raises(BadInput, match=r"doses \[nan\] are not all finite"):
+        ask(doses=[float("nan")])
+    with pytest.raises(BadInput, match="nothing but 0"):
+        ask(doses=[0])
+    with pytest.raises(BadInput, match="targets has 3 tokens"):
+        ask(targets=("her", "him", "man"))
+    with pytest.raises(BadInput, match="both targets are the token 'her'"):
+        ask(targets=("her", "her"))
+    with pytest.raises(UnknownName, match="did you mean 'add'"):
+        ask(kind="ad", doses=[1])
+    with pytest.raises(BadInput, match="layer 7 is out of range"):
+        ask(layers=7)
+    with pytest.raises(BadInput, match="the vector has width 3"):
+        interp.dose_response(gpt2, TEXTS, draw(3), layers=1, targets="her")
+    with pytest.raises(BadInput, match="controls=-1"):
+        ask(controls=-1)
+
+
+def test_a_steered_model_that_yields_nan_is_reported_and_left_clean(gpt2):
+    def poison(value, hook):
+        return value * torch.nan
+
+    with (
+        gpt2.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", poison)]),
+        pytest.raises(interp.InterpError, match="yields NaN when steered"),
+    ):
+        interp.dose_response(gpt2, TEXTS, draw(24), doses=[1], layers=1, targets="her")
+
+
+def test_random_directions_have_the_norm_and_no_preferred_direction():
+    v = draw(32)
+    found = torch.stack(random_directions(v, 300, 1))
+    torch.testing.assert_close(norm(found), norm(v).expand(300), rtol=1e-5, atol=0)
+    cosines = torch.cosine_similarity(found, v[None])
+    # The cosine of a uniform direction: (c + 1)/2 ~ Beta((d − 1)/2, (d − 1)/2).
+    p = stats.kstest((cosines.numpy() + 1) / 2, stats.beta(15.5, 15.5).cdf).pvalue
+    assert p > 0.01
+    assert torch.equal(found, torch.stack(random_directions(v, 300, 1)))
+
+
+def test_interval_and_p_are_calibrated_under_the_null():
+    """Prompts differ, directions mean nothing: 95 % cover 0, p ≤ 1/10 in a tenth of the cases."""
+    rng = np.random.default_rng(0)
+    covered, small, runs = 0, 0, 120
+    for _ in range(runs):
+        values = rng.normal(size=(10, 12))
+        rows = pd.DataFrame(
+            {
+                "prompt": np.tile(np.arange(12), 10),
+                "draw": np.repeat(np.arange(-1, 9), 12),
+                "dose": 1.0,
+                "value": values.ravel(),
+                "effect": values.ravel(),
+            }
+        )
+        rows["direction"] = np.where(rows["draw"] < 0, "given", "random")
+        given = summarise(rows).query("direction == 'given'").iloc[0]
+        covered += given["low"] <= 0 <= given["high"]
+        small += given["random_p"] <= 0.1
+    assert stats.binomtest(covered, runs, 0.95).pvalue > 0.001
+    assert stats.binomtest(small, runs, 0.1).pvalue > 0.001
+
+
+def test_one_prompt_has_no_interval():
+    assert np.isnan(student_interval(np.array([1.0]), 0.95)).all()

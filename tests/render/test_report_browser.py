@@ -1,0 +1,214 @@
+"""The report in a real browser, from disk and without a network."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+from render_data import HOSTILE, make_results
+
+from interp.render.attention import attention_maps
+from interp.render.draw import save_figure
+from interp.runs.report.views import result_figure
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
+WHY = "needs playwright (extra `test`)" if CHROMIUM else "needs a Chromium on the PATH"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+WAIT = 30_000  # milliseconds; machines that run tests are slow and shared
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and PLAYWRIGHT), reason=WHY),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results()
+
+
+@pytest.fixture(scope="module")
+def report_path(results, tmp_path_factory):
+    return results.report(tmp_path_factory.mktemp("report") / "report.html")
+
+
+class Visit:
+    """A page with what it asked for and complained about."""
+
+    def __init__(self, browser, path: Path, width: int = 1400, height: int = 1000) -> None:
+        self.context = browser.new_context(
+            offline=True, viewport={"width": width, "height": height}
+        )
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda r: self.requests.append(r.url))
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("dialog", lambda d: self.errors.append(f"dialog {d.message}"))
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.goto(path.as_uri())
+
+    def draw_all(self) -> None:
+        """Bring every figure near the screen, and wait until it is drawn."""
+        for box in self.page.query_selector_all(".canvas:visible"):
+            box.scroll_into_view_if_needed()
+            kind = box.get_attribute("data-kind")
+            inner = ".main-svg, canvas" if kind == "plotly" else "canvas"
+            box.wait_for_selector(inner, timeout=WAIT, state="attached")
+
+
+@pytest.fixture(scope="module")
+def visit(chromium, report_path):
+    seen = Visit(chromium, report_path)
+    yield seen
+    seen.context.close()
+
+
+PAINTED = """canvas => {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const colours = new Set();
+    for (let i = 0; i < pixels.length; i += 4 * 97) {
+        colours.add(pixels[i] + "," + pixels[i + 1] + "," + pixels[i + 2]);
+    }
+    return colours.size;
+}"""
+
+
+def test_first_figure_comes_with_the_text(visit):
+    first = visit.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    assert first.is_visible()
+    assert visit.page.locator("h1").is_visible()
+    # The maps' library waits until a map is near the screen.
+    assert visit.page.evaluate("typeof Plotly === 'object' && typeof CircuitsVis === 'undefined'")
+
+
+def test_every_figure_is_drawn_without_an_error_or_a_request(visit, report_path):
+    visit.draw_all()
+    undrawn = visit.page.get_by_text("could not be drawn").count()
+    assert undrawn == 0
+    assert visit.errors == []
+    assert {u for u in visit.requests if not u.startswith(("data:", "blob:"))} == {
+        report_path.as_uri()
+    }
+
+
+def test_attention_maps_are_painted_and_change_on_demand(visit):
+    box = visit.page.locator(".canvas[data-kind=maps]:visible").first
+    box.scroll_into_view_if_needed()
+    box.locator("canvas").last.wait_for(timeout=WAIT)
+    visit.page.wait_for_timeout(500)
+    assert box.locator("canvas").last.evaluate(PAINTED) > 8
+    select = visit.page.locator("figure:has(.canvas[data-kind=maps]) select")
+    select.select_option(label="prompt 1, block 2")
+    chosen = visit.page.locator(".canvas[data-kind=maps]:visible")
+    chosen.locator("canvas").last.wait_for(timeout=WAIT)
+    visit.page.wait_for_timeout(500)
+    assert chosen.count() == 1
+    assert chosen.locator("canvas").last.evaluate(PAINTED) > 8
+    assert "L2H0" in chosen.inner_text()
+
+
+def test_hostile_tokens_are_text(visit):
+    visit.draw_all()
+    assert visit.page.evaluate("window.hacked") is None
+    figure = visit.page.locator("figure:has-text('token that the model would predict')")
+    figure.locator("select").select_option(index=2)
+    figure.locator(".canvas:visible .main-svg").first.wait_for(timeout=WAIT)
+    ticks = figure.locator(".xtick text").evaluate_all("all => all.map(e => e.textContent)")
+    assert {"<s>", "<!--", "↵", "<b>bold", "&lt;&amp;", "·her"} <= set(ticks)
+    cells = visit.page.locator("td.token").evaluate_all("all => all.map(e => e.textContent)")
+    assert {HOSTILE[1], "<s>", "<!--", "↵", "·her"} <= set(cells)
+    numbers = visit.page.locator("pre").evaluate_all("all => all.map(e => e.textContent).join()")
+    assert HOSTILE[0] in numbers
+    assert visit.page.locator("main img, main s").count() == 0
+
+
+def test_hover_shows_top_tokens_as_text(visit):
+    figure = visit.page.locator("figure:has-text('token that the model would predict')")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".canvas:visible .nsewdrag").hover(position={"x": 30, "y": 12})
+    hover = figure.locator(".canvas:visible .hoverlayer .hovertext")
+    hover.wait_for(timeout=WAIT)
+    text = hover.evaluate("e => e.textContent")
+    assert text.startswith("state ")
+    assert "<|endoftext|>" in text
+
+
+def test_choosing_a_label_draws_its_lines(visit):
+    section = visit.page.locator("#analysis-rotation")
+    section.locator("select").first.select_option(label="by role")
+    figure = section.locator("figure").first
+    figure.locator(".canvas:visible .main-svg").first.wait_for(timeout=WAIT)
+    assert {"target", "previous", "random"} <= set(
+        figure.locator(".canvas:visible .annotation-text").evaluate_all(
+            "all => all.map(e => e.textContent)"
+        )
+    )
+
+
+# Panes whose content goes on beyond their right edge, and whether a line that can be seen says so.
+CUT = """() => [...document.querySelectorAll(".scroll, .table")]
+    .filter(pane => pane.offsetParent !== null && pane.scrollWidth - pane.clientWidth > 2)
+    .map(pane => [pane.classList.contains("more"), pane.nextElementSibling.offsetHeight > 0])"""
+
+
+@pytest.mark.parametrize("width", [1400, 1280, 1000, 390])
+def test_nothing_is_cut_at_the_right_edge_without_a_word(chromium, report_path, width):
+    seen = Visit(chromium, report_path, width, 900)
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    seen.page.wait_for_timeout(300)
+    assert all(marked and told for marked, told in seen.page.evaluate(CUT))
+    lens = seen.page.locator("figure:has-text('token that the model would predict')")
+    inside = lens.locator(".scroll:visible").evaluate("e => e.scrollWidth <= e.clientWidth")
+    assert inside == (width >= 700), "nine tokens fit where there is room for them"
+    seen.context.close()
+
+
+def test_the_word_goes_when_the_end_is_reached(chromium, report_path):
+    seen = Visit(chromium, report_path, 390, 844)
+    pane = seen.page.locator(".scroll:visible").first
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    word = seen.page.locator(".scroll:visible + .beyond").first
+    assert word.is_visible()
+    pane.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    word.wait_for(state="hidden", timeout=WAIT)
+    seen.context.close()
+
+
+def test_one_figure_as_a_file(chromium, results, tmp_path):
+    path = save_figure(result_figure(results["logit_lens"]), tmp_path / "lens.html")
+    seen = Visit(chromium, path)
+    seen.draw_all()
+    assert seen.errors == []
+    assert seen.requests == [path.as_uri(), "data:,"] or seen.requests == [path.as_uri()]
+    seen.context.close()
+
+
+def test_maps_of_a_notebook_draw_in_their_frame(chromium, results, tmp_path):
+    shown = attention_maps(results["attention"], prompt=0, layer=1)._repr_html_()
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!doctype html><meta charset=utf-8>{shown}", encoding="utf-8")
+    seen = Visit(chromium, path)
+    frame = seen.page.frame_locator("iframe")
+    frame.locator("canvas").last.wait_for(timeout=WAIT)
+    seen.page.wait_for_timeout(500)
+    assert frame.locator("canvas").last.evaluate(PAINTED) > 8
+    assert seen.errors == []
+    seen.context.close()
