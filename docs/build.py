@@ -130,9 +130,9 @@ def analysis_page(name: str) -> str:
         _table(("column", "meaning and unit"), kind.columns.items()),
         f"Reads: {sites}. Scope: {kind.scope}.",
     ]
-    nothing = [(p.title, p.nothing) for p in kind.plots if p.nothing]
-    if nothing:
-        parts += ["## If there were nothing to see", _table(("figure", "it would show"), nothing)]
+    null = [(p.title, p.if_null) for p in kind.plots if p.if_null]
+    if null:
+        parts += ["## Expected if there is no effect", _table(("figure", "it would show"), null)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,7 +6,11 @@ Knows nothing of models or analyses. Every message says what was seen and what i
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Any
 
 
 class InterpError(Exception):
@@ -68,3 +72,85 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UnknownName:
     known = list(choices)
     hint = nearest(name, known)
     return UnknownName(f"unknown {kind} {name!r}{hint} (known: {', '.join(known) or 'none'})")
+
+
+# ---- what has moved ----------------------------------------------------------------------------
+
+MOVED = {
+    "analysis": "contract.analysis",
+    "anatomy": "models.anatomy",
+    "cached": "runs.from_cache",
+    "checks": "runs.checks",
+    "clustered": "contract.document_sums",
+    "controls": "models.untrained",
+    "corpus": "runs.corpus",
+    "demo.show": "cli.demo",
+    "doses": "experiments.dose_response",
+    "embedding": "measures.spectrum",
+    "experiments.prediction": "experiments.path_prediction",
+    "experiments.shown": "render.finding",
+    "experiments.units": "experiments.tokens_or_words",
+    "heads": "experiments.heads",
+    "input_split": "experiments.score_split",
+    "labels": "prompts.labels",
+    "lens": "models.lens.statistics",
+    "models": "models.load",
+    "observer": "models.observer",
+    "positions": "measures.positions",
+    "prediction": "models.logit_geometry",
+    "probe": "models.probe",
+    "profiles": "measures.attention_offsets",
+    "progress": "_progress",
+    "prompts": "prompts.prompts",
+    "readout": "models.readout",
+    "registry": "contract.registry",
+    "results": "runs.results",
+    "runner": "runs.run",
+    "sites": "contract.sites",
+    "spaces": "experiments",
+    "spaces.compare": "experiments.spaces",
+    "spaces.continuations": "experiments.continuations",
+    "spaces.drift": "experiments.drift",
+    "spaces.layers": "experiments.layers",
+    "spaces.maps": "measures.maps",
+    "spaces.nulls": "stats.nulls",
+    "spaces.retrieval": "measures.retrieval",
+    "spaces.similarity": "measures.similarity",
+    "spaces.states": "experiments.token_vectors",
+    "spaces.streamed": "measures.streamed",
+    "spaces.vectors": "experiments.word_files",
+    "state": "contract.leaves",
+    "stats.clustered": "stats.document_tests",
+    "stats.neighbours": "stats.layer_runs",
+    "steering": "experiments.steering",
+    "tallies": "contract.counts",
+    "trajectories": "measures.paths",
+    "unembedding": "measures.tying",
+    "vocabulary": "experiments.nearest",
+    "word_vectors": "experiments.words",
+}
+"""Modules of the first layout, and where their subject is now."""
+PAGES = ("contract", "experiments", "measures", "models", "prompts", "runs", "stats")
+
+
+class MovedModules(MetaPathFinder):
+    """Tells where a module of the first layout has gone; finds nothing itself."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
+        """Raise `ModuleNotFoundError` with the new place of a module that has moved."""
+        package, _, name = fullname.partition(".")
+        if package == "interp" and name in MOVED:
+            raise ModuleNotFoundError(f"interp.{name} is now interp.{MOVED[name]}", name=fullname)
+
+
+def where_now(name: str, public: Iterable[str]) -> str:
+    """What to say of a name that the package does not have: its new place, or the nearest name."""
+    if name in MOVED:
+        return f"module 'interp' has no attribute {name!r}: it is now interp.{MOVED[name]}"
+    names: dict[str, str] = {}
+    for page in PAGES:
+        text = (Path(__file__).parent / page / "__init__.py").read_text(encoding="utf-8")
+        names |= dict.fromkeys(re.findall(r"import \w+ as (\w+)$", text, re.MULTILINE), page)
+    if name in names:
+        return f"module 'interp' has no attribute {name!r}: it is now interp.{names[name]}.{name}"
+    return f"module 'interp' has no attribute {name!r}{nearest(name, [*public, *names])}"

@@ -6,7 +6,7 @@ Thin: it parses, calls the library and prints; one file per family of commands. 
 found what it looks for, 4 a corpus run is done but some documents failed.
 """
 
-from interp.cli import compare, experiments, inspect, run, spaces, steering, words
+from interp.cli import compare, experiments, inspect, run
 from interp.cli.app import app, main
 
-__all__ = ["app", "compare", "experiments", "inspect", "main", "run", "spaces", "steering", "words"]
+__all__ = ["app", "compare", "experiments", "inspect", "main", "run"]

@@ -14,7 +14,7 @@ from rich.table import Table
 from interp.errors import BadInput, InterpError
 
 if TYPE_CHECKING:
-    from interp.render.finding import Sheet
+    from interp.render.finding import Finding
     from interp.runs.results import Results
 
 
@@ -100,33 +100,21 @@ def refuse_taken(folder: Path | None, overwrite: bool) -> None:
         refuse_existing(folder, overwrite=overwrite)
 
 
-def deliver(sheet: Sheet, folder: Path | None, overwrite: bool, as_json: bool) -> None:
+def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool) -> None:
     """Print what an experiment found, as text or JSON, and write it where a folder is given."""
-    written = sheet.write(folder, overwrite=overwrite) if folder is not None else []
+    written = found.save(folder, overwrite=overwrite) if folder is not None else []
     if as_json:
         tables = {
             name: json.loads(table.to_json(orient="records", double_precision=12))
-            for name, table in sheet.tables.items()
+            for name, table in found.all_tables().items()
         }
-        document = sheet.document() | {"tables": tables, "written": [str(p) for p in written]}
+        document = found.document() | {"tables": tables, "written": [str(p) for p in written]}
         print_json(json.dumps(document, default=str))
         return
-    out.print(sheet.text, highlight=False, markup=False, soft_wrap=True)
+    out.print(found.text(), highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         wrote([folder / "report.html"])
         out.print(f"and {len(written) - 1} files of tables beside it", highlight=False)
-
-
-def untrained(control: str | None, model: str) -> Any:
-    """An untrained copy of a model, if asked for."""
-    if control is None:
-        return None
-    from interp.models.load import load_model
-    from interp.models.untrained import check_control, random_copy
-
-    bridge = load_model(model)
-    check_control(control, bridge)
-    return random_copy(bridge)
 
 
 def about(experiment: str, **asked: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,15 +16,10 @@ from interp.cli.app import (
     Special,
     about,
     app,
-    out,
-    print_json,
+    deliver,
     refuse_taken,
     wrote,
 )
-
-if TYPE_CHECKING:
-    from interp.render.finding import Sheet
-    from interp.stats.comparison import Comparison
 
 
 @app.command()
@@ -60,25 +55,6 @@ def compare(
     if csv is not None:
         with atomic(csv) as whole:
             found.frame.to_csv(whole, index=False)
-    if out_folder is not None:
-        asked = {"folder": str(folder), "analysis": analysis} | asked
-        _sheet(found, asked).write(out_folder, overwrite=overwrite)
-    if as_json:
-        print_json(found.frame.to_json(orient="records"))
-    else:
-        out.print(repr(found), highlight=False, markup=False)
-        wrote([*([csv] if csv else []), *([out_folder / "report.html"] if out_folder else [])])
-
-
-def _sheet(found: Comparison, asked: dict[str, Any]) -> Sheet:
-    from interp.render.finding import Sheet
-
-    return Sheet(
-        "compare",
-        repr(found),
-        {"compare": found.frame, "clusters": found.clusters},
-        {f"{found.value}: {found.a} against {found.b}": found.plot},
-        lead=f"Does {found.value} differ between {found.a} and {found.b} tokens?",
-        notes=found.notes,
-        about=about("compare", **asked),
-    )
+        wrote([csv])
+    told = about("compare", folder=str(folder), analysis=analysis, **asked)
+    deliver(found.with_about(**told), out_folder, overwrite, as_json)

@@ -26,7 +26,6 @@ from interp.cli.app import (
     split,
     wrote,
 )
-from interp.contract.registry import with_parameters
 from interp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -144,6 +143,8 @@ def run(
 
     Analyses of the weights (scope in `interp list`) need no prompts.
     """
+    from interp.contract.registry import with_parameters
+
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
     common: dict[str, Any] = {
         "target": target,

@@ -116,15 +116,15 @@ class Plot:
         values: columns to draw.
         title: what the figure shows.
         unit: unit of the value axis.
-        nothing: a sentence on what the figure would look like if there were nothing to see; it
-            stands below the figure in a report.
+        if_null: what the figure would show if there were no effect; it stands below the figure in
+            a report.
     """
 
     kind: Literal["line", "heatmap", "scatter", "trajectory", "attention"]
     values: tuple[str, ...]
     title: str
     unit: str = ""
-    nothing: str = ""
+    if_null: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Experiments: questions put to tables or models; each returns a finding with its control."""
 
+from interp.experiments.continuations import Continuations as Continuations
 from interp.experiments.continuations import continuation_divergence as continuation_divergence
 from interp.experiments.continuations import continuation_table as continuation_table
+from interp.experiments.depth import Depth as Depth
+from interp.experiments.depth import decided as decided
 from interp.experiments.depth import decision_depth as decision_depth
 from interp.experiments.dose_response import DoseResponse as DoseResponse
 from interp.experiments.dose_response import dose_response as dose_response
@@ -12,8 +15,11 @@ from interp.experiments.groups import GroupComparison as GroupComparison
 from interp.experiments.groups import by_group as by_group
 from interp.experiments.growth import Growth as Growth
 from interp.experiments.growth import growth_rate as growth_rate
+from interp.experiments.heads import HeadTypes as HeadTypes
+from interp.experiments.heads import Rollout as Rollout
 from interp.experiments.heads import head_types as head_types
 from interp.experiments.heads import rollout as rollout
+from interp.experiments.heads import rollout_maps as rollout_maps
 from interp.experiments.layers import LayerComparison as LayerComparison
 from interp.experiments.layers import compare_layers as compare_layers
 from interp.experiments.nearest import nearest_tokens as nearest_tokens
@@ -23,10 +29,13 @@ from interp.experiments.score_split import Split as Split
 from interp.experiments.score_split import cosine_parts as cosine_parts
 from interp.experiments.score_split import split_cosines as split_cosines
 from interp.experiments.score_split import split_distance as split_distance
+from interp.experiments.score_split import split_input as split_input
 from interp.experiments.score_split import split_scores as split_scores
+from interp.experiments.shift import Shift as Shift
 from interp.experiments.shift import shift_test as shift_test
 from interp.experiments.spaces import SpaceComparison as SpaceComparison
 from interp.experiments.spaces import compare_spaces as compare_spaces
+from interp.experiments.steer import steer as steer
 from interp.experiments.steering import Steer as Steer
 from interp.experiments.steering import label_mask as label_mask
 from interp.experiments.steering import mean_difference as mean_difference
@@ -35,4 +44,11 @@ from interp.experiments.token_vectors import TokenVectors as TokenVectors
 from interp.experiments.token_vectors import collect_states as collect_states
 from interp.experiments.word_files import WordSpace as WordSpace
 from interp.experiments.word_files import read_word_vectors as read_word_vectors
+from interp.experiments.word_questions import analogy as analogy
+from interp.experiments.word_questions import axis as axis
+from interp.experiments.word_questions import clusters as clusters
+from interp.experiments.word_questions import cosines as cosines
+from interp.experiments.word_questions import graph as graph
+from interp.experiments.word_questions import near as near
+from interp.experiments.word_questions import picture as picture
 from interp.experiments.words import WordVectors as WordVectors

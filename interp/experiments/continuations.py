@@ -5,7 +5,10 @@ Samples from the model itself; the estimate is of whole continuations, not of si
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,9 +17,12 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp.errors import BadInput
+from interp.experiments.asked import beside_untrained
 from interp.experiments.token_vectors import prompts_for
 from interp.models.load import load_model
 from interp.models.probe import inspect
+from interp.render.drawing import Drawing, line_rows
+from interp.render.finding import Finding
 
 COLUMNS = {
     "length": "tokens of the continuation",
@@ -29,6 +35,57 @@ COLUMNS = {
 }
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Continuations(Finding):
+    """Divergence of the continuations of two contexts: what `continuation_divergence` returns.
+
+    Attributes:
+        frame: a row per length; `COLUMNS` says what the columns mean.
+        temperature, samples: as asked for.
+    """
+
+    name: ClassVar[str] = "continuations"
+    question: ClassVar[str] = "How differently does the model go on after the two contexts?"
+    columns: ClassVar[Mapping[str, str]] = COLUMNS
+
+    frame: pd.DataFrame
+    temperature: float
+    samples: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The divergence of the whole continuations."""
+        row = self.frame.iloc[-1]
+        return (
+            f"after {int(row['length'])} tokens the continuations diverge by {row['js']:.3f} nats "
+            f"(standard error {row['js_se']:.3f}; ln 2 = 0.693 is the most)"
+        )
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The divergence by length, with that of the untrained copy in grey."""
+        lines = {"two contexts": self._line()}
+        if isinstance(self.control, Continuations):
+            lines["untrained copy"] = self.control._line()
+        drawing = Drawing(
+            "lines",
+            "Divergence of continuations",
+            line_rows(lines),
+            "Jensen–Shannon, nats",
+            "tokens of the continuation",
+            f"{self.samples} continuations per context at temperature {self.temperature:g}. Bands: "
+            "95 % (two standard errors); ln 2 = 0.693 is the most.",
+            options={"greys": ("untrained copy",)},
+        )
+        return {"Divergence": drawing}
+
+    def _line(self) -> pd.DataFrame:
+        rows = self.frame.rename(columns={"length": "x", "js": "mean"})[["x", "mean", "js_se"]]
+        half = 1.96 * rows.pop("js_se")
+        return rows.assign(low=rows["mean"] - half, high=rows["mean"] + half, n=self.samples)
+
+
 def continuation_divergence(
     model: Any,
     a: str,
@@ -38,7 +95,8 @@ def continuation_divergence(
     length: int = 8,
     samples: int = 64,
     seed: int = 0,
-) -> pd.DataFrame:
+    control: str | None = None,
+) -> Continuations:
     """Divergence of continuations sampled after context `a` and after context `b`.
 
     P_τ(y | a) = Π_t softmax(z_t / τ). Continuations y are drawn after each context and scored
@@ -47,7 +105,16 @@ def continuation_divergence(
     b. Both are unbiased; standard errors stand beside them. 0 where the contexts mean the same to
     the model; the control is another pair of contexts in which the word has one sense.
 
-    Returns one row per length 1 … `length`; `COLUMNS` says what the columns mean.
+    Args:
+        a: a context.
+        b: another context.
+        temperature: of the sampling, above 0.
+        length: tokens of a continuation.
+        samples: continuations per context.
+        seed: of everything random.
+        control: "random-init" for the same with an untrained copy of the model.
+
+    `.frame` has one row per length 1 … `length`; `COLUMNS` says what the columns mean.
     Raises `BadInput` for a temperature that is not above 0, fewer than 2 samples, or a
     continuation that does not fit in the model's context.
     """
@@ -60,7 +127,12 @@ def continuation_divergence(
     for own, other, y in ((0, 1, drawn[0]), (1, 0, drawn[1])):
         scores = [_log_prob(bridge, contexts[i], y, temperature) for i in (own, other)]
         ratios.append(np.cumsum(scores[0] - scores[1], axis=1))
-    return continuation_table(ratios[0], ratios[1])
+    table = continuation_table(ratios[0], ratios[1])
+    found = Continuations(table, temperature, samples)
+    asked: dict[str, Any] = {"temperature": temperature, "length": length}
+    asked |= {"samples": samples, "seed": seed}
+    again = partial(continuation_divergence, a=a, b=b, **asked)
+    return beside_untrained(found, control, bridge, again)
 
 
 def continuation_table(ratio_a: Floats, ratio_b: Floats) -> pd.DataFrame:

@@ -2,22 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput
+from interp.experiments.asked import result_of, with_control
+from interp.render.drawing import Drawing, line_rows
+from interp.render.finding import Finding
 from interp.stats.groups import group_means
-from interp.stats.table import HasFrame, frame_of, is_special, numbered, require_columns
-
-# ---- decision depth --------------------------------------------------------------------------
+from interp.stats.table import frame_of, is_special, numbered, require_columns
 
 
-def decision_depth(result: HasFrame | pd.DataFrame) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False, repr=False)
+class Depth(Finding):
+    """From which state on predictions are decided: what `decision_depth` returns.
+
+    Attributes:
+        frame: a row per token; columns as under `decision_depth`.
+        decided: per state the share of tokens that are decided there, see `decided`.
+        by: the label column that parts the shares.
+        median: of the depth, over the tokens that count.
+        tokens: how many those are.
+    """
+
+    name: ClassVar[str] = "depth"
+    question: ClassVar[str] = (
+        "From which state on is the most probable next token what the model says in the end?"
+    )
+
+    frame: pd.DataFrame
+    decided: pd.DataFrame
+    by: str | None
+    median: float
+    tokens: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The median depth."""
+        return f"median decision depth: state {self.median:g} ({self.tokens} tokens)"
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The share of tokens that are decided at each state."""
+        return self.decided
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Shares per state, and the depth of every token."""
+        return {"depth": self.decided, "tokens": self.frame}
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The share of decided tokens per state, with that of the untrained copy in grey."""
+        lines = self._lines()
+        greys = {}
+        if isinstance(self.control, Depth):
+            greys = {f"{n}, untrained": r for n, r in self.control._lines().items()}
+        drawing = Drawing(
+            "lines",
+            "Decided by then",
+            line_rows({**lines, **greys}),
+            "share of tokens",
+            "state",
+            "Share of tokens whose most probable next token stays the final one from that state "
+            "on. Bands: 95 %, the prompt being the unit.",
+            options={"greys": tuple(greys)},
+        )
+        return {"Decided by then": drawing}
+
+    def _lines(self) -> dict[str, pd.DataFrame]:
+        table = self.decided.rename(columns={"layer": "x", "decided": "mean"})
+        key = self.by or "stack"
+        if key not in table:
+            return {"all tokens": table}
+        return {str(name): rows for name, rows in table.groupby(key)}
+
+
+@with_control
+def decision_depth(results: Any, *, by: str | None = None, special: bool = False) -> Depth:
     """From which state on the most probable token of the logit lens stays the final one.
 
     Args:
-        result: the result of `logit_lens`, or its table.
-    Returns: one row per token, with its token columns and labels, and
+        results: of a run with `logit_lens`, or that result, or its table.
+        by: label column; one line of shares per label.
+        special: keep special tokens, such as BOS, in the shares; every token is in the frame.
+
+    `.frame` has one row per token, with its token columns and labels, and
         `decision_depth`: first state from which the argmax is the final one and stays so (0 = the
         embedding decides; the number of blocks: only the last state does);
         `relative_depth`: that over the number of blocks, 0 to 1;
@@ -26,10 +101,22 @@ def decision_depth(result: HasFrame | pd.DataFrame) -> pd.DataFrame:
     Raises: `UnknownName` for a table without `agrees`, `BadInput` for a summary, or where states
     of a token are missing.
     """
-    frame = frame_of(result)
+    frame = frame_of(result_of(results, "logit_lens"))
     if "prompt" not in frame and "mean" in frame:
         raise BadInput("decision depth is of single tokens: run the lens with keep='tokens'")
     require_columns(frame, ["prompt", "position", "layer", "agrees"])
+    depths = _depths_of(frame)
+    rows = depths[~is_special(depths, special)]
+    return Depth(
+        depths,
+        decided(depths, by, special=special),
+        by,
+        float(rows["decision_depth"].median()),
+        len(rows),
+    )
+
+
+def _depths_of(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [c for c in ("stack", "prompt", "position") if c in frame]
     table = frame.assign(agrees=frame["agrees"].astype(bool), layer=frame["layer"].astype(np.int64))
     last = int(table["layer"].max()) if len(table) else 0

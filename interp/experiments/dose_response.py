@@ -6,10 +6,9 @@ sampled: every interval is over prompts.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -38,7 +37,14 @@ from interp.models.prefix import PrefixReuse
 from interp.prompts.batches import TokenBatch
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
+from interp.render.drawing import Drawing, line_rows
+from interp.render.finding import Finding
 
+RANDOM = "random directions"
+RANDOM_NOTE = (
+    "Grey: mean, and range of single ones, of random directions of the same norm; a direction that "
+    "means nothing stays within it."
+)
 Key = tuple[int, float]  # number of the direction, −1 for the given one, and dose
 DOSES: dict[str, tuple[float, ...]] = {
     "add": (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
@@ -48,9 +54,9 @@ DOSES: dict[str, tuple[float, ...]] = {
 UNITS = {"add": "multiples of the vector", "project": "part taken out", "rotate": "degrees"}
 
 
-@dataclass(frozen=True, eq=False)
-class DoseResponse:
-    """Effect of steering by dose.
+@dataclass(frozen=True, eq=False, repr=False)
+class DoseResponse(Finding):
+    """Effect of steering by dose: what `dose_response` returns.
 
     Attributes:
         frame: one row per dose and `direction` ("given" or "random", the control):
@@ -66,6 +72,11 @@ class DoseResponse:
         notes: what a reader must know.
     """
 
+    name: ClassVar[str] = "steer"
+    question: ClassVar[str] = (
+        "Does the prediction move with the dose, and more than along random directions?"
+    )
+
     frame: pd.DataFrame
     effects: pd.DataFrame
     measure: str
@@ -79,22 +90,42 @@ class DoseResponse:
         """Unit of the doses."""
         return UNITS[self.kind]
 
-    def plot(self) -> Any:
-        """The curve with its band, and the random directions in grey; a plotly figure."""
-        from interp.render.lines import dose_figure
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Mean effects, and the rows behind them."""
+        return {"steer": self.frame, "effects": self.effects}
 
-        return dose_figure(self)
+    @property
+    def sentence(self) -> str:
+        """What was steered, and in which unit."""
+        return f"<DoseResponse: {self.kind}, {self.measure} of {self.target}; dose in {self.unit}>"
 
-    def __repr__(self) -> str:
-        head = f"<DoseResponse: {self.kind}, {self.measure} of {self.target}; dose in {self.unit}>"
-        table = self.frame.to_string(index=False, float_format="{:.4g}".format)
-        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The curve with its band, and the random directions in grey."""
+        return {"Effect by dose": self._drawing()}
 
-    def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format="{:.4g}".format, border=0)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        title = html.escape(f"{self.kind}: {self.measure} of {self.target}")
-        return f"<b>{title}</b>{table}{notes}"
+    def _drawing(self) -> Drawing:
+        random = self.frame[self.frame["direction"] == "random"]
+        given = self.frame[self.frame["direction"] == "given"]
+        names = {"dose": "x", "effect": "mean", "prompts": "n"}
+        lines = {"given direction": given[["dose", "effect", "low", "high", "prompts"]]}
+        if len(random):
+            spread = random[["dose", "effect", "lowest", "highest", "prompts"]]
+            lines[RANDOM] = spread.rename(columns={"lowest": "low", "highest": "high"})
+        unit = "nats" if self.measure == "log_prob" else "logits"
+        what = self.measure.replace("_", " ")
+        return Drawing(
+            "lines",
+            f"Steering by {self.kind}: {what} of {self.target}",
+            line_rows({name: rows.rename(columns=names) for name, rows in lines.items()}),
+            f"change of {self.measure} ({unit})",
+            f"dose ({self.unit})",
+            f"Mean over {int(self.frame['prompts'].max())} prompts. "
+            f"Band: {100 * self.confidence:g} %, over prompts.",
+            RANDOM_NOTE if len(random) else "",
+            options={"greys": (RANDOM,)},
+        )
 
 
 def dose_response(

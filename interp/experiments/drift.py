@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, unknown
+from interp.experiments.asked import beside_untrained
 from interp.experiments.token_vectors import collect_states, prompts_for
 from interp.measures.matrices import unit_rows
 from interp.models.load import load_model
 from interp.prompts.labels import target_word
+from interp.render.drawing import Drawing, line_rows
+from interp.render.finding import Finding
 from interp.stats.classical import holm
 from interp.stats.nulls import Null, orders, undecided
 
@@ -35,9 +39,17 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Drift:
-    """How a word's states drift apart with its senses.
+ALPHA = 0.05
+LINES = {
+    "within": "same sense",
+    "between": "different senses",
+    "random": "with random other tokens",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Drift(Finding):
+    """How a word's states drift apart with its senses: what `contextual_drift` returns.
 
     Attributes:
         frame: one row per state; `COLUMNS` says what the columns mean.
@@ -49,6 +61,10 @@ class Drift:
         model: name of the model.
     """
 
+    name: ClassVar[str] = "drift"
+    question: ClassVar[str] = "Where does the context tell the senses of the word apart?"
+    columns: ClassVar[Mapping[str, str]] = COLUMNS
+
     frame: pd.DataFrame
     word: str
     senses: dict[str, int]
@@ -57,17 +73,38 @@ class Drift:
     notes: tuple[str, ...]
     model: str
 
-    def plot(self) -> Any:
-        """Cosine within and between senses per layer; a plotly figure."""
-        from interp.render.heat import drift_figure
-
-        return drift_figure(self)
-
-    def __repr__(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """The word, the model, and how often each sense occurs."""
         counts = ", ".join(f"{sense} {n}" for sense, n in self.senses.items())
-        head = f"<Drift of {self.word!r} in {self.model}: {counts}>"
-        table = self.frame.to_string(index=False, float_format="{:.4g}".format)
-        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+        return f"<Drift of {self.word!r} in {self.model}: {counts}>"
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Cosines of the occurrences per state: within a sense, between senses, at random."""
+        counts = ", ".join(f"{sense}: {n}" for sense, n in self.senses.items())
+        apart = self.frame.loc[self.frame["p_max"] < ALPHA, "layer"].astype(str).tolist()
+        said = f"states {', '.join(apart)}" if apart else "no state"
+        caption = (
+            f"Occurrences: {counts}. Same and different senses differ at {said} (p < {ALPHA}, "
+            "senses shuffled among prompts, corrected for the number of states)."
+        )
+        if few := [note for note in self.notes if note.startswith("cannot be decided")]:
+            caption = f"Occurrences: {counts}. Whether senses differ {few[0]}."
+        lines = {
+            name: pd.DataFrame({"x": self.frame["layer"], "mean": self.frame[column]})
+            for column, name in LINES.items()
+        }
+        drawing = Drawing(
+            "lines",
+            f"{self.word!r} in context · {self.model}",
+            line_rows(lines),
+            "mean cosine",
+            "state (0 enters the first block)",
+            caption,
+            options={"greys": (LINES["random"],)},
+        )
+        return {"Cosines": drawing}
 
 
 def contextual_drift(
@@ -78,8 +115,10 @@ def contextual_drift(
     sense: str = "sense",
     labels: Mapping[str, Any] | None = None,
     case_sensitive: bool = False,
+    prepend_bos: bool | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    control: str | None = None,
 ) -> Drift:
     """Cosine between occurrences of a word within and between its senses, at every state.
 
@@ -95,13 +134,16 @@ def contextual_drift(
         sense: name of that column; occurrences without a value are left out and counted.
         labels: labels per prompt, as for `run`.
         case_sensitive: whether "Bank" is another word than "bank".
-        resamples, seed: of the shuffles; the seed also draws the random tokens.
+        prepend_bos: the model's own policy unless given.
+        resamples: shuffles.
+        seed: of the shuffles and of the draw of random tokens.
+        control: "random-init" for the same with an untrained copy of the model.
 
     Raises `UnknownName` where there is no such column, `BadInput` where the word does not occur
     or has fewer than two senses with two prompts each.
     """
     bridge = load_model(model)
-    ready = prompts_for(bridge, prompts, labels)
+    ready = prompts_for(bridge, prompts, labels, prepend_bos)
     if sense not in ready.labels:
         raise unknown("label", sense, ready.labels)
     marked = ready.label(target_word(word, name="_place", case_sensitive=case_sensitive, seed=seed))
@@ -127,7 +169,11 @@ def contextual_drift(
     notes += undecided(frame.attrs["smallest_p_max"])
     occurrences = found[["prompt", "position", sense]].reset_index(drop=True)
     name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
-    return Drift(frame, word, senses, occurrences, cosines, tuple(notes), name)
+    drift = Drift(frame, word, senses, occurrences, cosines, tuple(notes), name)
+    asked: dict[str, Any] = {"sense": sense, "case_sensitive": case_sensitive}
+    # The copy reads the same tokens.
+    asked |= {"prompts": ready, "word": word, "resamples": resamples, "seed": seed}
+    return beside_untrained(drift, control, bridge, partial(contextual_drift, **asked))
 
 
 def drift_table(

@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, nearest, unknown
+from interp.experiments.asked import with_control
 from interp.experiments.tokens_or_words import Join, joined_by, per_token, units_of
-from interp.render.finding import Shown
+from interp.render.drawing import Drawing, line_rows, nothing
+from interp.render.finding import Finding
 from interp.stats.classical import benjamini_hochberg, holm
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison
@@ -29,11 +31,13 @@ RUNNING = ("path", "chord", "tortuosity", "angular_path")
 """Columns that add up over depth themselves: their total is what the last layer has."""
 ADDED = ("step", "angle", "attn_angle", "mlp_angle")
 """Columns whose total is their sum over layers; of every other column it is the mean."""
+MOST_GROUPS = 8  # drawn
+SHUFFLED = "shuffled labels"
 TOTALS = ("last", "sum", "mean")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroupComparison(Shown):
+class GroupComparison(Finding):
     """Groups of tokens or words compared: what `by_group` returns.
 
     Attributes:
@@ -45,6 +49,12 @@ class GroupComparison(Shown):
         notes: what was left out, and how.
         smallest_p: the smallest `p_max` that any labeling could have got.
     """
+
+    name: ClassVar[str] = "groups"
+    question: ClassVar[str] = (
+        "Does the value differ between groups of words? Words of a prompt are not independent: "
+        "intervals and shuffles take the prompt as the unit."
+    )
 
     frame: pd.DataFrame
     tests: pd.DataFrame
@@ -60,6 +70,7 @@ class GroupComparison(Shown):
     notes: tuple[str, ...] = ()
     levels: Mapping[str, Any] = field(default_factory=dict)
     smallest_p: float = 0.0
+    with_pairs: bool = False
 
     def compare(self, a: str, b: str, **options: Any) -> Comparison:
         """Two of the groups per layer, as `interp.compare` does it."""
@@ -112,13 +123,64 @@ class GroupComparison(Shown):
             f"p that any labeling could have got is {self.smallest_p:.2g}"
         )
 
-    def plot(self) -> Any:
-        """The mean of each group over layers with its band, and where groups differ."""
-        from interp.render.two_panels import groups_figure
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The mean of each group over layers with its band; below, η² against shuffled labels."""
+        return {f"{self.value} by {self.by}": self._drawing()}
 
-        return groups_figure(self)
+    def _drawing(self) -> Drawing:
+        title = f"{self.value} by {self.by}"
+        if self.rows != ("layer",) or len(self.tests) < 2:
+            return nothing(title, "There are no layers of one stack to draw: read the table.")
+        few = len(self.groups) - MOST_GROUPS
+        caption = (
+            f"{int(self.tests['n'].max()):,} {self.level}s. Bands: {self.confidence:.0%} for the "
+            "mean, prompts being the unit that was sampled. Grey: η² of labels shuffled within "
+            f"prompts, mean. ★, by permutation within prompts: {self.finding()}."
+            + (f" The {MOST_GROUPS} largest groups; {few} smaller ones are not drawn." * (few > 0))
+        )
+        return Drawing(
+            "two_panels",
+            title,
+            pd.concat([self._means_drawn(), self._eta_drawn()], ignore_index=True),
+            self.value,
+            "block",
+            caption,
+            options={
+                "panels": ("mean of each group", "variance between groups (η²)"),
+                "units": (self.value, ""),
+                "greys": (SHUFFLED,),
+            },
+        )
 
-    def _sentence(self) -> str:
+    def _means_drawn(self) -> pd.DataFrame:
+        frame = self.frame.rename(columns={"layer": "x"})
+        names = [str(g) for g in self.groups[:MOST_GROUPS]]
+        lines = {name: frame[frame[self.by].astype(str) == name] for name in names}
+        return line_rows(lines, self.value).assign(panel=0)
+
+    def _eta_drawn(self) -> pd.DataFrame:
+        tests = self.tests
+        lines = {
+            name: pd.DataFrame({"x": tests["layer"], "mean": tests[column], "n": tests["n"]})
+            for name, column in ((SHUFFLED, "shuffled_eta2"), ("η²", "eta2"))
+        }
+        hits = self.differs.tolist()
+        table = line_rows(lines, "η²").assign(panel=1)
+        table["mark"] = [False] * len(tests) + hits
+        table["mark_text"] = [""] * len(tests) + [f"p_max = {p:.2g}" for p in tests["p_max"]]
+        return table
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Means and tests per layer, and over all layers."""
+        own = {"groups": self.frame, "tests": self.tests}
+        own |= {"total": self.total, "total_test": self.total_test}
+        return own | ({"pairs": self.pairs} if self.with_pairs else {})
+
+    @property
+    def sentence(self) -> str:
+        """In how many rows the groups differ, and the means over all layers."""
         whole = self.total_test.iloc[0]
         means = ", ".join(f"{r[self.by]} {r['mean']:.4g}" for _, r in self.total.iterrows())
         return (
@@ -128,6 +190,7 @@ class GroupComparison(Shown):
         )
 
 
+@with_control
 def by_group(
     results: Any,
     value: str,
@@ -138,6 +201,7 @@ def by_group(
     total: str | None = None,
     groups: Sequence[str] | None = None,
     at_least: int = 2,
+    pairs: bool = False,
     special: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -172,6 +236,11 @@ def by_group(
         total: "last", "sum" or "mean" over layers.
         groups: the groups to compare; all that have `at_least` units in two prompts unless given.
         at_least: units that a group needs.
+        pairs: also save the comparison of every pair of groups (`.pairs`).
+        special: keep special tokens, such as BOS; else left out.
+        confidence: of the intervals.
+        resamples: shuffles and bootstrap draws.
+        seed: of everything random.
 
     Raises `UnknownName` for a value or label that is not there, `BadInput` for a group without
     units, fewer than two groups, or a value that is constant.
@@ -204,6 +273,7 @@ def by_group(
         notes=(*notes, f"total over layers: {how}" if "layer" in rows else "one place, no layers"),
         levels=levels,
         smallest_p=smallest,
+        with_pairs=pairs,
     )
 
 

@@ -5,23 +5,25 @@ Knows the columns of `path_length`; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput
+from interp.experiments.asked import with_control
 from interp.experiments.tokens_or_words import per_token
-from interp.render.finding import Shown
+from interp.render.drawing import Drawing
+from interp.render.finding import Finding
 from interp.stats.groups import group_means
 from interp.stats.table import is_special, numbered, require_columns
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Growth(Shown):
+class Growth(Finding):
     """How fast norms grow with depth: what `growth_rate` returns.
 
     Attributes:
@@ -32,11 +34,42 @@ class Growth(Shown):
             `low`, `high`: 95 % intervals, the prompt being the unit that was sampled.
     """
 
+    name: ClassVar[str] = "growth"
+    question: ClassVar[str] = "How fast does the norm of the residual stream grow with depth?"
+
     frame: pd.DataFrame
     mean: pd.DataFrame
     notes: tuple[str, ...] = ()
 
-    def _sentence(self) -> str:
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """The means, and the growth of every token."""
+        return {"growth": self.mean, "tokens": self.frame}
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The means."""
+        return self.mean
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The growth per layer, and that of steps at right angles to the stream."""
+        rates = self.mean[self.mean["value"] != "factor"]
+        keys = [c for c in ("stack", *self._by) if c in rates]
+        names = rates[[*keys, "value"]].astype(str).agg(" · ".join, axis=1)
+        drawing = Drawing(
+            "bars",
+            "Growth of the norm",
+            rates.drop(columns="value").rename(columns={"mean": "value"}).assign(name=names),
+            "slope of ln‖x‖ per layer",
+            caption="Bands: 95 %, the prompt being the unit. orthogonal_growth: the same steps, "
+            "at right angles to the stream.",
+        )
+        return {"Growth per layer": drawing}
+
+    @property
+    def sentence(self) -> str:
+        """The factor by which the norm grows per layer."""
         rows = self.mean[self.mean["value"] == "factor"]
         parts = [
             " ".join(str(row[c]) for c in self.mean.columns if c in ("stack", *self._by))
@@ -50,6 +83,7 @@ class Growth(Shown):
         return [str(c) for c in self.mean if c in self.frame and c not in ("stack", "growth")]
 
 
+@with_control
 def growth_rate(
     results: Any, *, by: str | None = None, special: bool = False, confidence: float = 0.95
 ) -> Growth:

@@ -7,13 +7,17 @@ and kept maps; nothing of models or hooks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Array, Floats
 from interp.errors import BadInput, unknown
-from interp.runs.results import Result
+from interp.experiments.asked import result_of, with_control
+from interp.render.drawing import Drawing, cell_rows
+from interp.render.finding import Finding
 from interp.stats.resampling import clustered_bootstrap
 from interp.stats.table import is_special
 
@@ -23,8 +27,8 @@ KINDS = ("previous", "induction", "duplicate", "sink")
 # ---- rollout ---------------------------------------------------------------------------------
 
 
-def rollout(
-    result: Result, *, residual: float = 0.5, uniform: bool = False, stack: str = ""
+def rollout_maps(
+    result: Any, *, residual: float = 0.5, uniform: bool = False, stack: str = ""
 ) -> dict[int, Floats]:
     """Attention rolled out over the blocks: how much of each token has come from which one.
 
@@ -52,20 +56,86 @@ def rollout(
     }
 
 
-def rollout_table(
-    result: Result, prompt: int | None = None, *, residual: float = 0.5, stack: str = ""
-) -> pd.DataFrame:
-    """`rollout` of one kept prompt as rows, beside that of even attention.
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(Finding):
+    """Attention rolled out over the blocks, for one prompt: what `rollout` returns.
 
-    Returns a row per `layer`, `query` and `key` (positions, key not after query or ahead where the
-    model looks ahead) with the texts `token` and `key_token`: `rollout` and its control `even`,
-    shares of the query's row. Raises `UnknownName` for a prompt of which no map was kept.
+    Attributes:
+        frame: a row per layer, query and key; columns as under `rollout`.
+        prompt: number of the prompt.
     """
-    found = rollout(result, residual=residual, stack=stack)
+
+    name: ClassVar[str] = "rollout"
+    question: ClassVar[str] = (
+        "How much of each token's state has come from which position, if attention alone moved "
+        "things?"
+    )
+
+    frame: pd.DataFrame
+    prompt: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def _last(self) -> pd.DataFrame:
+        return self.frame[self.frame["layer"] == self.frame["layer"].max()]
+
+    @property
+    def sentence(self) -> str:
+        """Which prompt the shares are of."""
+        return f"prompt {self.prompt}, over all blocks, the largest shares"
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The largest shares over all blocks."""
+        top = self._last.sort_values("rollout", ascending=False)
+        return top[["token", "key_token", "rollout", "even"]]
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Where each token has come from over all blocks, and the same with even attention."""
+        last = self._last
+        texts = last.drop_duplicates("query")["token"].astype(str).tolist()
+        maps = [
+            cell_rows(last.pivot_table(index="query", columns="key", values=name), name)
+            for name in ("rollout", "even")
+        ]
+        drawing = Drawing(
+            "heat",
+            "Rollout over all blocks",
+            pd.concat(maps, ignore_index=True),
+            "share",
+            "has come from",
+            f"Prompt {self.prompt}. MLPs and values are taken as mixing nothing.",
+            "Right: even attention in every block.",
+            options={"rows": texts, "columns": texts, "tokens": True, "down": True, "y": "token"},
+        )
+        return {"Where each token has come from": drawing}
+
+
+@with_control
+def rollout(
+    results: Any, prompt: int | None = None, *, residual: float = 0.5, stack: str = ""
+) -> Rollout:
+    """Attention rolled out over the blocks for one kept prompt, beside even attention.
+
+    Args:
+        results: of a run with `attention`, or that result, which keeps the maps of a few prompts.
+        prompt: number of a kept prompt; the first unless given.
+        residual: weight of the stream that passes by, ½ in the paper.
+        stack: of a model with two stacks, "encoder" or "decoder".
+
+    `rollout_maps` has the formula and its source. `.frame` has a row per `layer`, `query` and
+    `key` (positions, key not after query or ahead where the model looks ahead) with the texts
+    `token` and `key_token`: `rollout` and its control `even`, shares of the query's row.
+
+    Raises `UnknownName` for a prompt of which no map was kept.
+    """
+    result = result_of(results, "attention")
+    found = rollout_maps(result, residual=residual, stack=stack)
     chosen = next(iter(found)) if prompt is None else prompt
     if chosen not in found:
         raise unknown("kept prompt", str(chosen), [str(p) for p in found])
-    even = rollout(result, residual=residual, stack=stack, uniform=True)[chosen]
+    even = rollout_maps(result, residual=residual, stack=stack, uniform=True)[chosen]
     layer, query, key = (x.ravel() for x in np.indices(even.shape))
     tokens = result.tokens[result.tokens["prompt"] == chosen].drop_duplicates("position")
     texts = tokens.set_index("position")["token"]
@@ -74,10 +144,11 @@ def rollout_table(
         | {"token": texts.reindex(query).to_numpy(), "key_token": texts.reindex(key).to_numpy()}
         | {"rollout": found[chosen].ravel(), "even": even.ravel()}
     )
-    return table[(table["rollout"] > 0) | (table["even"] > 0)].reset_index(drop=True)
+    kept = (table["rollout"] > 0) | (table["even"] > 0)
+    return Rollout(table[kept].reset_index(drop=True), chosen)
 
 
-def _maps(result: Result, stack: str) -> dict[int, Mapping[int, Array]]:
+def _maps(result: Any, stack: str) -> dict[int, Mapping[int, Array]]:
     """Layer -> prompt -> `[head, query, key]`, of one stack."""
     kept = result.examples("pattern")
     if not kept or not any(kept.values()):
@@ -125,15 +196,66 @@ def _even(pattern: Array) -> Floats:
 # ---- head types ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadTypes(Finding):
+    """What each head looks at: what `head_types` returns.
+
+    Attributes:
+        frame: a row per head and kind; columns as under `head_types`.
+    """
+
+    name: ClassVar[str] = "heads"
+    question: ClassVar[str] = "What does each head look at, beyond what even attention gives?"
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """How many heads have a type."""
+        heads = self.frame.groupby([c for c in ("stack", "layer", "head") if c in self.frame])
+        typed = int(heads["typed"].any().sum())
+        return f"{typed} of {heads.ngroups} heads have a type"
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The heads that have a type."""
+        typed = self.frame[self.frame["typed"]]
+        return typed[["layer", "head", "kind", "score", "score_low", "score_high", "uniform"]]
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The excess over even attention, a panel per kind."""
+        maps = [
+            cell_rows(
+                rows.pivot_table(index="layer", columns="head", values="excess", dropna=False),
+                str(kind),
+            )
+            for kind, rows in self.frame.groupby("kind", sort=False)
+        ]
+        drawing = Drawing(
+            "heat",
+            "What heads look at",
+            pd.concat(maps, ignore_index=True),
+            "excess",
+            "head",
+            "(score − even) / (1 − even): 1 for all attention, 0 for what even attention over the "
+            "allowed keys gives.",
+            options={"y": "block", "high": 1.0, "cell": (34, 26)},
+        )
+        return {"Excess over even attention": drawing}
+
+
+@with_control
 def head_types(
-    result: Result,
+    results: Any,
     *,
     threshold: float = 0.3,
     special: bool = False,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> HeadTypes:
     """Which head looks at the previous token, at copies, after copies, or at the first token.
 
     Scores are means over the tokens for which they are defined; the control is the mean, over the
@@ -142,10 +264,12 @@ def head_types(
     al. 2209.11895 (induction), Xiao et al. 2309.17453 (sink).
 
     Args:
-        result: of the analysis `attention` with rows per token.
+        results: of a run with `attention`, or that result, with rows per token.
         threshold: least excess for a type; a convention, not a test.
-        special: keep special tokens, which are left out otherwise.
-        confidence, resamples, seed: of the intervals.
+        special: keep special tokens, such as BOS; else left out.
+        confidence: of the intervals.
+        resamples: shuffles and bootstrap draws.
+        seed: of everything random.
 
     Returns one row per (stack,) layer, head and kind: `score` with `score_low` and `score_high`;
     `uniform`, the control; `difference` of the two with its interval; `excess` = (score −
@@ -161,6 +285,7 @@ def head_types(
     """
     if not 0 <= threshold <= 1:
         raise BadInput(f"threshold={threshold!r}; an excess lies between 0 and 1")
+    result = result_of(results, "attention")
     frame = _rows(result, special)
     parts = []
     for stack, rows in frame.groupby("stack", sort=True):
@@ -176,10 +301,10 @@ def head_types(
         "kind",
         "typed",
     ]
-    return table[[*first, *(c for c in table if c not in (*first, "stack"))]]
+    return HeadTypes(table[[*first, *(c for c in table if c not in (*first, "stack"))]])
 
 
-def _rows(result: Result, special: bool) -> pd.DataFrame:
+def _rows(result: Any, special: bool) -> pd.DataFrame:
     """Rows per token and head with the number of keys and of earlier copies of the token."""
     frame = result.frame
     needed = ["prompt", "position", "layer", "head", "token_id", "distance", *KINDS]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput
+from interp.experiments.asked import beside_untrained
 from interp.experiments.token_vectors import prompts_for, word_states
 from interp.experiments.word_files import Pieces
 from interp.measures.similarity import LEAST, Metric, measure, similarity_null
@@ -16,6 +19,8 @@ from interp.measures.streamed import layer_pairs
 from interp.models.load import load_model
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import words as word_spans
+from interp.render.drawing import Drawing, cell_rows
+from interp.render.finding import Finding
 from interp.stats.nulls import Null, undecided
 
 COLUMNS = {
@@ -29,9 +34,12 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class LayerComparison:
-    """Similarity of every pair of layers, with its null.
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerComparison(Finding):
+    """Similarity of every pair of layers, with its null: what `compare_layers` returns.
 
     Attributes:
         frame: one row per pair; `COLUMNS` says what the columns mean.
@@ -40,6 +48,10 @@ class LayerComparison:
         notes: what was left out.
         a, b: names of the models.
     """
+
+    name: ClassVar[str] = "layers"
+    question: ClassVar[str] = "Which layers of the two models order the same words alike?"
+    columns: ClassVar[Mapping[str, str]] = COLUMNS
 
     frame: pd.DataFrame
     method: str
@@ -58,16 +70,37 @@ class LayerComparison:
         """A column as layers of a (rows) by layers of b."""
         return self.frame.pivot_table(index="layer_a", columns="layer_b", values=column)
 
-    def plot(self) -> Any:
-        """Heat map of the similarity, pairs that the null does not explain marked."""
-        from interp.render.heat import layers_figure
+    @property
+    def sentence(self) -> str:
+        """What was compared."""
+        return f"<LayerComparison {self.method} of {self.a} (rows) and {self.b} (columns)>"
 
-        return layers_figure(self)
+    @property
+    def short(self) -> pd.DataFrame:
+        """The similarity as layers of a (rows) by layers of b."""
+        return self.matrix().rename_axis(columns=None).reset_index()
 
-    def __repr__(self) -> str:
-        head = f"<LayerComparison {self.method} of {self.a} (rows) and {self.b} (columns)>"
-        table = self.matrix().to_string(float_format="{:.2f}".format)
-        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Heat map of the similarity."""
+        table, p, best = self.matrix(), self.matrix("p_max"), self.best
+        above, null = int((p < ALPHA).to_numpy().sum()), self.frame["null_mean"].mean()
+        caption = (
+            f"{'; '.join(self.notes)}. Most alike: state {best['layer_a']:.0f} and state "
+            f"{best['layer_b']:.0f} ({best['value']:.2f}, p = {best['p_max']:.2g} against the best "
+            f"pair of each permutation). {above} of {p.size} pairs have p < {ALPHA} in that sense; "
+            f"with prompts permuted the mean is {null:.2f}."
+        )
+        drawing = Drawing(
+            "heat",
+            f"{self.method}: layers of {self.a} and {self.b}",
+            cell_rows(table),
+            self.method,
+            f"state of {self.b}",
+            caption,
+            options={"y": f"state of {self.a}", "cell": (46, 30), "high": 1.0},
+        )
+        return {"Similarity": drawing}
 
 
 def compare_layers(
@@ -83,6 +116,7 @@ def compare_layers(
     prepend_bos: bool | None = None,
     resamples: int = 200,
     seed: int = 0,
+    control: str | None = None,
 ) -> LayerComparison:
     """Compare every layer of model a with every layer of model b on the same words.
 
@@ -93,14 +127,18 @@ def compare_layers(
     exceed it, so read a similarity beside that of randomly initialised copies too.
 
     Args:
-        a, b: as for `load_model`; the same model twice compares its layers with each other.
+        a: a model, as for `load_model`.
+        b: a model; the same model twice compares its layers with each other.
         prompts: texts, as for `run`; ids have no words that two models could share.
         method: "cka" (debiased), "cka_biased", "rsa", "mutual_knn" or "svcca".
         per_prompt: words drawn per prompt; prompts with fewer are left out and counted.
         pieces: "last" or "mean" of the tokens of a word.
-        k, metric: of mutual k-NN and RSA.
+        k: neighbours of mutual k-NN.
+        metric: of RSA.
         prepend_bos: each model's own policy unless given.
-        resamples, seed: of the permutations; the seed also draws the words.
+        resamples: permutations.
+        seed: of the permutations and of the draw of words.
+        control: "random-init" for the same with an untrained copy of the second model.
 
     Raises `BadInput` where the models read different texts or there are too few words,
     `UnknownName` for another method.
@@ -108,7 +146,9 @@ def compare_layers(
     kind = measure(method, k=k, metric=metric)
     if per_prompt < 1:
         raise BadInput(f"per_prompt is {per_prompt!r}; allowed is 1 or more")
-    model_a, model_b = load_model(a), load_model(b)
+    model_a = load_model(a)
+    same = b is a or (isinstance(b, str) and a == b)
+    model_b = model_a if same else load_model(b)
     read_a = prompts_for(model_a, prompts, prepend_bos=prepend_bos)
     same = model_b is model_a
     read_b = read_a if same else prompts_for(model_b, prompts, prepend_bos=prepend_bos)
@@ -123,7 +163,15 @@ def compare_layers(
     )
     names = (str(getattr(m.cfg, "model_name", type(m).__name__)) for m in (model_a, model_b))
     notes += undecided(null.smallest_p_max)
-    return LayerComparison(_frame(null), method, words, notes, *names)
+    found = LayerComparison(_frame(null), method, words, notes, *names)
+    asked: dict[str, Any] = {"method": method, "per_prompt": per_prompt, "pieces": pieces, "k": k}
+    asked |= {"metric": metric, "prepend_bos": prepend_bos, "resamples": resamples, "seed": seed}
+    again = partial(_with_copy, model_a, prompts, **asked)
+    return beside_untrained(found, control, model_b, again)
+
+
+def _with_copy(a: Any, prompts: Any, copy: Any, **asked: Any) -> LayerComparison:
+    return compare_layers(a, copy, prompts, **asked)
 
 
 def _frame(null: Null) -> pd.DataFrame:

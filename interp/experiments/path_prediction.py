@@ -7,24 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput, unknown
+from interp.experiments.asked import with_control
 from interp.experiments.tokens_or_words import per_token, tables_of
-from interp.render.finding import Shown
+from interp.render.draw import figure
+from interp.render.drawing import Drawing, line_rows, nothing
+from interp.render.finding import Finding
 from interp.stats.correlation import correlation, with_corrections
 from interp.stats.shuffled import shuffled_correlation
 from interp.stats.table import is_special, left_out_note, numbered, require_columns
 
+COEFFICIENTS = ("pearson", "spearman", "partial_pearson", "partial_spearman")
+SHUFFLED = "shuffled"
 OUTCOMES = ("logit", "log_prob", "rank")
 COVARIATES = ("position", "log_frequency", "next_log_frequency")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PathPrediction(Shown):
+class PathPrediction(Finding):
     """Correlation of the path with the prediction: what `path_prediction` returns.
 
     Attributes:
@@ -35,6 +40,9 @@ class PathPrediction(Shown):
         partial: the covariates.
         notes: what a reader must know before believing a row.
     """
+
+    name: ClassVar[str] = "predict"
+    question: ClassVar[str] = "Do tokens whose state travels far predict the next token well?"
 
     frame: pd.DataFrame
     tokens: pd.DataFrame
@@ -48,17 +56,58 @@ class PathPrediction(Shown):
 
         `coefficient`: pearson, spearman, or either with `partial_` before it.
         """
-        from interp.render.two_panels import prediction_figure
+        return figure(self.drawing(coefficient))
 
-        return prediction_figure(self, coefficient)
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """A figure per coefficient, the most careful one first."""
+        known = [c for c in reversed(COEFFICIENTS) if c in self.frame]
+        return {f"{c.replace('_', ' ')} of {self.value}": self.drawing(c) for c in known}
 
-    def _short(self) -> pd.DataFrame:
+    def drawing(self, coefficient: str = "spearman") -> Drawing:
+        """A panel per outcome: the coefficient with its band, and the band of shuffled outcomes.
+
+        Raises `UnknownName` for a coefficient that is not there.
+        """
+        known = [c for c in COEFFICIENTS if c in self.frame]
+        if coefficient not in known:
+            raise unknown("coefficient", coefficient, known)
+        partial = coefficient.startswith("partial_")
+        what = coefficient.replace("_", " ")
+        title = f"{self.value} up to each layer and the next token: {what}"
+        if "stack" in self.frame and len(set(self.frame["stack"])) > 1:
+            return nothing(title, "There are several stacks: read the table.")
+        parts = [
+            line_rows(_lines(rows, coefficient), str(outcome))
+            for outcome, rows in self.frame.groupby("outcome", sort=False)
+        ]
+        taken = f" {', '.join(self.partial)} taken out." if partial else ""
+        caption = (
+            f"{int(self.frame['n'].max()):,} tokens of {int(self.frame['prompts'].max())} prompts. "
+            f"Bands: {self.confidence:.0%} by resampling whole prompts. Grey: outcomes shuffled "
+            f"within prompts.{taken} At the last block it is the whole {self.value}."
+        )
+        return Drawing(
+            "lines",
+            title,
+            pd.concat(parts, ignore_index=True),
+            "correlation",
+            "block",
+            caption,
+            options={"greys": (SHUFFLED,)},
+        )
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The coefficients to read first."""
         kinds = ["spearman", *(["partial_spearman"] if self.partial else [])]
         names = [f"{k}{end}" for k in kinds for end in ("", "_low", "_high", "_shuffled_p")]
         places = [c for c in ("outcome", "stack", "layer") if c in self.frame]
         return self.frame[[*places, "n", "pearson", *names]]
 
-    def _sentence(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """The coefficient over all layers, per outcome."""
         parts = []
         for outcome, rows in self.frame.groupby("outcome", sort=False):
             row = rows.iloc[-1]
@@ -69,6 +118,17 @@ class PathPrediction(Shown):
         return f"{self.value} over all layers with the next token ({kind}): {'; '.join(parts)}"
 
 
+def _lines(rows: pd.DataFrame, coefficient: str) -> dict[str, pd.DataFrame]:
+    """The band of the shuffles, and the coefficient with its own."""
+    low, high = rows[f"{coefficient}_shuffled_low"], rows[f"{coefficient}_shuffled_high"]
+    base = {"x": rows["layer"], "n": rows["n"]}
+    null = pd.DataFrame(base | {"mean": (low + high) / 2, "low": low, "high": high})
+    own = {"mean": rows[coefficient]}
+    own |= {side: rows[f"{coefficient}_{side}"] for side in ("low", "high")}
+    return {SHUFFLED: null, "as measured": pd.DataFrame(base | own)}
+
+
+@with_control
 def path_prediction(
     results: Any,
     *,

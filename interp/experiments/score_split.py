@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,21 @@ from scipy.linalg import pinvh
 from torch import Tensor
 
 from interp._arrays import Floats
-from interp.errors import BadInput, Unsupported
+from interp.errors import BadInput, Unsupported, unknown
 from interp.geometry import at_least_float32, full_precision, norm
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.forward import call, device_of
 from interp.models.hooks import record
 from interp.models.probe import inspect
+from interp.models.untrained import check_control, random_copy
 from interp.prompts.prompts import Prompts
+from interp.render.draw import figure
+from interp.render.drawing import Drawing, cell_rows
+from interp.render.finding import Answer
+from interp.render.tokens import label
 
+MOST_NAMES = 24
 PARTS = ("token_token", "token_position", "position_token", "position_position")
 
 
@@ -76,10 +83,131 @@ class Split:
         return pd.DataFrame(rows).astype({"share": float})
 
     def plot(self, *, head: int | None = None) -> Any:
-        """A map per part and one of their sum, on one scale; of scores those of one head."""
-        from interp.render.heat import split_figure
+        """A map per part and one of their sum, on one scale; of scores those of one head.
 
-        return split_figure(self, head)
+        Raises `BadInput` for a head that is not there, or a head of cosines, which have none.
+        """
+        return figure(self.drawing(head))
+
+    def drawing(self, head: int | None = None) -> Drawing:
+        """Query down, key across, a panel per part and one of their sum."""
+        maps = {**self.parts, "sum": self.total}
+        title = "Cosines at the input"
+        if self.total.ndim == 3:
+            head = _known_head(0 if head is None else head, len(self.total))
+            maps = {name: x[head] for name, x in maps.items()}
+            title = f"Attention scores, head {head}"
+        elif head is not None:
+            raise BadInput(f"head={head}: these are cosines of states, which have no heads")
+        sums = (
+            "the last one is relative to the mean of its rows, distance is fitted, content is "
+            "the rest"
+            if self.shuffled
+            else f"the parts add up to the last one (largest error of the sum {self.error:.1g})"
+        )
+        parts = [
+            cell_rows(pd.DataFrame(np.where(self.allowed, x, np.nan)), name.replace("_", " – "))
+            for name, x in maps.items()
+        ]
+        table = pd.concat(parts, ignore_index=True)
+        texts = [label(token, 12) for token in self.tokens]
+        places = zip(table["row"], table["column"], table["value"], strict=True)
+        table["hover"] = [f"{texts[q]} ← {texts[k]}: {x:.3g}" for q, k, x in places]
+        names = self.tokens if len(self.tokens) <= MOST_NAMES else range(len(self.tokens))
+        return Drawing(
+            "heat",
+            title,
+            table,
+            "cosine" if self.total.ndim == 2 else "logits",
+            caption=f"One scale for all maps; {sums}. White: pairs that do not count.",
+            options={"rows": [str(n) for n in names], "columns": [str(n) for n in names]}
+            | {"down": True, "tokens": True, "signed": True, "across": 3, "cell": (20, 13)},
+        )
+
+
+def _known_head(head: int, heads: int) -> int:
+    if not 0 <= head < heads:
+        raise BadInput(f"head {head} is not there: there are heads 0 … {heads - 1}")
+    return head
+
+
+def split_input(
+    model: Any,
+    prompt: str | Tensor,
+    *,
+    of: str = "cosines",
+    block: int = 0,
+    prepend_bos: bool | None = None,
+    control: str | None = None,
+) -> Answer:
+    """Split cosines or scores into token and position, or content and distance.
+
+    Token and position add up where position vectors are learned; distance is for any model.
+
+    Args:
+        model: a bridge.
+        prompt: one prompt.
+        of: cosines, scores of the first block, or distance.
+        block: whose scores, for distance.
+        prepend_bos: the model's own policy unless given.
+        control: "random-init" for the shares of an untrained copy of the model.
+
+    `.frame` is that of `Split`, with `untrained_share` if there is a control.
+    Raises `UnknownName` for another thing to split, and as `split_cosines`, `split_scores` and
+    `split_distance` do.
+    """
+    kinds: dict[str, Any] = {"cosines": split_cosines, "scores": split_scores}
+    kinds["distance"] = partial(split_distance, block=block)
+    if of not in kinds:
+        raise unknown("thing to split", of, kinds)
+    if block and of != "distance":
+        raise BadInput(
+            f"block {block} is for the split by distance: {of} are those of the first block"
+        )
+    # The copy reads the same tokens.
+    ready = read_one(model, prompt, prepend_bos)
+    found = kinds[of](model, ready)
+    table = found.frame
+    if control is not None:
+        check_control(control, model)
+        table["untrained_share"] = kinds[of](random_copy(model), ready).frame["share"]
+    what = "cosines" if of == "cosines" else "scores"
+    said = (
+        "distance is fitted and content is the rest; shuffled_share is what they would have of "
+        "keys shuffled within their rows"
+        if found.shuffled
+        else f"the parts add up to the model's own {what} within {found.error:.2g} (relative)"
+    )
+    return Answer(
+        "split",
+        table,
+        said,
+        {"Shares": _shares(table, what), "Maps": found.drawing()},
+        asked=f"How much of the {what} is token or content, and how much position?",
+    )
+
+
+GREYS = {"shuffled_share": "keys shuffled within rows", "untrained_share": "an untrained copy"}
+
+
+def _shares(table: pd.DataFrame, what: str) -> Drawing:
+    """Every part of every head, beside the control that there is."""
+    named = table["part"].str.replace("_", "–")
+    if "head" in table:
+        named = "head " + table["head"].astype(str) + " · " + named
+    grey = next((column for column in GREYS if column in table), None)
+    rows = pd.DataFrame({"name": named, "value": table["share"]})
+    if grey:
+        rows["control"] = table[grey]
+    return Drawing(
+        "bars",
+        f"Shares of the {what}",
+        rows,
+        "share of what orders the keys",
+        caption="cov(part, total) / var(total), both relative to the mean of their row; the "
+        "shares of a total sum to 1.",
+        control=f"Grey: {GREYS[grey]}." if grey else "",
+    )
 
 
 def _of(values: Floats, head: int) -> Floats:
@@ -184,14 +312,16 @@ def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
     )
 
 
-def read_one(model: Any, prompt: str | Tensor | Prompts) -> Prompts:
+def read_one(
+    model: Any, prompt: str | Tensor | Prompts, prepend_bos: bool | None = None
+) -> Prompts:
     """One prompt, as `run` would read it."""
     source: Any = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(source, list | Prompts):
         source = torch.as_tensor(source).reshape(-1, source.shape[-1])
     if len(source) != 1:
         raise BadInput(f"one prompt is split at a time; these are {len(source)}")
-    return prompts_of(model, inspect(model), source)
+    return prompts_of(model, inspect(model), source, prepend_bos=prepend_bos)
 
 
 def run_once(model: Any, prompts: Prompts, **options: Any) -> None:

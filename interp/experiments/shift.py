@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,26 +19,82 @@ from interp.models.forward import device_of
 from interp.models.hooks import record
 from interp.models.probe import inspect
 from interp.prompts.prompts import Prompts
+from interp.render.drawing import Drawing, line_rows
+from interp.render.finding import Finding
 
 # ---- the same text at a later offset ---------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Shift(Finding):
+    """The same text at later positions: what `shift_test` returns.
+
+    Attributes:
+        frame: a row per shift and state; columns as under `shift_test`.
+    """
+
+    name: ClassVar[str] = "shift"
+    question: ClassVar[str] = "Does the model see the same text differently at another position?"
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The largest angle of each shift, beside different tokens."""
+        most = self.frame.groupby("shift")["angle"].max()
+        told = ", ".join(f"{shift} by at most {angle:.3g}" for shift, angle in most.items())
+        apart = self.frame["between_tokens"].mean()
+        return f"degrees that states turn when shifted: {told}; different tokens: {apart:.3g}"
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """The angle per state for each shift, and between different tokens in grey."""
+        lines = {f"shift {n}": _line(rows, "angle") for n, rows in self.frame.groupby("shift")}
+        lines["different tokens"] = _line(self.frame.drop_duplicates("layer"), "between_tokens")
+        drawing = Drawing(
+            "lines",
+            "The same text at later positions",
+            line_rows(lines),
+            "degrees",
+            "state (0 enters the first block)",
+            "Mean angle between the states of the shifted text and its own.",
+            "Grey: mean angle between different tokens of the text.",
+            options={"greys": ("different tokens",)},
+        )
+        return {"How far states move": drawing}
+
+
+def _line(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    return rows.rename(columns={"layer": "x", value: "mean"})[["x", "mean"]]
+
+
 def shift_test(
-    model: Any, prompt: str | Tensor | Prompts, shifts: Sequence[int] = (1, 8, 32)
-) -> pd.DataFrame:
+    model: Any,
+    prompt: str | Tensor | Prompts,
+    shifts: Sequence[int] = (1, 8, 32),
+    *,
+    prepend_bos: bool | None = None,
+) -> Shift:
     """The same text at later positions: how far do states and patterns move?
 
     Position ids are raised by each shift, nothing else changes. Relative encodings (rotary) give
-    zero up to rounding. Returns one row per `shift` and `layer` (state index 0 … L): `angle`
+    zero up to rounding. `.frame` has one row per `shift` and `layer` (state index 0 … L): `angle`
     (degrees) and `relative_change` (‖x′ − x‖/‖x‖), means over ordinary tokens; `between_tokens`,
     the control: the mean angle between different tokens of the text at that state; and for the
     pattern of block `layer` (NaN at the last state) `pattern_change`, the total variation per
     query and head ½Σ|A′ − A|, beside `even_change`, that between the pattern and even attention.
 
+    Args:
+        model: a bridge.
+        prompt: one prompt.
+        shifts: offsets.
+        prepend_bos: the model's own policy unless given.
+
     Raises `BadInput` for a shift beyond the learned positions, `Unsupported` for a model that
     takes no position ids or does not number them from 0.
     """
-    anatomy, prompts = inspect(model), read_one(model, prompt)
+    anatomy, prompts = inspect(model), read_one(model, prompt, prepend_bos)
     if len(anatomy.stacks) > 1:
         raise Unsupported(f"{anatomy.model} has two stacks; the shift test is for one")
     n = len(prompts.tokens[0])
@@ -48,7 +105,7 @@ def shift_test(
     for shift in shifts:
         moved = _watched(model, anatomy, prompts, shift)
         rows += [{"shift": shift, **row} for row in _changes(base, moved, prompts)]
-    return pd.DataFrame(rows)
+    return Shift(pd.DataFrame(rows))
 
 
 def _check_shifts(model: Any, anatomy: Anatomy, n: int, shifts: Sequence[int]) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats, Ints
 from interp.errors import BadInput, nearest, unknown
-from interp.experiments.word_files import Pieces, WordSpace, word_space
+from interp.experiments.asked import beside_untrained
+from interp.experiments.word_files import Pieces, WordSpace, named_space, word_space
 from interp.measures.maps import SpaceMap, Width, affine, procrustes, relative_residual
 from interp.measures.matrices import varying
 from interp.measures.retrieval import SCORINGS, precision, ranks
 from interp.measures.similarity import LEAST, SIMILARITIES, measure
+from interp.models.load import load_model
+from interp.render.drawing import Drawing
+from interp.render.finding import Finding
 from interp.stats.classical import holm
 from interp.stats.nulls import Null, permuted
 
@@ -37,9 +42,9 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class SpaceComparison:
-    """Scores of two spaces with their nulls.
+@dataclass(frozen=True, eq=False, repr=False)
+class SpaceComparison(Finding):
+    """Scores of two spaces with their nulls: what `compare_spaces` returns.
 
     Attributes:
         frame: one row per method and score; `COLUMNS` says what the columns mean.
@@ -48,6 +53,13 @@ class SpaceComparison:
         a, b: where the spaces come from.
     """
 
+    name: ClassVar[str] = "spaces"
+    question: ClassVar[str] = (
+        "How alike are the two spaces? Maps are scored on words they were not fitted on; the null "
+        "permutes the words of one space."
+    )
+    columns: ClassVar[Mapping[str, str]] = COLUMNS
+
     frame: pd.DataFrame
     words: tuple[str, ...]
     notes: tuple[str, ...]
@@ -55,16 +67,42 @@ class SpaceComparison:
     b: str
     nulls: dict[tuple[str, str], Floats] = field(default_factory=dict, repr=False)
 
-    def plot(self) -> Any:
-        """Every score beside its null; a plotly figure."""
-        from interp.render.heat import comparison_figure
+    @property
+    def sentence(self) -> str:
+        """Which spaces were compared, over how many words."""
+        return f"<SpaceComparison of {self.a} and {self.b}: {len(self.words)} words>"
 
-        return comparison_figure(self)
-
-    def __repr__(self) -> str:
-        head = f"<SpaceComparison of {self.a} and {self.b}: {len(self.words)} words>"
-        table = self.frame.to_string(index=False, float_format="{:.4g}".format)
-        return "\n".join([head, table, *(f"note: {note}" for note in self.notes)])
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Every score, and the middle 95 % of its permutation null."""
+        frame = self.frame
+        pairs = list(zip(frame["method"], frame["score"], strict=True))
+        low, high = (
+            np.asarray([np.quantile(self.nulls[pair], q) for pair in pairs]) for q in (0.025, 0.975)
+        )
+        table = pd.DataFrame(
+            {
+                "name": [m if m == s else f"{m} · {s}" for m, s in pairs],
+                "value": frame["value"],
+                "control": frame["null_mean"],
+                "control_low": low,
+                "control_high": high,
+                "hover": [f"p (Holm) = {p:.3g}" for p in frame["p_holm"]],
+            }
+        )
+        drawing = Drawing(
+            "bars",
+            f"{self.a} and {self.b}",
+            table,
+            "score (a residual is better when it is lower)",
+            caption=f"{len(self.words)} words. {'. '.join(self.notes)}",
+            options={
+                "control_name": "permuted: mean and middle 95 %",
+                "value_name": "as matched",
+                "from_zero": True,
+            },
+        )
+        return {"Scores": drawing}
 
 
 @dataclass(frozen=True)
@@ -119,6 +157,7 @@ def compare_spaces(
     limit: int = 1000,
     resamples: int = 500,
     seed: int = 0,
+    control: str | None = None,
 ) -> SpaceComparison:
     """Compare two spaces of words: maps scored on held-out words, and similarities.
 
@@ -127,9 +166,11 @@ def compare_spaces(
     tokens: that "walked" and "talked" share a piece makes any two models alike, trained or not.
 
     Args:
-        a, b: `(model, "W_E")` or `(model, "W_U")`, the model as for `load_model`; what
+        a: "MODEL", "MODEL:W_E" or "MODEL:W_U", or the path of a word-vector file;
+            `(model, "W_E")` or `(model, "W_U")`, the model as for `load_model`; what
             `read_word_vectors` gives; `WordVectors`; a table with a column `word`; or
             `(array [n, d], words)`.
+        b: the same.
         words: the words to compare; those that both spaces know unless given. Of a model these
             are the words of one token; words that are given may be several tokens (`pieces`).
         method: of "procrustes", "affine" (see `interp.spaces`: residual, and precision@1/5/10 of
@@ -145,6 +186,7 @@ def compare_spaces(
         limit: RSA and mutual k-NN need all pairs: at most so many words, drawn at random.
         resamples: permutations.
         seed: of the split, the draw and the permutations.
+        control: "random-init" for the same with an untrained copy of the second model.
 
     Raises `BadInput` for no or too few common words, constant or non-finite vectors and for
     parameters out of range; `UnknownName` for a method that does not exist.
@@ -155,6 +197,7 @@ def compare_spaces(
             raise unknown("method", name, METHODS)
     _check(methods, held_out, limit)
     settings = _Settings(held_out, width, scale, ridge, k, limit, resamples, seed)
+    a, b = named_space(a), named_space(b)
     space_a = word_space(a, "space a", words, pieces=pieces)
     space_b = word_space(b, "space b", words, pieces=pieces)
     common = _common(space_a, space_b, words)
@@ -180,7 +223,19 @@ def compare_spaces(
             f"{min(1.0, len(frame) / (resamples + 1)):.2g}; raise resamples"
         )
     unique = tuple(dict.fromkeys(notes))
-    return SpaceComparison(frame, tuple(common), unique, space_a.source, space_b.source, nulls)
+    found = SpaceComparison(frame, tuple(common), unique, space_a.source, space_b.source, nulls)
+    if control is None:
+        return found
+    if not isinstance(b, tuple) or not isinstance(b[1], str):
+        raise BadInput(f"control={control!r} copies the second model, and {space_b.source} is none")
+    asked: dict[str, Any] = {"words": words, "method": methods, "pieces": pieces, "width": width}
+    asked |= {"held_out": held_out, "scale": scale, "ridge": ridge, "k": k, "limit": limit}
+    again = partial(_with_copy, a, b[1], **asked, resamples=resamples, seed=seed)
+    return beside_untrained(found, control, load_model(b[0]), again)
+
+
+def _with_copy(a: Any, matrix: str, copy: Any, **asked: Any) -> SpaceComparison:
+    return compare_spaces(a, (copy, matrix), **asked)
 
 
 Part = tuple[list[dict[str, Any]], dict[tuple[str, str], Floats], list[str]]

@@ -18,7 +18,7 @@ from interp._arrays import Floats, Ints
 from interp.errors import BadInput, UnknownName, unknown
 from interp.experiments.words import WordVectors
 from interp.measures.matrices import matrix
-from interp.models.weights import embedding_matrix
+from interp.models.weights import MATRICES, embedding_matrix
 from interp.prompts.tokens import special_ids
 from interp.prompts.user_files import byte_lines, opened, regular, shown, similar, suffix_of
 
@@ -344,6 +344,24 @@ def _of_tokens(given: WordVectors, name: str) -> WordSpace:
     notes = (f"{lost} tokens of {name} are the same word as another one",) if lost else ()
     vectors = np.asarray(given.vectors, np.float64)[list(row.values())]
     return WordSpace(tuple(row), vectors, name, notes)
+
+
+def named_space(source: Any) -> Any:
+    """A word-vector file, or a matrix of a model, that a text names: `gpt2:W_U`; `gpt2` is W_E.
+
+    Anything but a text is returned as it is. Raises `UnknownName` for another matrix.
+    """
+    if not isinstance(source, str):
+        return source
+    model, colon, matrix = source.rpartition(":")
+    if colon and matrix.startswith("W_"):
+        if matrix not in MATRICES:
+            raise unknown("matrix", matrix, MATRICES)
+        return model, matrix
+    path = Path(source)
+    if path.is_file() or (path.suffix in (".txt", ".vec", ".bin") and not path.is_dir()):
+        return read_word_vectors(path)
+    return source, "W_E"
 
 
 def word_space(

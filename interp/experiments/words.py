@@ -34,6 +34,10 @@ from interp.measures.spectrum import (
 from interp.measures.trust import trust_of_each
 from interp.models.weights import embedding_matrix
 from interp.prompts.tokens import token_strings
+from interp.render.draw import figure
+from interp.render.drawing import Drawing
+
+MOST_NODES = 200  # drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +76,43 @@ class Projection:
         Args:
             groups: a name per word, or a mapping from words to names; each name has a colour.
         """
-        from interp.render.words import projection_figure
+        return figure(self.drawing(groups))
 
-        return projection_figure(self, groups)
+    def drawing(self, groups: Mapping[str, str] | Sequence[str] | None = None) -> Drawing:
+        """The first two axes; named groups have colours, all else is grey."""
+        titles = None  # units and directions of t-SNE mean nothing
+        if self.method == "PCA":
+            shares = [f"{x:.0%}".replace("%", " %") for x in self.explained[:2]]
+            titles = [f"component {i}, {x} of the variance" for i, x in enumerate(shares)]
+        return Drawing(
+            "projection",
+            f"{len(self.words):,} words, {self.method}",
+            self.frame.assign(group=_groups(self.words, groups)),
+            caption=self._how_faithful(),
+            options={"titles": titles},
+        )
+
+    def _how_faithful(self) -> str:
+        parts = [] if np.isnan(self.kl) else [f"KL divergence {self.kl:.2f}."]
+        if not np.isnan(self.trustworthiness):
+            parts.append(
+                f"Trustworthiness of the neighbours in the picture: {self.trustworthiness:.2f}; "
+                f"{self.shuffled:.2f} if its points are shuffled."
+            )
+        return " ".join(parts)
+
+
+def _groups(words: Sequence[str], groups: Mapping[str, str] | Sequence[str] | None) -> list[str]:
+    """A name per word, "" for none."""
+    if groups is None:
+        return [""] * len(words)
+    if isinstance(groups, Mapping):
+        # Tokens carry the space before them; people name words without.
+        return [str(groups.get(w, groups.get(w.strip(), ""))) for w in words]
+    if isinstance(groups, str) or len(groups) != len(words):
+        n = "a text" if isinstance(groups, str) else f"{len(groups)} groups"
+        raise BadInput(f"{n} for {len(words)} words; give one per word, or a mapping by word")
+    return [str(g) for g in groups]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +175,32 @@ class Graph:
 
     def plot(self) -> Any:
         """Words on a circle, joined where they are alike; a plotly figure."""
-        from interp.render.words import graph_figure
+        return figure(self.drawing())
 
-        return graph_figure(self)
+    def drawing(self) -> Drawing:
+        """The words of the largest connected parts, and their edges."""
+        sizes = self.nodes.groupby("component")["word"].transform("size")
+        order = self.nodes.assign(size=sizes).sort_values(
+            ["size", "component"], ascending=[False, True], kind="stable"
+        )
+        shown = order.drop_duplicates("word").head(MOST_NODES)
+        cut = (
+            f" The {len(shown)} words of the largest parts are drawn."
+            if len(shown) < len(self.nodes)
+            else ""
+        )
+        caption = (
+            f"{len(self.edges)} of {self.pairs} pairs are above the threshold; random pairs of the "
+            f"vocabulary would have {self.vocabulary_edges:.1f}, random directions "
+            f"{self.random_edges:.2g}. Places on the circle mean nothing.{cut}"
+        )
+        return Drawing(
+            "graph",
+            "Words joined by their cosine",
+            shown,
+            caption=caption,
+            options={"edges": self.edges},
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from interp.stats.means import ANYWHERE
-
 DRAWN = ("mean", "low", "high", "control")
 FAR = 3.0  # a place is cut off if it lies so many times the range of the others away from them
 FEWEST = 5  # places along the axis, below which none is left out
@@ -48,7 +46,7 @@ class Window:
 
 def window(table: pd.DataFrame) -> Window:
     """The range of all values, or of all but a few places that lie far from the others."""
-    places = table.loc[table["x"] != ANYWHERE, "x"].unique()
+    places = table["x"].dropna().unique()
     whole = value_range(table)
     if whole is None:
         return Window(0.0, 1.0)
@@ -85,7 +83,7 @@ def _without_farthest(table: pd.DataFrame) -> pd.DataFrame:
     if not np.isfinite(mean).any():
         return table
     ends = table["x"].to_numpy()[[np.nanargmin(mean), np.nanargmax(mean)]]
-    rests = [table[table["x"] != x] for x in ends if x != ANYWHERE]
+    rests = [table[table["x"] != x] for x in ends if not pd.isna(x)]
     sizes = [_size(rest) for rest in rests]
     return rests[int(np.argmin(sizes))] if rests else table
 

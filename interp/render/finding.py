@@ -1,61 +1,153 @@
-"""One experiment as a page and as files: its figures, its tables, what was asked, what to know.
+"""A finding: what an experiment found, the same for every experiment, in Python and in the shell.
 
-Knows tables and figures; nothing of how they were computed.
+Knows tables, sentences and drawings; nothing of how they were computed.
 """
 
 from __future__ import annotations
 
+import copy
 import html
 import json
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from interp._files import EXPERIMENT, json_value, to_parquet, whole_folder
-from interp.render.drawing import Block
-from interp.render.page import Section, fill, libraries, numbered, plotly_choice
-from interp.render.tables import TEXT, flat, table_of
+from interp._files import (
+    EXPERIMENT,
+    json_value,
+    refuse_existing,
+    to_parquet,
+    whole_folder,
+    write_text,
+)
+from interp.errors import BadInput, unknown
+from interp.render.draw import figure
+from interp.render.drawing import Drawing
+from interp.render.page import Section, block, fill, libraries, numbered
+from interp.render.tables import TEXT, Table, flat, table_of
+from interp.render.text import text_of
 
-MOST_ROWS = 40
+ROWS = 12  # printed
+MOST_ROWS = 40  # of a table on a page
 TOKENS = (*TEXT, "word", "next", "neighbour")
+UNTRAINED = "untrained"
 
 
-@dataclass(frozen=True, eq=False)
-class Sheet:
-    """What an experiment found.
+class Finding(ABC):
+    """What an experiment found: a table, a sentence, figures, and what a reader must know.
+
+    An experiment subclasses it as a frozen dataclass and writes `sentence`; where there is more
+    than one table or a figure also `tables` and `drawings`.
 
     Attributes:
-        name: of the experiment; the first table carries it.
-        text: the finding for a terminal.
-        tables: by name, the most important first.
-        figures: functions that draw, by title; drawn when a page is written.
+        name: of the experiment; its first table is saved under it.
+        question: what was asked, in a sentence.
         columns: what the columns mean, by name.
-        lead: what was asked, in a sentence.
-        notes: what a reader must know.
-        about: what the tables are of, as JSON values.
+        frame: the table, a row per thing measured.
+        notes: what a reader must know before believing a number.
+        about: what the tables are of (model, prompts, options, versions), as JSON values.
+        control: the same experiment on the untrained copy of the model, if there is one.
     """
 
-    name: str
-    text: str
-    tables: Mapping[str, pd.DataFrame]
-    figures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=dict)
-    lead: str = ""
-    notes: tuple[str, ...] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
+    name: ClassVar[str] = "finding"
+    question: ClassVar[str] = ""
+    columns: ClassVar[Mapping[str, str]] = {}
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+    # No fields of the experiments: who knows them adds them to a finished finding.
+    about: Mapping[str, Any] = MappingProxyType({})
+    control: Finding | None = None
 
-    def write(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
-        """Tables as Parquet and CSV, the page as report.html; the folder appears whole.
+    def with_control(self, control: Finding) -> Self:
+        """The same finding with that of the untrained copy."""
+        return self._with(control=control)
 
-        Returns the paths. Raises `BadInput` if the folder is taken, unless `overwrite`.
+    def with_about(self, **about: Any) -> Self:
+        """The same finding with what it is of."""
+        return self._with(about=MappingProxyType(about))
+
+    def with_note(self, note: str) -> Self:
+        """The same finding with one more note."""
+        return self._with(notes=(*self.notes, note))
+
+    def _with(self, **attributes: Any) -> Self:
+        found = copy.copy(self)
+        for name, value in attributes.items():
+            object.__setattr__(found, name, value)
+        return found
+
+    @property
+    @abstractmethod
+    def sentence(self) -> str:
+        """The finding in one sentence, with its control."""
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Every table by name, the most important first."""
+        return {self.name: self.frame}
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Every figure by name, the most important first; made when asked for."""
+        return {}
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The columns and rows to read first."""
+        return self.frame
+
+    def plot(self, name: str | None = None) -> Any:
+        """The first figure, or the one of that name, by plotly.
+
+        Raises `BadInput` if the experiment has no figure, `UnknownName` for another name.
         """
-        page = sheet_html(self)
+        drawings = self.drawings
+        if not drawings:
+            raise BadInput(f"{self.name} has no figure: read its table (.frame)")
+        chosen = next(iter(drawings)) if name is None else name
+        if chosen not in drawings:
+            raise unknown(f"figure of {self.name}", chosen, drawings)
+        return figure(drawings[chosen])
+
+    def text(self) -> str:
+        """The sentence, the first rows, the notes and the sentence of the control."""
+        frame = self.short
+        table = frame.head(ROWS).to_string(index=False, float_format="{:.4g}".format)
+        more = f"\n… {len(frame) - ROWS} more rows" if len(frame) > ROWS else ""
+        notes = "".join(f"\nnote: {note}" for note in self.notes)
+        beside = f"\nuntrained copy: {self.control.sentence}" if self.control else ""
+        return f"{self.sentence}\n{table}{more}{notes}{beside}"
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        table = self.short.to_html(index=False, float_format="{:.4g}".format, border=0)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        beside = ""
+        if self.control:
+            beside = f"<p>untrained copy: {html.escape(self.control.sentence)}</p>"
+        return f"<p>{html.escape(self.sentence)}</p>{table}<ul>{notes}</ul>{beside}"
+
+    # ---- on disk -----------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write tables as Parquet and CSV, and the page as report.html; returns the paths.
+
+        The folder appears whole or not at all. Raises `BadInput` if it is taken, unless
+        `overwrite`.
+        """
+        folder = Path(folder)
+        refuse_existing(folder, overwrite=overwrite)
+        page = self.page()
         names = ["report.html", EXPERIMENT]
         with whole_folder(folder, overwrite=overwrite) as temporary:
-            for name, table in self.tables.items():
+            for name, table in self.all_tables().items():
                 to_parquet(table, temporary / f"{name}.parquet")
                 table.to_csv(temporary / f"{name}.csv", index=False)
                 names += [f"{name}.parquet", f"{name}.csv"]
@@ -64,30 +156,110 @@ class Sheet:
             (temporary / EXPERIMENT).write_text(text, encoding="utf-8")
         return [folder / name for name in sorted(names)]
 
+    def report(self, path: str | Path = "report.html", *, overwrite: bool = False) -> Path:
+        """Write one self-contained HTML file that opens without a network; returns its path."""
+        path = Path(path)
+        refuse_existing(path, overwrite=overwrite, folder=False)
+        return write_text(path, self.page())
+
+    def all_tables(self) -> dict[str, pd.DataFrame]:
+        """The tables, and those of the untrained copy under their own names."""
+        control = self.control.tables if self.control else {}
+        return {**self.tables, **{f"{name}_{UNTRAINED}": table for name, table in control.items()}}
+
+    def all_drawings(self) -> dict[str, Drawing]:
+        """The figures, and those of the untrained copy under their own names."""
+        control = self.control.drawings if self.control else {}
+        return {**self.drawings, **{f"{name}, untrained copy": d for name, d in control.items()}}
+
     def document(self) -> dict[str, Any]:
         """What was asked and what to know, without the tables."""
         return {"experiment": self.name, "notes": list(self.notes), "about": dict(self.about)}
 
+    def page(self) -> str:
+        """The finding as one HTML page."""
+        blocks = numbered([block(name, d) for name, d in self.all_drawings().items()])
+        tables = [
+            (_heading(name, table), _table(table), i == 0)
+            for i, (name, table) in enumerate(self.all_tables().items())
+        ]
+        if self.columns:
+            meaning = {"column": self.columns.keys(), "meaning": self.columns.values()}
+            tables.append(("What the columns mean", table_of(pd.DataFrame(meaning), ()), False))
+        said = (
+            self.sentence,
+            *((f"Untrained copy: {self.control.sentence}",) if self.control else ()),
+        )
+        section = Section(
+            "finding", "What was found", "", blocks, findings=said, tables=tuple(tables)
+        )
+        return fill(
+            "report.html.j2",
+            title=self.name.replace("_", " ").capitalize(),
+            lead=self.question,
+            measured=[],
+            notes=self.notes,
+            sections=[section],
+            provenance=flat(dict(self.about)),
+            libraries=libraries(blocks),
+        )
 
-def sheet_html(sheet: Sheet) -> str:
-    """The page as text."""
-    found = [(title, draw()) for title, draw in sheet.figures.items()]
-    blocks = numbered([Block(title, (plotly_choice(figure),)) for title, figure in found])
-    tables = [(_heading(n, t), _table(t), i == 0) for i, (n, t) in enumerate(sheet.tables.items())]
-    if sheet.columns:
-        meaning = pd.DataFrame({"column": sheet.columns.keys(), "meaning": sheet.columns.values()})
-        tables.append(("What the columns mean", table_of(meaning, tokens=()), False))
-    section = Section("finding", "What was found", "", blocks, tables=tuple(tables))
-    return fill(
-        "report.html.j2",
-        title=sheet.name.replace("_", " ").capitalize(),
-        lead=sheet.lead,
-        measured=[],
-        notes=sheet.notes,
-        sections=[section],
-        provenance=flat(dict(sheet.about)),
-        libraries=libraries(blocks),
-    )
+    def drawn_as_text(self) -> str:
+        """Every figure as text, for a terminal or a log."""
+        return "\n\n".join(text_of(drawing) for drawing in self.drawings.values())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer(Finding):
+    """A finding without a class of its own; its parts are given when it is made.
+
+    Attributes:
+        kind: name of the experiment.
+        said: the finding in one sentence.
+        drawn: figures by name.
+        more: further tables by name.
+        asked: the question, in a sentence.
+        meaning: what the columns mean, by name.
+    """
+
+    kind: str
+    frame: pd.DataFrame
+    said: str
+    drawn: Mapping[str, Drawing] = field(default_factory=dict)
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    asked: str = ""
+    meaning: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Name of the experiment."""
+        return self.kind
+
+    @property
+    def question(self) -> str:  # type: ignore[override]
+        """What was asked, in a sentence."""
+        return self.asked
+
+    @property
+    def columns(self) -> Mapping[str, str]:  # type: ignore[override]
+        """What the columns mean, by name."""
+        return self.meaning
+
+    @property
+    def sentence(self) -> str:
+        """The finding in one sentence."""
+        return self.said
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Every table by name, the most important first."""
+        return {self.kind: self.frame, **self.more}
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Every figure by name."""
+        return self.drawn
 
 
 def _heading(name: str, frame: pd.DataFrame) -> str:
@@ -95,39 +267,5 @@ def _heading(name: str, frame: pd.DataFrame) -> str:
     return f"{name}: {f'the first {MOST_ROWS} of {rows}' if len(frame) > MOST_ROWS else rows}"
 
 
-def _table(frame: pd.DataFrame) -> Any:
+def _table(frame: pd.DataFrame) -> Table:
     return table_of(frame.head(MOST_ROWS), TOKENS)
-
-
-ROWS = 12
-
-
-class Shown:
-    """What the results of all experiments have in common: how they are printed."""
-
-    frame: pd.DataFrame
-    notes: tuple[str, ...]
-
-    @property
-    def sentence(self) -> str:
-        """The finding in one sentence."""
-        return self._sentence()
-
-    def _sentence(self) -> str:
-        raise NotImplementedError
-
-    def _short(self) -> pd.DataFrame:
-        """The columns to read first."""
-        return self.frame
-
-    def __repr__(self) -> str:
-        frame = self._short()
-        table = frame.head(ROWS).to_string(index=False, float_format="{:.4g}".format)
-        more = f"\n… {len(frame) - ROWS} more rows" if len(frame) > ROWS else ""
-        notes = "".join(f"\nnote: {note}" for note in self.notes)
-        return f"{self._sentence()}\n{table}{more}{notes}"
-
-    def _repr_html_(self) -> str:
-        table = self._short().to_html(index=False, float_format="{:.4g}".format, border=0)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        return f"<p>{html.escape(self._sentence())}</p>{table}<ul>{notes}</ul>"

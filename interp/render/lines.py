@@ -1,118 +1,58 @@
-"""Dose–response curves: the given direction with its band, random ones in grey."""
+"""Kind "lines": means with their bands, named where they end; panels side by side.
+
+Columns: `value`, `group`, `x` (missing for a mean that belongs to no place), `mean`, `low`, `high`,
+`n`, and `control`, the same on an untrained copy. Several values of several groups get a panel per
+value. Option: `greys`, the groups that are controls and drawn in grey.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.render import style
 from interp.render.cut import number, value_range, window, with_air
+from interp.render.drawing import Drawing
 from interp.render.tokens import escape, label, show
-from interp.runs.report.views import View, axis_title, line_table, nothing_to_draw, place_name
-from interp.stats.means import ANYWHERE
-
-if TYPE_CHECKING:
-    from interp.experiments.dose_response import DoseResponse
-
-
-def dose_figure(response: DoseResponse) -> Any:
-    """Effect by dose; the grey area is from the lowest to the highest random direction."""
-    import plotly.graph_objects as go
-
-    frame = response.frame
-    figure = go.Figure()
-    random, given = (frame[frame["direction"] == kind] for kind in ("random", "given"))
-    if len(random):
-        _band(figure, random, "lowest", "highest", style.CONTROL)
-        _line(figure, random, "random directions", style.CONTROL)
-    _band(figure, given, "low", "high", style.PALETTE[0])
-    _line(figure, given, "given direction", style.PALETTE[0])
-    unit = "nats" if response.measure == "log_prob" else "logits"
-    figure.update_xaxes(title_text=escape(f"dose ({response.unit})"))
-    figure.update_yaxes(title_text=escape(f"change of {response.measure} ({unit})"))
-    return style.dressed(figure, _title(response), _caption(response, len(random) > 0))
-
-
-def _title(response: DoseResponse) -> str:
-    return f"Steering by {response.kind}: {response.measure.replace('_', ' ')} of {response.target}"
-
-
-def _caption(response: DoseResponse, controlled: bool) -> str:
-    prompts = int(response.frame["prompts"].max())
-    text = f"Mean over {prompts} prompts. Band: {100 * response.confidence:g} %, over prompts."
-    if controlled:
-        text += (
-            " Grey: mean, and range of single ones, of random directions of the same norm; a "
-            "direction that means nothing stays within it."
-        )
-    return text
-
-
-def _band(figure: Any, rows: pd.DataFrame, low: str, high: str, colour: str) -> None:
-    import plotly.graph_objects as go
-
-    rows = rows[rows[low].notna()]
-    x = [*rows["dose"], *rows["dose"][::-1]]
-    figure.add_trace(
-        go.Scatter(
-            x=x,
-            y=style.rounded([*rows[high], *rows[low][::-1]]),
-            fill="toself",
-            mode="lines",
-            fillcolor=style.alpha(colour, 0.2),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
-
-
-def _line(figure: Any, rows: pd.DataFrame, name: str, colour: str) -> None:
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=rows["dose"].tolist(),
-            y=style.rounded(rows["effect"]),
-            mode="lines+markers",
-            name=name,
-            line={"color": colour, "width": 2},
-            hovertemplate="dose %{x:.4g}: %{y:.4g}<extra>" + name + "</extra>",
-        )
-    )
-
 
 HEIGHT = 340
 LABEL_GAP = 16  # pixels between two names at the right edge
 NAME = 26  # letters of such a name
-CONTROL_NOTE = "Dotted: the same on an untrained copy of the model."
+FEW = 16  # points that still carry a mark each
 
 
-def line_figure(view: View) -> Any:
-    """Draw every value of the view, one line each, or one panel each if there are groups."""
-    table, x, note = line_table(view)
-    if table.empty or table["mean"].isna().all():
-        return style.empty(view.title, nothing_to_draw(view, table), note)
-    panels = _panels(table)
+def line_figure(drawing: Drawing) -> Any:
+    """A line for every value, or a panel for every value if there are groups."""
+    table = drawing.table[
+        drawing.table["mean"].notna().groupby(drawing.table["group"]).transform("any")
+    ]
+    if table.empty:
+        return style.empty(drawing.title, "Every value is undefined.", drawing.said)
+    greys = drawing.options.get("greys", ())
+    panels = _panels(table, greys)
     figure = _canvas([name for name, _ in panels])
     shown = window(table)
     for i, (_, lines) in enumerate(panels):
-        _draw_panel(figure, lines, i, shown.limits, last=i == len(panels) - 1)
-    style_axes(figure, table, axis_title(view.result, x), view.plot.unit, shown.limits)
-    note = " ".join(filter(None, (note, shown.said(place_name(view.result, x), view.plot.unit))))
-    return style.dressed(figure, view.title, note, height=HEIGHT)
+        _draw_panel(figure, lines, i, shown.limits, greys, last=i == len(panels) - 1)
+    style_axes(figure, table, drawing.x, drawing.unit, shown.limits)
+    caption = " ".join(filter(None, (drawing.said, shown.said(drawing.place, drawing.unit))))
+    return style.dressed(figure, drawing.title, caption, height=HEIGHT)
 
 
 # ---- panels ----------------------------------------------------------------------------------
 
 
-def _panels(table: pd.DataFrame) -> list[tuple[str, dict[str, pd.DataFrame]]]:
+def _panels(
+    table: pd.DataFrame, greys: Collection[str]
+) -> list[tuple[str, dict[str, pd.DataFrame]]]:
     """One panel of named lines; several values of several groups get a panel per value."""
     values, groups = table["value"].unique(), style.in_order(table["group"].unique())
+    # Controls first, so that they lie below what they are the control of.
+    groups = sorted(groups, key=lambda name: name not in greys)
     if len(groups) == 1 or len(values) == 1:
         one = {
             (g if len(groups) > 1 else v): table[(table["value"] == v) & (table["group"] == g)]
@@ -146,18 +86,16 @@ def _canvas(names: Sequence[str]) -> Any:
 
 
 def _draw_panel(
-    figure: Any, lines: dict[str, pd.DataFrame], i: int, limits: tuple[float, float], *, last: bool
+    figure: Any,
+    lines: dict[str, pd.DataFrame],
+    i: int,
+    limits: tuple[float, float],
+    greys: Collection[str],
+    *,
+    last: bool,
 ) -> None:
-    palette = style.colours(list(lines))
-    where = {"row": 1, "col": i + 1}
-    span = _span(lines.values())
-    for name, rows in lines.items():
-        everywhere = rows["x"] == ANYWHERE
-        add_band(figure, name, rows[~everywhere], palette[name], **where)
-        if everywhere.any():
-            add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
-        if "control" in rows:
-            add_control(figure, name, rows[~everywhere], palette[name], **where)
+    palette = palette_of(lines, greys)
+    draw_lines(figure, lines, palette, row=1, col=i + 1)
     _mark_outside(figure, lines, palette, limits, axis=i + 1)
     if last:
         name_lines(figure, ends(lines), palette, limits, axis=i + 1)
@@ -203,9 +141,29 @@ def _beyond(rows: pd.DataFrame, limits: tuple[float, float]) -> list[tuple[float
     return found
 
 
-def _span(lines: Any) -> tuple[float, float]:
-    x = np.concatenate([rows["x"].to_numpy(dtype=float) for rows in lines])
-    x = x[x != ANYWHERE]
+def palette_of(names: Iterable[str], greys: Collection[str]) -> dict[str, str]:
+    """A colour for every line; grey for controls."""
+    own = style.colours([name for name in names if name not in greys])
+    return own | {name: style.CONTROL for name in names if name in greys}
+
+
+def draw_lines(
+    figure: Any, lines: dict[str, pd.DataFrame], palette: dict[str, str], **where: int
+) -> None:
+    """Every line of a panel with its band, its level across all places, and its control."""
+    span = _span(lines.values())
+    for name, rows in lines.items():
+        everywhere = rows["x"].isna()
+        if "control" in rows and rows["control"].notna().any():
+            add_control(figure, name, rows[~everywhere], palette[name], **where)
+        add_band(figure, name, rows[~everywhere], palette[name], **where)
+        if everywhere.any():
+            add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
+
+
+def _span(lines: Iterable[pd.DataFrame]) -> tuple[float, float]:
+    x = np.concatenate([rows["x"].to_numpy(dtype=float, na_value=np.nan) for rows in lines])
+    x = x[np.isfinite(x)]
     return (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
 
 
@@ -217,10 +175,10 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
         return
     for run in _runs(rows):
         shade(figure, run["x"], run["low"], run["high"], colour, **where)
-    few = len(rows) <= 16
+    few = len(rows) <= FEW
     figure.add_trace(
         go.Scatter(
-            x=rows["x"].tolist(),
+            x=places(rows["x"]),
             y=style.rounded(rows["mean"]),
             name=label(name, 40),
             mode="lines+markers" if few else "lines",
@@ -240,7 +198,7 @@ def add_control(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where
 
     figure.add_trace(
         go.Scatter(
-            x=rows["x"].tolist(),
+            x=places(rows["x"]),
             y=style.rounded(rows["control"]),
             name=f"{label(name, 40)}, untrained",
             mode="lines",
@@ -250,6 +208,12 @@ def add_control(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where
         ),
         **where,
     )
+
+
+def places(x: pd.Series[Any]) -> list[Any]:
+    """Places along an axis, whole numbers as such."""
+    at = x.to_numpy(dtype=np.float64)
+    return at.astype(np.int64).tolist() if (at == np.round(at)).all() else at.tolist()
 
 
 def shade(figure: Any, x: Any, low: Any, high: Any, colour: str, **where: int) -> None:
@@ -389,7 +353,7 @@ def style_axes(
     figure: Any, table: pd.DataFrame, title: str, unit: str, limits: tuple[float, float]
 ) -> None:
     """Integer ticks for layers, units, and one vertical range for all panels."""
-    x = table.loc[table["x"] != ANYWHERE, "x"].to_numpy(dtype=float)
+    x = table.loc[table["x"].notna(), "x"].to_numpy(dtype=float)
     low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
     air = max(0.03 * (high - low), 0.25)
     step = max(1, round((high - low) / 12)) if (x == np.round(x)).all() else None

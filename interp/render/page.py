@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -17,13 +17,50 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InterpError
-from interp.render.attention import AttentionMaps, maps_choice
-from interp.render.drawing import Block, Choice
+from interp.render.draw import figure
+from interp.render.drawing import Drawing
 from interp.render.tables import Table
+from interp.render.text import as_text, reading
 
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One drawing of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
+
+    name: str
+    kind: str
+    data: str
+    caption: str
+    label: str
+    text: str = ""
+    width: int = 0
+    height: int = 0
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A figure with its choices, what it says, and what would have shown it to be nothing."""
+
+    title: str
+    choices: tuple[Choice, ...]
+    says: tuple[str, ...] = ()
+    if_null: str = ""
+
+
+def block(title: str, drawings: Mapping[str, Drawing] | Drawing, says: Sequence[str] = ()) -> Block:
+    """One drawing, or several to choose from by name, as a block of a page."""
+    named = {"": drawings} if isinstance(drawings, Drawing) else drawings
+    choices = tuple(
+        plotly_choice(figure(drawing), name, as_text(reading(drawing)))
+        for name, drawing in named.items()
+    )
+    if_null = next((d.if_null for d in named.values() if d.if_null), "")
+    return Block(title, choices, tuple(says), if_null)
 
 
 def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
@@ -109,15 +146,13 @@ def _inert(script: str) -> str:
 
 def figure_page(figure: Any) -> str:
     """One figure (plotly, or attention maps) as a page of its own."""
-    if isinstance(figure, AttentionMaps):
-        choices = tuple(maps_choice(view) for view in figure.views)
-        block = Block(figure.title, choices, figure.notes)
-    else:
+    own: Block | None = getattr(figure, "block", None)
+    if own is None:
         meta = dict(figure.layout.meta or {})
         title = str(meta.get("title") or getattr(figure.layout.title, "text", "") or "figure")
-        block = Block(title, (plotly_choice(figure),))
-    blocks = numbered([block])
-    return fill("figure.html.j2", title=block.title, block=blocks[0], libraries=libraries(blocks))
+        own = Block(title, (plotly_choice(figure),))
+    blocks = numbered([own])
+    return fill("figure.html.j2", title=own.title, block=blocks[0], libraries=libraries(blocks))
 
 
 def fill(template: str, **values: Any) -> str:

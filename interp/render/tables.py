@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 
 from interp.render.tokens import show
-from interp.runs.report.views import is_number
 
 ROWS = 8
 TEXT = ("token", "top_token")
@@ -32,6 +32,11 @@ class Table:
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def is_number(column: pd.Series[Any]) -> bool:
+    """Whether a column can be averaged."""
+    return bool(types.is_numeric_dtype(column) or types.is_bool_dtype(column))
 
 
 def table_of(frame: pd.DataFrame, tokens: Sequence[str] = TEXT) -> Table:
@@ -62,7 +67,7 @@ def _cell(value: Any, *, token: bool = False) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
 
 
-def _range(column: pd.Series[Any]) -> dict[str, Any]:
+def range_of(column: pd.Series[Any]) -> dict[str, Any]:
     x = column.to_numpy(dtype=np.float64, na_value=np.nan)
     defined = x[np.isfinite(x)]
     undefined = f"{len(x) - len(defined):,} of {len(x):,}" if len(defined) < len(x) else "none"

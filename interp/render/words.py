@@ -1,47 +1,45 @@
-"""Figures of words: a picture of a space, and words joined where they are alike."""
+"""Kinds "projection" and "graph": words in a plane; words on a circle, joined where alike.
+
+"projection": columns `word`, `x`, `y`, `group`; option `titles`, of the axes, where their units
+mean something. "graph": columns `word`, `component` (number of its connected part), `degree` and
+`size` of that part, the words in their order on the circle; option `edges`, a table of `word_a`,
+`word_b`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.errors import BadInput
 from interp.render import style
-from interp.render.tokens import label
-
-if TYPE_CHECKING:
-    from interp.experiments.words import Graph, Projection
-
+from interp.render.drawing import Drawing
+from interp.render.tokens import escape, label
 
 MOST_NAMES = 150  # words that still carry their name; with more the picture is a blot
-MOST_NODES = 200
 MOST_BIG = 2000  # points of the usual size; more are drawn smaller
 NO_GROUP = ("", "noise", "none")
 
 
-def projection_figure(
-    seen: Projection, groups: Mapping[str, str] | Sequence[str] | None = None
-) -> Any:
-    """The first two axes of a projection; named groups have colours, all else is grey."""
+def projection_figure(drawing: Drawing) -> Any:
+    """A point per word; named groups have colours, all else is grey."""
     import plotly.graph_objects as go
 
-    names = _groups(seen, groups)
-    few, big = (len(seen.words) <= most for most in (MOST_NAMES, MOST_BIG))
+    table = drawing.table
+    few, big = (len(table) <= most for most in (MOST_NAMES, MOST_BIG))
     figure = go.Figure()
-    listed = [n for n in style.in_order(sorted(set(names))) if n not in NO_GROUP]
+    names = sorted(set(table["group"]))
+    listed = [n for n in style.in_order(names) if n not in NO_GROUP]
     palette = style.colours(listed)
-    rest = sorted(set(names) - set(listed))
-    for name in [*rest, *listed]:
-        rows = np.flatnonzero(np.asarray(names) == name)
+    for name in [*sorted(set(names) - set(listed)), *listed]:
+        rows = table[table["group"] == name]
         figure.add_trace(
             go.Scatter(
-                x=style.rounded(seen.points[rows, 0]),
-                y=style.rounded(seen.points[rows, 1]),
+                x=style.rounded(rows["x"]),
+                y=style.rounded(rows["y"]),
                 mode="markers+text" if few else "markers",
-                text=[_name(seen.words[i]) for i in rows],
+                text=[_name(word) for word in rows["word"]],
                 textposition="top center",
                 textfont={"size": 10, "color": palette.get(name, style.MUTED)},
                 marker={"size": 6 if big else 3, "opacity": 0.75 if big else 0.5}
@@ -53,12 +51,11 @@ def projection_figure(
                 else "%{text}<extra></extra>",
             )
         )
-    _name_axes(figure, seen)
-    title = f"{len(seen.words):,} words, {seen.method}"
-    caption = _how_faithful(seen)
+    _name_axes(figure, drawing)
+    caption = drawing.said
     if len(listed) > len(style.PALETTE):
         caption += f" {len(listed)} groups, whose colours repeat; the pointer names them."
-    return style.dressed(figure, title, caption.strip(), height=520)
+    return style.dressed(figure, drawing.title, caption.strip(), height=520)
 
 
 def _name(word: str) -> str:
@@ -66,52 +63,26 @@ def _name(word: str) -> str:
     return label(word.strip(" ") or word, 16)
 
 
-def _groups(seen: Projection, groups: Mapping[str, str] | Sequence[str] | None) -> list[str]:
-    if groups is None:
-        return [""] * len(seen.words)
-    if isinstance(groups, Mapping):
-        # Tokens carry the space before them; people name words without.
-        return [str(groups.get(w, groups.get(w.strip(), ""))) for w in seen.words]
-    if isinstance(groups, str) or len(groups) != len(seen.words):
-        n = "a text" if isinstance(groups, str) else f"{len(groups)} groups"
-        raise BadInput(f"{n} for {len(seen.words)} words; give one per word, or a mapping by word")
-    return [str(g) for g in groups]
-
-
-def _name_axes(figure: Any, seen: Projection) -> None:
+def _name_axes(figure: Any, drawing: Drawing) -> None:
+    titles = drawing.options.get("titles")
     for i, update in enumerate((figure.update_xaxes, figure.update_yaxes)):
-        if seen.method == "PCA":
-            share = f"{seen.explained[i]:.0%}".replace("%", " % of the variance")
-            update(title_text=f"component {i}, {share}", zeroline=True, zerolinecolor=style.GRID)
+        if titles is not None:
+            update(title_text=escape(titles[i]), zeroline=True, zerolinecolor=style.GRID)
         else:
             # Units and directions of t-SNE mean nothing.
             update(showticklabels=False, ticks="", showgrid=False, showline=False)
 
 
-def _how_faithful(seen: Projection) -> str:
-    parts = [] if np.isnan(seen.kl) else [f"KL divergence {seen.kl:.2f}."]
-    if not np.isnan(seen.trustworthiness):
-        parts.append(
-            f"Trustworthiness of the neighbours in the picture: {seen.trustworthiness:.2f}; "
-            f"{seen.shuffled:.2f} if its points are shuffled."
-        )
-    return " ".join(parts)
-
-
-def graph_figure(graph: Graph) -> Any:
+def graph_figure(drawing: Drawing) -> Any:
     """Words on a circle, connected parts side by side, joined where they are alike."""
     import plotly.graph_objects as go
 
-    sizes = graph.nodes.groupby("component")["word"].transform("size")
-    order = graph.nodes.assign(size=sizes).sort_values(
-        ["size", "component"], ascending=[False, True], kind="stable"
-    )
-    shown = order.drop_duplicates("word").head(MOST_NODES)
+    shown = drawing.table
     turn = 2 * np.pi * np.arange(len(shown)) / max(len(shown), 1)
     place = pd.DataFrame({"x": np.cos(turn), "y": np.sin(turn)}, index=shown["word"])
     figure = go.Figure()
     colours = _colours_of_parts(shown)
-    _add_edges(figure, graph, place, colours)
+    _add_edges(figure, drawing.options["edges"], place, colours)
     figure.add_trace(
         go.Scatter(
             x=style.rounded(place["x"]),
@@ -129,7 +100,7 @@ def graph_figure(graph: Graph) -> Any:
     hidden = {"visible": False, "range": [-1.35, 1.35]}
     figure.update_xaxes(**hidden)
     figure.update_yaxes(**hidden, scaleanchor="x")
-    return style.dressed(figure, "Words joined by their cosine", _counted(graph, shown), height=560)
+    return style.dressed(figure, drawing.title, drawing.said, height=560)
 
 
 def _colours_of_parts(shown: pd.DataFrame) -> dict[str, str]:
@@ -140,11 +111,13 @@ def _colours_of_parts(shown: pd.DataFrame) -> dict[str, str]:
     return {word: palette.get(part, style.CONTROL) for word, part in pairs}
 
 
-def _add_edges(figure: Any, graph: Graph, place: pd.DataFrame, colours: dict[str, str]) -> None:
+def _add_edges(
+    figure: Any, edges: pd.DataFrame, place: pd.DataFrame, colours: dict[str, str]
+) -> None:
     import plotly.graph_objects as go
 
     paths: dict[str, tuple[list[float | None], list[float | None]]] = {}
-    for a, b in zip(graph.edges["word_a"], graph.edges["word_b"], strict=True):
+    for a, b in zip(edges["word_a"], edges["word_b"], strict=True):
         if a in place.index and b in place.index:
             x, y = paths.setdefault(colours[a], ([], []))
             x += [place.loc[a, "x"], place.loc[b, "x"], None]
@@ -166,17 +139,4 @@ def _write_around(figure: Any, word: str, angle: float) -> None:
         textangle=-np.degrees(angle) + (180 if left else 0),
         showarrow=False,
         font={"size": 10.5, "color": style.INK},
-    )
-
-
-def _counted(graph: Graph, shown: pd.DataFrame) -> str:
-    cut = (
-        f" The {len(shown)} words of the largest parts are drawn."
-        if len(shown) < len(graph.nodes)
-        else ""
-    )
-    return (
-        f"{len(graph.edges)} of {graph.pairs} pairs are above the threshold; random pairs of the "
-        f"vocabulary would have {graph.vocabulary_edges:.1f}, random directions "
-        f"{graph.random_edges:.2g}. Places on the circle mean nothing.{cut}"
     )

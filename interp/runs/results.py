@@ -20,6 +20,8 @@ from interp.contract.analysis import Analysis, meaning
 from interp.contract.columns import ATTACHED, INDEX, MODE
 from interp.contract.leaves import Examples, Leaf, State
 from interp.errors import BadInput, unknown
+from interp.runs.report.drawings import result_figure
+from interp.runs.report.report import write_report
 from interp.runs.storage import save_state
 
 SCHEMA = 1
@@ -131,8 +133,6 @@ class Result:
         Options: `by`, a label column (or several) with a line per group; `prompt`, for figures of
         one prompt; `special`, to keep special tokens.
         """
-        from interp.runs.report.views import result_figure
-
         return result_figure(self, value, **options)
 
     def __repr__(self) -> str:
@@ -204,8 +204,6 @@ class Results(Mapping[str, Result]):
 
         Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`.
         """
-        from interp.runs.report.report import write_report
-
         return write_report(self, Path(path), **options)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:

@@ -2,94 +2,27 @@
 
 from __future__ import annotations
 
-import html
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from interp.render import style
-from interp.render.lines import CONTROL_NOTE
-from interp.render.two_panels import effects, named, starred, two_panels
-from interp.runs.report.views import random_lines
-from interp.runs.results import Result
+from interp.render.draw import figure
+from interp.render.drawing import CONTROL_NOTE, Drawing, line_rows, nothing
+from interp.render.finding import Finding
+from interp.stats.means import random_lines
+from interp.stats.table import HasFrame
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-
-def comparison_figure(
-    comparison: Comparison,
-    *,
-    title: str | None = None,
-    model: str = "",
-    pairs: Result | None = None,
-) -> Any:
-    """Draw both groups with their bands, their contrast, and the band of shuffled labels.
-
-    The contrast is the one that the test is about (`Comparison.contrast`); where it is that within
-    prompts, the difference of the two drawn means is dotted beside it. Rows that differ are marked,
-    with family-wise error over the figure. A comparison per layer and one more column (per
-    head, say) is drawn as a grid of effect sizes. Never raises; `model` goes into the title, and
-    `pairs` (the result of `random_pairs`) beside the groups.
-    """
-    named = title or f"{comparison.value}: {comparison.a} against {comparison.b}"
-    named += f" · {model}" if model else ""
-    frame = comparison.frame
-    if frame.empty or frame["difference"].isna().all():
-        return style.empty(named, "No row has two values in each group: nothing to compare.")
-    others = [name for name in comparison.by if name != "layer"]
-    if "layer" not in comparison.by or others:
-        return effects(comparison, named)
-    unit = pairs.analysis.plots[0].unit if pairs else ""
-    return two_panels(comparison, named, random_lines(pairs), unit)
-
-
-def sides(comparison: Comparison) -> list[tuple[object, str]]:
-    return [(comparison.a, "a"), (comparison.b, "b")]
-
-
-def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
-    """Mean, band and control of group `a` or `b`, in the columns that lines are drawn from."""
-    frame = comparison.frame
-    names = {"layer": "x", f"mean_{side}": "mean", f"n_{side}": "n"}
-    names |= {f"mean_{side}_low": "low", f"mean_{side}_high": "high"}
-    names |= {f"control_mean_{side}": "control"}
-    known = [c for c in names if c in frame]
-    return frame[known].rename(columns=names)
-
-
-def significant(comparison: Comparison) -> tuple[pd.Series[bool], str]:
-    """The rows that differ, with family-wise error over the table, and by which test."""
-    return comparison.differs, comparison.test
-
-
-def comparison_caption(comparison: Comparison, controls: bool) -> str:
-    """How the bands and marks came about, from the comparison itself."""
-    frame = comparison.frame
-    level = f"{comparison.confidence:.0%}"
-    n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
-    how = f"by resampling whole {comparison.cluster}s"
-    if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
-        how = f"the {comparison.cluster} being the unit that was sampled"
-    parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
-    if comparison.test == "permutation":
-        parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
-    if named(comparison) != "difference":
-        parts.append("Dotted, where it departs: the difference of the two means above.")
-    parts.append(starred(comparison))
-    if "control_difference" in frame:
-        parts.append(CONTROL_NOTE)
-    if controls:
-        parts.append(
-            "Random pairs: angles between states of random tokens, within one layer and any two."
-        )
-    return " ".join(parts)
+RANDOM_NOTE = "Random pairs: angles between states of random tokens, within one layer and any two."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(Finding):
     """Two groups compared, one row per layer (or whatever `by` names): what `compare` returns.
 
     `frame`: the table. `clusters`: runs of neighbouring layers from `cluster_test` (columns of
@@ -136,6 +69,9 @@ class Comparison:
     shuffles; `exact`: whether all labelings were taken, each once. With few prompts there are few
     labelings: P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
     """
+
+    name: ClassVar[str] = "compare"
+    question: ClassVar[str] = "Does the value differ between the two groups of tokens?"
 
     frame: pd.DataFrame
     value: str
@@ -197,26 +133,36 @@ class Comparison:
         """Whether any labeling could have made a row differ."""
         return self.test != "permutation" or self.smallest_p < self.level
 
-    def plot(self, *, pairs: Result | None = None) -> go.Figure:
+    @property
+    def sentence(self) -> str:
+        """What was compared, and the one finding that is safe to quote."""
+        return self._sentence()
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The columns to read first, of the largest effects."""
+        return self._short()
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """The comparison per row, and runs of neighbouring layers."""
+        return {"compare": self.frame, "layer_runs": self.clusters}
+
+    @property
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Both groups, their difference and its null, over layers."""
+        title = f"{self.value}: {self.a} against {self.b}"
+        return {title: comparison_drawing(self)}
+
+    def plot(  # type: ignore[override]
+        self, *, pairs: HasFrame | None = None
+    ) -> go.Figure:
         """Draw both groups with their bands, the difference and its null, over layers.
 
         `pairs`: the result of `random_pairs`, for a comparison of angles; the angle of vectors
         that have nothing to do with each other is then drawn beside the groups.
         """
-
-        return comparison_figure(self, pairs=pairs)
-
-    def __repr__(self) -> str:
-        parts = [
-            self._sentence(),
-            self._short().to_string(index=False, float_format="{:.4g}".format),
-        ]
-        return "\n".join([*parts, *(f"note: {note}" for note in self.notes)])
-
-    def _repr_html_(self) -> str:
-        table = self._short(rows=None).to_html(index=False, float_format="{:.4g}".format, border=0)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        return f"<p>{html.escape(self._sentence())}</p>{table}<ul>{notes}</ul>"
+        return figure(comparison_drawing(self, pairs=pairs))
 
     def _sentence(self) -> str:
         """What was compared, and the one finding that is safe to quote."""
@@ -255,3 +201,160 @@ class Comparison:
             return table
         strongest = self.frame[self.effect].abs().fillna(-1).nlargest(rows).index
         return table.loc[sorted(strongest)]
+
+
+def comparison_drawing(
+    comparison: Comparison,
+    *,
+    title: str | None = None,
+    model: str = "",
+    pairs: HasFrame | None = None,
+    unit: str = "",
+    if_null: str = "",
+) -> Drawing:
+    """Both groups with their bands; below, their contrast and the band of shuffled labels.
+
+    The contrast is the one that the test is about (`Comparison.contrast`); where it is that within
+    prompts, the difference of the two means is drawn with it. Rows that differ are marked, with
+    family-wise error over the figure. A comparison per layer and one more column (per
+    head, say) is a grid of effect sizes. `model` goes into the title, and `pairs` (the result of
+    `random_pairs`) is drawn with the groups.
+    """
+    named = title or f"{comparison.value}: {comparison.a} against {comparison.b}"
+    named += f" · {model}" if model else ""
+    frame = comparison.frame
+    if frame.empty or frame["difference"].isna().all():
+        return nothing(named, "No row has two values in each group: nothing to compare.")
+    if comparison.by != ("layer",):
+        return _effects(comparison, named)
+    controls = random_lines(pairs.frame) if pairs is not None else {}
+    unit = unit or ("degrees" if controls else comparison.value)
+    table = pd.concat([_upper(comparison, controls), _lower(comparison)], ignore_index=True)
+    return Drawing(
+        "two_panels",
+        named,
+        table,
+        unit,
+        "block",
+        comparison_caption(comparison, bool(controls)),
+        CONTROL_NOTE if "control_difference" in frame else "",
+        if_null,
+        options={
+            "panels": (
+                "mean of each group",
+                f"{_named(comparison)}: {comparison.a} − {comparison.b}",
+            ),
+            "units": (unit, unit),
+            "greys": (*controls, SHUFFLED, POOLED),
+        },
+    )
+
+
+SHUFFLED = "shuffled labels"
+POOLED = "pooled over tokens"
+
+
+def _upper(comparison: Comparison, controls: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    groups = {str(comparison.a): "a", str(comparison.b): "b"}
+    lines = {name: group_means(comparison, side) for name, side in groups.items()}
+    return line_rows({**controls, **lines}, comparison.value).assign(panel=0)
+
+
+def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
+    """Mean, band and control of group `a` or `b`, in the columns that lines are drawn from."""
+    frame = comparison.frame
+    names = {"layer": "x", f"mean_{side}": "mean", f"n_{side}": "n"}
+    names |= {f"mean_{side}_low": "low", f"mean_{side}_high": "high"}
+    names |= {f"control_mean_{side}": "control"}
+    known = [c for c in names if c in frame]
+    return frame[known].rename(columns=names)
+
+
+def _named(comparison: Comparison) -> str:
+    """What the lower panel shows."""
+    if comparison.contrast == "within_difference":
+        return f"difference within {comparison.cluster}s"
+    return "difference"
+
+
+def _lower(comparison: Comparison) -> pd.DataFrame:
+    """The contrast, and where it falls if labels mean nothing."""
+    frame, contrast = comparison.frame, comparison.contrast
+    low, high = comparison.null_band
+    n = frame["n_a"] + frame["n_b"]
+    null = pd.DataFrame({"x": frame["layer"], "mean": 0.0, "low": frame[low], "high": frame[high]})
+    rows = pd.DataFrame({"x": frame["layer"], "mean": frame[contrast], "n": n})
+    rows = rows.assign(low=frame[f"{contrast}_low"], high=frame[f"{contrast}_high"])
+    if f"control_{contrast}" in frame:
+        rows["control"] = frame[f"control_{contrast}"]
+    lines = {SHUFFLED: null} if null["low"].notna().any() else {}
+    if not np.allclose(frame["difference"], rows["mean"], rtol=1e-3, equal_nan=True):
+        lines[POOLED] = pd.DataFrame({"x": frame["layer"], "mean": frame["difference"], "n": n})
+    table = line_rows({**lines, "difference": rows}, comparison.value)
+    own = (table["group"] == "difference").to_numpy()
+    mark = np.zeros(len(table), dtype=bool)
+    mark[own] = comparison.differs.to_numpy()
+    text = np.full(len(table), "", dtype=object)
+    text[own] = [f"family-wise p = {p:.2g}" for p in frame[comparison.family_p]]
+    return table.assign(panel=1, mark=mark, mark_text=text)
+
+
+def comparison_caption(comparison: Comparison, controls: bool) -> str:
+    """How the bands and marks came about, from the comparison itself."""
+    frame = comparison.frame
+    level = f"{comparison.confidence:.0%}"
+    n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
+    how = f"by resampling whole {comparison.cluster}s"
+    if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
+        how = f"the {comparison.cluster} being the unit that was sampled"
+    parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
+    if comparison.test == "permutation":
+        parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
+    if _named(comparison) != "difference":
+        parts.append("Pooled, where it departs: the difference of the two means above.")
+    parts.append(_starred(comparison))
+    if controls:
+        parts.append(RANDOM_NOTE)
+    return " ".join(parts)
+
+
+def _starred(comparison: Comparison) -> str:
+    """What a star means, or why there can be none."""
+    if not comparison.decidable:
+        return f"No ★: whether rows differ {comparison.finding()}."
+    how = "maximum statistic" if comparison.test == "permutation" else "Holm-corrected"
+    return f"★: differs ({comparison.test} test, {how} p < {comparison.level:.2g})."
+
+
+def _effects(comparison: Comparison, title: str) -> Drawing:
+    """Effect size per row of the comparison; layers upwards where there are layers."""
+    frame = comparison.frame
+    others = [name for name in comparison.by if name != "layer"]
+    across = pd.Series("all", frame.index)
+    if others:
+        across = frame[others].astype(str).agg(" · ".join, axis=1)
+    down = frame["layer"] if "layer" in frame else pd.Series("", frame.index)
+    names = list(dict.fromkeys(across))
+    table = pd.DataFrame(
+        {
+            "panel": "",
+            "row": down,
+            "column": across.map({n: i for i, n in enumerate(names)}),
+            "value": frame[comparison.effect],
+            "text": ["★" if hit else "" for hit in comparison.differs],
+        }
+    )
+    caption = (
+        f"Effect size of {comparison.a} − {comparison.b} ({_named(comparison)}) in standard "
+        f"deviations. {_starred(comparison)}"
+    )
+    return Drawing(
+        "heat",
+        title,
+        table,
+        "Hedges g",
+        ", ".join(others),
+        caption,
+        options={"columns": names, "y": "layer" if "layer" in frame else "", "signed": True}
+        | {"cell": (34, 24)},
+    )

@@ -56,6 +56,20 @@ def means(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
+def random_lines(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Mean angle of random pairs of states, by name: within each layer, and over any two layers.
+
+    `pairs` is the table of the analysis `random_pairs`; the mean over any two layers has no `x`.
+    """
+    if "angle" not in pairs or pairs.empty:
+        return {}
+    stacks = ["stack"] if "stack" in pairs and len(pairs["stack"].unique()) > 1 else []
+    table = means(pairs, ["angle"], "layer", ["kind", *stacks])
+    table = table[table["mean"].notna()]
+    table = table.assign(x=table["x"].where(table["x"] != ANYWHERE))
+    return {f"random pairs, {g}": rows for g, rows in table.groupby("group", sort=False)}
+
+
 def has_group(column: pd.Series[Any]) -> pd.Series[bool]:
     """Which rows of a label column carry a label."""
     return column.notna() & (column.astype(str) != "")

@@ -86,7 +86,8 @@ def test_compare_prints_and_writes(demo, tmp_path):
     assert "target" in text
     table = pd.read_csv(tmp_path / "her.csv")
     assert {"layer", "welch_p_bh", "welch_p_holm", "student_p", "hedges_g"} <= set(table)
-    rows = json.loads(invoke("compare", str(demo), "--json", "--out", str(tmp_path / "page")))
+    asked = ["compare", str(demo), "--json", "--out", str(tmp_path / "page")]
+    rows = json.loads(invoke(*asked))["tables"]["compare"]
     assert (tmp_path / "page" / "report.html").is_file()
     assert (tmp_path / "page" / "compare.parquet").is_file()
     assert [row["layer"] for row in rows] == table["layer"].tolist()

@@ -107,7 +107,7 @@ def test_special_tokens_come_back_with_one_switch(saved, tmp_path):
     asks = {
         "growth": lambda *s: as_json("growth", saved, *s)["growth"]["n"].iloc[0],
         "depth": lambda *s: as_json("depth", saved, *s)["depth"]["n"].iloc[0],
-        "compare": lambda *s: sum(json.loads(run(*between, *s, "--json"))[0][n] for n in _NS),
+        "compare": lambda *s: as_json(*between, *s)["compare"].iloc[0][list(_NS)].sum(),
         "groups": lambda *s: as_json(
             "groups", saved, "--by", "kind", "--level", "token", "--resamples", 9, *s
         )["groups"].query("layer == 0")["n"].sum(),
@@ -142,7 +142,7 @@ def test_a_taken_folder_is_refused_before_anything_is_computed(saved, tmp_path):
         (("groups", "--by", "kind", "--value", "angel"), "unknown value column 'angel'; did you"),
         (("predict", "--value", "pth"), "unknown value column 'pth'; did you mean 'path'"),
         (("growth", "--by", "knd"), "unknown label 'knd'; did you mean 'kind'"),
-        (("predict", "--coefficient", "kendall"), "unknown coefficient 'kendall' (known: pearson"),
+        (("predict", "--outcomes", "lgit"), "'lgit'"),
         (("heads", "--threshold", "2"), "an excess lies between 0 and 1"),
     ],
 )
@@ -375,7 +375,9 @@ def test_positions_split_and_shift():
     assert list(split["part"].unique()) == ["distance", "content"]
     assert split.groupby("head")[["share", "shuffled_share"]].sum().to_numpy() == pytest.approx(1)
     assert "shuffled_share is what they would have of keys shuffled" in run(*by_distance)
-    with pytest.raises(interp.BadInput, match="--block 1 is for --of distance: cosines are those"):
+    with pytest.raises(
+        interp.BadInput, match="block 1 is for the split by distance: cosines are those"
+    ):
         run("positions", "split", "Mary smiled.", "--block", "1", "--model", "demo")
     rows = as_json("positions", "shift", "Mary smiled.", "--shifts", "1,4", *MODEL)["shift"]
     assert rows["angle"].max() < 0.1, "rotary positions are relative"

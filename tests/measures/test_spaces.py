@@ -493,13 +493,13 @@ def test_layer_similarity_takes_every_so_many_states_and_refuses_too_much(gpt2, 
 
 
 def test_layer_similarity_is_drawn_and_written(gpt2, tmp_path, clean):
-    from interp.runs.report.views import text_of
+    from interp.runs.report.drawings import result_text
 
     results = interp.run(gpt2, TEXTS, ["layer_similarity"], progress=False)
     figure = results["layer_similarity"].plot()
     assert figure.data[0].type == "heatmap"
     assert np.diag(np.array(figure.data[0].z)).tolist() == [1.0] * 4
-    assert "1.00" in text_of(results["layer_similarity"])
+    assert "1.00" in result_text(results["layer_similarity"])
     results.save(tmp_path / "out")
     again = interp.load(tmp_path / "out")["layer_similarity"]
     moments = again.leaves("moments")["", -1]

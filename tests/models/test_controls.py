@@ -175,11 +175,11 @@ def test_figures_draw_the_control_dotted(results):
 
 
 def test_text_has_the_control_in_brackets(results):
-    from interp.runs.report.views import text_of
+    from interp.runs.report.drawings import result_text
 
     frame = results["rotation"].control.frame
     mean = frame[~frame["special"] & (frame["layer"] == 0)]["angle"].mean()
-    assert f"({mean:.4g})" in text_of(results["rotation"], "angle")
+    assert f"({mean:.4g})" in result_text(results["rotation"], "angle")
 
 
 @pytest.mark.parametrize("paired", [False, True])

@@ -1,4 +1,4 @@
-"""Imports point one way, heavy libraries come late, the public page is complete."""
+"""Imports go one way, heavy libraries come late, public names are complete, functions short."""
 
 from __future__ import annotations
 
@@ -16,35 +16,13 @@ import interp
 ROOT = Path(interp.__file__).parent
 ANALYSES = ROOT.parent / "analyses"
 
-# Lower levels know nothing of higher ones; a module imports only from its own level and below.
-LEVELS = [
-    {"errors", "_tested", "geometry", "progress", "_files", "lens", "_lens_blocks", "_lens_fused"}
-    | {"_user_files"},
-    {"sites", "state", "_columns", "_tokenise", "_token_id", "_caches", "_calls", "unembedding"}
-    | {"_checkpoint"},
-    {"clustered", "tallies", "_hub"},
-    {"analysis", "_cells", "positions", "profiles", "embedding", "_sources", "labels"}
-    | {"_formats", "_tabular"},
-    {"observer", "readout", "prediction", "word_vectors", "registry", "models", "prompts"},
-    {"anatomy", "results", "controls", "_passes", "_synthetic", "_same", "trajectories"},
-    {"checks", "_laws", "_position_switch"},
-    {"for_model", "probe"},
-    {"runner", "cached"},
-    {
-        "stats",
-        "render",
-        "input_split",
-        "experiments",
-        "heads",
-        "spaces",
-        "corpus",
-        "vocabulary",
-        "steering",
-        "doses",
-    },
-    {"cli"},
-]
-LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+# The rooms from the ground up; a room imports only from the rooms before it. Every import counts:
+# those at the top of a file, those inside functions, and those for typing.
+ROOMS = (
+    *("errors", "geometry", "_progress", "_arrays", "demo", "_files", "contract", "prompts"),
+    *("render", "stats", "measures", "models", "runs", "experiments", "cli"),
+)
+TOP_MODULES = {"__init__", "errors", "geometry", "_files", "_progress", "_arrays"}
 LATE = {"transformer_lens", "transformers", "ray", "plotly", "circuitsvis", "spacy", "datasets"}
 
 
@@ -52,9 +30,30 @@ def modules() -> list[Path]:
     return sorted(ROOT.rglob("*.py"))
 
 
-def top(path: Path) -> str:
-    """First part of a module's name below `interp`."""
+def room(path: Path) -> str:
+    """The folder of a module below `interp`, or the module itself at the top."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def dotted(path: Path) -> str:
+    """`interp.runs.run` for interp/runs/run.py; a package is its `__init__`."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {dotted(path) for path in ROOT.rglob("*.py")}
+
+
+def own_imports(path: Path) -> set[str]:
+    """Every module of `interp` that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in NAMES else str(node.module) for name in whole)
+    return {name for name in found if name.split(".")[0] == "interp" and name != dotted(path)}
 
 
 def imports_of(path: Path, *, module_level: bool) -> set[str]:
@@ -84,21 +83,45 @@ def _outside_functions(tree: ast.AST) -> list[ast.AST]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_one_way(path):
-    own = top(path)
-    if own in ("__init__", "demo"):
+def test_imports_go_down(path):
+    own = room(path)
+    if own == "__init__":
         return
-    assert own in LEVEL_OF, f"say in LEVELS where interp.{own} belongs"
-    for name in imports_of(path, module_level=True):
+    assert own in ROOMS, f"interp/{own} is in no room: say in ROOMS where it belongs"
+    for name in own_imports(path):
         parts = name.split(".")
-        if parts[0] == "interp" and len(parts) > 1 and parts[1] in LEVEL_OF:
-            assert LEVEL_OF[parts[1]] <= LEVEL_OF[own], f"interp.{own} imports interp.{parts[1]}"
+        if len(parts) == 1:
+            continue  # `import interp`, for its version and its path
+        assert ROOMS.index(parts[1]) <= ROOMS.index(own), f"{dotted(path)} imports {name}"
+
+
+def test_no_circle_of_files():
+    """Depth-first over every import: a file that is reached from itself is a circle."""
+    edges = {dotted(path): sorted(own_imports(path) - {"interp"}) for path in modules()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+        if name in done:
+            return
+        for below in edges.get(name, ()):
+            visit(below, (*way, name))
+        done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_few_rooms_and_few_modules_at_the_top():
+    folders = {p.name for p in ROOT.iterdir() if (p / "__init__.py").is_file()}
+    assert len(folders - {"demo", "cli"}) <= 8, folders
+    assert {p.stem for p in ROOT.glob("*.py")} <= TOP_MODULES
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_interp_knows_no_analysis_and_imports_heavy_libraries_late(path):
     assert not any(n.split(".")[0] == "analyses" for n in imports_of(path, module_level=False))
-    if top(path) == "demo":
+    if room(path) == "demo":
         return  # the training script is a program of its own
     heavy = {n.split(".")[0] for n in imports_of(path, module_level=True)} & LATE
     assert not heavy, f"{path.name} imports {heavy} at module level"

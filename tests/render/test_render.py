@@ -30,16 +30,18 @@ from analyses.rotation import Rotation
 from interp import BadInput, Examples, Plot, Result, Results, UnknownName, compare
 from interp.contract.leaves import Grouped, Moments
 from interp.errors import InterpError
-from interp.render import attention as maps_module
 from interp.render import page, style, tokens
-from interp.render.attention import attention_maps
-from interp.render.draw import save_figure
+from interp.render.draw import figure as drawn
+from interp.render.export import save_figure
 from interp.render.lines import spread
+from interp.runs.report import maps as maps_module
 from interp.runs.report import report, sections, sentences
+from interp.runs.report.drawings import drawing_of, result_figure, result_text
 from interp.runs.report.lens_examples import lens_of
-from interp.runs.report.sections import her_figure
-from interp.runs.report.views import View, result_figure, text_of
-from interp.stats.comparison import comparison_figure
+from interp.runs.report.maps import attention_maps
+from interp.runs.report.sections import her_drawing
+from interp.runs.report.views import View
+from interp.stats.comparison import comparison_drawing
 from interp.stats.means import means
 
 
@@ -57,6 +59,18 @@ def html_report(results, tmp_path_factory):
 @pytest.fixture(scope="module")
 def comparison(results):
     return compare(results["rotation"], "angle", "role", "target", "previous", resamples=200)
+
+
+def draw(view):
+    return drawn(drawing_of(view))
+
+
+def her_picture(*args, **options):
+    return drawn(her_drawing(*args, **options))
+
+
+def comparison_picture(*args, **options):
+    return drawn(comparison_drawing(*args, **options))
 
 
 def named(figure):
@@ -160,7 +174,7 @@ def test_summary_is_drawn_from_its_moments():
     line = named(result_figure(result))["angle"]
     np.testing.assert_allclose(line.y, values.mean(axis=1), rtol=1e-4)
     assert "No band: how far a mean" in result_figure(result).layout.meta["caption"]
-    assert "angle" in text_of(result)
+    assert "angle" in result_text(result)
 
 
 def test_random_pairs_have_a_level_across_all_layers(results):
@@ -199,7 +213,7 @@ def test_head_grid_shows_mean_scores(results):
     figure = result_figure(results["attention"])
     expected = plain(results["attention"]).groupby(["layer", "head"])["induction"].mean().unstack()
     np.testing.assert_allclose(figure.data[0].z, expected, atol=1e-3)
-    said = sentences.of_heads(View(results["attention"], Attention.plots[0]))[0]
+    said = sentences.of_heads(drawing_of(View(results["attention"], Attention.plots[0])))[0]
     assert f"The strongest head by induction is L{LAYERS - 1}H1" in said
 
 
@@ -207,8 +221,6 @@ def test_values_by_position_and_unknown_prompt(results):
     heat = result_figure(results["third_party"], "one").data[0]
     assert heat.type == "scatter"  # the first declaration with that value is a line
     plot = Plot("heatmap", ("one",), "x")
-    from interp.render.draw import draw
-
     grid = draw(View(results["third_party"], plot, prompt=2)).data[0]
     expected = (
         results["third_party"]
@@ -240,7 +252,7 @@ def test_several_values_share_a_figure(results):
 
 
 def test_comparison_draws_its_own_numbers(comparison):
-    lines = named(comparison_figure(comparison, model="toy"))
+    lines = named(comparison_picture(comparison, model="toy"))
     np.testing.assert_allclose(lines["target"].y, comparison.frame["mean_a"], rtol=1e-4)
     np.testing.assert_allclose(lines["previous"].y, comparison.frame["mean_b"], rtol=1e-4)
     contrast = comparison.frame["within_difference"]
@@ -250,7 +262,7 @@ def test_comparison_draws_its_own_numbers(comparison):
 
 
 def test_her_figure_adds_both_controls(results, comparison):
-    figure = her_figure(results["rotation"], results["random_pairs"], comparison=comparison)
+    figure = her_picture(results["rotation"], results["random_pairs"], comparison=comparison)
     names = set(named(figure))
     assert {"target", "previous", "random pairs, same layer", "random pairs, any layers"} <= names
     assert "toy <model>" in figure.layout.meta["title"]
@@ -269,17 +281,17 @@ def test_comparison_per_head_is_a_grid(results):
     found = compare(
         results["attention"], "entropy", "role", "target", "previous", resamples=50, null="none"
     )
-    heat = comparison_figure(found).data[0]
+    heat = comparison_picture(found).data[0]
     assert np.shape(heat.z) == (LAYERS, HEADS)
     np.testing.assert_allclose(np.ravel(heat.z), found.frame["within_g"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("groups", [("target", "nobody"), ("nobody", "previous")])
 def test_her_figure_says_what_is_missing(results, groups):
-    figure = her_figure(results["rotation"], a=groups[0], b=groups[1])
+    figure = her_picture(results["rotation"], a=groups[0], b=groups[1])
     assert "role = nobody" in figure.layout.annotations[0].text.replace("<br>", " ")
     bare = Result("rotation", Rotation(), results["rotation"].state, tokens_table()[["prompt"]])
-    assert her_figure(bare).layout.annotations
+    assert her_picture(bare).layout.annotations
 
 
 # ---- odd data --------------------------------------------------------------------------------
@@ -296,7 +308,7 @@ def test_all_undefined_shows_a_sentence(by):
     result = one_value(np.full(PROMPTS * LENGTH, np.nan))
     figure = result_figure(result, by=by)
     assert "undefined" in figure.layout.annotations[0].text
-    assert "undefined" in text_of(result, by=by)
+    assert "undefined" in result_text(result, by=by)
 
 
 def test_one_token_of_one_prompt_in_one_layer():
@@ -309,7 +321,7 @@ def test_empty_tables_show_a_sentence():
     result = one_value(np.ones(0), tokens_table().iloc[:0])
     for figure in (result_figure(result), result_figure(result, by="role")):
         assert figure.layout.annotations
-    assert "no rows" in text_of(result)
+    assert "no rows" in result_text(result)
     nothing = Result("rotation", Rotation(), {}, tokens_table())
     assert result_figure(nothing).layout.annotations
     assert sections.result_section(nothing).title == "Rotation"
@@ -324,7 +336,7 @@ def test_infinite_values_do_not_break_an_axis():
 
 
 def test_a_drawer_that_fails_is_told_in_the_figure(results, monkeypatch):
-    monkeypatch.setattr("interp.render.lines.line_figure", lambda view: 1 / 0)
+    monkeypatch.setattr("interp.render.lines.line_figure", lambda drawing: 1 / 0)
     figure = result_figure(results["rotation"])
     text = figure.layout.annotations[0].text.replace("<br>", " ")
     assert "could not be drawn (ZeroDivisionError: division by zero)" in text
@@ -359,8 +371,6 @@ def test_more_groups_than_can_be_told_apart_are_cut_and_said():
 def test_points_and_ways(results):
     scatter = result_figure(results["third_party"], "two")
     assert scatter.layout.yaxis.title.text == "units"
-    from interp.render.draw import draw
-
     views = [
         View(results["third_party"], p, ("role",)) for p in results["third_party"].analysis.plots
     ]
@@ -521,7 +531,7 @@ def test_sentences_and_figure_follow_the_contrast_that_p_is_about():
     assert "within prompts is at block" in text
     assert "(pooled over tokens +" in text
     assert "Caution, layer 0, 1: within prompts and pooled over tokens the difference has" in text
-    lines = named(comparison_figure(found))
+    lines = named(comparison_picture(found))
     assert max(lines["difference"].y) < 0 < min(lines["pooled over tokens"].y)
     between = compare(
         opposite(20).assign(role=lambda f: np.where(f["prompt"] % 4 < 2, "target", "previous")),
@@ -540,7 +550,7 @@ def test_sentences_do_not_say_no_where_nothing_could_be_found():
     assert "is 0.12, not below 0.05." in text
     assert (
         "No ★: whether rows differ cannot be decided"
-        in (comparison_figure(found).layout.meta["caption"])
+        in (comparison_picture(found).layout.meta["caption"])
     )
 
 
@@ -693,16 +703,16 @@ def test_maps_in_a_notebook_need_no_network(results):
 
 
 def test_text_forms_hold_the_numbers(results):
-    text = text_of(results["rotation"], "angle", by="role")
+    text = result_text(results["rotation"], "angle", by="role")
     mean = plain(results["rotation"]).query("role == 'target' and layer == 2")["angle"].mean()
     assert f"{mean:.4g}" in text
     assert text.startswith("Rotation per block by role · toy <model> (degrees)")
-    assert "state 0" in text_of(results["logit_lens"])
-    assert "·her" in text_of(results["logit_lens"])
-    assert "induction" in text_of(results["attention"])
-    assert "looks at" in text_of(results["attention"], "pattern")
-    assert "any" in text_of(results["random_pairs"])
-    assert max(len(text_of(r)) for r in results.values()) < 12_000
+    assert "state 0" in result_text(results["logit_lens"])
+    assert "·her" in result_text(results["logit_lens"])
+    assert "induction" in result_text(results["attention"])
+    assert "looks at" in result_text(results["attention"], "pattern")
+    assert "any" in result_text(results["random_pairs"])
+    assert max(len(result_text(r)) for r in results.values()) < 12_000
 
 
 def test_titles_say_what_on_which_model(results):
@@ -743,7 +753,7 @@ def test_colours_are_stable_and_told_apart():
 
 def test_importing_the_package_imports_no_plotting_library():
     code = (
-        "import sys, interp, interp.render, interp.render.figures, interp.render.report\n"
+        "import sys, interp, interp.render.draw, interp.render.export, interp.runs.report.report\n"
         "assert not {'plotly', 'circuitsvis', 'kaleido', 'jinja2.environment'} & "
         "{m for m in sys.modules if not m.startswith('jinja2') or 'interp.render' in m}"
     )

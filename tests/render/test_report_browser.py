@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from render_data import HOSTILE, make_results
 
-from interp.render.attention import attention_maps
-from interp.render.draw import save_figure
-from interp.runs.report.views import result_figure
+from interp.render.export import save_figure
+from interp.runs.report.drawings import result_figure
+from interp.runs.report.maps import attention_maps
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

@@ -16,17 +16,17 @@ import pandas as pd
 from interp._arrays import Array, Floats
 from interp.errors import unknown
 from interp.render.tokens import label, show
-from interp.runs.results import Result
+from interp.runs.report.views import ResultLike
 
 TOKENS, PROBS = "top_tokens", "top_probs"
 
 
-def lens_prompts(result: Result) -> list[int]:
+def lens_prompts(result: ResultLike) -> list[int]:
     """The prompts of which the best tokens are kept."""
     return sorted({p for items in result.examples(TOKENS).values() for p in items})
 
 
-def lens_of(result: Result, prompt: int | None = None) -> Lens | None:
+def lens_of(result: ResultLike, prompt: int | None = None) -> Lens | None:
     """The examples of one prompt, by default the first; None if the result keeps none.
 
     Raises `UnknownName` for a prompt of which nothing is kept.
@@ -48,7 +48,7 @@ def lens_of(result: Result, prompt: int | None = None) -> Lens | None:
 class Lens:
     """`tokens`, `probs`: `[state, position, k]`, best first, of one prompt of one stack."""
 
-    result: Result
+    result: ResultLike
     stack: str
     prompt: int
     tokens: Array

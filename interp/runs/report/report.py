@@ -15,7 +15,7 @@ from interp.errors import BadInput
 from interp.render.page import Section, fill, libraries, numbered
 from interp.render.tables import flat
 from interp.runs.report.sections import sections_of
-from interp.runs.results import Results
+from interp.runs.report.views import ResultsLike
 
 CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
@@ -27,7 +27,7 @@ NO_CONTROL = (
 
 
 def write_report(
-    results: Results,
+    results: ResultsLike,
     path: str | Path,
     *,
     title: str | None = None,
@@ -46,7 +46,7 @@ def write_report(
     return write_text(path, report_html(results, title, special=special))
 
 
-def report_html(results: Results, title: str | None = None, *, special: bool = False) -> str:
+def report_html(results: ResultsLike, title: str | None = None, *, special: bool = False) -> str:
     """The page as text."""
     sections = _numbered(sections_of(results, special))
     blocks = [block for section in sections for block in section.blocks]
@@ -71,18 +71,18 @@ def _numbered(sections: list[Section]) -> list[Section]:
     return out
 
 
-def _model(results: Results) -> Mapping[str, Any]:
+def _model(results: ResultsLike) -> Mapping[str, Any]:
     model: Mapping[str, Any] = results.provenance.get("model", {})
     return model
 
 
-def _lead(results: Results) -> str:
+def _lead(results: ResultsLike) -> str:
     names = [name.replace("_", " ") for name in results]
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     return f"What was measured in one pass over the prompts: {listed}."
 
 
-def measured(results: Results) -> list[tuple[str, str]]:
+def measured(results: ResultsLike) -> list[tuple[str, str]]:
     """What was measured on which model, with what."""
     model, prompts = _model(results), results.provenance.get("prompts", {})
     blocks = " + ".join(str(n) for n in model.get("n_layers", []))
@@ -107,7 +107,7 @@ def measured(results: Results) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value]
 
 
-def _labels(results: Results) -> str:
+def _labels(results: ResultsLike) -> str:
     parts = []
     for name in next(iter(results.values())).labels:
         counts = results.tokens[name].value_counts()
@@ -119,7 +119,7 @@ def _labels(results: Results) -> str:
     return "; ".join(parts)
 
 
-def caveats(results: Results) -> list[str]:
+def caveats(results: ResultsLike) -> list[str]:
     """Every note of the run, once."""
     notes = [note for result in results.values() for note in result.notes]
     notes += results.provenance.get("prompts", {}).get("notes", [])

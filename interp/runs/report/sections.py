@@ -17,32 +17,36 @@ import pandas as pd
 
 from interp.contract.analysis import Plot
 from interp.errors import BadInput
-from interp.render import style
-from interp.render.attention import AttentionMaps, attention_maps, maps_choice
-from interp.render.draw import draw
-from interp.render.drawing import Block, Choice
-from interp.render.page import Section, plotly_choice
-from interp.render.tables import ROWS, TEXT, Table, _range, table_of
-from interp.render.text import as_text
-from interp.render.two_panels import two_panels
+from interp.render.drawing import Drawing, nothing
+from interp.render.page import Block, Section, block
+from interp.render.tables import ROWS, TEXT, Table, range_of, table_of
 from interp.runs.report import sentences
+from interp.runs.report.drawings import drawing_of
 from interp.runs.report.lens_examples import lens_of, lens_prompts
-from interp.runs.report.views import View, is_number, label_choices, random_lines, view_table
-from interp.runs.results import Result, Results
+from interp.runs.report.maps import attention_maps
+from interp.runs.report.views import (
+    ResultLike,
+    ResultsLike,
+    View,
+    declared,
+    is_number,
+    label_choices,
+    numeric,
+)
 from interp.stats.compare import compare
-from interp.stats.comparison import Comparison, comparison_figure, significant
+from interp.stats.comparison import Comparison, comparison_drawing
 from interp.stats.means import has_group
 
 MOST_LABELS = 3
 MOST_PROMPTS = 6
 GROUPS = ("target", "previous")
-HER_NOTHING = (
+HER_NULL = (
     "the two lines would lie in each other's bands, the difference would stay inside the grey band "
     "of shuffled labels, and no block would carry a star."
 )
 
 
-def sections_of(results: Results, special: bool = False) -> list[Section]:
+def sections_of(results: ResultsLike, special: bool = False) -> list[Section]:
     """All sections, the experiment first where the tables allow it."""
     her = her_section(results)
     return [*([her] if her else []), *(result_section(r, special) for r in results.values())]
@@ -51,7 +55,7 @@ def sections_of(results: Results, special: bool = False) -> list[Section]:
 # ---- the experiment --------------------------------------------------------------------------
 
 
-def her_section(results: Results) -> Section | None:
+def her_section(results: ResultsLike) -> Section | None:
     """Rotation of target words against the words before them, or None without such labels."""
     rotation = results.get("rotation")
     if rotation is None or lacking(rotation, "angle", "role", GROUPS):
@@ -64,21 +68,20 @@ def her_section(results: Results) -> Section | None:
         return None
     pairs = results.get("random_pairs")
     words = _words(rotation, "target")
-    figure = her_figure(rotation, pairs, comparison=found)
-    choice = plotly_choice(figure, text=as_text(_short(found)))
+    drawing = replace(her_drawing(rotation, pairs, comparison=found), read=_short(found))
     return Section(
         "experiment",
         f"Do {words} turn more than the words before them?",
         "Rotation of the residual stream in every block: target tokens against the tokens right "
         "before them, with random pairs of states as the scale of unrelated vectors.",
-        (Block("Target against previous token, per block", (choice,), (), HER_NOTHING),),
+        (block("Target against previous token, per block", drawing),),
         tuple(sentences.of_her(found, pairs, "degrees")),
         (("The comparison, layer by layer", table_of(_full(found)), False),),
         found.notes,
     )
 
 
-def _words(result: Result, role: str) -> str:
+def _words(result: ResultLike, role: str) -> str:
     """The words that carry a role, as text."""
     rows = result.frame[result.frame["role"] == role]
     tokens = rows["token"].astype(str).str.strip().value_counts().index[:3]
@@ -87,7 +90,7 @@ def _words(result: Result, role: str) -> str:
 
 def _short(comparison: Comparison) -> pd.DataFrame:
     frame = comparison.frame
-    hits, _ = significant(comparison)
+    hits = comparison.differs
     names = list(dict.fromkeys([comparison.contrast, "difference"]))
     names += [comparison.effect, comparison.family_p]
     out = frame[["layer", "mean_a", "mean_b", *names]]
@@ -109,7 +112,7 @@ def _full(comparison: Comparison) -> pd.DataFrame:
 # ---- one analysis ----------------------------------------------------------------------------
 
 
-def result_section(result: Result, special: bool = False) -> Section:
+def result_section(result: ResultLike, special: bool = False) -> Section:
     """What an analysis measured: its figures, its columns and the head of its table.
 
     `special`: keep special tokens in the means of figures.
@@ -130,10 +133,8 @@ def result_section(result: Result, special: bool = False) -> Section:
     )
 
 
-def plots_of(result: Result) -> tuple[Plot, ...]:
+def plots_of(result: ResultLike) -> tuple[Plot, ...]:
     """The declared figures, or lines of the first numbers where none is declared."""
-    from interp.runs.report.views import declared, numeric
-
     if result.analysis.plots:
         return result.analysis.plots
     return (declared(result, None),) if numeric(result) else ()
@@ -147,24 +148,19 @@ def block_of(view: View) -> Block:
         "heatmap": _grid_block,
     }
     try:
-        block = makers.get(plot.kind, _grouped_block)(view)
+        return makers.get(plot.kind, _grouped_block)(view)
     except Exception as error:  # noqa: BLE001  one figure must not cost the report
         said = f"This figure could not be drawn ({type(error).__name__}: {error})."
         return Block(plot.title, (), (said,))
-    return replace(block, nothing=plot.nothing)
-
-
-def _choice(view: View, name: str) -> Choice:
-    table, _ = view_table(view)
-    return plotly_choice(draw(view), name, as_text(table))
 
 
 def _grouped_block(view: View) -> Block:
     """All tokens, and by each label of the prompts."""
     labels = label_choices(view.result)[:MOST_LABELS]
-    views = [("all tokens", view), *((f"by {n}", replace(view, by=(n,))) for n in labels)]
-    says = sentences.of_lines(view) if view.plot.kind == "line" else []
-    return Block(view.plot.title, tuple(_choice(v, n) for n, v in views), tuple(says))
+    drawings = {"all tokens": drawing_of(view)}
+    says = sentences.of_lines(drawings["all tokens"]) if view.plot.kind == "line" else []
+    drawings |= {f"by {name}": drawing_of(replace(view, by=(name,))) for name in labels}
+    return block(view.plot.title, drawings, says)
 
 
 def _grid_block(view: View) -> Block:
@@ -173,18 +169,18 @@ def _grid_block(view: View) -> Block:
     prompts = lens_prompts(result)[:MOST_PROMPTS]
     if prompts:
         lenses = [lens for p in prompts if (lens := lens_of(result, p))]
-        choices = [(replace(view, prompt=p), _named(result, p)) for p in prompts]
         says = sentences.of_lens(lenses)
     elif "head" in result.frame or "prompt" not in result.frame:
-        choices = [(view, "")]
-        says = sentences.of_heads(view) if "head" in result.frame else []
+        drawing = drawing_of(view)
+        says = sentences.of_heads(drawing) if "head" in result.frame else []
+        return block(view.plot.title, drawing, says)
     else:
-        kept = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist()
-        choices, says = [(replace(view, prompt=p), _named(result, p)) for p in kept], []
-    return Block(view.plot.title, tuple(_choice(v, n) for v, n in choices), tuple(says))
+        prompts, says = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist(), []
+    drawings = {_named(result, p): drawing_of(replace(view, prompt=p)) for p in prompts}
+    return block(view.plot.title, drawings, says)
 
 
-def _named(result: Result, prompt: int) -> str:
+def _named(result: ResultLike, prompt: int) -> str:
     """A prompt by its number and how it begins."""
     tokens = result.tokens
     rows = tokens[(tokens["prompt"] == prompt) & ~tokens["special"].astype(bool)]
@@ -195,41 +191,37 @@ def _named(result: Result, prompt: int) -> str:
 
 
 def _maps_block(view: View) -> Block:
-    maps: AttentionMaps = attention_maps(view.result, view.plot.values[0])
-    says: list[Any] = [*maps.notes]
-    if maps.views:
-        says.insert(
-            0, "Rows look at columns; point at a small map to enlarge it, click to keep it."
-        )
-    return Block(view.plot.title, tuple(maps_choice(v) for v in maps.views), tuple(says))
+    maps = attention_maps(view.result, view.plot.values[0])
+    return replace(maps.block, title=view.plot.title, if_null=view.plot.if_null)
 
 
-def her_figure(
-    rotation: Result,
-    pairs: Result | None = None,
+def her_drawing(
+    rotation: ResultLike,
+    pairs: ResultLike | None = None,
     *,
     value: str = "angle",
     between: str = "role",
     a: str = "target",
     b: str = "previous",
     comparison: Comparison | None = None,
-) -> Any:
-    """Draw the "her" experiment: rotation of a target word and of the word before it.
+) -> Drawing:
+    """The "her" experiment: rotation of a target word and of the word before it.
 
     `pairs` is the result of `random_pairs`: the control of vectors that have nothing to do with
-    each other. `comparison` saves computing it again. Never raises; says what is missing.
+    each other. `comparison` saves computing it again. What is missing is said in its place.
     """
     named = f"Rotation of {a} and {b} tokens · {rotation.model}".rstrip(" ·")
     problem = lacking(rotation, value, between, (a, b))
     if problem:
-        return style.empty(named, problem)
+        return nothing(named, problem)
     found = comparison or compare(rotation, value, between, a, b)
-    if found.frame["difference"].isna().all() or "layer" not in found.by or len(found.by) > 1:
-        return comparison_figure(found, model=rotation.model)
-    return two_panels(found, named, random_lines(pairs), rotation.analysis.plots[0].unit)
+    if found.frame["difference"].isna().all() or found.by != ("layer",):
+        return comparison_drawing(found, model=rotation.model)
+    unit = rotation.analysis.plots[0].unit
+    return comparison_drawing(found, title=named, pairs=pairs, unit=unit, if_null=HER_NULL)
 
 
-def lacking(result: Result, value: str, between: str, groups: tuple[str, str]) -> str:
+def lacking(result: ResultLike, value: str, between: str, groups: tuple[str, str]) -> str:
     """What a table lacks for a comparison of two groups; empty if nothing."""
     frame = result.frame
     missing = [c for c in (between, value, "layer") if c not in frame]
@@ -248,19 +240,19 @@ def lacking(result: Result, value: str, between: str, groups: tuple[str, str]) -
     return ""
 
 
-def head_of(result: Result) -> Table:
+def head_of(result: ResultLike) -> Table:
     """The first rows of a result's table."""
     return table_of(result.frame.head(ROWS), (*TEXT, *result.analysis.token_columns))
 
 
-def columns_of(result: Result) -> Table:
+def columns_of(result: ResultLike) -> Table:
     """Every value column: what it means, its mean and range, and how many values are undefined."""
     rows = View(result, Plot("line", (), "")).rows()
     records = []
     documented = [c for c in result.columns if c not in result.values]
     for name in [*result.values, *documented]:
         record = {"column": name, "meaning": meaning(result, name)}
-        record |= _range(rows[name]) if is_number(rows[name]) else {}
+        record |= range_of(rows[name]) if is_number(rows[name]) else {}
         records.append(record | _untrained(result, name))
     columns = ["column", "meaning", "mean", "min", "max", "undefined"]
     if result.control is not None:
@@ -268,16 +260,16 @@ def columns_of(result: Result) -> Table:
     return table_of(pd.DataFrame(records, columns=columns), tokens=())
 
 
-def _untrained(result: Result, name: str) -> dict[str, Any]:
+def _untrained(result: ResultLike, name: str) -> dict[str, Any]:
     """The mean of a column in the untrained copy, if there is one."""
     if result.control is None:
         return {}
     rows = View(result.control, Plot("line", (), "")).rows()
     known = name in rows and is_number(rows[name])
-    return {"untrained": _range(rows[name]).get("mean", np.nan)} if known else {}
+    return {"untrained": range_of(rows[name]).get("mean", np.nan)} if known else {}
 
 
-def meaning(result: Result, name: str) -> str:
+def meaning(result: ResultLike, name: str) -> str:
     """The documentation of a column, also where it is declared by a pattern (`*_share`)."""
     declared = result.analysis.columns
     if name in declared:

@@ -6,29 +6,31 @@ Knows tables and comparisons; nothing of how they are drawn or laid out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.render.cut import window
+from interp.render.drawing import Drawing
 from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
-from interp.runs.report.views import View, head_table, line_table, place_name, random_lines
-from interp.runs.results import Result
 from interp.stats.comparison import Comparison
+from interp.stats.means import random_lines
+from interp.stats.table import HasFrame
 
 STEADY = 0.9  # rank correlation with the place from which a line is said to rise or fall
 
 
-def of_lines(view: View) -> list[str]:
+def of_lines(drawing: Drawing) -> list[str]:
     """How each value runs along the axis, and against its control; only for one group."""
-    table, x, _ = line_table(view)
-    table = table[table["mean"].notna() & (table["x"] >= 0)]
-    if x is None or table.empty or len(table["group"].unique()) != 1 or table["x"].nunique() < 2:
+    if drawing.empty or not drawing.x:
         return []
-    unit = f" {view.plot.unit}" if view.plot.unit and len(view.plot.unit) < 12 else ""
-    return of_table(table, place_name(view.result, x), unit)
+    table = drawing.table
+    table = table[table["mean"].notna() & table["x"].notna()]
+    if table.empty or len(table["group"].unique()) != 1 or table["x"].nunique() < 2:
+        return []
+    unit = f" {drawing.unit}" if drawing.unit and len(drawing.unit) < 12 else ""
+    return of_table(table, drawing.place, unit)
 
 
 def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
@@ -144,39 +146,39 @@ def _band(row: pd.Series[Any], unit: str) -> str:
     return f"{_plain(row['mean'])}{unit}{band}"
 
 
-def of_heads(view: View) -> list[str]:
+def of_heads(drawing: Drawing) -> list[str]:
     """The strongest head of each value, and how many heads exceed every head of the control."""
-    means = {str(v): rows for v, rows in head_table(view).groupby("value", sort=False)}
+    if drawing.empty:
+        return []
+    means = {str(v): rows for v, rows in drawing.table.groupby("panel", sort=False)}
     controls = {name: value for value in means for name in control_names(value) if name in means}
-    copy = view.result.control
-    untrained = head_table(replace(view, result=copy)) if copy is not None else None
     out = []
     for value, rows in means.items():
         if value in controls:
             continue
-        known = rows[rows["mean"].notna()]
+        known = rows[rows["value"].notna()]
         if known.empty:
             out.append(f"{value} is undefined for every head.")
             continue
         told = [_strongest(value, known)]
         told += [
-            _exceed(known["mean"], means[name]["mean"], f"the largest {name}")
+            _exceed(known["value"], means[name]["value"], f"the largest {name}")
             for name, controlled in controls.items()
             if controlled == value
         ]
-        if untrained is not None:
-            beside = untrained.loc[untrained["value"] == value, "mean"]
-            told.append(_exceed(known["mean"], beside, "the strongest head of an untrained copy"))
+        if "control" in rows:
+            what = "the strongest head of an untrained copy"
+            told.append(_exceed(known["value"], rows["control"], what))
         out.append(" ".join(filter(None, told)))
     return out
 
 
 def _strongest(value: str, known: pd.DataFrame) -> str:
-    best = known.iloc[int(known["mean"].argmax())]
+    best = known.iloc[int(known["value"].argmax())]
     return (
-        f"The strongest head by {value} is L{int(best['layer'])}H{int(best['head'])} with "
-        f"{best['mean']:.3f}; the median of all {len(known)} heads is "
-        f"{known['mean'].median():.3f}."
+        f"The strongest head by {value} is L{int(best['row'])}H{int(best['column'])} with "
+        f"{best['value']:.3f}; the median of all {len(known)} heads is "
+        f"{known['value'].median():.3f}."
     )
 
 
@@ -221,7 +223,7 @@ def _untrained_lens(lens: Lens) -> Lens | None:
 # ---- the "her" experiment --------------------------------------------------------------------
 
 
-def of_her(comparison: Comparison, pairs: Result | None, unit: str) -> list[str]:
+def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[str]:
     """The finding, its size, its test and its control."""
     frame, contrast = comparison.frame, comparison.contrast
     a, b = comparison.a, comparison.b
@@ -327,11 +329,11 @@ def _shuffled(comparison: Comparison) -> list[str]:
     ]
 
 
-def of_random(pairs: Result | None, unit: str) -> list[str]:
+def of_random(pairs: HasFrame | None, unit: str) -> list[str]:
     """Where random pairs are: the space is anisotropic if they are not at 90°."""
     return [
         _scale(name.removeprefix("random pairs, "), rows, unit)
-        for name, rows in random_lines(pairs).items()
+        for name, rows in random_lines(pairs.frame if pairs is not None else pd.DataFrame()).items()
     ]
 
 

@@ -1,0 +1,348 @@
+"""Commands made from experiments: options are a function's parameters, help is its docstring.
+
+A signature and a docstring are read as text, so that `interp --help` imports no experiment. What a
+parameter is called and typed decides how it is asked for: `results` is the folder of a run, `model`
+and `prompts` are options that every command shares, `vectors` is a model's matrix or a file, a
+sequence is written with commas.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp.cli.app import (
+    Bos,
+    Json,
+    ModelOption,
+    OutFolder,
+    Overwrite,
+    Quiet,
+    RunFolder,
+    Special,
+    about,
+    deliver,
+    refuse_taken,
+    split,
+)
+from interp.errors import BadInput
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+NO = "none"  # of a sequence that may be empty
+HIDDEN = ("confidence", "labels", "frequency", "join", "at_least")  # for Python only
+
+Matrix = Annotated[str, typer.Option("--matrix", help="W_E or W_U.")]
+Vectors = Annotated[
+    Path | None, typer.Option("--vectors", help="A word2vec or GloVe file instead of a model.")
+]
+Centred = Annotated[bool, typer.Option("--centred", help="Take the mean vector off first.")]
+Prompts = Annotated[str, typer.Option("--prompts", "-p", help="A file, or a built-in set.")]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A command and the experiment behind it.
+
+    Attributes:
+        name: of the command.
+        experiment: "module:function" below `interp.experiments`.
+        by_place: parameters that are arguments instead of options.
+        options: flags of parameters whose option has another name.
+        defaults: of parameters that the function asks for.
+    """
+
+    name: str
+    experiment: str
+    by_place: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def add(app: typer.Typer, made: Made, panel: str | None = None) -> None:
+    """Register the command on an app."""
+    app.command(name=made.name, rich_help_panel=panel)(command_of(made))
+
+
+def command_of(made: Made) -> Callable[..., None]:
+    """The function behind the command, with the signature that typer reads."""
+    source = _source_of(made.experiment)
+    asked = [p for p in source.parameters if p.name not in HIDDEN]
+    shown = [each for p in asked for each in _shown(p, made)]
+
+    def command(**given: Any) -> None:
+        folder, overwrite = given.pop("out_folder"), given.pop("overwrite")
+        as_json = given.pop("as_json")
+        refuse_taken(folder, overwrite)
+        inputs = {p.name: _value(p, given) for p in asked}
+        found = _run(made.experiment, asked, inputs)
+        told = {name: value for name, value in given.items() if name != "quiet"}
+        deliver(found.with_about(**about(made.name, **told)), folder, overwrite, as_json)
+
+    extra = (
+        ("out_folder", OutFolder, None),
+        ("overwrite", Overwrite, False),
+        ("as_json", Json, False),
+    )
+    shown += [_parameter(*each) for each in extra]
+    shown.sort(key=lambda p: p.default is not inspect.Parameter.empty)
+    command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in shown}
+    command.__doc__ = source.summary
+    return command
+
+
+def _run(experiment: str, asked: Sequence[Parameter], inputs: dict[str, Any]) -> Any:
+    """Call the experiment; what it takes by place is handed over by place."""
+    module, _, name = experiment.partition(":")
+    function = getattr(import_module(f"interp.experiments.{module}"), name)
+    many = [p.name for p in asked if p.many]
+    if not many:
+        return function(**inputs)
+    rest = inputs.pop(many[0])
+    before = [inputs.pop(p.name) for p in asked if p.name in inputs and not p.keyword_only]
+    return function(*before, *rest, **inputs)
+
+
+# ---- the source of an experiment ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an experiment, as it is written.
+
+    Attributes:
+        kind: its annotation, as text.
+        default: its value, or `inspect.Parameter.empty`.
+        help: what the docstring says of it.
+        many: whether it takes any number of values (`*words`).
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    keyword_only: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    summary: str
+    parameters: tuple[Parameter, ...]
+
+
+@cache
+def _source_of(experiment: str) -> Source:
+    module, _, name = experiment.partition(":")
+    tree = ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))
+    node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    doc = ast.get_docstring(node) or ""
+    helps = _helps(doc)
+    constants = _constants(tree)
+
+    def parameter(arg: ast.arg, default: ast.expr | None, **kind: bool) -> Parameter:
+        value = inspect.Parameter.empty if default is None else _literal(default, constants)
+        annotation = ast.unparse(arg.annotation) if arg.annotation else "Any"
+        return Parameter(arg.arg, annotation, value, helps.get(arg.arg, ""), **kind)
+
+    args = node.args
+    blank: list[ast.expr | None] = [None] * (len(args.args) - len(args.defaults))
+    found = [parameter(a, d) for a, d in zip(args.args, [*blank, *args.defaults], strict=True)]
+    if args.vararg is not None:
+        found.append(parameter(args.vararg, None, many=True))
+    pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    found += [parameter(a, d, keyword_only=True) for a, d in pairs]
+    return Source(doc.split("\n\n")[0].replace("\n", " "), tuple(found))
+
+
+def _helps(doc: str) -> dict[str, str]:
+    """What the section "Args:" says of each parameter, its first sentence."""
+    section = re.search(r"^Args:\n((?:    .*\n|\n)*)", doc + "\n", re.MULTILINE)
+    if section is None:
+        return {}
+    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", section[1], re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in entries}
+    return {name: _sentence(text) for name, text in texts.items()}
+
+
+def _sentence(text: str) -> str:
+    text = text.replace("`", "")
+    return text[:1].upper() + text[1:]
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return found
+
+
+def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    return constants[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+# ---- what is typed -----------------------------------------------------------------------------
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
+    """The options that ask for one parameter."""
+    none = inspect.Parameter.empty
+    own: dict[str, list[tuple[str, Any, Any]]] = {
+        "results": [("folder", RunFolder, none)],
+        "model": [("model", ModelOption, "demo")],
+        "vectors": [
+            ("model", ModelOption, "demo"),
+            ("matrix", Matrix, "W_E"),
+            ("vectors", Vectors, None),
+            ("centred", Centred, False),
+        ],
+        "prompts": [("prompts", Prompts, none)],
+        "progress": [("quiet", Quiet, False)],
+        "special": [("special", Special, False)],
+        "prepend_bos": [("bos", Bos, None)],
+    }
+    if p.name in own:
+        return [_parameter(*each) for each in own[p.name]]
+    default = made.defaults.get(p.name, p.default)
+    if p.name in made.by_place or p.many:
+        kind: Any = list[str] | None if p.many else _type(p)
+        default = None if p.many else default
+        return [_parameter(p.name, Annotated[kind, typer.Argument(help=p.help)], default)]
+    flag = made.options.get(p.name, "--" + p.name.replace("_", "-"))
+    flags = (flag,) if _type(p) is not bool or not default else ()
+    option = Annotated[_type(p), typer.Option(*flags, help=p.help)]
+    return [_parameter(p.name, option, _typed(default))]
+
+
+def _type(p: Parameter) -> Any:
+    """The type that typer parses."""
+    simple: dict[str, Any] = {
+        "bool": bool,
+        "int": int,
+        "float": float,
+        "int | None": int | None,
+        "float | None": float | None,
+        "str | None": str | None,
+        "tuple[Any, Any] | None": tuple[str, str] | None,
+    }
+    return simple.get(p.kind, str)
+
+
+def _typed(default: Any) -> Any:
+    """A default as it would be typed."""
+    if isinstance(default, tuple | list):
+        return ",".join(map(str, default))
+    return default
+
+
+def _value(p: Parameter, given: Mapping[str, Any]) -> Any:
+    """What the experiment gets for what was typed."""
+    special: dict[str, Callable[[], Any]] = {
+        "results": lambda: _results(given["folder"]),
+        "model": lambda: _model(given["model"]),
+        "vectors": lambda: _vectors(given),
+        "progress": lambda: not given["quiet"],
+        "prepend_bos": lambda: given["bos"],
+    }
+    if p.name in special:
+        return special[p.name]()
+    typed = given[p.name]
+    if p.many:
+        return typed or []
+    if not isinstance(typed, str):
+        return typed
+    return CONVERTERS.get(p.kind, lambda text, _: text)(typed, p.name)
+
+
+def _results(folder: Path) -> Any:
+    from interp.runs.load import load
+
+    return load(folder)
+
+
+def _model(name: str) -> Any:
+    from interp.models.load import load_model
+
+    return load_model(name)
+
+
+def _vectors(given: Mapping[str, Any]) -> Any:
+    """The words of a file, or of a matrix of a model."""
+    if given["vectors"] is not None:
+        from interp.experiments.word_files import read_word_vectors
+
+        found = read_word_vectors(given["vectors"]).explore()
+    else:
+        from interp.experiments.words import WordVectors
+
+        found = WordVectors.of(_model(given["model"]), given["matrix"])
+    return found.centred() if given["centred"] else found
+
+
+def names_typed(text: str, what: str) -> list[str]:  # noqa: ARG001  all converters are alike
+    """Names by commas; "none" for none."""
+    return [] if text == NO else split(text)
+
+
+def numbers_typed(text: str, what: str) -> list[float]:
+    """Numbers by commas."""
+    try:
+        return [float(part) for part in split(text)]
+    except ValueError as error:
+        raise BadInput(f"{what} {text!r} are no numbers by commas, such as 0.5,1,2") from error
+
+
+def whole_typed(text: str, what: str) -> list[int]:
+    """Whole numbers by commas."""
+    try:
+        return [int(part) for part in split(text)]
+    except ValueError as error:
+        raise BadInput(f"{what} {text!r} are no whole numbers by commas, such as 3,4") from error
+
+
+def _layers_typed(text: str, what: str) -> Any:
+    return text if text == "all" else whole_typed(text, what)
+
+
+def _place_typed(text: str, what: str) -> Any:
+    """`all`, `last`, columns, or a label as a mapping."""
+    label, equals, value = text.partition("=")
+    if equals:
+        return {label: value}
+    return text if text in ("all", "last") else whole_typed(text, what)
+
+
+def _targets_typed(text: str, what: str) -> Any:  # noqa: ARG001
+    """A token, or two by a comma with their leading spaces."""
+    found = tuple(part for part in text.split(",") if part.strip())
+    return found if len(found) == 2 else text
+
+
+CONVERTERS: dict[str, Callable[[str, str], Any]] = {
+    "Sequence[str]": names_typed,
+    "Sequence[str] | None": names_typed,
+    "str | Sequence[str]": names_typed,
+    "Sequence[float] | None": numbers_typed,
+    "Sequence[int]": whole_typed,
+    "Layers": _layers_typed,
+    "Positions": _place_typed,
+    "str | tuple[str, str]": _targets_typed,
+}
