@@ -21,8 +21,8 @@ class Attention(Analysis):
     (sink).
 
     Caveats: even attention over n keys has 1/n everywhere, so scores are larger in short prompts;
-    `interp.head_types` puts that control beside them. A pattern says where a head looks, not what
-    it moves.
+    `interp.experiments.head_types` puts that control beside them. A pattern says where a head
+    looks, not what it moves.
 
     Attributes:
         maps: of so many prompts the whole pattern is kept for the maps.

@@ -7,17 +7,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from interp import (
-    Analysis,
-    Batch,
-    Once,
-    Plot,
-    State,
-    covariance_spectrum,
-    describe_vectors,
-    embedding_matrix,
-    random_embedding,
-)
+from interp import Analysis, Batch, Once, Plot, State
+from interp.measures import covariance_spectrum, describe_vectors, random_embedding
+from interp.models import embedding_matrix
 
 
 @dataclass(frozen=True)

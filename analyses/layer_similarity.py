@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from interp import Analysis, BadInput, Batch, CrossMoments, Plot, State, streamed_cka
+from interp import Analysis, BadInput, Batch, Plot, State
+from interp.measures import CrossMoments, streamed_cka
 
 GIGABYTE = 1e9
 
@@ -20,9 +21,9 @@ class LayerSimilarity(Analysis):
     2019). Debiased with the U-statistic of Song et al. (2012), which these sums give exactly: no
     activations are kept, and batches merge. The null permutes the tokens of one layer; its mean
     and standard deviation are exact, `p` is a gamma approximation, and all three take tokens as
-    independent, which those of one prompt are not: `interp.compare_layers` keeps a sample and
-    permutes prompts. A few directions of huge variance (massive activations, rogue dimensions)
-    can carry all of CKA; special tokens are left out for that reason.
+    independent, which those of one prompt are not: `interp.experiments.compare_layers` keeps a
+    sample and permutes prompts. A few directions of huge variance (massive activations, rogue
+    dimensions) can carry all of CKA; special tokens are left out for that reason.
 
     Memory is states² / 2 · width² · 8 bytes whatever the corpus, and as many additions per token.
 

@@ -15,9 +15,9 @@ class NextToken(Analysis):
 
     Also the certainty of that output: entropy −Σ p ln p and the largest probability. These are the
     last state of `logit_lens` without the states before it, and so without their cost: read this
-    where only the outcome matters, as in `interp.path_prediction`. A logit alone has no fixed
-    zero: adding the same number to all of them changes no probability, so compare logits within
-    one model only.
+    where only the outcome matters, as in `interp.experiments.path_prediction`. A logit alone has
+    no fixed zero: adding the same number to all of them changes no probability, so compare logits
+    within one model only.
     """
 
     scope: ClassVar = "model"

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp import Analysis, Batch, Plot, State, Sum, offset_profile, offset_sums, share_interval
+from interp import Analysis, Batch, Plot, State, Sum
+from interp.measures import offset_profile, offset_sums, share_interval
 
 _MASKED = -1e4  # a mask written as a large negative score
 FOLDS = 10  # groups of prompts, by number, that the intervals leave out one at a time
@@ -26,8 +27,8 @@ class PositionProfile(Analysis):
     with the pattern). Sums only, so a corpus takes no more room than a prompt. Special tokens are
     neither queries nor keys; a pass that continues a KV cache is then left out, because which of
     its earlier keys are special is not known. Intervals leave out a tenth of the prompts at a time
-    (`interp.share_interval`). Rows get shorter at the start of a prompt, and shares of attention
-    larger: that difference between rows is part of the variance.
+    (`interp.measures.share_interval`). Rows get shorter at the start of a prompt, and shares of
+    attention larger: that difference between rows is part of the variance.
 
     Attributes:
         max_offset: pairs further apart do not count.

@@ -7,20 +7,15 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from interp import (
-    Analysis,
-    BadInput,
-    Batch,
-    Once,
-    Plot,
-    State,
+from interp import Analysis, BadInput, Batch, Once, Plot, State
+from interp.measures import (
     covariance_spectrum,
     describe_positions,
-    position_matrix,
     random_embedding,
     sinusoidal_rank,
     sinusoidal_share,
 )
+from interp.models import position_matrix
 
 
 @dataclass(frozen=True)

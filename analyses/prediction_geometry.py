@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from interp import Analysis, Batch, Leaf, Moments, PerToken, Plot, prediction_statistics, priority
+from interp import Analysis, Batch, Leaf, Moments, PerToken, Plot, priority
+from interp.models import prediction_statistics
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class PredictionGeometry(Analysis):
     angle to h does the next token pull? (3) how much of h and of the spread of the logits does
     each band of singular directions of W_U carry, and how far does the prediction move when only
     the first bands are kept? The last band holds the dark directions. Formulas and sources:
-    `interp.prediction_statistics` (Cancedda 2402.09221 for the dark directions).
+    `interp.models.prediction_statistics` (Cancedda 2402.09221 for the dark directions).
 
     Controls: `random_…` of (1) is the same for h turned by a random orthogonal matrix, of (2) the
     pull of a random token, of (3) bands of random orthogonal directions (there each share of ‖h‖²

@@ -9,22 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp import (
-    Analysis,
-    BadInput,
-    Batch,
-    Count,
-    Cov,
-    Leaf,
-    Plot,
-    State,
-    Sum,
-    TopK,
-    gaussian_share,
-    principal_axes,
-    walk_share,
-)
+from interp import Analysis, BadInput, Batch, Count, Cov, Leaf, Plot, State, Sum, TopK
 from interp.geometry import at_least_float32, norm
+from interp.measures import gaussian_share, principal_axes, walk_share
 
 PROMPT = 1 << 21  # more positions than any context has
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 import pandas as pd
 import torch
 
-from interp import Analysis, Batch, Once, Plot, State, tying
+from interp import Analysis, Batch, Once, Plot, State
+from interp.models import tying
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Unembedding(Analysis):
 
     Question: does the model read out with the vectors that it reads in (weight tying), how far
     apart are the two if not, how different are the tokens' norms, and is there a direction that
-    all tokens share? Formulas and source: `interp.tying` (Press & Wolf 2017). One row per token of
-    the vocabulary, unused ones included.
+    all tokens share? Formulas and source: `interp.models.tying` (Press & Wolf 2017). One row per
+    token of the vocabulary, unused ones included.
 
     Caveats: in compatibility mode the final norm's weights are folded into W_U and its mean is
     taken out, so that tied weights no longer look tied. Where W_U has another width than W_E, or

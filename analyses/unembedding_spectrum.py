@@ -7,16 +7,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from interp import (
-    Analysis,
-    Batch,
-    Once,
-    Plot,
-    SingularDirections,
-    State,
-    random_singular_directions,
-    unembedding_of,
-)
+from interp import Analysis, Batch, Once, Plot, State
+from interp.measures import SingularDirections, random_singular_directions
+from interp.models import unembedding_of
 
 MATRICES = ("W_U", "W_U centred", "random")
 

@@ -41,17 +41,21 @@ M = "--model demo-llama"
 STEER = f"--targets ' her, his' --toward ' her' --away ' his' --layers 6 --positions last {M}"
 VECTORS = interp.WordVectors
 EXPERIMENTS: dict[str, Experiment] = {
-    "groups": ((interp.by_group,), "interp groups out --value angle --by pos", {}),
-    "predict": ((interp.path_prediction,), "interp predict out --value path", {}),
-    "growth": ((interp.growth_rate, Growth), "interp growth out --by pos", {}),
-    "depth": ((interp.decision_depth,), "interp depth out", {}),
-    "heads": ((interp.head_types,), "interp heads out", {}),
-    "rollout": ((interp.rollout, rollout_table), "interp rollout out --prompt 0", {}),
-    "nearest": ((interp.nearest_tokens,), f"interp nearest ' her' --minus ' his' {M}", {}),
+    "groups": ((interp.experiments.by_group,), "interp groups out --value angle --by pos", {}),
+    "predict": ((interp.experiments.path_prediction,), "interp predict out --value path", {}),
+    "growth": ((interp.experiments.growth_rate, Growth), "interp growth out --by pos", {}),
+    "depth": ((interp.experiments.decision_depth,), "interp depth out", {}),
+    "heads": ((interp.experiments.head_types,), "interp heads out", {}),
+    "rollout": ((interp.experiments.rollout, rollout_table), "interp rollout out --prompt 0", {}),
+    "nearest": (
+        (interp.experiments.nearest_tokens,),
+        f"interp nearest ' her' --minus ' his' {M}",
+        {},
+    ),
     "words_near": ((VECTORS.nearest,), f"interp words near her {M}", {}),
     "words_analogy": ((VECTORS.analogy,), f"interp words analogy him he she {M}", {}),
     "words_axis": (
-        (VECTORS.axis, interp.axis_separation),
+        (VECTORS.axis, interp.measures.axis_separation),
         f"interp words axis --to he,him --from she,her his the {M}",
         {},
     ),
@@ -68,17 +72,17 @@ EXPERIMENTS: dict[str, Experiment] = {
     "words_map": ((VECTORS.pca, VECTORS.tsne), f"interp words map {M}", {}),
     "words_clusters": ((VECTORS.clusters,), f"interp words clusters --min-size 5 {M}", {}),
     "spaces": (
-        (interp.compare_spaces,),
+        (interp.experiments.compare_spaces,),
         "interp spaces demo-llama:W_E demo-llama:W_U --control random-init",
         spaces_columns.COLUMNS,
     ),
     "layers": (
-        (interp.compare_layers,),
+        (interp.experiments.compare_layers,),
         "interp layers demo-llama demo-llama --prompts her --control random-init",
         {},
     ),
     "drift": (
-        (interp.contextual_drift,),
+        (interp.experiments.contextual_drift,),
         f"interp drift her --sense kind --prompts her {M}",
         drift_columns.COLUMNS,
     ),
@@ -87,19 +91,28 @@ EXPERIMENTS: dict[str, Experiment] = {
         f"interp continuations 'Mary smiled. John thanked' 'Tom smiled. John thanked' {M}",
         continuation_columns.COLUMNS,
     ),
-    "steer": ((interp.dose_response, interp.Steer), f"interp steer --prompts her {STEER}", {}),
+    "steer": (
+        (interp.experiments.dose_response, interp.experiments.Steer),
+        f"interp steer --prompts her {STEER}",
+        {},
+    ),
     "positions_split": (
-        (interp.split_cosines, interp.split_scores, interp.split_distance, interp.Split),
+        (
+            interp.experiments.split_cosines,
+            interp.experiments.split_scores,
+            interp.experiments.split_distance,
+            interp.experiments.Split,
+        ),
         "interp positions split 'Mary smiled. John thanked her.' --of scores --model demo",
         {},
     ),
     "positions_shift": (
-        (interp.shift_test,),
+        (interp.experiments.shift_test,),
         f"interp positions shift 'Mary smiled. John thanked her.' --shifts 1,8 {M}",
         {},
     ),
     "compare": (
-        (interp.compare, interp.Comparison),
+        (interp.compare, interp.stats.Comparison),
         "interp compare out --value angle --between role -a target -b previous",
         {},
     ),

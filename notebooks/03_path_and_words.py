@@ -169,12 +169,12 @@ path.plot(kinds)
 path.plot("norm")
 
 # %%
-growth = interp.growth_rate(results)
+growth = interp.experiments.growth_rate(results)
 growth.mean.round(3)
 
 # %%
 rate = growth.mean.set_index("value")
-copied = interp.growth_rate(results.control).mean.set_index("value")
+copied = interp.experiments.growth_rate(results.control).mean.set_index("value")
 Markdown(
     f"The norm grows by a factor of {rate.loc['factor', 'mean']:.3f} per layer "
     f"(95 % interval over prompts {rate.loc['factor', 'low']:.3f} to "
@@ -209,14 +209,14 @@ growth.frame.loc[~growth.frame["special"], ["growth", "r2", "orthogonal_growth"]
 # prompts, which keeps everything but the tie between path and outcome.
 
 # %%
-prediction = interp.path_prediction(results, resamples=300)
+prediction = interp.experiments.path_prediction(results, resamples=300)
 prediction.plot("partial_spearman")
 
 # %%
 prediction
 
 # %%
-untrained_prediction = interp.path_prediction(results.control, resamples=300)
+untrained_prediction = interp.experiments.path_prediction(results.control, resamples=300)
 
 
 def whole(found, outcome, kind):
@@ -256,7 +256,7 @@ Markdown(
 # labels explain (never 0: more groups explain more by chance).
 
 # %%
-angle = interp.by_group(results, "angle", "pos", resamples=300)
+angle = interp.experiments.by_group(results, "angle", "pos", resamples=300)
 angle.plot()
 
 # %%
@@ -266,7 +266,7 @@ angle.total.round(2)
 rows = []
 for value in ("path", "angle", "turning", "tortuosity"):
     for name, source in (("trained", results), ("untrained copy", results.control)):
-        test = interp.by_group(source, value, "pos", resamples=300).total_test.iloc[0]
+        test = interp.experiments.by_group(source, value, "pos", resamples=300).total_test.iloc[0]
         rows.append(
             f"| {value} | {name} | {test['p']:.2g} | {test['eta2']:.3f} "
             f"| {test['shuffled_eta2']:.3f} |"

@@ -120,7 +120,7 @@ summary["mean"].unstack("value")[distances].round(3)
 # %%
 depth = pd.concat(
     [
-        interp.decision_depth(result).assign(model=name)
+        interp.experiments.decision_depth(result).assign(model=name)
         for name, result in (("trained", lens), ("untrained copy", untrained))
     ]
 )
@@ -243,7 +243,7 @@ pd.DataFrame({"last state": {name: table[name].iloc[-1] for name in pick}}).roun
 # checked against automatic differentiation, on a random h:
 
 # %%
-weight, bias = interp.unembedding_of(model)
+weight, bias = interp.models.unembedding_of(model)
 weight = weight.detach().double().cpu()
 h = torch.randn(weight.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 h.requires_grad_()
@@ -270,22 +270,24 @@ geometry.plot(["gradient_norm", "random_gradient_norm"])
 def one_token(word):
     """The word as this tokenizer has it inside a sentence."""
     try:
-        interp.token_id(model, f" {word}")
+        interp.prompts.token_id(model, f" {word}")
     except interp.BadInput:
         return word
     return f" {word}"
 
 
 HER, HIM = one_token("her"), one_token("him")
-direction = interp.unembedding_difference(model, HER, HIM)
+direction = interp.experiments.unembedding_difference(model, HER, HIM)
 noise = torch.randn(direction.shape, generator=torch.Generator().manual_seed(0))
 noise *= direction.cpu().norm() / noise.norm()
 pd.concat(
     {
-        "her − him, by dot": interp.nearest_tokens(model, direction, k=5),
-        "her − him, by cosine": interp.nearest_tokens(model, direction, k=5, by="cosine"),
-        "her − him, in W_E": interp.nearest_tokens(model, direction, k=5, space="W_E"),
-        "random, by cosine": interp.nearest_tokens(model, noise, k=5, by="cosine"),
+        "her − him, by dot": interp.experiments.nearest_tokens(model, direction, k=5),
+        "her − him, by cosine": interp.experiments.nearest_tokens(
+            model, direction, k=5, by="cosine"
+        ),
+        "her − him, in W_E": interp.experiments.nearest_tokens(model, direction, k=5, space="W_E"),
+        "random, by cosine": interp.experiments.nearest_tokens(model, noise, k=5, by="cosine"),
     }
 )[["token", "dot", "cosine", "norm"]].round(3)
 
@@ -305,10 +307,10 @@ pd.concat(
 # %%
 LAYER = n_blocks // 2
 half = len(for_her) // 2
-vector = interp.mean_difference(model, for_her[:half], for_him[:half], LAYER)
+vector = interp.experiments.mean_difference(model, for_her[:half], for_him[:half], LAYER)
 test = for_him[half:]
 
-response = interp.dose_response(
+response = interp.experiments.dose_response(
     model, test, vector, layers=LAYER, positions="last", targets=(HER, HIM), controls=19
 )
 response.plot()
@@ -332,7 +334,7 @@ Markdown(
 # length, so that only the direction can be the cause. A *projection* takes the direction out.
 
 # %%
-turned = interp.dose_response(
+turned = interp.experiments.dose_response(
     model,
     test,
     vector,
@@ -345,7 +347,7 @@ turned = interp.dose_response(
 turned.plot()
 
 # %%
-without = interp.dose_response(
+without = interp.experiments.dose_response(
     model,
     for_him[half:] + for_her[half:],
     vector,
@@ -373,8 +375,8 @@ single.groupby(["answer", "dose"])["value"].mean().unstack().round(2)
 # %%
 rows = []
 for layer in np.unique(np.linspace(1, n_blocks, min(n_blocks, 8)).round().astype(int)):
-    at = interp.mean_difference(model, for_her[:half], for_him[:half], int(layer))
-    found = interp.dose_response(
+    at = interp.experiments.mean_difference(model, for_her[:half], for_him[:half], int(layer))
+    found = interp.experiments.dose_response(
         model,
         test,
         at,

@@ -39,8 +39,8 @@ from analyses.position_profile import PositionProfile
 model = interp.load_model(MODEL)
 learned = True
 try:
-    positions = interp.position_matrix(model)
-except interp.Unsupported as reason:
+    positions = interp.models.position_matrix(model)
+except interp.errors.Unsupported as reason:
     learned = False
     display(Markdown(f"> {reason}"))
 
@@ -51,7 +51,7 @@ except interp.Unsupported as reason:
 # pair of components is a hand of a clock, and each clock runs slower than the one before.
 
 # %%
-encoding = interp.sinusoidal(96, 64)
+encoding = interp.measures.sinusoidal(96, 64)
 px.imshow(
     encoding.T,
     aspect="auto",
@@ -68,7 +68,9 @@ px.imshow(
 
 # %%
 errors = {
-    shift: np.abs(encoding[shift:] - encoding[:-shift] @ interp.shift_rotation(shift, 64).T).max()
+    shift: np.abs(
+        encoding[shift:] - encoding[:-shift] @ interp.measures.shift_rotation(shift, 64).T
+    ).max()
     for shift in (1, 3, 17)
 }
 pd.Series(errors, name="largest error").rename_axis("shift").to_frame()
@@ -119,15 +121,15 @@ if learned:
     # The same questions to true sinusoids and to noise, at the size of this matrix: the two ends.
     n, d = positions.shape
     ends = {
-        "true sinusoids": interp.sinusoidal(n, d + d % 2)[:, :d],
+        "true sinusoids": interp.measures.sinusoidal(n, d + d % 2)[:, :d],
         "noise": np.random.default_rng(0).standard_normal((n, d)),
     }
     display(
         pd.DataFrame(
             {
                 name: {
-                    "sinusoidal share": interp.sinusoidal_share(x)[0],
-                    "linear shift by 1, R²": interp.shift_linearity(x, 1),
+                    "sinusoidal share": interp.measures.sinusoidal_share(x)[0],
+                    "linear shift by 1, R²": interp.measures.shift_linearity(x, 1),
                 }
                 for name, x in ({"this model": positions} | ends).items()
             }
@@ -153,12 +155,12 @@ if learned:
 SENTENCE = "Tom met Lucy. Then he thanked her, and she smiled."
 try:
     untrained = interp.random_copy(model)
-    cosines = interp.split_cosines(model, SENTENCE)
-    bare = interp.split_cosines(untrained, SENTENCE).frame["share"]
+    cosines = interp.experiments.split_cosines(model, SENTENCE)
+    bare = interp.experiments.split_cosines(untrained, SENTENCE).frame["share"]
     display(cosines.frame.assign(untrained_share=bare).round(3))
     display(Markdown(f"Largest error of the sum: {cosines.error:.1g}."))
     display(cosines.plot())
-except interp.Unsupported as reason:
+except interp.errors.Unsupported as reason:
     display(Markdown(f"> {reason}"))
 
 # %% [markdown]
@@ -178,15 +180,15 @@ except interp.Unsupported as reason:
 
 # %%
 try:
-    scores = interp.split_scores(model, SENTENCE)
-    bare = interp.split_scores(untrained, SENTENCE).frame
+    scores = interp.experiments.split_scores(model, SENTENCE)
+    bare = interp.experiments.split_scores(untrained, SENTENCE).frame
     shares = pd.concat({"trained": scores.frame, "untrained": bare}, names=["model"])
     table = shares.reset_index("model").pivot(
         index=["model", "head"], columns="part", values="share"
     )
     display(table.round(2), Markdown(f"Largest error of the sum: {scores.error:.1g}."))
     display(scores.plot())
-except interp.Unsupported as reason:
+except interp.errors.Unsupported as reason:
     display(Markdown(f"> {reason}"))
 
 # %% [markdown]
@@ -207,7 +209,7 @@ except interp.Unsupported as reason:
 # %%
 rotary = interp.load_model(OTHER)
 by_distance = pd.concat(
-    interp.split_distance(rotary, SENTENCE, block=b).frame.assign(block=b)
+    interp.experiments.split_distance(rotary, SENTENCE, block=b).frame.assign(block=b)
     for b in range(interp.inspect(rotary).stacks[0].n_blocks)
 )
 by_distance = by_distance[by_distance["part"] == "distance"].reset_index(drop=True)
@@ -228,7 +230,9 @@ px.scatter(
 
 # %%
 most = by_distance.loc[by_distance["share"].idxmax()]
-interp.split_distance(rotary, SENTENCE, block=int(most["block"])).plot(head=int(most["head"]))
+interp.experiments.split_distance(rotary, SENTENCE, block=int(most["block"])).plot(
+    head=int(most["head"])
+)
 
 # %% [markdown]
 # **What this does not show.** One sentence: a share a little above its control is nothing. And
@@ -307,9 +311,11 @@ px.line(
 # `even_change` the distance of the pattern from even attention.
 
 # %%
-shifts = {MODEL: interp.shift_test(model, SENTENCE, shifts=(1, 8, 32))}
+shifts = {MODEL: interp.experiments.shift_test(model, SENTENCE, shifts=(1, 8, 32))}
 if MODEL != OTHER:
-    shifts[OTHER] = interp.shift_test(interp.load_model(OTHER), SENTENCE, shifts=(1, 8, 32))
+    shifts[OTHER] = interp.experiments.shift_test(
+        interp.load_model(OTHER), SENTENCE, shifts=(1, 8, 32)
+    )
 moved = pd.concat([frame.assign(model=name) for name, frame in shifts.items()])
 px.line(
     moved,
@@ -342,12 +348,12 @@ moved.groupby(["model", "shift"])[values].mean().round(4)
 # %%
 limit = interp.inspect(model).n_ctx
 for attempt in (
-    lambda: interp.shift_test(model, SENTENCE, shifts=(limit,)),
+    lambda: interp.experiments.shift_test(model, SENTENCE, shifts=(limit,)),
     lambda: interp.run(model, ["he " * (limit + 1)], "rotation", progress=False),
 ):
     try:
         attempt()
-    except (interp.BadInput, interp.Unsupported) as refusal:
+    except (interp.BadInput, interp.errors.Unsupported) as refusal:
         print(refusal, end="\n\n")
     else:
         print("this model takes it: its positions have no end\n")

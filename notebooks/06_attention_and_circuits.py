@@ -108,7 +108,7 @@ on_text["attention"].plot("previous")
 # something to find, and rests on the first token elsewhere.
 
 # %%
-types = interp.head_types(on_repeats["attention"])
+types = interp.experiments.head_types(on_repeats["attention"])
 types.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %%
@@ -120,7 +120,7 @@ best.sort_values(["kind", "excess"], ascending=[True, False])[columns].round(2)
 # A type is a habit on *this* corpus. On text the same heads may sort differently:
 
 # %%
-prose = interp.head_types(on_text["attention"], resamples=200)
+prose = interp.experiments.head_types(on_text["attention"], resamples=200)
 prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %% [markdown]
@@ -150,8 +150,8 @@ on_repeats["attention"].plot("pattern", score=["induction", "previous"], prompt=
 # attention.
 
 # %%
-own = interp.rollout(on_repeats["attention"])[0][-1]
-even = interp.rollout(on_repeats["attention"], uniform=True)[0][-1]
+own = interp.experiments.rollout(on_repeats["attention"])[0][-1]
+even = interp.experiments.rollout(on_repeats["attention"], uniform=True)[0][-1]
 figure = px.imshow(
     torch.stack([torch.tensor(own), torch.tensor(even)]).numpy(),
     facet_col=0,

@@ -75,8 +75,8 @@ pd.Series({kind: len(found) for kind, found in words.items()}, name="known words
 # %%
 numbers = pd.DataFrame(
     {
-        "this model": interp.describe_vectors(space.vectors),
-        "random vectors": interp.describe_vectors(control.vectors),
+        "this model": interp.measures.describe_vectors(space.vectors),
+        "random vectors": interp.measures.describe_vectors(control.vectors),
     }
 )
 numbers.round(3)
@@ -331,7 +331,7 @@ px.bar(
 
 # %%
 women, men = (space.select(words[side]).vectors for side in ("women", "men"))
-auc, null, p = interp.axis_separation(women, men)
+auc, null, p = interp.measures.axis_separation(women, men)
 print(f"AUC of left-out names {auc:.2f}; names dealt at random {null:.2f}; p = {p:.3f}")
 
 # %% [markdown]

@@ -63,7 +63,7 @@ print(f"{len(WORDS)} words: {', '.join(WORDS[:8])} …")
 
 # %%
 SPACE = "W_U"
-turned = interp.compare_spaces(
+turned = interp.experiments.compare_spaces(
     (model, SPACE), (other, SPACE), words=WORDS, method="procrustes", resamples=499
 )
 turned.plot()
@@ -94,7 +94,7 @@ better.assign(times_chance=better["value"] / better["null_mean"]).round(3)
 # words better. Does that survive on the held-out ones? More freedom lifts the null as well.
 
 # %%
-stretched = interp.compare_spaces(
+stretched = interp.experiments.compare_spaces(
     (model, SPACE), (other, SPACE), words=WORDS, method="affine", resamples=99
 )
 both = pd.concat([turned.frame, stretched.frame])
@@ -114,7 +114,7 @@ wide.loc[["residual", "cosine@1", "cosine@10", "csls@10", "inverted_softmax@10"]
 #   chance.
 
 # %%
-alike = interp.compare_spaces(
+alike = interp.experiments.compare_spaces(
     (model, SPACE),
     (other, SPACE),
     words=WORDS,
@@ -131,7 +131,7 @@ alike.plot()
 pairs = [(a, b) for a in ("W_E", "W_U") for b in ("W_E", "W_U")]
 rows = []
 for a, b in pairs:
-    scores = interp.compare_spaces(
+    scores = interp.experiments.compare_spaces(
         (model, a), (other, b), words=WORDS, method=("cka", "mutual_knn"), resamples=199
     ).frame.set_index("method")
     rows.append({"a": a, "b": b} | scores["value"].to_dict() | {"p": scores["p"].max()})
@@ -155,7 +155,7 @@ if MODEL.startswith("demo"):
 else:
     TEXTS = list(interp.read_prompts("her", model.tokenizer).texts)
 
-layers = interp.compare_layers(model, other, TEXTS, resamples=199)
+layers = interp.experiments.compare_layers(model, other, TEXTS, resamples=199)
 layers.plot()
 
 # %%
@@ -167,7 +167,7 @@ pd.Series(layers.best).round(3).to_frame("most similar pair")
 # the first model: what it shows is the tokens, and only what exceeds it was learned.
 
 # %%
-untrained = interp.compare_layers(interp.random_copy(model), other, TEXTS, resamples=99)
+untrained = interp.experiments.compare_layers(interp.random_copy(model), other, TEXTS, resamples=99)
 untrained.plot()
 
 # %%
@@ -198,11 +198,13 @@ lines = [
 print(lines[0][:70], "…")
 
 # %%
-glove = interp.read_word_vectors(folder / "small.glove.txt")
+glove = interp.experiments.read_word_vectors(folder / "small.glove.txt")
 glove.explore().nearest(glove.words[0], 5).round(3)
 
 # %%
-from_file = interp.compare_spaces((model, SPACE), glove, method=("cka", "mutual_knn"), resamples=99)
+from_file = interp.experiments.compare_spaces(
+    (model, SPACE), glove, method=("cka", "mutual_knn"), resamples=99
+)
 from_file.frame[["method", "value", "null_mean", "p", "n"]].round(4)
 
 # %% [markdown]
@@ -240,7 +242,7 @@ else:
     ]
     LABELS = {"sense": ["river"] * 6 + ["money"] * 6}
 
-drift = interp.contextual_drift(model, SENTENCES, "bank", labels=LABELS)
+drift = interp.experiments.contextual_drift(model, SENTENCES, "bank", labels=LABELS)
 drift.plot()
 
 # %%

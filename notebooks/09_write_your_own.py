@@ -130,7 +130,7 @@ class CountsPadding(Rogue):
 def verdict(faulty):
     try:
         interp.check_analysis(faulty())
-    except interp.BrokenPlugin as error:
+    except interp.errors.BrokenPlugin as error:
         first = next(iter(error.broken))
         return {"laws broken": ", ".join(error.broken), "first seen": error.broken[first]}
     return {"laws broken": "none", "first seen": ""}
@@ -339,7 +339,7 @@ interp.run(model, PROMPTS, "stretch", progress=False)["stretch"].plot()
 # %%
 try:
     interp.run(model, PROMPTS, "strech", progress=False)
-except interp.UnknownName as error:
+except interp.errors.UnknownName as error:
     print(error)
 
 # %% [markdown]

@@ -23,7 +23,8 @@ from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import Analysis, Batch, Examples, Unsupported
+from interp import Analysis, Batch, Examples
+from interp.errors import Unsupported
 from interp.geometry import angle
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"

@@ -222,13 +222,14 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
     if p.name in own:
         return [_parameter(*each) for each in own[p.name]]
     default = made.defaults.get(p.name, p.default)
+    kind: Any = list[str] if p.many else _type(p)
     if p.name in made.by_place or p.many:
-        kind: Any = list[str] | None if p.many else _type(p)
         default = None if p.many else default
-        return [_parameter(p.name, Annotated[kind, typer.Argument(help=p.help)], default)]
+        argument = typer.Argument(help=p.help)
+        return [_parameter(p.name, Annotated[kind, argument], default)]
     flag = made.options.get(p.name, "--" + p.name.replace("_", "-"))
     flags = (flag,) if _type(p) is not bool or not default else ()
-    option = Annotated[_type(p), typer.Option(*flags, help=p.help)]
+    option = Annotated[kind, typer.Option(*flags, help=p.help)]
     return [_parameter(p.name, option, _typed(default))]
 
 
@@ -269,7 +270,8 @@ def _value(p: Parameter, given: Mapping[str, Any]) -> Any:
         return typed or []
     if not isinstance(typed, str):
         return typed
-    return CONVERTERS.get(p.kind, lambda text, _: text)(typed, p.name)
+    convert = CONVERTERS.get(p.kind)
+    return convert(typed, p.name) if convert else typed
 
 
 def _results(folder: Path) -> Any:

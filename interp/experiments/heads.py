@@ -77,7 +77,8 @@ class Rollout(Finding):
 
     @property
     def _last(self) -> pd.DataFrame:
-        return self.frame[self.frame["layer"] == self.frame["layer"].max()]
+        last: pd.DataFrame = self.frame[self.frame["layer"] == self.frame["layer"].max()]
+        return last
 
     @property
     def sentence(self) -> str:
@@ -88,7 +89,8 @@ class Rollout(Finding):
     def short(self) -> pd.DataFrame:
         """The largest shares over all blocks."""
         top = self._last.sort_values("rollout", ascending=False)
-        return top[["token", "key_token", "rollout", "even"]]
+        shown: pd.DataFrame = top[["token", "key_token", "rollout", "even"]]
+        return shown
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -221,7 +223,9 @@ class HeadTypes(Finding):
     def short(self) -> pd.DataFrame:
         """The heads that have a type."""
         typed = self.frame[self.frame["typed"]]
-        return typed[["layer", "head", "kind", "score", "score_low", "score_high", "uniform"]]
+        names = ["layer", "head", "kind", "score", "score_low", "score_high", "uniform"]
+        shown: pd.DataFrame = typed[names]
+        return shown
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -323,7 +327,8 @@ def _rows(result: Any, special: bool) -> pd.DataFrame:
     frame = frame.assign(stack=frame["stack"]) if "stack" in frame else frame.assign(stack="")
     ahead = frame.groupby("stack")["distance"].transform("min") < -1e-4
     frame["keys"] = np.where(ahead, frame["length"], frame["position"] + 1)
-    return frame[~is_special(frame, special)]
+    kept: pd.DataFrame = frame[~is_special(frame, special)]
+    return kept
 
 
 def _kind(

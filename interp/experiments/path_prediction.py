@@ -51,7 +51,7 @@ class PathPrediction(Finding):
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
 
-    def plot(self, coefficient: str = "spearman") -> Any:
+    def plot(self, coefficient: str = "spearman") -> Any:  # type: ignore[override]
         """The coefficient over layers, per outcome, with its band and that of the shuffles.
 
         `coefficient`: pearson, spearman, or either with `partial_` before it.

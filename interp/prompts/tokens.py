@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import regex as unicode_regex
+import regex as unicode_regex  # type: ignore[import-untyped]
 
 from interp._arrays import Bools, Ints
 from interp.errors import BadInput, nearest

@@ -100,7 +100,7 @@ def _panel(
     z: Floats = cells["value"].to_numpy(dtype=np.float64, na_value=np.nan).reshape(shape)
     wide = options.get("cell", CELL)[0]
     few = z.size <= MOST_TEXTS and wide >= NARROWEST
-    written = {}
+    written: dict[str, Any] = {}
     if "text" in rows:
         font = {"family": style.MONO, "size": 11.5}
         written = {"text": cells["text"].fillna("").to_numpy().reshape(shape).tolist()}

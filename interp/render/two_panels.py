@@ -36,8 +36,8 @@ def panels_figure(drawing: Drawing) -> Any:
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})
     greys = options.get("greys", ())
-    for number, (panel, rows) in enumerate(drawing.table.groupby("panel", sort=True)):
-        _panel(figure, rows, greys, int(panel) + 1, (UPPER, LOWER)[number])
+    for number, (_, rows) in enumerate(drawing.table.groupby("panel", sort=True)):
+        _panel(figure, rows, greys, number + 1, (UPPER, LOWER)[number])
     x = drawing.table["x"].dropna()
     low, high = float(x.min()), float(x.max())
     air = max(0.03 * (high - low), 0.25)

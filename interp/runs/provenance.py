@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from interp.contract.analysis import Analysis
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, StackAnatomy
 from interp.models.forward import wrapped_model
 from interp.models.tested_versions import untested
 from interp.prompts.prompts import Prompts
-from interp.runs.run import first_token
 
 # ---- provenance ------------------------------------------------------------------------------
 
@@ -42,7 +41,7 @@ def provenance_of(
             "identity_error": anatomy.readout.error,
         },
         "closing_error": {s.name or "blocks": finite(s.closing) for s in anatomy.stacks},
-        "first_token": {s.name or "blocks": first_token(s) for s in anatomy.stacks},
+        "first_token": {s.name or "blocks": _first_token(s) for s in anatomy.stacks},
         "analyses": {name: analysis.parameters() for name, analysis in analyses.items()},
         "versions": versions(),
         "untested_versions": untested(),
@@ -80,3 +79,9 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             out[package] = "not installed as a package"
     return out
+
+
+def _first_token(stack: StackAnatomy) -> dict[str, Any]:
+    """How large the first token's norm is against the others', and whether it is set apart."""
+    without, with_bos = finite([stack.first_token, stack.bos_token])
+    return {"without_bos": without, "with_bos": with_bos, "massive": stack.massive_first}

@@ -17,7 +17,7 @@ from interp.contract.columns import refuse_taken
 from interp.contract.reduce import Groups, groups_by
 from interp.contract.registry import resolve
 from interp.errors import BadInput, unknown
-from interp.models.anatomy import Anatomy, StackAnatomy
+from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
 from interp.models.probe import inspect
@@ -29,7 +29,7 @@ from interp.prompts.read import parted
 from interp.prompts.tokens import token_id
 from interp.runs.collect import Collector, observe_weights, token_index
 from interp.runs.feed import Feeder
-from interp.runs.provenance import finite, provenance_of
+from interp.runs.provenance import provenance_of
 from interp.runs.results import Results
 
 Wanted = str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]]
@@ -214,9 +214,3 @@ def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch
     columns = {label: index[label] for label in by}
     starts = np.searchsorted(index["prompt"].to_numpy(), np.arange(len(prompts)))
     return groups_by(columns, index["special"].to_numpy(dtype=bool), starts)
-
-
-def first_token(stack: StackAnatomy) -> dict[str, Any]:
-    """How large the first token's norm is against the others', and whether it is set apart."""
-    without, with_bos = finite([stack.first_token, stack.bos_token])
-    return {"without_bos": without, "with_bos": with_bos, "massive": stack.massive_first}

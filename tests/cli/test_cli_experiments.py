@@ -48,9 +48,9 @@ def saved(tmp_path_factory) -> Path:
 def test_groups_are_those_of_the_library(saved, tmp_path):
     asked = ("groups", saved, "--by", "kind", "--value", "step", "--resamples", 60)
     tables = as_json(*asked, "--pairs", "--out", tmp_path / "out")
-    found = interp.by_group(interp.load(saved), "step", "kind", resamples=60)
+    found = interp.experiments.by_group(interp.load(saved), "step", "kind", resamples=60)
     assert tables["groups"]["mean"].tolist() == pytest.approx(found.frame["mean"].tolist())
-    control = interp.by_group(interp.load(saved).control, "step", "kind", resamples=60)
+    control = interp.experiments.by_group(interp.load(saved).control, "step", "kind", resamples=60)
     assert tables["total_untrained"]["mean"].tolist() == pytest.approx(control.total["mean"])
     written = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"report.html", "experiment.json", "groups.parquet", "pairs.csv"} <= written
@@ -94,7 +94,7 @@ def test_heads_and_rollout(saved, tmp_path):
     for name in ("rollout", "even"):
         sums = rows.groupby(["layer", "query"])[name].sum()
         np.testing.assert_allclose(sums, 1, atol=1e-6)
-    with pytest.raises(interp.UnknownName, match="unknown kept prompt '99'"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown kept prompt '99'"):
         run("rollout", saved, "--prompt", 99)
 
 
@@ -155,7 +155,7 @@ def test_bad_questions_name_what_there_is(saved, arguments, message):
 def test_experiments_name_the_analysis_that_was_not_run(saved, tmp_path):
     few = interp.run("demo-llama", ["Mary smiled. John slept."], "rotation", progress=False)
     folder = few.save(tmp_path / "few")
-    with pytest.raises(interp.UnknownName, match="unknown result 'logit_lens'"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown result 'logit_lens'"):
         run("depth", folder)
     with pytest.raises(interp.BadInput, match="no row has two values|two|prompt"):
         run("groups", folder, "--by", "token", "--level", "token")
@@ -257,9 +257,11 @@ def test_small_pictures_and_words_without_a_direction_say_so(tmp_path):
 
 def test_a_side_of_spaces_that_is_no_file_and_no_matrix(tmp_path):
     (tmp_path / "glove.txt").write_text("red 1 0\nblue 0 1\n")
-    with pytest.raises(interp.UnknownName, match="word vectors 'glov.txt'; did you mean 'glove"):
+    with pytest.raises(
+        interp.errors.UnknownName, match="word vectors 'glov.txt'; did you mean 'glove"
+    ):
         run("spaces", tmp_path / "glov.txt", "demo-llama")
-    with pytest.raises(interp.UnknownName, match="matrix 'W_Q'; did you .* W_E, W_U"):
+    with pytest.raises(interp.errors.UnknownName, match="matrix 'W_Q'; did you .* W_E, W_U"):
         run("spaces", "demo-llama:W_Q", "demo-llama")
 
 
@@ -311,7 +313,7 @@ def test_drift_between_senses(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     frame = as_json("drift", "her", "--prompts", path, *MODEL, "--resamples", 20)["drift"]
     assert frame["within"].iloc[0] == pytest.approx(1)
-    with pytest.raises(interp.UnknownName, match="unknown label 'meaning'"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown label 'meaning'"):
         run("drift", "her", "--prompts", path, *MODEL, "--sense", "meaning")
 
 
@@ -381,9 +383,9 @@ def test_positions_split_and_shift():
         run("positions", "split", "Mary smiled.", "--block", "1", "--model", "demo")
     rows = as_json("positions", "shift", "Mary smiled.", "--shifts", "1,4", *MODEL)["shift"]
     assert rows["angle"].max() < 0.1, "rotary positions are relative"
-    with pytest.raises(interp.Unsupported, match="is no sum of token and position"):
+    with pytest.raises(interp.errors.Unsupported, match="is no sum of token and position"):
         run("positions", "split", "Mary smiled.", *MODEL)
-    with pytest.raises(interp.UnknownName, match="unknown thing to split 'angles'"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown thing to split 'angles'"):
         run("positions", "split", "Mary smiled.", "--of", "angles", *MODEL)
 
 

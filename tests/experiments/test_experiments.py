@@ -15,7 +15,8 @@ from analyses.logit_lens import LogitLens
 from analyses.next_token import NextToken
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import BadInput, UnknownName
+from interp import BadInput
+from interp.errors import UnknownName
 from interp.experiments.tokens_or_words import join_words, units_of
 from interp.stats.groups import clustered_omnibus, group_means
 from interp.stats.labelings import Labelings
@@ -106,7 +107,7 @@ def test_next_token_is_the_last_state_of_the_lens(results):
 
 def test_growth_is_the_slope_of_the_log_norm(results):
     frame = results["path_length"].frame
-    found = interp.growth_rate(results)
+    found = interp.experiments.growth_rate(results)
     for row in found.frame.itertuples():
         one = frame[(frame["prompt"] == row.prompt) & (frame["position"] == row.position)]
         one = one.sort_values("layer")
@@ -122,13 +123,17 @@ def test_growth_is_the_slope_of_the_log_norm(results):
 
 
 def test_growth_has_a_clustered_interval_without_special_tokens(results):
-    found = interp.growth_rate(results)
+    found = interp.experiments.growth_rate(results)
     kept = found.frame.query("not special")
     row = found.mean.query("value == 'growth'").iloc[0]
     _same_as_statsmodels(row, kept["growth"], kept["prompt"])
-    both = interp.growth_rate(results, special=True).mean.query("value == 'growth'").iloc[0]
+    both = (
+        interp.experiments.growth_rate(results, special=True)
+        .mean.query("value == 'growth'")
+        .iloc[0]
+    )
     assert both["n"] - row["n"] == len(TEXTS)
-    by = interp.growth_rate(results, by="kind").mean.query("value == 'growth'")
+    by = interp.experiments.growth_rate(results, by="kind").mean.query("value == 'growth'")
     assert by["kind"].tolist() == ["x", "y"]
     assert "growth of the norm per layer: ×" in repr(found)
 
@@ -140,7 +145,7 @@ def test_growth_of_steps_at_right_angles_is_its_own_control():
         {"prompt": 0, "position": 0, "layer": range(5), "norm": norms[0, :-1]}
         | {"norm_after": norms[0, 1:], "step": 1.0}
     )
-    row = interp.growth_rate(frame).frame.iloc[0]
+    row = interp.experiments.growth_rate(frame).frame.iloc[0]
     assert row["growth"] == pytest.approx(row["orthogonal_growth"])
 
 
@@ -149,7 +154,7 @@ def test_growth_of_a_zero_vector_is_undefined_and_counted():
         {"prompt": [0, 0, 1, 1], "position": 0, "layer": [0, 1, 0, 1]}
         | {"norm": [0.0, 1, 2, 3], "norm_after": [1.0, 2, 3, 4], "step": 1.0}
     )
-    found = interp.growth_rate(frame)
+    found = interp.experiments.growth_rate(frame)
     assert found.frame["growth"].isna().tolist() == [True, False]
     assert found.notes == ("1 tokens have a norm of zero or NaN and no growth",)
 
@@ -235,14 +240,16 @@ def test_groups_of_too_few_prompts_cannot_be_decided():
         for p in range(2)
         for i in range(2)
     ]
-    found = interp.by_group(pd.DataFrame(rows), "path", level="token")
+    found = interp.experiments.by_group(pd.DataFrame(rows), "path", level="token")
     assert found.smallest_p == 0.5  # two prompts of one noun and one verb each: four labelings
     text = "whether groups differ cannot be decided with so few prompts or shuffles: the smallest p"
     assert text in repr(found)
     many = pd.concat(
         [pd.DataFrame(rows).assign(prompt=lambda f, n=n: f["prompt"] + n) for n in range(0, 16, 2)]
     )
-    assert "groups differ in 1 of 1 rows" in repr(interp.by_group(many, "path", level="token"))
+    assert "groups differ in 1 of 1 rows" in repr(
+        interp.experiments.by_group(many, "path", level="token")
+    )
 
 
 def _levels(runs: int, seed: int, *, between: bool) -> tuple[float, float]:
@@ -318,7 +325,7 @@ def test_shuffled_correlation_keeps_its_level():
 def predicted():
     frame = table(6)
     tables = {"path_length": frame, "next_token": outcome(frame, 7)}
-    return tables, interp.path_prediction(tables, resamples=200)
+    return tables, interp.experiments.path_prediction(tables, resamples=200)
 
 
 def test_path_prediction_is_scipy_and_statsmodels(predicted):
@@ -358,28 +365,30 @@ def test_path_prediction_finds_what_was_put_there():
     out = outcome(frame, 9)
     last = frame[frame["layer"] == 2].set_index(["prompt", "position"])["path"]
     out["log_prob"] = -last.loc[list(zip(out["prompt"], out["position"], strict=True))].to_numpy()
-    found = interp.path_prediction({"p": frame, "o": out}, outcomes=["log_prob"], resamples=200)
+    found = interp.experiments.path_prediction(
+        {"p": frame, "o": out}, outcomes=["log_prob"], resamples=200
+    )
     whole = found.frame.iloc[-1]
     assert whole["pearson"] == pytest.approx(-1)
     assert whole["partial_spearman_shuffled_p"] < 0.01
 
 
 def test_path_prediction_of_a_run(results):
-    found = interp.path_prediction(results, resamples=50)
+    found = interp.experiments.path_prediction(results, resamples=50)
     assert set(found.frame["outcome"]) == {"logit", "log_prob", "rank"}
     lens = interp.Results([results["path_length"], results["logit_lens"]], {})
-    other = interp.path_prediction(lens, resamples=50)
+    other = interp.experiments.path_prediction(lens, resamples=50)
     assert set(other.frame["outcome"]) == {"log_prob", "rank"}
     columns = ["pearson", "partial_spearman"]
     same = found.frame[found.frame["outcome"] != "logit"]
     np.testing.assert_allclose(other.frame[columns], same[columns], atol=1e-6)
-    turned = interp.path_prediction(results, value="angular_path", resamples=50)
+    turned = interp.experiments.path_prediction(results, value="angular_path", resamples=50)
     assert "'angular_path' from 'rotation'" in turned.notes[0]
 
 
 def test_frequencies_may_be_given_by_text_or_id(results):
     counts = {"the": 100.0, " the": 100.0, "man": 3.0}
-    found = interp.path_prediction(results, frequency=counts, resamples=20).tokens
+    found = interp.experiments.path_prediction(results, frequency=counts, resamples=20).tokens
     text = found["token"].map(counts).fillna(0)
     np.testing.assert_allclose(found["log_frequency"], np.log1p(text))
     assert found["log_frequency"].max() > 4
@@ -388,21 +397,23 @@ def test_frequencies_may_be_given_by_text_or_id(results):
 def test_path_prediction_refuses_what_it_cannot_use(gpt2, results):
     rotation = interp.Results([results["rotation"]], {})
     with pytest.raises(BadInput, match=r"no table here has the outcome per token \(there are: rot"):
-        interp.path_prediction(rotation, value="angular_path")
+        interp.experiments.path_prediction(rotation, value="angular_path")
     with pytest.raises(UnknownName, match="unknown value column 'pth'; did you mean 'path'"):
-        interp.path_prediction(results, value="pth")
+        interp.experiments.path_prediction(results, value="pth")
     with pytest.raises(UnknownName, match="unknown covariate 'frequency'"):
-        interp.path_prediction(results, partial=["frequency"])
+        interp.experiments.path_prediction(results, partial=["frequency"])
     with pytest.raises(UnknownName, match="unknown outcome in 'next_token' 'loss'"):
-        interp.path_prediction(results, outcomes=["loss"])
+        interp.experiments.path_prediction(results, outcomes=["loss"])
     with pytest.raises(BadInput, match="value and outcome are both 'rank'"):
-        interp.path_prediction(interp.Results([results["logit_lens"]], {}), value="rank")
+        interp.experiments.path_prediction(
+            interp.Results([results["logit_lens"]], {}), value="rank"
+        )
     few = interp.run(gpt2, ["the man saw"], (PathLength, NextToken), progress=False)
     with pytest.raises(BadInput, match="2 tokens have path, logit, log_prob, rank, position"):
-        interp.path_prediction(few)
+        interp.experiments.path_prediction(few)
     kept = interp.run(gpt2, TEXTS, (PathLength,), keep="summary", progress=False)
     with pytest.raises(BadInput, match="'path_length' keeps moments of 'path', not a row per tok"):
-        interp.path_prediction(kept)
+        interp.experiments.path_prediction(kept)
 
 
 # ---- words -----------------------------------------------------------------------------------
@@ -442,7 +453,7 @@ def test_words_whose_tokens_disagree_are_left_out_and_said():
 
 def test_what_is_read_off_the_prediction_is_that_of_the_last_token():
     frame = table(11).rename(columns={"path": "log_prob"})
-    found = interp.by_group(frame, "log_prob", resamples=20)
+    found = interp.experiments.by_group(frame, "log_prob", resamples=20)
     assert "tokens of a word: last" in found.notes
     last = frame[frame["word"] >= 0].groupby(["layer", "prompt", "word"])["log_prob"].last()
     assert found.frame["mean"].mean() != pytest.approx(frame["log_prob"].mean())
@@ -455,7 +466,7 @@ def test_what_is_read_off_the_prediction_is_that_of_the_last_token():
 @pytest.fixture(scope="module")
 def grouped():
     frame = table(12, effect=1.5)
-    return frame, interp.by_group(frame, "path", resamples=200)
+    return frame, interp.experiments.by_group(frame, "path", resamples=200)
 
 
 def test_by_group_gives_the_means_of_words(grouped):
@@ -499,7 +510,7 @@ def test_totals_over_layers(value, how):
     frame = table(13).rename(columns={"path": value})
     if value == "turning":
         frame.loc[frame["layer"] == 2, value] = np.nan
-    found = interp.by_group(frame, value, level="token", resamples=20)
+    found = interp.experiments.by_group(frame, value, level="token", resamples=20)
     rows = frame[~frame["special"] & frame[value].notna()]
     whole = rows.sort_values("layer").groupby(["prompt", "position"])
     whole = whole.agg(x=(value, how), pos=("pos", "first")).groupby("pos")["x"].mean()
@@ -509,12 +520,12 @@ def test_totals_over_layers(value, how):
 
 def test_one_layer_or_none_is_enough(results):
     frame = table(14, layers=1)
-    assert len(interp.by_group(frame, "path", resamples=20).tests) == 1
-    flat = interp.by_group(frame.drop(columns="layer"), "path", resamples=20)
+    assert len(interp.experiments.by_group(frame, "path", resamples=20).tests) == 1
+    flat = interp.experiments.by_group(frame.drop(columns="layer"), "path", resamples=20)
     assert len(flat.tests) == 1
     assert "one place, no layers" in flat.notes
     assert "read the table" in flat.plot().layout.annotations[0].text
-    output = interp.by_group(results, "top_prob", "kind", level="token", resamples=20)
+    output = interp.experiments.by_group(results, "top_prob", "kind", level="token", resamples=20)
     assert output.value == "top_prob"
 
 
@@ -523,7 +534,9 @@ def test_by_group_is_calibrated_under_shuffled_tags():
     runs = 400 if FULL else 40
     hits = 0
     for seed in range(runs):
-        found = interp.by_group(table(100 + seed, prompts=8), "path", resamples=99, seed=seed)
+        found = interp.experiments.by_group(
+            table(100 + seed, prompts=8), "path", resamples=99, seed=seed
+        )
         hits += found.tests["p_max"].min() <= 0.05
     assert hits / runs <= 0.05 + 3.5 * np.sqrt(0.05 * 0.95 / runs)
 
@@ -531,36 +544,36 @@ def test_by_group_is_calibrated_under_shuffled_tags():
 def test_by_group_refuses_what_it_cannot_use(results):
     frame = table(15)
     with pytest.raises(UnknownName, match="unknown label in 'the table' 'tag'.*interp.spacy_tags"):
-        interp.by_group(frame, "path", "tag")
+        interp.experiments.by_group(frame, "path", "tag")
     with pytest.raises(UnknownName, match="unknown value column 'pth'; did you mean 'path'"):
-        interp.by_group(frame, "pth")
+        interp.experiments.by_group(frame, "pth")
     with pytest.raises(BadInput, match="no unit has pos = 'NOWN'; did you mean 'NOUN'.; there are"):
-        interp.by_group(frame, "path", groups=["NOWN", "VERB"])
+        interp.experiments.by_group(frame, "path", groups=["NOWN", "VERB"])
     with pytest.raises(BadInput, match=r"1 group\(s\) of 'pos' to compare; at least two"):
-        interp.by_group(frame[frame["pos"].isin(["NOUN"])], "path")
+        interp.experiments.by_group(frame[frame["pos"].isin(["NOUN"])], "path")
     with pytest.raises(BadInput, match="level='words'; did you mean 'word'"):
-        interp.by_group(frame, "path", level="words")
+        interp.experiments.by_group(frame, "path", level="words")
     with pytest.raises(BadInput, match="join='first'; it is one of mean, last, sum"):
-        interp.by_group(frame, "path", join="first")
+        interp.experiments.by_group(frame, "path", join="first")
     with pytest.raises(BadInput, match="total='sums'; did you mean 'sum'"):
-        interp.by_group(frame, "path", total="sums")
+        interp.experiments.by_group(frame, "path", total="sums")
     with pytest.raises(BadInput, match="no column 'word'.*level='token' compares tokens"):
-        interp.by_group(frame.drop(columns="word"), "path")
+        interp.experiments.by_group(frame.drop(columns="word"), "path")
     with pytest.raises(BadInput, match="no token belongs to a word"):
-        interp.by_group(frame.assign(word=-1), "path")
+        interp.experiments.by_group(frame.assign(word=-1), "path")
     with pytest.raises(BadInput, match=r"'path' is constant \(1 in all"):
-        interp.by_group(frame.assign(path=1.0), "path")
+        interp.experiments.by_group(frame.assign(path=1.0), "path")
     with pytest.raises(BadInput, match="'path' is undefined for every unit with a 'pos'"):
-        interp.by_group(frame.assign(path=np.nan), "path")
+        interp.experiments.by_group(frame.assign(path=np.nan), "path")
     with pytest.raises(UnknownName, match="unknown group of 'pos' 'ADJ'"):
-        interp.by_group(frame, "path", resamples=9).compare("NOUN", "ADJ")
+        interp.experiments.by_group(frame, "path", resamples=9).compare("NOUN", "ADJ")
 
 
 def test_rare_groups_are_left_out_and_named():
     frame = table(16)
     lone = (frame["prompt"] == 0) & (frame["word"] == frame.loc[frame["prompt"] == 0, "word"].max())
     frame.loc[lone, "pos"] = "INTJ"
-    found = interp.by_group(frame, "path", resamples=20)
+    found = interp.experiments.by_group(frame, "path", resamples=20)
     assert set(found.groups) == set(TAGS)
     assert "groups with too few units were left out: INTJ" in found.notes
 
@@ -571,7 +584,7 @@ def test_rare_groups_are_left_out_and_named():
 def test_gold_tags_of_the_demo_language(gpt2):
     found = interp.run(gpt2, "demo", (PathLength, Rotation), truncate=True, progress=False)
     for value in ("path", "turning"):
-        by = interp.by_group(found, value, resamples=20)
+        by = interp.experiments.by_group(found, value, resamples=20)
         assert {"NOUN", "VERB", "DET"} <= set(by.groups)
         assert by.tests["p"].notna().sum() >= len(gpt2.blocks) - 1
 
@@ -587,6 +600,6 @@ def test_tags_of_a_spacy_pipeline(gpt2):
     }.items():
         ruler.add([[{"LOWER": {"IN": words.split()}}]], {"POS": tag})
     run = interp.run(gpt2, TEXTS, (Rotation,), labellers=[interp.spacy_tags(nlp)], progress=False)
-    found = interp.by_group(run, "angle", resamples=20)
+    found = interp.experiments.by_group(run, "angle", resamples=20)
     assert set(found.groups) == {"NOUN", "DET", "VERB"}
     assert found.total.set_index("pos").loc["NOUN", "n"] == 6

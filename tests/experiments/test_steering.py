@@ -9,7 +9,9 @@ import torch
 from scipy import stats
 
 import interp
-from interp import BadInput, Steer, UnknownName, Unsupported
+from interp import BadInput
+from interp.errors import UnknownName, Unsupported
+from interp.experiments import Steer
 from interp.experiments.dose_response import random_directions, student_interval, summarise
 from interp.experiments.steering import chosen, last_of
 from interp.geometry import angle, norm, project_out, rotate_toward
@@ -235,7 +237,7 @@ def continues(model) -> bool:
 
 def test_steering_while_generating(gpt2):
     tokens = gpt2.to_tokens(TEXTS[1])
-    direction = 30 * interp.unembedding_difference(gpt2, "her", "man")
+    direction = 30 * interp.experiments.unembedding_difference(gpt2, "her", "man")
     end = len(gpt2.blocks)
     with gpt2.hooks(fwd_hooks=Steer("add", direction, layers=end, positions="last").hooks(gpt2)):
         out = gpt2.generate(
@@ -309,7 +311,7 @@ def test_models_whose_stream_cannot_be_written():
     hooks = Steer("add", v, layers=1, stack="decoder").hooks(t5)
     assert [name for name, _ in hooks] == ["decoder_blocks.1.hook_resid_pre"]
     with pytest.raises(Unsupported, match="dose_response runs models with one stack"):
-        interp.dose_response(t5, TEXTS, v, layers=1, targets="her")
+        interp.experiments.dose_response(t5, TEXTS, v, layers=1, targets="her")
     assert float(size(v)) > 0
 
 
@@ -356,15 +358,15 @@ def _last_state(model, stack, tokens, hooks):
 
 def test_label_mask_finds_the_tokens(gpt2):
     prompts = interp.read_prompts(TEXTS[:2], gpt2.tokenizer).label(interp.target_word("her"))
-    mask = interp.label_mask(prompts, role="target")
+    mask = interp.experiments.label_mask(prompts, role="target")
     her = gpt2.tokenizer.convert_tokens_to_ids("her")
     for i, row in enumerate(prompts.tokens):
         assert mask[i, : len(row)].tolist() == (row == her).tolist()
     assert torch.equal(mask, chosen({"role": "target"}, prompts))
     with pytest.raises(UnknownName, match="unknown label 'rol'; did you mean 'role'"):
-        interp.label_mask(prompts, rol="target")
+        interp.experiments.label_mask(prompts, rol="target")
     with pytest.raises(BadInput, match="no token of the 2 prompts has role='subject'"):
-        interp.label_mask(prompts, role="subject")
+        interp.experiments.label_mask(prompts, role="subject")
     with pytest.raises(BadInput, match=r"no prompt is long enough for positions \[50\]"):
         chosen([50], prompts)
 
@@ -374,7 +376,7 @@ def test_label_mask_finds_the_tokens(gpt2):
 
 def test_mean_difference_is_the_difference_of_means(model):
     a, b = TEXTS[:2], TEXTS[2:]
-    found = interp.mean_difference(model, a, b, 2)
+    found = interp.experiments.mean_difference(model, a, b, 2)
     groups = [
         torch.stack([states(model, model.to_tokens(t))[2][0, -1] for t in group]).double()
         for group in (a, b)
@@ -382,18 +384,18 @@ def test_mean_difference_is_the_difference_of_means(model):
     torch.testing.assert_close(
         found, (groups[0].mean(0) - groups[1].mean(0)).float(), atol=1e-5, rtol=1e-4
     )
-    everything = interp.mean_difference(model, a, b, 2, positions="all")
+    everything = interp.experiments.mean_difference(model, a, b, 2, positions="all")
     per_prompt = [
         torch.stack([states(model, model.to_tokens(t))[2][0].mean(0) for t in group]).mean(0)
         for group in (a, b)
     ]
     torch.testing.assert_close(everything, per_prompt[0] - per_prompt[1], atol=1e-5, rtol=1e-4)
     with pytest.raises(BadInput, match="layer 9 is out of range"):
-        interp.mean_difference(model, a, b, 9)
+        interp.experiments.mean_difference(model, a, b, 9)
 
 
 def test_adding_the_mean_difference_moves_the_mean_state_across(model):
-    v = interp.mean_difference(model, TEXTS[:2], TEXTS[2:], 1)
+    v = interp.experiments.mean_difference(model, TEXTS[:2], TEXTS[2:], 1)
     tokens = model.to_tokens(TEXTS[2])
     moved = states(model, tokens, Steer("add", v, layers=1, positions="last").hooks(model))[1]
     mean = torch.stack([states(model, model.to_tokens(t))[1][0, -1] for t in TEXTS[:2]]).mean(0)
@@ -402,7 +404,7 @@ def test_adding_the_mean_difference_moves_the_mean_state_across(model):
 
 def test_unembedding_difference(model):
     her, man = model.tokenizer.convert_tokens_to_ids(["her", "man"])
-    found = interp.unembedding_difference(model, "her", man)
+    found = interp.experiments.unembedding_difference(model, "her", man)
     torch.testing.assert_close(found, model.W_U.detach()[:, her] - model.W_U.detach()[:, man])
 
 
@@ -414,16 +416,16 @@ def test_targets_that_are_not_one_token(gpt2):
     with pytest.raises(
         BadInput, match=r"target 'the man' is 2 tokens of this model \('the' \+ 'man'\).*one token"
     ):
-        interp.dose_response(gpt2, TEXTS, v, layers=1, targets="the man")
+        interp.experiments.dose_response(gpt2, TEXTS, v, layers=1, targets="the man")
     with pytest.raises(BadInput, match="target 'zebra' is not in the vocabulary .*'<unk>'"):
-        interp.dose_response(gpt2, TEXTS, v, layers=1, targets="zebra")
+        interp.experiments.dose_response(gpt2, TEXTS, v, layers=1, targets="zebra")
     with pytest.raises(BadInput, match="did you mean 'queen'"):
-        interp.token_id(gpt2, "quen")
+        interp.prompts.token_id(gpt2, "quen")
     with pytest.raises(BadInput, match="token 9999 is no token id: the model has 0 … 112"):
-        interp.token_id(gpt2, 9999)
+        interp.prompts.token_id(gpt2, 9999)
     with pytest.raises(BadInput, match="token '': give a token's text"):
-        interp.token_id(gpt2, "")
-    assert interp.token_id(gpt2, "her") == gpt2.tokenizer.convert_tokens_to_ids("her")
+        interp.prompts.token_id(gpt2, "")
+    assert interp.prompts.token_id(gpt2, "her") == gpt2.tokenizer.convert_tokens_to_ids("her")
 
 
 @pytest.mark.parametrize("space", ["W_U", "W_E"])
@@ -431,7 +433,7 @@ def test_targets_that_are_not_one_token(gpt2):
 def test_nearest_tokens_against_numpy(llama, space, by):
     rows = (llama.W_U.T if space == "W_U" else llama.W_E).detach().double().numpy()
     vectors = draw(2, llama.cfg.d_model)
-    frame = interp.nearest_tokens(llama, vectors, space=space, by=by, k=7)
+    frame = interp.experiments.nearest_tokens(llama, vectors, space=space, by=by, k=7)
     for i, x in enumerate(vectors.double().numpy()):
         score = rows @ x
         if by == "cosine":
@@ -441,28 +443,30 @@ def test_nearest_tokens_against_numpy(llama, space, by):
         assert part["token_id"].tolist() == best.tolist()
         np.testing.assert_allclose(part[by], score[best], rtol=1e-4)
         assert part["token"].tolist() == [llama.tokenizer.decode([t]) for t in best]
-    single = interp.nearest_tokens(llama, vectors[0], space=space, by=by, k=7)
+    single = interp.experiments.nearest_tokens(llama, vectors[0], space=space, by=by, k=7)
     pd.testing.assert_frame_equal(single, frame[frame["vector"] == 0].drop(columns="vector"))
 
 
 def test_a_tokens_own_row_is_nearest_by_cosine(gpt2):
-    frame = interp.nearest_tokens(gpt2, gpt2.W_E[15], space="W_E", by="cosine", k=1)
+    frame = interp.experiments.nearest_tokens(gpt2, gpt2.W_E[15], space="W_E", by="cosine", k=1)
     assert frame["token_id"].tolist() == [15]
     assert frame["cosine"].iloc[0] == pytest.approx(1, abs=1e-6)
 
 
 def test_bad_vectors_for_nearest_tokens(gpt2):
     with pytest.raises(BadInput, match=r"shape \(7,\); allowed is \[24\], the width of W_U"):
-        interp.nearest_tokens(gpt2, draw(7))
+        interp.experiments.nearest_tokens(gpt2, draw(7))
     with pytest.raises(BadInput, match="NaN or infinite"):
-        interp.nearest_tokens(gpt2, draw(24) * torch.nan)
+        interp.experiments.nearest_tokens(gpt2, draw(24) * torch.nan)
     with pytest.raises(UnknownName, match="unknown space 'W_V'; did you mean"):
-        interp.nearest_tokens(gpt2, draw(24), space="W_V")
+        interp.experiments.nearest_tokens(gpt2, draw(24), space="W_V")
     with pytest.raises(UnknownName, match="unknown by 'cos'"):
-        interp.nearest_tokens(gpt2, draw(24), by="cos")
+        interp.experiments.nearest_tokens(gpt2, draw(24), by="cos")
     with pytest.raises(BadInput, match="k is 0"):
-        interp.nearest_tokens(gpt2, draw(24), k=0)
-    assert interp.nearest_tokens(gpt2, torch.zeros(24), by="cosine")["cosine"].isna().all()
+        interp.experiments.nearest_tokens(gpt2, draw(24), k=0)
+    assert (
+        interp.experiments.nearest_tokens(gpt2, torch.zeros(24), by="cosine")["cosine"].isna().all()
+    )
 
 
 # ---- decision depth --------------------------------------------------------------------------
@@ -470,7 +474,7 @@ def test_bad_vectors_for_nearest_tokens(gpt2):
 
 def test_decision_depth_by_loops(model):
     result = interp.run(model, TEXTS, "logit_lens", target="her", progress=False)["logit_lens"]
-    depth = interp.decision_depth(result)
+    depth = interp.experiments.decision_depth(result)
     assert len(depth) == len(result.tokens)
     assert {"token", "role", "special"} <= set(depth.columns)
     for row in depth.itertuples():
@@ -496,20 +500,20 @@ def test_decision_depth_of_made_up_tables():
 
     cases = {(True, True, True): 0, (False, True, True): 1, (True, False, True): 2}
     for agrees, expected in cases.items():
-        out = interp.decision_depth(table(agrees).sample(frac=1, random_state=1))
+        out = interp.experiments.decision_depth(table(agrees).sample(frac=1, random_state=1))
         assert out["decision_depth"].tolist() == [expected]
     with pytest.raises(BadInput, match=r"each state 0 … 2 once; this table was filtered"):
-        interp.decision_depth(table([True] * 3).query("layer != 1"))
+        interp.experiments.decision_depth(table([True] * 3).query("layer != 1"))
     with pytest.raises(UnknownName, match="unknown column 'agrees'"):
-        interp.decision_depth(table([True]).drop(columns="agrees"))
+        interp.experiments.decision_depth(table([True]).drop(columns="agrees"))
     with pytest.raises(BadInput, match="a table is needed, not int"):
-        interp.decision_depth(3)
+        interp.experiments.decision_depth(3)
 
 
 def test_decision_depth_of_a_summary_is_refused(gpt2):
     result = interp.run(gpt2, TEXTS, "logit_lens", keep="summary", progress=False)["logit_lens"]
     with pytest.raises(BadInput, match="run the lens with keep='tokens'"):
-        interp.decision_depth(result)
+        interp.experiments.decision_depth(result)
 
 
 # ---- dose–response ---------------------------------------------------------------------------
@@ -519,7 +523,7 @@ def test_decision_depth_of_a_summary_is_refused(gpt2):
 def test_dose_response_against_single_passes(model, kind):
     v = draw(model.cfg.d_model, seed=2)
     dose = KINDS[kind]
-    response = interp.dose_response(
+    response = interp.experiments.dose_response(
         model,
         TEXTS,
         v,
@@ -553,7 +557,7 @@ def dosed_as_by_plain_hooks(model, place: str) -> None:
     """Assert that every value is what a whole pass over one prompt gives."""
     positions, read = PLACES[place]
     v = draw(model.cfg.d_model, seed=2)
-    response = interp.dose_response(
+    response = interp.experiments.dose_response(
         model, TEXTS, v, doses=[2.0], layers=1, targets="her", controls=1, progress=False,
         positions=positions, read=read,
     )  # fmt: skip
@@ -613,7 +617,7 @@ def test_only_the_tokens_that_can_change_pass_again(name, goes_on):
     model = boot(ZOO[name])
     widths = []
     with model.hooks(fwd_hooks=[("blocks.1.hook_in", lambda x, hook: widths.append(x.shape[1]))]):
-        interp.dose_response(
+        interp.experiments.dose_response(
             model, TEXTS, draw(model.cfg.d_model), doses=[1.0, 2.0], layers=1, targets="her",
             controls=2, progress=False, positions="last",
         )  # fmt: skip
@@ -626,17 +630,17 @@ def test_only_the_tokens_that_can_change_pass_again(name, goes_on):
 
 def test_the_bar_of_a_dose_response_is_on_standard_error_and_can_be_silenced(gpt2, capsys):
     ask = {"doses": [1], "layers": 1, "targets": "her", "controls": 1}
-    interp.dose_response(gpt2, TEXTS, draw(24), progress=False, **ask)
+    interp.experiments.dose_response(gpt2, TEXTS, draw(24), progress=False, **ask)
     assert capsys.readouterr() == ("", "")
-    interp.dose_response(gpt2, TEXTS, draw(24), **ask)
+    interp.experiments.dose_response(gpt2, TEXTS, draw(24), **ask)
     assert capsys.readouterr().out == ""
 
 
 def test_adding_the_unembedding_difference_at_the_end_has_a_closed_form(llama):
     """Where the last state is steered, the effect is the readout's: no block comes after it."""
-    v = interp.unembedding_difference(llama, "her", "him")
+    v = interp.experiments.unembedding_difference(llama, "her", "him")
     end = len(llama.blocks)
-    response = interp.dose_response(
+    response = interp.experiments.dose_response(
         llama, TEXTS, v, doses=[3.0], layers=end, targets=("her", "him"), controls=3
     )
     readout, her_him = interp.inspect(llama).readout, llama.tokenizer.convert_tokens_to_ids
@@ -655,13 +659,13 @@ def test_positions_and_reading_by_label(gpt2):
     prompts = interp.read_prompts(TEXTS, gpt2.tokenizer).label(interp.target_word("her"))
     v = 5 * draw(24)
     common = {"doses": [1.0], "layers": 1, "targets": "her", "controls": 0}
-    response = interp.dose_response(
+    response = interp.experiments.dose_response(
         gpt2, prompts, v, positions={"role": "target"}, read={"role": "target"}, **common
     )
     assert "1 prompts have no token that is read; they are left out." in response.notes
     assert response.frame["random_p"].isna().all()
     # What stands before the steered token does not change in a causal model.
-    earlier = interp.dose_response(
+    earlier = interp.experiments.dose_response(
         gpt2, prompts, v, positions={"role": "target"}, read={"role": "previous"}, **common
     )
     assert (earlier.effects["effect"] == 0).all()
@@ -669,7 +673,7 @@ def test_positions_and_reading_by_label(gpt2):
 
 
 def test_dose_response_is_shown(gpt2):
-    response = interp.dose_response(
+    response = interp.experiments.dose_response(
         gpt2, TEXTS, draw(24), doses=[-1, 1], layers=1, targets="her", controls=2
     )
     figure = response.plot()
@@ -684,7 +688,9 @@ def test_bad_requests_for_a_dose_response(gpt2):
     v = draw(24)
 
     def ask(**options):
-        return interp.dose_response(gpt2, TEXTS, v, **({"layers": 1, "targets": "her"} | options))
+        return interp.experiments.dose_response(
+            gpt2, TEXTS, v, **({"layers": 1, "targets": "her"} | options)
+        )
 
     with pytest.raises(BadInput, match=r"doses \[nan\] are not all finite"):
         ask(doses=[float("nan")])
@@ -699,7 +705,7 @@ def test_bad_requests_for_a_dose_response(gpt2):
     with pytest.raises(BadInput, match="layer 7 is out of range"):
         ask(layers=7)
     with pytest.raises(BadInput, match="the vector has width 3"):
-        interp.dose_response(gpt2, TEXTS, draw(3), layers=1, targets="her")
+        interp.experiments.dose_response(gpt2, TEXTS, draw(3), layers=1, targets="her")
     with pytest.raises(BadInput, match="controls=-1"):
         ask(controls=-1)
 
@@ -712,7 +718,7 @@ def test_a_steered_model_that_yields_nan_is_reported_and_left_clean(gpt2):
         gpt2.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", poison)]),
         pytest.raises(interp.InterpError, match="yields NaN when steered"),
     ):
-        interp.dose_response(gpt2, TEXTS, draw(24), doses=[1], layers=1, targets="her")
+        interp.experiments.dose_response(gpt2, TEXTS, draw(24), doses=[1], layers=1, targets="her")
 
 
 def test_random_directions_have_the_norm_and_no_preferred_direction():

@@ -11,7 +11,8 @@ from scipy import stats
 import interp
 from analyses.attention import Attention
 from analyses.position_profile import PositionProfile
-from interp import BadInput, offset_profile, offset_sums, share_interval
+from interp import BadInput
+from interp.measures import offset_profile, offset_sums, share_interval
 
 TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]
 rng = np.random.default_rng(3)
@@ -53,8 +54,8 @@ def eta_squared(pairs) -> float:
 @pytest.mark.parametrize("max_offset", [3, 20])
 def test_profile_by_loops(max_offset):
     patterns = [random_patterns(n) for n in (5, 9, 1)]
-    sums = sum(interp.offset_sums(p, causal(p.shape[-1]), 0, max_offset) for p in patterns)
-    seen = interp.offset_profile(sums.numpy())
+    sums = sum(interp.measures.offset_sums(p, causal(p.shape[-1]), 0, max_offset) for p in patterns)
+    seen = interp.measures.offset_profile(sums.numpy())
     for head in range(2):
         pairs = pairs_by_loops(
             [p[head] for p in patterns], [causal(p.shape[-1]) for p in patterns], max_offset
@@ -71,7 +72,7 @@ def test_profile_by_loops(max_offset):
 def test_offsets_of_later_queries_and_of_keys_ahead():
     x = torch.from_numpy(rng.random((1, 3, 7)))
     everything = torch.ones(3, 7).bool()
-    sums = interp.offset_sums(x, everything, 4, 5)[1, 0]
+    sums = interp.measures.offset_sums(x, everything, 4, 5)[1, 0]
     for k, offset in enumerate(range(-5, 6)):
         expected = sum(float(x[0, i, j]) for i in range(3) for j in range(7) if 4 + i - j == offset)
         assert sums[k] == pytest.approx(expected)
@@ -80,7 +81,7 @@ def test_offsets_of_later_queries_and_of_keys_ahead():
 def test_what_is_not_allowed_may_hold_anything():
     x = random_patterns(6)
     dirty = x.masked_fill(~causal(6), torch.nan)
-    a, b = (interp.offset_sums(v, causal(6), 0, 8) for v in (x, dirty))
+    a, b = (interp.measures.offset_sums(v, causal(6), 0, 8) for v in (x, dirty))
     torch.testing.assert_close(a, b)
 
 
@@ -91,14 +92,16 @@ def test_shuffled_share_is_what_shuffling_gives(centre):
     x = torch.from_numpy(
         rng.random((1, n, n)) + np.exp(-np.abs(np.subtract.outer(range(n), range(n))))
     )
-    seen = interp.offset_profile(interp.offset_sums(x, causal(n), 0, n, centre=centre).numpy())
+    seen = interp.measures.offset_profile(
+        interp.measures.offset_sums(x, causal(n), 0, n, centre=centre).numpy()
+    )
     shares = []
     for _ in range(1000):
         shuffled = x.clone()
         for i in range(n):
             shuffled[0, i, : i + 1] = x[0, i, rng.permutation(i + 1)]
-        sums = interp.offset_sums(shuffled, causal(n), 0, n, centre=centre)
-        shares.append(interp.offset_profile(sums.numpy()).share[0])
+        sums = interp.measures.offset_sums(shuffled, causal(n), 0, n, centre=centre)
+        shares.append(interp.measures.offset_profile(sums.numpy()).share[0])
     error = np.std(shares) / np.sqrt(len(shares))
     assert abs(np.mean(shares) - seen.shuffled[0]) < 4 * error
     assert seen.share[0] > np.quantile(shares, 0.99)
@@ -107,7 +110,7 @@ def test_shuffled_share_is_what_shuffling_gives(centre):
 def test_heads_without_a_preference_show_the_shuffled_share():
     """The null: exchangeable keys; the share is at its control over many heads."""
     x = random_patterns(14, heads=300)
-    seen = interp.offset_profile(interp.offset_sums(x, causal(14), 0, 14).numpy())
+    seen = interp.measures.offset_profile(interp.measures.offset_sums(x, causal(14), 0, 14).numpy())
     difference = seen.share - seen.shuffled
     assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(300)
 
@@ -116,13 +119,17 @@ def test_a_previous_token_head_is_explained_by_the_offset():
     x = torch.zeros(1, 9, 9, dtype=torch.float64)
     x[0, range(1, 9), range(8)] = 1
     x[0, 0, 0] = 1
-    seen = interp.offset_profile(interp.offset_sums(x[:, 1:], causal(9)[1:], 1, 8).numpy())
+    seen = interp.measures.offset_profile(
+        interp.measures.offset_sums(x[:, 1:], causal(9)[1:], 1, 8).numpy()
+    )
     assert seen.share[0] == pytest.approx(1)
     assert seen.shuffled[0] < 0.4
 
 
 def test_a_constant_pattern_has_no_share():
-    seen = interp.offset_profile(interp.offset_sums(torch.ones(1, 4, 4), causal(4), 0, 3).numpy())
+    seen = interp.measures.offset_profile(
+        interp.measures.offset_sums(torch.ones(1, 4, 4), causal(4), 0, 3).numpy()
+    )
     assert np.isnan(seen.share).all()
     assert np.isnan(seen.shuffled).all()
 
@@ -201,7 +208,7 @@ def test_special_tokens_count_when_asked_for(gpt2):
 
 def test_rollout_by_loops(gpt2):
     result = interp.run(gpt2, TEXTS, Attention(maps=2), progress=False)["attention"]
-    seen = interp.rollout(result)
+    seen = interp.experiments.rollout(result)
     assert sorted(seen) == [0, 1]
     for prompt in seen:
         with torch.no_grad():
@@ -228,18 +235,20 @@ def test_even_rollout_is_the_control():
     result = interp.Result("attention", Attention(), maps, None)
     even = np.tri(5) / np.arange(1, 6)[:, None]
     mixed = (even + np.eye(5)) / 2
-    np.testing.assert_allclose(interp.rollout(result, uniform=True)[0][1], mixed @ mixed)
-    straight = interp.rollout(result, residual=0, uniform=True)[0][1]
+    np.testing.assert_allclose(
+        interp.experiments.rollout(result, uniform=True)[0][1], mixed @ mixed
+    )
+    straight = interp.experiments.rollout(result, residual=0, uniform=True)[0][1]
     np.testing.assert_allclose(straight, even @ even)
     with pytest.raises(BadInput, match="residual=1"):
-        interp.rollout(result, residual=1)
-    with pytest.raises(interp.UnknownName, match="stack 'encoder'"):
-        interp.rollout(result, stack="encoder")
+        interp.experiments.rollout(result, residual=1)
+    with pytest.raises(interp.errors.UnknownName, match="stack 'encoder'"):
+        interp.experiments.rollout(result, stack="encoder")
     gap = interp.Result(
         "attention", Attention(), {("", 2): maps["", 0], ("", 0): maps["", 1]}, None
     )
     with pytest.raises(BadInput, match=r"blocks \[1\] have no attention pattern"):
-        interp.rollout(gap)
+        interp.experiments.rollout(gap)
 
 
 def test_rollout_needs_maps(gpt2):
@@ -247,7 +256,7 @@ def test_rollout_needs_maps(gpt2):
     with pytest.raises(
         BadInput, match="kept no attention maps; run the analysis attention with maps=1"
     ):
-        interp.rollout(result)
+        interp.experiments.rollout(result)
 
 
 # ---- head types ------------------------------------------------------------------------------
@@ -298,7 +307,7 @@ def test_head_types_find_what_each_head_was_made_to_do():
                     heads[head, i] *= 0.2
                     heads[head, i, aim] += 0.8
         patterns.append(heads)
-    table = interp.head_types(world(patterns, tokens))
+    table = interp.experiments.head_types(world(patterns, tokens))
     assert table.groupby("head")["types"].first().tolist() == [
         *("previous", "induction", "duplicate", "sink", "none")
     ]
@@ -312,7 +321,7 @@ def test_head_types_find_what_each_head_was_made_to_do():
     assert table.query("kind == 'sink'")["tokens"].unique().tolist() == [72]
     result = world(patterns, tokens)
     result.frame["special"] = result.frame["position"].isin([0, 5])
-    fewer, all_of = (interp.head_types(result, special=keep) for keep in (False, True))
+    fewer, all_of = (interp.experiments.head_types(result, special=keep) for keep in (False, True))
     assert fewer.query("kind == 'sink'")["tokens"].unique().tolist() == [66]
     pd.testing.assert_frame_equal(all_of, table)
 
@@ -328,7 +337,7 @@ def test_a_head_is_of_every_type_that_it_shows():
             heads[0, i] = 0
             heads[0, i, copies[0] + 1 if copies else 0] = 1  # induction, else rest
         patterns.append(heads)
-    table = interp.head_types(world(patterns, tokens))
+    table = interp.experiments.head_types(world(patterns, tokens))
     both = table.query("head == 0")
     assert set(both["types"]) == {"induction+sink"}
     assert both.set_index("kind")["typed"].to_dict() == {
@@ -338,7 +347,9 @@ def test_a_head_is_of_every_type_that_it_shows():
         "sink": True,
     }
     assert set(table.query("head == 1")["types"]) == {"none"}
-    stricter = interp.head_types(world(patterns, tokens), threshold=0.9).query("head == 0")
+    stricter = interp.experiments.head_types(world(patterns, tokens), threshold=0.9).query(
+        "head == 0"
+    )
     assert set(stricter["types"]) == {"induction"}
 
 
@@ -346,7 +357,7 @@ def test_head_types_of_heads_that_look_anywhere_keep_their_level():
     """The null: exchangeable keys. Intervals cover the control as often as they say; no types."""
     tokens = [rng.integers(1, 6, size=12).tolist() for _ in range(15)]
     patterns = [random_patterns(12, heads=40).numpy() for _ in tokens]
-    table = interp.head_types(world(patterns, tokens), resamples=300)
+    table = interp.experiments.head_types(world(patterns, tokens), resamples=300)
     assert (table["types"] == "none").all()
     for _, rows in table.groupby("kind"):
         missed = ((rows["difference_low"] > 0) | (rows["difference_high"] < 0)).sum()
@@ -356,7 +367,7 @@ def test_head_types_of_heads_that_look_anywhere_keep_their_level():
 def test_head_types_of_a_model(gpt2):
     tokens = torch.cat([torch.ones(5, 1).long(), torch.randint(5, 100, (5, 6)).repeat(1, 2)], 1)
     result = interp.run(gpt2, tokens, Attention, progress=False)["attention"]
-    table = interp.head_types(result, resamples=200)
+    table = interp.experiments.head_types(result, resamples=200)
     assert len(table) == 3 * 4 * 4
     frame = result.frame.query("not special")
     for row in table.itertuples():
@@ -370,10 +381,12 @@ def test_head_types_of_a_model(gpt2):
 def test_head_types_refuse_what_they_cannot_read(gpt2):
     results = interp.run(gpt2, TEXTS, ["attention", "rotation"], keep="summary", progress=False)
     with pytest.raises(BadInput, match="has no column 'prompt'; .* rows per token"):
-        interp.head_types(results["attention"])
+        interp.experiments.head_types(results["attention"])
     result = interp.run(gpt2, TEXTS, ["attention"], progress=False)["attention"]
     with pytest.raises(BadInput, match="threshold=2"):
-        interp.head_types(result, threshold=2)
-    alone = interp.head_types(interp.run(gpt2, TEXTS[:1], "attention", progress=False)["attention"])
+        interp.experiments.head_types(result, threshold=2)
+    alone = interp.experiments.head_types(
+        interp.run(gpt2, TEXTS[:1], "attention", progress=False)["attention"]
+    )
     assert alone["difference_low"].isna().all()
     assert (alone["types"] == "none").all()

@@ -13,7 +13,8 @@ from sklearn import decomposition, manifold, metrics
 
 import interp
 from analyses.embedding import Embedding
-from interp import BadInput, Once, Unsupported, WordVectors
+from interp import BadInput, Once, WordVectors
+from interp.errors import Unsupported
 from interp.experiments import words as word_vectors
 from interp.measures import spectrum as embedding
 
@@ -30,7 +31,7 @@ def groups(n: int = 30, d: int = 8, spread: float = 0.15) -> WordVectors:
 
 def test_spectrum_is_scikit_learns_pca():
     fit = decomposition.PCA().fit(SKEWED)
-    seen = interp.covariance_spectrum(SKEWED)
+    seen = interp.measures.covariance_spectrum(SKEWED)
     expected = fit.explained_variance_ * (len(SKEWED) - 1) / len(SKEWED)
     np.testing.assert_allclose(seen.eigenvalues, expected, atol=1e-12)
     np.testing.assert_allclose(seen.share, fit.explained_variance_ratio_, atol=1e-12)
@@ -38,16 +39,18 @@ def test_spectrum_is_scikit_learns_pca():
 
 
 def test_spectrum_does_not_depend_on_the_blocks(monkeypatch):
-    whole = interp.covariance_spectrum(SKEWED), interp.anisotropy(SKEWED)
+    whole = interp.measures.covariance_spectrum(SKEWED), interp.measures.anisotropy(SKEWED)
     monkeypatch.setattr(embedding, "BLOCK", 7)
-    np.testing.assert_allclose(interp.covariance_spectrum(SKEWED).eigenvalues, whole[0].eigenvalues)
-    np.testing.assert_allclose(interp.anisotropy(SKEWED), whole[1])
+    np.testing.assert_allclose(
+        interp.measures.covariance_spectrum(SKEWED).eigenvalues, whole[0].eigenvalues
+    )
+    np.testing.assert_allclose(interp.measures.anisotropy(SKEWED), whole[1])
 
 
 def test_ranks_have_their_closed_forms():
     shares = np.array([0.5, 0.25, 0.25])
     vectors = np.concatenate([np.diag(np.sqrt(shares)), -np.diag(np.sqrt(shares))])
-    seen = interp.covariance_spectrum(vectors)
+    seen = interp.measures.covariance_spectrum(vectors)
     assert seen.entropy_dimension == pytest.approx(2**1.5)  # entropy is 1.5 bits
     sigma = np.array([2**0.5, 1, 1]) / (2 + 2**0.5)
     assert seen.effective_rank == pytest.approx(np.prod(sigma**-sigma))
@@ -57,8 +60,8 @@ def test_ranks_have_their_closed_forms():
 def test_the_effective_rank_is_that_of_the_unembedding():
     """One definition, whichever of the two functions is asked."""
     matrix = torch.from_numpy(SKEWED)
-    theirs = interp.SingularDirections.of(matrix, centred=True)
-    seen = interp.covariance_spectrum(SKEWED)
+    theirs = interp.measures.SingularDirections.of(matrix, centred=True)
+    seen = interp.measures.covariance_spectrum(SKEWED)
     assert seen.effective_rank == pytest.approx(theirs.effective_rank)
     assert seen.participation_ratio == pytest.approx(theirs.participation_ratio)
     assert seen.entropy_dimension < 0.95 * seen.effective_rank
@@ -77,12 +80,12 @@ def test_results_of_earlier_versions_keep_their_number_under_its_new_name(gpt2, 
 
 def test_anisotropy_is_the_mean_over_all_pairs():
     cosines = metrics.pairwise.cosine_similarity(SKEWED)[np.triu_indices(60, 1)]
-    np.testing.assert_allclose(interp.anisotropy(SKEWED), (cosines.mean(), cosines.std()))
+    np.testing.assert_allclose(interp.measures.anisotropy(SKEWED), (cosines.mean(), cosines.std()))
 
 
 def test_description_by_loops():
     vectors = np.vstack([SKEWED, np.zeros((2, 7))])
-    seen = interp.describe_vectors(vectors)
+    seen = interp.measures.describe_vectors(vectors)
     norms = [np.sqrt(sum(x**2 for x in row)) for row in vectors]
     assert seen["zero_vectors"] == 2
     assert seen["norm_mean"] == pytest.approx(np.mean(norms))
@@ -96,8 +99,8 @@ def test_description_by_loops():
 def test_vectors_without_structure_give_the_control():
     """The null: Gaussian vectors are described by the same numbers as their control."""
     vectors = rng.standard_normal((3000, 24)) * 0.3
-    seen = interp.describe_vectors(vectors)
-    control = interp.describe_vectors(interp.random_embedding(vectors))
+    seen = interp.measures.describe_vectors(vectors)
+    control = interp.measures.describe_vectors(interp.measures.random_embedding(vectors))
     for name in (
         "effective_rank",
         "entropy_dimension",
@@ -125,11 +128,11 @@ def test_trustworthiness_is_scikit_learns():
     points = SKEWED[:, 1:3] + rng.standard_normal((60, 2))
     for k in (3, 12):
         expected = manifold.trustworthiness(SKEWED, points, n_neighbors=k)
-        assert interp.trustworthiness(SKEWED, points, k) == pytest.approx(expected)
-    sampled = interp.trustworthiness(SKEWED, points, 12, sample=30)
+        assert interp.measures.trustworthiness(SKEWED, points, k) == pytest.approx(expected)
+    sampled = interp.measures.trustworthiness(SKEWED, points, 12, sample=30)
     assert sampled == pytest.approx(expected, abs=0.1)
     with pytest.raises(BadInput, match="over 40 neighbours needs more than 80 words, not 60"):
-        interp.trustworthiness(SKEWED, points, 40)
+        interp.measures.trustworthiness(SKEWED, points, 40)
 
 
 def test_neighbours_by_cosine_and_by_dot_product():
@@ -169,7 +172,7 @@ def test_cosines_between_words_and_along_them():
     assert path["cosine"].tolist() == pytest.approx(
         [space.cosines(["a0"], ["a1"]).iloc[0, 0], space.cosines(["a1"], ["b0"]).iloc[0, 0]]
     )
-    assert path["random_pairs"][0] == pytest.approx(interp.anisotropy(space.vectors)[0])
+    assert path["random_pairs"][0] == pytest.approx(interp.measures.anisotropy(space.vectors)[0])
 
 
 def test_words_are_found_with_and_without_a_space():
@@ -276,14 +279,19 @@ def test_axis_leaves_each_word_out_of_its_own_axis():
 
 def test_axis_separation_finds_what_is_there_and_keeps_its_level():
     space = groups(8)
-    auc, null, p = interp.axis_separation(space.vectors[:8], space.vectors[8:16], permutations=99)
+    auc, null, p = interp.measures.axis_separation(
+        space.vectors[:8], space.vectors[8:16], permutations=99
+    )
     assert auc == 1
     assert null < 0.6
     assert p == 0.01
     small = 0
     for seed in range(100):
         words = np.random.default_rng(seed).standard_normal((12, 5))
-        small += interp.axis_separation(words[:6], words[6:], permutations=39, seed=seed)[2] <= 0.05
+        small += (
+            interp.measures.axis_separation(words[:6], words[6:], permutations=39, seed=seed)[2]
+            <= 0.05
+        )
     assert stats.binomtest(small, 100, 0.05, alternative="greater").pvalue > 0.001
 
 
@@ -484,7 +492,7 @@ def test_the_analysis_on_a_model(gpt2, tmp_path):
     np.testing.assert_allclose(frame["share"], fit.explained_variance_ratio_, rtol=1e-6)
     assert frame["cumulative"].iloc[-1] == pytest.approx(1)
     first = frame.iloc[0]
-    assert first["mean_cosine"] == pytest.approx(interp.anisotropy(vectors)[0], abs=1e-6)
+    assert first["mean_cosine"] == pytest.approx(interp.measures.anisotropy(vectors)[0], abs=1e-6)
     # A freshly initialised embedding is its own control.
     assert first["effective_rank"] == pytest.approx(first["random_effective_rank"], rel=0.05)
     assert set(results["embedding"].values) <= set(results["embedding"].columns)
@@ -497,9 +505,9 @@ def test_values_that_are_not_finite_are_refused():
     vectors = SKEWED.copy()
     vectors[3, 2] = np.nan
     with pytest.raises(BadInput, match="vector 3 has values that are not finite"):
-        interp.covariance_spectrum(vectors)
+        interp.measures.covariance_spectrum(vectors)
     with pytest.raises(BadInput, match=r"shape \(1, 7\); expected \[n, d\]"):
-        interp.covariance_spectrum(SKEWED[:1])
+        interp.measures.covariance_spectrum(SKEWED[:1])
 
 
 @pytest.mark.parametrize(

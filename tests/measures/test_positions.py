@@ -10,7 +10,8 @@ from sklearn.linear_model import LinearRegression
 
 import interp
 from analyses.positions import Positions
-from interp import BadInput, Unsupported
+from interp import BadInput
+from interp.errors import Unsupported
 from interp.measures import positions
 
 rng = np.random.default_rng(11)
@@ -18,19 +19,19 @@ rng = np.random.default_rng(11)
 
 def test_sinusoids_by_loops_and_their_shift_is_a_rotation():
     n, d = 30, 8
-    pe = interp.sinusoidal(n, d)
+    pe = interp.measures.sinusoidal(n, d)
     for p in range(n):
         for k in range(d // 2):
             angle = p / 10000 ** (2 * k / d)
             assert pe[p, 2 * k] == pytest.approx(np.sin(angle))
             assert pe[p, 2 * k + 1] == pytest.approx(np.cos(angle))
     for delta in (1, 7):
-        rotation = interp.shift_rotation(delta, d)
+        rotation = interp.measures.shift_rotation(delta, d)
         np.testing.assert_allclose(pe[delta:], pe[:-delta] @ rotation.T, atol=1e-12)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(d), atol=1e-12)
         assert np.linalg.det(rotation) == pytest.approx(1)
     with pytest.raises(BadInput, match="even number, not 7"):
-        interp.sinusoidal(4, 7)
+        interp.measures.sinusoidal(4, 7)
 
 
 def test_periods_of_known_waves():
@@ -56,7 +57,7 @@ def test_periods_by_the_full_transform(n):
 
 
 def test_share_of_the_sinusoids_and_its_chance():
-    pe = interp.sinusoidal(100, 12)
+    pe = interp.measures.sinusoidal(100, 12)
     mixed = pe @ rng.standard_normal((12, 12))
     assert positions.sinusoidal_share(mixed)[0] == pytest.approx(1)
     shares = []
@@ -76,33 +77,34 @@ def test_the_share_of_the_sinusoids_hangs_on_the_cutoff_as_told():
     singular = np.linalg.svd(basis - basis.mean(0), compute_uv=False)
     shares = []
     for cutoff in (0.1, 1e-3, 1e-6, 1e-12):
-        share, chance = interp.sinusoidal_share(x, cutoff=cutoff)
-        rank = interp.sinusoidal_rank(100, 24, cutoff=cutoff)
+        share, chance = interp.measures.sinusoidal_share(x, cutoff=cutoff)
+        rank = interp.measures.sinusoidal_rank(100, 24, cutoff=cutoff)
         assert rank == (singular > cutoff * singular[0]).sum()
         assert chance == pytest.approx(rank / 99)
         shuffled = [
-            interp.sinusoidal_share(rng.permutation(x), cutoff=cutoff)[0] for _ in range(200)
+            interp.measures.sinusoidal_share(rng.permutation(x), cutoff=cutoff)[0]
+            for _ in range(200)
         ]
         assert abs(np.mean(shuffled) - chance) < 5 * np.std(shuffled) / 200**0.5
         shares.append(share)
     assert shares == sorted(shares)
     assert shares[0] < shares[-1]
     with pytest.raises(BadInput, match="cutoff=0; it is a share of the largest singular value"):
-        interp.sinusoidal_share(x, cutoff=0)
+        interp.measures.sinusoidal_share(x, cutoff=0)
 
 
 def test_the_demo_has_the_shares_of_the_docstring():
     weights = positions.position_matrix(interp.load_model("demo"))
-    found = [interp.sinusoidal_share(weights, cutoff=cutoff) for cutoff in (1e-2, 1e-12)]
+    found = [interp.measures.sinusoidal_share(weights, cutoff=cutoff) for cutoff in (1e-2, 1e-12)]
     np.testing.assert_allclose(found, [(0.91, 0.24), (0.95, 0.31)], atol=0.006)
 
 
 def test_a_shift_of_sinusoids_is_linear_and_of_noise_is_not():
-    assert positions.shift_linearity(interp.sinusoidal(128, 16), 5) == pytest.approx(1)
+    assert positions.shift_linearity(interp.measures.sinusoidal(128, 16), 5) == pytest.approx(1)
     noise = [positions.shift_linearity(rng.standard_normal((128, 16)), 5) for _ in range(20)]
     assert np.mean(noise) < 0
     assert max(noise) < 0.1
-    assert np.isnan(positions.shift_linearity(interp.sinusoidal(22, 4), 4))
+    assert np.isnan(positions.shift_linearity(interp.measures.sinusoidal(22, 4), 4))
     with pytest.raises(BadInput, match="shift=0"):
         positions.shift_linearity(noise_matrix(), 0)
 
@@ -176,7 +178,7 @@ def biased(gpt2):
 
 def test_a_split_is_drawn_part_by_part(gpt2):
     """Every part and the sum on one scale; what does not count is empty."""
-    split = interp.split_scores(gpt2, TEXT)
+    split = interp.experiments.split_scores(gpt2, TEXT)
     figure = split.plot(head=1)
     names = [note.text for note in figure.layout.annotations]
     assert names[-1] == "sum"
@@ -187,7 +189,7 @@ def test_a_split_is_drawn_part_by_part(gpt2):
         assert np.isnan(seen[~split.allowed]).all()
     with pytest.raises(BadInput, match="head 9 is not there: there are heads 0 … "):
         split.plot(head=9)
-    cosines = interp.split_cosines(gpt2, TEXT)
+    cosines = interp.experiments.split_cosines(gpt2, TEXT)
     assert len(cosines.plot().data) == 5
     with pytest.raises(BadInput, match="cosines of states, which have no heads"):
         cosines.plot(head=0)
@@ -195,7 +197,7 @@ def test_a_split_is_drawn_part_by_part(gpt2):
 
 def test_cosine_parts_by_loops():
     v, p = rng.standard_normal((2, 5, 4))
-    parts = interp.cosine_parts(torch.from_numpy(v), torch.from_numpy(p))
+    parts = interp.experiments.cosine_parts(torch.from_numpy(v), torch.from_numpy(p))
     z = v + p
     for i in range(5):
         for j in range(5):
@@ -207,7 +209,7 @@ def test_cosine_parts_by_loops():
 
 
 def test_cosines_of_a_prompt(biased):
-    split = interp.split_cosines(biased, TEXT)
+    split = interp.experiments.split_cosines(biased, TEXT)
     ids = biased.to_tokens(TEXT)[0]
     z = (biased.W_E[ids] + biased.W_pos[: len(ids)]).detach().double().numpy()
     unit = z / np.linalg.norm(z, axis=1, keepdims=True)
@@ -220,7 +222,7 @@ def test_cosines_of_a_prompt(biased):
 
 
 def test_scores_of_the_first_block_by_hand(biased):
-    split = interp.split_scores(biased, TEXT)
+    split = interp.experiments.split_scores(biased, TEXT)
     assert split.error < 1e-4
     ids = biased.to_tokens(TEXT)[0]
     v = biased.W_E[ids].detach().double().numpy()
@@ -290,7 +292,7 @@ def fitted(x: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, float]:
 def test_the_part_of_distance_by_dummy_columns(zoo, name):
     """Causal, sliding window, both ways with a bias, scores shown after the softmax, soft cap."""
     model = zoo(name)
-    split = interp.split_distance(model, LONGER, block=1)
+    split = interp.experiments.split_distance(model, LONGER, block=1)
     frame = split.frame.set_index(["head", "part"])
     assert split.allowed.any()
     for head in range(len(split.total)):
@@ -303,7 +305,7 @@ def test_the_part_of_distance_by_dummy_columns(zoo, name):
 
 
 def test_the_share_of_shuffled_keys_by_shuffling(llama):
-    split = interp.split_distance(llama, TEXT)
+    split = interp.experiments.split_distance(llama, TEXT)
     i, j = np.nonzero(split.allowed)
     columns = [i == row for row in set(i)] + [i - j == d for d in set(i - j)]
     design = np.stack(columns, axis=1).astype(float)
@@ -326,7 +328,7 @@ def test_the_share_of_shuffled_keys_by_shuffling(llama):
 def test_a_bias_of_distance_is_in_the_distance_part_exactly(zoo):
     """Least squares is linear: without the bias, what is left is the fit of q·k alone."""
     model = zoo("bloom")
-    split = interp.split_distance(model, LONGER)
+    split = interp.experiments.split_distance(model, LONGER)
     heads, n = split.total.shape[:2]
     slopes = 2.0 ** (-8 * np.arange(1, heads + 1) / heads)  # Press et al. 2022, a power of two
     distance = np.subtract.outer(np.arange(n), np.arange(n))
@@ -345,10 +347,10 @@ def test_the_learned_bias_of_t5_is_in_the_distance_part_exactly(zoo):
     model = zoo("t5")
     table = model._driver.underlying_model.encoder.block[0].layer[0].SelfAttention
     weight = table.relative_attention_bias.weight
-    before, with_bias = weight.detach().clone(), interp.split_distance(model, LONGER)
+    before, with_bias = weight.detach().clone(), interp.experiments.split_distance(model, LONGER)
     with torch.no_grad():
         weight.zero_()
-        without = interp.split_distance(model, LONGER)
+        without = interp.experiments.split_distance(model, LONGER)
         weight.copy_(before)
     offset = torch.arange(-len(LONGER), len(LONGER) + 1)
     bucket = T5Attention._relative_position_bucket(
@@ -363,7 +365,7 @@ def test_the_learned_bias_of_t5_is_in_the_distance_part_exactly(zoo):
 
 
 def test_pairs_outside_of_a_window_and_special_tokens_do_not_count(zoo):
-    split = interp.split_distance(zoo("mistral"), LONGER)
+    split = interp.experiments.split_distance(zoo("mistral"), LONGER)
     n = len(split.tokens)
     expected = np.tri(n, dtype=bool) & ~np.tri(n, k=-4, dtype=bool)
     expected[0] = expected[:, 0] = False  # BOS
@@ -382,8 +384,8 @@ def test_scores_shown_after_the_softmax_are_had_from_the_pattern(zoo):
     bare = replace(known, stacks=tuple(replace(s, scores_pre_softmax=False) for s in known.stacks))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(input_split, "inspect", lambda _: bare)
-        logs = interp.split_distance(model, LONGER)
-    scores = interp.split_distance(model, LONGER)
+        logs = interp.experiments.split_distance(model, LONGER)
+    scores = interp.experiments.split_distance(model, LONGER)
     np.testing.assert_allclose(logs.parts["distance"], scores.parts["distance"], atol=1e-4)
     np.testing.assert_allclose(logs.frame["share"], scores.frame["share"], atol=1e-4)
     np.testing.assert_allclose(logs.total, scores.total, atol=1e-4)
@@ -391,7 +393,7 @@ def test_scores_shown_after_the_softmax_are_had_from_the_pattern(zoo):
 
 def test_attention_that_goes_to_a_sink_leaves_the_scores_of_the_keys(zoo):
     model = zoo("gpt-oss")
-    split = interp.split_distance(model, LONGER, block=1)
+    split = interp.experiments.split_distance(model, LONGER, block=1)
     with torch.no_grad():
         _, cache = model.run_with_cache(model.to_tokens(LONGER))
     assert (cache["blocks.1.attn.hook_pattern"].sum(-1) < 0.99).any()
@@ -411,28 +413,28 @@ def test_a_head_without_any_difference_has_no_share(zoo):
     before = weights.detach().clone()
     with torch.no_grad():
         weights.zero_()
-        split = interp.split_distance(model, TEXT)
+        split = interp.experiments.split_distance(model, TEXT)
         weights.copy_(before)
     assert split.frame[["share", "shuffled_share"]].isna().all(axis=None)
 
 
 def test_a_split_by_distance_that_cannot_be_is_refused_by_name(zoo, llama):
     with pytest.raises(BadInput, match=r"block 7 of .*: it has 0 … 2"):
-        interp.split_distance(llama, TEXT, block=7)
+        interp.experiments.split_distance(llama, TEXT, block=7)
     with pytest.raises(BadInput, match="3 ordinary tokens; a split by distance needs 4 or more"):
-        interp.split_distance(llama, "the man saw")
+        interp.experiments.split_distance(llama, "the man saw")
     with pytest.raises(Unsupported, match="block 0 of .* shows no attention pattern of one row"):
-        interp.split_distance(zoo("mamba"), TEXT)
+        interp.experiments.split_distance(zoo("mamba"), TEXT)
     with pytest.raises(Unsupported, match=r"block 0 of .*; of these blocks there is a pattern: \["):
-        interp.split_distance(zoo("jamba"), TEXT)
+        interp.experiments.split_distance(zoo("jamba"), TEXT)
 
 
 def test_shares_do_not_see_a_constant_per_row():
     x, allowed = rng.standard_normal((2, 4, 4)), np.tri(4, dtype=bool)
     total = x[0] + x[1]
     parts = {"a": x[0], "b": x[1]}
-    plain = interp.Split((), parts, total, allowed, 0.0).frame
-    moved = interp.Split(
+    plain = interp.experiments.Split((), parts, total, allowed, 0.0).frame
+    moved = interp.experiments.Split(
         (), parts | {"c": np.ones((4, 4))}, total + 1, allowed, 0.0
     ).frame.set_index("part")
     np.testing.assert_allclose(moved.loc[["a", "b"], "share"], plain["share"])
@@ -440,15 +442,15 @@ def test_shares_do_not_see_a_constant_per_row():
 
 
 def test_sums_that_do_not_exist_are_refused_by_name(llama):
-    for function in (interp.split_cosines, interp.split_scores):
+    for function in (interp.experiments.split_cosines, interp.experiments.split_scores):
         with pytest.raises(Unsupported, match=r"no sum of token and position .*'rotary'"):
             function(llama, TEXT)
     with pytest.raises(BadInput, match="one prompt is split at a time; these are 2"):
-        interp.split_cosines(llama, torch.ones(2, 3, dtype=torch.int64))
+        interp.experiments.split_cosines(llama, torch.ones(2, 3, dtype=torch.int64))
 
 
 def test_shifted_text_of_learned_positions_by_hand(biased):
-    table = interp.shift_test(biased, TEXT, shifts=(3,))
+    table = interp.experiments.shift_test(biased, TEXT, shifts=(3,))
     ids = biased.to_tokens(TEXT)
     with torch.no_grad():
         _, base = biased.run_with_cache(ids)
@@ -468,7 +470,7 @@ def test_shifted_text_of_learned_positions_by_hand(biased):
 
 
 def test_rotary_positions_do_not_see_a_shift(llama):
-    table = interp.shift_test(llama, TEXT)
+    table = interp.experiments.shift_test(llama, TEXT)
     assert (table["angle"] < 1e-3).all()
     assert (table["relative_change"] < 1e-4).all()
     assert (table["pattern_change"].dropna() < 1e-5).all()
@@ -476,7 +478,7 @@ def test_rotary_positions_do_not_see_a_shift(llama):
 
 
 def test_shift_zero_changes_nothing(biased):
-    table = interp.shift_test(biased, TEXT, shifts=(0,))
+    table = interp.experiments.shift_test(biased, TEXT, shifts=(0,))
     assert (table["relative_change"] == 0).all()
 
 
@@ -484,7 +486,7 @@ def test_shifts_beyond_the_learned_positions_are_refused(biased):
     with pytest.raises(
         BadInput, match=r"9 tokens shifted by 32 ends at position 40, beyond .* 0 … 39 .* is 31"
     ):
-        interp.shift_test(biased, TEXT)
-    assert len(interp.shift_test(biased, TEXT, shifts=(31,))) == 3
+        interp.experiments.shift_test(biased, TEXT)
+    assert len(interp.experiments.shift_test(biased, TEXT, shifts=(31,))) == 3
     with pytest.raises(BadInput, match="shift -1 is negative"):
-        interp.shift_test(biased, TEXT, shifts=(-1,))
+        interp.experiments.shift_test(biased, TEXT, shifts=(-1,))

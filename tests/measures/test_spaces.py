@@ -16,8 +16,11 @@ from sklearn.linear_model import Ridge
 
 import interp
 import interp.demo
-from interp import BadInput, CrossMoments, UnknownName, Unsupported, WordSpace, compare_spaces
+from interp import BadInput
+from interp.errors import UnknownName, Unsupported
+from interp.experiments import WordSpace, compare_spaces
 from interp.experiments.drift import drift_table
+from interp.measures import CrossMoments
 from interp.measures.maps import affine, procrustes, relative_residual
 from interp.measures.retrieval import csls, precision, ranks
 from interp.measures.similarity import linear_cka, measure, mutual_knn, rsa, similarity_null, svcca
@@ -518,13 +521,13 @@ def write(path, text: str):
 def test_word2vec_and_glove_text(tmp_path):
     body = "the 1 2 3\nNew York -1 0.5 1e-2\nthe 9 9 9\nnaïve 0 0 1\n"
     for name, text in (("w2v.txt", "4 3\n" + body), ("glove.txt", body)):
-        space = interp.read_word_vectors(write(tmp_path / name, text))
+        space = interp.experiments.read_word_vectors(write(tmp_path / name, text))
         assert space.words == ("the", "New York", "naïve")
         np.testing.assert_array_equal(space.vectors, [[1, 2, 3], [-1, 0.5, 0.01], [0, 0, 1]])
         assert space.notes == (f"1 words of {name} are there twice; the first counts",)
-    more = interp.read_word_vectors(write(tmp_path / "more.txt", "2 3\n" + body))
+    more = interp.experiments.read_word_vectors(write(tmp_path / "more.txt", "2 3\n" + body))
     assert "the first line of more.txt promises 2 words; all 4 were read" in more.notes
-    first = interp.read_word_vectors(tmp_path / "w2v.txt", limit=2)
+    first = interp.experiments.read_word_vectors(tmp_path / "w2v.txt", limit=2)
     assert first.words == ("the", "New York")
     assert first.explore().find("New York") == 1
 
@@ -544,7 +547,7 @@ def test_word2vec_and_glove_text(tmp_path):
 )
 def test_damaged_vector_files_say_where(tmp_path, text, message):
     with pytest.raises(BadInput, match=message):
-        interp.read_word_vectors(write(tmp_path / "v.txt", text))
+        interp.experiments.read_word_vectors(write(tmp_path / "v.txt", text))
 
 
 def test_vector_files_that_cannot_be_read(tmp_path):
@@ -552,12 +555,12 @@ def test_vector_files_that_cannot_be_read(tmp_path):
     with pytest.raises(
         UnknownName, match="unknown file of word vectors '.*glov.txt'; did you mean 'glove.txt'"
     ):
-        interp.read_word_vectors(tmp_path / "glov.txt")
+        interp.experiments.read_word_vectors(tmp_path / "glov.txt")
     (tmp_path / "v.txt").write_bytes(b"2 1\na \x00\xff\x80?")
     with pytest.raises(BadInput, match="line 2: not UTF-8; .*binary=True"):
-        interp.read_word_vectors(tmp_path / "v.txt")
+        interp.experiments.read_word_vectors(tmp_path / "v.txt")
     with pytest.raises(BadInput, match="limit is 0"):
-        interp.read_word_vectors(tmp_path / "glove.txt", limit=0)
+        interp.experiments.read_word_vectors(tmp_path / "glove.txt", limit=0)
 
 
 def binary_file(path, words, vectors):
@@ -573,19 +576,21 @@ def test_binary_vectors_are_gensims_or_refused_by_name(tmp_path, monkeypatch):
     path = binary_file(tmp_path / "v.bin", ["one", "two", "one"], vectors)
     monkeypatch.setitem(__import__("sys").modules, "gensim.models", None)
     with pytest.raises(BadInput, match=r"gensim reads: pip install 'interp-stream\[vectors\]'"):
-        interp.read_word_vectors(path)
+        interp.experiments.read_word_vectors(path)
     monkeypatch.undo()
     gensim = pytest.importorskip("gensim")
-    space = interp.read_word_vectors(path)
+    space = interp.experiments.read_word_vectors(path)
     assert space.words == ("one", "two")
     np.testing.assert_array_equal(space.vectors, vectors[:2])
     assert space.notes == ("1 words of v.bin are there twice; the first counts",)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BadInput, match="cannot be read as word2vec's binary format; it is cut"):
-        interp.read_word_vectors(path)
+        interp.experiments.read_word_vectors(path)
     text = write(tmp_path / "v.txt", "2 3\none 1 2 3\ntwo 0.25 -1 7\n")
     theirs = gensim.models.KeyedVectors.load_word2vec_format(str(text))
-    np.testing.assert_array_equal(interp.read_word_vectors(text).vectors, theirs.vectors)
+    np.testing.assert_array_equal(
+        interp.experiments.read_word_vectors(text).vectors, theirs.vectors
+    )
 
 
 def test_word_space_refuses_what_is_no_space():
@@ -819,7 +824,7 @@ def test_a_comparison_is_drawn_and_printed(spaces):
 
 
 def test_layers_of_two_models_on_the_same_words(gpt2, llama, clean):
-    found = interp.compare_layers(gpt2, llama, TEXTS, per_prompt=6, resamples=39)
+    found = interp.experiments.compare_layers(gpt2, llama, TEXTS, per_prompt=6, resamples=39)
     assert len(found.words) == 30
     x, y = (
         np.concatenate(
@@ -843,17 +848,19 @@ def test_layers_of_two_models_on_the_same_words(gpt2, llama, clean):
 
 
 def test_layers_of_one_model_against_itself(gpt2, clean):
-    found = interp.compare_layers(gpt2, gpt2, TEXTS, per_prompt=5, resamples=9, pieces="mean")
+    found = interp.experiments.compare_layers(
+        gpt2, gpt2, TEXTS, per_prompt=5, resamples=9, pieces="mean"
+    )
     assert np.allclose(np.diag(found.matrix()), 1)
 
 
 def test_compare_layers_refuses_what_it_cannot_match(gpt2, llama, clean):
     with pytest.raises(BadInput, match="0 of 5 prompts have 99 words or more"):
-        interp.compare_layers(gpt2, llama, TEXTS, per_prompt=99)
+        interp.experiments.compare_layers(gpt2, llama, TEXTS, per_prompt=99)
     with pytest.raises(BadInput, match="1 of 2 prompts have 6 words or more; at least 2"):
-        interp.compare_layers(gpt2, llama, [TEXTS[0], "the dog"], per_prompt=6)
+        interp.experiments.compare_layers(gpt2, llama, [TEXTS[0], "the dog"], per_prompt=6)
     with pytest.raises(UnknownName, match="unknown similarity 'cca'; did you mean"):
-        interp.compare_layers(gpt2, llama, TEXTS, method="cca")
+        interp.experiments.compare_layers(gpt2, llama, TEXTS, method="cca")
     other = [interp.read_prompts(t, gpt2.tokenizer) for t in (TEXTS, TEXTS[::-1])]
     from interp.experiments.layers import _words
 
@@ -914,7 +921,7 @@ def test_drift_p_is_calibrated():
 
 def test_drift_of_a_word_in_a_model(gpt2, clean):
     labels = {"sense": ["x", "y", "x", "y", "y"]}
-    found = interp.contextual_drift(gpt2, TEXTS, "the", labels=labels, resamples=19)
+    found = interp.experiments.contextual_drift(gpt2, TEXTS, "the", labels=labels, resamples=19)
     places = [
         (i, 1 + k) for i, t in enumerate(TEXTS) for k, w in enumerate(t.split()) if w == "the"
     ]
@@ -931,11 +938,13 @@ def test_drift_of_a_word_in_a_model(gpt2, clean):
 
 def test_drift_refuses_what_has_no_senses(gpt2, clean):
     with pytest.raises(UnknownName, match="unknown label 'sence'; did you mean 'sense'"):
-        interp.contextual_drift(gpt2, TEXTS, "the", sense="sence", labels={"sense": list("xyxyy")})
+        interp.experiments.contextual_drift(
+            gpt2, TEXTS, "the", sense="sence", labels={"sense": list("xyxyy")}
+        )
     with pytest.raises(BadInput, match="needs two or more values .* seen: x in 5 prompts"):
-        interp.contextual_drift(gpt2, TEXTS, "the", labels={"sense": ["x"] * 5})
+        interp.experiments.contextual_drift(gpt2, TEXTS, "the", labels={"sense": ["x"] * 5})
     with pytest.raises(BadInput, match="'zebra' occurs in none of the 5 prompts"):
-        interp.contextual_drift(gpt2, TEXTS, "zebra", labels={"sense": list("xyxyy")})
+        interp.experiments.contextual_drift(gpt2, TEXTS, "zebra", labels={"sense": list("xyxyy")})
 
 
 # ---- continuations ---------------------------------------------------------------------------
@@ -1010,7 +1019,7 @@ def test_the_embedded_models_translate_into_each_other():
 def test_last_layers_of_the_embedded_models_are_the_most_alike():
     a, b = (interp.load_model(name) for name in interp.demo.MODELS)
     documents = interp.demo.demo_documents(60)
-    found = interp.compare_layers(a, b, documents, resamples=49)
+    found = interp.experiments.compare_layers(a, b, documents, resamples=49)
     assert (found.best["layer_a"], found.best["layer_b"]) == (6, 8)
     assert found.best["value"] > 0.6
     assert found.best["p_max"] == 1 / 50
@@ -1021,7 +1030,7 @@ def test_senses_drift_apart_in_the_embedded_models():
     documents = interp.demo.generate(240, 5, ["sense"], "held_out")
     for name in interp.demo.MODELS:
         model = interp.load_model(name)
-        found = interp.contextual_drift(model, documents, "bank", resamples=199)
+        found = interp.experiments.contextual_drift(model, documents, "bank", resamples=199)
         # The null is that of the largest over layers, so that a layer may be chosen.
         clear = found.frame[found.frame["p_max"] <= 0.01]
         assert len(clear) >= found.frame["layer"].max() // 2

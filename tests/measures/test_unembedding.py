@@ -14,7 +14,9 @@ import interp
 from analyses.prediction_geometry import PredictionGeometry
 from analyses.unembedding import Unembedding
 from analyses.unembedding_spectrum import UnembeddingSpectrum
-from interp import BadInput, SingularDirections, Unsupported
+from interp import BadInput
+from interp.errors import Unsupported
+from interp.measures import SingularDirections
 from interp.measures.spectrum import random_orthogonal, random_singular_directions
 from interp.measures.tying import compare_rows
 from interp.models.logit_geometry import (

@@ -147,16 +147,16 @@ def test_no_control_unless_asked_for(model):
 
 
 def test_unknown_control_is_refused_first(model):
-    with pytest.raises(interp.UnknownName, match="unknown control 'random'; did you mean"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown control 'random'; did you mean"):
         interp.run(model, PROMPTS, "rotation", control="random", progress=False)
 
 
 def test_models_that_cannot_be_copied_say_why(gpt2):
-    with pytest.raises(interp.Unsupported, match="no Hugging Face class to build from"):
+    with pytest.raises(interp.errors.Unsupported, match="no Hugging Face class to build from"):
         interp.random_copy(type("Hooked", (), {"hook_dict": {}, "cfg": None})())
     gpt2.compatibility_mode = True
     try:
-        with pytest.raises(interp.Unsupported, match="copy the bridge before the switch"):
+        with pytest.raises(interp.errors.Unsupported, match="copy the bridge before the switch"):
             interp.random_copy(gpt2)
     finally:
         gpt2.compatibility_mode = False
@@ -274,13 +274,15 @@ def test_a_corpus_with_a_control_is_resumed_and_replaced(model, tmp_path):
 
 def test_what_a_corpus_has_no_control_for_is_refused_first(model, tmp_path):
     run = partial(interp.run_corpus, model, corpus(3), out=tmp_path / "out", progress=False)
-    with pytest.raises(interp.UnknownName, match="unknown control 'random'; did you mean"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown control 'random'; did you mean"):
         run(control="random")
     with pytest.raises(interp.BadInput, match=r"stands beside a summary; for the rows .*random_co"):
         run(control="random-init", keep="tokens")
     folded = interp.load_model("demo-llama")
     folded.enable_compatibility_mode(disable_warnings=True)
-    with pytest.raises(interp.Unsupported, match="no untrained copy of .* weights were folded"):
+    with pytest.raises(
+        interp.errors.Unsupported, match="no untrained copy of .* weights were folded"
+    ):
         interp.run_corpus(
             folded, corpus(3), out=tmp_path / "folded", control="random-init", progress=False
         )

@@ -12,7 +12,8 @@ from zoo import ZOO
 from zoo.entry import TINY, randomise, seeded
 
 import interp
-from interp import BadInput, InterpError, Unsupported
+from interp import BadInput, InterpError
+from interp.errors import Unsupported
 from interp.experiments.steering import batches as steering_batches
 from interp.models.anatomy import Positions
 from interp.prompts.read import read_prompts

@@ -12,8 +12,8 @@ import torch
 from zoo import ZOO
 
 import interp
-from interp import Unsupported
 from interp.contract.registry import names
+from interp.errors import Unsupported
 from interp.geometry import cosine, dot, project_out, rotate_toward
 from interp.measures.spectrum import SingularDirections, random_singular_directions
 from interp.measures.tying import compare_rows

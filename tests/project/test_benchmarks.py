@@ -134,9 +134,9 @@ def test_what_is_measured_is_the_same_by_all_ways(answer):
 
 def test_the_vocabulary_that_is_made_has_its_groups_and_every_stage_runs():
     vectors, group = embedding.structured(400, 64)
-    spectrum = interp.covariance_spectrum(vectors)
+    spectrum = interp.measures.covariance_spectrum(vectors)
     assert spectrum.entropy_dimension < 40
-    assert interp.anisotropy(vectors)[0] == pytest.approx(0.5, abs=0.1)
+    assert interp.measures.anisotropy(vectors)[0] == pytest.approx(0.5, abs=0.1)
     assert (group < 0).mean() == pytest.approx(0.2, abs=0.08)
     model = embedding.model_of(vectors)
     space = interp.WordVectors.of(model)

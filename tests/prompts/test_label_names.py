@@ -205,7 +205,7 @@ def test_columns_of_a_corpus_are_renamed(demo, table, tmp_path, suffix):
         interp.run_corpus(
             demo, path, out=tmp_path / "s", by=["file"], labels={"file": "kind"}, resume=True, **run
         )
-    with pytest.raises(interp.UnknownName, match="unknown label 'pth'"):
+    with pytest.raises(interp.errors.UnknownName, match="unknown label 'pth'"):
         interp.run_corpus(
             demo, path, out=tmp_path / "u", by=["file"], labels={"file": "pth"}, **run
         )

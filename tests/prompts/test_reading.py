@@ -79,8 +79,8 @@ READERS = {
     "prompts": lambda path: read_prompts(path, byte_level()),
     "prompts, by name": lambda path: read_prompts(str(path), byte_level()),
     "corpus": lambda path: plan(open_source([path])),
-    "vectors": interp.read_word_vectors,
-    "vectors, binary": lambda path: interp.read_word_vectors(path, binary=True),
+    "vectors": interp.experiments.read_word_vectors,
+    "vectors, binary": lambda path: interp.experiments.read_word_vectors(path, binary=True),
 }
 
 
@@ -111,7 +111,7 @@ def test_a_name_that_is_not_there_gets_the_nearest_other_one(tmp_path):
         with pytest.raises(BadInput, match=r"no such file: .*did you mean 'prompts.txt'\?"):
             READERS[reader](tmp_path / "promts.txt")
     with pytest.raises(UnknownName, match=r"did you mean 'prompts.txt'\?"):
-        interp.read_word_vectors(tmp_path / "promts.txt")
+        interp.experiments.read_word_vectors(tmp_path / "promts.txt")
 
 
 def test_a_file_name_that_is_no_utf8(tmp_path):
@@ -635,14 +635,14 @@ def test_word_vectors_however_they_were_written(tmp_path, head, mark, end, betwe
     (tmp_path / "v.vec").write_bytes(data)
     (tmp_path / "v.txt.gz").write_bytes(gzip.compress(data))
     for name in ("v.vec", "v.txt.gz"):
-        space = interp.read_word_vectors(tmp_path / name)
+        space = interp.experiments.read_word_vectors(tmp_path / name)
         assert space.words == ("the", "naïve")
         np.testing.assert_array_equal(space.vectors, [[1, 2, 3], [4, 0, 5]])
 
 
 def test_words_with_spaces_keep_them_before_a_tab(tmp_path):
     (tmp_path / "v.txt").write_text("the\t1 2\nNew York\t3 4\n")
-    assert interp.read_word_vectors(tmp_path / "v.txt").words == ("the", "New York")
+    assert interp.experiments.read_word_vectors(tmp_path / "v.txt").words == ("the", "New York")
 
 
 def test_compressed_binary_vectors(tmp_path):
@@ -652,6 +652,6 @@ def test_compressed_binary_vectors(tmp_path):
         w + b" " + v.tobytes() + b"\n" for w, v in zip((b"a", b"b"), vectors, strict=True)
     )
     (tmp_path / "v.bin.gz").write_bytes(gzip.compress(b"2 3\n" + body))
-    space = interp.read_word_vectors(tmp_path / "v.bin.gz")
+    space = interp.experiments.read_word_vectors(tmp_path / "v.bin.gz")
     assert space.words == ("a", "b")
     np.testing.assert_array_equal(space.vectors, vectors)

@@ -27,9 +27,9 @@ from scipy import stats
 
 from analyses.attention import Attention
 from analyses.rotation import Rotation
-from interp import BadInput, Examples, Plot, Result, Results, UnknownName, compare
+from interp import BadInput, Examples, Plot, Result, Results, compare
 from interp.contract.leaves import Grouped, Moments
-from interp.errors import InterpError
+from interp.errors import InterpError, UnknownName
 from interp.render import page, style, tokens
 from interp.render.draw import figure as drawn
 from interp.render.export import save_figure

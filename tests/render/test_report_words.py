@@ -16,7 +16,8 @@ from interp import Analysis, Plot, Result, Results
 from interp.contract.leaves import Rows
 from interp.render.cut import window
 from interp.runs.report import sentences
-from interp.runs.report.views import View, result_figure, text_of
+from interp.runs.report.drawings import drawing_of, result_figure, result_text
+from interp.runs.report.views import View
 
 
 def line(value, means, half=0.1, control=None, group=""):
@@ -97,7 +98,7 @@ def test_the_figure_marks_what_is_outside_and_says_so(lens):
     figure = result_figure(lens, "log_prob")
     low, high = figure.layout.yaxis.range
     assert -118 < low < high < 40
-    mean = text_of(lens, "log_prob").split("state 0")[0]
+    mean = result_text(lens, "log_prob").split("state 0")[0]
     notes = [a.text for a in figure.layout.annotations]
     assert sum(n.startswith("▼ −11") for n in notes) == 1
     assert "The vertical axis is cut" in figure.layout.meta["caption"]
@@ -199,8 +200,8 @@ def test_no_sentence_about_groups_or_a_single_place():
 
     tokens = tokens_table()
     result = Result("one", One(), layered(tokens, ["norm"], 0, 1), tokens)
-    assert sentences.of_lines(View(result, One.plots[0])) == []
-    assert sentences.of_lines(View(result, One.plots[0], by=("role",))) == []
+    assert sentences.of_lines(drawing_of(View(result, One.plots[0]))) == []
+    assert sentences.of_lines(drawing_of(View(result, One.plots[0], by=("role",)))) == []
 
 
 # ---- sentences about heads -------------------------------------------------------------------
@@ -224,7 +225,7 @@ def test_heads_are_counted_against_the_strongest_of_the_untrained_copy():
     trained = heads({"induction": [[0.1, 0.9], [0.3, 0.05]]})
     trained.control = heads({"induction": [[0.1, 0.2], [0.15, 0.2]]})
     plot = Plot("heatmap", ("induction",), "Head types", "attention")
-    assert sentences.of_heads(View(trained, plot)) == [
+    assert sentences.of_heads(drawing_of(View(trained, plot))) == [
         "The strongest head by induction is L0H1 with 0.900; the median of all 4 heads is 0.200. "
         "2 heads exceed the strongest head of an untrained copy (0.200)."
     ]
@@ -233,7 +234,7 @@ def test_heads_are_counted_against_the_strongest_of_the_untrained_copy():
 def test_heads_are_counted_against_a_shuffled_control():
     result = heads({"pattern_share": [[0.1, 0.2]], "pattern_shuffled": [[0.3, 0.2]]})
     plot = Plot("heatmap", ("pattern_share", "pattern_shuffled"), "Position heads", "share")
-    (sentence,) = sentences.of_heads(View(result, plot))
+    (sentence,) = sentences.of_heads(drawing_of(View(result, plot)))
     assert sentence.endswith("No head exceeds the largest pattern_shuffled (0.300).")
 
 

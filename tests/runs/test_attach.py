@@ -15,7 +15,8 @@ from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import BadInput, InterpError, ObserveError
+from interp import BadInput, InterpError
+from interp.errors import ObserveError
 from interp.geometry import angle, norm
 
 pytestmark = pytest.mark.usefixtures("clean")

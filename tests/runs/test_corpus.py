@@ -18,8 +18,9 @@ import interp
 from analyses.logit_lens import LogitLens
 from analyses.rotation import Rotation
 from analyses.trajectory import Trajectory
-from interp import BadInput, InterpError, UnknownName
+from interp import BadInput, InterpError
 from interp._files import read_sealed, write_sealed
+from interp.errors import UnknownName
 from interp.runs.corpus.documents import Reading, read_window, windows
 from interp.runs.corpus.sources import Shard, open_source, plan
 

@@ -10,7 +10,8 @@ import interp
 from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.rotation import Rotation
-from interp import BadInput, UnknownName
+from interp import BadInput
+from interp.errors import UnknownName
 
 TEXT = "the a man queen dog saw told met her him red old house road"
 WORDS = TEXT.split()

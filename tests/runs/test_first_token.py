@@ -279,10 +279,14 @@ def test_a_control_is_of_the_same_tokens(planted):
 
 def test_words_at_the_first_position_are_left_out_of_comparisons_of_layers(planted, ordinary):
     texts = [f"{w} {p}" for p in PROMPTS for w in ("bird", "tree")]
-    same = interp.compare_layers(planted, planted, texts, prepend_bos=False, resamples=20)
+    same = interp.experiments.compare_layers(
+        planted, planted, texts, prepend_bos=False, resamples=20
+    )
     assert "8 first tokens with a massive norm are left out, as BOS is" in same.notes
     assert (same.words["word"] > 0).all()
-    plain = interp.compare_layers(ordinary, ordinary, texts, prepend_bos=False, resamples=20)
+    plain = interp.experiments.compare_layers(
+        ordinary, ordinary, texts, prepend_bos=False, resamples=20
+    )
     assert not any("massive" in note for note in plain.notes)
 
 

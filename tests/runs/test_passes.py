@@ -21,7 +21,7 @@ from analyses.logit_lens import LogitLens
 from analyses.next_token import NextToken
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import ObserveError, Unsupported
+from interp.errors import ObserveError, Unsupported
 from interp.models.caches import cache_in
 
 pytestmark = pytest.mark.usefixtures("clean")

@@ -14,8 +14,9 @@ from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.random_pairs import RandomPairs
 from analyses.rotation import Rotation
-from interp import BadInput, InterpError, UnknownName
+from interp import BadInput, InterpError
 from interp._files import to_parquet
+from interp.errors import UnknownName
 
 pytestmark = pytest.mark.usefixtures("clean")
 TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]

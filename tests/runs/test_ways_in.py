@@ -23,7 +23,8 @@ from analyses.next_token import NextToken
 from analyses.path_length import PathLength
 from analyses.random_pairs import RandomPairs
 from analyses.rotation import Rotation
-from interp import BadInput, InterpError, Unsupported
+from interp import BadInput, InterpError
+from interp.errors import Unsupported
 from interp.models.load import is_embedded
 
 ALL = (Rotation, PathLength, LogitLens, Attention, RandomPairs)

@@ -268,9 +268,10 @@ def heads_of(view: View) -> Drawing:
     if table.empty or table["mean"].isna().all():
         why = f"{', '.join(view.plot.values)}: no defined value."
         return nothing(view.title, why, kind="heat")
+    cells = zip(table["layer"], table["head"], table["mean"], table["n"], strict=True)
     table["hover"] = [
-        f"block {r.layer}, head {r.head}<br>mean {r.mean:.3f}<br>n = {int(r.n):,}"
-        for r in table.itertuples()
+        f"block {layer}, head {head}<br>mean {mean:.3f}<br>n = {int(n):,}"
+        for layer, head, mean, n in cells
     ]
     top = float(table["mean"].max())
     order = {v: i for i, v in enumerate(view.values)}
@@ -366,9 +367,8 @@ def positions_of(view: View) -> Drawing:
     texts = tokens_at(rows, wide.columns[:shown])
     wide = wide.iloc[:, :shown].set_axis(range(shown), axis=1)
     table = cell_rows(wide)
-    table["hover"] = [
-        f"layer {r.row}, {label(texts[r.column])}<br>{r.value:.4g}" for r in table.itertuples()
-    ]
+    cells = zip(table["row"], table["column"], table["value"], strict=True)
+    table["hover"] = [f"layer {r}, {label(texts[c])}<br>{value:.4g}" for r, c, value in cells]
     caption = f"{value} of prompt {prompt}."
     if shown < z.shape[1]:
         caption += f" The first {shown} of {z.shape[1]} positions are drawn."

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from interp.render.drawing import Drawing, nothing
+from interp.render.tables import is_number
 from interp.render.tokens import label
-from interp.runs.report.views import View, is_number
+from interp.runs.report.views import View
 from interp.stats.means import has_group
 
 MOST_POINTS = 5000

@@ -19,7 +19,7 @@ from interp.contract.analysis import Plot
 from interp.errors import BadInput
 from interp.render.drawing import Drawing, nothing
 from interp.render.page import Block, Section, block
-from interp.render.tables import ROWS, TEXT, Table, range_of, table_of
+from interp.render.tables import ROWS, TEXT, Table, is_number, range_of, table_of
 from interp.runs.report import sentences
 from interp.runs.report.drawings import drawing_of
 from interp.runs.report.lens_examples import lens_of, lens_prompts
@@ -29,7 +29,6 @@ from interp.runs.report.views import (
     ResultsLike,
     View,
     declared,
-    is_number,
     label_choices,
     numeric,
 )
