@@ -9,8 +9,9 @@ export UV_FIND_LINKS
 demo: $(VENV)/.installed
 	$(VENV)/bin/interp demo
 
+# One process for each core, each with one thread; a file stays in one process, with its fixtures.
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks $(BENCH)
