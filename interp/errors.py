@@ -94,14 +94,12 @@ MOVED = {
     "input_split": "experiments.score_split",
     "labels": "prompts.labels",
     "lens": "models.lens.statistics",
-    "models": "models.load",
     "observer": "models.observer",
     "positions": "measures.positions",
     "prediction": "models.logit_geometry",
     "probe": "models.probe",
     "profiles": "measures.attention_offsets",
     "progress": "_progress",
-    "prompts": "prompts.prompts",
     "readout": "models.readout",
     "registry": "contract.registry",
     "results": "runs.results",
@@ -130,6 +128,17 @@ MOVED = {
     "word_vectors": "experiments.words",
 }
 """Modules of the first layout, and where their subject is now."""
+MOVED_NAMES = {
+    "BrokenPlugin": "errors",
+    "CorpusRun": "runs.corpus.run",
+    "CorpusTables": "runs.corpus.output",
+    "ObserveError": "errors",
+    "Probes": "runs.attach",
+    "RowTable": "runs.corpus.output",
+    "UnknownName": "errors",
+    "Unsupported": "errors",
+}
+"""Names that stood at the top and are on no page now, and their modules."""
 PAGES = ("contract", "experiments", "measures", "models", "prompts", "runs", "stats")
 
 
@@ -140,14 +149,18 @@ class MovedModules(MetaPathFinder):
         """Raise `ModuleNotFoundError` with the new place of a module that has moved."""
         package, _, name = fullname.partition(".")
         if package == "interp" and name in MOVED:
-            raise ModuleNotFoundError(f"interp.{name} is now interp.{MOVED[name]}", name=fullname)
+            # Python asks for a package before its modules, so the package tells of both.
+            parts = "".join(f"; {m} is {MOVED[m]}" for m in MOVED if m.startswith(f"{name}."))
+            raise ModuleNotFoundError(
+                f"interp.{name} is now interp.{MOVED[name]}{parts}", name=fullname
+            )
 
 
 def where_now(name: str, public: Iterable[str]) -> str:
     """What to say of a name that the package does not have: its new place, or the nearest name."""
     if name in MOVED:
         return f"module 'interp' has no attribute {name!r}: it is now interp.{MOVED[name]}"
-    names: dict[str, str] = {}
+    names = dict(MOVED_NAMES)
     for page in PAGES:
         text = (Path(__file__).parent / page / "__init__.py").read_text(encoding="utf-8")
         names |= dict.fromkeys(re.findall(r"import \w+ as (\w+)$", text, re.MULTILINE), page)

@@ -214,10 +214,12 @@ class HeadTypes(Finding):
 
     @property
     def sentence(self) -> str:
-        """How many heads have a type."""
+        """How many heads have a type, and how many more than one."""
         heads = self.frame.groupby([c for c in ("stack", "layer", "head") if c in self.frame])
-        typed = int(heads["typed"].any().sum())
-        return f"{typed} of {heads.ngroups} heads have a type"
+        kinds = heads["typed"].sum()
+        several = int((kinds > 1).sum())
+        more = f", {several} of them several" if several else ""
+        return f"{int((kinds > 0).sum())} of {heads.ngroups} heads have a type{more}"
 
     @property
     def short(self) -> pd.DataFrame:

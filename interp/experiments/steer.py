@@ -62,17 +62,20 @@ def steer(
 
     Returns what `dose_response` returns. Raises `BadInput` unless one direction is named.
     """
+    _check_direction(toward, away, contrast, layers)
     anatomy = inspect(model)
     read_in = partial(prompts_of, model, anatomy, prepend_bos=prepend_bos)
     prompts = read_in(prompts)
     if target is not None:
         prompts = prompts.label(target_word(target))
     if contrast is not None:
-        contrast = (read_in(contrast[0]), read_in(contrast[1]))
+        direction = mean_difference(model, *map(read_in, contrast), layers[0])  # type: ignore[index]
+    else:
+        direction = unembedding_difference(model, toward, away)
     return dose_response(
         model,
         prompts,
-        _direction(model, toward, away, contrast, layers),
+        direction,
         kind=kind,
         doses=doses or None,
         layers=layers,
@@ -85,20 +88,13 @@ def steer(
     )
 
 
-def _direction(
-    model: Any,
-    toward: str | None,
-    away: str | None,
-    contrast: tuple[Any, Any] | None,
-    layers: Layers,
-) -> Any:
-    """The direction that was asked for: of two tokens, or of two sets of prompts."""
+def _check_direction(
+    toward: str | None, away: str | None, contrast: tuple[Any, Any] | None, layers: Layers
+) -> None:
+    """Refuse no direction, two directions, half of one, or prompts compared at several states."""
     if (contrast is None) == (toward is None):
         raise BadInput("say along what to steer: --toward TOKEN --away TOKEN, or --contrast A B")
-    if contrast is not None:
-        if isinstance(layers, str | int) or len(layers) != 1:
-            raise BadInput("--contrast takes the difference at one state: name one in --layers")
-        return mean_difference(model, *contrast, layers[0])
-    if away is None or toward is None:
+    if contrast is None and away is None:
         raise BadInput("--toward needs --away: the direction is the difference of two tokens")
-    return unembedding_difference(model, toward, away)
+    if contrast is not None and (isinstance(layers, str | int) or len(layers) != 1):
+        raise BadInput("--contrast takes the difference at one state: name one in --layers")

@@ -359,7 +359,7 @@ def named_space(source: Any) -> Any:
             raise unknown("matrix", matrix, MATRICES)
         return model, matrix
     path = Path(source)
-    if path.is_file() or (path.suffix in (".txt", ".vec", ".bin") and not path.is_dir()):
+    if path.is_file() or (suffix_of(path) in (".txt", ".vec", ".bin") and not path.is_dir()):
         return read_word_vectors(path)
     return source, "W_E"
 

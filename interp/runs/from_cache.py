@@ -94,8 +94,7 @@ def from_cache(
     if jobs:
         _replay(jobs, store, context, collector)
     observe_weights(model, chosen, collector)
-    prompts, index = _prompts(context, model)
-    prompts = replace(prompts, massive_first=anatomy.stacks[0].massive_first)
+    prompts, index = _prompts(context, model, massive_first=anatomy.stacks[0].massive_first)
     provenance = provenance_of(model, anatomy, chosen, prompts)
     provenance["cache"] = {"final_logits": store.logits_from, "notes": notes}
     results = collector.results(index, provenance, anatomy, model)
@@ -106,7 +105,7 @@ def from_cache(
     return results
 
 
-def _prompts(context: Context, model: Any) -> tuple[Prompts, pd.DataFrame]:
+def _prompts(context: Context, model: Any, *, massive_first: bool) -> tuple[Prompts, pd.DataFrame]:
     """The prompts, whole where they are known, and the token table of what the cache holds."""
     row, column = context.mask.nonzero(as_tuple=True)
     held = {"prompt": context.ids[row], "position": context.positions[row, column]}
@@ -118,6 +117,7 @@ def _prompts(context: Context, model: Any) -> tuple[Prompts, pd.DataFrame]:
     prompts = read_prompts(
         ids.cpu(), tokenizer, mask=mask.cpu(), prepend_bos=False, special_ids=special
     )
+    prompts = replace(prompts, massive_first=massive_first)  # before the table: it marks tokens
     index = prompts.index()
     if not whole:
         return prompts, index.assign(position=table["position"])

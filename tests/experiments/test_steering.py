@@ -433,7 +433,7 @@ def test_targets_that_are_not_one_token(gpt2):
 def test_nearest_tokens_against_numpy(llama, space, by):
     rows = (llama.W_U.T if space == "W_U" else llama.W_E).detach().double().numpy()
     vectors = draw(2, llama.cfg.d_model)
-    frame = interp.experiments.nearest_tokens(llama, vectors, space=space, by=by, k=7)
+    frame = interp.experiments.nearest_tokens(llama, vectors, space=space, by=by, k=7).frame
     for i, x in enumerate(vectors.double().numpy()):
         score = rows @ x
         if by == "cosine":
@@ -443,12 +443,14 @@ def test_nearest_tokens_against_numpy(llama, space, by):
         assert part["token_id"].tolist() == best.tolist()
         np.testing.assert_allclose(part[by], score[best], rtol=1e-4)
         assert part["token"].tolist() == [llama.tokenizer.decode([t]) for t in best]
-    single = interp.experiments.nearest_tokens(llama, vectors[0], space=space, by=by, k=7)
+    single = interp.experiments.nearest_tokens(llama, vectors[0], space=space, by=by, k=7).frame
     pd.testing.assert_frame_equal(single, frame[frame["vector"] == 0].drop(columns="vector"))
 
 
 def test_a_tokens_own_row_is_nearest_by_cosine(gpt2):
-    frame = interp.experiments.nearest_tokens(gpt2, gpt2.W_E[15], space="W_E", by="cosine", k=1)
+    frame = interp.experiments.nearest_tokens(
+        gpt2, gpt2.W_E[15], space="W_E", by="cosine", k=1
+    ).frame
     assert frame["token_id"].tolist() == [15]
     assert frame["cosine"].iloc[0] == pytest.approx(1, abs=1e-6)
 
@@ -464,9 +466,8 @@ def test_bad_vectors_for_nearest_tokens(gpt2):
         interp.experiments.nearest_tokens(gpt2, draw(24), by="cos")
     with pytest.raises(BadInput, match="k is 0"):
         interp.experiments.nearest_tokens(gpt2, draw(24), k=0)
-    assert (
-        interp.experiments.nearest_tokens(gpt2, torch.zeros(24), by="cosine")["cosine"].isna().all()
-    )
+    nowhere = interp.experiments.nearest_tokens(gpt2, torch.zeros(24), by="cosine").frame
+    assert nowhere["cosine"].isna().all()
 
 
 # ---- decision depth --------------------------------------------------------------------------
@@ -474,7 +475,7 @@ def test_bad_vectors_for_nearest_tokens(gpt2):
 
 def test_decision_depth_by_loops(model):
     result = interp.run(model, TEXTS, "logit_lens", target="her", progress=False)["logit_lens"]
-    depth = interp.experiments.decision_depth(result)
+    depth = interp.experiments.decision_depth(result).frame
     assert len(depth) == len(result.tokens)
     assert {"token", "role", "special"} <= set(depth.columns)
     for row in depth.itertuples():
@@ -500,7 +501,7 @@ def test_decision_depth_of_made_up_tables():
 
     cases = {(True, True, True): 0, (False, True, True): 1, (True, False, True): 2}
     for agrees, expected in cases.items():
-        out = interp.experiments.decision_depth(table(agrees).sample(frac=1, random_state=1))
+        out = interp.experiments.decision_depth(table(agrees).sample(frac=1, random_state=1)).frame
         assert out["decision_depth"].tolist() == [expected]
     with pytest.raises(BadInput, match=r"each state 0 … 2 once; this table was filtered"):
         interp.experiments.decision_depth(table([True] * 3).query("layer != 1"))

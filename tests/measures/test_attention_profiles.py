@@ -208,7 +208,7 @@ def test_special_tokens_count_when_asked_for(gpt2):
 
 def test_rollout_by_loops(gpt2):
     result = interp.run(gpt2, TEXTS, Attention(maps=2), progress=False)["attention"]
-    seen = interp.experiments.rollout(result)
+    seen = interp.experiments.rollout_maps(result)
     assert sorted(seen) == [0, 1]
     for prompt in seen:
         with torch.no_grad():
@@ -236,19 +236,19 @@ def test_even_rollout_is_the_control():
     even = np.tri(5) / np.arange(1, 6)[:, None]
     mixed = (even + np.eye(5)) / 2
     np.testing.assert_allclose(
-        interp.experiments.rollout(result, uniform=True)[0][1], mixed @ mixed
+        interp.experiments.rollout_maps(result, uniform=True)[0][1], mixed @ mixed
     )
-    straight = interp.experiments.rollout(result, residual=0, uniform=True)[0][1]
+    straight = interp.experiments.rollout_maps(result, residual=0, uniform=True)[0][1]
     np.testing.assert_allclose(straight, even @ even)
     with pytest.raises(BadInput, match="residual=1"):
-        interp.experiments.rollout(result, residual=1)
+        interp.experiments.rollout_maps(result, residual=1)
     with pytest.raises(interp.errors.UnknownName, match="stack 'encoder'"):
-        interp.experiments.rollout(result, stack="encoder")
+        interp.experiments.rollout_maps(result, stack="encoder")
     gap = interp.Result(
         "attention", Attention(), {("", 2): maps["", 0], ("", 0): maps["", 1]}, None
     )
     with pytest.raises(BadInput, match=r"blocks \[1\] have no attention pattern"):
-        interp.experiments.rollout(gap)
+        interp.experiments.rollout_maps(gap)
 
 
 def test_rollout_needs_maps(gpt2):
@@ -256,7 +256,7 @@ def test_rollout_needs_maps(gpt2):
     with pytest.raises(
         BadInput, match="kept no attention maps; run the analysis attention with maps=1"
     ):
-        interp.experiments.rollout(result)
+        interp.experiments.rollout_maps(result)
 
 
 # ---- head types ------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_head_types_find_what_each_head_was_made_to_do():
                     heads[head, i] *= 0.2
                     heads[head, i, aim] += 0.8
         patterns.append(heads)
-    table = interp.experiments.head_types(world(patterns, tokens))
+    table = interp.experiments.head_types(world(patterns, tokens)).frame
     assert table.groupby("head")["types"].first().tolist() == [
         *("previous", "induction", "duplicate", "sink", "none")
     ]
@@ -321,7 +321,9 @@ def test_head_types_find_what_each_head_was_made_to_do():
     assert table.query("kind == 'sink'")["tokens"].unique().tolist() == [72]
     result = world(patterns, tokens)
     result.frame["special"] = result.frame["position"].isin([0, 5])
-    fewer, all_of = (interp.experiments.head_types(result, special=keep) for keep in (False, True))
+    fewer, all_of = (
+        interp.experiments.head_types(result, special=keep).frame for keep in (False, True)
+    )
     assert fewer.query("kind == 'sink'")["tokens"].unique().tolist() == [66]
     pd.testing.assert_frame_equal(all_of, table)
 
@@ -337,7 +339,9 @@ def test_a_head_is_of_every_type_that_it_shows():
             heads[0, i] = 0
             heads[0, i, copies[0] + 1 if copies else 0] = 1  # induction, else rest
         patterns.append(heads)
-    table = interp.experiments.head_types(world(patterns, tokens))
+    found = interp.experiments.head_types(world(patterns, tokens))
+    assert found.sentence == "1 of 2 heads have a type, 1 of them several"
+    table = found.frame
     both = table.query("head == 0")
     assert set(both["types"]) == {"induction+sink"}
     assert both.set_index("kind")["typed"].to_dict() == {
@@ -347,17 +351,15 @@ def test_a_head_is_of_every_type_that_it_shows():
         "sink": True,
     }
     assert set(table.query("head == 1")["types"]) == {"none"}
-    stricter = interp.experiments.head_types(world(patterns, tokens), threshold=0.9).query(
-        "head == 0"
-    )
-    assert set(stricter["types"]) == {"induction"}
+    stricter = interp.experiments.head_types(world(patterns, tokens), threshold=0.9).frame
+    assert set(stricter.query("head == 0")["types"]) == {"induction"}
 
 
 def test_head_types_of_heads_that_look_anywhere_keep_their_level():
     """The null: exchangeable keys. Intervals cover the control as often as they say; no types."""
     tokens = [rng.integers(1, 6, size=12).tolist() for _ in range(15)]
     patterns = [random_patterns(12, heads=40).numpy() for _ in tokens]
-    table = interp.experiments.head_types(world(patterns, tokens), resamples=300)
+    table = interp.experiments.head_types(world(patterns, tokens), resamples=300).frame
     assert (table["types"] == "none").all()
     for _, rows in table.groupby("kind"):
         missed = ((rows["difference_low"] > 0) | (rows["difference_high"] < 0)).sum()
@@ -367,7 +369,7 @@ def test_head_types_of_heads_that_look_anywhere_keep_their_level():
 def test_head_types_of_a_model(gpt2):
     tokens = torch.cat([torch.ones(5, 1).long(), torch.randint(5, 100, (5, 6)).repeat(1, 2)], 1)
     result = interp.run(gpt2, tokens, Attention, progress=False)["attention"]
-    table = interp.experiments.head_types(result, resamples=200)
+    table = interp.experiments.head_types(result, resamples=200).frame
     assert len(table) == 3 * 4 * 4
     frame = result.frame.query("not special")
     for row in table.itertuples():
@@ -387,6 +389,6 @@ def test_head_types_refuse_what_they_cannot_read(gpt2):
         interp.experiments.head_types(result, threshold=2)
     alone = interp.experiments.head_types(
         interp.run(gpt2, TEXTS[:1], "attention", progress=False)["attention"]
-    )
+    ).frame
     assert alone["difference_low"].isna().all()
     assert (alone["types"] == "none").all()

@@ -450,7 +450,7 @@ def test_sums_that_do_not_exist_are_refused_by_name(llama):
 
 
 def test_shifted_text_of_learned_positions_by_hand(biased):
-    table = interp.experiments.shift_test(biased, TEXT, shifts=(3,))
+    table = interp.experiments.shift_test(biased, TEXT, shifts=(3,)).frame
     ids = biased.to_tokens(TEXT)
     with torch.no_grad():
         _, base = biased.run_with_cache(ids)
@@ -470,7 +470,7 @@ def test_shifted_text_of_learned_positions_by_hand(biased):
 
 
 def test_rotary_positions_do_not_see_a_shift(llama):
-    table = interp.experiments.shift_test(llama, TEXT)
+    table = interp.experiments.shift_test(llama, TEXT).frame
     assert (table["angle"] < 1e-3).all()
     assert (table["relative_change"] < 1e-4).all()
     assert (table["pattern_change"].dropna() < 1e-5).all()
@@ -478,7 +478,7 @@ def test_rotary_positions_do_not_see_a_shift(llama):
 
 
 def test_shift_zero_changes_nothing(biased):
-    table = interp.experiments.shift_test(biased, TEXT, shifts=(0,))
+    table = interp.experiments.shift_test(biased, TEXT, shifts=(0,)).frame
     assert (table["relative_change"] == 0).all()
 
 
@@ -487,6 +487,6 @@ def test_shifts_beyond_the_learned_positions_are_refused(biased):
         BadInput, match=r"9 tokens shifted by 32 ends at position 40, beyond .* 0 … 39 .* is 31"
     ):
         interp.experiments.shift_test(biased, TEXT)
-    assert len(interp.experiments.shift_test(biased, TEXT, shifts=(31,))) == 3
+    assert len(interp.experiments.shift_test(biased, TEXT, shifts=(31,)).frame) == 3
     with pytest.raises(BadInput, match="shift -1 is negative"):
         interp.experiments.shift_test(biased, TEXT, shifts=(-1,))

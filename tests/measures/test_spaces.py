@@ -20,6 +20,7 @@ from interp import BadInput
 from interp.errors import UnknownName, Unsupported
 from interp.experiments import WordSpace, compare_spaces
 from interp.experiments.drift import drift_table
+from interp.experiments.spaces import COLUMNS
 from interp.measures import CrossMoments
 from interp.measures.maps import affine, procrustes, relative_residual
 from interp.measures.retrieval import csls, precision, ranks
@@ -722,7 +723,7 @@ def test_a_rotated_copy_is_found_by_every_method(spaces):
     assert frame.loc["procrustes", "n"].tolist() == [24] * 10
     assert frame.loc["procrustes", "n_fit"].tolist() == [96] * 10
     assert frame.loc[("procrustes", "cosine@10"), "null_mean"] < 0.15
-    assert set(found.frame.columns) == set(interp.spaces.compare.COLUMNS)
+    assert set(found.frame.columns) == set(COLUMNS)
     assert any("8 and 11 wide, cut to the 8 leading" in note for note in found.notes)
 
 
@@ -791,8 +792,8 @@ def test_compare_spaces_refuses_bad_input(spaces):
         compare_spaces(good, good, held_out=1.5)
     with pytest.raises(BadInput, match="leaves 118 to fit on|leaves 120 to fit on and 0"):
         compare_spaces(good, good, held_out=0.001)
-    with pytest.raises(BadInput, match=r"space a is str; allowed: \(model, 'W_E'\)"):
-        compare_spaces("demo", good)
+    with pytest.raises(BadInput, match=r"space a is int; allowed: \(model, 'W_E'\)"):
+        compare_spaces(7, good)
     with pytest.raises(BadInput, match="no method was asked for"):
         compare_spaces(good, good, method=())
     model = pieces_model(["a", "b", "c", "d"], 3, 1, "one")
@@ -811,7 +812,7 @@ def test_a_comparison_is_drawn_and_printed(spaces):
     a, wide = spaces
     found = compare_spaces((a, WORDS), (wide, WORDS), resamples=19)
     figure = found.plot()
-    assert figure.data[1].y[0] == "procrustes · residual"
+    assert figure.layout.yaxis.ticktext[0] == "procrustes · residual"
     assert len(figure.data[1].x) == len(found.frame)
     assert "procrustes" in repr(found)
     assert "120 words" in repr(found)
@@ -933,7 +934,11 @@ def test_drift_of_a_word_in_a_model(gpt2, clean):
         np.testing.assert_allclose(cosines, 1 - cdist(states, states, "cosine"), atol=1e-5)
     assert found.senses == {"x": 5, "y": 7}
     assert found.frame["layer"].tolist() == [0, 1, 2, 3]
-    assert [trace.name for trace in found.plot().data][:2] == ["same sense", "different senses"]
+    assert [trace.name for trace in found.plot().data][:3] == [
+        "with random other tokens",
+        "same sense",
+        "different senses",
+    ]
 
 
 def test_drift_refuses_what_has_no_senses(gpt2, clean):
@@ -957,7 +962,7 @@ def test_divergence_of_continuations_against_every_continuation_of_two_tokens(
     from scipy.special import log_softmax, rel_entr
 
     a, b = "the man saw her", "a queen told"
-    found = interp.spaces.continuation_divergence(
+    found = interp.experiments.continuation_divergence(
         gpt2, a, b, temperature=temperature, length=2, samples=400
     )
     steps = []
@@ -977,14 +982,14 @@ def test_divergence_of_continuations_against_every_continuation_of_two_tokens(
             "js": (rel_entr(p, (p + q) / 2).sum() + rel_entr(q, (p + q) / 2).sum()) / 2,
         }
         for name, value in exact.items():
-            seen = found.loc[row, name]
-            assert abs(seen - value) < 4.5 * found.loc[row, f"{name}_se"], name
+            seen = found.frame.loc[row, name]
+            assert abs(seen - value) < 4.5 * found.frame.loc[row, f"{name}_se"], name
 
 
 def test_the_same_context_does_not_diverge_and_bad_settings_are_refused(gpt2, clean):
-    diverge = interp.spaces.continuation_divergence
+    diverge = interp.experiments.continuation_divergence
     same = diverge(gpt2, "the man", "the man", length=3, samples=8)
-    assert np.allclose(same.drop(columns="length"), 0)
+    assert np.allclose(same.frame.drop(columns="length"), 0)
     with pytest.raises(BadInput, match="temperature is 0; allowed is a number above 0"):
         diverge(gpt2, "the man", "the dog", temperature=0)
     with pytest.raises(BadInput, match="3 tokens and 999 more do not fit in the model's"):

@@ -125,7 +125,7 @@ def test_measuring_leaves_the_frequencies_of_short_prompts(phi):
     tokens = torch.tensor(prompts_of((12,)))
     with torch.no_grad():
         before = phi(tokens)
-    interp.probe._cache.clear()
+    interp.models.probe._cache.clear()
     interp.inspect(phi)
     buffers = dict(phi._driver.underlying_model.named_buffers())
     frequencies = {n.rpartition(".")[2]: v for n, v in buffers.items() if "freq" in n}
@@ -216,7 +216,7 @@ def test_logits_of_infinity_are_refused_and_ruled_out_tokens_are_not():
                 -1, torch.tensor([3]), value
             )
         )
-        interp.probe._cache.clear()
+        interp.models.probe._cache.clear()
         try:
             with contextlib.ExitStack() as stack:
                 if ends:

@@ -109,7 +109,7 @@ def test_inspect_knows_autocast_and_measures_anew(model):
     with autocast():
         rounded = inspect(model)
     assert (plain.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
-    assert rounded.tolerance == interp.anatomy.TOLERANCE[torch.bfloat16]
+    assert rounded.tolerance == interp.models.anatomy.TOLERANCE[torch.bfloat16]
     assert rounded.padding.fine("right")
     assert inspect(model).dtype == torch.float32
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import interp
+from interp import errors
 
 ROOT = Path(interp.__file__).parent
 ANALYSES = ROOT.parent / "analyses"
@@ -129,17 +130,60 @@ def test_interp_knows_no_analysis_and_imports_heavy_libraries_late(path):
 
 @pytest.mark.parametrize("path", sorted(ANALYSES.glob("*.py")), ids=lambda p: p.name)
 def test_analyses_use_the_public_names_only(path):
-    public = {"interp", "interp.geometry", *(f"interp.{name}" for name in interp.__all__)}
+    pages = [import_module(f"interp.{page}") for page in (*errors.PAGES, "geometry")]
+    public = {f"interp.{name}" for name in interp.__all__} | {"interp"}
+    public |= {f"{page.__name__}.{name}" for page in pages for name in vars(page)}
     for name in imports_of(path, module_level=False):
         if name.split(".")[0] == "interp":
-            assert name in public or name.startswith("interp.geometry."), name
+            assert name in public, name
 
 
-def test_every_public_name_is_listed_and_can_be_imported():
-    assert sorted(interp._MODULE_OF) == sorted(interp.__all__)
-    for name in interp.__all__:
-        module = import_module(f"interp.{interp._MODULE_OF[name]}")
-        assert getattr(interp, name) is getattr(module, name)
+def stub_names() -> list[tuple[str, str]]:
+    """Module and name of everything on the public page, in its order."""
+    tree = ast.parse((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+    found = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return [(node.module or "", alias.name) for node in found for alias in node.names]
+
+
+def test_every_public_name_is_written_once_and_can_be_imported():
+    names = [name for _, name in stub_names()]
+    assert sorted(names) == sorted(set(names)) == sorted(interp.__all__)
+    for module, name in stub_names():
+        home = import_module(f"interp.{module}".rstrip("."))
+        expected = getattr(home, name) if module else import_module(f"interp.{name}")
+        assert getattr(interp, name) is expected, name
+
+
+def test_few_names_stand_at_the_top():
+    assert sum(module.count(".") > 0 for module, _ in stub_names()) <= 40
+
+
+@pytest.mark.parametrize("old", sorted(errors.MOVED))
+def test_modules_of_the_first_layout_tell_where_they_are(old):
+    new = f"interp.{errors.MOVED[old]}"
+    import_module(new)
+    package = old.split(".")[0] if old.startswith("spaces.") else old
+    told = f"interp.{old} is now {new}" if package == old else f"{old} is {errors.MOVED[old]}"
+    with pytest.raises(ModuleNotFoundError, match=rf"{told}($|;)"):
+        import_module(f"interp.{old}")
+
+
+def test_names_that_left_the_top_tell_where_they_are():
+    for name, page in {
+        "decision_depth": "experiments",
+        "sinusoidal_share": "measures",
+        "token_id": "prompts",
+        "Comparison": "stats",
+        "embedding_matrix": "models",
+        "Probes": "runs.attach",
+        "CorpusRun": "runs.corpus.run",
+        "UnknownName": "errors",
+    }.items():
+        with pytest.raises(AttributeError, match=f"it is now interp.{page}.{name}$"):
+            getattr(interp, name)
+        assert getattr(import_module(f"interp.{page}"), name)
+    with pytest.raises(AttributeError, match="it is now interp.contract.leaves$"):
+        interp.state  # noqa: B018
 
 
 def test_unknown_public_name_is_an_attribute_error():

@@ -188,7 +188,7 @@ def test_what_is_no_analysis_is_refused():
 
 def test_no_model_library_is_imported():
     code = (
-        "import sys; from interp.checks import check_analysis\n"
+        "import sys; from interp.runs.checks.checks import check_analysis\n"
         "from analyses.rotation import Rotation; check_analysis(Rotation())\n"
         "sys.exit(any(m in sys.modules for m in ('transformer_lens', 'transformers', 'plotly')))"
     )

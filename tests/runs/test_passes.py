@@ -544,10 +544,10 @@ def test_what_cannot_be_reduced_ends_no_pass_either(gpt2):
 
 def test_reading_out_silences_only_what_it_calls(gpt2, monkeypatch):
     """A model has thousands of hook points; the final norm that the lens calls has a few."""
-    from interp.models import observer
+    from interp.models import hooks
 
     sizes = []
-    original = observer._points_under
+    original = hooks._points_under
 
     def counted(root):
         found = original(root)
@@ -555,7 +555,7 @@ def test_reading_out_silences_only_what_it_calls(gpt2, monkeypatch):
         return found
 
     with interp.attach(gpt2, LogitLens):
-        monkeypatch.setattr(observer, "_points_under", counted)
+        monkeypatch.setattr(hooks, "_points_under", counted)
         gpt2(tokens_of())
     assert sizes
     assert max(sizes) <= 6
