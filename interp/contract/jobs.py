@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch, Emission
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError
 
 Key = tuple[str, str, int]
@@ -66,20 +67,6 @@ class Wiring:
         return {key for job in self.jobs for key in job.needs}
 
 
-@dataclass(frozen=True, eq=False)
-class Context:
-    """The tokens of one pass in one stack, as the model got them. Shapes `[batch, pos]`."""
-
-    tokens: Tensor
-    mask: Tensor
-    special: Tensor
-    ids: Tensor
-    positions: Tensor
-    targets: Tensor
-    key_tokens: Tensor
-    key_mask: Tensor
-
-
 class NotFollowed(InterpError):
     """A pass, or one analysis of it, that cannot be observed rightly; `kind` sums up why."""
 
@@ -92,7 +79,7 @@ class NotFollowed(InterpError):
 class Pass:
     """One forward pass under way; without contexts, one that is let through unobserved."""
 
-    contexts: Mapping[str, Context]
+    contexts: Mapping[str, Tokens]
     missing: dict[int, set[Key]]
     readers: Counter[Key]
     store: dict[Key, Tensor] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported, nearest, unknown
 from interp.geometry import at_least_float32, project_out, rotate_toward
 from interp.models.anatomy import Anatomy, StackAnatomy
@@ -24,7 +25,6 @@ from interp.models.forward import is_remote
 from interp.models.prefix import run_hooked
 from interp.models.probe import inspect
 from interp.models.weights import unembedding_of
-from interp.prompts.batches import TokenBatch
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
 
@@ -310,7 +310,7 @@ def chosen(positions: Positions, prompts: Prompts) -> Tensor:
     return out
 
 
-def in_batch(mask: Tensor, batch: TokenBatch) -> Tensor:
+def in_batch(mask: Tensor, batch: Tokens) -> Tensor:
     """A mask `[prompt, longest]` for the rectangle of one batch: bool `[batch, pos]`."""
     return mask[batch.ids[:, None], batch.positions] & batch.mask
 
@@ -323,7 +323,7 @@ def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
     return prompts_of(model, anatomy, prompts)
 
 
-def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[TokenBatch]:
+def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[Tokens]:
     """Batches padded on a side that this model bears, one prompt each where it bears none.
 
     On the left if it can be: last tokens then stand in one column.

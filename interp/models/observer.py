@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
-from interp.contract.jobs import Context, Key, NotFollowed, ObserveCall, Pass, Wiring
+from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError, ObserveError
 from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
@@ -54,7 +55,7 @@ class Observer:
         self,
         model: Any,
         wiring: Wiring,
-        contexts: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Context]],
+        contexts: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Tokens]],
         deliver: Callable[[Pass], None],
         *,
         stop_early: bool = False,
@@ -136,13 +137,13 @@ class Observer:
         if self.unobserved[kind] == 1:
             warnings.warn(f"{message} (further ones of this kind are counted only)", stacklevel=2)
 
-    def _open(self, contexts: Mapping[str, Context]) -> None:
+    def _open(self, contexts: Mapping[str, Tokens]) -> None:
         jobs = self.wiring.jobs if contexts else ()
         missing = {n: set(job.needs) for n, job in enumerate(jobs)}
         readers = Counter(key for job in jobs for key in job.needs)
         self.passes.append(Pass(contexts, missing, readers))
 
-    def replay(self, contexts: Mapping[str, Context], values: Mapping[Key, Tensor]) -> Pass:
+    def replay(self, contexts: Mapping[str, Tokens], values: Mapping[Key, Tensor]) -> Pass:
         """Run the jobs on given activations, in the order in which they come; needs no model."""
         self._open(contexts)
         for key, value in values.items():
@@ -234,10 +235,9 @@ class Observer:
         }
         context = current.contexts[job.stack]
         sites = {s: _fitted(s, x, context, current.window) for s, x in sites.items()}
-        moved = {name: getattr(context, name).to(device) for name in Context.__dataclass_fields__}
         return Batch(
+            **context.to(device).tensors(),
             sites=sites,
-            **moved,
             layer=job.layer,
             n_layers=job.n_layers,
             terms={n: here[k] for n, k in job.terms.items() if k in here},
@@ -330,7 +330,7 @@ def _kept(wanted: Any, n: int) -> Any:
     return wanted if isinstance(wanted, Tensor) and wanted.numel() == n else slice(-n, None)
 
 
-def _fitted(site: str, value: Tensor, context: Context, window: bool) -> Tensor:
+def _fitted(site: str, value: Tensor, context: Tokens, window: bool) -> Tensor:
     """The activation if it is of this pass's tokens; patterns and scores on all of their keys.
 
     A cache with room for later tokens gives a pattern more keys than there are, a sliding window

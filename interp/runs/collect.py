@@ -12,9 +12,10 @@ import torch
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
 from interp.contract.counts import BINS, GroupCounts
-from interp.contract.jobs import Context, ObserveCall, Pass
+from interp.contract.jobs import ObserveCall, Pass
 from interp.contract.leaves import Examples, Once, Rows, State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
+from interp.contract.tokens import Tokens
 from interp.geometry import full_precision
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import explained, special_ids_of
@@ -116,11 +117,11 @@ def ids_in(state: State, analysis: Analysis) -> set[int]:
     return ids
 
 
-def _token_rows(context: Context, stack: str) -> pd.DataFrame:
+def _token_rows(context: Tokens, stack: str) -> pd.DataFrame:
     return pd.DataFrame({"stack": stack, **token_columns(context)})
 
 
-def token_columns(context: Context) -> dict[str, Array]:
+def token_columns(context: Tokens) -> dict[str, Array]:
     """Index columns of the real tokens."""
     row, column = context.mask.cpu().nonzero(as_tuple=True)
     return {

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis
-from interp.contract.jobs import Context, Key, ObserveCall, Wiring
+from interp.contract.jobs import Key, ObserveCall, Wiring
 from interp.contract.registry import resolve
 from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
 from interp.models.anatomy import Anatomy
-from interp.models.contexts import contexts_from_call
+from interp.models.contexts import tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import device_of
 from interp.models.layout import state_names
@@ -106,7 +107,7 @@ def from_cache(
     return results
 
 
-def _prompts(context: Context, model: Any) -> tuple[Prompts, pd.DataFrame]:
+def _prompts(context: Tokens, model: Any) -> tuple[Prompts, pd.DataFrame]:
     """The prompts, whole where they are known, and the token table of what the cache holds."""
     row, column = context.mask.nonzero(as_tuple=True)
     held = {"prompt": context.ids[row], "position": context.positions[row, column]}
@@ -183,7 +184,7 @@ def _jumps(ids: Tensor) -> bool:
 
 def _cut_context(
     values: Mapping[str, Any], tokens: Any, mask: Any, positions: Any, model: Any
-) -> Context:
+) -> Tokens:
     """The tokens of a cache that holds some columns of each prompt, at their true positions."""
     cached = _cached_tokens(values)
     if tokens is not None:
@@ -202,16 +203,13 @@ def _cut_context(
     else:
         raise BadInput(_NO_TOKENS)
     context = _context(whole, mask, model)
-    part = {name: getattr(context, name)[:, columns] for name in _PER_TOKEN}
-    if cached is not None and not _equal(part["tokens"], _rows(cached)):
+    part = context.columns(columns)
+    if cached is not None and not _equal(part.tokens, _rows(cached)):
         raise BadInput(
             f"tokens= {tuple(whole.shape)} at positions= {columns.tolist()} are not those that the "
             f"cache was made from; tokens= are to be the whole prompts"
         )
-    return replace(context, **part)
-
-
-_PER_TOKEN = ("tokens", "mask", "special", "positions", "targets")
+    return part
 
 
 def _columns(positions: Any, length: int | None) -> Tensor:
@@ -279,11 +277,11 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.cpu() == b.cpu()).all())
 
 
-def _context(ids: Tensor, mask: Any, model: Any) -> Context:
+def _context(ids: Tensor, mask: Any, model: Any) -> Tokens:
     mask = None if mask is None else _rows(mask)
     if mask is not None and mask.shape != ids.shape:
         raise BadInput(f"mask {tuple(mask.shape)} does not fit the tokens {tuple(ids.shape)}")
-    return contexts_from_call(
+    return tokens_from_call(
         (),
         {"input_ids": ids, "attention_mask": mask},
         first_id=0,
@@ -409,7 +407,7 @@ def _without(job: ObserveCall, sites: set[str]) -> ObserveCall:
     return replace(job, sites=kept, terms={} if "terms" in sites else job.terms)
 
 
-def _replay(wiring: Wiring, store: _Store, context: Context, collector: Collector) -> None:
+def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector) -> None:
     """Feed the activations in the order in which a pass would bring them."""
     needed = {key for job in wiring.jobs for key in job.needs}
     reads_out = any("readout" in job.analysis.wanted() for job in wiring.jobs)

@@ -9,7 +9,7 @@ They go through the observer that real activations go through. Knows nothing of 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Literal
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
-from interp.contract.jobs import Context, Key, ObserveCall
+from interp.contract.jobs import Key, ObserveCall
 from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
 from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.models.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
 from interp.models.contexts import next_tokens
 from interp.models.layout import Stack
@@ -176,14 +177,14 @@ def observe(analysis: Analysis, world: World) -> Observed:
     observer = Observer(None, wiring, lambda *_: {}, lambda _: None)
     finished = observer.replay({"": context}, values)
     inputs = {" ".join(map(str, key[1:])): value for key, value in values.items()}
-    inputs |= {name: getattr(context, name) for name in Context.__dataclass_fields__}
+    inputs |= context.tensors()
     return Observed(list(finished.emitted), inputs)
 
 
 # ---- laying prompts out ----------------------------------------------------------------------
 
 
-def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Context, dict[Key, Tensor]]:
+def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Tokens, dict[Key, Tensor]]:
     """Tokens and activations of a batch, in the order in which they arrive; `keys` or all."""
     prompts = world.prompts()
     width = max(1, *(len(p.tokens) for p in prompts)) + world.extra
@@ -197,7 +198,7 @@ def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Context,
     return (_only_last(context), _last(values)) if world.cached else (context, values)
 
 
-def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], width: int) -> Context:
+def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], width: int) -> Tokens:
     shape = (len(prompts), width)
     tokens = torch.full(shape, 5 if world.junk else 0)
     positions = torch.full(shape, width if world.junk else 0)
@@ -209,8 +210,7 @@ def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], wid
         mask[row, real] = True
     ids = torch.tensor([p.id for p in prompts])
     parts = (tokens, mask, (tokens == BOS) & mask, ids, positions, next_tokens(tokens, mask))
-    moved = [part.to(world.device) for part in (*parts, tokens, mask)]
-    return Context(*moved)
+    return Tokens.whole(*parts).to(world.device)
 
 
 def _rectangle(
@@ -234,11 +234,9 @@ def _axes(key: Key) -> list[str]:
     return site.axes.split()[1:]
 
 
-def _only_last(context: Context) -> Context:
-    parts = {n: getattr(context, n) for n in Context.__dataclass_fields__}
-    new = {n: v[:, -1:] for n, v in parts.items() if n not in ("ids", "key_tokens", "key_mask")}
-    new["targets"] = torch.full_like(new["targets"], -1)
-    return Context(**(parts | new))
+def _only_last(context: Tokens) -> Tokens:
+    last = context.columns(slice(-1, None))
+    return replace(last, targets=torch.full_like(last.targets, -1))
 
 
 def _last(values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:

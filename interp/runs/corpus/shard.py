@@ -24,12 +24,12 @@ from interp.contract.analysis import Analysis
 from interp.contract.document_sums import Parting
 from interp.contract.leaves import Examples, Rows, State, TopK, merge_states
 from interp.contract.reduce import close_documents, group_rows, groups_by
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError, Unsupported
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
 from interp.models.probe import inspect
 from interp.models.untrained import check_control, random_copy
-from interp.prompts.batches import TokenBatch
 from interp.prompts.tokens import token_strings
 from interp.runs.collect import Collector, observe_weights
 from interp.runs.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
@@ -234,16 +234,16 @@ class Worker:
         return settle
 
     def _parts(
-        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
-    ) -> Iterable[tuple[TokenBatch, Exception | None]]:
+        self, feeder: Feeder, batch: Tokens, chunks: Chunks, collector: Collector
+    ) -> Iterable[tuple[Tokens, Exception | None]]:
         error = self._run(feeder, batch, chunks, collector)
         if error is None or len(batch.ids) == 1:
             return [(batch, error)]
-        alone = [_only(batch, row) for row in range(len(batch.ids))]
+        alone = [batch.row(row) for row in range(len(batch.ids))]
         return [(part, self._run(feeder, part, chunks, collector)) for part in alone]
 
     def _run(
-        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
+        self, feeder: Feeder, batch: Tokens, chunks: Chunks, collector: Collector
     ) -> Exception | None:
         """One pass, merged as a whole or not at all; what went wrong with it."""
         fed = replace(batch, ids=torch.from_numpy(chunks.ids[batch.ids.numpy()]))
@@ -375,17 +375,7 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _only(batch: TokenBatch, row: int) -> TokenBatch:
-    """One prompt of a batch, without its padding."""
-    real = batch.mask[row]
-    cells = {
-        name: getattr(batch, name)[row : row + 1, real]
-        for name in ("tokens", "mask", "special", "positions", "targets")
-    }
-    return TokenBatch(ids=batch.ids[row : row + 1], **cells)
-
-
-def _repeated(batch: TokenBatch, chunks: Chunks) -> torch.Tensor:
+def _repeated(batch: Tokens, chunks: Chunks) -> torch.Tensor:
     rows = torch.from_numpy(chunks.starts)[batch.ids][:, None] + batch.positions
     return torch.from_numpy(chunks.repeated)[rows]
 
