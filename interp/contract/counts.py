@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from interp._arrays import Array
-from interp.contract.leaves import Key, Leaf
+from interp.contract.leaves import GroupKey, Leaf
 
 ERROR = 0.01
 """Most that a quantile may be off, as a share of itself (within `SMALLEST` … `LARGEST`)."""
@@ -32,7 +32,7 @@ _TOP = 2 * _HALF + 2  # the code of +inf; −inf is its negative, zero is 0
 _SPAN = 2 * _TOP + 1
 
 
-class CountTable(Mapping[Key, tuple[Array, Array]]):
+class CountTable(Mapping[GroupKey, tuple[Array, Array]]):
     """Counts by code of groups as one table, sorted by group and code.
 
     Reads as a mapping from keys to codes and counts; a merge costs the same for one group and for
@@ -44,11 +44,13 @@ class CountTable(Mapping[Key, tuple[Array, Array]]):
         codes, counts: int64 `[n]`.
     """
 
-    def __init__(self, names: Sequence[Key], group: Array, codes: Array, counts: Array) -> None:
+    def __init__(
+        self, names: Sequence[GroupKey], group: Array, codes: Array, counts: Array
+    ) -> None:
         self.names, self.group, self.codes, self.counts = tuple(names), group, codes, counts
 
     @classmethod
-    def of(cls, groups: Mapping[Key, tuple[Array, Array]]) -> Self:
+    def of(cls, groups: Mapping[GroupKey, tuple[Array, Array]]) -> Self:
         """The same from codes and counts by key, in any order."""
         names = sorted(groups)
         parts = [groups[name] for name in names]
@@ -61,7 +63,7 @@ class CountTable(Mapping[Key, tuple[Array, Array]]):
         )
 
     @classmethod
-    def counted(cls, names: Sequence[Key], group: Array, codes: Array, counts: Array) -> Self:
+    def counted(cls, names: Sequence[GroupKey], group: Array, codes: Array, counts: Array) -> Self:
         """Rows in any order, those of one group and code added up."""
         order = np.lexsort((codes, group))
         group, codes, counts = group[order], codes[order], counts[order]
@@ -77,15 +79,15 @@ class CountTable(Mapping[Key, tuple[Array, Array]]):
         return np.searchsorted(self.group, np.arange(len(self.names)), side="right")
 
     @cached_property
-    def _place(self) -> dict[Key, int]:
+    def _place(self) -> dict[GroupKey, int]:
         return {name: i for i, name in enumerate(self.names)}
 
-    def __getitem__(self, key: Key) -> tuple[Array, Array]:
+    def __getitem__(self, key: GroupKey) -> tuple[Array, Array]:
         place = self._place[key]
         rows = slice(int(self.ends[place - 1]) if place else 0, int(self.ends[place]))
         return self.codes[rows], self.counts[rows]
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[GroupKey]:
         return iter(self.names)
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class GroupCounts(Leaf):
         labels: names of the labels that make the keys.
     """
 
-    groups: Mapping[Key, tuple[Array, Array]]
+    groups: Mapping[GroupKey, tuple[Array, Array]]
     labels: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -127,9 +129,9 @@ class GroupCounts(Leaf):
 
     @classmethod
     def of_runs(
-        cls, names: Sequence[Key], run: Array, codes: Array, labels: tuple[str, ...]
+        cls, names: Sequence[GroupKey], run: Array, codes: Array, labels: tuple[str, ...]
     ) -> Self:
-        """GroupCounts of `codes [n]`, each of the group `run [n]`, an index into sorted `names`."""
+        """Counts of `codes [n]`, each of the group `run [n]`, an index into sorted `names`."""
         ones = np.ones(len(codes), dtype=np.int64)
         return cls(CountTable.counted(names, run, codes.astype(np.int64), ones), labels)
 

@@ -247,33 +247,34 @@ class Moments(Leaf):
         return cls(*(arrays[n] for n in names))
 
 
-Key = tuple[str, ...]
+GroupKey = tuple[str, ...]
+"""The labels of a group, one text per label column."""
 
 
-class GroupedMoments(Mapping[Key, Moments]):
+class GroupedMoments(Mapping[GroupKey, Moments]):
     """Moments of groups as one stack: `keys` ascending, `moments` with the groups as first axis.
 
     Reads as a mapping from keys to moments; a merge costs the same for one group and for many.
     """
 
-    def __init__(self, keys: Sequence[Key], moments: Moments) -> None:
+    def __init__(self, keys: Sequence[GroupKey], moments: Moments) -> None:
         self.names, self.moments = tuple(keys), moments
 
     @classmethod
-    def of(cls, groups: Mapping[Key, Moments]) -> Self:
+    def of(cls, groups: Mapping[GroupKey, Moments]) -> Self:
         """The same from moments by key, in any order."""
         names = sorted(groups)
         parts = [groups[name].at(np.newaxis) for name in names]
         return cls(names, Moments.joined(parts) if parts else Moments(*[np.zeros(0)] * 6))
 
     @cached_property
-    def _place(self) -> dict[Key, int]:
+    def _place(self) -> dict[GroupKey, int]:
         return {name: i for i, name in enumerate(self.names)}
 
-    def __getitem__(self, key: Key) -> Moments:
+    def __getitem__(self, key: GroupKey) -> Moments:
         return self.moments.at(self._place[key])
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[GroupKey]:
         return iter(self.names)
 
     def __len__(self) -> int:
@@ -299,7 +300,7 @@ class GroupedMoments(Mapping[Key, Moments]):
 class Grouped(Leaf):
     """Moments per group of labels: keys are tuples of strings, one per name in `labels`."""
 
-    groups: Mapping[Key, Moments]
+    groups: Mapping[GroupKey, Moments]
     labels: tuple[str, ...] = ()
 
     @cached_property

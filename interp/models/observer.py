@@ -152,7 +152,7 @@ class Observer:
 
     def _replay_late(self, current: Pass) -> None:
         """What came after the pass, in any order: shallow states first, as a pass would go."""
-        for key, value in sorted(current.late.items(), key=lambda item: item[0][2]):
+        for key, value in sorted(current.late.items(), key=lambda item: item[0].index):
             self._arrive(current, key, value)
         current.late.clear()
 
@@ -225,7 +225,7 @@ class Observer:
     def _batch(self, current: Pass, job: ObserveCall) -> Batch:
         keys = [k for k in job.needs if k in current.store]
         # A model may lie on several devices; a batch is on one, the deepest.
-        deepest = max(keys, key=lambda k: (k[1] == "logits", k[2]))
+        deepest = max(keys, key=lambda k: (k.is_logits, k.index))
         device = current.store[deepest].device
         here = {k: current.store[k].to(device) for k in keys}
         sites = {
@@ -263,7 +263,7 @@ class Observer:
         self.deliver(current)
 
     def _take_logits(self, current: Pass, logits: Tensor | None) -> None:
-        waiting = [(s, "logits", 0) for s in current.contexts]
+        waiting = [Key.logits(stack) for stack in current.contexts]
         waiting = [key for key in waiting if current.readers[key] > 0]
         if not waiting or (logits is None and not self.guest):
             return
@@ -271,7 +271,7 @@ class Observer:
             if logits is None or logits.ndim != 3:
                 raise NotFollowed("no logits", "it returned no logits of its tokens")
             for key in waiting:
-                self._arrive(current, key, self._whole(current, key[0], logits))
+                self._arrive(current, key, self._whole(current, key.stack, logits))
         except NotFollowed as reason:
             if not self.guest:
                 raise
