@@ -8,15 +8,16 @@ of any size has one answer. The bins of numbers are those of DDSketch (Masson, R
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from interp._arrays import Array
-from interp.contract.leaves import GroupKey, Leaf
+from interp.contract.columns import MODE, MOMENTS
+from interp.contract.leaves import GroupKey, Leaf, label_columns
 
 ERROR = 0.01
 """Most that a quantile may be off, as a share of itself (within `SMALLEST` … `LARGEST`)."""
@@ -158,6 +159,46 @@ class GroupCounts(Leaf):
         group = np.repeat(rank, np.diff(arrays["ends"], prepend=0))
         table = CountTable.counted(names, group, arrays["codes"], arrays["counts"])
         return cls(table, tuple(map(str, arrays["labels"])))
+
+    def group_columns(self, companions: Sequence[Leaf] = ()) -> dict[str, Any]:  # noqa: ARG002
+        """Labels, and of each group of token ids: how many, the most frequent one and its share.
+
+        Of several most frequent ids the lowest is given. The moments are NaN, because a mean of
+        ids means nothing.
+        """
+        groups = self.table
+        if not groups:
+            return {}
+        tables = [groups[key] for key in groups]
+        best = [int(counts.argmax()) for _, counts in tables]
+        total = [int(counts.sum()) for _, counts in tables]
+        return {
+            **label_columns(self.labels, groups.names),
+            "n": total,
+            **dict.fromkeys(MOMENTS[1:-1], math.nan),
+            "undefined": 0,
+            MODE: [int(ids[i]) for (ids, _), i in zip(tables, best, strict=True)],
+            "mode_share": [c[i] / n for (_, c), i, n in zip(tables, best, total, strict=True)],
+            "distinct": [len(ids) for ids, _ in tables],
+        }
+
+    def companion_columns(self, keys: Sequence[GroupKey], each: int) -> dict[str, Array]:
+        """Quantiles, where the codes are the bins of a value."""
+        shares = group_quantiles(self.table, list(QUANTILES.values()), each)
+        found = shares[places(self.table.names, keys)].reshape(-1, len(QUANTILES))
+        return dict(zip(QUANTILES, found.T, strict=True))
+
+    def token_ids(self, name: str, columns: Collection[str]) -> Array:
+        """The codes, unless they are bins."""
+        if name.endswith(BINS):
+            return super().token_ids(name, columns)
+        return np.unique(self.table.codes)
+
+
+def places(of: Sequence[GroupKey], wanted: Sequence[GroupKey]) -> Array:
+    """Index of each wanted key in a list of keys: int64 `[wanted]`."""
+    place = {key: i for i, key in enumerate(of)}
+    return np.asarray([place[key] for key in wanted], dtype=np.int64)
 
 
 def tally(codes: Array) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ from interp._arrays import Array
 from interp._files import atomic, checksum, write_json, write_sealed
 from interp.contract.analysis import Analysis
 from interp.contract.document_sums import Parting
-from interp.contract.leaves import Examples, Rows, State, TopK, merge_states
+from interp.contract.leaves import Rows, State, merge_states, only, without_rows
 from interp.contract.reduce import close_documents, group_rows, groups_by
 from interp.contract.tokens import Tokens
 from interp.errors import InterpError, Unsupported
@@ -330,15 +330,6 @@ def part_path(folder: Path, name: str, shard: Shard) -> Path:
     return folder / name / f"part-{shard.index:06d}.parquet"
 
 
-def without_rows(state: State) -> State:
-    """The leaves that are no rows."""
-    kept = {
-        key: {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Rows)}
-        for key, leaves in state.items()
-    }
-    return {key: leaves for key, leaves in kept.items() if leaves}
-
-
 def _settle(pending: Collector, collector: Collector, change: Settle) -> None:
     """Move what is pending into the collector, changed."""
     for name, analysis in collector.analyses.items():
@@ -358,8 +349,7 @@ def _held(collector: Collector) -> int:
         chunk[2].nbytes
         for state in collector.states.values()
         for leaves in state.values()
-        for leaf in leaves.values()
-        if isinstance(leaf, Rows)
+        for leaf in only(leaves, Rows).values()
         for chunk in leaf.chunks
     )
 
@@ -382,15 +372,13 @@ def _repeated(batch: Tokens, chunks: Chunks) -> torch.Tensor:
 
 def prompts_in(states: Mapping[str, State]) -> set[int]:
     """Ids of the prompts that a state keeps something of."""
-    found: set[int] = set()
-    for state in states.values():
-        for leaves in state.values():
-            for leaf in leaves.values():
-                if isinstance(leaf, Examples):
-                    found.update(leaf.items)
-                elif isinstance(leaf, TopK):
-                    found.update(leaf.prompt.tolist())
-    return found
+    return {
+        number
+        for state in states.values()
+        for leaves in state.values()
+        for leaf in leaves.values()
+        for number in leaf.kept_prompts()
+    }
 
 
 def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:
