@@ -24,7 +24,7 @@ from interp.models.for_model import prompts_of
 from interp.models.forward import is_remote
 from interp.models.prefix import run_hooked
 from interp.models.probe import inspect
-from interp.models.weights import unembedding_of
+from interp.models.weights import weight_matrix
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
 
@@ -417,7 +417,7 @@ def unembedding_difference(model: Any, a: str | int, b: str | int) -> Tensor:
     It is of the vector after the final norm; a learned gain of that norm stretches it. Raises
     `BadInput` for what is not one token, `Unsupported` where W_U is not of the stream's width.
     """
-    weight, _ = unembedding_of(model)
+    weight = weight_matrix(model, "W_U")
     width = int(model.cfg.d_model)
     if weight.shape[1] != width:
         raise Unsupported(
