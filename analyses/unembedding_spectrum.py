@@ -9,7 +9,7 @@ import pandas as pd
 
 from interp import Analysis, Batch, Once, Plot, State
 from interp.measures import SingularDirections, random_singular_directions
-from interp.models import unembedding_of
+from interp.models import weight_matrix
 
 MATRICES = ("W_U", "W_U centred", "random")
 
@@ -66,7 +66,7 @@ class UnembeddingSpectrum(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, Once]:
-        weight, _ = unembedding_of(batch.model)
+        weight = weight_matrix(batch.model, "W_U")
         spectra = {
             "W_U": SingularDirections.of(weight),
             "W_U centred": SingularDirections.of(weight, centred=True),

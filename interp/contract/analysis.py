@@ -1,8 +1,8 @@
 """The contract: `Batch`, what an analysis reads, and `Analysis`, what it is.
 
 An analysis is a frozen dataclass whose fields are its parameters. It declares the sites it reads,
-observes one batch at a time without keeping anything, and emits leaves (`interp.state`). Nothing
-here knows how hooks are attached or where prompts come from.
+observes one batch at a time without keeping anything, and emits leaves
+(`interp.contract.leaves`). Nothing here knows how hooks are attached or where prompts come from.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from interp._arrays import Array, to_numpy
 from interp.contract.leaves import Leaf, PerHead, PerToken, State
 from interp.contract.sites import SITES
 from interp.contract.table import default_table
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, unknown
 
 Scope = Literal["layer", "model", "weights"]
@@ -30,19 +30,15 @@ Emission = Leaf | PerToken | PerHead
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """What one call of `observe` gets; everything an analysis may look at is in here.
+class Batch(Tokens):
+    """Everything that one call of `observe` may look at: tokens, activations and their place.
+
+    The tokens are the fields of `interp.contract.tokens.Tokens`: `tokens`, `mask`, `special`,
+    `positions` and `targets` `[batch, pos]`, `ids [batch]`, `key_tokens` and `key_mask`
+    `[batch, key]`.
 
     Attributes:
-        sites: activations by site name; shapes as in `interp.sites.SITES`.
-        tokens: `[batch, pos]` int64 token ids.
-        mask: `[batch, pos]` bool, true for real tokens.
-        special: `[batch, pos]` bool, true for BOS and the like.
-        ids: `[batch]` int64, the prompt's number in the whole run.
-        positions: `[batch, pos]` int64, the token's position in its prompt (padding not counted).
-        targets: `[batch, pos]` int64, the next token unless the caller gave others; -1 for none.
-        key_tokens, key_mask: `[batch, key]`, the tokens that can be attended to: the same as
-            `tokens` and `mask`, but with a KV cache also those of earlier passes (-1 if unknown).
+        sites: activations by site name; shapes as in `interp.contract.sites.SITES`.
         layer: block index; None in scopes "model" and "weights".
         n_layers: number of blocks in the stack.
         terms: additive terms of the block by their true names (`attn`, `mlp`, `mixer`, …), each
@@ -54,14 +50,6 @@ class Batch:
     """
 
     sites: Mapping[str, Tensor]
-    tokens: Tensor
-    mask: Tensor
-    special: Tensor
-    ids: Tensor
-    positions: Tensor
-    targets: Tensor
-    key_tokens: Tensor
-    key_mask: Tensor
     layer: int | None = None
     n_layers: int = 1
     terms: Mapping[str, Tensor] = field(default_factory=dict)
@@ -132,7 +120,7 @@ class Analysis(ABC):
     """Base of every analysis. Parameters are fields of a frozen dataclass, stored verbatim.
 
     Class attributes:
-        sites: what it reads, from `interp.sites.SITES`.
+        sites: what it reads, from `interp.contract.sites.SITES`.
         optional: sites it uses where the model has them.
         scope: "layer": `observe` is called once per block and the framework adds `layer`;
             "model": once per batch, with all boundary states stacked in site "stream";
@@ -187,10 +175,9 @@ def _tuples(value: Any) -> Any:
 
 
 def weights_batch(model: Any) -> Batch:
-    """What an analysis of scope "weights" gets: the model and no tokens."""
-    empty = torch.zeros(0, 0, dtype=torch.int64, device="cpu")
-    no, ids = empty.bool(), empty[0:0].flatten()
-    return Batch({}, empty, no, no, ids, empty, empty, empty, no, model=model)
+    """The batch of an analysis of scope "weights": the model and no tokens."""
+    nothing: dict[str, Any] = {**Tokens.none().tensors()}
+    return Batch(**nothing, sites={}, model=model)
 
 
 def meaning(columns: Mapping[str, str], name: str) -> str | None:

@@ -8,15 +8,16 @@ of any size has one answer. The bins of numbers are those of DDSketch (Masson, R
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from interp._arrays import Array
-from interp.contract.leaves import Key, Leaf
+from interp.contract.columns import MODE, MOMENTS
+from interp.contract.leaves import GroupKey, Leaf, label_columns
 
 ERROR = 0.01
 """Most that a quantile may be off, as a share of itself (within `SMALLEST` … `LARGEST`)."""
@@ -32,7 +33,7 @@ _TOP = 2 * _HALF + 2  # the code of +inf; −inf is its negative, zero is 0
 _SPAN = 2 * _TOP + 1
 
 
-class CountTable(Mapping[Key, tuple[Array, Array]]):
+class CountTable(Mapping[GroupKey, tuple[Array, Array]]):
     """Counts by code of groups as one table, sorted by group and code.
 
     Reads as a mapping from keys to codes and counts; a merge costs the same for one group and for
@@ -44,11 +45,13 @@ class CountTable(Mapping[Key, tuple[Array, Array]]):
         codes, counts: int64 `[n]`.
     """
 
-    def __init__(self, names: Sequence[Key], group: Array, codes: Array, counts: Array) -> None:
+    def __init__(
+        self, names: Sequence[GroupKey], group: Array, codes: Array, counts: Array
+    ) -> None:
         self.names, self.group, self.codes, self.counts = tuple(names), group, codes, counts
 
     @classmethod
-    def of(cls, groups: Mapping[Key, tuple[Array, Array]]) -> Self:
+    def of(cls, groups: Mapping[GroupKey, tuple[Array, Array]]) -> Self:
         """The same from codes and counts by key, in any order."""
         names = sorted(groups)
         parts = [groups[name] for name in names]
@@ -61,7 +64,7 @@ class CountTable(Mapping[Key, tuple[Array, Array]]):
         )
 
     @classmethod
-    def counted(cls, names: Sequence[Key], group: Array, codes: Array, counts: Array) -> Self:
+    def counted(cls, names: Sequence[GroupKey], group: Array, codes: Array, counts: Array) -> Self:
         """Rows in any order, those of one group and code added up."""
         order = np.lexsort((codes, group))
         group, codes, counts = group[order], codes[order], counts[order]
@@ -77,15 +80,15 @@ class CountTable(Mapping[Key, tuple[Array, Array]]):
         return np.searchsorted(self.group, np.arange(len(self.names)), side="right")
 
     @cached_property
-    def _place(self) -> dict[Key, int]:
+    def _place(self) -> dict[GroupKey, int]:
         return {name: i for i, name in enumerate(self.names)}
 
-    def __getitem__(self, key: Key) -> tuple[Array, Array]:
+    def __getitem__(self, key: GroupKey) -> tuple[Array, Array]:
         place = self._place[key]
         rows = slice(int(self.ends[place - 1]) if place else 0, int(self.ends[place]))
         return self.codes[rows], self.counts[rows]
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[GroupKey]:
         return iter(self.names)
 
     def __len__(self) -> int:
@@ -116,7 +119,7 @@ class GroupCounts(Leaf):
         labels: names of the labels that make the keys.
     """
 
-    groups: Mapping[Key, tuple[Array, Array]]
+    groups: Mapping[GroupKey, tuple[Array, Array]]
     labels: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -127,9 +130,9 @@ class GroupCounts(Leaf):
 
     @classmethod
     def of_runs(
-        cls, names: Sequence[Key], run: Array, codes: Array, labels: tuple[str, ...]
+        cls, names: Sequence[GroupKey], run: Array, codes: Array, labels: tuple[str, ...]
     ) -> Self:
-        """GroupCounts of `codes [n]`, each of the group `run [n]`, an index into sorted `names`."""
+        """Counts of `codes [n]`, each of the group `run [n]`, an index into sorted `names`."""
         ones = np.ones(len(codes), dtype=np.int64)
         return cls(CountTable.counted(names, run, codes.astype(np.int64), ones), labels)
 
@@ -156,6 +159,46 @@ class GroupCounts(Leaf):
         group = np.repeat(rank, np.diff(arrays["ends"], prepend=0))
         table = CountTable.counted(names, group, arrays["codes"], arrays["counts"])
         return cls(table, tuple(map(str, arrays["labels"])))
+
+    def group_columns(self, companions: Sequence[Leaf] = ()) -> dict[str, Any]:  # noqa: ARG002
+        """Labels, and of each group of token ids: how many, the most frequent one and its share.
+
+        Of several most frequent ids the lowest is given. The moments are NaN, because a mean of
+        ids means nothing.
+        """
+        groups = self.table
+        if not groups:
+            return {}
+        tables = [groups[key] for key in groups]
+        best = [int(counts.argmax()) for _, counts in tables]
+        total = [int(counts.sum()) for _, counts in tables]
+        return {
+            **label_columns(self.labels, groups.names),
+            "n": total,
+            **dict.fromkeys(MOMENTS[1:-1], math.nan),
+            "undefined": 0,
+            MODE: [int(ids[i]) for (ids, _), i in zip(tables, best, strict=True)],
+            "mode_share": [c[i] / n for (_, c), i, n in zip(tables, best, total, strict=True)],
+            "distinct": [len(ids) for ids, _ in tables],
+        }
+
+    def companion_columns(self, keys: Sequence[GroupKey], each: int) -> dict[str, Array]:
+        """Quantiles, where the codes are the bins of a value."""
+        shares = group_quantiles(self.table, list(QUANTILES.values()), each)
+        found = shares[places(self.table.names, keys)].reshape(-1, len(QUANTILES))
+        return dict(zip(QUANTILES, found.T, strict=True))
+
+    def token_ids(self, name: str, columns: Collection[str]) -> Array:
+        """The codes, unless they are bins."""
+        if name.endswith(BINS):
+            return super().token_ids(name, columns)
+        return np.unique(self.table.codes)
+
+
+def places(of: Sequence[GroupKey], wanted: Sequence[GroupKey]) -> Array:
+    """Index of each wanted key in a list of keys: int64 `[wanted]`."""
+    place = {key: i for i, key in enumerate(of)}
+    return np.asarray([place[key] for key in wanted], dtype=np.int64)
 
 
 def tally(codes: Array) -> tuple[Array, Array]:

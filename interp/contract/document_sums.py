@@ -16,7 +16,8 @@ from typing import Self
 import numpy as np
 
 from interp._arrays import Array
-from interp.contract.leaves import Leaf
+from interp.contract.counts import places
+from interp.contract.leaves import GroupKey, Leaf
 
 OPEN, CLUSTERS = "~documents", "~clusters"
 """Endings of the names under which a value's sums stand beside its moments."""
@@ -132,7 +133,7 @@ class DocumentSums(Leaf):
 
     def merge(self, other: Self) -> Self:
         keys = tuple(sorted({*self.keys, *other.keys}))
-        group = np.concatenate([_places(x.keys, keys)[x.group] for x in (self, other)])
+        group = np.concatenate([places(keys, x.keys)[x.group] for x in (self, other)])
         document = np.concatenate([self.document, other.document])
         order = np.lexsort((document, group))
         group, document = group[order], document[order]
@@ -273,7 +274,7 @@ class Clustered(Leaf):
         """The same with room for more groups."""
         if keys == self.keys:
             return self
-        place = _places(self.keys, keys)
+        place = places(keys, self.keys)
         n, mean = np.zeros((2, len(keys), *self.n.shape[1:]))
         n[place], mean[place] = self.n, self.mean
         sums = (getattr(self, name) for name in _PAIRED)
@@ -329,6 +330,19 @@ class Clustered(Leaf):
         rest = (arrays[name] for name in ("n", "mean", "pairs", *_PAIRED))
         return cls(*_keys_of(arrays), bool(arrays["whole"]), *rest)
 
+    def companion_columns(
+        self,
+        keys: Sequence[GroupKey],
+        each: int,  # noqa: ARG002  the sums have the heads of the values that they go with
+    ) -> dict[str, Array]:
+        """Number of documents, standard error and degrees of freedom of each mean."""
+        place = places(self.keys, keys)
+        return {
+            "documents": np.ravel(self.documents[place]).astype(np.int64),
+            "se": np.ravel(self.se[place]),
+            "df": np.ravel(self.df[place]),
+        }
+
 
 def _with_bounds(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Arrays that were saved without sums of cubes, with what these are at most.
@@ -340,12 +354,6 @@ def _with_bounds(arrays: Mapping[str, Array]) -> dict[str, Array]:
     own = (pairs[:, 0] == pairs[:, 1]).reshape(-1, *[1] * (squares.ndim - 1))
     most = np.where(own, squares**1.5, 0.0)
     return dict(arrays) | {"left_sizes": most, "right_sizes": most}
-
-
-def _places(some: Keys, of: Keys) -> Array:
-    """Index of each key in a longer list."""
-    where = {key: i for i, key in enumerate(of)}
-    return np.asarray([where[key] for key in some], dtype=np.int64)
 
 
 def _key_arrays(keys: Keys, labels: tuple[str, ...]) -> dict[str, Array]:

@@ -5,16 +5,65 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch, Emission
+from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError
 
-Key = tuple[str, str, int]
-"""(stack, point, index): a boundary state is point "state", other points carry their site's name,
-additive terms "term:NAME"; index is the boundary or the block."""
+_STATE, _LOGITS, _TERM = "state", "logits", "term:"
+
+
+class Key(NamedTuple):
+    """The place of one activation in a pass; made by `state`, `logits`, `term` or from a site.
+
+    Attributes:
+        stack: name of the list of blocks; "" where there is one.
+        point: name of the site; "state" for a boundary of the stream, "term:NAME" for an additive
+            term.
+        index: number of the block, or of the boundary.
+    """
+
+    stack: str
+    point: str
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no key needs
+
+    @classmethod
+    def state(cls, stack: str, index: int) -> Key:
+        """Boundary state x_index of a stack."""
+        return cls(stack, _STATE, index)
+
+    @classmethod
+    def logits(cls, stack: str) -> Key:
+        """The model's own logits."""
+        return cls(stack, _LOGITS, 0)
+
+    @classmethod
+    def of_term(cls, stack: str, name: str, layer: int) -> Key:
+        """An additive term of a block."""
+        return cls(stack, _TERM + name, layer)
+
+    @property
+    def is_state(self) -> bool:
+        return self.point == _STATE
+
+    @property
+    def is_logits(self) -> bool:
+        return self.point == _LOGITS
+
+    @property
+    def term(self) -> str | None:
+        """Name of the additive term, None for anything else."""
+        return self.point.removeprefix(_TERM) if self.point.startswith(_TERM) else None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of this activation."""
+        vector = self.is_state or self.term is not None
+        return tuple(SITES["terms" if vector else self.point].axes.split())
 
 
 @dataclass(frozen=True)
@@ -59,25 +108,11 @@ class Wiring:
 
     @property
     def needs_logits(self) -> bool:
-        return any(key[1] == "logits" for job in self.jobs for key in job.needs)
+        return any(key.is_logits for job in self.jobs for key in job.needs)
 
     def last_keys(self) -> set[Key]:
         """Keys that are read at all; the pass may stop when all of them have arrived."""
         return {key for job in self.jobs for key in job.needs}
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """The tokens of one pass in one stack, as the model got them. Shapes `[batch, pos]`."""
-
-    tokens: Tensor
-    mask: Tensor
-    special: Tensor
-    ids: Tensor
-    positions: Tensor
-    targets: Tensor
-    key_tokens: Tensor
-    key_mask: Tensor
 
 
 class NotFollowed(InterpError):
@@ -92,7 +127,7 @@ class NotFollowed(InterpError):
 class Pass:
     """One forward pass under way; without contexts, one that is let through unobserved."""
 
-    contexts: Mapping[str, Context]
+    contexts: Mapping[str, Tokens]
     missing: dict[int, set[Key]]
     readers: Counter[Key]
     store: dict[Key, Tensor] = field(default_factory=dict)

@@ -9,10 +9,10 @@ float64.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from interp.errors import BadInput, unknown
 
 K = TypeVar("K")
 L = TypeVar("L", bound="Leaf")
+GroupKey = tuple[str, ...]
+"""The labels of a group, one text per label column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,19 @@ class PerHead:
 
 
 class Leaf(ABC):
-    """State that merges. Subclasses are frozen dataclasses of NumPy arrays."""
+    """State that merges. Subclasses are frozen dataclasses of NumPy arrays.
+
+    A leaf answers for itself: the methods below the abstract ones have answers that suit most
+    leaves, so a new kind overrides those that it needs and nothing else has to know it.
+
+    Class attributes:
+        is_rows: whether it holds a value per token. Rows are saved as a table, not as state.
+        accumulates: true where floating arrays are running totals, false where values are kept as
+            they came; None leaves it to what merging does.
+    """
+
+    is_rows: ClassVar[bool] = False
+    accumulates: ClassVar[bool | None] = None
 
     @abstractmethod
     def merge(self, other: Self) -> Self:
@@ -62,6 +76,47 @@ class Leaf(ABC):
         """Bytes held, for the law that state does not grow with the number of batches."""
         return sum(a.nbytes for a in self.arrays().values())
 
+    def capacity(self) -> int:
+        """Bytes when it is full, for the same law: what keeps the best `k` may still fill up."""
+        return self.nbytes()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Rows of the default table where a state has neither tokens nor groups; none here."""
+        return []
+
+    def group_columns(self, companions: Sequence[Leaf] = ()) -> dict[str, Any]:  # noqa: ARG002
+        """Columns of a summary, one row per group (and head); empty if it has no groups.
+
+        `companions` are the leaves that are kept with this value: its bins, its document sums.
+        """
+        return {}
+
+    def companion_columns(
+        self,
+        keys: Sequence[GroupKey],  # noqa: ARG002
+        each: int,  # noqa: ARG002
+    ) -> dict[str, Array]:
+        """Columns that it adds, as a companion, to the summary of another leaf.
+
+        Args:
+            keys: the groups of that value, in the order of its rows.
+            each: rows per group, one for each head.
+        """
+        return {}
+
+    def token_ids(self, name: str, columns: Collection[str]) -> Array:  # noqa: ARG002
+        """Token ids that it holds, int64 `[n]`.
+
+        Args:
+            name: the name under which it was emitted.
+            columns: names of the values that are token ids.
+        """
+        return np.zeros(0, dtype=np.int64)
+
+    def kept_prompts(self) -> Iterable[int]:
+        """Numbers of the prompts whose tokens are needed to read it."""
+        return ()
+
 
 def _fields_to_arrays(leaf: Any, names: Sequence[str]) -> dict[str, Array]:
     return {name: np.asarray(getattr(leaf, name)) for name in names}
@@ -70,6 +125,9 @@ def _fields_to_arrays(leaf: Any, names: Sequence[str]) -> dict[str, Array]:
 @dataclass(frozen=True, eq=False)
 class Rows(Leaf):
     """Values kept per token: chunks of (prompt, position, values), sorted when they are read."""
+
+    is_rows = True
+    accumulates = False
 
     chunks: tuple[tuple[Array, Array, Array], ...]
 
@@ -99,10 +157,20 @@ class Rows(Leaf):
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         return cls.of(arrays["prompt"], arrays["position"], arrays["values"])
 
+    def capacity(self) -> int:
+        """Nothing: rows grow with the tokens by design."""
+        return 0
+
+    def token_ids(self, name: str, columns: Collection[str]) -> Array:
+        """The values, where they are declared to be ids."""
+        return np.unique(self.joined()[2]) if name in columns else super().token_ids(name, columns)
+
 
 @dataclass(frozen=True, eq=False)
 class Sum(Leaf):
     """A float64 total of any shape."""
+
+    accumulates = True
 
     total: Array
 
@@ -120,6 +188,10 @@ class Sum(Leaf):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         return cls(arrays["total"])
+
+    def records(self) -> list[dict[str, Any]]:
+        """The total, or one row per entry."""
+        return _entries("total", self.total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +215,16 @@ class Count(Leaf):
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         return cls(arrays["n"])
 
+    def records(self) -> list[dict[str, Any]]:
+        """The count, or one row per entry."""
+        return _entries("n", self.n)
+
+
+def _entries(column: str, array: Array) -> list[dict[str, Any]]:
+    if np.ndim(array) == 0:
+        return [{column: array.item()}]
+    return [{"entry": i, column: value} for i, value in enumerate(np.ravel(array))]
+
 
 @dataclass(frozen=True, eq=False)
 class Moments(Leaf):
@@ -151,6 +233,8 @@ class Moments(Leaf):
     Merged by the pairwise update of Chan, Golub & LeVeque (1979). Arrays have the trailing shape
     of the values. With no defined value mean and variance are NaN.
     """
+
+    accumulates = True
 
     count: Array
     mean: Array
@@ -246,34 +330,51 @@ class Moments(Leaf):
         names = ("count", "mean", "m2", "min", "max", "undefined")
         return cls(*(arrays[n] for n in names))
 
+    def statistics(self) -> dict[str, Array]:
+        """The columns of a summary, in their order; minimum and maximum of no value are NaN."""
+        some = self.count > 0
+        return {
+            "n": self.count,
+            "mean": self.mean,
+            "std": np.sqrt(self.variance),
+            "min": np.where(some, self.min, np.nan),
+            "max": np.where(some, self.max, np.nan),
+            "undefined": self.undefined,
+        }
 
-Key = tuple[str, ...]
+    def records(self) -> list[dict[str, Any]]:
+        """The statistics, one row per entry of the values."""
+        columns = {name: np.ravel(column) for name, column in self.statistics().items()}
+        rows = [{k: v[i].item() for k, v in columns.items()} for i in range(np.size(self.count))]
+        if np.ndim(self.count) == 0:
+            return rows
+        return [{"entry": i} | row for i, row in enumerate(rows)]
 
 
-class GroupedMoments(Mapping[Key, Moments]):
+class GroupedMoments(Mapping[GroupKey, Moments]):
     """Moments of groups as one stack: `keys` ascending, `moments` with the groups as first axis.
 
     Reads as a mapping from keys to moments; a merge costs the same for one group and for many.
     """
 
-    def __init__(self, keys: Sequence[Key], moments: Moments) -> None:
+    def __init__(self, keys: Sequence[GroupKey], moments: Moments) -> None:
         self.names, self.moments = tuple(keys), moments
 
     @classmethod
-    def of(cls, groups: Mapping[Key, Moments]) -> Self:
+    def of(cls, groups: Mapping[GroupKey, Moments]) -> Self:
         """The same from moments by key, in any order."""
         names = sorted(groups)
         parts = [groups[name].at(np.newaxis) for name in names]
         return cls(names, Moments.joined(parts) if parts else Moments(*[np.zeros(0)] * 6))
 
     @cached_property
-    def _place(self) -> dict[Key, int]:
+    def _place(self) -> dict[GroupKey, int]:
         return {name: i for i, name in enumerate(self.names)}
 
-    def __getitem__(self, key: Key) -> Moments:
+    def __getitem__(self, key: GroupKey) -> Moments:
         return self.moments.at(self._place[key])
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[GroupKey]:
         return iter(self.names)
 
     def __len__(self) -> int:
@@ -299,7 +400,9 @@ class GroupedMoments(Mapping[Key, Moments]):
 class Grouped(Leaf):
     """Moments per group of labels: keys are tuples of strings, one per name in `labels`."""
 
-    groups: Mapping[Key, Moments]
+    accumulates = True
+
+    groups: Mapping[GroupKey, Moments]
     labels: tuple[str, ...] = ()
 
     @cached_property
@@ -331,6 +434,27 @@ class Grouped(Leaf):
         order = sorted(range(len(keys)), key=keys.__getitem__)  # sorted on disk, by this library
         names = [keys[i] for i in order]
         return cls(GroupedMoments(names, moments.at(np.asarray(order, dtype=np.int64))), labels)
+
+    def group_columns(self, companions: Sequence[Leaf] = ()) -> dict[str, Any]:
+        """Labels, head where the values have heads, the statistics, and what companions add."""
+        keys, moments = self.stack.names, self.stack.moments
+        if not keys:
+            return {}
+        each = int(np.prod(moments.count.shape[1:]))
+        columns = label_columns(self.labels, keys, each)
+        if moments.count.ndim > 1:
+            columns["head"] = np.tile(np.arange(each), len(keys))
+        columns |= {name: np.ravel(x) for name, x in moments.statistics().items()}
+        for companion in companions:
+            columns |= companion.companion_columns(keys, each)
+        return columns
+
+
+def label_columns(labels: Sequence[str], keys: Sequence[GroupKey], each: int = 1) -> dict[str, Any]:
+    """The parts of group keys as columns, each key `each` times; `group_0`, … without labels."""
+    names = labels or [f"group_{i}" for i in range(len(keys[0]))]
+    parts = zip(names, zip(*keys, strict=True), strict=True)
+    return {name: [text for text in part for _ in range(each)] for name, part in parts}
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,10 +489,18 @@ class Histogram(Leaf):
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         return cls(arrays["edges"], arrays["counts"], arrays["undefined"])
 
+    def records(self) -> list[dict[str, Any]]:
+        """One row per bin."""
+        ends = [-np.inf, *self.edges, np.inf]
+        bins = zip(ends[:-1], ends[1:], self.counts, strict=True)
+        return [{"low": low, "high": high, "n": n} for low, high, n in bins]
+
 
 @dataclass(frozen=True, eq=False)
 class Cov(Leaf):
     """Count, mean `[d]` and scatter matrix `[d, d]` of vectors, in float64."""
+
+    accumulates = True
 
     count: Array
     mean: Array
@@ -411,6 +543,8 @@ class TopK(Leaf):
     Ties go to the lowest prompt, then the lowest position, so that the result does not depend on
     the order in which batches came. With scores from `priority` it is a uniform random sample.
     """
+
+    accumulates = False
 
     k: int
     scores: Array
@@ -460,10 +594,26 @@ class TopK(Leaf):
         rest = (arrays[n] for n in ("scores", "prompt", "position", "payload"))
         return cls(int(arrays["k"]), *rest)
 
+    def capacity(self) -> int:
+        """Bytes of `k` payloads."""
+        return self.k * (self.payload[:1].nbytes or 1)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row per kept token."""
+        kept = zip(self.prompt, self.position, self.scores, strict=True)
+        return [{"prompt": p, "position": i, "score": score} for p, i, score in kept]
+
+    def kept_prompts(self) -> Iterable[int]:
+        """The prompts of the kept tokens."""
+        kept: list[int] = self.prompt.tolist()
+        return kept
+
 
 @dataclass(frozen=True, eq=False)
 class Examples(Leaf):
     """One array per prompt for the `n` lowest prompt ids: attention maps, top tokens."""
+
+    accumulates = False
 
     n: int
     items: dict[int, Array] = field(default_factory=dict)
@@ -497,6 +647,21 @@ class Examples(Leaf):
         items = {int(name): a for name, a in arrays.items() if name != "n"}
         return cls(int(arrays["n"]), items)
 
+    def capacity(self) -> int:
+        """The number of examples, for their size goes with the prompts' length."""
+        return self.n
+
+    def token_ids(self, name: str, columns: Collection[str]) -> Array:
+        """The items, where the name ends in "tokens": the tables of the lens."""
+        none = super().token_ids(name, columns)
+        if not name.endswith("tokens"):
+            return none
+        return np.unique(np.concatenate([none, *(np.ravel(x) for x in self.items.values())]))
+
+    def kept_prompts(self) -> Iterable[int]:
+        """The prompts of the examples."""
+        return list(self.items)
+
 
 @dataclass(frozen=True, eq=False)
 class Once(Leaf):
@@ -524,6 +689,11 @@ class Once(Leaf):
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         return cls(dict(arrays))
 
+    def token_ids(self, name: str, columns: Collection[str]) -> Array:
+        """The array `values`, where it is declared to hold ids."""
+        none = super().token_ids(name, columns)
+        return np.unique(self.values["values"]) if name in columns else none
+
 
 LEAVES: dict[str, type[Leaf]] = {
     leaf.__name__: leaf
@@ -531,12 +701,21 @@ LEAVES: dict[str, type[Leaf]] = {
 }
 
 
+RENAMED = {"Tallies": "GroupCounts"}
+"""Leaf classes of earlier versions, whose names stand in saved files, and their names now."""
+
+
 def leaf_class(name: str) -> type[Leaf]:
-    """The leaf of this name: a built-in one, or one that an imported plug-in defines."""
+    """The leaf of this name: a built-in one, or one that an imported plug-in defines.
+
+    Names that a class had in earlier versions (`RENAMED`) lead to it, so that old folders load.
+    """
     found = {kind.__name__: kind for kind in _subclasses(Leaf)} | LEAVES
-    if name not in found:
+    # A plug-in may define a leaf under a name that this library no longer uses.
+    now = name if name in found else RENAMED.get(name, name)
+    if now not in found:
         raise unknown("leaf", name, found)
-    return found[name]
+    return found[now]
 
 
 def _subclasses(kind: Any) -> Iterator[type[Leaf]]:
@@ -548,6 +727,20 @@ def _subclasses(kind: Any) -> Iterator[type[Leaf]]:
 LayerKey = tuple[str, int]
 """(stack, layer): stack is "" where there is one, layer -1 for what belongs to no layer."""
 State = dict[LayerKey, dict[str, Leaf]]
+
+
+def only(leaves: Mapping[K, Leaf], kind: type[L]) -> dict[K, L]:
+    """The leaves of one class, by name; the place to ask for a class rather than for an answer."""
+    return {name: leaf for name, leaf in leaves.items() if isinstance(leaf, kind)}
+
+
+def without_rows(state: State) -> State:
+    """The leaves that are no rows."""
+    kept = {
+        key: {name: leaf for name, leaf in leaves.items() if not leaf.is_rows}
+        for key, leaves in state.items()
+    }
+    return {key: leaves for key, leaves in kept.items() if leaves}
 
 
 def merge_leaves(a: Mapping[K, L], b: Mapping[K, L]) -> dict[K, L]:

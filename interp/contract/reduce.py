@@ -22,6 +22,7 @@ from interp.contract.leaves import (
     PerToken,
     Rows,
     State,
+    only,
 )
 
 
@@ -55,24 +56,23 @@ def reduce_emissions(
     """
     state: State = {}
     parting = _parting(batch, groups) if groups else None
+    own = -1 if batch.layer is None else batch.layer
     for name, value in emitted.items():
-        for layer, piece in _by_layer(value, batch):
+        if isinstance(value, Leaf):
+            state.setdefault((stack, own), {})[name] = value
+            continue
+        for layer, rows in _by_layer(value, batch, own):
             leaves = state.setdefault((stack, layer), {})
-            if isinstance(piece, Leaf):
-                leaves[name] = piece
-            elif groups is None or parting is None:
-                leaves[name] = Rows.of(*batch.real[:2], piece)
+            if groups is None or parting is None:
+                leaves[name] = Rows.of(*batch.real[:2], rows)
             else:
                 labels = groups.labels
-                leaves |= _grouped(name, piece, parting, labels, name in tokens, tallied)
+                leaves |= _grouped(name, rows, parting, labels, name in tokens, tallied)
     return close_documents(state)
 
 
-def _by_layer(value: Emission, batch: Batch) -> list[tuple[int, Leaf | Array]]:
-    """A leaf, or the values of the real tokens, per layer."""
-    layer = -1 if batch.layer is None else batch.layer
-    if isinstance(value, Leaf):
-        return [(layer, value)]
+def _by_layer(value: PerToken | PerHead, batch: Batch, layer: int) -> list[tuple[int, Array]]:
+    """The values of the real tokens, per layer; those of one layer under `layer`."""
     rows = _values_of(value, batch)
     # All layers at once: a transfer for each would cost more than a small pass.
     several = isinstance(value, PerToken) and value.values.ndim == 3
@@ -115,9 +115,10 @@ def group_rows(
     seen: list[Array] = []  # values of one block have the same rows, which are parted once
     for place, leaves in state.items():
         found = out.setdefault(place, {})
+        rows = only(leaves, Rows)
         for name, leaf in leaves.items():
-            if isinstance(leaf, Rows):
-                *at, values = leaf.joined()
+            if name in rows:
+                *at, values = rows[name].joined()
                 if not seen or not all(np.array_equal(a, b) for a, b in zip(seen, at, strict=True)):
                     seen, parting = at, part(at[0], at[1])
                 found |= _grouped(name, values, parting, labels, name in tokens, True)
@@ -130,14 +131,12 @@ def close_documents(state: State) -> State:
     """The state with every document taken as complete, so that it no longer grows with them."""
     out: State = {}
     for place, leaves in state.items():
-        found = out.setdefault(place, {})
-        for name, leaf in leaves.items():
-            if not isinstance(leaf, DocumentSums):
-                found[name] = leaf
-        for name, leaf in leaves.items():
-            if isinstance(leaf, DocumentSums):
-                closed, key = leaf.closed(), name.removesuffix(OPEN) + CLUSTERS
-                found[key] = found[key].merge(closed) if key in found else closed
+        sums = only(leaves, DocumentSums)
+        found = {name: leaf for name, leaf in leaves.items() if name not in sums}
+        for name, leaf in sums.items():
+            closed, key = leaf.closed(), name.removesuffix(OPEN) + CLUSTERS
+            found[key] = found[key].merge(closed) if key in found else closed
+        out[place] = found
     return out
 
 

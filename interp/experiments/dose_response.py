@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp._progress import track
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, InterpError, unknown
 from interp.experiments.steering import (
     KINDS,
@@ -34,7 +35,6 @@ from interp.experiments.steering import (
     prepared,
 )
 from interp.models.prefix import PrefixReuse
-from interp.prompts.batches import TokenBatch
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
 from interp.render.drawing import Drawing, line_rows
@@ -249,7 +249,7 @@ class _Measured:
         self,
         model: Any,
         prompts: Prompts,
-        passes: list[TokenBatch],
+        passes: list[Tokens],
         ids: list[int],
         positions: Positions,
         read: Positions,

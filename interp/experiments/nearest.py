@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.errors import BadInput, Unsupported, unknown
+from interp.errors import BadInput, unknown
 from interp.geometry import at_least_float32, full_precision, norm, ratio
 from interp.measures.spectrum import random_cosine
-from interp.models.weights import embedding_of, unembedding_of
+from interp.models.weights import weight_matrix
 from interp.prompts.tokens import token_id, token_strings
 from interp.render.drawing import Drawing
 from interp.render.finding import Answer
@@ -69,7 +69,7 @@ def nearest_tokens(
     ):
         if given not in allowed:
             raise unknown(name, str(given), allowed)
-    rows = at_least_float32(_matrix(model, space))
+    rows = at_least_float32(weight_matrix(model, space))
     vector, named = _asked(model, vector, minus, of)
     queries = _vectors(vector, rows, space)
     if k < 1:
@@ -108,7 +108,7 @@ def _asked(model: Any, vector: Any, minus: str | None, of: str) -> tuple[Any, st
         if minus is not None:
             raise BadInput("minus= takes a token off a token; take it off your vector yourself")
         return vector, ""
-    rows = at_least_float32(_matrix(model, of))
+    rows = at_least_float32(weight_matrix(model, of))
     found = rows[token_id(model, vector)]
     if minus is None:
         return found, repr(vector)
@@ -116,15 +116,6 @@ def _asked(model: Any, vector: Any, minus: str | None, of: str) -> tuple[Any, st
     if not bool(found.any()):
         raise BadInput(f"{vector!r} − {minus!r} is the zero vector: nothing is near it")
     return found, f"{vector!r} − {minus!r}"
-
-
-def _matrix(model: Any, space: str) -> Tensor:
-    if space == "W_U":
-        return unembedding_of(model)[0]
-    embedding = embedding_of(model)
-    if embedding is None:
-        raise Unsupported("this model has no W_E, no embedding of tokens; space='W_U' may exist")
-    return embedding
 
 
 def _vectors(vector: Any, rows: Tensor, space: str) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported, nearest, unknown
 from interp.geometry import at_least_float32, project_out, rotate_toward
 from interp.models.anatomy import Anatomy, StackAnatomy
@@ -23,8 +24,7 @@ from interp.models.for_model import prompts_of
 from interp.models.forward import is_remote
 from interp.models.prefix import run_hooked
 from interp.models.probe import inspect
-from interp.models.weights import unembedding_of
-from interp.prompts.batches import TokenBatch
+from interp.models.weights import weight_matrix
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
 
@@ -310,7 +310,7 @@ def chosen(positions: Positions, prompts: Prompts) -> Tensor:
     return out
 
 
-def in_batch(mask: Tensor, batch: TokenBatch) -> Tensor:
+def in_batch(mask: Tensor, batch: Tokens) -> Tensor:
     """A mask `[prompt, longest]` for the rectangle of one batch: bool `[batch, pos]`."""
     return mask[batch.ids[:, None], batch.positions] & batch.mask
 
@@ -323,7 +323,7 @@ def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
     return prompts_of(model, anatomy, prompts)
 
 
-def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[TokenBatch]:
+def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[Tokens]:
     """Batches padded on a side that this model bears, one prompt each where it bears none.
 
     On the left if it can be: last tokens then stand in one column.
@@ -417,7 +417,7 @@ def unembedding_difference(model: Any, a: str | int, b: str | int) -> Tensor:
     It is of the vector after the final norm; a learned gain of that norm stretches it. Raises
     `BadInput` for what is not one token, `Unsupported` where W_U is not of the stream's width.
     """
-    weight, _ = unembedding_of(model)
+    weight = weight_matrix(model, "W_U")
     width = int(model.cfg.d_model)
     if weight.shape[1] != width:
         raise Unsupported(

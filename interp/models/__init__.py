@@ -9,3 +9,4 @@ from interp.models.weights import embedding_matrix as embedding_matrix
 from interp.models.weights import position_matrix as position_matrix
 from interp.models.weights import tying as tying
 from interp.models.weights import unembedding_of as unembedding_of
+from interp.models.weights import weight_matrix as weight_matrix

@@ -230,7 +230,7 @@ class Anatomy:
         if not wiring.needs_logits or self.readout is None:
             return wiring
         stack = next(s for s in self.stacks if s.name == self.readout_stack)
-        final = (stack.name, "state", stack.n_blocks)
+        final = Key.state(stack.name, stack.n_blocks)
         return replace(wiring, final=final, sources={**sources, final: stack.boundaries[-1]})
 
     def apart(self, lengths: Iterable[int]) -> Callable[[int], bool] | None:
@@ -317,9 +317,9 @@ class Anatomy:
         keys: dict[str, tuple[Key, ...]] = {}
         for site in analysis.wanted():
             if site == "stream":
-                keys[site] = tuple((stack.name, "state", i) for i in range(stack.n_blocks + 1))
+                keys[site] = tuple(Key.state(stack.name, i) for i in range(stack.n_blocks + 1))
             elif site == "logits":
-                keys[site] = ((stack.name, "logits", 0),)
+                keys[site] = (Key.logits(stack.name),)
             elif site != "readout":
                 raise Unsupported(
                     f"analysis {analysis.name()!r} has scope 'model' and reads {site!r}; in that "
@@ -335,7 +335,7 @@ class Anatomy:
             if key is not None:
                 sites[site] = (key,)
             elif site == "terms" and stack.closes:
-                terms = {name: (stack.name, f"term:{name}", layer) for name in stack.terms[layer]}
+                terms = {t: Key.of_term(stack.name, t, layer) for t in stack.terms[layer]}
             elif site in analysis.sites and site != "readout":
                 return None
         return ObserveCall(analysis, stack.name, layer, stack.n_blocks, sites, terms)
@@ -344,21 +344,20 @@ class Anatomy:
         what = SITES[site]
         if what.kind == "state":
             index = 0 if site == "resid_initial" else layer + what.offset
-            return (stack.name, "state", index) if index <= stack.n_blocks else None
+            return Key.state(stack.name, index) if index <= stack.n_blocks else None
         hooks = stack.sites.get(site)
-        return (stack.name, site, layer) if hooks and hooks[layer] else None
+        return Key(stack.name, site, layer) if hooks and hooks[layer] else None
 
     def source(self, key: Key) -> str | None:
         """Hook name from which a key is read; None for the logits."""
-        name, point, index = key
-        stack = next(s for s in self.stacks if s.name == name)
-        if point == "logits":
+        if key.is_logits:
             return None
-        if point == "state":
-            return stack.boundaries[index]
-        if point.startswith("term:"):
-            return stack.terms[index][point.removeprefix("term:")]
-        return stack.sites[point][index]
+        stack = next(s for s in self.stacks if s.name == key.stack)
+        if key.is_state:
+            return stack.boundaries[key.index]
+        if key.term is not None:
+            return stack.terms[key.index][key.term]
+        return stack.sites[key.point][key.index]
 
     def caveats(self) -> list[str]:
         """Sentences a reader of any table of this model must know."""

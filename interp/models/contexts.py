@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.contract.jobs import Context, NotFollowed
+from interp.contract.jobs import NotFollowed
+from interp.contract.tokens import Tokens
 from interp.models.caches import Past
 
 
-def contexts_from_call(
+def tokens_from_call(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
@@ -21,7 +22,7 @@ def contexts_from_call(
     special_ids: Sequence[int],
     pad_id: int | None,
     past: Past | None = None,
-) -> Context:
+) -> Tokens:
     """Tokens, mask and positions of the pass that a call of the wrapped model starts.
 
     With a KV cache the call brings only new tokens: they go on from the columns of `past`,
@@ -41,7 +42,7 @@ def contexts_from_call(
         ids = torch.where(past.ids.to(ids.device) >= 0, past.ids.to(ids.device), ids)
     positions = (key_mask.long().cumsum(1) - 1)[:, before:].clamp(min=0)
     special = torch.isin(tokens, tokens.new_tensor(list(special_ids))) & mask
-    context = Context(tokens, mask, special, ids, positions, tokens, key_tokens, key_mask)
+    context = Tokens(tokens, mask, special, ids, positions, tokens, key_tokens, key_mask)
     return replace(context, targets=next_tokens(tokens, mask))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.contract.jobs import Context
+from interp.contract.tokens import Tokens
 from interp.models.anatomy import Anatomy, StackAnatomy
 from interp.models.forward import wrapped_model
 from interp.models.load import is_embedded
@@ -82,7 +82,7 @@ def prompts_of(
     return replace(ready, massive_first=ready.massive_first or anatomy.stacks[0].massive_first)
 
 
-def set_apart(context: Context, stack: StackAnatomy) -> Context:
+def set_apart(context: Tokens, stack: StackAnatomy) -> Tokens:
     """The tokens of a pass, a massive first one marked special like BOS."""
     if not stack.massive_first:
         return context

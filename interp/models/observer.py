@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
-from interp.contract.jobs import Context, Key, NotFollowed, ObserveCall, Pass, Wiring
+from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError, ObserveError
 from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
@@ -54,7 +55,7 @@ class Observer:
         self,
         model: Any,
         wiring: Wiring,
-        contexts: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Context]],
+        contexts: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Tokens]],
         deliver: Callable[[Pass], None],
         *,
         stop_early: bool = False,
@@ -136,13 +137,13 @@ class Observer:
         if self.unobserved[kind] == 1:
             warnings.warn(f"{message} (further ones of this kind are counted only)", stacklevel=2)
 
-    def _open(self, contexts: Mapping[str, Context]) -> None:
+    def _open(self, contexts: Mapping[str, Tokens]) -> None:
         jobs = self.wiring.jobs if contexts else ()
         missing = {n: set(job.needs) for n, job in enumerate(jobs)}
         readers = Counter(key for job in jobs for key in job.needs)
         self.passes.append(Pass(contexts, missing, readers))
 
-    def replay(self, contexts: Mapping[str, Context], values: Mapping[Key, Tensor]) -> Pass:
+    def replay(self, contexts: Mapping[str, Tokens], values: Mapping[Key, Tensor]) -> Pass:
         """Run the jobs on given activations, in the order in which they come; needs no model."""
         self._open(contexts)
         for key, value in values.items():
@@ -151,7 +152,7 @@ class Observer:
 
     def _replay_late(self, current: Pass) -> None:
         """What came after the pass, in any order: shallow states first, as a pass would go."""
-        for key, value in sorted(current.late.items(), key=lambda item: item[0][2]):
+        for key, value in sorted(current.late.items(), key=lambda item: item[0].index):
             self._arrive(current, key, value)
         current.late.clear()
 
@@ -224,7 +225,7 @@ class Observer:
     def _batch(self, current: Pass, job: ObserveCall) -> Batch:
         keys = [k for k in job.needs if k in current.store]
         # A model may lie on several devices; a batch is on one, the deepest.
-        deepest = max(keys, key=lambda k: (k[1] == "logits", k[2]))
+        deepest = max(keys, key=lambda k: (k.is_logits, k.index))
         device = current.store[deepest].device
         here = {k: current.store[k].to(device) for k in keys}
         sites = {
@@ -234,10 +235,9 @@ class Observer:
         }
         context = current.contexts[job.stack]
         sites = {s: _fitted(s, x, context, current.window) for s, x in sites.items()}
-        moved = {name: getattr(context, name).to(device) for name in Context.__dataclass_fields__}
         return Batch(
+            **context.to(device).tensors(),
             sites=sites,
-            **moved,
             layer=job.layer,
             n_layers=job.n_layers,
             terms={n: here[k] for n, k in job.terms.items() if k in here},
@@ -263,7 +263,7 @@ class Observer:
         self.deliver(current)
 
     def _take_logits(self, current: Pass, logits: Tensor | None) -> None:
-        waiting = [(s, "logits", 0) for s in current.contexts]
+        waiting = [Key.logits(stack) for stack in current.contexts]
         waiting = [key for key in waiting if current.readers[key] > 0]
         if not waiting or (logits is None and not self.guest):
             return
@@ -271,7 +271,7 @@ class Observer:
             if logits is None or logits.ndim != 3:
                 raise NotFollowed("no logits", "it returned no logits of its tokens")
             for key in waiting:
-                self._arrive(current, key, self._whole(current, key[0], logits))
+                self._arrive(current, key, self._whole(current, key.stack, logits))
         except NotFollowed as reason:
             if not self.guest:
                 raise
@@ -330,7 +330,7 @@ def _kept(wanted: Any, n: int) -> Any:
     return wanted if isinstance(wanted, Tensor) and wanted.numel() == n else slice(-n, None)
 
 
-def _fitted(site: str, value: Tensor, context: Context, window: bool) -> Tensor:
+def _fitted(site: str, value: Tensor, context: Tokens, window: bool) -> Tensor:
     """The activation if it is of this pass's tokens; patterns and scores on all of their keys.
 
     A cache with room for later tokens gives a pattern more keys than there are, a sliding window

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
+from interp.contract.tokens import Tokens
 from interp.models.forward import device_of
-from interp.prompts.batches import TokenBatch
 
 Hooks = Sequence[tuple[str, Callable[..., Tensor | None]]]
 
 
-def run_hooked(model: Any, batch: TokenBatch, hooks: Hooks) -> Tensor:
+def run_hooked(model: Any, batch: Tokens, hooks: Hooks) -> Tensor:
     """Logits `[batch, pos, vocab]` of one batch with these hooks on; they come off again."""
     out: Tensor = model.run_with_hooks(
         batch.tokens.to(device_of(model)),
@@ -47,7 +47,7 @@ class PrefixReuse:
         tolerance: relative difference of logits that counts as rounding.
     """
 
-    def __init__(self, model: Any, batch: TokenBatch, touched: Tensor, tolerance: float) -> None:
+    def __init__(self, model: Any, batch: Tokens, touched: Tensor, tolerance: float) -> None:
         self.model, self.batch, self.first = model, batch, 0
         self._cache: Any = None
         start = int(touched.any(dim=0).int().argmax())

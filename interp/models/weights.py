@@ -1,4 +1,4 @@
-"""Embedding, unembedding and position matrices of a model, each by one accessor."""
+"""Embedding, unembedding and position matrices of a model: one accessor, one error text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,38 @@ from interp.errors import BadInput, Unsupported, nearest
 from interp.measures.tying import compare_rows
 
 MATRICES = ("W_E", "W_U")
+"""Matrices with one vector per token."""
+_LACKS = {
+    "W_E": "it embeds no tokens (a vision or audio model)",
+    "W_U": "it does not end in an unembedding (an encoder without a language-model head, a vision "
+    "or audio model)",
+    "W_pos": "its positions are not learned, their kind is {kind!r}; the analysis position_profile "
+    "shows what depends on distance in any model with attention patterns",
+}
+
+
+def weight_matrix(model: Any, name: str) -> Tensor:
+    """A matrix of a bridge with a row per token (`"W_E"`, `"W_U"`) or position (`"W_pos"`).
+
+    Returns `[vocab, d]` or `[position, d]`, detached, in the model's dtype; W_U is transposed.
+    Raises `BadInput` for another name, `Unsupported` where the model has no such matrix.
+    """
+    if name not in _LACKS:
+        raise BadInput(f"no matrix {name!r}{nearest(name, _LACKS)} (known: {', '.join(_LACKS)})")
+    weight = _weight(model, name)
+    if weight is None:
+        cfg = getattr(model, "cfg", None)
+        label = getattr(cfg, "model_name", None) or type(model).__name__
+        kind = getattr(cfg, "positional_embedding_type", None) or "none"
+        raise Unsupported(
+            f"{label} has no matrix {name}: {_LACKS[name].format(kind=kind)}; "
+            "interp.inspect(model) lists what it has"
+        )
+    return weight.T if name == "W_U" else weight
 
 
 def embedding_matrix(model: Any, name: str = "W_E") -> Array:
-    """The rows of `"W_E"`, or the columns of `"W_U"`, of a bridge: `[vocabulary, d_model]`.
+    """The rows of `"W_E"`, or the columns of `"W_U"`, of a bridge: `[vocab, d_model]`.
 
     Raises `BadInput` for another name, `Unsupported` if the model has no such matrix.
     """
@@ -22,31 +50,12 @@ def embedding_matrix(model: Any, name: str = "W_E") -> Array:
         raise BadInput(
             f"no matrix {name!r}{nearest(name, MATRICES)} (known: {', '.join(MATRICES)})"
         )
-    try:
-        weight = getattr(model, name)
-    except (AttributeError, NotImplementedError):
-        weight = None
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
-        label = getattr(getattr(model, "cfg", None), "model_name", type(model).__name__)
-        raise Unsupported(f"{label} has no matrix {name} of one vector per token")
-    return to_numpy(weight.T if name == "W_U" else weight)
+    return to_numpy(weight_matrix(model, name))
 
 
 def position_matrix(model: Any) -> Array:
     """W_pos `[position, d]` of a bridge; raises `Unsupported` by name where it has none."""
-    cfg = getattr(model, "cfg", None)
-    try:
-        weight = model.W_pos
-    except (AttributeError, NotImplementedError):
-        weight = None
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
-        kind = getattr(cfg, "positional_embedding_type", None) or "no"
-        raise Unsupported(
-            f"{getattr(cfg, 'model_name', type(model).__name__)} has no learned positions (W_pos); "
-            f"its kind is {kind!r}. The analysis position_profile shows what depends on distance "
-            "in any model with attention patterns"
-        )
-    return to_numpy(weight)
+    return to_numpy(weight_matrix(model, "W_pos"))
 
 
 def unembedding_of(model: Any) -> tuple[Tensor, Tensor | None]:
@@ -54,19 +63,9 @@ def unembedding_of(model: Any) -> tuple[Tensor, Tensor | None]:
 
     Raises `Unsupported` where the bridge has no unembedding, or one that is no matrix.
     """
-    weight, bias = _weight(model, "W_U"), _weight(model, "b_U")
-    if weight is None:
-        raise Unsupported(
-            f"{_name(model)} has no W_U: it does not end in an unembedding (an encoder without a "
-            "language-model head, a vision or audio model); interp.inspect(model) says what it has"
-        )
-    has_bias = bias is not None and bias.ndim == 1 and bool(bias.any())
-    return weight.T, bias if has_bias else None
-
-
-def embedding_of(model: Any) -> Tensor | None:
-    """W_E `[vocab, d]`, None where the bridge has no embedding of tokens."""
-    return _weight(model, "W_E")
+    weight, bias = weight_matrix(model, "W_U"), _weight(model, "b_U")
+    # TransformerLens gives a model without a bias one of zeros.
+    return weight, bias if bias is not None and bool(bias.any()) else None
 
 
 def _weight(model: Any, name: str) -> Tensor | None:
@@ -74,13 +73,9 @@ def _weight(model: Any, name: str) -> Tensor | None:
         value = getattr(model, name)
     except (AttributeError, NotImplementedError):
         return None
+    # Some bridges give a weight of several parts or an object in the place of a missing one.
     wanted = 1 if name.startswith("b") else 2
     return value.detach() if isinstance(value, Tensor) and value.ndim == wanted else None
-
-
-def _name(model: Any) -> str:
-    cfg = getattr(model, "cfg", None)
-    return str(getattr(cfg, "model_name", None) or type(model).__name__)
 
 
 # ---- tying -----------------------------------------------------------------------------------
@@ -89,4 +84,4 @@ def _name(model: Any) -> str:
 def tying(model: Any, *, seed: int = 0) -> dict[str, Tensor]:
     """Weight tying of a bridge, token by token: see `compare_rows`; `Unsupported` without W_U."""
     weight, bias = unembedding_of(model)
-    return compare_rows(weight, embedding_of(model), bias, seed=seed)
+    return compare_rows(weight, _weight(model, "W_E"), bias, seed=seed)

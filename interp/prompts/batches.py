@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-from torch import Tensor
 
 from interp._arrays import Ints
 from interp.errors import BadInput, nearest
 
 _WINDOW = 1024  # prompts sorted together; bounds how far a prompt moves from its place
-
-
-@dataclass(frozen=True, eq=False)
-class TokenBatch:
-    """Prompts of similar length, padded to one rectangle.
-
-    Attributes:
-        tokens: `[batch, pos]` int64 ids; `pad_id` at padding.
-        mask: `[batch, pos]` bool, true for real tokens.
-        special: `[batch, pos]` bool, true for BOS and the like; false at padding.
-        ids: `[batch]` int64, the prompt's number in the whole set.
-        positions: `[batch, pos]` int64, position in the prompt, padding not counted; 0 there.
-        targets: `[batch, pos]` int64, the next real token unless others were given; -1 for none.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    special: Tensor
-    ids: Tensor
-    positions: Tensor
-    targets: Tensor
 
 
 def check_batching(max_tokens: int, max_batch: int | None, side: str) -> None:

@@ -18,8 +18,9 @@ import torch
 
 from interp._arrays import Bools, Ints
 from interp.contract.columns import refuse_taken
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, nearest
-from interp.prompts.batches import TokenBatch, batches_of, check_batching, sorted_in_windows
+from interp.prompts.batches import batches_of, check_batching, sorted_in_windows
 from interp.prompts.label_values import (
     Objects,
     as_column,
@@ -169,7 +170,7 @@ class Prompts:
         sort: bool = True,
         only: Sequence[int] | None = None,
         apart: Callable[[int], bool] | None = None,
-    ) -> Iterator[TokenBatch]:
+    ) -> Iterator[Tokens]:
         """Rectangles of at most `max_tokens` cells, padding counted, each prompt exactly once.
 
         A prompt longer than the budget is a batch of its own.
@@ -198,7 +199,7 @@ class Prompts:
         plan = batches_of(rows, self.lengths, kinds, max_tokens, max_batch or len(self))
         return (self._batch(group, pad_id, padding_side) for group in plan)
 
-    def _batch(self, rows: Sequence[int], pad_id: int, side: str) -> TokenBatch:
+    def _batch(self, rows: Sequence[int], pad_id: int, side: str) -> Tokens:
         lengths = [len(self.tokens[i]) for i in rows]
         shape = (len(rows), max(lengths))
         tokens, targets = np.full(shape, pad_id, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
@@ -210,7 +211,9 @@ class Prompts:
             mask[row, at], positions[row, at] = True, np.arange(length)
             targets[row, at] = self.targets_of(i)
         ids = np.asarray(rows, dtype=np.int64)
-        return TokenBatch(*map(torch.from_numpy, (tokens, mask, special, ids, positions, targets)))
+        return Tokens.whole(
+            *map(torch.from_numpy, (tokens, mask, special, ids, positions, targets))
+        )
 
     def targets_of(self, i: int) -> Ints:
         """int64 `[length]`: the target of each token, the next one unless given; -1 for none."""

@@ -16,11 +16,12 @@ from torch import Tensor
 from interp._arrays import Array
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
-from interp.contract.jobs import Context, NotFollowed, Pass
+from interp.contract.jobs import NotFollowed, Pass
 from interp.contract.registry import resolve
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
 from interp.models.caches import Caches, Past, cache_in, cache_length
-from interp.models.contexts import contexts_from_call, tokens_of
+from interp.models.contexts import tokens_from_call, tokens_of
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.observer import Observer
 from interp.models.probe import inspect, refuse_training
@@ -71,7 +72,7 @@ class _Texts:
             )
         return Past(torch.full((rows, length), -1), None, torch.full((rows,), -1))
 
-    def numbered(self, context: Context) -> Context:
+    def numbered(self, context: Tokens) -> Tokens:
         """The same rows, with new numbers for those that begin a text or branch off from one."""
         before = context.key_tokens.shape[1] - context.tokens.shape[1]
         taken: set[int] = set()
@@ -90,7 +91,7 @@ class _Texts:
             number = self.branches[number][0]
         return number
 
-    def take(self, parents: Tensor, context: Context, cache: Any) -> None:
+    def take(self, parents: Tensor, context: Tokens, cache: Any) -> None:
         """Remember a finished pass: its rows' texts go on from those numbered `parents`."""
         width = context.key_tokens.shape[1]
         before = context.key_mask[:, : width - context.tokens.shape[1]].sum(1).tolist()
@@ -163,7 +164,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             out[name] = [plain(f"label {name!r}", i, cell) for i, cell in enumerate(cells)]
         return out
 
-    def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+    def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Tokens]:
         names = [s.name for s in self.anatomy.stacks]
         tokens = tokens_of(args, kwargs)
         self._labels_of(len(tokens))  # refused before the pass, not after it
@@ -178,7 +179,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 "before are unknown and its rows get new prompt numbers; attach before the first "
                 "pass",
             )
-        context = contexts_from_call(
+        context = tokens_from_call(
             args,
             kwargs,
             first_id=self._texts.next_id,

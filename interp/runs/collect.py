@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
-from interp.contract.counts import BINS, GroupCounts
-from interp.contract.jobs import Context, ObserveCall, Pass
-from interp.contract.leaves import Examples, Once, Rows, State, merge_states
+from interp.contract.jobs import ObserveCall, Pass
+from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
+from interp.contract.tokens import Tokens
 from interp.geometry import full_precision
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import explained, special_ids_of
@@ -103,24 +102,19 @@ class Collector:
 
 def ids_in(state: State, analysis: Analysis) -> set[int]:
     """Token ids in token columns and in examples of token ids."""
-    ids: set[int] = set()
-    for leaves in state.values():
-        for name, leaf in leaves.items():
-            if isinstance(leaf, GroupCounts) and not name.endswith(BINS):
-                ids.update(np.unique(leaf.table.codes).tolist())
-            elif isinstance(leaf, Rows | Once) and name in analysis.token_columns:
-                ids.update(np.unique(leaf.arrays()["values"]).tolist())
-            elif isinstance(leaf, Examples) and name.endswith("tokens"):
-                for item in leaf.items.values():
-                    ids.update(np.unique(item).tolist())
-    return ids
+    return {
+        i
+        for leaves in state.values()
+        for name, leaf in leaves.items()
+        for i in leaf.token_ids(name, analysis.token_columns).tolist()
+    }
 
 
-def _token_rows(context: Context, stack: str) -> pd.DataFrame:
+def _token_rows(context: Tokens, stack: str) -> pd.DataFrame:
     return pd.DataFrame({"stack": stack, **token_columns(context)})
 
 
-def token_columns(context: Context) -> dict[str, Array]:
+def token_columns(context: Tokens) -> dict[str, Array]:
     """Index columns of the real tokens."""
     row, column = context.mask.cpu().nonzero(as_tuple=True)
     return {

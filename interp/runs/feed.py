@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.contract.jobs import Context, NotFollowed, Pass
+from interp.contract.jobs import NotFollowed, Pass
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError
 from interp.models.anatomy import Anatomy
 from interp.models.caches import cache_in, cache_length
-from interp.models.contexts import contexts_from_call
+from interp.models.contexts import tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import call, device_of, logits_of
 from interp.models.lens.blocks import kept_memory
 from interp.models.observer import Observer
-from interp.prompts.batches import TokenBatch
 from interp.prompts.prompts import Prompts
 
 
@@ -28,7 +28,7 @@ class Feeder(AbstractContextManager["Feeder"]):
     def __init__(self, bridge: Any, anatomy: Anatomy, wiring: Any) -> None:
         self.bridge, self.anatomy = bridge, anatomy
         self._special = special_ids_of(bridge)
-        self._current: TokenBatch | None = None
+        self._current: Tokens | None = None
         self._finished: list[Pass] = []
         self._observer = Observer(
             bridge, wiring, self._contexts, self._finished.append, stop_early=True
@@ -44,7 +44,7 @@ class Feeder(AbstractContextManager["Feeder"]):
     def __exit__(self, *exc: object) -> None:
         self._open.close()
 
-    def batches(self, prompts: Prompts, max_tokens: int) -> Iterator[TokenBatch]:
+    def batches(self, prompts: Prompts, max_tokens: int) -> Iterator[Tokens]:
         """The prompts as batches that this model can take: one by one where it cannot pad."""
         fine = self.anatomy.padding.fine
         side = "right" if fine("right") else "left"
@@ -58,7 +58,7 @@ class Feeder(AbstractContextManager["Feeder"]):
             apart=self.anatomy.apart(prompts.lengths),
         )
 
-    def feed(self, batch: TokenBatch) -> Pass:
+    def feed(self, batch: Tokens) -> Pass:
         """One pass; `InterpError` where the model yields NaN."""
         self._current = batch
         self._finished.clear()
@@ -70,30 +70,17 @@ class Feeder(AbstractContextManager["Feeder"]):
         refuse_nan(out, batch)
         return self._finished.pop()
 
-    def _contexts(self, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Context]:
+    def _contexts(self, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Tokens]:
         assert self._current is not None  # noqa: S101  set by feed, which makes the call
-        first = _context_of(self._current)
+        first = self._current
         if len(self.anatomy.stacks) > 1:
             return by_stack(self.anatomy, first, kwargs, self._special)
         return {self.anatomy.stacks[0].name: first}
 
 
-def _context_of(batch: TokenBatch) -> Context:
-    return Context(
-        batch.tokens,
-        batch.mask,
-        batch.special,
-        batch.ids,
-        batch.positions,
-        batch.targets,
-        batch.tokens,
-        batch.mask,
-    )
-
-
 def by_stack(
-    anatomy: Anatomy, encoder: Context, kwargs: Mapping[str, Any], specials: Sequence[int]
-) -> dict[str, Context]:
+    anatomy: Anatomy, encoder: Tokens, kwargs: Mapping[str, Any], specials: Sequence[int]
+) -> dict[str, Tokens]:
     """An encoder reads the prompt; a decoder what the call hands it."""
     if not isinstance(kwargs.get("decoder_input_ids"), Tensor):
         raise NotFollowed("no tokens", "it brings no ids for the decoder (decoder_input_ids)")
@@ -106,18 +93,16 @@ def by_stack(
             continue
         tokens = kwargs["decoder_input_ids"].to(encoder.tokens.device)
         given = {"attention_mask": kwargs.get("decoder_attention_mask"), "input_ids": tokens}
-        context = contexts_from_call((), given, first_id=0, special_ids=specials, pad_id=None)
+        context = tokens_from_call((), given, first_id=0, special_ids=specials, pad_id=None)
         # Shifted right by the bridge: real where the encoder's token before it was.
         mask = encoder.mask if given["attention_mask"] is None else context.mask
-        decoder = Context(
+        decoder = Tokens.whole(
             tokens,
             mask,
             context.special & mask,
             encoder.ids,
             context.positions,
             torch.where(mask, context.targets, -1),
-            tokens,
-            mask,
         )
         out[stack.name] = set_apart(decoder, stack)
     return out
@@ -129,7 +114,7 @@ def _pad_id(bridge: Any) -> int:
     return int(pad) if pad is not None else 0
 
 
-def refuse_nan(out: Any, batch: TokenBatch | Context) -> None:
+def refuse_nan(out: Any, batch: Tokens) -> None:
     """Raise where a real token's logits or last state are NaN or ∞: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis
-from interp.contract.jobs import Context, Key, ObserveCall, Wiring
+from interp.contract.jobs import Key, ObserveCall, Wiring
 from interp.contract.registry import resolve
-from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
 from interp.models.anatomy import Anatomy
-from interp.models.contexts import contexts_from_call
+from interp.models.contexts import tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import device_of
 from interp.models.layout import state_names
@@ -105,7 +105,7 @@ def from_cache(
     return results
 
 
-def _prompts(context: Context, model: Any, *, massive_first: bool) -> tuple[Prompts, pd.DataFrame]:
+def _prompts(context: Tokens, model: Any, *, massive_first: bool) -> tuple[Prompts, pd.DataFrame]:
     """The prompts, whole where they are known, and the token table of what the cache holds."""
     row, column = context.mask.nonzero(as_tuple=True)
     held = {"prompt": context.ids[row], "position": context.positions[row, column]}
@@ -183,7 +183,7 @@ def _jumps(ids: Tensor) -> bool:
 
 def _cut_context(
     values: Mapping[str, Any], tokens: Any, mask: Any, positions: Any, model: Any
-) -> Context:
+) -> Tokens:
     """The tokens of a cache that holds some columns of each prompt, at their true positions."""
     cached = _cached_tokens(values)
     if tokens is not None:
@@ -202,16 +202,13 @@ def _cut_context(
     else:
         raise BadInput(_NO_TOKENS)
     context = _context(whole, mask, model)
-    part = {name: getattr(context, name)[:, columns] for name in _PER_TOKEN}
-    if cached is not None and not _equal(part["tokens"], _rows(cached)):
+    part = context.columns(columns)
+    if cached is not None and not _equal(part.tokens, _rows(cached)):
         raise BadInput(
             f"tokens= {tuple(whole.shape)} at positions= {columns.tolist()} are not those that the "
             f"cache was made from; tokens= are to be the whole prompts"
         )
-    return replace(context, **part)
-
-
-_PER_TOKEN = ("tokens", "mask", "special", "positions", "targets")
+    return part
 
 
 def _columns(positions: Any, length: int | None) -> Tensor:
@@ -279,11 +276,11 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.cpu() == b.cpu()).all())
 
 
-def _context(ids: Tensor, mask: Any, model: Any) -> Context:
+def _context(ids: Tensor, mask: Any, model: Any) -> Tokens:
     mask = None if mask is None else _rows(mask)
     if mask is not None and mask.shape != ids.shape:
         raise BadInput(f"mask {tuple(mask.shape)} does not fit the tokens {tuple(ids.shape)}")
-    return contexts_from_call(
+    return tokens_from_call(
         (),
         {"input_ids": ids, "attention_mask": mask},
         first_id=0,
@@ -311,7 +308,7 @@ class _Store:
     def get(self, key: Key) -> Tensor | None:
         """The activation, None where the cache has it under none of its names."""
         if key not in self._found:
-            self._found[key] = self._logits() if key[1] == "logits" else self._activation(key)
+            self._found[key] = self._logits() if key.is_logits else self._activation(key)
         return self._found[key]
 
     def names(self, key: Key) -> list[str]:
@@ -319,14 +316,14 @@ class _Store:
         (stack,) = self.anatomy.stacks
         source = self.anatomy.source(key)
         first = [source] if source else []
-        if key[1] == "state":
-            first += state_names(stack.stack.path, key[2], stack.n_blocks)
+        if key.is_state:
+            first += state_names(stack.stack.path, key.index, stack.n_blocks)
         others = [n for name in first for n in self._names_of.get(self._point_of.get(name, -1), [])]
         return list(dict.fromkeys([*first, *others]))
 
     def _activation(self, key: Key) -> Tensor | None:
         here = [n for n in self.names(key) if isinstance(self.values.get(n), Tensor)]
-        axes = _axes(key)
+        axes = key.axes
         for name in here:
             value: Tensor = self.values[name]
             value = value if value.ndim == len(axes) else value[None]
@@ -359,16 +356,11 @@ class _Store:
                     self.logits_from = name
                     logits: Tensor = output_transform(self.model)(value)
                     return logits
-        last = self.get((stack.name, "state", stack.n_blocks))
+        last = self.get(Key.state(stack.name, stack.n_blocks))
         if self.anatomy.readout is None or last is None:
             return None
         self.logits_from = f"readout of the last state, {self.anatomy.readout.path}"
         return self.anatomy.readout.logits(last.to(device_of(self.model)))
-
-
-def _axes(key: Key) -> tuple[str, ...]:
-    site = "terms" if key[1] == "state" or key[1].startswith("term:") else key[1]
-    return tuple(SITES[site].axes.split())
 
 
 def _servable(wiring: Wiring, store: _Store) -> tuple[Wiring, list[str]]:
@@ -376,7 +368,7 @@ def _servable(wiring: Wiring, store: _Store) -> tuple[Wiring, list[str]]:
     lacking: dict[str, dict[str, list[Key]]] = {}
     for job in wiring.jobs:
         absent = {k for k in job.needs if store.get(k) is None}
-        if needed := sorted(absent & job.required, key=lambda k: k[2]):
+        if needed := sorted(absent & job.required, key=lambda k: k.index):
             lacking.setdefault(job.analysis.name(), {}).setdefault("", []).extend(needed)
         for site, keys in (*job.sites.items(), ("terms", tuple(job.terms.values()))):
             if missing := [k for k in keys if k in absent - job.required]:
@@ -397,9 +389,7 @@ def _servable(wiring: Wiring, store: _Store) -> tuple[Wiring, list[str]]:
 
 
 def _listed(store: _Store, keys: list[Key]) -> str:
-    names = [
-        store.names(key)[0] if key[1] != "logits" else LOGITS[0] for key in dict.fromkeys(keys)
-    ]
+    names = [LOGITS[0] if key.is_logits else store.names(key)[0] for key in dict.fromkeys(keys)]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
@@ -409,13 +399,13 @@ def _without(job: ObserveCall, sites: set[str]) -> ObserveCall:
     return replace(job, sites=kept, terms={} if "terms" in sites else job.terms)
 
 
-def _replay(wiring: Wiring, store: _Store, context: Context, collector: Collector) -> None:
+def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector) -> None:
     """Feed the activations in the order in which a pass would bring them."""
     needed = {key for job in wiring.jobs for key in job.needs}
     reads_out = any("readout" in job.analysis.wanted() for job in wiring.jobs)
     device = device_of(store.model) if reads_out and store.model is not None else None
     values: dict[Key, Tensor] = {}
-    for key in sorted(needed, key=lambda k: (k[1] == "logits", k[2], k[1] != "state")):
+    for key in sorted(needed, key=lambda k: (k.is_logits, k.index, not k.is_state)):
         value = store.get(key)
         if value is not None:
             values[key] = value if device is None else value.to(device)

@@ -18,7 +18,7 @@ from interp._arrays import Array
 from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
 from interp.contract.analysis import Analysis, meaning
 from interp.contract.columns import ATTACHED, INDEX, MODE
-from interp.contract.leaves import Examples, Leaf, State
+from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, unknown
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
@@ -96,8 +96,7 @@ class Result:
 
     def examples(self, name: str) -> dict[tuple[str, int], dict[int, Array]]:
         """Whole arrays kept for a few prompts: (stack, layer) -> prompt -> array."""
-        found = self.leaves(name)
-        return {k: leaf.items for k, leaf in found.items() if isinstance(leaf, Examples)}
+        return {key: leaf.items for key, leaf in only(self.leaves(name), Examples).items()}
 
     def summary(
         self, by: str | Sequence[str] = ("layer",), *, special: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interp._arrays import Array
-from interp.contract.leaves import Rows, State, leaf_class
+from interp.contract.leaves import State, leaf_class, without_rows
 
 _TEXT = ":text"
 
@@ -30,9 +30,8 @@ def save_state(state: State, path: Path) -> bool:
 
     arrays = {
         f"{stack}/{layer}/{leaf_name}/{type(leaf).__name__}/{_part(part, array)}": _storable(array)
-        for (stack, layer), leaves in state.items()
+        for (stack, layer), leaves in without_rows(state).items()
         for leaf_name, leaf in leaves.items()
-        if not isinstance(leaf, Rows)
         for part, array in leaf.arrays().items()
     }
     if arrays:

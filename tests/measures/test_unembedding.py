@@ -27,7 +27,7 @@ from interp.models.logit_geometry import (
     truncation,
 )
 from interp.models.readout import Readout
-from interp.models.weights import tying, unembedding_of
+from interp.models.weights import tying, unembedding_of, weight_matrix
 
 TEXTS = ["the man saw her in a red house", "a queen told her"]
 V, D, ROWS = 37, 12, 9
@@ -88,7 +88,9 @@ def test_shuffled_control_never_pairs_a_token_with_itself_and_is_null_where_noth
 
 
 def test_models_without_the_matrices():
-    with pytest.raises(Unsupported, match="eye has no W_U: it does not end in an unembedding"):
+    with pytest.raises(
+        Unsupported, match="eye has no matrix W_U: it does not end in an unembedding"
+    ):
         unembedding_of(SimpleNamespace(cfg=SimpleNamespace(model_name="eye")))
     narrow = SimpleNamespace(W_U=draw(5, V), W_E=draw(V, D), b_U=torch.zeros(V))
     out = tying(narrow)
@@ -420,6 +422,33 @@ def test_weights_are_refused_before_the_first_batch(gpt2, monkeypatch):
     monkeypatch.setattr(
         "interp.models.weights._weight", lambda model, name: None if name == "W_U" else model.W_E
     )
-    with pytest.raises(Unsupported, match="has no W_U"):
+    with pytest.raises(Unsupported, match="has no matrix W_U"):
         interp.run(gpt2, TEXTS, ["rotation", "unembedding"], progress=False)
     assert not passes
+
+
+@pytest.mark.parametrize("name", ["W_E", "W_U", "W_pos"])
+def test_a_matrix_that_a_model_lacks_is_named_with_the_reason(name):
+    eye = SimpleNamespace(cfg=SimpleNamespace(model_name="eye", positional_embedding_type="rotary"))
+    reason = {
+        "W_E": "embeds no tokens",
+        "W_U": "end in an unembedding",
+        "W_pos": "kind is 'rotary'",
+    }
+    with pytest.raises(Unsupported, match=rf"eye has no matrix {name}: .*{reason[name]}.*inspect"):
+        weight_matrix(eye, name)
+    # One of another rank is no matrix of rows either.
+    with pytest.raises(Unsupported, match=f"no matrix {name}"):
+        weight_matrix(SimpleNamespace(**{name: draw(3)}), name)
+
+
+def test_another_matrix_is_refused_with_the_nearest():
+    with pytest.raises(BadInput, match=r"no matrix 'W_pso'; did you mean 'W_pos'\? \(known: W_E"):
+        weight_matrix(SimpleNamespace(), "W_pso")
+
+
+def test_every_matrix_has_a_row_per_token_or_position(gpt2):
+    shapes = [tuple(weight_matrix(gpt2, name).shape) for name in ("W_E", "W_U", "W_pos")]
+    cfg = gpt2.cfg
+    assert shapes == [(cfg.d_vocab, cfg.d_model)] * 2 + [(cfg.n_ctx, cfg.d_model)]
+    assert not weight_matrix(gpt2, "W_U").requires_grad

@@ -493,17 +493,17 @@ class Elsewhere(interp.Analysis):
 
 
 def test_states_on_several_devices_are_brought_to_one(llama):
-    from interp.models.contexts import contexts_from_call
+    from interp.models.contexts import tokens_from_call
     from interp.models.observer import Observer  # the same observer that a model feeds
 
     wiring = interp.inspect(llama).wire([Elsewhere()])
-    context = contexts_from_call(
+    context = tokens_from_call(
         (), {"input_ids": tokens_of()}, first_id=0, special_ids=(), pad_id=None
     )
     # "meta" is a device without values: moving to it works everywhere.
     values = {
-        key: torch.zeros(2, 7, 24, device="meta" if key[2] > 1 else "cpu")
-        for key in sorted(wiring.sources, key=lambda k: k[2])
+        key: torch.zeros(2, 7, 24, device="meta" if key.index > 1 else "cpu")
+        for key in sorted(wiring.sources, key=lambda k: k.index)
     }
     done = Observer(llama, wiring, lambda *_: {}, lambda _: None).replay({"": context}, values)
     assert len(done.emitted) == 3

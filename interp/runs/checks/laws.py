@@ -27,18 +27,12 @@ from torch import Tensor
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, meaning
 from interp.contract.leaves import (
-    Cov,
-    Examples,
-    Grouped,
     Leaf,
-    Moments,
     PerHead,
     PerToken,
-    Rows,
     State,
-    Sum,
-    TopK,
     merge_states,
+    without_rows,
 )
 from interp.contract.reduce import Groups
 from interp.contract.sites import SITES
@@ -349,7 +343,7 @@ def undefined(analysis: Analysis) -> str | None:
     state, usual = _state(analysis, World(zero=(2, 1))), _state(analysis, World())
     rows = dict(_leaves(usual))
     for what, leaf in _leaves(state):
-        if not isinstance(leaf, Rows):
+        if not leaf.is_rows:
             continue
         values = leaf.arrays()["values"]
         if _infinite(values):
@@ -467,16 +461,7 @@ def does_not_grow(analysis: Analysis) -> str | None:
 
 def _size(state: State) -> int:
     """Bytes at capacity: what keeps the best `k` may fill up, what keeps rows is apart."""
-    total = 0
-    for what, leaf in _leaves(state):
-        total += len(what)
-        if isinstance(leaf, TopK):
-            total += leaf.k * (leaf.payload[:1].nbytes or 1)
-        elif isinstance(leaf, Examples):
-            total += leaf.n
-        elif not isinstance(leaf, Rows):
-            total += leaf.nbytes()
-    return total
+    return sum(len(what) + leaf.capacity() for what, leaf in _leaves(state))
 
 
 # ---- leaves and tables -----------------------------------------------------------------------
@@ -533,7 +518,7 @@ def sums_in_float64(analysis: Analysis) -> str | None:
     first, second, _ = _pieces(analysis, _SPLIT)
     others = dict(_leaves(second))
     for what, leaf in _leaves(first):
-        if what not in others or isinstance(leaf, Rows | TopK | Examples):
+        if what not in others or leaf.accumulates is False:
             continue
         merged, parts = leaf.merge(others[what]).arrays(), (leaf.arrays(), others[what].arrays())
         for name, array in merged.items():
@@ -547,7 +532,7 @@ def _accumulates(leaf: Leaf, merged: Array, a: Array, b: Array) -> bool:
     merged = np.asarray(merged)
     if merged.dtype.kind != "f" or merged.dtype == np.float64:
         return False
-    if isinstance(leaf, Sum | Moments | Grouped | Cov):
+    if leaf.accumulates:
         return True
     return a.shape == b.shape == merged.shape and bool(np.allclose(merged, a + b, equal_nan=True))
 
@@ -580,11 +565,7 @@ def save_and_load(analysis: Analysis) -> str | None:
     seen = frame_difference(result.frame, again.frame, rtol=0)
     if seen:
         return f"the table comes back changed: {seen}"
-    kept = {
-        key: {n: leaf for n, leaf in leaves.items() if not isinstance(leaf, Rows)}
-        for key, leaves in result.state.items()
-    }
-    seen = state_difference({k: v for k, v in kept.items() if v}, again.state, rtol=0)
+    seen = state_difference(without_rows(result.state), again.state, rtol=0)
     return f"the state comes back changed: {seen}" if seen else None
 
 

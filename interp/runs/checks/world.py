@@ -9,7 +9,7 @@ They go through the observer that real activations go through. Knows nothing of 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Literal
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
-from interp.contract.jobs import Context, Key, ObserveCall
+from interp.contract.jobs import Key, ObserveCall
 from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
 from interp.contract.sites import SITES
+from interp.contract.tokens import Tokens
 from interp.models.anatomy import TOLERANCE, Anatomy, Padding, StackAnatomy
 from interp.models.contexts import next_tokens
 from interp.models.layout import Stack
@@ -175,15 +176,15 @@ def observe(analysis: Analysis, world: World) -> Observed:
     context, values = assemble(world, wiring.last_keys())
     observer = Observer(None, wiring, lambda *_: {}, lambda _: None)
     finished = observer.replay({"": context}, values)
-    inputs = {" ".join(map(str, key[1:])): value for key, value in values.items()}
-    inputs |= {name: getattr(context, name) for name in Context.__dataclass_fields__}
+    inputs = {f"{key.point} {key.index}": value for key, value in values.items()}
+    inputs |= context.tensors()
     return Observed(list(finished.emitted), inputs)
 
 
 # ---- laying prompts out ----------------------------------------------------------------------
 
 
-def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Context, dict[Key, Tensor]]:
+def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Tokens, dict[Key, Tensor]]:
     """Tokens and activations of a batch, in the order in which they arrive; `keys` or all."""
     prompts = world.prompts()
     width = max(1, *(len(p.tokens) for p in prompts)) + world.extra
@@ -197,7 +198,7 @@ def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Context,
     return (_only_last(context), _last(values)) if world.cached else (context, values)
 
 
-def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], width: int) -> Context:
+def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], width: int) -> Tokens:
     shape = (len(prompts), width)
     tokens = torch.full(shape, 5 if world.junk else 0)
     positions = torch.full(shape, width if world.junk else 0)
@@ -209,44 +210,34 @@ def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], wid
         mask[row, real] = True
     ids = torch.tensor([p.id for p in prompts])
     parts = (tokens, mask, (tokens == BOS) & mask, ids, positions, next_tokens(tokens, mask))
-    moved = [part.to(world.device) for part in (*parts, tokens, mask)]
-    return Context(*moved)
+    return Tokens.whole(*parts).to(world.device)
 
 
 def _rectangle(
     world: World, key: Key, parts: Sequence[Tensor], starts: Sequence[int], width: int
 ) -> Tensor:
     """Pad the activations of single prompts to one tensor `[batch, ...]`."""
-    along = [axis in ("pos", "query", "key") for axis in _axes(key)]
+    along = [axis in ("pos", "query", "key") for axis in key.axes[1:]]
     shape = [width if padded else n for n, padded in zip(parts[0].shape, along, strict=True)]
     out = torch.full((len(parts), *shape), world.fill, dtype=parts[0].dtype)
     for row, (part, start) in enumerate(zip(parts, starts, strict=True)):
         real = slice(start, start + part.shape[along.index(True)])
-        if key[1] in _MASKED_KEY:
-            out[row, :, real, :] = _MASKED_KEY[key[1]]
+        if key.point in _MASKED_KEY:
+            out[row, :, real, :] = _MASKED_KEY[key.point]
         out[(row, *(real if padded else slice(None) for padded in along))] = part
     return out.to(world.dtype).to(world.given or world.dtype).to(world.device)
 
 
-def _axes(key: Key) -> list[str]:
-    point = "terms" if key[1].startswith("term:") else key[1]
-    site = SITES["resid_pre" if point == "state" else point]
-    return site.axes.split()[1:]
-
-
-def _only_last(context: Context) -> Context:
-    parts = {n: getattr(context, n) for n in Context.__dataclass_fields__}
-    new = {n: v[:, -1:] for n, v in parts.items() if n not in ("ids", "key_tokens", "key_mask")}
-    new["targets"] = torch.full_like(new["targets"], -1)
-    return Context(**(parts | new))
+def _only_last(context: Tokens) -> Tokens:
+    last = context.columns(slice(-1, None))
+    return replace(last, targets=torch.full_like(last.targets, -1))
 
 
 def _last(values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
     """The last position of every activation; all keys of the attention stay."""
     out = {}
     for key, value in values.items():
-        axes = _axes(key)
-        axis = 1 + next(i for i, name in enumerate(axes) if name in ("pos", "query"))
+        axis = next(i for i, name in enumerate(key.axes) if name in ("pos", "query"))
         out[key] = value.narrow(axis, value.shape[axis] - 1, 1)
     return out
 
@@ -266,19 +257,18 @@ def prompt(
     if zero is not None:
         keep[zero] = 0.0
     x = torch.randn(length, WIDTH, generator=random) * keep
-    values: dict[Key, Tensor] = {("", "state", 0): x}
+    values: dict[Key, Tensor] = {Key.state("", 0): x}
     for layer in range(n_blocks):
-        for point, value in _block(x, keep, names, random).items():
-            values["", point, layer] = value
-        x = values["", f"term:{names[1]}", layer] + values["", "resid_mid", layer]
-        values["", "state", layer + 1] = x
-    values["", "logits", 0] = readout(0.0, "cpu").logits(x)
+        values |= _block(x, keep, names, random, layer)
+        x = values[Key.of_term("", names[1], layer)] + values[Key("", "resid_mid", layer)]
+        values[Key.state("", layer + 1)] = x
+    values[Key.logits("")] = readout(0.0, "cpu").logits(x)
     return Prompt(number, tokens, values)
 
 
 def _block(
-    x: Tensor, keep: Tensor, names: tuple[str, str], random: torch.Generator
-) -> dict[str, Tensor]:
+    x: Tensor, keep: Tensor, names: tuple[str, str], random: torch.Generator, layer: int
+) -> dict[Key, Tensor]:
     n = len(x)
 
     def draw(*shape: int) -> Tensor:
@@ -291,18 +281,13 @@ def _block(
     pattern = scores.softmax(-1)
     z = torch.einsum("hqk,khd->qhd", pattern, every_v)
     attn, mlp, pre = draw(WIDTH), draw(WIDTH), draw(D_MLP)
+    heads = {"q": q, "k": k, "v": v, "scores": scores, "pattern": pattern, "z": z}
+    inner = {"resid_mid": x + attn, "mlp_pre": pre, "mlp_post": pre.relu()}
     return {
-        "q": q,
-        "k": k,
-        "v": v,
-        "scores": scores,
-        "pattern": pattern,
-        "z": z,
-        f"term:{names[0]}": attn,
-        "resid_mid": x + attn,
-        "mlp_pre": pre,
-        "mlp_post": pre.relu(),
-        f"term:{names[1]}": mlp,
+        **{Key("", site, layer): value for site, value in heads.items()},
+        Key.of_term("", names[0], layer): attn,
+        **{Key("", site, layer): value for site, value in inner.items()},
+        Key.of_term("", names[1], layer): mlp,
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from interp._arrays import Array
-from interp.contract.leaves import Rows, State
+from interp.contract.leaves import Rows, State, only
 from interp.errors import BadInput
 from interp.prompts.tokens import may_be_split
 from interp.runs.corpus.documents import Chunks
@@ -125,7 +125,7 @@ class RowWriter:
 
         parts = []
         for (_, layer), leaves in sorted(state.items()):
-            rows = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Rows)}
+            rows = only(leaves, Rows)
             if rows:
                 parts.append(self._layer(layer, rows, table))
         if parts:

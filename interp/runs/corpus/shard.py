@@ -22,14 +22,14 @@ from interp._arrays import Array
 from interp._files import atomic, checksum, write_json, write_sealed
 from interp.contract.analysis import Analysis
 from interp.contract.document_sums import Parting
-from interp.contract.leaves import Examples, Rows, State, TopK, merge_states
+from interp.contract.leaves import Rows, State, merge_states, only, without_rows
 from interp.contract.reduce import close_documents, group_rows, groups_by
+from interp.contract.tokens import Tokens
 from interp.errors import InterpError, Unsupported
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
 from interp.models.probe import inspect
 from interp.models.untrained import check_control, random_copy
-from interp.prompts.batches import TokenBatch
 from interp.prompts.tokens import token_strings
 from interp.runs.collect import Collector, observe_weights
 from interp.runs.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
@@ -234,16 +234,16 @@ class Worker:
         return settle
 
     def _parts(
-        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
-    ) -> Iterable[tuple[TokenBatch, Exception | None]]:
+        self, feeder: Feeder, batch: Tokens, chunks: Chunks, collector: Collector
+    ) -> Iterable[tuple[Tokens, Exception | None]]:
         error = self._run(feeder, batch, chunks, collector)
         if error is None or len(batch.ids) == 1:
             return [(batch, error)]
-        alone = [_only(batch, row) for row in range(len(batch.ids))]
+        alone = [batch.row(row) for row in range(len(batch.ids))]
         return [(part, self._run(feeder, part, chunks, collector)) for part in alone]
 
     def _run(
-        self, feeder: Feeder, batch: TokenBatch, chunks: Chunks, collector: Collector
+        self, feeder: Feeder, batch: Tokens, chunks: Chunks, collector: Collector
     ) -> Exception | None:
         """One pass, merged as a whole or not at all; what went wrong with it."""
         fed = replace(batch, ids=torch.from_numpy(chunks.ids[batch.ids.numpy()]))
@@ -330,15 +330,6 @@ def part_path(folder: Path, name: str, shard: Shard) -> Path:
     return folder / name / f"part-{shard.index:06d}.parquet"
 
 
-def without_rows(state: State) -> State:
-    """The leaves that are no rows."""
-    kept = {
-        key: {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Rows)}
-        for key, leaves in state.items()
-    }
-    return {key: leaves for key, leaves in kept.items() if leaves}
-
-
 def _settle(pending: Collector, collector: Collector, change: Settle) -> None:
     """Move what is pending into the collector, changed."""
     for name, analysis in collector.analyses.items():
@@ -358,8 +349,7 @@ def _held(collector: Collector) -> int:
         chunk[2].nbytes
         for state in collector.states.values()
         for leaves in state.values()
-        for leaf in leaves.values()
-        if isinstance(leaf, Rows)
+        for leaf in only(leaves, Rows).values()
         for chunk in leaf.chunks
     )
 
@@ -375,32 +365,20 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _only(batch: TokenBatch, row: int) -> TokenBatch:
-    """One prompt of a batch, without its padding."""
-    real = batch.mask[row]
-    cells = {
-        name: getattr(batch, name)[row : row + 1, real]
-        for name in ("tokens", "mask", "special", "positions", "targets")
-    }
-    return TokenBatch(ids=batch.ids[row : row + 1], **cells)
-
-
-def _repeated(batch: TokenBatch, chunks: Chunks) -> torch.Tensor:
+def _repeated(batch: Tokens, chunks: Chunks) -> torch.Tensor:
     rows = torch.from_numpy(chunks.starts)[batch.ids][:, None] + batch.positions
     return torch.from_numpy(chunks.repeated)[rows]
 
 
 def prompts_in(states: Mapping[str, State]) -> set[int]:
     """Ids of the prompts that a state keeps something of."""
-    found: set[int] = set()
-    for state in states.values():
-        for leaves in state.values():
-            for leaf in leaves.values():
-                if isinstance(leaf, Examples):
-                    found.update(leaf.items)
-                elif isinstance(leaf, TopK):
-                    found.update(leaf.prompt.tolist())
-    return found
+    return {
+        number
+        for state in states.values()
+        for leaves in state.values()
+        for leaf in leaves.values()
+        for number in leaf.kept_prompts()
+    }
 
 
 def _tokens_of(chunks: Chunks, prompts: set[int]) -> pd.DataFrame:

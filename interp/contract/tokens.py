@@ -1,0 +1,79 @@
+"""The token record: the tokens of one batch or pass, and which of them are real.
+
+Prompts are cut into it, a pass is described by it, and an analysis reads it as part of its `Batch`.
+Knows tensors; knows nothing of tokenizers or models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+PER_TOKEN = ("tokens", "mask", "special", "positions", "targets")
+"""Fields with one value per token of the batch; the others are per prompt or per key."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Prompts as one rectangle `[batch, pos]`, padded where they differ in length.
+
+    Attributes:
+        tokens: `[batch, pos]` int64 token ids; -1 where a model was given embeddings.
+        mask: `[batch, pos]` bool, true for real tokens.
+        special: `[batch, pos]` bool, true for BOS and the like; false at padding.
+        ids: `[batch]` int64, the prompt's number in the whole run.
+        positions: `[batch, pos]` int64, the token's position in its prompt (padding not counted).
+        targets: `[batch, pos]` int64, the next token unless the caller gave others; -1 for none.
+        key_tokens, key_mask: `[batch, key]`, the tokens that can be attended to: the same as
+            `tokens` and `mask`, but with a KV cache also those of earlier passes (-1 if unknown).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    special: Tensor
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    key_tokens: Tensor
+    key_mask: Tensor
+
+    @classmethod
+    def whole(
+        cls,
+        tokens: Tensor,
+        mask: Tensor,
+        special: Tensor,
+        ids: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+    ) -> Tokens:
+        """Tokens of prompts with nothing before them: their keys are the tokens themselves."""
+        return Tokens(tokens, mask, special, ids, positions, targets, tokens, mask)
+
+    @classmethod
+    def none(cls) -> Tokens:
+        """The tokens of no prompt."""
+        empty = torch.zeros(0, 0, dtype=torch.int64, device="cpu")
+        real = empty.bool()
+        return cls.whole(empty, real, real, empty[:, 0:0].reshape(0), empty, empty)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields of this record by name, without those that a subclass adds."""
+        return {f.name: getattr(self, f.name) for f in fields(Tokens)}
+
+    def to(self, device: Any) -> Tokens:
+        """The same on another device."""
+        return Tokens(**{name: x.to(device) for name, x in self.tensors().items()})
+
+    def columns(self, index: Any) -> Self:
+        """The tokens in some columns; all of their keys stay, for they are still attended to."""
+        return replace(self, **{name: getattr(self, name)[:, index] for name in PER_TOKEN})
+
+    def row(self, number: int) -> Tokens:
+        """One prompt `[1, pos]` without its padding, with nothing before it."""
+        real = self.mask[number]
+        parts = {name: getattr(self, name)[number : number + 1, real] for name in PER_TOKEN}
+        return Tokens.whole(ids=self.ids[number : number + 1], **parts)
