@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, and reads that name the file and the remedy.
+"""Writing of files that are whole or absent; reading with errors that name file and remedy.
 
 Every file that this library writes goes through `atomic`, `atomic_folder`, `write_text` or
 `write_sealed`; every file of its own that it reads through `reading`, `read_sealed` or `verify`.
@@ -23,7 +23,7 @@ import pandas as pd
 
 from interp.errors import BadInput, InterpError
 
-TEMPORARY = ".part"
+TEMPORARY = ".part"  # an ending by which leftovers of killed processes are found
 SEAL = "sha256"
 """Key of a sealed document's own checksum."""
 _CHUNK = 1 << 20
@@ -37,11 +37,11 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends without error.
+    """A temporary path in the folder of `path`, renamed to it when the block ends without error.
 
     Bytes and name have reached the disk before the block is left. After an error nothing remains;
     a block that writes nothing leaves nothing.
-    Raises `InterpError` where the file cannot be written: a full disk, a folder of that name, a
+    Raises `InterpError` if the file cannot be written: a full disk, a folder of that name, a
     missing permission, a name that is too long.
     """
     make_folder(path.parent)
@@ -50,6 +50,8 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.exists():
             temporary.chmod(0o644)  # some writers make files that only their owner may read
+            # Bytes before name before folder: without the order, a power cut may leave the name of
+            # a file whose bytes were never written.
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
@@ -59,8 +61,8 @@ def atomic(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which replaces `folder` as a whole when the block ends.
 
-    A link is followed: what it points to is replaced. After an error the earlier folder is as it
-    was. Raises `InterpError` as `atomic` does.
+    A link is followed: its target is replaced. After an error the earlier folder is unchanged.
+    Raises `InterpError` as `atomic` does.
     """
     target = Path(os.path.realpath(folder))
     if kind_of(target) == "file":
@@ -80,10 +82,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _take_place(temporary: Path, target: Path, earlier: Path) -> None:
-    """Move a folder to its place, and what stood there out of the way."""
+    """Move a folder to its place, after moving an earlier one away."""
     if kind_of(target) is None:
         temporary.rename(target)
         return
+    # No portable call exchanges two folders: for a moment neither is there, and if the second step
+    # fails the first is undone.
     target.rename(earlier)
     try:
         temporary.rename(target)
@@ -95,7 +99,7 @@ def _take_place(temporary: Path, target: Path, earlier: Path) -> None:
 def write_text(path: Path, text: str) -> Path:
     """Write a text as UTF-8, whole or not at all; returns the path.
 
-    Half a surrogate pair, which UTF-8 has no bytes for, becomes its escape in JSON and Python.
+    Half a surrogate pair, which UTF-8 cannot encode, becomes its escape in JSON and Python.
     """
     with atomic(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -108,10 +112,11 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def kind_of(path: Path) -> str | None:
-    """What stands at a path, "file" or "folder", links followed; None for nothing.
+    """Kind of a path, "file" or "folder", with links followed; None if nothing is there.
 
-    Raises `InterpError` where the system does not say: no permission, a name that is too long.
+    Raises `InterpError` if the system refuses to look: no permission, a name that is too long.
     """
+    # lexists: a broken link is something that stands in the way of a new file.
     try:
         return "folder" if path.is_dir() else "file" if os.path.lexists(path) else None
     except OSError as error:
@@ -119,7 +124,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def names_in(folder: Path) -> set[str]:
-    """Names of what is in a folder; raises `InterpError` where it may not be listed."""
+    """Names of the entries of a folder; raises `InterpError` if it may not be listed."""
     try:
         return {path.name for path in folder.iterdir()}
     except OSError as error:
@@ -127,7 +132,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it; raises `InterpError` where that is impossible."""
+    """Create a folder and those above it; raises `InterpError` if that is impossible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -135,25 +140,27 @@ def make_folder(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete a file, if it is there; raises `InterpError` where that is impossible."""
+    """Delete a file if it exists; raises `InterpError` if that is impossible."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        # Systems disagree on what it is to unlink a folder.
+        # Linux reports EISDIR for a folder, macOS and POSIX EPERM.
         told = OSError(errno.EISDIR, "") if path.is_dir() else error
         raise unwritable(path, told) from error
 
 
 def _temporary(path: Path) -> Path:
-    """A hidden name beside `path`, which may use up the longest name that a disk allows."""
+    """A hidden temporary name in the folder of `path`."""
+    # Not made of the name of `path`, which may already be as long as the disk allows.
     return path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
 
 
 @contextmanager
 def _telling(path: Path, temporary: Path) -> Iterator[None]:
-    """Remove the temporary path after an error, and name `path` in what a disk refuses."""
+    """Remove the temporary path after an error, and name `path` in errors of the disk."""
     try:
         yield
+    # BaseException: a Ctrl-C must leave no temporary file either.
     except BaseException as error:
         _remove(temporary)
         if _is_full(error) or _is_about(error, path, temporary.name):
@@ -170,20 +177,21 @@ def _remove(path: Path) -> None:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether a disk or a quota is full; libraries in Rust tell it in words only."""
-    said = any(f"os error {code})" in str(error) for code in _FULL)
-    return said or (isinstance(error, OSError) and error.errno in _FULL)
+    """Test for a full disk or quota."""
+    # Libraries in Rust, such as safetensors, put the number into the text only.
+    in_text = any(f"os error {code})" in str(error) for code in _FULL)
+    return in_text or (isinstance(error, OSError) and error.errno in _FULL)
 
 
 def _is_about(error: BaseException, path: Path, temporary: str) -> bool:
-    """Whether an error of the system is about what is written here, and not of another file."""
+    """Test for an error of the system about the path that is written, not about another file."""
     if not isinstance(error, OSError):
         return False
     return temporary in str(error) or str(error.filename) in (str(path), str(path.parent))
 
 
 def unwritable(path: Path, error: BaseException) -> InterpError:
-    """The error for a path that cannot be written, with what would help."""
+    """The error for a path that cannot be written, with the fix."""
     shown, code = repr(str(path)), getattr(error, "errno", None)
     if _is_full(error):
         return InterpError(
@@ -217,12 +225,13 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[Path]:
-    """Whatever goes wrong with `path` in the block becomes `InterpError` that names it.
+    """Turn any error in the block into an `InterpError` that names `path`.
 
     Args:
         path: a file that this library wrote.
-        remedy: what the user can do about it, as the end of a sentence.
+        remedy: advice to the user, as the end of a sentence.
     """
+    # Opening a pipe would wait for a writer for ever.
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113  Path's own raise for some paths
         raise InterpError(f"{str(path)!r} is no ordinary file but a pipe or a device; {remedy}")
     try:
@@ -244,12 +253,12 @@ def unreadable(path: Path, error: Exception, remedy: str) -> InterpError:
     if code:
         help_ = "change its permissions" if code in _FORBIDDEN else remedy
         return InterpError(f"{shown} cannot be read ({os.strerror(code)}); {help_}")
-    said = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-    return InterpError(f"{shown} is damaged ({said}); {remedy}")
+    reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+    return InterpError(f"{shown} is damaged ({reason}); {remedy}")
 
 
 def read_json(path: Path) -> Any:
-    """The document in a file that is of no importance; None where it is missing or no JSON."""
+    """The document in a file that may be missing; None if it is, or if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -257,7 +266,7 @@ def read_json(path: Path) -> Any:
 
 
 def checksum(path: Path, tell: Callable[[bytes], None] = lambda _: None) -> str:
-    """SHA-256 of a file as hex digits; `tell` sees the bytes as they pass."""
+    """SHA-256 of a file as hex digits; `tell` is called with every block of bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK):
@@ -273,7 +282,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def verify(folder: Path, files: Mapping[str, str], remedy: str) -> None:
-    """Raise `InterpError` for the first file that is not as `checksums` found it."""
+    """Raise `InterpError` for the first file whose checksum has changed."""
     for name, expected in files.items():
         with reading(folder / name, remedy) as path:
             if checksum(path) != expected:
@@ -287,9 +296,9 @@ def write_sealed(path: Path, document: Mapping[str, Any], default: Any = str) ->
     """Write a document as JSON with a checksum over itself and its name; returns it without.
 
     Args:
-        path: the file, whole or absent; a document under another name is not taken for it.
-        document: JSON values, or what `default` turns into them.
-        default: called with values that JSON has no type for.
+        path: the file, whole or absent; a renamed document does not fit its checksum.
+        document: JSON values, or values that `default` converts.
+        default: called with values of types that JSON lacks.
     """
     plain: dict[str, Any] = json.loads(json.dumps(document, default=default))
     write_json(path, plain | {SEAL: _seal(path.name, plain)})
@@ -297,15 +306,15 @@ def write_sealed(path: Path, document: Mapping[str, Any], default: Any = str) ->
 
 
 def read_sealed(path: Path, remedy: str, unsealed: Collection[str] = ()) -> dict[str, Any]:
-    """The document that `write_sealed` wrote, without its seal.
+    """Read a document of `write_sealed`, without its checksum.
 
     Args:
         path: the file.
         remedy: as for `reading`.
-        unsealed: keys of the documents of older versions, which had no seal; a document with
-            exactly these is taken as it is.
+        unsealed: keys of the documents of older versions, which had no checksum; a document with
+            exactly these is accepted without one.
 
-    Raises `InterpError` for a file that is missing, no JSON, or does not fit its seal.
+    Raises `InterpError` for a file that is missing, not JSON, or does not fit its checksum.
     """
     with reading(path, remedy):
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -321,6 +330,7 @@ def read_sealed(path: Path, remedy: str, unsealed: Collection[str] = ()) -> dict
 
 def _seal(name: str, document: Mapping[str, Any]) -> str:
     """SHA-256 over a document and its name; spaces and the order of keys do not count."""
+    # With the name: a record copied from shard 3 to shard 4 is whole, but not that of shard 4.
     text = json.dumps([name, document], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -332,7 +342,7 @@ MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this 
 
 @contextmanager
 def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill, which appears whole under its name at the end, or not at all.
+    """A temporary folder to fill, which appears whole under its name at the end, or not at all.
 
     Raises `BadInput` if it exists and is not empty, unless `overwrite`.
     """
@@ -346,11 +356,11 @@ def refuse_existing(path: Path, *, overwrite: bool = False, folder: bool = True)
 
     Args:
         path: the folder or file to write.
-        overwrite: whether results that stand there may be replaced.
+        overwrite: whether existing results may be replaced.
         folder: whether a folder is to be written, or a file.
 
-    Raises `BadInput` for a file, or a folder with something in it; `InterpError` where the place
-    allows no writing.
+    Raises `BadInput` for a file, or a folder with something in it; `InterpError` if the place
+    cannot be written.
     """
     kind, wanted = kind_of(path), "folder" if folder else "file"
     _refuse_place(path)
@@ -364,6 +374,7 @@ def refuse_existing(path: Path, *, overwrite: bool = False, folder: bool = True)
             f"output {kind} {str(path)!r} exists; choose another or allow it to be replaced "
             "(overwrite=True, --overwrite)"
         )
+    # overwrite=True with a mistyped path must not delete a folder of something else.
     if folder and not any((path / name).exists() for name in MARKS):
         raise BadInput(
             f"refusing to replace folder {str(path)!r}: it holds no results of this library"
@@ -371,7 +382,7 @@ def refuse_existing(path: Path, *, overwrite: bool = False, folder: bool = True)
 
 
 def _refuse_place(path: Path) -> None:
-    """Raise `InterpError` where nothing can be written at `path`."""
+    """Raise `InterpError` if nothing can be written at `path`."""
     above = next(p for p in Path(os.path.realpath(path)).parents if kind_of(p))
     if not above.is_dir():
         raise unwritable(path, OSError(errno.ENOTDIR, ""))
@@ -380,7 +391,7 @@ def _refuse_place(path: Path) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """What JSON has no type for, as something that it has one for."""
+    """A value of a type that JSON lacks, as a number, list or text."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -392,9 +403,10 @@ _LONG = pd.UInt64Dtype()  # whole numbers above 2**63 with holes, on the disk on
 
 
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table whose values keep every digit; `from_parquet` gives them back.
+    """Write a table with every digit of its values; `from_parquet` reads it.
 
-    Object columns of mixed types become text, which Parquet can hold; missing stays missing.
+    Object columns of mixed types become text, because a Parquet column has one type; missing values
+    stay missing.
     """
     out = frame.copy(deep=False)
     for column in [c for c in out if out[c].dtype == object]:
@@ -409,12 +421,11 @@ def to_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def from_parquet(path: Path) -> pd.DataFrame:
-    """Read what `to_parquet` wrote; a column of whole numbers with holes has ints and None.
-
-    pandas makes it float64 otherwise, in which 1234567890123456789 is another number.
-    """
+    """Read a file of `to_parquet`; a column of whole numbers with holes has ints and None."""
     from pyarrow.parquet import read_table
 
+    # By default pandas would make such a column float64, in which 1234567890123456789 is another
+    # number. partitioning=None: a folder called label=x above would become a column.
     frame: pd.DataFrame = read_table(path, partitioning=None).to_pandas(integer_object_nulls=True)
     for column in [c for c in frame if frame[c].dtype == _LONG]:
         cells = frame[column].astype(object)

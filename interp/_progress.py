@@ -1,4 +1,4 @@
-"""Progress bars, in one place, so that they can be switched off everywhere."""
+"""Progress bars, in one place so that they can be switched off everywhere."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Counter:
     """A bar on standard error for work of known size: share done, tokens per second, time left.
 
     Args:
-        what: is counted beside the share, in tokens.
-        total: documents there are.
-        enabled: silent unless.
+        what: name of the unit whose rate is shown.
+        total: number of documents.
+        enabled: whether a bar is shown at all.
     """
 
     def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
@@ -52,7 +52,7 @@ class Counter:
         return self
 
     def advance(self, documents: int, tokens: int, failures: int = 0) -> None:
-        """So many more are done."""
+        """Add the numbers of documents, tokens and failures that were completed."""
         self._tokens, self._failures = self._tokens + tokens, self._failures + failures
         if self._bar is not None:
             rate = self._tokens / max(time.monotonic() - self._start, 1e-9)

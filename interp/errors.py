@@ -1,6 +1,6 @@
-"""Errors: one base, few children, and the nearest valid name.
+"""Errors: one base class, few children, and the nearest valid name.
 
-Knows nothing of models or analyses. Every message says what was seen and what is allowed.
+Knows nothing of models or analyses. Every message states what was seen and what is allowed.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ class InterpError(Exception):
 
 
 class BadInput(InterpError, ValueError):
-    """What the user handed in cannot be used; nothing was run or written."""
+    """Input that cannot be used; nothing was run or written."""
 
 
 class UnknownName(InterpError, KeyError):
-    """A name of an analysis, site, column or model that does not exist here."""
+    """A name of an analysis, site, column or model that does not exist."""
 
     def __str__(self) -> str:  # a KeyError prints its repr
         return str(self.args[0]) if self.args else ""
 
 
 class Unsupported(InterpError):
-    """The model does not have what an analysis reads; the message says what would work."""
+    """A model without something that an analysis needs; the message names what would work."""
 
 
 class BrokenPlugin(InterpError):
-    """A registered analysis could not be imported or does not keep the contract."""
+    """A registered analysis that cannot be imported or does not keep the contract."""
 
 
 class ContractError(BrokenPlugin):
-    """An analysis breaks laws of the contract; `broken` has what was seen, by the law's name."""
+    """Broken laws of the contract; `broken` maps each law's name to what was seen."""
 
     def __init__(self, message: str, broken: Mapping[str, str]) -> None:
+        # Both go to the base class: pickle calls the class again with these arguments, and an error
+        # must survive the way between processes.
         super().__init__(message, broken)
         self.broken = dict(broken)
 
@@ -48,7 +50,7 @@ class ContractError(BrokenPlugin):
 
 
 class ObserveError(InterpError):
-    """An analysis failed inside `observe`; carries its name, layer and shapes."""
+    """Failure of an analysis inside `observe`, with its name, layer and shapes."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -127,7 +129,7 @@ MOVED = {
     "vocabulary": "experiments.nearest",
     "word_vectors": "experiments.words",
 }
-"""Modules of the first layout, and where their subject is now."""
+"""Modules of the first layout, with the new place of their subject."""
 MOVED_NAMES = {
     "BrokenPlugin": "errors",
     "CorpusRun": "runs.corpus.run",
@@ -138,12 +140,12 @@ MOVED_NAMES = {
     "UnknownName": "errors",
     "Unsupported": "errors",
 }
-"""Names that stood at the top and are on no page now, and their modules."""
+"""Names that stood at the top and are on no page now, with their modules."""
 PAGES = ("contract", "experiments", "measures", "models", "prompts", "runs", "stats")
 
 
 class MovedModules(MetaPathFinder):
-    """Tells where a module of the first layout has gone; finds nothing itself."""
+    """An import finder that names the new place of a moved module, and finds nothing itself."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
         """Raise `ModuleNotFoundError` with the new place of a module that has moved."""
@@ -157,9 +159,10 @@ class MovedModules(MetaPathFinder):
 
 
 def where_now(name: str, public: Iterable[str]) -> str:
-    """What to say of a name that the package does not have: its new place, or the nearest name."""
+    """The message for a name that the package does not have: its new place, or the nearest name."""
     if name in MOVED:
         return f"module 'interp' has no attribute {name!r}: it is now interp.{MOVED[name]}"
+    # Read as text: importing the pages to answer a misspelt name would load torch and models.
     names = dict(MOVED_NAMES)
     for page in PAGES:
         text = (Path(__file__).parent / page / "__init__.py").read_text(encoding="utf-8")

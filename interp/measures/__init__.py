@@ -1,4 +1,4 @@
-"""Measures of vectors, matrices and patterns, with their controls; pure functions of arrays."""
+"""Measures of vectors, matrices and patterns, with baselines; pure functions of arrays."""
 
 from interp.measures.attention_offsets import OffsetProfile as OffsetProfile
 from interp.measures.attention_offsets import offset_profile as offset_profile

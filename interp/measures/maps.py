@@ -1,7 +1,8 @@
 """Maps from one space onto another, fitted on words that are known in both.
 
-Pure functions on NumPy float64 `[words, dimensions]`; row i of both is the same word. A map says
-nothing before it is scored on words that it was not fitted on (`interp.spaces.retrieval`).
+Pure functions on NumPy float64 `[words, dimensions]`; row i of both is the same word. A map is
+evidence only when scored on held-out words (`interp.measures.retrieval`): with fewer words than
+dimensions every map fits the words it was fitted on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SpaceMap:
         mean_a, mean_b: `[d_a]`, `[d_b]`; zero where no shift was asked for.
         basis_b: `[d_b, k]`: identity; the leading principal axes of b ("pca" and b is wider); or
             the identity with columns of zeros ("pad" and b is narrower).
-        how: in words, how different widths were brought together.
+        how: the treatment of different widths, in words.
     """
 
     matrix: Floats
@@ -40,12 +41,12 @@ class SpaceMap:
     how: str
 
     def source(self, a: Any) -> Floats:
-        """Where the map sends rows of space a: `[n, d_a] -> [n, k]`."""
+        """Images of rows of space a under the map: `[n, d_a] -> [n, k]`."""
         mapped: Floats = self.scale * ((np.asarray(a, np.float64) - self.mean_a) @ self.matrix)
         return mapped
 
     def target(self, b: Any) -> Floats:
-        """Rows of space b as the map sees them: `[n, d_b] -> [n, k]`."""
+        """Rows of space b, centred and in the map's basis: `[n, d_b] -> [n, k]`."""
         seen: Floats = (np.asarray(b, np.float64) - self.mean_b) @ self.basis_b
         return seen
 
@@ -56,10 +57,10 @@ def procrustes(
     """The rotation (with reflection) W that minimises ‖s (A − ā) W − (B − b̄)‖_F, WᵀW = I.
 
     A is `[n, d_a]`, B `[n, d_b]`. W = U Vᵀ of the singular value decomposition U S Vᵀ = AᵀB; with
-    `scale`, s = tr S / ‖A‖²; with `shift`, both means are taken off first. Where d_a ≠ d_b: "pca"
-    cuts the wider space to its leading min(d_a, d_b) principal axes, found on these rows, so what
-    lies outside them is not compared; "pad" fills the narrower one up with zeros, so nothing is
-    cut, and what the narrower space cannot reach counts as residual.
+    `scale`, s = tr S / ‖A‖²; with `shift`, both means are subtracted first. If d_a ≠ d_b, "pca"
+    projects the wider space on its leading min(d_a, d_b) principal axes, fitted on these rows, and
+    compares only those; "pad" fills the narrower space with zeros, so that the part of the wider
+    space beyond its width counts as residual.
     Source: Schönemann, Psychometrika 31 (1966); Smith et al. 2017 for word vectors.
 
     Raises `BadInput` for unmatched, constant or non-finite rows, `UnknownName` for `width`.
@@ -100,6 +101,8 @@ def affine(a: Any, b: Any, *, ridge: float = 0.0, shift: bool = True) -> SpaceMa
     x, y = x - mean_a, y - mean_b
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     penalty = ridge * float((x**2).sum()) / x.shape[1]
+    # The rule of NumPy's matrix_rank: the reciprocal of a singular value that is rounding would
+    # dominate the map where there are fewer words than dimensions.
     kept = s > s.max() * max(x.shape) * np.finfo(np.float64).eps
     gain = np.divide(s, s**2 + penalty, out=np.zeros_like(s), where=kept)
     w = vt.T @ (gain[:, None] * (u.T @ y))
@@ -107,9 +110,9 @@ def affine(a: Any, b: Any, *, ridge: float = 0.0, shift: bool = True) -> SpaceMa
 
 
 def relative_residual(fitted: SpaceMap, a: Any, b: Any) -> float:
-    """‖mapped A − B‖_F / ‖B‖_F, B about the mean of the words fitted on; 0 exact, 1 no use.
+    """‖mapped A − B‖_F / ‖B‖_F, B about the mean of the fitted words; 0 is exact, 1 is useless.
 
-    Over `a [n, d_a]`, `b [n, d_b]`, which should be words that the map was not fitted on.
+    Over `a [n, d_a]`, `b [n, d_b]`, which should be held-out words.
     """
     target = fitted.target(b)
     size = float(np.linalg.norm(target))
@@ -122,7 +125,7 @@ def _mean(x: Floats, name: str, shift: bool) -> Floats:
 
 
 def _bases(x: Floats, y: Floats, width: Width) -> tuple[Floats, Floats, str]:
-    """What each space is multiplied with so that both have one width, and in words."""
+    """Factors `[d_a, k]`, `[d_b, k]` that bring both spaces to one width, and a description."""
     d_a, d_b = x.shape[1], y.shape[1]
     if d_a == d_b:
         return np.eye(d_a), np.eye(d_b), f"both are {d_a} wide"
@@ -136,4 +139,5 @@ def _bases(x: Floats, y: Floats, width: Width) -> tuple[Floats, Floats, str]:
 
 def _axes(x: Floats, k: int) -> Floats:
     """The `k` leading principal axes: orthonormal `[d, k]`."""
+    # eigh sorts upwards.
     return np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :k]

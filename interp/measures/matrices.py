@@ -1,4 +1,4 @@
-"""What every comparison asks of its matrices: float64 `[words, dimensions]`, finite, matched rows.
+"""Checks of the matrices to compare: float64 `[words, dimensions]`, finite, matched rows.
 
 Knows arrays and nothing of words or models.
 """
@@ -37,7 +37,7 @@ def matrix(x: Any, name: str, *, least: int = 1) -> Floats:
 
 
 def matched(x: Any, y: Any, *, least: int = 1) -> tuple[Floats, Floats]:
-    """Two matrices whose rows belong together; `BadInput` where their numbers differ."""
+    """Two matrices with matched rows; `BadInput` if their numbers of rows differ."""
     a, b = matrix(x, "space a", least=least), matrix(y, "space b", least=least)
     if len(a) != len(b):
         raise BadInput(f"space a has {len(a)} rows and space b {len(b)}; row i must be one word")
@@ -45,7 +45,7 @@ def matched(x: Any, y: Any, *, least: int = 1) -> tuple[Floats, Floats]:
 
 
 def varying(x: Floats, name: str) -> Floats:
-    """`x` minus its mean; `BadInput` if all rows are the same, for then nothing can be compared."""
+    """`x` minus its mean; `BadInput` if all rows are the same, which leaves nothing to compare."""
     centred: Floats = x - x.mean(axis=0)
     # Rounding of the mean alone leaves about 1e-16 of the size of the entries.
     if np.abs(centred).max(initial=0.0) <= 1e-13 * np.abs(x).max(initial=0.0):
@@ -54,7 +54,7 @@ def varying(x: Floats, name: str) -> Floats:
 
 
 def unit_rows(x: Floats) -> Floats:
-    """Rows divided by their norm; a zero row stays zero and so has cosine 0 with everything."""
+    """Rows divided by their norm; a zero row stays zero and has cosine 0 with everything."""
     size = np.linalg.norm(x, axis=1, keepdims=True)
     unit: Floats = np.divide(x, size, out=np.zeros_like(x), where=size > 0)
     return unit

@@ -1,4 +1,4 @@
-"""Ways through state space: principal axes from a streamed covariance, and what chance shows.
+"""Paths through the residual stream: principal axes of a streamed covariance, random baselines.
 
 Pure functions of arrays and of the leaf `Cov`; knows nothing of models, batches or tables.
 """
@@ -17,9 +17,9 @@ from interp.contract.leaves import Cov
 from interp.errors import BadInput
 
 WIDTH = 512
-"""Control walks in a wider space are drawn in one of this width and as many fewer walks."""
+"""Random walks in a wider space are drawn in one of this width, with proportionally fewer walks."""
 FEWEST = 16
-"""So many walks at least, whatever the width."""
+"""Smallest number of random walks, whatever the width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,9 @@ class Axes:
         return self.variance / self.total if defined else np.full_like(self.variance, np.nan)
 
     def project(self, x: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Coordinates `[..., k]` of vectors `x [..., d]`, and the part that no axis shows.
+        """Coordinates `[..., k]` of vectors `x [..., d]`, and the share outside the axes.
 
-        That part is ‖x − mean − Σ pc·axis‖² / ‖x − mean‖², `[...]`.
+        That share is ‖x − mean − Σ pc·axis‖² / ‖x − mean‖², `[...]`.
         """
         centred = np.asarray(x, dtype=np.float64) - self.mean
         places = centred @ self.directions.T
@@ -68,7 +68,7 @@ def principal_axes(cov: Cov, k: int) -> Axes:
         cov: count, mean and scatter of vectors of width d, merged over any number of batches.
         k: how many axes; d if that is less.
 
-    Raises: `BadInput` for k below 1. Fewer than two vectors, or vectors that are all equal or not
+    Raises `BadInput` for k below 1. Fewer than two vectors, or vectors that are all equal or not
     finite, have no axes: directions and shares are NaN. Participation ratio: Gao et al., "A theory
     of multineuronal dimensionality, dynamics and measurement" (2017).
 
@@ -90,6 +90,8 @@ def principal_axes(cov: Cov, k: int) -> Axes:
     effective = total**2 / float((matrix**2).sum())
     values, vectors = linalg.eigh(matrix, subset_by_index=[d - k, d - 1])
     directions = vectors.T[::-1]
+    # An eigenvector has no sign of its own; without a rule, the same run would flip on another
+    # machine.
     largest = np.abs(directions).argmax(axis=1)
     sign = np.sign(directions[np.arange(k), largest])
     variance = np.maximum(values[::-1], 0.0)
@@ -97,7 +99,7 @@ def principal_axes(cov: Cov, k: int) -> Axes:
 
 
 def gaussian_share(n: int, d: int, k: int, *, seed: int = 0) -> float:
-    """Share of variance that `k` axes show of `n` isotropic Gaussian vectors of width `d`.
+    """Share of variance on the first `k` axes of `n` isotropic Gaussian vectors of width `d`.
 
     k/d for n → ∞; more for few vectors. One draw: the eigenvalues of a Wishart matrix from its
     bidiagonal form (Dumitriu & Edelman, J. Math. Phys. 43, 2002), without drawing the vectors.
@@ -105,6 +107,7 @@ def gaussian_share(n: int, d: int, k: int, *, seed: int = 0) -> float:
     >>> gaussian_share(100_000, 10, 2) < 0.21
     True
     """
+    # n − 1: the sample mean is subtracted before principal axes are taken.
     free = n - 1
     if free < 1 or d < 1:
         return float("nan")
@@ -122,15 +125,15 @@ def gaussian_share(n: int, d: int, k: int, *, seed: int = 0) -> float:
 
 
 def walk_share(tokens: int, lengths: npt.ArrayLike, d: int, k: int, *, seed: int = 0) -> float:
-    """Share of variance that `k` axes show of random walks: smooth ways that mean nothing.
+    """Share of variance on the first `k` axes of random walks, the baseline of a smooth path.
 
-    Every one of `tokens` walks starts at an isotropic Gaussian vector of length `lengths[0]` and
-    makes an isotropic step of each further length, independent of all others; all its L + 1 states
-    count. Principal axes of one long walk show 61, 15 and 7 % of its variance, in cosines of
-    growing frequency, in any number of dimensions (Antognini & Sohl-Dickstein, "PCA of high
+    Each of `tokens` walks starts at an isotropic Gaussian vector of length `lengths[0]` and makes
+    an isotropic step of each further length, independent of all others; all its L + 1 points
+    count. The principal axes of one long walk hold 61, 15 and 7 % of its variance, as cosines of
+    increasing frequency, in any number of dimensions (Antognini & Sohl-Dickstein, "PCA of high
     dimensional random walks with comparison to neural network training", NeurIPS 2018); many walks
-    on common axes show much less. One draw; in wide spaces, of fewer walks in a space that is
-    narrower by the same factor, which changes the share by a few per cent of itself at most.
+    on common axes hold much less. One draw. In wide spaces it has fewer walks in a space narrower
+    by the same factor, which changes the share by a few per cent of itself at most.
 
     >>> round(walk_share(1, [0.0] + [1.0] * 200, 20_000, 3), 2)
     0.83
@@ -138,10 +141,12 @@ def walk_share(tokens: int, lengths: npt.ArrayLike, d: int, k: int, *, seed: int
     sizes = np.asarray(lengths, dtype=np.float64)
     if tokens < 1 or d < 1 or not np.isfinite(sizes).all() or not sizes.any():
         return float("nan")
+    # The spectrum depends on the ratio of walks to width: shrinking both by one factor keeps it and
+    # avoids an eigenproblem of the model's width.
     shrink = max(1.0, min(d / WIDTH, tokens / FEWEST))
     walks, width = round(tokens / shrink), round(d / shrink)
-    # States of a walk are C z, z independent vectors; over walks the scatter falls apart into
-    # walks − 1 deviations from their mean, and the mean walk, centred over its states.
+    # The points of a walk are C z, z independent vectors; over walks the scatter is the sum of
+    # walks − 1 deviations from their mean, and of the mean walk, centred over its points.
     c = np.tril(np.broadcast_to(sizes, (len(sizes), len(sizes))))
     centred = c - c.mean(axis=0)
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
-"""Position encodings: sinusoids, and what a learned one has of them.
+"""Position encodings: sinusoids, and the sinusoidal structure of learned encodings.
 
-Pure functions of a matrix `[position, d]`. The controls know nothing of order: the same vectors in
-shuffled order, or a closed form for them. Knows nothing of hooks or tables.
+Pure functions of a matrix `[position, d]`. The baselines ignore order: the same vectors in shuffled
+order, or a closed form for them. Knows nothing of hooks or tables.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def shift_rotation(delta: float, d: int, base: float = 10_000.0) -> Floats:
 
 
 def dominant_periods(positions: Array, seen: Any = None) -> tuple[Floats, Floats]:
-    """Period in positions of each principal component along the positions, and its peak's share.
+    """Period in positions of each principal component, and the share of its strongest frequency.
 
-    Each component's course over the n positions is Fourier transformed; the period is n / f of
-    the strongest frequency f ≥ 1, the share is that frequency's part of the power without the
+    Each component's projection over the n positions is Fourier transformed. The period is n / f of
+    the strongest frequency f ≥ 1; the share is that frequency's part of the power without the
     mean: near 1 for a sinusoid whose period divides n, about 2·ln(n/2)/n for noise. Components
-    without variance are NaN. Returns two of `[d]`.
+    without variance are NaN. Returns two arrays `[d]`.
     """
     x = np.asarray(checked(positions), np.float64)
     seen = seen or covariance_spectrum(x)
@@ -63,6 +63,7 @@ def dominant_periods(positions: Array, seen: Any = None) -> tuple[Floats, Floats
     # Each frequency but the highest of an even n stands for two terms of the transform.
     power[: (len(x) - 1) // 2] *= 2
     peak = power.argmax(axis=0)
+    # Components of a rank-deficient encoding are rounding noise, and would get a period too.
     none = seen.eigenvalues <= 1e-12 * seen.eigenvalues[0]
     total = np.where(none, np.nan, power.sum(axis=0))
     share = power[peak, np.arange(power.shape[1])] / total
@@ -72,10 +73,10 @@ def dominant_periods(positions: Array, seen: Any = None) -> tuple[Floats, Floats
 def sinusoidal_share(
     positions: Array, base: float = 10_000.0, *, cutoff: float = 1e-6
 ) -> tuple[float, float]:
-    """Share of the variance of `[n, d]` that lies in the span of the d sinusoids, and by chance.
+    """Share of the variance of `[n, d]` in the span of the d sinusoids, and its expectation.
 
-    Least squares on the centred sinusoids. Over n positions slow sinusoids look alike, so that the
-    span has fewer than d directions that can be told apart; those with less than `cutoff` of the
+    Least squares on the centred sinusoids. Over n positions slow sinusoids are nearly collinear, so
+    that the span has fewer than d distinct directions; those with less than `cutoff` of the
     largest singular value are left out, and r remain (`sinusoidal_rank`). Both numbers depend on
     that convention: for the demo model's 128 positions the share is 0.91 (by chance 0.24, r = 31)
     at 10⁻² and 0.95 (0.31, r = 40) at 10⁻¹². Compare shares at one cut-off only, and with the
@@ -92,7 +93,7 @@ def sinusoidal_share(
 
 
 def sinusoidal_rank(n: int, d: int, base: float = 10_000.0, *, cutoff: float = 1e-6) -> int:
-    """How many directions of the d sinusoids over n positions `sinusoidal_share` looks at.
+    """Number of directions of the d sinusoids over n positions that `sinusoidal_share` uses.
 
     >>> sinusoidal_rank(128, 128), sinusoidal_rank(128, 128, cutoff=0.01)
     (35, 31)
@@ -104,21 +105,22 @@ def _sinusoidal_span(n: int, d: int, base: float, cutoff: float) -> Floats:
     """Orthonormal directions of the centred sinusoids above the cut-off: `[n, r]`."""
     if not 0 < cutoff < 1:
         raise BadInput(f"cutoff={cutoff!r}; it is a share of the largest singular value, 0 … 1")
+    # An odd width gets the next even number of sinusoids; they come in pairs of sine and cosine.
     basis = sinusoidal(n, d + d % 2, base)
     u, singular, _ = np.linalg.svd(basis - basis.mean(axis=0), full_matrices=False)
     return np.asarray(u[:, singular > cutoff * singular[0]], np.float64)
 
 
 def shift_linearity(positions: Array, shift: int, *, components: int = 32, folds: int = 5) -> float:
-    """R² of W_pos[p + δ] predicted linearly from W_pos[p], on positions that were held out.
+    """R² of W_pos[p + δ] predicted linearly from W_pos[p], on held-out positions.
 
-    Held out are `folds` runs of neighbouring positions; pairs that share a position with them are
-    not fitted, so that neighbours cannot help. Predictors are the first principal components of
-    the fitted positions (at most a quarter as many as there are pairs) and a constant; the
-    residual is compared with that of the fitted mean. 0 or below for noise; 1 for sinusoids if as
-    many components as there are clocks can be fitted, less if not (slow ones of a wide encoding
-    over few positions): compare with `sinusoidal` of the same size. NaN with fewer than 20 pairs,
-    or without variance.
+    Cross-validated over `folds` runs of neighbouring positions; pairs that share a position with
+    the held-out run are not fitted. Predictors are the first principal components of the fitted
+    positions (at most a quarter as many as there are pairs) and a constant; the residual is
+    compared with that of the fitted mean. 0 or below for noise. 1 for sinusoids if all their
+    frequencies can be fitted, less if not (slow frequencies of a wide encoding over few
+    positions): compare with `sinusoidal` of the same size. NaN with fewer than 20 pairs, or
+    without variance.
     """
     x = np.asarray(checked(positions), np.float64)
     n = len(x) - shift
@@ -127,6 +129,7 @@ def shift_linearity(positions: Array, shift: int, *, components: int = 32, folds
     if n < max(FEWEST, 2 * folds):
         return float("nan")
     residual = total = 0.0
+    # Runs, not random positions: a smooth encoding would be interpolated from the neighbours.
     for test in np.array_split(np.arange(n), folds):
         touched = np.concatenate([test, test + shift])
         pairs = np.arange(n)
@@ -144,6 +147,7 @@ def _fit(
 ) -> tuple[Floats, Floats]:
     """Prediction of the shifted test positions, and the mean of the fitted ones."""
     source, target = x[train], x[train + shift]
+    # Principal components of the fitted positions only: those of all would leak the held-out ones.
     _, _, axes = np.linalg.svd(source - source.mean(axis=0), full_matrices=False)
     axes = axes[: min(k, max(1, len(train) // 4))].T
     centre, mean = source.mean(axis=0), target.mean(axis=0)
@@ -154,7 +158,7 @@ def _fit(
 def describe_positions(
     positions: Array, shifts: tuple[int, ...], *, components: int = 32
 ) -> dict[str, Array]:
-    """Everything above by name: `share`, `period`, `peak_share` `[d]` and `shift_δ` (a number)."""
+    """All measures above, by name: `share`, `period`, `peak_share` `[d]`; `shift_δ`, a number."""
     seen = covariance_spectrum(positions)
     period, peak = dominant_periods(positions, seen)
     out: dict[str, Array] = {"share": seen.share, "period": period, "peak_share": peak}

@@ -1,7 +1,7 @@
-"""How often the nearest neighbour of a mapped word is its own word: precision@k.
+"""Retrieval of a mapped word's own word among all targets: ranks and precision@k.
 
-Pure functions on NumPy float64. Similarities are cosines, worked through in blocks of queries, so
-that the matrix of all against all never exists.
+Pure functions on NumPy float64. Similarities are cosines, computed in blocks of queries; the matrix
+of all against all never exists.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def ranks(
     """Rank of each query's own word among all targets, 0 = nearest: `[n]`.
 
     `queries [n, d]` are mapped words, `targets [m, d]` the other space, `truth [n]` the row of
-    each query's word in `targets`. A tie counts as a better rival. The scores of target y for
+    each query's word in `targets`. A tie counts against the query. The scores of target y for
     query x, over `sources [s, d]` (all mapped words; the queries unless given):
 
     - "cosine": cos(x, y).
     - "csls": 2 cos(x, y) − r_T(x) − r_S(y), r_T the mean cosine of x with its `k` nearest targets
-      and r_S that of y with its `k` nearest sources, so that a hub, near to everything, loses
+      and r_S that of y with its `k` nearest sources, which penalises hubs, near to everything
       (Conneau et al. 2018).
     - "inverted_softmax": β cos(x, y) − log Σ_s exp(β cos(s, y)), a softmax over sources instead
       of targets (Smith et al. 2017); `beta` is 1/temperature.
@@ -62,7 +62,8 @@ def ranks(
         # r_T(x) is the same for all targets of a query, so it does not change any rank.
         score = x[rows] @ y.T - hub
         reached = score[np.arange(len(score)), own[rows]][:, None]
-        # The words compare equal to themselves: one is taken off.
+        # Ties within rounding count against the query, or a constant space would score perfectly;
+        # the own word ties with itself, hence − 1.
         out[rows] = (score >= reached - 1e-12).sum(axis=1) - 1
     return out
 
@@ -97,7 +98,8 @@ def precision(found: Ints, at: int) -> float:
 
 
 def _hubness(scoring: str, y: Floats, s: Floats, k: int, beta: float, block: int) -> Any:
-    """What is taken off the cosine of every target, whatever the query: `[m]`, or 0."""
+    """Penalty subtracted from the cosine of every target, for all queries: `[m]`, or 0."""
+    # Each scoring is divided by the factor of its cosine, which changes no rank.
     penalties: dict[str, Callable[[], Any]] = {
         "cosine": lambda: 0.0,
         "csls": lambda: mean_nearest(y, s, k, block=block) / 2,
@@ -113,7 +115,7 @@ def _log_sum_exp(rows: Floats, others: Floats, beta: float, block: int) -> Float
         raise BadInput(f"beta is {beta!r}; allowed is a number above 0, such as 30")
     out = np.empty(len(rows))
     for part in _blocks(len(rows), len(others), block):
-        # Cosines are at most 1, so that nothing overflows.
+        # Cosines are at most 1, so nothing overflows.
         out[part] = beta + np.log(np.exp(beta * (rows[part] @ others.T - 1)).sum(axis=1))
     return out
 

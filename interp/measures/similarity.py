@@ -1,8 +1,8 @@
-"""How alike two sets of matched vectors are, whatever rotation lies between them.
+"""Similarity of two sets of matched vectors, invariant to rotation.
 
 Pure functions on NumPy float64 `[n, d]`; row i of both is the same word or token. Each measure
-prepares a space once and then scores any pair under any order of the rows of the second, so that
-a permutation null costs little (`interp.spaces.nulls`).
+prepares a space once and then scores any pair under any order of the rows of the second, which
+makes a permutation null cheap (`interp.stats.nulls`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Measure:
 
     Attributes:
         name: as in `SIMILARITIES`.
-        prepare: `[n, d]` to whatever it needs of one space.
+        prepare: `[n, d]` to the quantities of one space that `score` needs.
         score: two prepared spaces and the order of the rows of the second `[n]` to a number.
     """
 
@@ -53,7 +53,7 @@ class Measure:
 def measure(name: str, *, k: int = 10, metric: Metric = "cosine", kept: float = 0.99) -> Measure:
     """A similarity by its name; `k` for mutual k-NN, `metric` for RSA, `kept` for SVCCA.
 
-    Raises `UnknownName` for a name or metric that does not exist, with the nearest.
+    Raises `UnknownName`, with the nearest name, for a name or metric that does not exist.
     """
     known = {
         "cka": Measure("cka", _centred, partial(_cka, debiased=True)),
@@ -73,10 +73,10 @@ def linear_cka(a: Any, b: Any, *, debiased: bool = True) -> float:
     """Centred kernel alignment with linear kernels, HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)).
 
     `a [n, d_a]`, `b [n, d_b]`. K = A Aᵀ, L = B Bᵀ. Biased: HSIC = ‖AᵀB‖²_F of centred A, B, in
-    [0, 1] (Kornblith et al. 2019); with n not far above d it is near 1 for anything. Debiased:
-    the U-statistic HSIC_1, 0 on average for independent spaces, and so at times below 0
-    (Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2405.01012). Neither changes with
-    rotation, shift or scale of a space. NaN where the U-statistic of a space with itself is not
+    [0, 1] (Kornblith et al. 2019); unless n is far above d it is near 1 even for unrelated spaces.
+    Debiased: the U-statistic HSIC_1, 0 on average for independent spaces and therefore sometimes
+    negative (Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2405.01012). Both are invariant to
+    rotation, shift and scale of a space. NaN where the U-statistic of a space with itself is not
     above 0.
 
     Raises `BadInput` below 4 rows and for unmatched, constant or non-finite rows.
@@ -99,7 +99,7 @@ def rsa(a: Any, b: Any, *, metric: Metric = "cosine") -> float:
 
 
 def mutual_knn(a: Any, b: Any, *, k: int = 10) -> float:
-    """Mean share of the `k` nearest neighbours (by cosine) that a word has in both spaces.
+    """Mean share of the `k` nearest neighbours (by cosine) that both spaces have in common.
 
     `a [n, d_a]`, `b [n, d_b]`; in [0, 1], k / (n − 1) by chance. Neighbours at one distance count
     in the order of rows. Source: Huh et al. 2405.07987.
@@ -112,9 +112,9 @@ def mutual_knn(a: Any, b: Any, *, k: int = 10) -> float:
 def svcca(a: Any, b: Any, *, kept: float = 0.99) -> float:
     """Mean canonical correlation between the principal directions of two spaces, in [0, 1].
 
-    Of each space as many leading directions as carry the share `kept` of its variance; the mean
-    is over the smaller number. Large for anything when n is not far above it: read it against its
-    null. Source: Raghu et al. 2017.
+    Each space contributes as many leading directions as hold the share `kept` of its variance; the
+    mean is over the smaller number. Unless n is far above that number it is large even for
+    unrelated spaces: compare it with its null distribution. Source: Raghu et al. 2017.
     """
     return measure("svcca", kept=kept).of(a, b)
 
@@ -124,7 +124,7 @@ def svcca(a: Any, b: Any, *, kept: float = 0.99) -> float:
 
 def _centred(x: Floats) -> Prepared:
     centred = varying(matrix(x, "a space", least=LEAST), "a space")
-    # The scale drops out of CKA; at 1 nothing overflows.
+    # CKA does not depend on the scale; at 1 the fourth powers below cannot overflow.
     centred = centred / np.abs(centred).max()
     squares = (centred**2).sum(axis=1)
     own = {d: _self_hsic(centred, squares, d) for d in (True, False)}
@@ -132,6 +132,7 @@ def _centred(x: Floats) -> Prepared:
 
 
 def _self_hsic(x: Floats, squares: Floats, debiased: bool) -> float:
+    # ‖XᵀX‖ and ‖XXᵀ‖ are equal: the smaller of both products is computed.
     cross = float(((x.T @ x if x.shape[1] <= len(x) else x @ x.T) ** 2).sum())
     if not debiased:
         return cross
@@ -191,6 +192,8 @@ def _neighbours(x: Floats, *, k: int) -> Prepared:
     if not 1 <= k <= n - 1:
         raise BadInput(f"k is {k}; allowed is 1 to {n - 1}, the other words of a sample of {n}")
     unit = unit_rows(rows)
+    # Rounded, so that equal cosines tie on every machine, and a stable sort, so that ties keep the
+    # order of rows.
     cosine = np.round(unit @ unit.T, 12)
     np.fill_diagonal(cosine, -np.inf)
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
@@ -200,6 +203,7 @@ def _neighbours(x: Floats, *, k: int) -> Prepared:
 
 
 def _overlap(a: Prepared, b: Prepared, order: Ints) -> float:
+    # One side as a mask, the other as indices: the overlap is a look-up, not a comparison of sets.
     member, nearest = a[0], b[1]
     # Row i is compared with row order[i] of b, whose neighbour j then stands in row place[j].
     place = np.argsort(order)
@@ -215,6 +219,7 @@ def _directions(x: Floats, *, kept: float) -> Prepared:
 
 
 def _mean_correlation(a: Prepared, b: Prepared, order: Ints) -> float:
+    # Both sides have orthonormal columns: the singular values are the canonical correlations.
     values = np.linalg.svd(a.T @ b[order], compute_uv=False)
     return float(np.clip(values, 0, 1).mean())
 
@@ -231,7 +236,7 @@ def similarity_null(
     """Similarity of every pair of spaces, with its null: `value [a, b]`, `draws [resamples, a, b]`.
 
     `spaces_a` and `spaces_b` are matrices `[n, d]` with matched rows, such as the layers of two
-    models. One order serves all pairs of a draw, so that what holds between pairs is kept.
+    models. One order serves all pairs of a draw, which preserves the correlation between pairs.
     """
     first = [measure.prepare(np.asarray(x, np.float64)) for x in spaces_a]
     second = [measure.prepare(np.asarray(x, np.float64)) for x in spaces_b]

@@ -1,8 +1,8 @@
-"""How vectors fill a space: spectrum, anisotropy, random controls, trust in a picture, axes.
+"""Distribution of vectors in a space: spectrum, anisotropy and random baselines.
 
-Functions take plain matrices `[n, d]`; words come in `interp.word_vectors`. Beside every number
-stands what vectors without structure would give: Gaussian ones of the same size, or a closed form
-for random directions. Knows nothing of hooks, prompts or figures.
+Functions take plain matrices `[n, d]`; words come in `interp.experiments.words`. Every number has a
+baseline of vectors without structure: Gaussian ones of the same size, or a closed form for random
+directions. Knows nothing of hooks, prompts or figures.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class CovarianceSpectrum:
     def entropy_dimension(self) -> float:
         """exp of the entropy of λ/Σλ: 1 … d, never above the effective rank.
 
-        How many equal variances have this entropy: the effective dimensionality n₁ of Del Giudice,
-        Multivariate Behavioral Research 56 (2021).
+        The number of equal variances with this entropy: the effective dimensionality n₁ of Del
+        Giudice, Multivariate Behavioral Research 56 (2021).
         """
         return float(np.exp(stats.entropy(self.share)))
 
@@ -77,10 +77,12 @@ def covariance_spectrum(vectors: Array) -> CovarianceSpectrum:
     2.0
     """
     vectors = checked(vectors)
+    # The mean first, then products of deviations: E[xxᵀ] − μμᵀ cancels where the mean is far larger
+    # than the standard deviation.
     mean = vectors.mean(axis=0, dtype=np.float64)
     scatter = sum((b - mean).T @ (b - mean) for b in blocks(vectors))
     values, directions = np.linalg.eigh(np.asarray(scatter) / len(vectors))
-    # Rounding leaves what is zero slightly negative.
+    # Rounding can leave an eigenvalue that is zero slightly negative.
     return CovarianceSpectrum(
         np.maximum(values[::-1], 0.0), directions[:, ::-1].T, mean, len(vectors)
     )
@@ -111,11 +113,11 @@ def anisotropy(vectors: Array) -> tuple[float, float]:
 
 
 def describe_vectors(vectors: Array, seen: CovarianceSpectrum | None = None) -> dict[str, float]:
-    """What one number can say of a set of vectors `[n, d]`, by name.
+    """Scalar descriptions of a set of vectors `[n, d]`, by name.
 
     effective_rank, entropy_dimension, participation_ratio; mean_cosine and cosine_std over all
-    pairs; mean_cosine_centred, after the mean vector is taken off; mean_share, ‖mean‖² over the
-    mean squared norm; norm_mean, norm_std; zero_vectors, how many.
+    pairs; mean_cosine_centred, after subtracting the mean vector; mean_share, ‖mean‖² over the
+    mean squared norm; norm_mean, norm_std; zero_vectors, their number.
     """
     seen, norms = seen or covariance_spectrum(vectors), _norms(vectors)
     mean, std = anisotropy(vectors)
@@ -135,9 +137,11 @@ def describe_vectors(vectors: Array, seen: CovarianceSpectrum | None = None) -> 
 
 
 def random_embedding(vectors: Array, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Gaussian vectors without structure: as many, as wide, and as long in the mean square."""
+    """Random baseline: Gaussian vectors of the same number, width and mean square length."""
     vectors = checked(vectors)
     scale = np.sqrt((_norms(vectors) ** 2).mean() / vectors.shape[1])
+    # float32: a vocabulary of 150,000 in float64 would double the memory of the baseline for
+    # digits that a random number does not need.
     drawn = np.random.default_rng(seed).standard_normal(vectors.shape, dtype=np.float32)
     drawn *= np.float32(scale)
     return drawn
@@ -155,12 +159,13 @@ def random_cosine(k: Array | int, n: int, d: int) -> Floats:
 
 
 def random_cosine_above(threshold: float, d: int) -> float:
-    """Probability that two random directions in `d` dimensions have a larger cosine."""
+    """Probability that the cosine of two random directions in `d` dimensions is above it."""
     half = (d - 1) / 2
     return float(stats.beta.sf((threshold + 1) / 2, half, half))
 
 
 def checked(vectors: Array) -> Array:
+    """`vectors` as an array `[n, d]`; `BadInput` for fewer than two or for values not finite."""
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) < 2:
         raise BadInput(f"vectors of shape {vectors.shape}; expected [n, d] with n of 2 or more")
@@ -171,6 +176,7 @@ def checked(vectors: Array) -> Array:
 
 
 def blocks(vectors: Array) -> Iterator[Floats]:
+    """The rows in float64, a block at a time, so that no second copy of the matrix exists."""
     for start in range(0, len(vectors), BLOCK):
         yield vectors[start : start + BLOCK].astype(np.float64)
 
@@ -187,7 +193,7 @@ def units(vectors: Array) -> Floats:
 
 
 BLOCK_BYTES = 64 * 2**20
-"""Rows of a matrix in float64 that are held at a time."""
+"""Size of the block of rows that is held in float64 at a time."""
 
 
 # ---- spectrum --------------------------------------------------------------------------------
@@ -219,8 +225,8 @@ class SingularDirections:
     ) -> SingularDirections:
         """The spectrum of `matrix [n, d]`, of the rows minus their mean if `centred`.
 
-        From the d×d product WᵀW in float64, so that U never exists: singular values below about
-        1e-8 of the largest are rounding, which is less than float32 weights resolve.
+        From the d×d product WᵀW in float64, without computing U: singular values below about
+        1e-8 of the largest are rounding, which is finer than float32 weights resolve.
         """
         gram, mean, cross = _products(matrix, bias)
         n = len(matrix)
@@ -288,16 +294,17 @@ def _blocks(n: int, d: int) -> Iterator[slice]:
 
 
 def random_singular_directions(matrix: Tensor, *, seed: int = 0) -> SingularDirections:
-    """Control: the spectrum of independent normal entries, in the shape and scale of `matrix`.
+    """Random baseline: the spectrum of normal entries in the shape and scale of `matrix`.
 
-    Their mean is zero and their root mean square is the matrix's, so both have the same Σσ². Its
-    singular values fill the band s(√n ± √d) of Marchenko & Pastur 1967, s the scale.
+    The entries are independent with mean zero and the root mean square of the matrix, which gives
+    both the same Σσ². The singular values fill the band s(√n ± √d) of Marchenko & Pastur 1967, s
+    the scale.
     """
     n, d = matrix.shape
     blocks = list(_blocks(n, d))
     squares = sum(float(matrix[rows].double().square().sum()) for rows in blocks)
     generator = torch.Generator().manual_seed(seed)
-    # Of one type whatever torch's default is: the draws of another are others.
+    # A fixed dtype and device: with another default dtype the same seed gives other draws.
     draw = torch.empty(n, d, dtype=torch.float32, device="cpu")
     for rows in blocks:
         draw[rows].normal_(generator=generator)
@@ -308,7 +315,8 @@ def random_singular_directions(matrix: Tensor, *, seed: int = 0) -> SingularDire
 def random_orthogonal(d: int, seed: int) -> Tensor:
     """A rotation or reflection `[d, d]` drawn uniformly (Haar), in float64.
 
-    QR of normal entries with the signs of R's diagonal taken out (Mezzadri 2007).
+    QR of normal entries, with the columns of Q multiplied by the signs of R's diagonal, without
+    which the distribution would not be uniform (Mezzadri 2007).
     """
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(d, d, generator=generator, dtype=torch.float64, device="cpu")

@@ -1,8 +1,8 @@
-"""CKA between layers from sums alone: nothing that grows with the number of tokens is kept.
+"""CKA between layers from sums; memory does not grow with the number of tokens.
 
-What the unbiased estimator needs about the means can be added up and merged exactly, so streamed
-debiased CKA equals that of all tokens at once, up to float64 rounding. The permutation null needs
-the rows, which are gone; its mean and variance do not, and are exact, but the p made of these two
+The central moments that the unbiased estimator needs merge exactly, so streamed debiased CKA equals
+that of all tokens at once, up to float64 rounding. The permutation null would need the rows, which
+are not kept. Its mean and variance follow from the moments and are exact; the p made of these two
 is an approximation (a gamma distribution).
 """
 
@@ -28,7 +28,7 @@ _NAMES = ("count", "mean", "cross", "third", "fourth")
 class CrossMoments(Leaf):
     """Central moments of S layers of the same tokens, all pairs, up to the fourth order.
 
-    With x_i the state of layer i minus its mean, summed over tokens:
+    With x_i the vector of layer i minus its mean, summed over tokens:
 
     Attributes:
         count: number of tokens.
@@ -59,7 +59,7 @@ class CrossMoments(Leaf):
 
     @staticmethod
     def size(states: int, width: int) -> int:
-        """Bytes that the moments of so many layers of this width take."""
+        """Bytes of the moments of `states` layers of this width."""
         pairs = states * (states + 1) // 2
         return 8 * (pairs * width**2 + states**2 * (width + 1) + states * width)
 
@@ -67,12 +67,14 @@ class CrossMoments(Leaf):
         count = self.count + other.count
         if not count:
             return self
+        # Both sides are moved to the common mean and added there; raw moments would merge more
+        # simply and lose the fourth order to cancellation.
         mean = self.mean + (other.mean - self.mean) * (other.count / count)
         a, b = self._about(mean), other._about(mean)
         return type(self)(count, mean, *(p + q for p, q in zip(a, b, strict=True)))
 
     def _about(self, centre: Floats) -> tuple[Floats, Floats, Floats]:
-        """`cross`, `third` and `fourth` about another point; Σ x about the own mean is 0."""
+        """`cross`, `third` and `fourth` about another point, using that Σ x about the mean is 0."""
         n, shift = float(self.count), centre - self.mean  # [S, d]
         first, second = np.triu_indices(len(shift))
         cross = self.cross + n * shift[first][:, :, None] * shift[second][:, None, :]
@@ -116,9 +118,9 @@ class CrossMoments(Leaf):
 class StreamedCka(NamedTuple):
     """CKA of every pair of layers, each `[S, S]`, symmetric.
 
-    `debiased` and `biased` CKA; of the biased one the mean (`null_mean`) and standard deviation
-    (`null_sd`) over all orders of the tokens of one layer, exact; `p` from a gamma distribution
-    with that mean and variance, NaN for a layer with itself.
+    `debiased` and `biased` CKA; the exact mean (`null_mean`) and standard deviation (`null_sd`) of
+    the biased one over all orders of the tokens of one layer; `p` from a gamma distribution with
+    that mean and variance, NaN for a layer with itself.
     """
 
     debiased: Floats
@@ -148,10 +150,10 @@ class StreamedCka(NamedTuple):
 def streamed_cka(moments: CrossMoments) -> StreamedCka:
     """CKA between all layers from their moments; NaN below 4 tokens or for a constant layer.
 
-    Debiased CKA as in `interp.spaces.similarity.linear_cka`, here from merged sums. The mean of
-    ‖Σ x y_πᵀ‖² over all permutations π is tr K tr L / (n − 1), its variance is that of
-    Kazi-Aoual, Hitier, Sabatier & Lebreton, Computational Statistics & Data Analysis 20 (1995);
-    a gamma distribution with both is the approximation of Gretton et al. (2008).
+    Debiased CKA as in `interp.measures.linear_cka`, here from merged sums. The mean of ‖Σ x y_πᵀ‖²
+    over all permutations π is tr K tr L / (n − 1); its variance is that of Kazi-Aoual, Hitier,
+    Sabatier & Lebreton, Computational Statistics & Data Analysis 20 (1995). A gamma distribution
+    with both is the approximation of Gretton et al. (2008).
     """
     n, states = float(moments.count), len(moments.mean)
     first, second = np.triu_indices(states)
@@ -182,6 +184,7 @@ def layer_pairs(values: dict[str, Floats]) -> pd.DataFrame:
 
 
 def _normalised(hsic: Floats) -> Floats:
+    # The U-statistic of a layer with itself can be negative by chance: no root, no CKA.
     own = np.diag(hsic)
     root = np.sqrt(np.where(own > 0, own, np.nan))
     return np.asarray(hsic / np.outer(root, root), np.float64)
@@ -192,10 +195,12 @@ def _permutation_variance(n: float, trace: Floats, squares: Floats, fourth: Floa
 
     `trace` = tr K, `squares` = tr K², `fourth` = Σ K_ii², each `[S]`.
     """
+    # The formula divides by n − 3.
     if n < LEAST:
         raise BadInput(f"the permutation variance needs {LEAST} rows, got {n:.0f}")
     spread = (n - 1) * squares - trace**2
     peaks = n * (n + 1) * fourth - (n - 1) * (trace**2 + 2 * squares)
     one = 2 * np.outer(spread, spread) / ((n - 1) ** 2 * (n + 1) * (n - 2))
     two = np.outer(peaks, peaks) / ((n + 1) * n * (n - 1) * (n - 2) * (n - 3))
+    # Rounding may leave a variance of zero slightly negative.
     return np.maximum(one + two, 0.0)

@@ -1,4 +1,4 @@
-"""Trustworthiness of a projection: are neighbours in the picture neighbours in the space?"""
+"""Trustworthiness of a projection: whether neighbours in the picture are neighbours in space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interp.measures.spectrum import blocks
 def trustworthiness(
     vectors: Array, points: Array, k: int = 12, *, sample: int = 2000, seed: int = 0
 ) -> float:
-    """How far the k neighbours in a picture `points [n, 2]` were neighbours in `vectors [n, d]`.
+    """Trustworthiness of the k neighbours in a picture `points [n, 2]` of `vectors [n, d]`.
 
     1 − 2/(m·k(2n − 3k − 1)) Σ_i Σ_{j ∈ picture neighbours of i} max(0, rank(i, j) − k), over m
     of the points (all unless there are more than `sample`). 1 is faithful, 0.5 random. Source:
@@ -26,7 +26,7 @@ def trustworthiness(
 def trust_of_each(
     vectors: Array, pictures: Sequence[Array], k: int = 12, *, sample: int = 2000, seed: int = 0
 ) -> list[float]:
-    """`trustworthiness` of several pictures of the same vectors, whose distances cost most."""
+    """`trustworthiness` of several pictures of the same vectors; their distances, computed once."""
     n = len(vectors)
     if not 0 < k < n / 2:
         raise BadInput(
@@ -34,12 +34,15 @@ def trust_of_each(
         )
     chosen = np.random.default_rng(seed).permutation(n)[:sample]
     penalty = np.zeros(len(pictures))
+    # Pieces of at most ten million distances (80 MB in float64).
     for rows in np.array_split(chosen, -(-len(chosen) * n // 10_000_000)):
         far = _distances(vectors, rows)
         ordered = np.sort(far, axis=1)
         for i, points in enumerate(pictures):
             near = np.argpartition(_distances(points, rows), k - 1, axis=1)[:, :k]
             asked = np.take_along_axis(far, near, 1)
+            # Only the ranks of k neighbours are needed: a search in the sorted row, not a full
+            # ranking of n distances.
             rank = 1 + np.stack([o.searchsorted(a) for o, a in zip(ordered, asked, strict=True)])
             penalty[i] += float(np.maximum(rank - k, 0).sum())
     scaled = 2 * penalty / (len(chosen) * k * (2 * n - 3 * k - 1))

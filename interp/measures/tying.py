@@ -1,7 +1,7 @@
-"""What the unembedding W_U looks like: its rows beside the embedding's, and its spectrum.
+"""Comparison of the unembedding W_U with the embedding W_E, token by token (weight tying).
 
-Pure functions of weight matrices, with random matrices as their control; where a bridge keeps the
-two matrices is the only thing known about models. W_U is held as `[vocab, d]`, a row per token.
+Pure functions of weight matrices; knows nothing of models. W_U is held as `[vocab, d]`, a row per
+token.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from interp.geometry import at_least_float32, cosine, full_precision, norm, rati
 def compare_rows(
     unembedding: Tensor, embedding: Tensor | None, bias: Tensor | None = None, *, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Every token's row of W_U beside its row of W_E: a dict of `[vocab]` tensors.
+    """Comparison of every token's row of W_U with its row of W_E: a dict of `[vocab]` tensors.
 
     `cosine`, `difference` ‖w_U − w_E‖/‖w_E‖ and `same` (equal to the last bit) compare the two;
-    `shuffled_cosine`, the control, compares w_U with the row of another token (one permutation
+    `shuffled_cosine`, the baseline, compares w_U with the row of another token (one permutation
     drawn from `seed`). They are NaN (False) without an embedding of the same shape, and where a
     row is zero. `norm`, `embedding_norm`, `mean_cosine` and `embedding_mean_cosine` (with the mean
-    row of the matrix) describe each by itself; `bias` is b_U, 0 where there is none.
+    row of the matrix) describe each matrix alone; `bias` is b_U, 0 where there is none.
     Source: Press & Wolf 2017 (weight tying).
 
     >>> compare_rows(torch.eye(3), 2 * torch.eye(3))["difference"].tolist()
@@ -48,7 +48,8 @@ def compare_rows(
 
 
 def _derangement(n: int, generator: torch.Generator) -> Tensor:
-    """A random permutation that leaves nothing in its place (if there are two or more)."""
+    """A random permutation without fixed points (for n of two or more)."""
+    # A token compared with itself would put cosines of 1 into the baseline.
     order = torch.randperm(n, generator=generator, device="cpu")
     out = torch.empty_like(order)
     out[order] = order.roll(1)  # one cycle through all

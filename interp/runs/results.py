@@ -1,6 +1,6 @@
-"""What a run returns: tidy tables with their provenance, on disk as Parquet, JSON and safetensors.
+"""Results of a run: tidy tables with provenance, on disk as Parquet, JSON and safetensors.
 
-Knows states and tables; knows nothing of models, hooks or how figures are drawn.
+Knows states and tables; knows nothing of models, hooks or the drawing of figures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from interp.runs.storage import save_state
 SCHEMA = 1
 CORPUS = "corpus.json"  # the manifest of a corpus run
 _NUMBER = "\0number"  # no label has this name
-CONTROL = "control"  # the folder of what the untrained copy gave
+CONTROL = "control"  # the folder with the results of the untrained copy
 
 
 @dataclass(eq=False)
@@ -35,16 +35,16 @@ class Result:
     """One analysis of one run.
 
     Attributes:
-        name: as asked for.
+        name: as requested.
         analysis: the analysis with its parameters.
         state: its merged state.
-        tokens: one row per token as fed: `prompt`, `position`, `token`, `token_id`, `special`,
-            labels.
+        tokens: one row per token of the input: `prompt`, `position`, `token`, `token_id`,
+            `special`, labels.
         strings: text of the token ids that occur in token columns and examples.
         notes: caveats that apply to this table.
         model: name of the model, for titles; `Results` fills it in from its provenance.
         control: the same analysis of the same prompts on an untrained copy of the model, if the
-            run was asked for it; `Results` fills it in.
+            run had a control; `Results` fills it in.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Result:
         if table.columns.empty:  # nothing was observed
             values = [c for c in self.analysis.columns if "*" not in c]
             table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
+        # Leaves hold ids, which merge and compress better than text; readers want the text.
         for column in (*self.analysis.token_columns, MODE):
             if column in table:
                 table[column] = table[column].map(self.strings)
@@ -103,13 +104,14 @@ class Result:
     ) -> pd.DataFrame:
         """Mean, standard deviation, count and number of undefined values per group.
 
-        With a control, its mean stands beside as `control`. Special tokens are left out unless
-        `special`. Raises `UnknownName` for a column that is not there.
+        If the run had a control, its mean is the column `control`. Special tokens are left out
+        unless `special`. Raises `UnknownName` for a column that is not there.
         """
         keys = [by] if isinstance(by, str) else list(by)
         for key in keys:
             if key not in self.frame:
                 raise unknown("column", key, self.frame.columns)
+        # Layer 3 of the encoder and of the decoder are not one group.
         keys = [k for k in ("stack",) if k in self.frame and k not in keys] + keys
         frame = self.frame
         if "special" in frame and not special:
@@ -118,13 +120,15 @@ class Result:
         long = frame.melt(id_vars=keys, value_vars=values, var_name="value", value_name=_NUMBER)
         long = long.astype({_NUMBER: float})
         groups = long.groupby([*keys, "value"], sort=True, observed=True)[_NUMBER]
+        # pandas leaves NaN out of mean, std and count but not out of size: size − count is the
+        # number of undefined values.
         out = groups.agg(["mean", "std", "count", "size"])
         out = out.set_axis(["mean", "std", "n", "undefined"], axis=1).reset_index()
         out["undefined"] -= out["n"]
         if self.control is None:
             return out
-        beside = self.control.summary(keys, special=special).rename(columns={"mean": "control"})
-        return out.merge(beside[[*keys, "value", "control"]], on=[*keys, "value"], how="left")
+        control = self.control.summary(keys, special=special).rename(columns={"mean": "control"})
+        return out.merge(control[[*keys, "value", "control"]], on=[*keys, "value"], how="left")
 
     def plot(self, value: str | Sequence[str] | None = None, **options: Any) -> Any:
         """The first declared figure, or the one that shows `value` (or several); by plotly.
@@ -146,7 +150,7 @@ class Result:
 
 
 def _with_tokens(table: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
-    """Join the token table and put the index columns first."""
+    """The table joined with the tokens, index columns first."""
     on = [c for c in ("stack", "prompt", "position") if c in table and c in tokens]
     if {"prompt", "position"} <= set(on):
         table = table.merge(tokens, on=on, how="left", sort=False)
@@ -160,7 +164,7 @@ class Results(Mapping[str, Result]):
     """The results of one run by analysis name, with provenance.
 
     Attributes:
-        provenance: what they are of, as JSON values.
+        provenance: model, prompts, parameters and versions, as JSON values.
         control: the results of the same run on an untrained copy of the model, or None.
     """
 
@@ -191,7 +195,7 @@ class Results(Mapping[str, Result]):
 
     @property
     def tokens(self) -> pd.DataFrame:
-        """The token table of the run: what was fed, with labels."""
+        """The token table of the run: its input, with labels."""
         return next(iter(self._results.values())).tokens
 
     def __repr__(self) -> str:
@@ -217,7 +221,7 @@ class Results(Mapping[str, Result]):
         return folder
 
     def write(self, folder: Path) -> None:
-        """Fill an empty folder, with a checksum of every file; `save` is safer."""
+        """Write into an empty folder, with a checksum of every file; `save` survives crashes."""
         refuse_names(self, ("tokens", CONTROL))
         to_parquet(self.tokens, folder / "tokens.parquet")
         listing = {}
@@ -236,11 +240,12 @@ class Results(Mapping[str, Result]):
             (folder / CONTROL).mkdir()
             self.control.write(folder / CONTROL)
         document = {"schema": SCHEMA, "provenance": self.provenance, "analyses": listing}
+        # The listing last: it has the checksums of all other files.
         write_sealed(folder / LAYOUT, document | {"files": checksums(folder)}, json_value)
 
 
 def refuse_names(names: Iterable[str], taken: Sequence[str]) -> None:
-    """Raise `BadInput` for an analysis whose files would replace others of the same name."""
+    """Raise `BadInput` for an analysis whose files would replace files of another kind."""
     for name in names:
         if name in taken:
             raise BadInput(

@@ -1,4 +1,4 @@
-"""Saved results, read back: tables, states and their analyses."""
+"""Reading of saved results: tables, states and their analyses."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ _UNSEALED = ("schema", "provenance", "analyses")  # keys of results.json before 
 
 
 def load_results(folder: Path, remedy: str = REMEDY) -> Results:
-    """Read what `Results.save` wrote, every file compared with its checksum.
+    """Read a folder of `Results.save`, after comparing every file with its checksum.
 
-    Results of versions that wrote no checksums are read as they are. Raises as `load` does;
-    `remedy` is what the message advises for a damaged file.
+    Results of versions that wrote no checksums are read without. Raises as `load` does; `remedy`
+    is the advice of the message for a damaged file.
     """
     if kind_of(folder / LAYOUT) is None:
         raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it)")
     document = _layout(folder, remedy)
     files = document.get("files")
     verify(folder, files or {}, remedy)
-    beside = (folder / CONTROL).is_dir() if files is None else f"{CONTROL}/{LAYOUT}" in files
+    # By the checksums where there are some: a folder that somebody put there is no control.
+    has_control = (folder / CONTROL).is_dir() if files is None else f"{CONTROL}/{LAYOUT}" in files
     control = None
-    if beside:  # a control has no control: whatever lies in it, it is not looked for
+    if has_control:  # a control has no control of its own, whatever lies in its folder
         control = _read(folder / CONTROL, _layout(folder / CONTROL, remedy), remedy, None)
     return _read(folder, document, remedy, control)
 
 
 def _layout(folder: Path, remedy: str) -> dict[str, Any]:
-    """What a folder holds, as JSON values."""
+    """The listing of a folder's contents, as JSON values."""
     document = read_sealed(folder / LAYOUT, remedy, _UNSEALED)
     refuse_newer(folder, document["schema"], SCHEMA)
     return document
@@ -69,10 +70,8 @@ def _load_one(
 
 
 def analysis_class(path: str) -> type[Analysis]:
-    """The class behind `module:name`: registered, or imported already.
-
-    A file must not be able to have any module imported, so nothing else is.
-    """
+    """The class behind `module:name`, if it is registered or imported already."""
+    # Nothing else is imported: results from a stranger would otherwise run any module on the path.
     for name, entries in registered().items():
         if any(entry.value == path for entry in entries):
             return get(name)

@@ -1,4 +1,4 @@
-"""State of leaves in safetensors files."""
+"""Storage of the leaves of a state in safetensors files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def _part(name: str, array: Array) -> str:
 
 
 def _storable(array: Array) -> Array:
-    """safetensors has no text: strings are kept as the bytes of their JSON."""
+    """An array that safetensors can store: text, which it lacks, as the bytes of its JSON."""
+    # JSON, not pickle: a results folder must be safe to load whoever made it.
     if array.dtype.kind == "U":
         return np.frombuffer(json.dumps(array.tolist()).encode(), dtype=np.uint8)
     return np.asarray(array, order="C")  # ascontiguousarray would turn scalars into rows
 
 
 def save_state(state: State, path: Path) -> bool:
-    """Write every leaf but rows, which are a table, to safetensors; false if there is none."""
+    """Write every leaf except rows, which are in the table; false if there is none."""
     from safetensors.numpy import save_file
 
     arrays = {
@@ -40,7 +41,7 @@ def save_state(state: State, path: Path) -> bool:
 
 
 def load_state(path: Path) -> State:
-    """Read what `save_state` wrote; nothing where there is no file."""
+    """Read a file of `save_state`; an empty state if there is no file."""
     if not path.exists():
         return {}
     from safetensors.numpy import load_file

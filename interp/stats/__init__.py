@@ -1,10 +1,11 @@
-"""Comparisons between groups of tokens, with their controls.
+"""Comparisons between groups of tokens, with their null distributions.
 
 Knows nothing of models, hooks or analyses: a tidy table comes in, a tidy table goes out.
 
-Tokens of one prompt are not independent, so every interval and every permutation treats the
-prompt as the unit that was sampled; the classical tests that take tokens as independent stand
-beside them, and a control column says how often those would have been wrong on this very table.
+Tokens of one prompt are correlated, so every interval and every permutation treats the prompt as
+the sampling unit (a cluster, in the terms of cluster-robust inference). The classical tests, which
+take tokens as independent, are reported as well; the column `shuffled_welch_rate` gives how often
+Welch's test would have been wrong on the same table.
 """
 
 from interp.stats.classical import Effect as Effect

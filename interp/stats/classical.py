@@ -1,8 +1,8 @@
 """Textbook two-sample statistics from counts, means and squared deviations.
 
 Knows nothing of tables, prompts or resampling. Every function works on whole arrays at once (one
-entry per layer, say), so that results also come from moments merged over shards. What is
-undefined (fewer than two values, no spread) is NaN.
+entry per layer, for example) and needs moments only, so it also serves moments merged over shards.
+Undefined results (fewer than two values, zero variance) are NaN.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def undefined_is_nan(function: Callable[P, R]) -> Callable[P, R]:
 def first_finite(values: Floats) -> Floats:
     """First finite entry of each column, 0 where there is none: `[n, k] -> [k]`.
 
-    As a shift it turns a constant column into exact zeros, which a computed mean does not.
+    Subtracting it turns a constant column into exact zeros, which a computed mean does not.
     """
     finite = np.isfinite(values)
     first = np.take_along_axis(values, finite.argmax(axis=0)[None], axis=0)[0]
@@ -71,6 +71,8 @@ def moments(values: Floats) -> tuple[Floats, Floats, Floats]:
             np.full(values.shape[1], np.nan),
             np.zeros(values.shape[1]),
         )
+    # Two passes about a shift: Σx² − n·mean² would cancel where the mean is far larger than the
+    # standard deviation, as in the norms of late layers.
     shift = first_finite(values)
     finite = np.isfinite(values)
     shifted = np.where(finite, values - shift, 0.0)
@@ -86,11 +88,12 @@ def _float(*arrays: ArrayLike) -> list[Floats]:
 
 def two_sided(t: ArrayLike, df: ArrayLike) -> Floats:
     """Two-sided p of Student's t: P(|T| ≥ |t|) with `df` degrees of freedom."""
+    # The lower tail of −|t|: 1 − cdf(|t|) would round every p below 1e-16 to zero.
     return np.asarray(2.0 * special.stdtr(df, -np.abs(np.asarray(t))), dtype=np.float64)
 
 
 def _t_test(difference: Floats, variance: Floats, df: Floats, defined: Bools) -> TTest:
-    """t = difference / √variance, NaN unless defined and with spread."""
+    """t = difference / √variance; NaN where undefined or where the variance is zero."""
     defined = defined & (variance > 0)
     t = np.where(defined, difference / np.sqrt(variance), np.nan)
     df = np.where(defined, df, np.nan)
@@ -109,7 +112,7 @@ def welch_from_moments(
     """Welch's t test (unequal variances) from counts, means and squared deviations: `[k]` each.
 
     `m2` is Σ(x − mean)², as in merged moments. NaN where a group has fewer than two values or
-    neither group has spread. Takes the values as independent.
+    both variances are zero. Takes the values as independent.
     Source: Welch, Biometrika 34 (1947); degrees of freedom after Satterthwaite (1946).
 
     >>> welch_from_moments(3, 2.0, 2.0, 3, 4.0, 2.0).t.round(4).item()
@@ -193,7 +196,7 @@ def hedges_g(
 def standardised(
     difference: Floats, a: tuple[Floats, Floats, Floats], b: tuple[Floats, Floats, Floats]
 ) -> Floats:
-    """A difference in pooled standard deviations of two groups with these moments, as Hedges' g."""
+    """A difference in pooled standard deviations of two groups, with the factor of Hedges' g."""
     df = a[0] + b[0] - 2
     spread = np.sqrt((a[2] + b[2]) / df)
     return np.where(spread > 0, small_sample_factor(df) * difference / spread, np.nan)
@@ -202,12 +205,15 @@ def standardised(
 def _noncentrality(t: Floats, df: Floats, p: float) -> Floats:
     """The δ with P(T ≤ t | df, δ) = p for t ≥ 0, by bisection: `[k], [k] -> [k]`.
 
-    P falls with δ. Written out because SciPy's inverse gives up (NaN) for a large t; its
-    distribution function does so only where P is 1, far below any δ that is sought.
+    P falls with δ. SciPy's inverse gives NaN for a large t; its distribution function does so only
+    where P is 1, far below the δ sought.
     """
+    # The bracket: 8 standard errors on either side of t, plus the uncertainty of the spread.
     low, high = np.full_like(t, -8.0), t * (1 + 8 / np.sqrt(df)) + 8
+    # 60 halvings take any bracket to float64 resolution.
     for _ in range(60):
         middle = (low + high) / 2
+        # Written with ~ so that a NaN of the distribution function counts as P = 1.
         too_small = ~(special.nctdtr(df, middle, t) <= p)
         low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
     return np.where(np.isfinite(t), (low + high) / 2, np.nan)
@@ -234,6 +240,7 @@ def paired_effects(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     >>> paired_effects(np.array([[1.0], [2.0], [3.0]]), np.zeros((3, 1)))[0].item()
     2.0
     """
+    # The two spreads are taken over complete pairs only, as the mean difference is.
     whole = np.isfinite(a - b)
     n, mean, m2 = moments(a - b)
     spread = [np.sqrt(moments(np.where(whole, x, np.nan))[2] / (n - 1)) for x in (a, b)]
@@ -276,6 +283,7 @@ def _adjusted(p: ArrayLike, step: Callable[[Floats], Floats]) -> Floats:
     (p,) = _float(p)
     finite = np.flatnonzero(np.isfinite(p))
     order = finite[np.argsort(p[finite], kind="stable")]
+    # Undefined rows are no tests: counting them would make the correction stricter for nothing.
     adjusted = np.full(p.shape, np.nan)
     adjusted[order] = np.minimum(step(p[order]), 1.0)
     return adjusted

@@ -1,4 +1,4 @@
-"""Compare two groups of tokens, layer by layer, with intervals, corrections and controls.
+"""Comparison of two groups of tokens, layer by layer: intervals, corrections, null distributions.
 
 Knows a tidy table and the names of its columns; nothing of models, hooks or what was measured.
 """
@@ -46,7 +46,8 @@ from interp.stats.table import (
 NULLS = ("permutation", "none")
 TESTS = ("clustered", "welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
 CONTRASTS = ("within_difference", "difference")
-# Under this many prompts the intervals are rough; they are still given, with a note.
+# Cluster-robust intervals rest on the number of prompts, not of tokens; under this many they are
+# rough, and are given with a note.
 FEW_PROMPTS = 10
 
 
@@ -68,11 +69,11 @@ def compare(
 ) -> Comparison:
     """Compare `value` between the tokens whose column `between` is `a` and those where it is `b`.
 
-    One row per combination of `by` (default: `stack`, `layer` and `head`, where the frame has
-    them). Tokens count once per row; what `by` leaves out (heads, say) is averaged per token.
-    Special tokens are left out unless `special`. With `paired`, each prompt is first reduced to
-    one mean per group, prompts that lack a group are dropped, and everything is computed on
-    those. `null="none"` skips the shuffles.
+    The table has one row per combination of `by` (default: `stack`, `layer` and `head`, where the
+    frame has them). A token counts once per row; values over which `by` does not distinguish
+    (heads, for example) are averaged per token. Special tokens are left out unless `special`.
+    With `paired`, each prompt is first reduced to one mean per group, prompts that lack a group
+    are dropped, and everything is computed on these means. `null="none"` skips the shuffles.
 
     The columns of `.frame` are described under `Comparison`.
 
@@ -81,11 +82,13 @@ def compare(
     Raises `UnknownName` for a column that is not there; `BadInput` for a value column that is not
     numeric or is constant, a group that does not occur, a equal to b, no row with two values
     in each group, `paired` without two prompts that carry both, bad `confidence`,
-    `resamples` or `null`. A summary (keep="summary") gives counts, means, `welch_*`, `student_*`
-    and `hedges_g` from its moments, and intervals and `clustered_*` from its sums over documents
-    (that of `hedges_g` takes the spread as known, and is too narrow where values are skewed);
-    `welch_low`, `welch_high` are then the interval with tokens taken as independent. The rest,
-    which needs the documents themselves, is NaN.
+    `resamples` or `null`.
+
+    A summary (keep="summary") gives counts, means, `welch_*`, `student_*` and `hedges_g` from its
+    moments, and intervals and `clustered_*` from its sums over documents. Its interval of
+    `hedges_g` takes the standard deviation as known, which makes it too narrow for skewed values.
+    `welch_low` and `welch_high` are then the interval with tokens taken as independent. All other
+    columns need the documents themselves and are NaN.
     Sources: see the functions of `interp.stats`.
 
     >>> frame = pd.DataFrame({
@@ -111,7 +114,7 @@ def compare(
     frame = _with_keys(data.keys, columns)
     if (control := control_of(result)) is not None:
         same = {"by": names, "cluster": cluster, "paired": paired, "special": special}
-        frame = _beside(frame, control, (value, between, a, b), same | levels)
+        frame = _with_control(frame, control, (value, between, a, b), same | levels)
     if test is not None:
         notes += _exchange_notes(data, cluster, test, round(1 - confidence, 12))
         notes += _sign_notes(frame, names, cluster)
@@ -122,7 +125,7 @@ def compare(
         a=a,
         b=b,
         notes=(*notes, *_row_notes(frame, names, cluster)),
-        clusters=_runs(test, data.keys, 1 - confidence),
+        layer_runs=_layer_runs(test, data.keys, 1 - confidence),
         by=tuple(names),
         cluster=cluster,
         paired=paired,
@@ -133,7 +136,7 @@ def compare(
 
 
 def _with_keys(keys: pd.DataFrame, columns: dict[str, Floats]) -> pd.DataFrame:
-    """The table: what tells its rows apart, then the statistics; no name twice."""
+    """The table: the key columns of its rows, then the statistics; no name twice."""
     taken = next((c for c in keys if c in columns), None)
     if taken is not None:
         raise BadInput(
@@ -143,21 +146,23 @@ def _with_keys(keys: pd.DataFrame, columns: dict[str, Floats]) -> pd.DataFrame:
     return pd.concat([keys, pd.DataFrame(columns)], axis=1)
 
 
-def _beside(
+def _with_control(
     frame: pd.DataFrame, control: HasFrame, asked: tuple[Any, ...], options: dict[str, Any]
 ) -> pd.DataFrame:
-    """The table with what the untrained copy gives for the same comparison."""
+    """The table with the same comparison in the untrained copy as columns `control_*`."""
     contrasts = [f"{c}{end}" for c in CONTRASTS for end in ("", "_low", "_high")]
     names = ["mean_a", "mean_b", *contrasts]
     try:
+        # Shuffles of the copy would answer another question: its columns are a baseline only.
         found = compare(control, *asked, **options, null="none")
-    except BadInput:  # constant or undefined in the copy: nothing to show beside
+    except BadInput:  # constant or undefined in the copy, which must not fail the model's own table
         return frame.assign(**{f"control_{name}": np.nan for name in names})
     keys = list(found.by)
-    beside = found.frame[[*keys, *names]].rename(columns={n: f"control_{n}" for n in names})
+    columns = found.frame[[*keys, *names]].rename(columns={n: f"control_{n}" for n in names})
     if not keys:
-        return pd.concat([frame, beside], axis=1)
-    return frame.merge(beside, on=keys, how="left")
+        return pd.concat([frame, columns], axis=1)
+    # A left join: layers that only one of the two has defined keep the rows of the model.
+    return frame.merge(columns, on=keys, how="left")
 
 
 _NEEDS_PROMPTS = (
@@ -180,7 +185,7 @@ def _of_summary(
     paired: bool,
     confidence: float,
 ) -> Comparison:
-    """The comparison as far as moments and sums over documents allow it."""
+    """The part of the comparison that moments and sums over documents determine."""
     if paired:
         raise BadInput(
             "paired=True needs the prompts, which a summary does not keep; run with keep='tokens'"
@@ -197,7 +202,7 @@ def _of_summary(
     table = _with_keys(keys, _corrected(columns))
     if (control := control_of(result)) is not None:
         same = {"by": names, "confidence": confidence}
-        table = _beside(table, control, (value, between, a, b), same)
+        table = _with_control(table, control, (value, between, a, b), same)
     return Comparison(
         frame=table,
         value=value,
@@ -205,7 +210,7 @@ def _of_summary(
         a=a,
         b=b,
         notes=(summaries.NOTE, *reasons, *_few_notes(columns)),
-        clusters=_runs(None, keys, 1 - confidence),
+        layer_runs=_layer_runs(None, keys, 1 - confidence),
         by=tuple(names),
         cluster="document",
         confidence=confidence,
@@ -213,7 +218,7 @@ def _of_summary(
 
 
 def _few_notes(columns: dict[str, Floats]) -> list[str]:
-    """That few documents make rough intervals."""
+    """A note where few documents make the intervals rough."""
     counts = np.concatenate([columns["prompts_a"], columns["prompts_b"]]).astype(np.float64)
     fewest = np.nanmin(counts, initial=np.inf)
     if fewest >= FEW_PROMPTS:
@@ -256,7 +261,7 @@ def _select(
 
 
 def _require_content(data: Grid, value: str, a: object, b: object) -> None:
-    """Raise `BadInput` where no row can be tested."""
+    """Raise `BadInput` if no row can be tested."""
     count_a, count_b = (np.isfinite(data.group(g)).sum(axis=0) for g in (True, False))
     if not ((count_a > 1) & (count_b > 1)).any():
         raise BadInput(
@@ -283,6 +288,8 @@ def _prompt_means(data: Grid) -> tuple[Floats, Floats]:
         np.add.at(total, data.clusters[group], np.where(finite, data.cells, 0.0)[group])
         np.add.at(count, data.clusters[group], finite[group])
         means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    # An incomplete pair loses both sides, row by row: a prompt may have both groups in one layer
+    # and a NaN in another.
     missing = np.isnan(means[0] + means[1])
     a, b = (np.where(missing, np.nan, mean) for mean in means)
     return a, b
@@ -331,7 +338,7 @@ def _columns(
 
 
 def _counts(data: Grid) -> dict[str, Any]:
-    """How much there is of each group: `[k]` each."""
+    """Numbers of tokens, prompts and undefined values per group: `[k]` each."""
     finite = np.isfinite(data.cells)
     c = int(data.clusters.max()) + 1
     carried = np.zeros((2, c, finite.shape[1]), bool)
@@ -366,7 +373,9 @@ def _with_interval(name: str, fit: Interval) -> dict[str, Floats]:
 
 
 def _clustered_test(data: Grid, enough: Bools) -> dict[str, Floats]:
-    """The t test of the difference of means with its variance taken over clusters."""
+    """The t test of the difference of means with a cluster-robust variance."""
+    # The sums that a corpus run merges over shards, here from the whole table: both ways of running
+    # give one and the same test.
     parting = Parting.of((~data.labels).astype(np.int64), [("a",), ("b",)], data.clusters)
     sums = parting.sums(np.where(np.isfinite(data.cells), data.cells, np.nan), ()).closed()
     test = clustered_test(contrast(sums, np.array([True, False]), np.array([False, True])))
@@ -394,6 +403,7 @@ def _pair_tests(data: Grid) -> dict[str, Floats]:
     pairs = np.isfinite(a).sum(axis=0)
     d_z, g_av = classical.paired_effects(a, b)
     wilcoxon_p = np.full(len(pairs), np.nan)
+    # The signed-rank test drops pairs without a difference; SciPy warns where none is left.
     rows = np.flatnonzero((pairs > 1) & (np.nan_to_num(a - b) != 0).any(axis=0))
     if len(rows):
         difference = (a - b)[:, rows]
@@ -411,15 +421,15 @@ def _pair_tests(data: Grid) -> dict[str, Floats]:
 def _permutation_columns(
     test: Permutation | None, confidence: float, enough: Bools
 ) -> dict[str, Floats]:
-    """The permutation test and the control; all NaN where it was not asked for."""
+    """The permutation test and its null distribution; all NaN with `null="none"`."""
     blank = np.full(len(enough), np.nan)
     names = ("permutation_t", "permutation_p", "permutation_p_max")
-    control = (
+    shuffled = (
         *("shuffled_low", "shuffled_high", "shuffled_within_low", "shuffled_within_high"),
         *("shuffled_t", "shuffled_welch_rate"),
     )
     if test is None:
-        return dict.fromkeys((*names, *control), blank)
+        return dict.fromkeys((*names, *shuffled), blank)
     tail = (1 - confidence) / 2
     usable = enough & ~np.isnan(test.t)
     bands = [
@@ -427,12 +437,16 @@ def _permutation_columns(
         for null in (test.null_difference, test.null_within)
         for edge in np.quantile(np.nan_to_num(null), [tail, 1 - tail], axis=0)
     ]
+    # A shuffle without a defined t counts as extreme here as it does in p, so that a quantile never
+    # looks smaller than the test that it belongs to. "higher" takes a value that occurred: with
+    # infinite ones among them, interpolation would give NaN.
     size = np.where(np.isnan(test.null_t), np.inf, np.abs(test.null_t))
     size = np.quantile(size, confidence, axis=0, method="higher")
     rate = (test.null_welch_p < 1 - confidence).mean(axis=0)
     found = (test.t, test.p, test.p_max, *bands, size, rate)
     return {
-        name: np.where(usable, x, np.nan) for name, x in zip((*names, *control), found, strict=True)
+        name: np.where(usable, x, np.nan)
+        for name, x in zip((*names, *shuffled), found, strict=True)
     }
 
 
@@ -446,8 +460,8 @@ def _corrected(columns: dict[str, Floats]) -> dict[str, Floats]:
     return out
 
 
-def _runs(test: Permutation | None, keys: pd.DataFrame, alpha: float) -> pd.DataFrame:
-    """Clusters over neighbouring layers, with the `by` columns of their series."""
+def _layer_runs(test: Permutation | None, keys: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Runs of neighbouring layers that differ, with the `by` columns of their series."""
     others = [name for name in keys.columns if name != "layer"]
     if test is None or "layer" not in keys.columns:
         return pd.DataFrame(columns=[*others, "first", "last", "size", "mass", "p"])
@@ -477,7 +491,7 @@ def _grid_notes(data: Grid, value: str, cluster: str) -> list[str]:
 
 
 def _exchange_notes(data: Grid, cluster: str, test: Permutation, alpha: float) -> list[str]:
-    """How labels were shuffled, and what p that allows."""
+    """Notes on how labels were shuffled and on the smallest p that this allows."""
     c = int(data.clusters.max()) + 1
     a, b = (np.bincount(data.clusters[g], minlength=c) > 0 for g in (data.labels, ~data.labels))
     both, only_a, only_b = int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum())
@@ -512,7 +526,8 @@ def _exchange_notes(data: Grid, cluster: str, test: Permutation, alpha: float) -
 
 
 def _sign_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[str]:
-    """Rows whose two contrasts have opposite signs, where either of them is more than noise."""
+    """A note on rows whose two contrasts have opposite signs, with an interval that excludes 0."""
+    # An undefined interval counts as excluding 0: a caution too many costs less than one too few.
     clear = [
         (frame[f"{name}_low"] > 0) | (frame[f"{name}_high"] < 0) | (frame[f"{name}_low"].isna())
         for name in CONTRASTS
@@ -523,13 +538,13 @@ def _sign_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[st
         return []
     return [
         f"{_named(frame, by, rows)}: within {cluster}s and pooled over tokens the difference has "
-        f"opposite signs ({cluster}s of another level hold other shares of the groups); "
+        f"opposite signs ({cluster}s with other levels hold other shares of the groups); "
         "permutation_p and the direction to quote are those of within_difference"
     ]
 
 
 def _row_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[str]:
-    """Rows that are NaN, and why."""
+    """Notes on rows that are NaN, with the reason."""
     small = (frame["n_a"] < 2) | (frame["n_b"] < 2)
     lone = ~small & ((frame["prompts_a"] < 2) | (frame["prompts_b"] < 2))
     flat = ~small & (frame["sd_a"] == 0) & (frame["sd_b"] == 0)
@@ -542,7 +557,7 @@ def _row_notes(frame: pd.DataFrame, by: Sequence[str], cluster: str) -> list[str
 
 
 def _named(frame: pd.DataFrame, by: Sequence[str], rows: pd.Series[bool]) -> str:
-    """The rows by their keys, the first few written out."""
+    """The rows by their keys: the first six, and the number of the others."""
     if not by:
         return "the comparison"
     keys = frame.loc[rows, list(by)].head(6).itertuples(index=False)

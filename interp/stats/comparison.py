@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -25,49 +25,49 @@ RANDOM_NOTE = "Random pairs: angles between states of random tokens, within one 
 class Comparison(Finding):
     """Two groups compared, one row per layer (or whatever `by` names): what `compare` returns.
 
-    `frame`: the table. `clusters`: runs of neighbouring layers from `cluster_test` (columns of
-    `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: what a reader must know
-    before believing a row.
+    `frame`: the table. `layer_runs`: runs of neighbouring layers from `cluster_test` (columns of
+    `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: cautions to read before
+    the rows.
 
     Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
 
     - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
-      `prompts_both`: clusters that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
+      `prompts_both`: prompts that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
       value is NaN or infinite, left out of everything else.
     - `mean_a`, `mean_b` [v], over tokens, `sd_a`, `sd_b` [v]; `difference` = mean_a − mean_b [v];
       each mean and the difference with `_low`, `_high`: `clustered_bootstrap`, pointwise.
     - `within_difference` [v]: the contrast within prompts that carry both groups (`within` of
-      `clustered_bootstrap`, with its interval), which is what `permutation_*` tests. It differs
-      from `difference` where prompts of another level hold other shares of a and b, and may have
-      the other sign. Prompts that carry one group add what they differ among each other; where no
-      prompt carries both, the two are one.
-    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap (rough on
+      `clustered_bootstrap`, with its interval), which is what `permutation_*` tests. It departs
+      from `difference`, even in sign, where prompts with other levels hold other shares of a and
+      b. Prompts that carry one group contribute the differences between them. Where no prompt
+      carries both groups, the two columns are equal.
+    - `hedges_g` [sd], exact small-sample factor; `_low`, `_high` by the same bootstrap (rough for
       skewed values, see there). `within_g` [sd]: `within_difference` in the same units.
-    - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a variance over prompts
-      (`interp.stats.clustered`).
+    - `clustered_t`, `clustered_df`, `clustered_p` [1]: t test with a cluster-robust variance over
+      prompts (`interp.stats.document_tests`).
     - `welch_t`, `welch_df`, `welch_p`; `student_t`, `student_df`, `student_p`;
       `mann_whitney_p`: tokens taken as independent [1].
     - `pairs`: prompts with both groups; on their prompt means: `paired_t`, `paired_df`,
       `paired_p` (paired t), `wilcoxon_p` [1], `d_z`, `hedges_g_av` [sd].
     - `permutation_t`, `permutation_p`, `permutation_p_max` [1]: `clustered_permutation`; labels
       are shuffled within prompts that carry both groups, and between whole prompts that carry
-      one. `_max` is family-wise over all rows and the one to quote: it needs no correction, finds
-      more than Holm where rows are correlated, and does not need more shuffles for more rows.
+      one. Quote `_max`: it holds family-wise over all rows without a correction, has more power
+      than Holm where rows are correlated, and needs no more shuffles for more rows.
     - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
-    - The control, from the shuffled labels: `shuffled_low`, `shuffled_high` [v], where
-      `difference` falls with probability `confidence` when labels mean nothing, and
-      `shuffled_within_low`, `shuffled_within_high`, where `within_difference` does; `shuffled_t`
-      [1], the same quantile of |permutation_t|; `shuffled_welch_rate` [1], how often Welch's test
-      over tokens calls shuffled labels significant at 1 − confidence. Well above that, the
-      classical p values of the row cannot be trusted.
+    - The null distribution, from shuffled labels: `shuffled_low`, `shuffled_high` [v], the central
+      interval of `difference` with probability `confidence`, and `shuffled_within_low`,
+      `shuffled_within_high`, that of `within_difference`; `shuffled_t` [1], the same quantile of
+      |permutation_t|; `shuffled_welch_rate` [1], the rate at which Welch's test over tokens calls
+      shuffled labels significant at 1 − confidence. Where it is well above that, the classical p
+      values of the row cannot be trusted.
 
-    Of a result with a control (`run(..., control="random-init")`), what the untrained copy gives
-    stands beside: `control_mean_a`, `control_mean_b`, `control_difference` and
+    If the run had a control (`run(..., control="random-init")`), the same comparison in the
+    untrained copy is in the columns `control_mean_a`, `control_mean_b`, `control_difference` and
     `control_within_difference` [v] with `_low`, `_high`; its NaN rows have no note.
 
-    `smallest_p`: the smallest `permutation_p_max` that any labeling could have got, NaN without
-    shuffles; `exact`: whether all labelings were taken, each once. With few prompts there are few
-    labelings: P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
+    `smallest_p`: the smallest `permutation_p_max` that any labeling could have reached, NaN without
+    shuffles; `exact`: whether all labelings were taken, each once. Few prompts have few labelings:
+    P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
     """
 
     name: ClassVar[str] = "compare"
@@ -79,13 +79,18 @@ class Comparison(Finding):
     a: object
     b: object
     notes: tuple[str, ...] = ()
-    clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    layer_runs: pd.DataFrame = field(default_factory=pd.DataFrame)
     by: tuple[str, ...] = ("layer",)
     cluster: str = "prompt"
     paired: bool = False
     confidence: float = 0.95
     smallest_p: float = np.nan
     exact: bool = False
+
+    @property
+    def clusters(self) -> NoReturn:
+        """The former name of `layer_runs`; raises `AttributeError` with the new one."""
+        raise AttributeError("Comparison.clusters is now Comparison.layer_runs")
 
     @property
     def test(self) -> str:
@@ -97,14 +102,14 @@ class Comparison(Finding):
     def contrast(self) -> str:
         """The column with the contrast that the test is about, and whose sign goes with its p.
 
-        Where no prompt carries both groups, the two contrasts are one, and it is `difference`.
+        Where no prompt carries both groups, the two contrasts are equal, and it is `difference`.
         """
         within = self.test == "permutation" and bool((self.frame["prompts_both"] > 0).any())
         return "within_difference" if within else "difference"
 
     @property
     def null_band(self) -> tuple[str, str]:
-        """The columns between which the contrast falls when labels mean nothing."""
+        """The columns with the bounds of the contrast under the null hypothesis."""
         of = "shuffled_within" if self.contrast == "within_difference" else "shuffled"
         return f"{of}_low", f"{of}_high"
 
@@ -121,6 +126,7 @@ class Comparison(Finding):
     @property
     def level(self) -> float:
         """The family-wise error that is allowed: 1 − confidence."""
+        # 1 − 0.95 is 0.05000000000000004 in floating point, and p = 0.05 would count as below it.
         return round(1 - self.confidence, 12)
 
     @property
@@ -135,7 +141,7 @@ class Comparison(Finding):
 
     @property
     def sentence(self) -> str:
-        """What was compared, and the one finding that is safe to quote."""
+        """The groups compared, and the one finding that is safe to quote."""
         return self._sentence()
 
     @property
@@ -146,7 +152,7 @@ class Comparison(Finding):
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """The comparison per row, and runs of neighbouring layers."""
-        return {"compare": self.frame, "layer_runs": self.clusters}
+        return {"compare": self.frame, "layer_runs": self.layer_runs}
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -159,20 +165,20 @@ class Comparison(Finding):
     ) -> go.Figure:
         """Draw both groups with their bands, the difference and its null, over layers.
 
-        `pairs`: the result of `random_pairs`, for a comparison of angles; the angle of vectors
-        that have nothing to do with each other is then drawn beside the groups.
+        `pairs`: the result of `random_pairs`, for a comparison of angles; the angle between
+        unrelated vectors is then drawn with the groups.
         """
         return figure(comparison_drawing(self, pairs=pairs))
 
     def _sentence(self) -> str:
-        """What was compared, and the one finding that is safe to quote."""
+        """The groups compared, and the one finding that is safe to quote."""
         text = f"{self.value}: {self.between} {self.a!r} against {self.b!r}; {self.finding()}"
-        for run in self.clusters.head(1).itertuples() if self.decidable else ():
-            text += f"; largest cluster: layers {run.first}–{run.last}, p = {run.p:.2g}"
+        for run in self.layer_runs.head(1).itertuples() if self.decidable else ():
+            text += f"; strongest run of layers: {run.first}–{run.last}, p = {run.p:.2g}"
         return text
 
     def finding(self, rows: str = "rows") -> str:
-        """How many rows differ and by which test, or that this cannot be decided, and why."""
+        """The number of rows that differ and the test, or the reason why none can be decided."""
         level = self.level
         if not self.decidable:
             few = f"so few {self.cluster}s" if self.exact else "so few shuffles (raise resamples)"
@@ -183,7 +189,7 @@ class Comparison(Finding):
         how = {
             "permutation": f"permutation, maximum statistic, p < {level:.2g}",
             "clustered": f"clustered, Holm p < {level:.2g}",
-            "welch": f"Welch, tokens taken as independent: not to be quoted, Holm p < {level:.2g}",
+            "welch": f"Welch, tokens taken as independent: do not quote, Holm p < {level:.2g}",
         }
         return f"{int(self.differs.sum())} of {len(self.frame)} {rows} differ ({how[self.test]})"
 
@@ -200,6 +206,7 @@ class Comparison(Finding):
         if rows is None or len(table) <= rows:
             return table
         strongest = self.frame[self.effect].abs().fillna(-1).nlargest(rows).index
+        # By layer again: a reader looks for where along the model the effect is.
         return table.loc[sorted(strongest)]
 
 
@@ -214,11 +221,11 @@ def comparison_drawing(
 ) -> Drawing:
     """Both groups with their bands; below, their contrast and the band of shuffled labels.
 
-    The contrast is the one that the test is about (`Comparison.contrast`); where it is that within
-    prompts, the difference of the two means is drawn with it. Rows that differ are marked, with
-    family-wise error over the figure. A comparison per layer and one more column (per
-    head, say) is a grid of effect sizes. `model` goes into the title, and `pairs` (the result of
-    `random_pairs`) is drawn with the groups.
+    The contrast is the one that the test is about (`Comparison.contrast`); with the contrast within
+    prompts, the difference of the two means is drawn as well. Rows that differ are marked, with
+    family-wise error over the figure. A comparison per layer and one more column (per head, for
+    example) is a grid of effect sizes. `model` goes into the title; `pairs`, the result of
+    `random_pairs`, is drawn with the groups.
     """
     named = title or f"{comparison.value}: {comparison.a} against {comparison.b}"
     named += f" · {model}" if model else ""
@@ -227,16 +234,16 @@ def comparison_drawing(
         return nothing(named, "No row has two values in each group: nothing to compare.")
     if comparison.by != ("layer",):
         return _effects(comparison, named)
-    controls = random_lines(pairs.frame) if pairs is not None else {}
-    unit = unit or ("degrees" if controls else comparison.value)
-    table = pd.concat([_upper(comparison, controls), _lower(comparison)], ignore_index=True)
+    baselines = random_lines(pairs.frame) if pairs is not None else {}
+    unit = unit or ("degrees" if baselines else comparison.value)
+    table = pd.concat([_upper(comparison, baselines), _lower(comparison)], ignore_index=True)
     return Drawing(
         "two_panels",
         named,
         table,
         unit,
         "block",
-        comparison_caption(comparison, bool(controls)),
+        comparison_caption(comparison, bool(baselines)),
         CONTROL_NOTE if "control_difference" in frame else "",
         if_null,
         options={
@@ -245,7 +252,7 @@ def comparison_drawing(
                 f"{_named(comparison)}: {comparison.a} − {comparison.b}",
             ),
             "units": (unit, unit),
-            "greys": (*controls, SHUFFLED, POOLED),
+            "greys": (*baselines, SHUFFLED, POOLED),
         },
     )
 
@@ -254,14 +261,15 @@ SHUFFLED = "shuffled labels"
 POOLED = "pooled over tokens"
 
 
-def _upper(comparison: Comparison, controls: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _upper(comparison: Comparison, baselines: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     groups = {str(comparison.a): "a", str(comparison.b): "b"}
     lines = {name: group_means(comparison, side) for name, side in groups.items()}
-    return line_rows({**controls, **lines}, comparison.value).assign(panel=0)
+    # Baselines first, so that the groups are drawn on top of them.
+    return line_rows({**baselines, **lines}, comparison.value).assign(panel=0)
 
 
 def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
-    """Mean, band and control of group `a` or `b`, in the columns that lines are drawn from."""
+    """Mean, band and untrained control of group `a` or `b`, in the columns of a line drawing."""
     frame = comparison.frame
     names = {"layer": "x", f"mean_{side}": "mean", f"n_{side}": "n"}
     names |= {f"mean_{side}_low": "low", f"mean_{side}_high": "high"}
@@ -271,14 +279,14 @@ def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
 
 
 def _named(comparison: Comparison) -> str:
-    """What the lower panel shows."""
+    """The contrast of the lower panel, in words."""
     if comparison.contrast == "within_difference":
         return f"difference within {comparison.cluster}s"
     return "difference"
 
 
 def _lower(comparison: Comparison) -> pd.DataFrame:
-    """The contrast, and where it falls if labels mean nothing."""
+    """The contrast, and its null distribution under shuffled labels."""
     frame, contrast = comparison.frame, comparison.contrast
     low, high = comparison.null_band
     n = frame["n_a"] + frame["n_b"]
@@ -288,6 +296,7 @@ def _lower(comparison: Comparison) -> pd.DataFrame:
     if f"control_{contrast}" in frame:
         rows["control"] = frame[f"control_{contrast}"]
     lines = {SHUFFLED: null} if null["low"].notna().any() else {}
+    # Two lines on top of each other would hide one: pooled is drawn where it departs visibly.
     if not np.allclose(frame["difference"], rows["mean"], rtol=1e-3, equal_nan=True):
         lines[POOLED] = pd.DataFrame({"x": frame["layer"], "mean": frame["difference"], "n": n})
     table = line_rows({**lines, "difference": rows}, comparison.value)
@@ -299,27 +308,27 @@ def _lower(comparison: Comparison) -> pd.DataFrame:
     return table.assign(panel=1, mark=mark, mark_text=text)
 
 
-def comparison_caption(comparison: Comparison, controls: bool) -> str:
-    """How the bands and marks came about, from the comparison itself."""
+def comparison_caption(comparison: Comparison, baselines: bool) -> str:
+    """The source of the bands and marks in words, from the comparison itself."""
     frame = comparison.frame
     level = f"{comparison.confidence:.0%}"
     n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
     how = f"by resampling whole {comparison.cluster}s"
     if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
-        how = f"the {comparison.cluster} being the unit that was sampled"
+        how = f"with the {comparison.cluster} as the sampling unit"
     parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
     if comparison.test == "permutation":
         parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
     if _named(comparison) != "difference":
         parts.append("Pooled, where it departs: the difference of the two means above.")
     parts.append(_starred(comparison))
-    if controls:
+    if baselines:
         parts.append(RANDOM_NOTE)
     return " ".join(parts)
 
 
 def _starred(comparison: Comparison) -> str:
-    """What a star means, or why there can be none."""
+    """The meaning of a star, or the reason why there can be none."""
     if not comparison.decidable:
         return f"No ★: whether rows differ {comparison.finding()}."
     how = "maximum statistic" if comparison.test == "permutation" else "Holm-corrected"

@@ -1,4 +1,4 @@
-"""Correlation of two columns, per layer, with intervals that respect prompts.
+"""Correlation of two columns, per layer, with cluster-robust intervals.
 
 Knows a tidy table and the names of its columns.
 """
@@ -50,19 +50,19 @@ def correlation(
 ) -> pd.DataFrame:
     """Correlate column `x` with column `y` over tokens, one row per `by` (default as `compare`).
 
-    With `partial`, the linear influence of those columns (of their ranks, for Spearman) is taken
-    out of both first. Columns: `n` (tokens with all values), `prompts`, `nan` (rows left out
+    With `partial`, the linear influence of those columns (of their ranks, for Spearman) is removed
+    from both first. Columns: `n` (tokens with all values), `prompts`, `nan` (rows left out
     because one of the columns is NaN or infinite), `pearson` and `spearman` [−1, 1], each with
     `_low`, `_high`, `_p` and `_permutation_p`, both also `_bh` and `_holm` (over the rows), and
     `_shuffled`, the mean of the shuffles.
 
     Intervals resample prompts; every resample ranks anew. They are percentile intervals whose
-    tails are widened for few clusters c: Φ(−√(c/(c−1)) t_{c−1}) in place of α/2. The p takes
-    tokens as independent (t with n − 2 − len(partial) degrees of freedom), which those of a prompt
-    are not; the permutation p shuffles `y` within prompts (between them, if every prompt has one
-    token) and is two-sided about `_shuffled`: what prompts have in common stays under the shuffles,
-    see `interp.stats.shuffled`; `null="none"` leaves it out. NaN where n is too small, a
-    column is constant, or fewer than two prompts are left.
+    tails are widened for few clusters c: Φ(−√(c/(c−1)) t_{c−1}) in place of α/2. `_p` takes tokens
+    as independent (t with n − 2 − len(partial) degrees of freedom), although tokens of a prompt
+    are correlated. `_permutation_p` shuffles `y` within prompts (between them, if every prompt has
+    one token) and is two-sided about `_shuffled`; differences between prompts stay under the
+    shuffles, see `interp.stats.shuffled`. `null="none"` leaves it out. NaN where n is too small,
+    a column is constant, or fewer than two prompts are left.
     Source: Hesterberg, The American Statistician 69 (2015); partial ranks: Conover,
     Practical Nonparametric Statistics (1999).
 
@@ -112,7 +112,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def with_corrections(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with both corrections after each p, over its rows."""
+    """The table with both corrections over its rows after each p."""
     columns: dict[str, Floats] = {}
     for name in table.columns:
         columns[name] = table[name].to_numpy()
@@ -129,6 +129,7 @@ def _row(values: Floats, codes: Codes, draw: _Draw) -> dict[str, float]:
     x, clusters = values[whole], np.unique(codes[whole], return_inverse=True)[1]
     prompts = len(np.unique(clusters))
     found = {"n": float(len(x)), "prompts": float(prompts), "nan": float((~whole).sum())}
+    # One degree of freedom per column, covariates included: n − 2 − len(partial).
     df = len(x) - values.shape[1]
     usable = df > 0 and bool((np.ptp(x, axis=0)[:2] > 0).all())
     for name, moments in (("pearson", _pearson_covariance), ("spearman", _rank_covariance)):
@@ -146,7 +147,9 @@ def _row(values: Floats, codes: Codes, draw: _Draw) -> dict[str, float]:
 
 
 def _shuffled(x: Floats, clusters: Codes, ranks: bool, draw: _Draw) -> tuple[float, float]:
-    """p against `y` shuffled within clusters (freely where each has one token), and the centre."""
+    """p against `y` shuffled within clusters, and the centre of the null distribution."""
+    # Where every cluster has one token, shuffling within clusters would leave all as it is; the
+    # clusters are then the independent units themselves and exchange their values.
     alone = int(np.bincount(clusters).max()) == 1
     found = shuffled_correlation(
         x[:, :1],
@@ -169,6 +172,8 @@ def _interval(x: Floats, clusters: Codes, moments: Moments, draw: _Draw) -> tupl
     for size in chunks(draw.resamples, len(x)):
         weights = draw_weights(np.zeros(c, np.int64), size, rng)
         parts.append(_partial(moments(x, weights, clusters)))
+    # A percentile interval of c clusters is too narrow by √((c − 1)/c) and by normal for t tails;
+    # both are put back into the level (Hesterberg 2015).
     tail = stats.t.isf((1 - draw.confidence) / 2, c - 1) * np.sqrt(c / (c - 1))
     level = float(stats.norm.cdf(-tail))
     low, high = np.nanquantile(np.concatenate(parts), [level, 1 - level])
@@ -177,6 +182,7 @@ def _interval(x: Floats, clusters: Codes, moments: Moments, draw: _Draw) -> tupl
 
 def _pearson_covariance(x: Floats, weights: Floats, clusters: Codes) -> Floats:
     """Covariances of the resamples, from sums per cluster: `[n, v], [r, c] -> [r, v, v]`."""
+    # Centred and scaled first: sums of raw squares would cancel where a mean is large.
     v = x.shape[1]
     one = np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / x.std(axis=0).clip(1e-300)])
     products = (one[:, :, None] * one[:, None, :]).reshape(len(x), -1)
@@ -213,12 +219,13 @@ def _weighted_ranks(x: Floats, weights: Floats) -> Floats:
 
 
 def _partial(covariance: Floats) -> Floats:
-    """Correlation of the first two variables, the others taken out: `[r, v, v] -> [r]`."""
+    """Correlation of the first two variables given the others: `[r, v, v] -> [r]`."""
     rest = covariance[:, :2, 2:]
-    # A pseudo-inverse, so that covariates may be constant or collinear.
+    # A pseudo-inverse, because covariates may be constant or collinear.
     explained = rest @ np.linalg.pinv(covariance[:, 2:, 2:], hermitian=True)
     left = covariance[:, :2, :2] - explained @ rest.transpose(0, 2, 1)
     spread, before = left[:, [0, 1], [0, 1]], covariance[:, [0, 1], [0, 1]]
     r = left[:, 0, 1] / np.sqrt(spread.prod(axis=1))
+    # A remainder this small is rounding: covariates that explain everything leave no correlation.
     defined = (spread > 1e-10 * before).all(axis=1)
     return np.where(defined, np.clip(r, -1.0, 1.0), np.nan)

@@ -1,6 +1,7 @@
-"""Two means compared by sums over documents: what the clustered test needs, and nothing more.
+"""Cluster-robust comparison of two means from sums over documents.
 
-Knows groups and sums (`interp.clustered`); nothing of tables. All functions work on whole arrays.
+Knows groups and sums (`interp.contract.document_sums`); nothing of tables. All functions work on
+whole arrays.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from interp.stats.labelings import ROUNDING
 class Contrast(NamedTuple):
     """Means of two sides, the variances of these means and their covariance, `[...]` each.
 
-    `df_a`, `df_b`: degrees of freedom of the variances; `overlap`: how far the two variances come
-    from the same documents (1/(D − 1) if D equal documents have both sides alike, 0 if none has).
-    `documents_a`, `documents_b`: that have values of a side; exact unless a side pools more than
-    two groups that share documents, and then at least so many. `both`: with values of both; NaN
-    where a side pools groups that share documents with the other.
+    `df_a`, `df_b`: degrees of freedom of the variances; `overlap`: the share of documents that the
+    two variances have in common (1/(D − 1) if D equal documents have both sides alike, 0 if none
+    has). `documents_a`, `documents_b`: documents with values of a side; exact unless a side pools
+    more than two groups that share documents, otherwise a lower bound. `both`: documents with
+    values of both sides; NaN where a side pools groups that share documents with the other.
     """
 
     n_a: Floats
@@ -46,10 +47,10 @@ class Contrast(NamedTuple):
 def contrast(sums: Clustered, a: Bools, b: Bools) -> Contrast:
     """The means of the groups `a [g]` taken together and of the groups `b [g]`, with variances.
 
-    Residuals about the mean of a side add up per document: the variance of a mean is
+    Residuals about the mean of a side are summed per document: the variance of a mean is
     f Σ_d r_d² / n², and the covariance of two means that share documents √(f_a f_b)
-    Σ_d r_ad r_bd / (n_a n_b), with f of `interp.clustered.small_sample`. NaN below two documents,
-    and for what needs pairs of groups where these were not kept (`Clustered.whole`).
+    Σ_d r_ad r_bd / (n_a n_b), with f of `interp.contract.document_sums.small_sample`. NaN below
+    two documents, and where pairs of groups are needed that were not kept (`Clustered.whole`).
     Source: Cochran, Sampling Techniques (1977), 6.4 and 9A (linearised ratio of totals over
     clusters); Cameron & Miller, Journal of Human Resources 50 (2015).
     """
@@ -57,6 +58,7 @@ def contrast(sums: Clustered, a: Bools, b: Bools) -> Contrast:
     n = [sums.n[side].sum(axis=0) for side in (a, b)]
     total = [np.where(sums.n > 0, sums.n * sums.mean, 0.0)[side].sum(axis=0) for side in (a, b)]
     mean = [t / m for t, m in zip(total, n, strict=True)]
+    # The sums are about each group's own mean; a side of several groups needs them about its own.
     target = np.where(a[wide], mean[0], np.where(b[wide], mean[1], sums.mean))
     product = sums.about(target)[0]
     documents = [_documents(sums, side) for side in (a, b)]
@@ -64,10 +66,12 @@ def contrast(sums: Clustered, a: Bools, b: Bools) -> Contrast:
     factor, df = zip(*(small_sample(m, *s) for m, s in zip(n, sizes, strict=True)), strict=True)
     across = _across(sums, a, b)
     crossed, met = product[across].sum(axis=0), sums.shared[across].sum(axis=0)
+    # Without the pairs, a covariance taken as 0 would look like independence: NaN instead.
     known = 1.0 if sums.whole else np.nan
     within = [_within(sums, product, side) * (known if side.sum() > 1 else 1) for side in (a, b)]
     covariance = known * np.sqrt(factor[0] * factor[1]) * crossed / (n[0] * n[1])
-    exact = (a.sum() == b.sum() == 1) | (met == 0)  # else a document may have been met twice
+    # With several groups on a side a document with three of them is in more than one pair.
+    exact = (a.sum() == b.sum() == 1) | (met == 0)
     both = np.where(exact, met * known, np.nan)
     variance = [
         np.where(d > 1, f * w / m**2, np.nan)
@@ -80,9 +84,9 @@ def contrast(sums: Clustered, a: Bools, b: Bools) -> Contrast:
 def _sizes(sums: Clustered, side: Bools) -> tuple[Floats, Floats]:
     """Σ n² and Σ n³ over documents of the groups of a side taken together.
 
-    Of three groups that share documents, Σ_d n_i n_j n_k is not among the sums: Hölder's bound
-    ∛(Σ n_i² n_j · Σ n_j² n_k · Σ n_k² n_i) stands for it, exact where the groups are spread over
-    the documents alike.
+    For three groups that share documents, Σ_d n_i n_j n_k is not among the sums. Hölder's bound
+    ∛(Σ n_i² n_j · Σ n_j² n_k · Σ n_k² n_i) replaces it; it is exact where the groups are spread
+    over the documents alike.
     """
     first, second = sums.pairs.T
     inside, alone = side[first] & side[second], first == second
@@ -97,6 +101,8 @@ def _sizes(sums: Clustered, side: Bools) -> tuple[Floats, Floats]:
     root[row, column], root[column, row] = (
         np.cbrt(x[pairs]) for x in (sums.left_sizes, sums.right_sizes)
     )
+    # The diagonal of root is 0, so that only triples of three different groups are counted. A bound
+    # from above gives fewer degrees of freedom, hence wider intervals, never narrower ones.
     triples = np.einsum("ij...,jk...,ki...->...", root, root, root)
     return squares, np.asarray(cubes + 3 * (root**3).sum(axis=(0, 1)) + triples)
 
@@ -106,10 +112,11 @@ def _overlap(
 ) -> Floats:
     """Σ_{d,e} P^a_de P^b_de over the product of the traces of P^a and P^b.
 
-    P_de is the expected product of what two documents add to the variance of a mean, for
-    independent tokens: with h_d = n_d / n, h_d (1 − h_d) on the diagonal and −h_d h_e off it.
+    P_de is the expected product of the contributions of two documents to the variance of a mean,
+    for independent tokens: with h_d = n_d / n, h_d (1 − h_d) on the diagonal and −h_d h_e off it.
     """
     first, second = sums.pairs.T
+    # A pair is kept once, in the order of the keys: the side that comes first may be a or b.
     forward, backward = a[first] & b[second], b[first] & a[second]
     size = sums.sizes[forward | backward].sum(axis=0) / (n[0] * n[1])
     of_a = sums.left_sizes[forward].sum(axis=0) + sums.right_sizes[backward].sum(axis=0)
@@ -120,7 +127,7 @@ def _overlap(
 
 
 def _across(sums: Clustered, a: Bools, b: Bools) -> Bools:
-    """The pairs with a group on either side: `[p]`."""
+    """The pairs with one group on each side: `[p]`."""
     first, second = sums.pairs.T
     return np.asarray((a[first] & b[second]) | (b[first] & a[second]), dtype=bool)
 
@@ -131,14 +138,17 @@ def _within(sums: Clustered, product: Floats, side: Bools) -> Floats:
     inside = side[first] & side[second]
     times = np.where(first == second, 1.0, 2.0)[inside]
     total = np.tensordot(times, product[inside], axes=(0, 0))
+    # A sum of squares that was put together of differences can come out at −1e-17.
     return np.maximum(np.asarray(total, dtype=np.float64), 0.0)
 
 
 def _documents(sums: Clustered, side: Bools) -> Floats:
-    """How many documents have values in any group of a side, or a bound below that number."""
+    """Number of documents with values in any group of a side, or a lower bound of it."""
     first, second = sums.pairs.T
     inside, alone = side[first] & side[second], first == second
     each = sums.shared[inside & alone]
+    # Inclusion and exclusion stopped after pairs (Bonferroni's inequality) errs to fewer documents,
+    # which is the cautious side; the largest group alone bounds the number too.
     fewest = each.sum(axis=0) - sums.shared[inside & ~alone].sum(axis=0)
     if not sums.whole:  # the documents that groups share are not known
         fewest = np.zeros_like(fewest)
@@ -147,12 +157,12 @@ def _documents(sums: Clustered, side: Bools) -> Floats:
 
 @undefined_is_nan
 def clustered_test(found: Contrast) -> TTest:
-    """t test of the difference of two means with documents as the unit that was sampled: `[...]`.
+    """Cluster-robust t test of the difference of two means, clustered by document: `[...]`.
 
     t = (mean_a − mean_b) / √(variance_a + variance_b − 2 covariance). Degrees of freedom after
     Satterthwaite, (v_a + v_b)² / (v_a²/df_a + v_b²/df_b + 2 v_a v_b overlap): D − 1 where D equal
     documents have both sides alike, those of Welch's test over documents where none has. NaN where
-    a variance is, or where there is no spread but rounding.
+    a variance is NaN, or where the only spread is rounding.
 
     Measured false alarms at 5 %, with 10, 20, 40 and 100 documents, normal and log-normal values,
     documents of one group or of both, with effects that both groups of a document share, that
@@ -183,5 +193,5 @@ def clustered_bands(found: Contrast, test: TTest, confidence: float) -> dict[str
 
 
 def t_quantile(df: Floats, confidence: float) -> Floats:
-    """How many standard errors an interval reaches to either side."""
+    """Quantile of Student's t for a two-sided interval of this confidence."""
     return np.asarray(special.stdtrit(df, (1 + confidence) / 2), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Any number of groups at once: clustered means, and a test that they are all the same.
+"""Any number of groups at once: cluster-robust means, and a test that all are equal.
 
 Knows nothing of tables: values `[n, k]` (n tokens or words, k rows of the result such as layers;
 NaN = undefined), codes `[n]` (the group, 0 … g−1) and clusters `[n]` (the prompt).
@@ -21,7 +21,7 @@ from interp.stats.resampling import check_resampling, dealt, p_values
 
 
 class Means(NamedTuple):
-    """Per group and row, `[g, k]` each: how many, of how many clusters, mean, spread, interval."""
+    """Counts of tokens and clusters, mean, standard deviation and interval: `[g, k]` each."""
 
     n: Floats
     clusters: Floats
@@ -32,7 +32,7 @@ class Means(NamedTuple):
 
 
 class Omnibus(NamedTuple):
-    """A test that all groups are the same, one entry per row, and what shuffled groups gave.
+    """A test that all groups are the same, one entry per row, and its null distribution.
 
     `f`, `p`, `p_max`, `eta2`, `anova_f`, `anova_p`: `[k]`; `null_f`, `null_eta2`,
     `null_anova_p`: `[resamples, k]` (NaN where undefined); `exact`, `labelings` and
@@ -74,12 +74,12 @@ def _checked(
 def group_means(
     values: ArrayLike, codes: ArrayLike, clusters: ArrayLike, *, confidence: float = 0.95
 ) -> Means:
-    """Mean of every group with an interval that takes the cluster as the unit that was sampled.
+    """Mean of every group with a cluster-robust interval.
 
     mean ± t_ν √(f Σ_c (Σ residuals of cluster c)²) / n over the clusters c that carry the group,
-    with f and ν of `interp.clustered.small_sample`: C/(C−1) and C − 1 for C clusters of one size,
-    a wider interval where sizes differ. NaN where one cluster has the group. Source: Liang &
-    Zeger, Biometrika 73 (1986).
+    with f and ν of `interp.contract.document_sums.small_sample`: C/(C−1) and C − 1 for C clusters
+    of one size, a wider interval where sizes differ. NaN where only one cluster has the group.
+    Source: Liang & Zeger, Biometrika 73 (1986).
 
     >>> group_means([[1.0], [3.0], [5.0]], [0, 0, 1], [0, 1, 0]).mean.tolist()
     [[2.0], [5.0]]
@@ -116,17 +116,17 @@ def clustered_omnibus(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Omnibus:
-    """Test that all groups have one mean by shuffling groups as the clusters allow.
+    """Test that all groups have one mean by shuffling groups within exchangeable blocks.
 
-    In a cluster that carries several groups they are shuffled among its own tokens; clusters that
-    carry one group exchange it as a whole with each other. Under the null that groups mean nothing
-    both leave the distribution as it is, so p is exact up to the draw of shuffles (and exact where
-    there are no more than `resamples` labelings: each is then taken once). The statistic is the F
-    of a one-way analysis of variance after the mean of every cluster with several groups is taken
-    off; `eta2` is the share of that variance that lies between groups. `anova_f` and `anova_p` are
-    the classical test, tokens taken as independent. p = (1 + #{F* ≥ F}) / (1 + resamples); `p_max`
-    compares with the largest F* over the k rows (family-wise), as p of the F distribution where
-    rows have different numbers of values.
+    In a cluster that carries several groups, groups are shuffled among its own tokens; clusters
+    that carry one group exchange it as a whole with each other. Under the null hypothesis that
+    groups mean nothing both leave the distribution unchanged, so p is exact up to the draw of
+    shuffles, and exact where there are no more than `resamples` labelings, each then taken once.
+    The statistic is the F of a one-way analysis of variance after subtracting the mean of every
+    cluster with several groups; `eta2` is the share of that variance between groups. `anova_f` and
+    `anova_p` are the classical test, which takes tokens as independent. p = (1 + #{F* ≥ F}) /
+    (1 + resamples); `p_max` compares with the largest F* over the k rows (family-wise), converted
+    to p of the F distribution where rows have different numbers of values.
     Source: Anderson, Austral Ecology 26 (2001); Winkler et al., NeuroImage 123 (2015).
 
     Raises `BadInput` if shapes do not match or there are fewer than two groups.
@@ -140,6 +140,8 @@ def clustered_omnibus(
     if len(np.unique(group)) < 2:
         raise BadInput("all values are in one group: at least two are compared")
     ways = Labelings(group, cluster)
+    # The classical test is of the values as they are; the permutation test is of the contrast
+    # within clusters, the only one that shuffles within clusters leave exchangeable.
     raw, centred = x - first_finite(x), _centred(x, cluster, ways.several)
     observed = _analysis(group[None], centred, g), _analysis(group[None], raw, g)
     nulls = [
@@ -157,11 +159,12 @@ def clustered_omnibus(
 
 def _on_one_scale(f: Floats, between: float, within: Floats) -> Floats:
     """F `[..., k]` as −log p of its distribution; F itself where rows have equally many values."""
+    # F with few degrees of freedom within is heavy-tailed: its row would own every maximum.
     return f if (within == within[0]).all() else -np.log(special.fdtrc(between, within, f))
 
 
 def _centred(x: Floats, cluster: Codes, several: Bools) -> Floats:
-    """Values less the mean of their cluster, or of all clusters that carry one group."""
+    """Values less the mean of their cluster, or of all clusters with a single group."""
     block = np.where(several[cluster], cluster, len(several))
     finite = np.isfinite(x)
     shifted = np.where(finite, x - first_finite(x), 0.0)
@@ -182,6 +185,7 @@ def _analysis(group: Codes, x: Floats, g: int) -> tuple[Floats, Floats, Floats]:
         n_i = member @ flat
         between += np.where(n_i > 0, (member @ filled) ** 2 / np.maximum(n_i, 1), 0.0)
         present += n_i > 0
+    # The totals are the same in every shuffle: only the sums of squares between groups vary.
     n, total = flat.sum(axis=0), filled.sum(axis=0)
     squares = (filled**2).sum(axis=0) - total**2 / n
     between = np.maximum(between - total**2 / n, 0.0)

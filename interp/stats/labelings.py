@@ -1,4 +1,4 @@
-"""Ways to deal labels out again that clusters allow: drawn at random, or all of them.
+"""Permutations of labels within exchangeability blocks: drawn at random, or all of them.
 
 In a cluster that carries several groups its own tokens exchange their labels; clusters that carry
 one group exchange it as a whole with each other. Knows codes and clusters; nothing of values.
@@ -19,14 +19,16 @@ from scipy.special import gammaln
 from interp._arrays import Bools, Floats
 
 Codes = NDArray[np.int64]
-# A spread this much smaller than the thing it scales is rounding, not spread.
+# A spread this much smaller than the value it scales is rounding: float64 sums over 10^6 tokens
+# keep about ten digits.
 ROUNDING = 1e-9
-MANY = 1e15  # labelings that nobody would enumerate, and that no integer needs to count
+# Far more labelings than anyone would enumerate; above it the exact integer is not worth computing.
+MANY = 1e15
 
 
 @dataclass(frozen=True)
 class Labelings:
-    """The labelings of tokens `[n]` that are as likely as the observed one if labels mean nothing.
+    """The labelings of tokens `[n]` that are equally likely under the null hypothesis.
 
     Attributes:
         codes: group of each token `[n]`, 0 … g−1.
@@ -38,7 +40,8 @@ class Labelings:
 
     @cached_property
     def several(self) -> Bools:
-        """Which clusters carry more than one group: `[c]`."""
+        """Mask of the clusters that carry more than one group: `[c]`."""
+        # Lowest and highest code differ: no table of clusters by groups is needed.
         c = int(self.clusters.max()) + 1
         low, high = np.full(c, np.iinfo(np.int64).max), np.full(c, -1)
         np.minimum.at(low, self.clusters, self.codes)
@@ -55,9 +58,10 @@ class Labelings:
 
     @cached_property
     def count(self) -> float:
-        """How many different labelings there are, the observed one among them; infinite if many."""
+        """Number of different labelings, including the observed one; infinite if very many."""
         blocks = [np.bincount(self.codes[rows]) for rows in self._blocks]
         blocks.append(np.bincount(self._of_alone[1]))
+        # The logarithm first: the exact integer of a large table would have millions of digits.
         log = sum(gammaln(n.sum() + 1) - gammaln(n + 1).sum() for n in blocks)
         return prod(map(_ways, blocks)) if log < log_of(MANY) else inf
 
@@ -82,7 +86,7 @@ class Labelings:
         return drawn
 
     def _put(self, drawn: Codes, groups: Codes) -> None:
-        """Write the groups `[r, alone]` of clusters that carry one to their tokens."""
+        """Write the groups `[r, alone]` of clusters with a single group to their tokens."""
         whole = np.zeros((len(drawn), len(self.several)), np.int64)
         whole[:, self._of_alone[0]] = groups
         member = ~self.several[self.clusters]
@@ -97,6 +101,8 @@ class Labelings:
     def every(self, size: int) -> Iterator[Codes]:
         """All labelings, in pieces of at most `size`: `[≤ size, n]` each."""
         blocks, alone = self._arranged
+        # Blocks are independent of each other: a labeling is one number in mixed radix, whose
+        # digits choose the arrangement of each block.
         ways = [len(way) for way in (*blocks, alone)]
         total = prod(ways)
         for start in range(0, total, size):
@@ -110,16 +116,17 @@ class Labelings:
 
 
 def _ways(counts: Codes) -> int:
-    """How many different orders labels of these counts have: n! / Π n_i!."""
+    """Number of different orders of labels with these counts: n! / Π n_i!."""
     return factorial(int(counts.sum())) // prod(map(factorial, counts.tolist()))
 
 
 def _arrangements(labels: Codes) -> Codes:
-    """The different orders of labels `[m, n]`, each the next one in the order of a dictionary.
+    """The different orders of labels `[m, n]`, in lexicographic order.
 
     >>> _arrangements(np.array([1, 0, 0])).tolist()
     [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
     """
+    # Knuth's algorithm L yields each order once; itertools would repeat orders of equal labels.
     row = np.sort(labels)
     rows = [row]
     while len(rising := np.flatnonzero(row[:-1] < row[1:])):
@@ -135,17 +142,18 @@ def _arrangements(labels: Codes) -> Codes:
 def share_reaching(null: Floats, observed: Floats, exact: bool) -> Floats:
     """p of observed statistics `[k]`, 0 or above, against a null `[resamples, k]` or `[…, 1]`.
 
-    (1 + #{null ≥ observed}) / (1 + resamples), never 0; where the null holds all labelings, the
-    observed among them, #{null ≥ observed} / labelings. Statistics count as equal within rounding.
-    Source: Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010).
+    (1 + #{null ≥ observed}) / (1 + resamples), never 0; where the null holds all labelings,
+    including the observed one, #{null ≥ observed} / labelings. Statistics count as equal within
+    rounding. Source: Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010).
     """
+    # Random draws need the observed labeling added; an enumeration has it already.
     drawn = 0 if exact else 1
     reached = null >= observed * (1 - ROUNDING)
     return np.asarray((drawn + reached.sum(axis=0)) / (drawn + len(null)), np.float64)
 
 
 def smallest_share(null: Floats, exact: bool) -> float:
-    """The smallest p that any labeling could have got against this null `[resamples]`."""
+    """The smallest p that any labeling could have reached against this null `[resamples]`."""
     if not exact:
         return 1 / (1 + len(null))
     return float(share_reaching(null[:, None], null.max(initial=0.0, keepdims=True), True)[0])

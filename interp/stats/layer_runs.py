@@ -1,6 +1,7 @@
 """Cluster-based permutation test over neighbouring layers.
 
-Knows only t values, observed and under shuffled labels; where they come from is not its business.
+The clusters of this test are called runs of layers here: elsewhere in this package a cluster is a
+prompt, the sampling unit. Knows only t values, observed and under shuffled labels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from interp.stats.labelings import share_reaching
 
 
 class _Run(NamedTuple):
-    """Rows start … stop (both included) whose t passes the threshold with one sign."""
+    """Rows start … stop (both included) whose t reaches the threshold with one sign."""
 
     start: int
     stop: int
@@ -37,17 +38,17 @@ def cluster_test(
     """Find runs of neighbouring layers that differ, and test each against shuffled labels.
 
     `t` [k] and `null_t` [resamples, k] from `clustered_permutation`; `layers` [k]; `series` [k]
-    tells apart what has no common neighbours (heads, encoder and decoder). A cluster is a run of
+    separates rows that are not neighbours (heads, encoder and decoder). A run consists of
     successive layers (among those given) whose |t| reaches the threshold with one sign; its mass
     is Σt. The threshold is a number, or, if None, per row the 1 − alpha quantile of |null_t|.
-    p compares |mass| with the largest |mass| of each shuffle, over all series, so the test says
-    with family-wise error alpha *that* there is an effect; where exactly it begins and ends is
-    not tested. A NaN of the null (a shuffle without a defined t) belongs to no cluster; `exact`
-    means that the null holds all labelings, the observed one among them. Source: Maris &
-    Oostenveld, Journal of Neuroscience Methods 164 (2007).
+    p compares |mass| with the largest |mass| of each shuffle, over all series. The test shows with
+    family-wise error alpha *that* there is an effect; where it begins and ends is not tested.
+    A NaN of the null (a shuffle without a defined t) belongs to no run; `exact` means that the null
+    holds all labelings, including the observed one. Source: Maris & Oostenveld, Journal of
+    Neuroscience Methods 164 (2007).
 
-    Returns one row per cluster, largest |mass| first: `series`, `first`, `last` (layers),
-    `size` (number of layers), `mass` (in t), `p`. Raises `BadInput` if shapes do not match.
+    Returns one row per run, largest |mass| first: `series`, `first`, `last` (layers), `size`
+    (number of layers), `mass` (in t), `p`. Raises `BadInput` if shapes do not match.
 
     >>> null = np.random.default_rng(0).normal(size=(999, 6))
     >>> found = cluster_test([0, 4, 5, 0, -3, 0], null, range(6), threshold=2.0)
@@ -83,12 +84,14 @@ def _limit(null: Floats, threshold: float | None, alpha: float) -> Floats:
         if not threshold > 0:
             raise BadInput(f"threshold is {threshold!r}; it is a size of t and must be above 0")
         return np.full(null.shape[1], float(threshold))
+    # An undefined t counts as extreme, which raises the threshold: the cautious side.
     size = np.where(np.isnan(null), np.inf, np.abs(null))
     return np.asarray(np.quantile(size, 1 - alpha, axis=0, method="higher"), np.float64)
 
 
 def _linked(layers: NDArray[np.generic], series: NDArray[np.generic]) -> Bools:
-    """Whether a row continues the row before it: `[k]`."""
+    """Mask of the rows that continue the row before them: `[k]`."""
+    # Successive among the layers that were measured: with layers=[0, 4, 8], 4 follows 0.
     _, place = np.unique(layers, return_inverse=True)
     linked = np.zeros(len(place), bool)
     linked[1:] = (np.diff(place) == 1) & (series[1:] == series[:-1])
@@ -97,6 +100,7 @@ def _linked(layers: NDArray[np.generic], series: NDArray[np.generic]) -> Bools:
 
 def _largest_mass(null: Floats, limit: Floats, linked: Bools) -> Floats:
     """Largest |mass| of any run in each shuffle: `[resamples, k] -> [resamples]`."""
+    # A loop over rows with all shuffles at once: runs of 2,000 shuffles would be slow one by one.
     largest = np.zeros(len(null))
     for sign in (1.0, -1.0):
         run = np.zeros(len(null))

@@ -1,4 +1,4 @@
-"""Means per layer with 95 % bands, the prompt being the unit that was sampled.
+"""Means per layer with cluster-robust 95 % bands; the prompt is the sampling unit.
 
 A tidy table comes in, a small table goes out: `value`, `group`, `x`, `mean`, `low`, `high`, `n`,
 `clusters`, `undefined`. Knows columns, not what they measure, and nothing of figures.
@@ -17,20 +17,15 @@ from scipy import stats
 
 from interp._arrays import Floats
 from interp.contract.document_sums import small_sample
+from interp.stats.table import is_summary
 
 COLUMNS = ["value", "group", "x", "mean", "low", "high", "n", "clusters", "undefined"]
-SUMMARY = {"value", "n", "mean", "std", "undefined"}
 CONFIDENCE = 0.95
 ANYWHERE = -1  # the place of rows that belong to no layer
 
 
-def is_summary(frame: pd.DataFrame) -> bool:
-    """Whether the table holds moments per group instead of rows per token."""
-    return set(frame.columns) >= SUMMARY
-
-
 def cluster_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns that say which prompt (or pair of prompts) a row is of."""
+    """The columns that name the prompt (or pair of prompts) of a row."""
     if "prompt" in frame:
         return ["prompt"]
     pair = ["prompt_a", "prompt_b"]
@@ -42,10 +37,10 @@ def means(
 ) -> pd.DataFrame:
     """Mean of every value per `x` and group of `by`, with its band; rows without a group left out.
 
-    The variance of a mean adds up residuals per prompt (Liang & Zeger 1986) or, for pairs, over
+    The variance of a mean sums residuals per prompt (Liang & Zeger 1986) or, for pairs, over
     pairs that share a prompt (Aronow, Samii & Assenova 2015), with the factor and the degrees of
-    freedom of `interp.clustered.small_sample` (one less than there are prompts of equal length).
-    With one prompt there is no band (NaN).
+    freedom of `interp.contract.document_sums.small_sample` (one less than the number of prompts,
+    for prompts of equal length). With one prompt there is no band (NaN).
     """
     for name in by:
         frame = frame[has_group(frame[name])]
@@ -71,12 +66,12 @@ def random_lines(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def has_group(column: pd.Series[Any]) -> pd.Series[bool]:
-    """Which rows of a label column carry a label."""
+    """Mask of the rows of a label column that carry a label."""
     return column.notna() & (column.astype(str) != "")
 
 
 def _places(frame: pd.DataFrame, x: str | None) -> Any:
-    """Where each row goes along the axis, whole numbers as such."""
+    """Place of each row along the axis, whole numbers as integers."""
     if x is None or frame.empty:
         return 0
     places = frame[x].to_numpy(dtype=np.float64, na_value=ANYWHERE)
@@ -121,6 +116,7 @@ def _codes(columns: list[Any]) -> list[Any]:
     """The prompts as numbers, the same prompt as the same number in every column."""
     if not columns:
         return []
+    # Numbered together: prompt_a and prompt_b of a pair name the same prompts.
     codes, _ = pd.factorize(np.concatenate(columns))
     return np.split(codes, len(columns))
 
@@ -139,6 +135,8 @@ def _half_width(
     square, sizes, cubes, count = _sums(place, [member], doubled, len(n))
     with np.errstate(invalid="ignore", divide="ignore"):
         factor, df = small_sample(np.bincount(place, minlength=len(n)), sizes, cubes)
+        # A pair of prompts i, j is in the sums of both; the pairs with the same two ends were then
+        # added twice and are taken off once (inclusion and exclusion of dyads).
         if other.any():
             ends = [np.minimum(first, second)[other], np.maximum(first, second)[other]]
             square = square - _sums(cell[other], ends, residual[other], len(n))[0]
@@ -166,9 +164,9 @@ def _sums(
 def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     """The same from a summary: its moments, and its standard errors over documents.
 
-    Heads that are drawn as one line are taken to err together, so that the band is at least as
-    wide as it should be. Labels that are drawn as one group have no band: how they err together
-    is not in the table.
+    Heads drawn as one line are treated as perfectly correlated, which makes the band at least as
+    wide as it should be. Labels drawn as one group have no band, because the table does not hold
+    their covariance.
     """
     rows = frame[frame["value"].isin(list(values))]
     place = [keys.loc[rows.index, "group"], keys.loc[rows.index, "x"]]
@@ -177,6 +175,7 @@ def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) 
     table["undefined"] = rows["undefined"]
     table["spread"] = rows["n"] * rows.get("se", np.nan)
     table["documents"] = rows.get("documents", 0)
+    # Summaries saved before the column `df` existed: that of documents of equal size.
     table["df"] = rows.get("df", table["documents"] - 1)
     cells = table.groupby(["value", "group", "x"], sort=True)
     out = cells.sum().reset_index()
@@ -185,6 +184,7 @@ def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) 
     alone = ~pd.concat([rows["value"], *place, heads], axis=1).duplicated(keep=False)
     known = alone & (table["spread"].notna() | (rows["n"] == 0))
     whole = known.groupby([rows["value"], *place], sort=True).all().to_numpy()
+    # Of several heads the fewest documents and degrees of freedom: the wider band.
     out["clusters"] = cells["documents"].min().to_numpy()
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, cells["df"].min().to_numpy())
     half = (quantile * out["spread"] / out["n"]).where(whole)

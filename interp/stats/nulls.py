@@ -1,7 +1,7 @@
-"""Permutation nulls: what a score would be if the rows of one space had nothing to do with the
-other's, for one pair and for the best of many pairs.
+"""Permutation null distributions of scores: for one pair of spaces and for the best of many pairs.
 
-Knows scores and orders of rows; where they come from is not its business.
+Under the null hypothesis the rows of one space are unrelated to those of the other. Knows scores
+and orders of rows only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from interp.errors import BadInput
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Scores and what they were under permutation, of any number of pairs.
+    """Observed scores of any number of pairs, and their null distribution under permutation.
 
     Attributes:
         value: `[...]`, the observed scores.
         draws: `[resamples, ...]`, the same under permutation; one order serves all pairs.
-        lower_is_better: whether small scores are the remarkable ones (residuals).
+        lower_is_better: whether small scores count as evidence (residuals).
     """
 
     value: Floats
@@ -49,7 +49,7 @@ class Null:
 
     @property
     def p_max(self) -> Floats:
-        """The same against the best pair of each draw: holds for the best of all pairs.
+        """The same against the best pair of each draw, valid for the best of all pairs.
 
         Controls the family-wise error over the pairs (Westfall & Young 1993).
         """
@@ -63,10 +63,10 @@ class Null:
 
     @property
     def smallest_p_max(self) -> float:
-        """About the smallest p_max that any order could have got.
+        """Approximately the smallest p_max that any order could have reached.
 
-        With few clusters there are few orders, and the best of them is drawn again and again: its
-        share of the draws.
+        Few clusters have few orders, and the best of them is drawn repeatedly: its share of the
+        draws.
         """
         best = -self._best() if self.lower_is_better else self._best()
         top = np.nanmax(best)
@@ -83,7 +83,7 @@ class Null:
 
 
 def undecided(smallest: float, what: str = "prompts", level: float = 0.05) -> tuple[str, ...]:
-    """The note that no order of so few clusters or draws could have reached this level, if so."""
+    """A note if no order of so few clusters or draws could have reached this level."""
     if smallest < level:
         return ()
     return (
@@ -98,7 +98,7 @@ def orders(
     """`resamples` random orders of n rows.
 
     With `clusters [n]`, whole clusters change places and keep the order of their rows: rows of one
-    prompt are not independent, prompts are. Only clusters of one size can change places.
+    prompt are correlated, prompts are independent. Only clusters of one size can change places.
 
     Raises `BadInput` for fewer than one resample, or where no two clusters have the same size.
     """
@@ -110,6 +110,7 @@ def orders(
             yield rng.permutation(n)
         return
     groups = _by_size(np.asarray(clusters), n)
+    # A cluster moves to the place of another of its size, so that row i still faces one row.
     for _ in range(resamples):
         order = np.arange(n)
         for group in groups:
@@ -139,7 +140,7 @@ def permuted(
     clusters: Sequence[Any] | None = None,
     lower_is_better: bool = False,
 ) -> Null:
-    """Score once as it is and under random orders of the second space's rows.
+    """Score the observed order, and random orders of the second space's rows.
 
     `score` takes an order `[n]` and returns a number or an array.
 

@@ -2,7 +2,7 @@
 
 Knows nothing of tables or of what the values mean: values `[n, k]` (n tokens, k rows of the
 result such as layers; NaN = undefined), labels `[n]` (True = group a) and clusters `[n]`.
-Layers share every resample, so that what holds between neighbouring layers is kept.
+Layers share every resample, which preserves the correlation between them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
+from scipy import special, stats
 
 from interp._arrays import Bools, Floats
 from interp.errors import BadInput
@@ -41,14 +41,14 @@ class Interval(NamedTuple):
 
 
 class Permutation(NamedTuple):
-    """A clustered permutation test and what the shuffled labels gave.
+    """A clustered permutation test and its null distribution.
 
     `t`, `p`, `p_max`, `within`: `[k]`; `within` is the contrast that t is about, in units of the
     values. `null_t`, `null_within`, `null_difference`, `null_welch_p`: `[resamples, k]`, from the
     shuffled labels: the clustered t (NaN where it is undefined), the contrast, the plain
     difference of means, and the p that Welch's test over tokens would have reported. `exact`:
-    whether the shuffles are all labelings, each once; `labelings`, how many there are.
-    `smallest_p_max`: the smallest p_max that any labeling could have got.
+    whether the shuffles are all labelings, each once; `labelings`: their number.
+    `smallest_p_max`: the smallest p_max that any labeling could have reached.
     """
 
     t: Floats
@@ -81,7 +81,7 @@ class _Sample:
         return Labelings(self.labels.astype(np.int64), self.clusters)
 
     def carries(self) -> tuple[Bools, Bools]:
-        """Which clusters have a token of group a, and of group b: two of `[c]`."""
+        """Masks of the clusters with a token of group a, and of group b: two of `[c]`."""
         a = self.sums(self.labels.astype(np.float64)) > 0
         return a, self.sums((~self.labels).astype(np.float64)) > 0
 
@@ -123,7 +123,9 @@ def chunks(total: int, width: int) -> Iterator[int]:
 
 
 def draw_weights(strata: Codes, resamples: int, rng: np.random.Generator) -> Floats:
-    """How often each cluster is drawn, with replacement within its stratum: `[resamples, c]`."""
+    """Times each cluster is drawn, with replacement within its stratum: `[resamples, c]`."""
+    # Counts instead of indices: every statistic here is a sum over clusters, so that a resample is
+    # one row of a matrix product.
     weights = np.zeros((resamples, len(strata)))
     offset = np.arange(resamples)[:, None]
     for stratum in np.unique(strata):
@@ -149,23 +151,23 @@ def clustered_bootstrap(
 
     `values` [n, k] (NaN = undefined), `labels` [n] (True = group a), `clusters` [n]. Returns
     `mean_a`, `mean_b`, `difference`, `within` (units of the values) and `hedges_g` (standard
-    deviations), each `[k]`. Means are over tokens; `difference` is that of the two means, whatever
-    clusters their tokens are in. `within` is the contrast within clusters that carry both groups
-    (the mean of their differences, weighted by n_a n_b / (n_a + n_b)), to which clusters that
-    carry one group add what they differ among each other with the same kind of weight: the
-    least-squares slope on the labels with a constant per cluster, and one for all clusters of one
-    group. It is the contrast that `clustered_permutation` tests. Clusters are drawn with
-    replacement; where no cluster carries both groups, those of a and of b are drawn separately,
-    and `within` is `difference`.
+    deviations), each `[k]`. Means are over tokens; `difference` is the difference of the two means
+    over all clusters. `within` is the contrast within clusters that carry both groups: the mean of
+    their differences, weighted by n_a n_b / (n_a + n_b). Clusters that carry one group contribute
+    the differences between them with the same kind of weight, which makes `within` the
+    least-squares slope on the labels with a constant per cluster, and one constant for all
+    clusters of one group. It is the contrast that `clustered_permutation` tests. Clusters are
+    drawn with replacement; where no cluster carries both groups, those of a and of b are drawn
+    separately, and `within` is `difference`.
 
     Studentised and symmetric: estimate ± q·se, q the `confidence` quantile of |estimate* −
-    estimate| / se* over resamples, se the linearised clustered standard error. NaN where the
+    estimate| / se* over resamples, se the linearised cluster-robust standard error. NaN where the
     data cannot bound it: one cluster, or so few (up to 3) that more than 1 − confidence of the
     resamples have no spread. Measured at 95 % with 10 and 40 clusters of equal, log-normal and
-    heavily ragged size: intervals of the contrasts miss in 1 to 9 % of cases; that of g in 4 to
-    9 % on normal and in 8 to 18 % on log-normal values, too far from 0 as a rule, because the
-    spread that it divides by is then known badly. Percentile, BCa and equal-tailed intervals miss
-    more often; where values are skewed, compare their logarithms or quote the contrast.
+    heavily ragged size: intervals of the contrasts miss in 1 to 9 % of cases; that of g misses in
+    4 to 9 % on normal and in 8 to 18 % on log-normal values, usually too far from 0, because the
+    standard deviation in its denominator is then poorly estimated. Percentile, BCa and equal-tailed
+    intervals miss more often. For skewed values, compare their logarithms or quote the contrast.
     Source: Hall, JRSS B 50 (1988); Cameron, Gelbach & Miller, Review of Economics and Statistics
     90 (2008).
 
@@ -178,6 +180,8 @@ def clustered_bootstrap(
     """
     check_resampling(confidence, resamples)
     sample = _sample(values, labels, clusters)
+    # Sums of squares are taken about a value of the column, so that large means do not cancel;
+    # only the two means have to be moved back.
     shift = first_finite(sample.values)
     planes = _planes(sample, shift), _within_planes(sample)
     ones = np.ones((1, planes[0].shape[1]))
@@ -205,10 +209,10 @@ def _planes(sample: _Sample, shift: Floats) -> Floats:
 
 
 def _within_planes(sample: _Sample) -> Floats:
-    """What the contrast within clusters needs of each, `[2, c, k]` or `[6, c, k]`.
+    """Sums per cluster for the contrast within clusters, `[2, c, k]` or `[6, c, k]`.
 
-    Of clusters that carry both groups: n_a n_b / (n_a + n_b) times their difference, and that
-    weight. Then, where there are clusters of one group too: count and sum of a, and of b, of these.
+    For clusters that carry both groups: n_a n_b / (n_a + n_b) times their difference, and that
+    weight. Then, if some clusters carry one group: count and sum of a, and of b, over these.
     Empty where no cluster carries both groups.
     """
     both = np.logical_and(*sample.carries())[:, None]
@@ -220,6 +224,7 @@ def _within_planes(sample: _Sample) -> Floats:
         for group in (sample.labels, ~sample.labels)
         for part in (np.isfinite(x).astype(np.float64), np.where(np.isfinite(x), x, 0.0))
     ]
+    # Centred on the cluster, s_a is n_a n_b / (n_a + n_b) times the difference already.
     n_a, s_a, n_b, _ = parts
     mixed = [np.where(both, part, 0.0) for part in (s_a, n_a * n_b / np.maximum(n_a + n_b, 1))]
     return np.stack([*mixed, *(np.where(both, 0.0, p) for p in parts)][: 2 if both.all() else 6])
@@ -227,6 +232,7 @@ def _within_planes(sample: _Sample) -> Floats:
 
 def _strata(sample: _Sample) -> Codes:
     """One stratum, or two (clusters of a, clusters of b) where no cluster carries both."""
+    # Drawn from one pot, whole clusters of a and of b could leave a resample without one group.
     a, b = sample.carries()
     return np.zeros(len(a), np.int64) if (a & b).any() else a.astype(np.int64)
 
@@ -248,11 +254,14 @@ def _deviations(
 
 def _deviation(estimate: Floats, se: Floats, centre: Floats, centre_se: Floats) -> Floats:
     t = np.abs(estimate - centre) / se
+    # A resample of copies of one cluster has no spread; as infinite it widens the interval, whereas
+    # leaving it out would make the few clusters look better than they are.
     return np.where((se > 1e-6 * centre_se) & np.isfinite(t), t, np.inf)
 
 
 def _symmetric(estimate: Floats, se: Floats, deviations: Floats, confidence: float) -> Interval:
     """Estimate ± quantile × se; a point where there is no spread at all."""
+    # "higher" takes a deviation that occurred: interpolation next to an infinite one is NaN.
     q = np.quantile(deviations, confidence, axis=0, method="higher")
     half = np.where(se == 0, 0.0, np.where(np.isfinite(q), q * se, np.nan))
     return Interval(estimate, se, estimate - half, estimate + half)
@@ -270,6 +279,7 @@ def _statistics(
     if len(within):
         estimate, gradient = _within_estimate(weights @ within)
         count = weights @ (within[1:] != 0).any(axis=0).astype(np.float64)
+        # One estimate over all contributing clusters, so that one factor serves every product.
         factor = np.where(count > 1, count / (count - 1), np.nan)
         error = _standard_error(gradient, _products(weights, within), (factor,) * 3)
         found["within"] = estimate, error
@@ -321,7 +331,7 @@ def _estimates(totals: Floats) -> dict[str, tuple[Floats, Gradient]]:
     n, df = n_a + n_b, n_a + n_b - 2
     variance = np.maximum(q_a - s_a * a + q_b - s_b * b, 0) / df
     one = np.ones_like(df)
-    # The v/n is not v/df: a cluster's influences then sum to zero.
+    # v/n, not v/df: with it the influences of the clusters sum to zero.
     to_variance = {0: a**2, 1: -2 * a, 2: one, 3: b**2, 4: -2 * b, 5: one}
     to_variance = {i: x / df - (variance / n if i in (0, 3) else 0) for i, x in to_variance.items()}
     correction, spread = small_sample_factor(df), np.sqrt(variance)
@@ -345,9 +355,9 @@ def _standard_error(
 ) -> Floats:
     """√Σ_c u_c², u_c the linear influence of cluster c, with small-sample factors: `[r, k]`.
 
-    The variance of a's part, b's part and their covariance carry their own c/(c − 1): with one
-    pair per cluster this is the paired t test's error, with clusters of one group and equal size
-    it is Welch's over cluster means.
+    The variance of a's part, b's part and their covariance each have their own c/(c − 1). With one
+    pair per cluster the result is the standard error of the paired t test; with clusters of one
+    group and equal size it is Welch's over cluster means.
     """
     factor_a, factor_b, factor = factors
     variance = np.zeros_like(factor)
@@ -357,6 +367,23 @@ def _standard_error(
             variance += term * (factor_a if j < 3 else factor_b if i >= 3 else factor)
     # Rounding may leave a spread of zero slightly negative.
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)), np.float64)
+
+
+def jackknife(
+    estimate: Floats, left_out: Floats, confidence: float = 0.95
+) -> tuple[Floats, Floats]:
+    """Interval of an estimate `[k]` from the estimates without one group each, `[groups, k]`.
+
+    se² = (g − 1)/g · Σ (estimate_(i) − mean)², with Student's t for g − 1 degrees of freedom.
+    Suited to groups of about equal size. Source: Efron & Stein, Annals of Statistics 9 (1981).
+
+    >>> jackknife(np.array([2.0]), np.array([[1.5], [2.0], [2.5]]))[0].round(3).tolist()
+    [-0.484]
+    """
+    g = len(left_out)
+    se = np.sqrt((g - 1) / g * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+    half = stats.t.isf((1 - confidence) / 2, g - 1) * se
+    return estimate - half, estimate + half
 
 
 # ---- permutation -----------------------------------------------------------------------------
@@ -371,27 +398,27 @@ def clustered_permutation(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Permutation:
-    """Test the difference of two groups by shuffling labels as the clusters allow.
+    """Test the difference of two groups by shuffling labels within exchangeable blocks.
 
     `values` [n, k] (NaN = undefined), `labels` [n] (True = group a), `clusters` [n]. In a cluster
     that carries both groups, labels are shuffled among its own tokens; clusters that carry one
-    group swap their label as a whole with each other. Under the null that labels mean nothing
-    both leave the distribution as it is, so p is exact up to the draw of shuffles; where there are
-    no more than `resamples` labelings, each is taken once and p is exact.
+    group swap their label as a whole with each other. Under the null hypothesis that labels mean
+    nothing both leave the distribution unchanged, so p is exact up to the draw of shuffles; where
+    there are no more than `resamples` labelings, each is taken once and p is exact.
 
-    The statistic is the difference of means over its clustered standard error, after the mean of
-    each cluster that carries both is taken off (so only the contrast within it counts). With one
-    token per group and cluster it is the paired t, with one-group clusters of equal size it is
-    Welch's t over cluster means. p = (1 + #{|t*| ≥ |t|}) / (1 + resamples), never 0, or
-    #{|t*| ≥ |t|} / labelings; a shuffle without a defined t counts as extreme. `p_max` compares
-    with the largest |t*| over the k rows, which controls the family-wise error and loses less than
-    Holm where rows are correlated. So that a row with few clusters does not hide the others, the
-    rows are compared by Student's p of |t*| with one degree of freedom less than they have
-    clusters, and a row without a defined t* does not count. NaN where a group has fewer than two
-    clusters.
+    The statistic is the difference of means over its cluster-robust standard error, after
+    subtracting the mean of each cluster that carries both groups (only the contrast within it
+    counts). With one token per group and cluster it is the paired t; with one-group clusters of
+    equal size it is Welch's t over cluster means. p = (1 + #{|t*| ≥ |t|}) / (1 + resamples), never
+    0, or #{|t*| ≥ |t|} / labelings; a shuffle without a defined t counts as extreme. `p_max`
+    compares with the largest |t*| over the k rows, which controls the family-wise error and has
+    more power than Holm where rows are correlated. A row with few clusters must not dominate that
+    maximum: the rows are compared by Student's p of |t*|, with one degree of freedom less than
+    their number of clusters, and a row without a defined t* does not count. NaN where a group has
+    fewer than two clusters.
 
-    t* centres on 0 within clusters. Between clusters of very unequal size it need not: where their
-    level went with their size, its median was −0.3 … 0.1; false alarms stayed at 5 % (measured).
+    t* centres on 0 within clusters. Between clusters of very unequal size it need not: with levels
+    that depended on size, its median was −0.3 … 0.1; false alarms stayed at 5 % (measured).
     Source: Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010); Westfall & Young (1993);
     Winkler et al., NeuroImage 123 (2015) (exchangeability blocks).
 
@@ -413,6 +440,7 @@ def clustered_permutation(
     null_t, *nulls = (np.concatenate(part) for part in zip(*parts, strict=True))
     null_t = np.where(np.isnan(t), np.nan, null_t)
     exact = ways.count <= resamples
+    # Degrees of freedom by the clusters that have a value in the row: rows may differ in NaN.
     finite = np.isfinite(sample.values).astype(np.float64)
     df = (sample.sums(finite) > 0).sum(axis=0) - 1.0
     p, p_max, smallest = p_values(t, null_t, exact, lambda x: _on_one_scale(x, df))
@@ -421,7 +449,7 @@ def clustered_permutation(
 
 
 def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Codes]:
-    """All labelings if there are no more than `resamples`, else so many at random, in pieces."""
+    """All labelings if there are at most `resamples`, else `resamples` random ones, in pieces."""
     if ways.count <= resamples:
         yield from ways.every(next(chunks(int(ways.count), width)))
         return
@@ -431,10 +459,11 @@ def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Co
 
 
 def _on_one_scale(t: Floats, df: Floats) -> Floats:
-    """Sizes of t `[..., k]` that rows of different degrees of freedom `[k]` have equally often.
+    """Sizes of t `[..., k]` on a scale that does not depend on the degrees of freedom `[k]`.
 
-    −log of Student's two-sided p; |t| itself where all rows have the same.
+    −log of Student's two-sided p; |t| itself where all rows have the same degrees of freedom.
     """
+    # Monotone in |t|, so that a table with one number of clusters keeps its p without the cost.
     size = np.abs(t)
     return size if (df == df[0]).all() else -np.log(2 * special.stdtr(df, -size))
 
@@ -442,9 +471,14 @@ def _on_one_scale(t: Floats, df: Floats) -> Floats:
 def p_values(
     t: Floats, null_t: Floats, exact: bool, scale: Callable[[Floats], Floats]
 ) -> tuple[Floats, Floats, float]:
-    """Pointwise p and p against the largest t* of all defined rows, `[k]` each, and the smallest
-    value that the second can have. `scale` makes rows comparable: `[..., k] -> [..., k]`."""
+    """Pointwise p, family-wise p and the smallest value that the second can have.
+
+    The family-wise p is against the largest t* of all defined rows; both are `[k]`. `scale` makes
+    rows comparable: `[..., k] -> [..., k]`.
+    """
     defined, undefined = ~np.isnan(t), np.isnan(null_t)
+    # An undefined shuffle is extreme for its own row (p errs upwards) but 0 in the maximum, where
+    # it would make every other row undecidable.
     p = share_reaching(np.where(undefined, np.inf, np.abs(null_t)), np.abs(t), exact)
     size = np.where(undefined, 0.0, scale(null_t))
     largest = size[:, defined].max(axis=1, initial=0.0)
@@ -472,9 +506,9 @@ def _group_sums(labels: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def _counted(values: Floats) -> tuple[Floats, Floats]:
-    """What counts as a value, and the values with 0 for the rest: `[n, k]` each.
+    """Mask of defined values as numbers, and the values with 0 elsewhere: `[n, k]` each.
 
-    The count is `[n, 1]` where nothing is NaN, which then saves a third of the work.
+    The mask is `[n, 1]` if nothing is NaN, which saves a third of the work.
     """
     finite = np.isfinite(values)
     if finite.all():
@@ -506,6 +540,7 @@ def _clustered_t(labels: Floats, sample: _Sample, values: Floats) -> tuple[Float
         u_a, u_b = (u_a - in_a * mean_a) / n_a, (u_b - in_b * mean_b) / n_b
         for total, square in zip(squares, (u_a**2, u_b**2, u_a * u_b), strict=True):
             total += square
+        # Above ½, not above 0: the counts come from a product of floats.
         for total, here in zip(clusters, (in_a > 0.5, in_b > 0.5, in_a + in_b > 0.5), strict=True):
             total += here
     factors = np.where(clusters > 1, clusters / (clusters - 1), np.nan)
@@ -516,7 +551,7 @@ def _clustered_t(labels: Floats, sample: _Sample, values: Floats) -> tuple[Float
 
 
 def _ratio(difference: Floats, se: Floats) -> Floats:
-    """difference / se; ±infinite where the spread is rounding only, NaN where both are zero."""
+    """difference / se; ±infinite where the only spread is rounding, NaN where both are zero."""
     exact = se <= ROUNDING * np.abs(difference)
     return np.where(exact & (difference != 0), np.sign(difference) * np.inf, difference / se)
 

@@ -1,4 +1,4 @@
-"""Correlations that chance gives when values are shuffled within prompts.
+"""Null distribution of correlations, by shuffling values within prompts.
 
 Knows nothing of tables: `x [n, k]`, `y [n]`, covariates `[n, q]` and clusters `[n]`, all finite.
 """
@@ -19,8 +19,11 @@ from interp.stats.resampling import check_resampling, chunks
 
 
 class Shuffled(NamedTuple):
-    """Correlation of each column `[k]`, its two-sided p, the correlations of the shuffles, and
-    their mean `centre [k]`, which is what no association within clusters would give."""
+    """Correlation of each column `[k]`, its two-sided p and its null distribution.
+
+    `centre [k]` is the mean of that distribution: the expected correlation without an association
+    within clusters.
+    """
 
     r: Floats
     p: Floats
@@ -41,15 +44,15 @@ def shuffled_correlation(
 ) -> Shuffled:
     """Correlate each column of `x` with `y`, and with `y` shuffled within every cluster.
 
-    What whole clusters have in common stays under the shuffles, so the null need not centre on 0
-    and p is about the association within clusters: p = (1 + #{|r* − m| ≥ |r − m|}) /
-    (1 + resamples), m the mean over the shuffles and the correlation itself. A correlation of
-    −0.1 is far out where shuffles give 0.4, and one of 0.4 is not.
-    With `covariates`, r is the partial correlation, and what is shuffled are the residuals of `y`
-    from a fit of covariates and clusters; the fit is put back and r computed anew. Without the
-    clusters in that fit, covariates that differ between a few clusters would take up what those
-    have in common, and leave something false within. With `ranks` everything is ranked first
-    (Spearman). NaN for a constant column.
+    Differences between whole clusters stay under the shuffles. The null distribution therefore
+    need not centre on 0, and p is about the association within clusters: p =
+    (1 + #{|r* − m| ≥ |r − m|}) / (1 + resamples), m the mean over the shuffles and the observed
+    correlation. Where shuffles give 0.4, a correlation of −0.1 is extreme and one of 0.4 is not.
+    With `covariates`, r is the partial correlation; the residuals of `y` from a fit of covariates
+    and clusters are shuffled, the fit is added back and r is computed anew. The clusters are part
+    of that fit because covariates that vary between a few clusters would otherwise absorb
+    differences between clusters and bias the residuals within them. With `ranks` everything is
+    ranked first (Spearman). NaN for a constant column.
     Source: Freedman & Lane, J. Business & Economic Statistics 1 (1983); Winkler et al., NeuroImage
     92 (2014).
 
@@ -70,18 +73,20 @@ def shuffled_correlation(
         left, right, rest = (stats.rankdata(part, axis=0) for part in (left, right, rest))
     order = np.argsort(number, kind="stable")
     left, right, rest, number = left[order], right[order], rest[order], number[order]
+    # Residuals of length 1: their product is the correlation.
     r = _residuals(right, rest)[:, 0] @ _residuals(left, rest)
     fitted, error = _fit(right[:, 0], rest, number)
     basis = linalg.orth(_design(rest))  # covariates may be constant or collinear
     rng, parts = np.random.default_rng(seed), []
     for size in chunks(resamples, 4 * len(right)):
+        # Sorting cluster number + U(0, 1) permutes the rows of each cluster among themselves.
         place = np.argsort(rng.random((size, len(right))) + number, axis=1)
         drawn = fitted + error[place]
         drawn -= (drawn @ basis) @ basis.T
         drawn /= np.sqrt((drawn**2).sum(axis=1, keepdims=True))
         parts.append(drawn @ _residuals(left, rest))
     null = np.concatenate(parts)
-    # The mean takes in the observed order like any other, or the test would not be exact.
+    # The mean includes the observed order like any other, or the test would not be exact.
     centre = (null.sum(axis=0) + r) / (1 + resamples)
     p = share_reaching(np.abs(null - centre), np.abs(r - centre), exact=False)
     return Shuffled(r, np.where(np.isnan(r), np.nan, p), centre, null)
@@ -92,7 +97,7 @@ def _design(covariates: Floats) -> Floats:
 
 
 def _fit(y: Floats, covariates: Floats, number: Codes) -> tuple[Floats, Floats]:
-    """What clusters and covariates explain of `y`, and what they do not: `[n]` each."""
+    """Fitted values of `y` from clusters and covariates, and the residuals: `[n]` each."""
     count = np.bincount(number)
     columns = np.column_stack([y, covariates])
     means = np.stack([np.bincount(number, c) / count for c in columns.T], axis=1)[number]
@@ -103,6 +108,7 @@ def _fit(y: Floats, covariates: Floats, number: Codes) -> tuple[Floats, Floats]:
 
 def _residuals(values: Floats, covariates: Floats) -> Floats:
     """Residuals from a linear fit with intercept, of length 1; NaN where nothing is left."""
+    # lstsq, not a normal equation: collinear covariates must not blow up.
     design = _design(covariates)
     centred = values - values.mean(axis=0)
     left = centred - design @ np.linalg.lstsq(design, centred, rcond=None)[0]

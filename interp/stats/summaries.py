@@ -1,7 +1,7 @@
-"""Compare two groups of a summary: what moments and sums over documents allow, and no more.
+"""Comparison of two groups of a summary, from moments and sums over documents.
 
 A summary has counts, means and standard deviations per group, and for each value the sums over
-documents that a clustered test needs. What would need the documents themselves is NaN.
+documents that a cluster-robust test needs. Columns that need the documents themselves are NaN.
 """
 
 from __future__ import annotations
@@ -29,36 +29,30 @@ from interp.stats.document_tests import (
     contrast,
     t_quantile,
 )
+from interp.stats.table import is_summary as is_summary
 from interp.stats.table import rows_by
 
-# What every summary has beside its labels; the bins of values and tokens stand in it too.
-_NEEDED = {"value", "n", "mean", "std", "undefined"}
 NOTE = (
-    "from moments and sums over documents: intervals and clustered_* take the document (or prompt) "
-    "as what was sampled; in welch_* and student_* tokens are taken as independent, which tokens "
-    "of one document are not, so their p is off, as a rule too small; the interval of hedges_g is "
-    "that of the difference in units of the spread seen, and too narrow where values are skewed; "
-    "what needs the documents themselves is NaN (keep='tokens' has it)"
+    "from moments and sums over documents: intervals and clustered_* are cluster-robust over "
+    "documents (or prompts); welch_* and student_* take tokens as independent, but tokens of one "
+    "document are correlated, so their p is usually too small; the interval of hedges_g is that of "
+    "the difference divided by the standard deviation seen, too narrow for skewed values; columns "
+    "that need the documents themselves are NaN (keep='tokens' has them)"
 )
 _NO_SUMS = (
-    "no sums over documents here (a bare table, or the summary of an earlier version), so that "
-    "intervals and clustered_* are NaN; pass the Result of a run with keep='summary'"
+    "no sums over documents here (a bare table, or the summary of an earlier version): intervals "
+    "and clustered_* are NaN; pass the Result of a run with keep='summary'"
 )
 _POOLED = (
-    "heads or layers were pooled, which have no sums over documents in common, so that intervals "
-    "and clustered_* are NaN; leave them apart in by="
+    "heads or layers were pooled, which have no joint sums over documents: intervals and "
+    "clustered_* are NaN; keep them apart in by="
 )
 _MANY = (
-    f"more than {MOST_PAIRS} pairs of groups share documents; their covariances were not kept, so "
-    "that clustered_* and the intervals of differences (and of means over several groups) are NaN; "
-    "fewer groups in by= of the run have them"
+    f"more than {MOST_PAIRS} pairs of groups share documents and their covariances were not kept: "
+    "clustered_* and the intervals of differences (and of means over several groups) are NaN; "
+    "use fewer groups in by= of the run"
 )
 Leaves = Mapping[tuple[str, int], Clustered]
-
-
-def is_summary(frame: pd.DataFrame) -> bool:
-    """Whether a table holds moments per group instead of rows per token."""
-    return set(frame.columns) >= _NEEDED
 
 
 def select(frame: pd.DataFrame, value: str, between: str, a: object, b: object) -> pd.DataFrame:
@@ -93,6 +87,7 @@ def paired_rows(
     """
     names = rows_by(rows, by, [between])
     side = np.where(rows[between].astype(str) == str(a), "a", "b")
+    # With by=() there is one row; a constant column keeps the grouping below in one form.
     keys = rows[names] if names else pd.DataFrame({"_": 0}, index=rows.index)
     index = [side, *(keys[c] for c in keys)]
     n = rows["n"].to_numpy(dtype=np.float64)
@@ -118,7 +113,7 @@ def paired_rows(
 
 
 def sums_of(source: object, value: str) -> Leaves:
-    """The sums over documents of a value, by stack and layer; none where `source` is a table."""
+    """The sums over documents of a value, by stack and layer; empty if `source` is a table."""
     leaves = getattr(source, "leaves", None)
     return leaves(value + CLUSTERS) if callable(leaves) else {}
 
@@ -126,7 +121,7 @@ def sums_of(source: object, value: str) -> Leaves:
 def contrasts(
     leaves: Leaves, keys: pd.DataFrame, between: str, a: object, b: object
 ) -> tuple[Contrast, list[str]]:
-    """The contrast of a and b for every row of `keys`, `[rows]` each, and why some are missing."""
+    """The contrast of a and b for every row of `keys`, `[rows]` each; reasons for missing ones."""
     out = np.full((len(Contrast._fields), len(keys)), np.nan)
     places = [str(name) for name in keys if name != "head"]
     others = [name for name in places if name not in ("stack", "layer")]
@@ -148,13 +143,13 @@ def contrasts(
 
 
 def _place(row: Mapping[Hashable, Any]) -> tuple[str, int]:
-    """Stack and layer of a row, as states name them where there is none."""
+    """Stack and layer of a row, as leaves name them; "" and −1 where there is none."""
     layer = row.get("layer", -1)
     return str(row.get("stack", "")), int(layer) if layer == layer else -1
 
 
 def _members(sums: Clustered, wanted: Mapping[str, str]) -> NDArray[np.bool_]:
-    """Which groups carry the wanted labels: `[g]`."""
+    """Mask of the groups that carry the wanted labels: `[g]`."""
     where = [(i, wanted[name]) for i, name in enumerate(_names(sums)) if name in wanted]
     return np.asarray([all(key[i] == text for i, text in where) for key in sums.keys], dtype=bool)
 
@@ -168,7 +163,7 @@ def _names(sums: Clustered) -> Sequence[str]:
 def columns_of(
     found: dict[str, Floats], clustered: Contrast, confidence: float
 ) -> dict[str, Floats]:
-    """The columns of a comparison that follow from moments and sums over documents: `[rows]`."""
+    """The columns of a comparison that moments and sums over documents determine: `[rows]`."""
     n_a, mean_a, m2_a = found["n_a"], found["mean_a"], found["m2_a"]
     n_b, mean_b, m2_b = found["n_b"], found["mean_b"], found["m2_b"]
     both = (n_a, mean_a, m2_a, n_b, mean_b, m2_b)
@@ -177,8 +172,8 @@ def columns_of(
     difference, pooled = mean_a - mean_b, np.sqrt((m2_a + m2_b) / student.df)
     test = clustered_test(clustered)
     half = clustered_bands(clustered, test, confidence)
-    # The error of the spread would need sums of fourth powers: the interval of g is left without
-    # it. Measured at 5 %: 6 to 8 % misses on normal values, 16 to 39 % on log-normal ones.
+    # The error of the standard deviation would need sums of fourth powers, so that the interval of
+    # g leaves it out. Measured at 5 %: 6 to 8 % misses on normal values, 16 to 39 % on log-normal.
     scale = small_sample_factor(student.df) / pooled
     naive = t_quantile(welch.df, confidence) * np.sqrt(v_a / n_a + v_b / n_b)
     return {
@@ -204,7 +199,7 @@ def columns_of(
 
 
 def _counted(n: Floats) -> Floats:
-    """Counts as whole numbers, where all are known."""
+    """Counts as whole numbers if all are known."""
     return n.astype(np.int64) if np.isfinite(n).all() else n
 
 

@@ -1,4 +1,4 @@
-"""From a tidy frame to arrays: which rows take part, and errors that say what was wrong.
+"""A tidy frame as arrays: selection of rows, checks of columns, one value per token and layer.
 
 Knows columns, not what they measure.
 """
@@ -17,10 +17,12 @@ from pandas.api import types
 from interp._arrays import Bools, Floats
 from interp.errors import BadInput, nearest, unknown
 
-# A row of the result is told apart by these, where the frame has them.
+# The columns that distinguish rows of the result, where the frame has them.
 DEFAULT_BY = ("stack", "layer", "head")
-# A token is told apart by these; the other columns repeat for it.
+# The columns that identify a token; the other columns repeat for it in every layer.
 TOKEN = ("prompt", "position", "stack")
+# The columns of every summary; labels, and bins of values and tokens, come in addition.
+SUMMARY = {"value", "n", "mean", "std", "undefined"}
 
 
 class HasFrame(Protocol):
@@ -43,8 +45,13 @@ def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
     raise BadInput(f"a table is needed, not {type(source).__name__}: pass a Result or a DataFrame")
 
 
+def is_summary(frame: pd.DataFrame) -> bool:
+    """Whether a table holds moments per group instead of rows per token."""
+    return set(frame.columns) >= SUMMARY
+
+
 def control_of(source: object) -> HasFrame | None:
-    """What the untrained copy gave, where a Result carries that."""
+    """The result of the untrained copy, if a Result carries one."""
     control = getattr(source, "control", None)
     return control if _has_frame(control) else None
 
@@ -77,18 +84,19 @@ def numbers(frame: pd.DataFrame, name: str) -> Floats:
 
 
 def is_special(frame: pd.DataFrame, keep: bool) -> Bools:
-    """Which rows are left out as special tokens: `[rows]`, none of them with `keep`."""
+    """Mask of the rows left out as special tokens: `[rows]`; none of them with `keep`."""
     if keep or "special" not in frame.columns:
         return np.zeros(len(frame), bool)
     return np.asarray(frame["special"].eq(True).fillna(False), dtype=bool)
 
 
 def left_out_note(frame: pd.DataFrame, left_out: Bools, what: str = "special tokens") -> str:
-    """A sentence on the rows that were left out, or nothing: how many, and how many for their norm.
+    """A note on the number of rows left out, and on those left out for their norm; "" if none.
 
-    `what` names them; a row is one of those unless the table says that it is one of a token.
+    `what` names them in the note.
     """
     rows = frame[left_out]
+    # A token has a row per layer and head: tokens are counted once, rows as they are.
     if what == "special tokens":
         rows = rows.drop_duplicates([c for c in ("stack", "prompt", "position") if c in rows])
     if not len(rows):
@@ -99,7 +107,7 @@ def left_out_note(frame: pd.DataFrame, left_out: Bools, what: str = "special tok
 
 
 def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[str]) -> list[str]:
-    """The columns that tell the result's rows apart; none of them may be in `used`."""
+    """The columns that distinguish the result's rows; none of them may be in `used`."""
     if by is None:
         return [name for name in DEFAULT_BY if name in frame.columns and name not in used]
     names = [by] if isinstance(by, str) else list(by)
@@ -134,7 +142,7 @@ def require_groups(frame: pd.DataFrame, left_out: pd.Series, between: str, *grou
 class Grid:
     """Values of both groups as one array: a line per token, a column per row of the result.
 
-    Layers may lack a token, or hold NaN for it; both are NaN here.
+    A token that a layer lacks, or has NaN for, is NaN here.
     """
 
     cells: Floats  # [n, k]
@@ -151,9 +159,10 @@ class Grid:
 
 
 def grid(frame: pd.DataFrame, x: Floats, labels: Bools, by: Sequence[str], cluster: str) -> Grid:
-    """Lay values `[rows]` out by token and result row; several values of one cell are averaged."""
+    """Arrange values `[rows]` by token and result row; several values of one cell are averaged."""
     row, keys = numbered(frame, by)
     token = _tokens(frame, labels, row, cluster)
+    # bincount over the number of the cell: a pivot table would sort a million rows by objects.
     n, k = int(token.max()) + 1, len(keys)
     finite = np.isfinite(x)
     cell = token * k + row
@@ -188,7 +197,8 @@ def _tokens(
     """A number for each token: the same one in every layer."""
     names = list(dict.fromkeys([cluster, *(name for name in TOKEN if name in frame.columns)]))
     parts = frame[names].assign(_group=labels)
-    if "position" not in names:  # rows of one prompt are then matched over layers by their order
+    # Without positions, the rows of one prompt are matched over layers by their order.
+    if "position" not in names:
         order = frame[names].assign(_group=labels, _row=row)
         parts["_order"] = order.groupby([*names, "_group", "_row"], dropna=False).cumcount()
     token = parts.groupby(list(parts.columns), sort=True, dropna=False).ngroup()

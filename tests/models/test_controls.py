@@ -276,7 +276,7 @@ def test_what_a_corpus_has_no_control_for_is_refused_first(model, tmp_path):
     run = partial(interp.run_corpus, model, corpus(3), out=tmp_path / "out", progress=False)
     with pytest.raises(interp.errors.UnknownName, match="unknown control 'random'; did you mean"):
         run(control="random")
-    with pytest.raises(interp.BadInput, match=r"stands beside a summary; for the rows .*random_co"):
+    with pytest.raises(interp.BadInput, match=r"needs keep=.summary.; for the rows .*random_co"):
         run(control="random-init", keep="tokens")
     folded = interp.load_model("demo-llama")
     folded.enable_compatibility_mode(disable_warnings=True)

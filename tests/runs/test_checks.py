@@ -169,7 +169,7 @@ def test_laws_of_batches_say_nothing_about_weights():
 def test_report_prints_the_laws_and_what_was_skipped():
     text = str(check_analysis(Weights(), laws=["runs", "uneven split"]))
     assert "analysis 'weights' keeps the contract: 1 laws" in text
-    assert "\n  runs\n  - uneven split (says nothing about this scope)" in text
+    assert "\n  runs\n  - uneven split (does not apply to this scope)" in text
 
 
 def test_class_and_default_parameters_are_accepted():
@@ -760,7 +760,7 @@ FAULTS = [
     (TakenName(), "emissions", set(), "'position', a column that every table has"),
     (NeedsOptional(), "optional sites", set(), "without its optional sites"),
     (NeedsAttn(), "optional sites", set(), "with terms of other names"),
-    (SquarePattern(), "optional sites", set(), "in a pass that continues a KV cache"),
+    (SquarePattern(), "optional sites", set(), "in a forward pass that continues a KV cache"),
     (InPlace(), "input unchanged", set(), "'state 1' has other values"),
     (PadsTokens(), "input unchanged", set(), "'tokens' has other values"),
     (Remembers(), "keeps nothing", set(), "attribute 'seen' changed"),

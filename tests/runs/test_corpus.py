@@ -192,7 +192,7 @@ def test_long_documents_are_split_cut_or_refused(gpt2, tmp_path):
         ({"overlap": 10_000}, "more than half of the context"),
         ({"keep": "rows"}, "unknown value of keep 'rows'"),
         ({"keep": "tokens", "by": ["kind"]}, "makes groups of a summary"),
-        ({"labels": ["kind"]}, "stand beside rows"),
+        ({"labels": ["kind"]}, "are columns of rows"),
         ({"by": "kind"}, "is one text; pass a list of names"),
         ({"by": ["knd"]}, r"unknown label 'knd'; did you mean 'kind'"),
         ({"by": ["role"]}, r"unknown label 'role'"),

@@ -699,9 +699,14 @@ def test_compare_corrects_over_its_rows_and_shows_the_control(frame):
 
 
 def test_compare_sees_the_clusters_of_layers(frame):
-    runs = her(frame).clusters
+    runs = her(frame).layer_runs
     assert runs.loc[0, ["first", "last", "size"]].tolist() == [2, 3, 2]
     assert runs["p"][0] < 0.05
+
+
+def test_the_former_name_of_the_layer_runs_names_the_new_one(frame):
+    with pytest.raises(AttributeError, match="clusters is now Comparison.layer_runs"):
+        _ = her(frame).clusters
 
 
 def test_the_control_unmasks_tests_over_tokens_between_prompts():
@@ -751,8 +756,9 @@ def test_rows_are_told_apart_by_stack_layer_and_head(frame):
     np.testing.assert_allclose(
         found.frame["welch_p"].to_numpy()[:2], her(frame).frame["welch_p"][0]
     )
-    assert list(found.clusters.columns[:2]) == ["stack", "head"]
-    assert set(zip(found.clusters["stack"][:4], found.clusters["head"][:4], strict=True)) == set(
+    assert list(found.layer_runs.columns[:2]) == ["stack", "head"]
+    runs = found.layer_runs
+    assert set(zip(runs["stack"][:4], runs["head"][:4], strict=True)) == set(
         itertools.product(("decoder", "encoder"), (0, 1))
     )
 
@@ -770,7 +776,7 @@ def test_layers_themselves_can_be_compared(frame):
     assert len(found.frame) == 1
     wanted = [frame.loc[(frame["layer"] == k) & ~frame["special"], "angle"].mean() for k in (0, 3)]
     assert found.frame[["mean_a", "mean_b"]].iloc[0].tolist() == pytest.approx(wanted)
-    assert found.clusters.empty
+    assert found.layer_runs.empty
 
 
 def test_paired_reduces_each_prompt_to_one_mean_per_group(frame):
@@ -790,7 +796,7 @@ def test_paired_reduces_each_prompt_to_one_mean_per_group(frame):
 def test_null_none_skips_the_shuffles(frame):
     found = her(frame, null="none")
     assert found.frame.filter(regex="permutation|shuffled").isna().all(axis=None)
-    assert found.clusters.empty
+    assert found.layer_runs.empty
     assert "(clustered, Holm p < 0.05)" in repr(found)
 
 
@@ -926,7 +932,7 @@ def test_the_contrast_that_p_is_about_is_the_one_reported():
     assert row["within_difference"] == pytest.approx(fit.params.iloc[1])
     assert row["within_difference_low"] < -1 < row["within_difference_high"] < 0
     assert found.contrast == "within_difference"
-    assert any("opposite signs (prompts of another level" in note for note in found.notes)
+    assert any("opposite signs (prompts with other levels" in note for note in found.notes)
     assert row["shuffled_within_low"] < 0 < row["shuffled_within_high"]
     assert row["within_g"] < 0 < row["hedges_g"]
     shown = repr(found).splitlines()[1].split()
@@ -1051,7 +1057,7 @@ def test_text_forms_are_short_and_escaped(frame):
     text = repr(found).splitlines()
     assert text[0].startswith(
         "angle: role 'target' against '<script>'; 2 of 4 rows differ (permutation, "
-        "maximum statistic, p < 0.05); largest cluster: layers 2–3"
+        "maximum statistic, p < 0.05); strongest run of layers: 2–3"
     )
     assert len(text) < 14
     assert "welch" not in text[1]  # it takes tokens as independent

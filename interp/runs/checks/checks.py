@@ -1,8 +1,8 @@
 """The contract of an analysis as laws that plug-in authors run: `check_analysis`.
 
-Every law is one function (`interp._laws`) that looks at an analysis on synthetic activations,
-without a model, and says what it saw if the law is broken. What runs is the framework's own code:
-the observer, the reduction to leaves, the merge. Float values that only differ in the order of
+Every law is one function (`interp.runs.checks.laws`) that runs an analysis on synthetic
+activations, without a model, and returns what it saw if the law is broken. The framework's own code
+runs: the observer, the reduction to leaves, the merge. Values that differ only in the order of
 their additions are equal within `RTOL` and `ATOL`.
 """
 
@@ -25,10 +25,10 @@ class Law:
     """One law of the contract.
 
     Attributes:
-        name: how reports call it.
-        broken: returns what was seen if the law is broken, else None.
-        fix: what to do about it.
-        weights: whether it also holds for scope "weights", which has no prompts.
+        name: of the law in reports.
+        broken: a function that returns what was seen if the law is broken, else None.
+        fix: advice to the author.
+        weights: whether it also applies to scope "weights", which has no prompts.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Law:
 
 @dataclass(frozen=True)
 class Report:
-    """What held. Printed as a list.
+    """The laws that hold for an analysis, printed as a list.
 
     Attributes:
         analysis: name of the analysis.
         passed: names of the laws that hold.
-        skipped: names of the laws that say nothing about its scope.
-        notes: advice; nothing here breaks a law.
+        skipped: names of the laws that do not apply to its scope.
+        notes: advice on matters that break no law.
     """
 
     analysis: str
@@ -56,7 +56,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f"analysis {self.analysis!r} keeps the contract: {len(self.passed)} laws"]
         lines += [f"  {name}" for name in self.passed]
-        lines += [f"  - {name} (says nothing about this scope)" for name in self.skipped]
+        lines += [f"  - {name} (does not apply to this scope)" for name in self.skipped]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     __repr__ = __str__
@@ -71,9 +71,9 @@ def check_analysis(
         analysis: an instance; a class or a registered name stand for their defaults.
         laws: names of the laws to check, all unless given; see `LAWS`.
 
-    Returns: a report of what held.
-    Raises: `ContractError` that names every broken law, what was seen and how to mend it;
-    `UnknownName` for a law that does not exist.
+    Returns a report of the laws that hold.
+    Raises `ContractError` with every broken law, what was seen and the fix; `UnknownName` for a law
+    that does not exist.
 
     >>> from analyses.rotation import Rotation
     >>> len(check_analysis(Rotation(), laws=["runs", "merge order"]).passed)
@@ -92,13 +92,14 @@ def check_analysis(
 
 
 def _broken(laws: Iterable[Law], analysis: Analysis) -> dict[str, str]:
-    """What was seen, by the name of each broken law."""
+    """Observations by the name of each broken law."""
     found: dict[str, str] = {}
     for law in laws:
         seen = _judge(law, analysis)
         if seen is not None:
             found[law.name] = seen
-            # What cannot be observed at all says nothing more by failing the other laws too.
+            # An analysis that cannot be observed at all would fail all other laws as well, and the
+            # cause would be lost among them.
             if law.name in ("sites exist", "runs", "emissions"):
                 break
     return found
@@ -106,7 +107,8 @@ def _broken(laws: Iterable[Law], analysis: Analysis) -> dict[str, str]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The tensors are tiny: waking threads for them takes longer than the sums."""
+    """Run the block on one thread of torch."""
+    # The tensors are tiny: waking threads for them takes longer than the sums.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -151,7 +153,7 @@ LAWS: Mapping[str, Law] = {
         Law(
             "sites exist",
             _laws.sites_exist,
-            "Name sites from `interp.sites.SITES`, in a tuple, that its scope has.",
+            "Name sites from `interp.contract.sites.SITES`, in a tuple, that its scope has.",
             weights=True,
         ),
         Law(

@@ -1,4 +1,4 @@
-"""Whether two states or two tables are the same, and if not, where they first differ.
+"""The first difference of two states or two tables, in words.
 
 Numbers are compared up to the order of their additions; everything else exactly, with NaN equal
 to NaN. Knows leaves and tables, nothing of analyses.
@@ -23,7 +23,7 @@ ATOL = 1e-5
 
 
 def state_difference(a: State, b: State, *, rtol: float = RTOL) -> str | None:
-    """In words, where two states first differ; None if they are the same."""
+    """The first difference of two states, in words; None if they are the same."""
     if a.keys() != b.keys():
         odd = min(a.keys() ^ b.keys())
         return f"state of layer {odd[1]} is there in one case and not in the other"
@@ -37,7 +37,7 @@ def state_difference(a: State, b: State, *, rtol: float = RTOL) -> str | None:
 def leaves_difference(
     a: Mapping[str, Leaf], b: Mapping[str, Leaf], *, rtol: float = RTOL
 ) -> str | None:
-    """In words, where two sets of leaves first differ."""
+    """The first difference of two sets of leaves, in words."""
     if a.keys() != b.keys():
         return f"leaf {min(a.keys() ^ b.keys())!r} is there in one case and not in the other"
     for name in a:
@@ -48,7 +48,7 @@ def leaves_difference(
 
 
 def leaf_difference(a: Leaf, b: Leaf, *, rtol: float = RTOL) -> str | None:
-    """In words, where two leaves first differ."""
+    """The first difference of two leaves, in words."""
     if type(a) is not type(b):
         return f"{type(a).__name__} in one case, {type(b).__name__} in the other"
     left, right = a.arrays(), b.arrays()
@@ -62,7 +62,7 @@ def leaf_difference(a: Leaf, b: Leaf, *, rtol: float = RTOL) -> str | None:
 
 
 def array_difference(a: Array, b: Array, *, rtol: float = RTOL) -> str | None:
-    """In words, how two arrays differ."""
+    """The first difference of two arrays, in words."""
     if a.shape != b.shape:
         return f"has shape {a.shape} in one case, {b.shape} in the other"
     numeric = a.dtype.kind == "f" and b.dtype.kind in "fiub"
@@ -77,6 +77,8 @@ def array_difference(a: Array, b: Array, *, rtol: float = RTOL) -> str | None:
 def _close(a: Array, b: Array, rtol: float) -> Array:
     if rtol == 0:
         return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
+    # Near zero a relative tolerance is too strict: a sum of large terms that cancel is exact only
+    # relative to these terms.
     finite = np.abs(a[np.isfinite(a)])
     scale = max(1.0, float(finite.max(initial=0.0)))
     return np.asarray(np.isclose(a, b, rtol=rtol, atol=ATOL * scale, equal_nan=True))
@@ -87,7 +89,7 @@ def _text(value: Any) -> str:
 
 
 def frame_difference(a: pd.DataFrame, b: pd.DataFrame, *, rtol: float = RTOL) -> str | None:
-    """In words, where two tables first differ; the order of rows and columns counts."""
+    """The first difference of two tables, in words; the order of rows and columns counts."""
     if list(a.columns) != list(b.columns):
         return f"table has columns {list(a.columns)} in one case, {list(b.columns)} in the other"
     if len(a) != len(b):
@@ -100,7 +102,7 @@ def frame_difference(a: pd.DataFrame, b: pd.DataFrame, *, rtol: float = RTOL) ->
 
 
 def _plain(column: pd.Series[Any]) -> Array:
-    """Numbers as numbers, missing ones as NaN; anything else as it prints."""
+    """Numbers as they are, missing ones as NaN; anything else as its repr."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
         whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
         return column.to_numpy(dtype=np.int64 if whole else np.float64, na_value=np.nan)

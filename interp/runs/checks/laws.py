@@ -1,7 +1,7 @@
-"""The laws of the contract: each looks at an analysis and says what it saw if it is broken.
+"""The laws of the contract: functions that return what they saw if an analysis breaks a law.
 
-A law runs the framework's own code on synthetic activations and compares what comes out. How the
-laws are called, and what to do about a broken one, is in `interp.checks`.
+A law runs the framework's own code on synthetic activations and compares the results. The names of
+the laws and the advice on a broken one are in `interp.runs.checks.checks`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ from interp.runs.saved import load_results
 ROW_INDEX = ("prompt", "position", "layer", "stack", "head")
 SUMMARY = ("value", "n", "mean", "std", "min", "max", "undefined")
 LEAF_COLUMNS = ("entry", "total", "low", "high", "score")
-"""Columns of the default tables, beside those of `ROW_INDEX`."""
+"""Columns of the default tables in addition to those of `ROW_INDEX`."""
 TOKEN_TABLE = ("token", "token_id", "special", "word")
 """Columns that come from the prompts, so no analysis may have them."""
+# Uneven on purpose: an average of averages over 1, 2 and 2 prompts is not the average.
 _SPLIT = ((0,), (1, 2), (3, 4))
 
 
@@ -58,7 +59,7 @@ def _state(analysis: Analysis, world: World, groups: bool = False) -> State:
 
 
 def _by_parity(batch: Batch) -> Groups:
-    """Two groups of tokens, as a corpus run would have from labels."""
+    """Two groups of tokens, such as a corpus run has from labels."""
     codes: Array = batch.positions.cpu().numpy() % 2
     return Groups(np.where(batch.mask.cpu().numpy(), codes, -1), (("even",), ("odd",)))
 
@@ -79,10 +80,10 @@ def _differs(analysis: Analysis, a: State, b: State, rtol: float = RTOL) -> str 
 
 
 def _compare(analysis: Analysis, base: World, others: Mapping[str, World]) -> str | None:
-    """The first of the other worlds that gives another result, and which."""
+    """The first difference that one of the other worlds makes, with the name of that world."""
     expected = _state(analysis, base)
     for what, world in others.items():
-        # The table is a function of the state; that is checked where states are merged.
+        # The table is a function of the state; it is compared in the laws of merging.
         seen = state_difference(expected, _state(analysis, world))
         if seen:
             return f"{what}: {seen}"
@@ -108,12 +109,12 @@ def sites_exist(analysis: Analysis) -> str | None:
         return f"scope {analysis.scope!r}; allowed are 'layer', 'model' and 'weights'"
     wanted = analysis.wanted()
     if analysis.scope == "weights":
-        return f"reads {wanted[0]!r}, but scope 'weights' has no pass" if wanted else None
+        return f"reads {wanted[0]!r}, but scope 'weights' has no forward pass" if wanted else None
     if not set(analysis.sites) - {"readout"}:
         return "no site is required, so nothing would ever be observed"
     if analysis.scope == "layer":
         wrong = [s for s in wanted if s in ("stream", "logits")]
-        return f"{wrong[0]!r} is of the whole pass: scope 'model'" if wrong else None
+        return f"{wrong[0]!r} is of the whole forward pass: scope 'model'" if wrong else None
     wrong = [s for s in wanted if SITES[s].kind != "model"]
     return f"{wrong[0]!r} is of one block: scope 'layer'" if wrong else None
 
@@ -134,7 +135,7 @@ def parameters(analysis: Analysis) -> str | None:
 
 
 def _annotated(kind: type[Analysis]) -> set[str]:
-    """Names with a type in the class body that are meant neither for the class nor the base."""
+    """Names annotated in the class body that are neither class variables nor of the base class."""
     hints = inspect.get_annotations(kind)
     own = {name for name, hint in hints.items() if "ClassVar" not in str(hint)}
     return own - set(inspect.get_annotations(Analysis))
@@ -209,7 +210,7 @@ def optional_sites(analysis: Analysis) -> str | None:
         "with terms of other names": replace(everything, terms=("mixer", "mlp")),
         "with a single block": replace(everything, n_blocks=1),
         "with one prompt of one token": World(ids=(1,)),
-        "in a pass that continues a KV cache": World(side="left", cached=True),
+        "in a forward pass that continues a KV cache": World(side="left", cached=True),
     }
     for site in set(analysis.optional) & everything.sites:
         worlds[f"without {site!r}"] = replace(everything, sites=everything.sites - {site})
@@ -224,6 +225,8 @@ def optional_sites(analysis: Analysis) -> str | None:
 
 
 def input_unchanged(analysis: Analysis) -> str | None:
+    # The inputs of an analysis that does nothing are the reference: the observer itself may hand
+    # over tensors that it derives.
     before = {n: t.clone() for n, t in observe(_Nothing.like(analysis), World()).inputs.items()}
     for name, tensor in observe(analysis, World()).inputs.items():
         if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
@@ -233,7 +236,7 @@ def input_unchanged(analysis: Analysis) -> str | None:
 
 @dataclass(frozen=True)
 class _Nothing(Analysis):
-    """Reads what another analysis reads and emits nothing: shows inputs as they come."""
+    """An analysis that reads the sites of another one and emits nothing."""
 
     def observe(self, batch: Batch) -> dict[str, Emission]:  # noqa: ARG002
         return {}
@@ -254,14 +257,16 @@ def keeps_nothing(analysis: Analysis) -> str | None:
 
 
 def _attributes(analysis: Analysis) -> dict[str, str]:
-    """What an analysis holds, in itself and in containers of its class, as text."""
+    """Attributes of an analysis, and containers of its class and bases, as text."""
+    # Containers of classes too: a list in the class body is shared by all instances, and is the
+    # usual place of state that was not meant to be kept.
     found = {}
     for kind in type(analysis).__mro__:
         for name, value in vars(kind).items():
             if isinstance(value, list | dict | set | Tensor | np.ndarray):
                 found[f"{kind.__name__}.{name}"] = repr(value)
     for name, value in vars(analysis).items():
-        # A value worked out once from the parameters is no state.
+        # A value computed once from the parameters is no state.
         if not isinstance(getattr(type(analysis), name, None), cached_property):
             found[name] = repr(value)
     return found
@@ -313,7 +318,7 @@ def _random_states() -> dict[str, bytes]:
 
 @contextmanager
 def _random_state() -> Iterator[None]:
-    """Leave the global generators as they were."""
+    """Restore the global generators when the block ends."""
     kept = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
     try:
         yield
@@ -324,6 +329,8 @@ def _random_state() -> Iterator[None]:
 
 
 def every_dtype(analysis: Analysis) -> str | None:
+    # The same values, rounded first, in a narrow and in a wide dtype: a difference comes from
+    # arithmetic in the narrow one, not from the rounding of the input.
     cases = [
         (torch.bfloat16, torch.bfloat16, torch.float32),
         (torch.float16, torch.float16, torch.float32),
@@ -446,6 +453,8 @@ def fully_masked(analysis: Analysis) -> str | None:
 
 
 def does_not_grow(analysis: Analysis) -> str | None:
+    # The number of batches doubles until the size stands still: leaves of bounded size may fill up
+    # over the first few, a list of tokens never stops.
     state, size, batches = _state(analysis, World(), groups=True), -1, 1
     while batches <= 64:
         step = [range(5 * i, 5 * i + 5) for i in range(batches, 2 * batches)]
@@ -460,7 +469,7 @@ def does_not_grow(analysis: Analysis) -> str | None:
 
 
 def _size(state: State) -> int:
-    """Bytes at capacity: what keeps the best `k` may fill up, what keeps rows is apart."""
+    """Bytes of a state, with `TopK` and `Examples` at capacity and without rows."""
     return sum(len(what) + leaf.capacity() for what, leaf in _leaves(state))
 
 
@@ -508,6 +517,7 @@ def owns_memory(analysis: Analysis) -> str | None:
     observed = observe(analysis, World())
     state = observed.state()
     kept = deepcopy(state)
+    # A view of the activations would follow them, and keep a whole batch in memory.
     for tensor in observed.inputs.values():
         tensor.zero_()
     seen = state_difference(kept, state, rtol=0)
@@ -528,7 +538,7 @@ def sums_in_float64(analysis: Analysis) -> str | None:
 
 
 def _accumulates(leaf: Leaf, merged: Array, a: Array, b: Array) -> bool:
-    """Whether an array narrower than float64 takes part in a sum."""
+    """Test for an array narrower than float64 that takes part in a sum."""
     merged = np.asarray(merged)
     if merged.dtype.kind != "f" or merged.dtype == np.float64:
         return False
@@ -606,7 +616,7 @@ def _untidy(table: Any) -> str | None:
 
 def columns_documented(analysis: Analysis) -> str | None:
     if not analysis.columns:
-        return None  # a note in the report: a first version may say nothing, but not half
+        return None  # a note in the report: a first version may document nothing, but not half
     unknown_tokens = [c for c in analysis.token_columns if not meaning(analysis.columns, c)]
     if unknown_tokens:
         return f"token column {unknown_tokens[0]!r} is not in `columns`"

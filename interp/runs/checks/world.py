@@ -1,9 +1,9 @@
-"""A model that does not exist: activations and weights that `interp.checks` shows to an analysis.
+"""Synthetic activations and weights with which an analysis is checked, without a model.
 
-A `World` says which prompts are run and how they are laid out (padding, what lies under it, dtype,
-number of blocks, which sites there are). Its activations hang together as a model's do: the stream
-is the sum of the terms, attention is causal and leaves padding out, the readout gives the logits.
-They go through the observer that real activations go through. Knows nothing of the laws.
+A `World` defines the prompts of a batch and their layout (padding, values under the padding, dtype,
+number of blocks, available sites). Its activations are consistent, as those of a model are: the
+stream is the sum of the terms, attention is causal and leaves padding out, the readout gives the
+logits. They go through the same observer as real activations. Knows nothing of the laws.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ from interp.models.layout import Stack
 from interp.models.observer import Observer
 from interp.models.readout import Readout
 
+# Most sizes differ, and heads outnumber key-value heads, so that a mix-up of axes is an error.
 WIDTH, HEADS, KV_HEADS, D_HEAD, D_MLP, VOCAB, N_CTX = 8, 4, 2, 4, 12, 17, 32
 LENGTHS = (6, 1, 4, 3, 5)
 BOS = 1
 _BLOCK_SITES = tuple(n for n, site in SITES.items() if site.kind == "block" and n != "terms")
-# Neither may count for real queries: no weight on a masked key, no score either.
+# A masked key has no weight and a score of −inf, whatever else lies under the mask.
 _MASKED_KEY = {"pattern": 0.0, "scores": -torch.inf}
 
 
 @dataclass(frozen=True)
 class World:
-    """What is run and how it is laid out.
+    """The prompts of a batch and their layout.
 
     Attributes:
         ids: prompts of the batch, in its order.
         ghosts: those of them that are padding from end to end.
         zero: (prompt, position) of a token all of whose vectors are zero.
-        side, extra: side of the padding, and columns of it beyond what is needed.
-        fill: what lies under the mask in the activations; `junk`: also other ids and positions.
-        dtype: what the activations are rounded to; `given`: the dtype they are handed over in.
+        side, extra: side of the padding, and columns of it beyond the longest prompt.
+        fill: value under the mask in the activations; `junk`: other ids and positions there, too.
+        dtype: dtype to which the activations are rounded; `given`: the dtype of the tensors.
         cached: only the last position is new, the others are in a KV cache.
         n_blocks: blocks of the model.
         sites: block sites that it has.
         terms: names of its two additive terms, none if the decomposition does not close.
-        device: where the activations are.
+        device: of the activations.
     """
 
     ids: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -86,7 +87,7 @@ class World:
         ]
 
     def anatomy(self) -> Anatomy:
-        """What `interp.inspect` would find."""
+        """The anatomy that `interp.inspect` would find."""
         hooks = {s: (s,) * self.n_blocks for s in _BLOCK_SITES if s in self.sites}
         names = tuple(f"state {i}" for i in range(self.n_blocks + 1))
         stack = StackAnatomy(
@@ -148,13 +149,13 @@ class Prompt:
 
 @dataclass(eq=False)
 class Observed:
-    """What came of one batch: every call of `observe`, and the tensors that it was shown."""
+    """The calls of `observe` for one batch, and the tensors that were passed to it."""
 
     calls: list[tuple[ObserveCall | None, Batch, Mapping[str, Emission]]]
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
     def state(self, groups: Callable[[Batch], Groups] | None = None) -> State:
-        """The reduced state, as the runner reduces it."""
+        """The reduced state, by the runner's own reduction."""
         state: State = {}
         for job, batch, emitted in self.calls:
             stack = job.stack if job else ""
@@ -164,7 +165,7 @@ class Observed:
 
 
 def observe(analysis: Analysis, world: World) -> Observed:
-    """Show one batch to an analysis, through the observer that a model's hooks feed."""
+    """Run an analysis on one batch, through the observer that a model's hooks feed."""
     if analysis.scope == "weights":
         model = stand_in_model()
         batch = weights_batch(model)
@@ -185,7 +186,7 @@ def observe(analysis: Analysis, world: World) -> Observed:
 
 
 def assemble(world: World, keys: Container[Key] | None = None) -> tuple[Tokens, dict[Key, Tensor]]:
-    """Tokens and activations of a batch, in the order in which they arrive; `keys` or all."""
+    """Tokens and activations of a batch in the order of a forward pass; of `keys`, or all."""
     prompts = world.prompts()
     width = max(1, *(len(p.tokens) for p in prompts)) + world.extra
     starts = [width - len(p.tokens) if world.side == "left" else 0 for p in prompts]
@@ -225,6 +226,7 @@ def _rectangle(
         if key.point in _MASKED_KEY:
             out[row, :, real, :] = _MASKED_KEY[key.point]
         out[(row, *(real if padded else slice(None) for padded in along))] = part
+    # Rounded to one dtype and handed over in another: see the law on dtypes.
     return out.to(world.dtype).to(world.given or world.dtype).to(world.device)
 
 
@@ -250,6 +252,7 @@ def prompt(
     number: int, length: int, n_blocks: int, names: tuple[str, str], zero: int | None
 ) -> Prompt:
     """Tokens and activations of one prompt, in float32; the same for the same arguments."""
+    # The seed is the prompt's number: a prompt is the same in every batch that it is part of.
     random = torch.Generator().manual_seed(number)
     tokens = torch.randint(2, 7, (length,), generator=random)
     tokens[:1] = BOS
@@ -308,7 +311,7 @@ def _rms(x: Tensor) -> Tensor:
 
 
 def stand_in_model() -> SimpleNamespace:
-    """Weights under the names that a bridge has for them, without a model."""
+    """Random weights under the names that a bridge uses, without a model."""
     random = torch.Generator().manual_seed(11)
 
     def draw(*shape: int) -> Tensor:

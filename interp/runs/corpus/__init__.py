@@ -1,4 +1,4 @@
-"""Corpora of any size: shards, workers, resuming, and what comes out of them."""
+"""Runs over corpora of any size: shards, workers, resuming, and the tables that they write."""
 
 from interp.runs.corpus.output import CorpusTables, RowTable
 from interp.runs.corpus.run import CorpusRun, run_corpus

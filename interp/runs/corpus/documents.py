@@ -1,7 +1,7 @@
-"""Documents to chunks that fit the context: tokenised, labelled as wholes, then cut.
+"""Conversion of documents to chunks that fit the context: tokenised, labelled whole, then cut.
 
-A document that cannot be used is a failure with its reason, and the others go on. Knows text,
-tokens and labels; nothing of analyses or files.
+A document that cannot be used is recorded as a failure with its reason; the others are measured.
+Knows text, tokens and labels; nothing of analyses or files.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from interp.runs.corpus.sources import Document
 
 LONG = ("split", "cut", "refuse")
 POSITION_BIN, TOKEN_ID = "position_bin", "token_id"
+# A window is what is sorted by length together: enough text for full batches of like length, and
+# little enough that the tokens and labels of one window fit anywhere.
 WINDOW_BYTES = 1 << 17
 WINDOW_DOCUMENTS = 1024
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A document, or one chunk of it (−1: all of it), that was not measured, and why."""
+    """A document, or one chunk of it (−1: all of it), that was not measured, with the reason."""
 
     document: int
     chunk: int
@@ -39,18 +41,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Reading:
-    """How documents become chunks.
+    """Settings by which documents become chunks.
 
     Attributes:
         text_column: the column with the text.
-        long: what becomes of documents longer than the context: "split" into chunks, "cut" after
-            the first, or "refuse" as a failure.
+        long: treatment of documents longer than the context: "split" into chunks, "cut" after the
+            first, or "refuse" as a failure.
         overlap: tokens that a chunk repeats from the one before as context; not measured twice.
         limit: most tokens of a chunk, special ones included.
         prepend_bos: whether a chunk starts with BOS.
-        massive_first: whether the first token of a chunk is massive, having no BOS before it.
+        massive_first: whether the first token of a chunk has a massive norm for lack of a BOS.
         vocab_size: of the model.
-        labels: label columns that are used.
+        labels: the label columns in use.
         renamed: `(label, column)` of labels whose column of the source has another name.
         labellers: applied to whole documents, in order.
         stride: ids of a document's chunks start at its number times this.
@@ -76,13 +78,13 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """Prompts that fit the context, and where in their documents they lie.
+    """Prompts that fit the context, and their places in their documents.
 
     Attributes:
-        prompts: the chunks; repeated tokens are marked special, so that nothing counts them twice.
+        prompts: the chunks; repeated tokens are marked special, so that none is counted twice.
         ids: int64 `[chunks]`, ascending: document number · stride + chunk.
         documents, numbers: int64 `[chunks]`: document number, and chunk number in the document.
-        where: per chunk, where its document stands in the source.
+        where: per chunk, the place of its document in the source.
         starts: int64 `[chunks]`, row of a chunk's first token in the flat columns.
         places: int64 `[tokens]`, position in the document.
         repeated: bool `[tokens]`, tokens that an earlier chunk has measured.
@@ -112,7 +114,7 @@ class Chunks:
 
 
 def check_reading(long: str, overlap: int, limit: int | None) -> None:
-    """Raise `BadInput` or `UnknownName` for a way of cutting that cannot be."""
+    """Raise `BadInput` or `UnknownName` for settings of cutting that contradict each other."""
     if long not in LONG:
         raise unknown("value of long", long, LONG)
     if overlap < 0:
@@ -129,8 +131,10 @@ def check_reading(long: str, overlap: int, limit: int | None) -> None:
 def stride_of(longest: int, long: str, overlap: int, limit: int | None) -> int:
     """A power of ten above the number of chunks that `longest` bytes of text can make.
 
-    A token is at least one byte (special ones apart), so that ids are known before tokens are.
+    A token other than a special one is at least one byte, so the bound holds for any tokenizer.
     """
+    # Ids of chunks must not depend on other shards: with a stride known from the scan, document 7's
+    # second chunk has the same id whichever worker measures it. A power of ten keeps ids legible.
     if long != "split" or limit is None:
         return 1
     step = max(limit - overlap - 2, 1)
@@ -139,21 +143,21 @@ def stride_of(longest: int, long: str, overlap: int, limit: int | None) -> int:
 
 
 def position_bins(places: Ints) -> Any:
-    """Names of bins that double in width: "0", "1", "2-3", "4-7", ….
+    """Names of the bins of positions, which double in width: "0", "1", "2-3", "4-7", ….
 
     >>> position_bins(np.array([0, 1, 3, 4])).tolist()
     ['000000', '000001', '000002-000003', '000004-000007']
     """
     power = np.where(places > 0, np.floor(np.log2(np.maximum(places, 1))), -1).astype(np.int64)
     highest = int(power.max(initial=0))
-    # Numbers of one width sort as text in their own order.
+    # Padded to one width: labels are text, and text sorts "10" before "2".
     names = ["000000", "000001"]
     names += [f"{2**k:06d}-{2 ** (k + 1) - 1:06d}" for k in range(1, highest + 1)]
     return np.asarray(names, dtype=object)[power + 1]
 
 
 def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents in groups that are read and sorted together: bounded in text and in number."""
+    """Groups of documents that are read and sorted together, bounded in text and in number."""
     group: list[Document] = []
     size = 0
     for document in documents:
@@ -170,7 +174,7 @@ def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
 def read_window(
     documents: Sequence[Document], tokenizer: Any, reading: Reading
 ) -> tuple[Chunks | None, list[Failure]]:
-    """The chunks of a window (None where nothing can be used), and what failed."""
+    """The chunks of a window (None if nothing can be used), and the failures."""
     failures = [Failure(d.number, -1, d.where, d.fault) for d in documents if d.fault]
     usable = [d for d in documents if not d.fault]
     prompts, kept = _prompts_of(usable, tokenizer, reading, failures)
@@ -182,9 +186,11 @@ def read_window(
 def _prompts_of(
     documents: Sequence[Document], tokenizer: Any, reading: Reading, failures: list[Failure]
 ) -> tuple[Prompts | None, list[Document]]:
-    """All documents at once, or where one is at fault, those that can be read each alone."""
+    """Prompts of all documents at once; if one is at fault, of those that can be read alone."""
     if not documents:
         return None, []
+    # One call for the whole window is the fast way; only a window with a fault is searched document
+    # by document.
     try:
         return _tokenised(documents, tokenizer, reading), list(documents)
     except Exception as error:
@@ -198,7 +204,7 @@ def _prompts_of(
     try:
         return (_tokenised(fine, tokenizer, reading), fine) if fine else (None, [])
     except InterpError as error:
-        # Each can be read and all cannot: columns that do not go together.
+        # Each can be read alone but not all together: their columns contradict each other.
         failures += [Failure(d.number, -1, d.where, reason_of(error)) for d in fine]
         return None, []
 
@@ -227,7 +233,7 @@ def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) 
 
 
 def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
-    """The text, the labels that are used, and gold words where those may be found."""
+    """The text, the labels in use, and lists of words that may hold missing labels."""
     row = document.row
     if reading.text_column not in row:
         refuse_chat(row, "the document")
@@ -250,7 +256,7 @@ def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
 
 
 def _asked(word: Any, fields: Mapping[str, str]) -> Any:
-    """A word's place and the fields that are asked for, under the names of their labels."""
+    """A word's offsets and the requested fields, under the names of their labels."""
     if not isinstance(word, Mapping):
         return word
     found = {name: word[field] for name, field in fields.items() if field in word}
@@ -258,7 +264,9 @@ def _asked(word: Any, fields: Mapping[str, str]) -> Any:
 
 
 def _label(name: str, value: Any) -> Any:
-    """A document's label as the text that tables and groups hold, with every digit it has."""
+    """A document's label as text with all its digits, as tables and groups hold it."""
+    # As text because shards are read apart: a column of 1, 2, 3 in one file and of 1.5 in another
+    # must not have two types.
     if not is_scalar(value):
         return value
     found = plain(f"label {name!r}", 0, value)
@@ -276,7 +284,7 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
     """Cut prompts that are longer than the limit; chunk by chunk, in order.
 
     Special tokens at the head (BOS) begin every chunk. The target of a chunk's last token is the
-    document's next token, which is known.
+    document's next token, although it is in the next chunk.
     """
     pieces = [
         (i, number, places, repeated)
@@ -314,11 +322,12 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
 
 
 def _pieces(special: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
-    """Positions of each chunk's tokens in the document, and which of them came before."""
+    """Positions of each chunk's tokens in the document, and a mask of the repeated ones."""
     n = len(special)
     if reading.limit is None or n <= reading.limit:
         yield np.arange(n), np.zeros(n, dtype=bool)
         return
+    # The head that every chunk repeats: the special tokens before the first that is none.
     lead = int(np.argmin(special)) if not special.all() else 0
     room = reading.limit - lead
     start, seen = lead, 0
@@ -328,4 +337,5 @@ def _pieces(special: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
         yield places, places < seen
         if stop == n:
             return
+        # At least one token onwards, or an overlap as long as the room would never end.
         seen, start = stop, max(stop - reading.overlap, start + 1)

@@ -1,8 +1,8 @@
-"""Who measures the shards: this process, or several processes of this machine.
+"""Engines that measure shards: this process, or several processes of this machine.
 
 An engine takes a job and shards, and yields records as shards are finished, in any order. A
-process that dies is replaced and its shard given to another; what a shard comes to does not depend
-on who measured it. `interp.corpus.cluster` has the same for Ray.
+process that dies is replaced and its shard given to another; the result of a shard does not depend
+on the process that measured it. `interp.runs.corpus.ray_actors` has the engine for Ray.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from interp.runs.corpus.sources import Shard
 
 Record = dict[str, Any]
 Complete = Callable[[dict[str, Any]], CorpusJob]
-"""Makes the final job from what a worker tells about its model."""
+"""A function that makes the final job from a worker's description of its model."""
+# Once may be chance (a machine out of memory for a moment), three times is the shard itself.
 ATTEMPTS = 3
-"""A shard whose worker has died so many times stops the run."""
+"""Number of dead workers after which one shard stops the run."""
 
 
 class Engine(Protocol):
@@ -39,17 +40,18 @@ class Engine(Protocol):
     ) -> Iterator[Record]:
         """Yield the records of all shards.
 
-        `complete` is called once with what the first worker tells about its model, and `shards`
-        then says which shards are left. Raises `InterpError` where work cannot go on.
+        `complete` is called once with the first worker's description of its model, and `shards`
+        then returns the shards that are left. Raises `InterpError` if work cannot go on.
         """
 
 
 class InProcess:
-    """This process, one shard after the other."""
+    """An engine of this process alone, one shard after the other."""
 
     def run(
         self, job: CorpusJob, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
     ) -> Iterator[Record]:
+        # A worker sets the number of threads of the whole process, which is the caller's here.
         threads = torch.get_num_threads()
         try:
             worker = Worker(job)
@@ -62,7 +64,7 @@ class InProcess:
 
 @dataclass(eq=False)
 class _WorkerProcess:
-    """One worker process, the pipe to it, and the shard it has."""
+    """One worker process, the pipe to it, and the shard that it measures."""
 
     process: Any
     pipe: Connection
@@ -72,9 +74,9 @@ class _WorkerProcess:
 
 
 class Processes:
-    """`n` processes of this machine, each with its own copy of the model.
+    """An engine of `n` processes of this machine, each with its own copy of the model.
 
-    They end with this process, however it ends, because each watches the pipe it hangs on.
+    They end with this process, however it ends, because each of them watches it.
     """
 
     def __init__(self, n: int) -> None:
@@ -86,101 +88,109 @@ class Processes:
         self, job: CorpusJob, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
     ) -> Iterator[Record]:
         refuse_objects(job)
-        self._start = job
+        self._first_job = job
         self._final: CorpusJob | None = None
         self._todo: list[Shard] = []
         self._deaths: dict[int, int] = {}
-        self._hands = [self._hire()]
+        # One worker first: the manifest is checked against its model before the others load theirs.
+        self._workers = [self._start_worker()]
         try:
             yield from self._loop(complete, shards)
         finally:
-            for hand in self._hands:
-                self._dismiss(hand)
+            for worker in self._workers:
+                self._stop(worker)
 
     def _loop(
         self, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
     ) -> Iterator[Record]:
-        while self._final is None or self._todo or any(h.shard for h in self._hands):
-            for hand in self._ready():
-                kind, value = self._hear(hand)
+        while self._final is None or self._todo or any(w.shard for w in self._workers):
+            for worker in self._ready():
+                kind, value = self._receive(worker)
                 if kind == "model" and self._final is None:
                     self._final = complete(value)
+                    # Taken from the end of the list: the first shard first.
                     self._todo = list(reversed(shards(self._final)))
                     wanted = min(self.n, len(self._todo))
-                    self._hands += [self._hire() for _ in range(wanted - 1)]
+                    self._workers += [self._start_worker() for _ in range(wanted - 1)]
                 elif kind == "model":
                     complete(value)  # refuses a worker with another model
                 elif kind == "done":
-                    hand.shard = None
+                    worker.shard = None
                     yield value
                 elif kind == "failed":
                     raise InterpError(value)
-                self._give(hand)
+                self._give(worker)
 
     def _ready(self) -> list[_WorkerProcess]:
-        """Hands that have said something, or died."""
-        said = wait([h.pipe for h in self._hands])
-        return [h for h in self._hands if h.pipe in said]
+        """Workers that have sent a message, or died."""
+        ready = wait([w.pipe for w in self._workers])
+        return [w for w in self._workers if w.pipe in ready]
 
-    def _hear(self, hand: _WorkerProcess) -> tuple[str, Any]:
+    def _receive(self, worker: _WorkerProcess) -> tuple[str, Any]:
         try:
-            kind, value = hand.pipe.recv()
+            kind, value = worker.pipe.recv()
         except (EOFError, OSError):
-            return self._replace(hand)
-        hand.described |= kind == "model"
+            return self._replace(worker)
+        worker.described |= kind == "model"
         return kind, value
 
-    def _replace(self, hand: _WorkerProcess) -> tuple[str, Any]:
-        """A worker died: another one takes its shard, unless that kills every worker."""
-        hand.process.join()
-        self._hands.remove(hand)
-        key = hand.shard.index if hand.shard else -1
+    def _replace(self, worker: _WorkerProcess) -> tuple[str, Any]:
+        """Give the shard of a dead worker to another one, unless it kills every worker."""
+        worker.process.join()
+        self._workers.remove(worker)
+        key = worker.shard.index if worker.shard else -1
         self._deaths[key] = self._deaths.get(key, 0) + 1
-        what = f"shard {key}" if hand.shard else "loading the model"
+        what = f"shard {key}" if worker.shard else "loading the model"
         if self._deaths[key] >= ATTEMPTS:
             raise InterpError(
                 f"{what} ended its worker process {ATTEMPTS} times (exit code "
-                f"{hand.process.exitcode}; −9 often means that memory ran out); finished shards "
+                f"{worker.process.exitcode}; −9 often means that memory ran out); finished shards "
                 "are kept"
             )
-        if hand.shard is not None:
-            self._todo.append(hand.shard)
-            hand.shard = None
-        busy = sum(h.shard is not None for h in self._hands)
-        if len(self._hands) < (min(self.n, len(self._todo) + busy) if self._final else 1):
-            self._hands.append(self._hire())
+        if worker.shard is not None:
+            self._todo.append(worker.shard)
+            worker.shard = None
+        # No more workers than there are shards left: each loads a model of its own.
+        busy = sum(w.shard is not None for w in self._workers)
+        if len(self._workers) < (min(self.n, len(self._todo) + busy) if self._final else 1):
+            self._workers.append(self._start_worker())
         return "died", None
 
-    def _give(self, hand: _WorkerProcess) -> None:
-        """The next shard, to a worker that is free."""
-        if hand not in self._hands or hand.shard or not hand.described or self._final is None:
+    def _give(self, worker: _WorkerProcess) -> None:
+        """Send the next shard to a worker that is free."""
+        gone = worker not in self._workers
+        if gone or worker.shard or not worker.described or self._final is None:
             return
         with contextlib.suppress(BrokenPipeError, OSError):  # the next wait finds it dead
-            if not hand.adopted:
-                hand.pipe.send(("adopt", self._final))
-                hand.adopted = True
+            if not worker.adopted:
+                worker.pipe.send(("adopt", self._final))
+                worker.adopted = True
             if self._todo:
-                hand.shard = self._todo.pop()
-                hand.pipe.send(("measure", hand.shard))
+                worker.shard = self._todo.pop()
+                worker.pipe.send(("measure", worker.shard))
 
-    def _hire(self) -> _WorkerProcess:
+    def _start_worker(self) -> _WorkerProcess:
+        # Not "fork": a forked process would inherit torch's threads and a CUDA context, and hang.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, self._start), daemon=True)
+        process = context.Process(target=serve, args=(theirs, self._first_job), daemon=True)
         process.start()
+        # With our copy of its end open, the death of the worker would not close the pipe.
         theirs.close()
         return _WorkerProcess(process, ours)
 
-    def _dismiss(self, hand: _WorkerProcess) -> None:
-        hand.pipe.close()
-        hand.process.join(timeout=0 if hand.shard else 5)
-        if hand.process.is_alive():
-            hand.process.kill()
-            hand.process.join()
+    def _stop(self, worker: _WorkerProcess) -> None:
+        # An idle worker ends by itself once its pipe is closed; one in the middle of a shard would
+        # finish it first, which nobody waits for any more.
+        worker.pipe.close()
+        worker.process.join(timeout=0 if worker.shard else 5)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
 
 def refuse_objects(job: CorpusJob) -> None:
-    """Raise `BadInput` for a model that each worker cannot load for itself."""
+    """Raise `BadInput` for a model that workers cannot load by themselves."""
     if not isinstance(job.model, str) and not hasattr(job.model, "__fspath__"):
         raise BadInput(
             f"workers load the model themselves: pass its name or folder, not a "
@@ -189,7 +199,7 @@ def refuse_objects(job: CorpusJob) -> None:
 
 
 def serve(pipe: Connection, job: CorpusJob) -> None:
-    """The life of a worker process: load, then measure what comes until the pipe closes."""
+    """Run a worker process: load the model, then measure shards until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -209,7 +219,8 @@ def serve(pipe: Connection, job: CorpusJob) -> None:
 
 
 def _end_with_parent() -> None:
-    """Do not outlive a parent that was killed: nobody would take the next shard's record."""
+    """End this process when its parent has ended, even by a kill."""
+    # A worker that went on would hold the GPU and write into a folder that is free for a new run.
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

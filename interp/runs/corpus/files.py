@@ -17,7 +17,7 @@ from interp.errors import BadInput
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left half-written under `folder`."""
+    """Delete the half-written files of killed processes under `folder`."""
     for path in folder.rglob(f".*{TEMPORARY}"):
         discard(path)
 
@@ -26,14 +26,15 @@ def remove_leftovers(folder: Path) -> None:
 def owned(folder: Path) -> Iterator[None]:
     """Keep every other run out of `folder` while the block runs.
 
-    The lock is the operating system's, so it ends with the process, however that dies; the file
-    beside it only tells who holds it. Raises `BadInput` if another run has it, `InterpError` if
-    the folder cannot be written.
+    The lock is the operating system's, so it ends with the process, even if that is killed; the
+    file `.owner.json` only names its holder. Raises `BadInput` if another run has the lock,
+    `InterpError` if the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
     make_folder(folder)
     owner = folder / ".owner.json"
+    # No waiting: the other run may take days, and its user should hear of it at once.
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -54,6 +55,6 @@ def _taken(folder: Path, owner: object) -> BadInput:
     who = owner if isinstance(owner, dict) else {}
     return BadInput(
         f"another run works on {str(folder)!r} (process {who.get('pid', '?')} on "
-        f"{who.get('host', '?')}, since {who.get('since', '?')}); wait for it, or choose "
-        "another folder"
+        f"{who.get('host', '?')}, since {who.get('since', '?')}); wait for it, or use another "
+        "folder"
     )

@@ -1,6 +1,6 @@
-"""What a run is of: parameters, model, data and versions, and whether two runs are the same.
+"""The manifest of a run: parameters, model, data and versions; comparison of two runs.
 
-Knows JSON values; nothing of how they came about.
+Knows JSON values; nothing of how they were obtained.
 """
 
 from __future__ import annotations
@@ -19,42 +19,23 @@ from interp.runs.corpus.shard import SHARDS, CorpusJob, record_path
 from interp.runs.corpus.sources import Plan, Span
 from interp.runs.results import CORPUS, refuse_newer
 
-REMEDY = "run it again with resume (--resume), which makes anew what is damaged"
-# Two runs are the same if these agree; the rest of a manifest says where and when.
+REMEDY = "run it again with resume (--resume), which redoes what is damaged"
+# Two runs are the same if these parts agree; the others record circumstances.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
 _UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
 DESCRIBED = ("readout", "closing_error", "notes", "untested_versions", "loaded_from")
+# Names and paths may change between two calls; weights and data are compared by their fingerprints.
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
 
 def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard: int | None) -> Any:
     """The manifest of a run, as JSON values."""
     model = {**described["model"], "weights": described["weights"]}
-    model["device"] = str(model["device"]).partition(":")[0]  # which of several does not matter
-    reading = job.reading
-    labellers = [_called(labeller) for labeller in reading.labellers]
+    # Which of several GPUs it was does not matter; a CPU and a GPU round differently.
+    model["device"] = str(model["device"]).partition(":")[0]
     document = {
         "schema": SCHEMA,
-        "parameters": {
-            "analyses": {
-                name: {"class": f"{type(a).__module__}:{type(a).__qualname__}"} | a.parameters()
-                for name, a in job.analyses.items()
-            },
-            "keep": job.keep,
-            "by": list(job.by),
-            "labels": list(job.labels),
-            "labellers": labellers,
-            **({"renamed": dict(reading.renamed)} if reading.renamed else {}),
-            "text_column": reading.text_column,
-            "long": reading.long,
-            "overlap": reading.overlap,
-            "context": reading.limit,
-            "prepend_bos": reading.prepend_bos,
-            "ids_per_document": reading.stride,
-            "max_tokens": job.max_tokens,
-            "threads": job.threads,
-            "shard_documents": shard,
-        },
+        "parameters": _parameters(job, shard),
         "model": model,
         "data": {
             "source": job.source.name,
@@ -68,12 +49,41 @@ def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard:
         "control": None if job.untrained else job.control,
         "untrained": job.untrained,
     }
+    # There and back, so that a manifest of this call equals one that was read from the disk.
     plain: Any = json.loads(json.dumps(document, default=str))
     return plain
 
 
+def _parameters(job: CorpusJob, shard: int | None) -> dict[str, Any]:
+    """Everything that decides over the values of the tables, apart from model and data."""
+    reading = job.reading
+    return {
+        "analyses": {
+            name: {"class": f"{type(a).__module__}:{type(a).__qualname__}"} | a.parameters()
+            for name, a in job.analyses.items()
+        },
+        "keep": job.keep,
+        "by": list(job.by),
+        "labels": list(job.labels),
+        "labellers": [_called(labeller) for labeller in reading.labellers],
+        # Only where it is used: manifests of earlier versions, which lack it, stay equal.
+        **({"renamed": dict(reading.renamed)} if reading.renamed else {}),
+        "text_column": reading.text_column,
+        "long": reading.long,
+        "overlap": reading.overlap,
+        "context": reading.limit,
+        "prepend_bos": reading.prepend_bos,
+        "ids_per_document": reading.stride,
+        # The shape of batches and the number of threads change the last bits of a sum.
+        "max_tokens": job.max_tokens,
+        "threads": job.threads,
+        "shard_documents": shard,
+    }
+
+
 def _called(labeller: Any) -> str:
-    """A labeller by its function and settings, the same in every process."""
+    """The name of a labeller's function with its settings, the same in every process."""
+    # Not repr(): that of a function or partial holds an address in memory.
     keywords = getattr(labeller, "keywords", {})
     function = getattr(labeller, "func", labeller)
     name = getattr(function, "__qualname__", type(function).__name__)
@@ -82,13 +92,13 @@ def _called(labeller: Any) -> str:
 
 
 def run_id(manifest: Mapping[str, Any]) -> str:
-    """A short name of what the run is of: equal for runs that give equal tables."""
+    """A short identifier of a run's manifest, equal for runs that give equal tables."""
     same = {part: _compared(manifest, part) for part in IDENTITY}
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _compared(manifest: Mapping[str, Any], part: str) -> Any:
-    """A part of a manifest without what may differ."""
+    """A part of a manifest without the entries that may differ."""
     value = manifest.get(part)
     if isinstance(value, dict):
         return {k: v for k, v in value.items() if f"{part}.{k}" not in _IGNORED}
@@ -96,7 +106,7 @@ def _compared(manifest: Mapping[str, Any], part: str) -> Any:
 
 
 def refuse_difference(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `BadInput` that names the differences, if two manifests are not of the same run."""
+    """Raise `BadInput` with the differences if two manifests are not of the same run."""
     found: list[str] = []
     for part in IDENTITY:
         _differences(part, _compared(earlier, part), _compared(now, part), found)
@@ -104,7 +114,7 @@ def refuse_difference(folder: Path, earlier: Mapping[str, Any], now: Mapping[str
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         raise BadInput(
             f"the run in {str(folder)!r} is another one and cannot be resumed: "
-            f"{'; '.join(found[:4])}{more}. Choose another folder, or run it as it was"
+            f"{'; '.join(found[:4])}{more}. Use another folder, or repeat the original settings"
         )
 
 
@@ -146,7 +156,7 @@ def adopt(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _earlier(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest that is there already, or None where there is none that can be read."""
+    """The manifest already in the folder, or None if there is none that can be read."""
     if kind_of(folder / CORPUS) is None:
         return None
     try:
@@ -157,13 +167,13 @@ def _earlier(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None
         if _runs(folder) - {run_id(manifest)}:
             raise BadInput(
                 f"{error}. But its shards are of a run with other settings, another model or "
-                "other data: choose another folder, or replace it (--overwrite)"
+                "other data: use another folder, or replace it (--overwrite)"
             ) from error
         return None
 
 
 def _runs(folder: Path) -> set[str]:
-    """The runs that the finished shards in a folder are of."""
+    """Identifiers of the runs that the finished shards in a folder belong to."""
     found = set()
     for path in (folder / SHARDS).glob("[0-9]*[0-9].json"):
         with suppress(InterpError):
@@ -172,7 +182,8 @@ def _runs(folder: Path) -> set[str]:
 
 
 def finished(folder: Path, span: Span, run: str) -> dict[str, Any] | None:
-    """The record of shards that are whole: of this run, and every file as it was written."""
+    """The record of shards if they are whole: of this run, with every file as it was written."""
+    # Damaged shards are None, not an error: they are measured again, which repairs the run.
     try:
         record = read_sealed(record_path(folder, span), REMEDY)
         if record["run"] != run:

@@ -1,4 +1,4 @@
-"""What a corpus run wrote: merged in the order of shards, and opened without loading all.
+"""Output of a corpus run: merged in the order of shards, and opened without loading all of it.
 
 Knows the folder's layout; nothing of models.
 """
@@ -44,15 +44,16 @@ from interp.runs.saved import analysis_class, load_results
 
 SUMMARY = "summary"
 FAILURES = "failures.parquet"
-FINISHED = "finished.json"  # written last: what the run came to, and checksums of its tables
+# Written last, with totals and checksums of the tables: a folder without it is not finished.
+FINISHED = "finished.json"
 MOST_ROWS = 20_000_000
-"""Rows that `RowTable.frame` loads; more have to be chosen."""
+"""Largest number of rows that `RowTable.frame` loads; `read` selects among more."""
 
 
 def write_summary(
     job: CorpusJob, spans: Sequence[Span], manifest: Mapping[str, Any], totals: Mapping[str, Any]
 ) -> None:
-    """Merge what is finished and write what it comes to as saved results."""
+    """Merge the finished shards and write the result as saved `Results`."""
     states = merged(job, spans)
     kept = {name: state for name, state in states.items() if state or job.keep == "summary"}
     if not kept:
@@ -65,6 +66,7 @@ def write_summary(
         analysis = job.analyses[name]
         strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
         results.append(Result(name, analysis, state, tokens, strings, notes))
+    # Whole or absent: a reader, or a crash, must never meet a summary of half of the analyses.
     with atomic_folder(job.folder / SUMMARY) as folder:
         Results(results, provenance_from(manifest, totals)).write(folder)
 
@@ -104,12 +106,13 @@ def _tokens(job: CorpusJob, spans: Sequence[Span], states: Mapping[str, State]) 
 
 
 def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of what was not measured, also when it is empty."""
+    """Write the table of failures, even if it is empty, and return it."""
     columns = list(Failure.__dataclass_fields__)
     rows = [failure for record in records for failure in record["failures"]]
     frame = pd.DataFrame(rows, columns=columns).astype(
         {"document": np.int64, "chunk": np.int64, "where": str, "reason": str}
     )
+    # Records arrive in the order in which workers finish, which differs from run to run.
     frame = frame.sort_values(["document", "chunk"], kind="stable", ignore_index=True)
     with atomic(folder / FAILURES) as temporary:
         frame.to_parquet(temporary, index=False)
@@ -119,11 +122,12 @@ def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.Dat
 def write_finished(
     job: CorpusJob, records: Sequence[Mapping[str, Any]], totals: Mapping[str, int]
 ) -> None:
-    """Say that the run is finished: its totals, and checksums of what `open_run` reads."""
+    """Mark the run as finished, with its totals and the checksums of the files to open."""
     names = [FAILURES, f"{SUMMARY}/{LAYOUT}"]
     files = {name: checksum(p) for name in names if (p := job.folder / name).is_file()}
     tables = {}
     for name in job.analyses if job.keep == "tokens" else ():
+        # The checksums of the records are reused: hashing all rows again would read the whole run.
         parts = {p: s for r in records for p, s in r["files"].items() if Path(p).parts[0] == name}
         rows = sum(record["rows"].get(name, 0) for record in records)
         tables[name] = {"parts": len(parts), "rows": rows, SEAL: _digest(parts)}
@@ -144,7 +148,7 @@ def _checksum(path: Path) -> str:
 
 
 def _digest(files: Mapping[str, str]) -> str:
-    """One checksum of many files, whose checksums are given by name."""
+    """One checksum of many files from their own checksums, by name."""
     lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -160,8 +164,8 @@ class RowTable:
         name: of the analysis.
         analysis: the analysis with its parameters.
         paths: the Parquet files, in the order of shards.
-        written: how many `parts` and `rows` the run wrote, and the `sha256` of all parts; nothing
-            for a run of a version that wrote no checksums.
+        written: the numbers of `parts` and `rows` that the run wrote, and the `sha256` of all
+            parts; empty for a run of a version that wrote no checksums.
     """
 
     name: str
@@ -173,7 +177,7 @@ class RowTable:
     def dataset(self) -> Any:
         """A `pyarrow.dataset.Dataset` over all parts; nothing is loaded.
 
-        pyarrow compares the checksum of every page that it reads, not those of whole files.
+        pyarrow verifies the checksum of every page that it reads, not those of whole files.
         """
         import pyarrow.dataset as ds
 
@@ -186,9 +190,9 @@ class RowTable:
         return int(self.written.get("rows") or self.dataset.count_rows())
 
     def verify(self) -> None:
-        """Compare all parts with the checksums that were written with them, once.
+        """Compare all parts once with the checksums that were written with them.
 
-        Raises `InterpError` that names the part which is damaged.
+        Raises `InterpError` with the name of the damaged part.
         """
         if self._damage is not None:
             raise InterpError(f"{self._damage} is damaged; {REMEDY}")
@@ -201,7 +205,7 @@ class RowTable:
         return None if _digest(found) == self.written[SEAL] else self._damaged(found)
 
     def _damaged(self, found: Mapping[str, str]) -> str:
-        """The part that is not as its shard's record says, or all of them without the records."""
+        """The part that differs from its shard's record, or the folder if no record is left."""
         folder = self.paths[0].parent
         written = {k: v for r in _records(folder.parent) for k, v in r["files"].items()}
         for name, digest in found.items():
@@ -218,13 +222,13 @@ class RowTable:
     def read(
         self, columns: Sequence[str] | None = None, where: Any = None, *, verify: bool = True
     ) -> pd.DataFrame:
-        """The chosen columns of the chosen rows, loaded.
+        """Load the chosen columns of the chosen rows.
 
         Args:
             columns: names; all unless given.
             where: a `pyarrow.dataset` expression, such as `pyarrow.dataset.field("layer") == 3`.
-            verify: compare whole files with their checksums first, once, which reads all of them;
-                without it only the pages that are read are compared with theirs.
+            verify: first compare whole files with their checksums, once, which reads all of them;
+                otherwise only the pages that are read are verified.
 
         Raises `UnknownName` for a column that is not there, `InterpError` for damaged files.
         """
@@ -249,8 +253,8 @@ class RowTable:
     def frame(self) -> pd.DataFrame:
         """All rows, with `document` as `prompt` and `document_position` as `position` too.
 
-        The position within a chunk, which says nothing of the document, is in `read` alone.
-        Raises `BadInput` for more than `MOST_ROWS`.
+        The position within a chunk is a column of `read` only, because it depends on the context
+        length of the model. Raises `BadInput` for more than `MOST_ROWS`.
         """
         if len(self) > MOST_ROWS:
             raise BadInput(
@@ -268,13 +272,13 @@ class RowTable:
 
 
 class CorpusTables(Mapping[str, RowTable]):
-    """The row tables of a corpus run by analysis name; nothing is loaded until asked for.
+    """The row tables of a corpus run by analysis name, loaded only when asked for.
 
     Attributes:
-        folder: where they are.
-        manifest: what the run is of.
+        folder: the folder of the run.
+        manifest: parameters, model, data and versions of the run.
         failures: the documents that were not measured, with reasons.
-        results: what the analyses keep beside rows (maps, samples, sums), or None.
+        results: what the analyses keep besides rows (maps, samples, sums), or None.
     """
 
     def __init__(self, folder: Path, tables: Mapping[str, RowTable], manifest: Any) -> None:
@@ -298,7 +302,7 @@ class CorpusTables(Mapping[str, RowTable]):
         return len(self._tables)
 
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
-        """The report of what the analyses keep beside rows; `BadInput` where there is nothing."""
+        """Write the report of what the analyses keep besides rows; `BadInput` if it is nothing."""
         if self.results is None:
             raise BadInput(
                 f"the run in {str(self.folder)!r} kept rows only, and a report needs what fits in "
@@ -313,7 +317,7 @@ class CorpusTables(Mapping[str, RowTable]):
 
 
 def open_run(folder: Path) -> Results | CorpusTables:
-    """What a finished corpus run wrote: `Results` of a summary, `CorpusTables` of rows.
+    """Open a finished corpus run: `Results` of a summary, `CorpusTables` of rows.
 
     Raises `BadInput` for a run that is not finished, `InterpError` for damaged files.
     """
@@ -328,12 +332,12 @@ def open_run(folder: Path) -> Results | CorpusTables:
     copy, _ = _opened(folder / CONTROL)
     if not (unsealed or copy.get("untrained")):
         raise InterpError(f"{str(folder / CONTROL)!r} holds no run of an untrained copy; {REMEDY}")
-    beside = load_results(folder / CONTROL / SUMMARY, REMEDY)
-    return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, beside)
+    control = load_results(folder / CONTROL / SUMMARY, REMEDY)
+    return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, control)
 
 
 def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The manifest of a finished run, and what it came to; its files are as they were written."""
+    """The manifest of a finished run and its totals, after verifying its files."""
     manifest, unfinished = read_manifest(folder), kind_of(folder / FINISHED) is None
     if unfinished and "control" not in manifest and kind_of(folder / FAILURES):
         return manifest, {}  # of a version that wrote no checksums
@@ -346,7 +350,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     found = read_sealed(folder / FINISHED, REMEDY)
     if found["run"] != run_id(manifest):
         raise InterpError(
-            f"{str(folder / CORPUS)!r} and {FINISHED} beside it are of different runs; {REMEDY}"
+            f"{str(folder / CORPUS)!r} and its {FINISHED} are of different runs; {REMEDY}"
         )
     verify(folder, found["files"], REMEDY)
     return manifest, found
@@ -355,14 +359,14 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _tables(
     folder: Path, analyses: Mapping[str, Any], written: Mapping[str, Any] | None
 ) -> dict[str, RowTable]:
-    """The tables of rows by analysis; those without a row are left out."""
+    """The tables of rows by analysis; empty ones are left out."""
     tables = {}
     for name, about in analyses.items():
         paths = tuple(sorted((folder / name).glob("part-*.parquet")))
         known = (written or {}).get(name, {})
         if len(paths) != known.get("parts", len(paths)):
             raise InterpError(
-                f"{str(folder / name)!r} has {len(paths)} parts of the {known['parts']} that were "
+                f"{str(folder / name)!r} has {len(paths)} of the {known['parts']} parts that were "
                 f"written; {REMEDY}"
             )
         if paths:

@@ -1,8 +1,8 @@
-"""Finished shards merged on the disk, so that a run of a million keeps a few hundred files.
+"""Merging of finished shards on the disk: a run of a million shards keeps a few hundred files.
 
-`FAN` shards that follow each other become one piece, and `FAN` such pieces one larger piece, each
-written whole before what it replaces is deleted. Which shards go together depends on their numbers
-alone, so that every run merges in the same order. Knows states and records; nothing of models.
+`FAN` consecutive shards become one piece, and `FAN` such pieces one larger piece, each written
+whole before the files that it replaces are deleted. The grouping depends on the numbers of shards
+only, so every run merges in the same order. Knows states and records; nothing of models.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ from interp.runs.corpus.sources import Span
 from interp.runs.storage import load_state, save_state
 
 FAN = 64
-LEVELS = 2  # a damaged piece costs at most FAN ** LEVELS shards
+# With two levels a damaged piece costs at most FAN ** 2 shards, and a million shards leave about
+# 250 pieces.
+LEVELS = 2
 Record = Mapping[str, Any]
 
 
 def span_of(record: Record) -> Span:
-    """The shards that a record is of."""
+    """The shards that a record covers."""
     return Span(record["shard"], record.get("last", record["shard"]))
 
 
 def merged(job: CorpusJob, spans: Sequence[Span]) -> dict[str, State]:
-    """The states of several pieces, merged in their order: every run gives the same bits."""
+    """The states of several pieces, merged in their order."""
+    # Sums of floats depend on the order of terms: in that of shards, a resumed run with other
+    # workers gives the same bits.
     out: dict[str, State] = {name: {} for name in job.analyses}
     for span in spans:
         for name in out:
@@ -61,11 +65,11 @@ def _rows_of(path: Path, prompts: Collection[int]) -> pd.DataFrame:
 
 
 class Pieces:
-    """The records of what is finished, by the number of their first shard.
+    """The records of finished pieces, by the number of their first shard.
 
     Args:
         job: of the run, with its identity.
-        shards: how many the run has.
+        shards: the number of shards of the run.
     """
 
     def __init__(self, job: CorpusJob, shards: int) -> None:
@@ -86,14 +90,19 @@ class Pieces:
                 self.records[span.first] = record
                 yield record
         valid = {span_of(record).stem for record in self.records.values()}
+        # Shards of another run, parts of merged pieces that a crash left, damaged files: none of
+        # them may be mistaken for a part of this run.
         for path in folder.glob("[0-9]*"):
             if path.name.partition(".")[0] not in valid:
                 discard(path)
-        for first in list(self.records):  # what a run that was stopped did not come to
+        # A run that was stopped may have finished shards that it had not merged yet.
+        for first in list(self.records):
             self._merge_from(first)
 
     def _spans(self) -> Iterator[Span]:
-        """All pieces that there can be, by their first shard, larger ones first."""
+        """All possible pieces by their first shard, larger ones first."""
+        # Larger first: after a crash between writing a piece and deleting its parts, both are there
+        # and the piece is taken.
         for first in range(self.shards):
             for level in range(LEVELS, -1, -1):
                 size = FAN**level
@@ -101,7 +110,7 @@ class Pieces:
                     yield Span(first, first + size - 1)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take the record of a shard, and merge what is complete with it."""
+        """Take the record of a shard, and merge the pieces that it completes."""
         self.records[record["shard"]] = record
         self._merge_from(record["shard"])
 
@@ -127,7 +136,7 @@ class Pieces:
 
 
 def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
-    """Write one piece in the place of several that follow each other; returns its record."""
+    """Write one piece in place of several consecutive ones, and return its record."""
     spans = [span_of(record) for record in records]
     whole = Span(spans[0].first, spans[-1].last)
     states = merged(job, spans)
@@ -145,6 +154,7 @@ def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
         "failures": [failure for r in records for failure in r["failures"]],
         "files": files,
     }
+    # The record last, and only then the deletion: at every moment one complete set is on the disk.
     record = write_sealed(record_path(job.folder, whole), record)
     for span in spans:
         for path in (job.folder / SHARDS).glob(f"{span.stem}.*"):
@@ -153,7 +163,7 @@ def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _lasting(record: Record) -> dict[str, str]:
-    """The files of a record that stay when it is merged: rows, and the vocabulary."""
+    """The files of a record that a merge keeps: rows, and the vocabulary."""
     own = f"{SHARDS}/{span_of(record).stem}."
     return {name: d for name, d in record["files"].items() if not name.startswith(own)}
 

@@ -1,8 +1,8 @@
-"""Shards measured by Ray actors: on this machine, or on a cluster that shares the folder.
+"""The engine of Ray actors: on this machine, or on a Ray cluster that shares the folder.
 
-Only jobs, shards and records go through Ray; actors read the corpus and write the tables by path,
-so the folder and the corpus must be on a disk that all machines see. The only file that imports
-ray, and only when it is used.
+Only jobs, shards and records go through Ray. Actors read the corpus and write the tables by path,
+so the folder and the corpus must be on a disk that all machines see. This is the only file that
+imports ray, and only when it is used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from interp.runs.corpus.sources import Shard
 
 LOCAL = "local"
 _STORE = 100_000_000  # bytes of Ray's object store on this machine; records are small
-_PATIENCE = 60.0  # seconds without an actor before it is said that the cluster has no room
+_PATIENCE = 60.0  # seconds without a finished call before the resources of the Ray cluster are read
 
 
 class RayActors:
-    """`n` actors, one model each.
+    """An engine of `n` actors, one model each.
 
     Args:
-        address: "local" for a Ray of this machine that ends with the run, else a cluster's
-            address ("auto" for the one this machine belongs to).
+        address: "local" for a Ray of this machine that ends with the run, else the address of a
+            Ray cluster ("auto" for the one that this machine belongs to).
         n: actors.
         gpus: GPUs per actor; a fraction lets several share one.
         cpus: CPUs per actor.
@@ -50,8 +50,10 @@ class RayActors:
 
     def _connect(self) -> Any:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anyone
+        # Without GPUs of its own, an actor would find CUDA_VISIBLE_DEVICES emptied by Ray, and a
+        # model that was asked for on a GPU could not be loaded.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Ray's own 15 would starve the actors beside anything else that runs here.
+        # Ray's own niceness of 15 would starve the actors next to any other process.
         os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             import ray
@@ -83,9 +85,10 @@ class RayActors:
 
 
 class CorpusActor:
-    """A worker as an actor; it loads its model when asked to describe it, so that errors arrive."""
+    """A worker as an actor; it loads its model in `describe`, whose errors reach the caller."""
 
     def __init__(self, job: CorpusJob) -> None:
+        # An error here would be reported as the death of the actor, without its reason.
         self._job = job
 
     def describe(self) -> dict[str, Any]:
@@ -100,7 +103,7 @@ class CorpusActor:
 
 
 class _ActorPool:
-    """The actors of one run, the shard that each has, and what is left."""
+    """The actors of one run, the shard of each, and the shards that are left."""
 
     def __init__(self, ray: Any, engine: RayActors, job: CorpusJob, complete: Complete) -> None:
         self.ray, self.engine, self.job, self.complete = ray, engine, job, complete
@@ -112,7 +115,8 @@ class _ActorPool:
         self._deaths: dict[int, int] = {}
 
     def work(self, shards: Callable[[CorpusJob], Sequence[Shard]]) -> Iterator[Record]:
-        self._hire()
+        # One actor first: the manifest is checked against its model before the others load theirs.
+        self._start_actor()
         while self._waiting:
             done, _ = self.ray.wait(list(self._waiting), num_returns=1, timeout=_PATIENCE)
             if not done:
@@ -128,12 +132,12 @@ class _ActorPool:
                 self._final = self.complete(value)
                 self._todo = list(reversed(shards(self._final)))
                 for _ in range(min(self.engine.n, len(self._todo)) - 1):
-                    self._hire()
+                    self._start_actor()
             else:
                 self.complete(value)  # refuses an actor with another model
             self._give(actor, adopt=shard is None)
 
-    def _hire(self) -> None:
+    def _start_actor(self) -> None:
         actor = self._class.remote(self.job)
         self._waiting[actor.describe.remote()] = (actor, None)
 
@@ -147,7 +151,7 @@ class _ActorPool:
             self.ray.kill(actor)
 
     def _value(self, reference: Any, shard: Shard | None) -> Any:
-        """What a call returned; None if its actor died, and another one was hired."""
+        """The value of a call; None if its actor died and another one was started."""
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayActorError:
@@ -161,14 +165,14 @@ class _ActorPool:
             raise InterpError(f"{what} ended its actor {ATTEMPTS} times; finished shards are kept")
         if shard is not None:
             self._todo.append(shard)
-        self._hire()
+        self._start_actor()
         return None
 
     def _refuse_starved(self) -> None:
-        """Raise if an actor can never be placed: Ray itself would wait for ever."""
+        """Raise if an actor can never be placed; Ray itself would wait for ever."""
         total = self.ray.cluster_resources()
         if total.get("CPU", 0) < self.engine.cpus or total.get("GPU", 0) < self.engine.gpus:
             raise InterpError(
-                f"the cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs; "
-                f"an actor asks for {self.engine.cpus:g} and {self.engine.gpus:g}"
+                f"the Ray cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} "
+                f"GPUs; an actor needs {self.engine.cpus:g} and {self.engine.gpus:g}"
             )

@@ -1,6 +1,6 @@
-"""Rows of a shard as Parquet: columns in, columns out, no Python per row.
+"""Rows of a shard as Parquet, written column by column without a Python loop over rows.
 
-The schema is versioned (`SCHEMA`) and the same in every part, so that a folder of parts is one
+The schema is versioned (`SCHEMA`) and the same in every part, which makes a folder of parts one
 data set for pyarrow, pandas, DuckDB or Spark. Knows leaves of rows and token tables; nothing of
 models.
 """
@@ -24,23 +24,24 @@ SCHEMA = 1
 """Version of the columns described in docs/corpus.md."""
 INDEX = ("document", "chunk", "position", "document_position", "token", "token_id", "special")
 COMPRESSION = "zstd"
-_LEVEL = 1  # higher levels cost more time than they save space on float columns
+_LEVEL = 1  # float columns hardly compress: higher levels cost more time than they save space
 
 
 class Vocabulary:
-    """Dictionary-encodes token ids: texts are looked up once per id, not per row."""
+    """Dictionary encoding of token ids: texts are looked up once per id, not per row."""
 
     def __init__(self, texts: Callable[[Iterable[int]], Mapping[int, str]]) -> None:
         self._texts, self._known = texts, {}  # type: ignore[var-annotated]
 
     def column(self, ids: Array, prompts: Iterable[Sequence[str]] = ()) -> Any:
-        """An Arrow dictionary array of the texts of `ids [n]`, small whatever the vocabulary.
+        """An Arrow dictionary array of the texts of `ids [n]`, with the ids that occur only.
 
         Bytes of split characters are taken from `prompts`, the texts of the same tokens by
-        prompt, because what they complete depends on the tokens before them.
+        prompt, because their text depends on the tokens before them.
         """
         import pyarrow as pa
 
+        # Sorting is faster for short columns, counting for long ones.
         present = np.unique(ids) if len(ids) < 1 << 16 else np.flatnonzero(np.bincount(ids))
         fresh = [i for i in present.tolist() if i not in self._known]
         if fresh:
@@ -86,7 +87,8 @@ class TokenTable:
         self._table = pa.table(columns)
 
     def rows_of(self, prompt: Array, position: Array) -> Array:
-        """Row in this table of tokens that are given by id and position."""
+        """Rows in this table of tokens given by prompt id and position."""
+        # The ids ascend, so that a binary search finds the chunk.
         chunk = np.searchsorted(self.chunks.ids, prompt)
         rows: Array = self.chunks.starts[chunk] + position
         return rows
@@ -101,8 +103,8 @@ class RowWriter:
     """Writes the rows of one analysis to one Parquet file, a window at a time.
 
     Args:
-        path: where; complete when `close` was called.
-        token_columns: values that are token ids; their texts stand beside them.
+        path: of the file; complete once `close` was called.
+        token_columns: values that are token ids; each gets a column with the texts as well.
         vocabulary: texts of token ids.
         metadata: kept in the file.
     """
@@ -120,7 +122,7 @@ class RowWriter:
         self._writer: Any = None
 
     def write(self, state: State, table: TokenTable) -> None:
-        """Append the rows of all layers of a window; tokens that were repeated are left out."""
+        """Append the rows of all layers of a window; repeated tokens are left out."""
         import pyarrow as pa
 
         parts = []
@@ -129,7 +131,7 @@ class RowWriter:
             if rows:
                 parts.append(self._layer(layer, rows, table))
         if parts:
-            # Layers of one window may differ in columns (no mid stream in some blocks, say).
+            # Layers of one window may differ in columns (blocks without a mid stream, for example).
             self._append(pa.concat_tables(parts, promote_options="default"))
 
     def _layer(self, layer: int, rows: Mapping[str, Rows], table: TokenTable) -> Any:
@@ -137,6 +139,7 @@ class RowWriter:
 
         chunks = next(iter(rows.values())).chunks
         place = table.rows_of(*(np.concatenate([c[i] for c in chunks]) for i in (0, 1)))
+        # Batches are sorted by length; in the file, documents stand in the order of the corpus.
         order = np.argsort(place, kind="stable")
         order = order[~table.chunks.repeated[place[order]]]
         index, heads = place[order], _heads(rows)
@@ -170,7 +173,7 @@ class RowWriter:
                 schema,
                 compression=COMPRESSION,
                 compression_level=_LEVEL,
-                # Float columns hardly repeat: trying to encode them so costs half of the time.
+                # Float columns hardly repeat: trying a dictionary on them costs half of the time.
                 use_dictionary=[f.name for f in schema if not pa.types.is_floating(f.type)],
                 write_statistics=["document", "layer", "head"],
                 write_page_checksum=True,
@@ -185,7 +188,7 @@ class RowWriter:
         self.rows += len(table)
 
     def close(self) -> None:
-        """Finish the file; without it the file cannot be read."""
+        """Write the footer, without which the file cannot be read."""
         if self._writer is not None:
             self._writer.close()
 
@@ -195,6 +198,6 @@ def _is_wide(leaf: Rows) -> bool:
 
 
 def _heads(rows: Mapping[str, Rows]) -> int:
-    """How many rows a token has: one, or one per head."""
+    """Number of rows per token: one, or one per head."""
     wide = [c[2].shape[1] for leaf in rows.values() for c in leaf.chunks if c[2].ndim == 2]
     return max(wide, default=1)

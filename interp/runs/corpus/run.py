@@ -1,6 +1,6 @@
-"""`run_corpus`: plan, measure, merge; what is finished is never lost and never done twice.
+"""`run_corpus`: plan, measure, merge; finished shards survive a crash and are not measured again.
 
-Knows the order of things; how a shard is measured, and by whom, is told elsewhere.
+Knows the order of the steps; `shard` measures a shard, and an engine decides in which process.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pandas as pd
 
 from interp._files import discard, kind_of, names_in, refuse_existing
 from interp._progress import Counter
+from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.registry import resolve
 from interp.errors import BadInput, InterpError, unknown
@@ -54,7 +55,7 @@ from interp.runs.results import CONTROL, CORPUS, Results, refuse_names
 
 Labeller = Callable[[Prompts], Prompts]
 MADE = (POSITION_BIN, TOKEN_ID)
-_LOOK = 1000  # documents that are looked through for the names of labels
+_LOOK = 1000  # documents whose columns count as known names of labels
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ class CorpusRun:
     """A finished corpus run.
 
     Attributes:
-        folder: where it wrote.
-        documents, chunks, tokens: what was read, and measured; special tokens count, tokens that a
+        folder: the output folder.
+        documents, chunks, tokens: numbers read and measured; special tokens count, tokens that a
             chunk repeats as context do not.
-        failures: what was not measured: `document`, `chunk` (−1: all of it), `where`, `reason`.
-        seconds: of this call; a resumed run has no more than what was left.
+        failures: a table of what was not measured: `document`, `chunk` (−1: all of it), `where`,
+            `reason`.
+        seconds: of this call; those of a resumed run cover the shards that were left.
         measured: tokens that this call measured itself.
     """
 
@@ -118,54 +120,49 @@ def run_corpus(
     model_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> CorpusRun:
-    """Run analyses over a corpus of any size, in constant memory, so that nothing is ever lost.
+    """Run analyses over a corpus of any size in constant memory; the run survives crashes.
 
-    The corpus is cut into shards; each is written whole or not at all. A run that was stopped by
-    anything goes on with `resume=True` and gives the same tables, bit for bit, as one that was
-    not, with any number of workers. A document that fails is listed with its reason.
+    The corpus is cut into shards; each is written whole or not at all. After any interruption,
+    `resume=True` continues the run and gives the same tables, bit for bit, as a run without one,
+    with any number of workers. A document that fails is listed with its reason.
 
     Args:
-        model: what `load_model` takes; with several workers a name or folder.
+        model: as for `load_model`; with several workers a name or folder.
         source: a .jsonl, .parquet, .csv or .txt file, a folder or glob of them, `hf:NAME`, a data
-            set, or a list of texts or rows; see `interp.corpus.sources.open_source`.
+            set, or a list of texts or rows; see `interp.runs.corpus.sources.open_source`.
         analyses: names, classes or instances.
-        out: the folder to write; see docs/corpus.md for what is in it.
+        out: the folder to write; docs/corpus.md describes its files.
         keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
         by: labels that make the groups of a summary: columns of the source, `role` with a
             `target`, or `position_bin`.
-        labels: label columns beside the rows of tokens; or `{label: column}`, also with `by`,
-            where a column of the source has the name of a column of the tables, which is refused.
+        labels: label columns of the rows of tokens; or `{label: column}`, also with `by`, to rename
+            a column of the source whose name a column of the tables has already.
         target: a word; its tokens get the role `target`, as in `run`.
-        labellers: functions from prompts to labelled prompts; they see a window of documents at a
-            time and must not raise where nothing matches.
+        labellers: functions from prompts to labelled prompts; they get a window of documents at a
+            time and must not raise if nothing matches.
         text_column, split: the column with the text, the split of a data set.
         long: documents longer than the context: "split" into chunks, "cut", or "refuse".
         overlap: tokens that a chunk repeats from the one before as context, not measured twice.
         prepend_bos: the model's own policy unless given.
         control: "random-init" runs an untrained copy of the model (`random_copy`) over the same
-            corpus when the model is done, in the folder `control` of `out`; of a summary it then
-            stands beside in tables, figures and comparisons.
+            corpus after the model, into the folder `control` of `out`; the tables, figures and
+            comparisons of a summary then show it as well.
         max_tokens: budget of a batch, padding included.
         shard_documents: documents per shard; about 1 MB of text unless given.
         workers: processes of this machine, or Ray actors.
         ray: "local" or the address of a Ray cluster.
         gpus: GPUs per Ray actor.
         threads: of the arithmetic in each worker.
-        resume: go on with the run in `out`; refused if that is another one.
+        resume: continue the run in `out`; refused if its settings, model or data differ.
         overwrite: replace the run in `out`.
         model_options: for `load_model`: `dtype`, `device`, `device_map`, `revision` ….
         progress: show a bar with rate and time left.
 
-    Raises: `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
-    where the run cannot go on (no space left, every chunk fails); what is finished is kept.
+    Raises `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
+    if the run cannot go on (no space left, every chunk fails); finished shards are kept.
     """
-    if keep not in ("tokens", SUMMARY):
-        raise unknown("value of keep", keep, ("tokens", SUMMARY))
     chosen = resolve(analyses)
-    _check_labels(keep, by, labels)
-    refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
-    _check_control(control, keep)
-    refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
+    _check(chosen, keep, by, labels, control)
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
@@ -177,7 +174,7 @@ def run_corpus(
         renamed=_renamed(labels, text_column),
         labellers=(*marks, *labellers),
     )
-    beside = [*labels, *(["role"] if target else [])] if keep == "tokens" else []
+    row_labels = [*labels, *(["role"] if target else [])] if keep == "tokens" else []
     columns = tuple(reading.columns.values())
     opened = open_source(source, text_column=text_column, columns=columns, split=split)
     job = CorpusJob(
@@ -188,7 +185,7 @@ def run_corpus(
         reading,
         keep,
         tuple(by),
-        tuple(dict.fromkeys(beside)),
+        tuple(dict.fromkeys(row_labels)),
         max_tokens,
         threads,
         Path(out),
@@ -204,14 +201,30 @@ def run_corpus(
             return _both(done, _Run(copy, *how).whole(engine))
 
 
+def _check(
+    chosen: Mapping[str, Analysis],
+    keep: str,
+    by: Sequence[str],
+    labels: Sequence[str] | Mapping[str, str],
+    control: str | None,
+) -> None:
+    """Raise for settings that contradict each other, before a model is loaded."""
+    if keep not in ("tokens", SUMMARY):
+        raise unknown("value of keep", keep, ("tokens", SUMMARY))
+    _check_labels(keep, by, labels)
+    refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
+    _check_control(control, keep)
+    refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
+
+
 def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
-    """What a run took with that of the untrained copy."""
+    """The run with the time and tokens of the untrained copy added."""
     seconds, measured = run.seconds + control.seconds, run.measured + control.measured
     return replace(run, seconds=seconds, measured=measured)
 
 
 def _read(names: Sequence[str], target: str | None) -> tuple[str, ...]:
-    """The labels that are read from the source; the others are made."""
+    """The labels that are read from the source; the others are computed."""
     made = {*MADE, "role"} if target else set(MADE)
     return tuple(name for name in dict.fromkeys(names) if name not in made)
 
@@ -219,7 +232,7 @@ def _read(names: Sequence[str], target: str | None) -> tuple[str, ...]:
 def _renamed(
     labels: Sequence[str] | Mapping[str, str], text_column: str
 ) -> tuple[tuple[str, str], ...]:
-    """Labels whose column of the source has another name, with that."""
+    """The labels whose column of the source has another name, with that name."""
     names = labels.items() if isinstance(labels, Mapping) else ()
     if text_column in dict(names):
         raise BadInput(f"no label can be called {text_column!r}, as the column with the text is")
@@ -232,9 +245,9 @@ def _check_labels(keep: str, by: Sequence[str], labels: Sequence[str] | Mapping[
             raise BadInput(f"{name}={given!r} is one text; pass a list of names: [{given!r}]")
     if keep == "tokens" and by:
         raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary', or labels=")
-    beside = [name for name in labels if name not in by]
-    if keep == SUMMARY and beside:
-        raise BadInput(f"labels={beside} stand beside rows: use keep='tokens', or by=")
+    lone = [name for name in labels if name not in by]
+    if keep == SUMMARY and lone:
+        raise BadInput(f"labels={lone} are columns of rows: use keep='tokens', or by=")
 
 
 def _check_control(control: str | None, keep: str) -> None:
@@ -242,7 +255,7 @@ def _check_control(control: str | None, keep: str) -> None:
         raise unknown("control", control, CONTROLS)
     if control is not None and keep != SUMMARY:
         raise BadInput(
-            f"control={control!r} stands beside a summary; for the rows of an untrained copy run "
+            f"control={control!r} needs keep='summary'; for the rows of an untrained copy run "
             "interp.random_copy(model) over the same corpus into another folder"
         )
 
@@ -272,7 +285,7 @@ def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
     if earlier and not (resume or overwrite):
         raise BadInput(
             f"{str(folder)!r} holds a corpus run; go on with it (resume=True, --resume), replace "
-            "it (overwrite=True, --overwrite), or choose another folder"
+            "it (overwrite=True, --overwrite), or use another folder"
         )
     if earlier and overwrite:
         with owned(folder):
@@ -284,10 +297,10 @@ _OF_LOCK = {".lock", ".owner.json"}
 
 
 def _without(source: Source, given: Any, out: Path) -> Source:
-    """A source without the files of the run itself, which a run that goes on would find there.
+    """The source without the files in the output folder, which a resumed run would find there.
 
-    Files that were given by name are kept, and all where all lie in the output folder: those are
-    the corpus.
+    Files that were given by name are kept. If all files are in the output folder, they are the
+    corpus and all are kept.
     """
     if not isinstance(source, Files):
         return source
@@ -302,9 +315,9 @@ def _without(source: Source, given: Any, out: Path) -> Source:
 
 
 def _clear(folder: Path) -> None:
-    """Remove an earlier run, its manifest last, so that it can be cleared again if interrupted.
+    """Remove an earlier run, with its manifest last, so that an interruption can be repeated.
 
-    Tables are told by the names of their parts, because a manifest may be damaged.
+    Tables are found by the names of their parts, because a manifest may be damaged.
     """
     remove_leftovers(folder)
     for name in (SHARDS, SUMMARY, CONTROL):
@@ -320,9 +333,9 @@ def _clear(folder: Path) -> None:
 
 
 def _check_columns(job: CorpusJob, found: Plan) -> None:
-    """Raise `UnknownName` for a label that the first documents do not know.
+    """Raise `UnknownName` for a label that is no column of the first documents.
 
-    Labellers make labels of their own, so with one nothing can be said beforehand.
+    A labeller adds labels of its own; with one, nothing is checked in advance.
     """
     reading = job.reading
     made = {"role"} if any(_marks_role(labeller) for labeller in reading.labellers) else set()
@@ -343,7 +356,7 @@ def _marks_role(labeller: Labeller) -> bool:
 
 
 class _Run:
-    """One run under way: the plan, the job once the model is known, and the records so far."""
+    """A run in progress: the plan, the job once the model is known, and the records so far."""
 
     def __init__(
         self, job: CorpusJob, prepend_bos: bool | None, shard_documents: int | None, progress: bool
@@ -356,7 +369,7 @@ class _Run:
         self.pieces = Pieces(job, len(self.plan.shards))
 
     def whole(self, engine: Engine) -> CorpusRun:
-        """Measure what is left, merge, and say what was done."""
+        """Measure the shards that are left, merge, and return the totals."""
         began = time.monotonic()
         measured = self.measure(engine)
         totals, failures = self.finish()
@@ -371,7 +384,7 @@ class _Run:
         )
 
     def measure(self, engine: Engine) -> int:
-        """Have all shards measured that are not finished; returns the tokens of those."""
+        """Measure all unfinished shards, and return their number of tokens."""
         measured = 0
         with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
             self._counter = counter
@@ -382,7 +395,7 @@ class _Run:
         return measured
 
     def _complete(self, described: dict[str, Any]) -> CorpusJob:
-        """The job with what the model says; the manifest is written, or compared."""
+        """The job completed with facts of the model; the manifest is written, or compared."""
         limit = described["context"]
         reading = self.job.reading
         check_reading(reading.long, reading.overlap, limit)
@@ -403,6 +416,7 @@ class _Run:
             adopt(job.folder, manifest)
             self.manifest = manifest
             self.job = replace(job, run=run_id(manifest))
+        # Workers on other machines may find other weights under the same name.
         elif run_id(manifest) != run_id(self.manifest):
             raise InterpError(
                 "a worker loaded another model, or has other versions, than the first one"
@@ -410,8 +424,9 @@ class _Run:
         return self.job
 
     def _left(self, job: CorpusJob) -> Sequence[Shard]:
-        """The shards that are not finished, or not as they were written."""
+        """The shards that are not finished, or whose files are damaged."""
         remove_leftovers(job.folder)
+        # From here on the folder is not finished: nobody may open tables that are being rewritten.
         discard(job.folder / FINISHED)
         self.pieces = Pieces(job, len(self.plan.shards))
         for record in self.pieces.find():
@@ -420,7 +435,7 @@ class _Run:
         return [shard for shard in self.plan.shards if shard.index not in done]
 
     def finish(self) -> tuple[dict[str, int], pd.DataFrame]:
-        """Merge the shards in their order and write what the run comes to: totals and failures."""
+        """Merge the shards in their order, write the tables, and return totals and failures."""
         records = self.pieces.ordered()
         totals = {
             name: sum(record[name] for record in records)
@@ -429,7 +444,7 @@ class _Run:
         totals["failures"] = sum(len(record["failures"]) for record in records)
         if not totals["chunks"]:
             reason = next(f["reason"] for r in records for f in r["failures"])
-            raise InterpError(f"not one document could be measured; the first says: {reason}")
+            raise InterpError(f"not one document could be measured; the first reason: {reason}")
         write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
         failures = write_failures(self.job.folder, records)
         write_finished(self.job, records, totals)

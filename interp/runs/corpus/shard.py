@@ -1,7 +1,7 @@
-"""The one function of a corpus run: read a shard, run it, write it, rename it.
+"""Measurement of one shard: read it, run it, write it, rename it.
 
-Every engine calls `Worker.measure` and nothing else; what it writes depends on the job and the
-shard alone. Knows models and analyses; nothing of other shards, processes or machines.
+Every engine calls `Worker.measure` and nothing else; its output depends on the job and the shard
+only. Knows models and analyses; nothing of other shards, processes or machines.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ Settle = Callable[[Analysis, State], State]
 
 @dataclass(frozen=True)
 class CorpusJob:
-    """What every shard of a run has in common; can be sent to another process.
+    """The settings that all shards of a run share; can be sent to another process.
 
     Attributes:
-        model: what `load_model` takes.
+        model: as for `load_model`.
         options: for `load_model`.
         analyses: by the name that their tables get.
         source: the corpus.
-        reading: how documents become chunks.
+        reading: the settings by which documents become chunks.
         keep: "tokens" or "summary".
         by: labels that make the groups of a summary.
-        labels: label columns beside the rows of tokens.
+        labels: label columns of the rows of tokens.
         max_tokens: budget of a batch, padding included.
         threads: of the arithmetic; results depend on it in the last bits.
-        folder: where the run writes.
-        control: "random-init" if an untrained copy of the model is to be measured, too.
+        folder: the output folder of the run.
+        control: "random-init" if an untrained copy of the model is measured as well.
         untrained: measure that copy, not the model.
-        run: identity of the run; a shard of another run is not taken for one of this.
+        run: identifier of the run, by which shards of another run are recognised.
     """
 
     model: Any
@@ -84,7 +84,7 @@ class CorpusJob:
 
 @dataclass
 class _Tally:
-    """What became of a shard's documents."""
+    """Counts of a shard's documents, chunks and tokens, and its failures."""
 
     documents: int = 0
     chunks: int = 0
@@ -96,13 +96,15 @@ class Worker:
     """A loaded model that measures shards of a job, one after the other."""
 
     def __init__(self, job: CorpusJob) -> None:
+        # Sums are split by thread: the same number in every worker keeps the last bits.
         torch.set_num_threads(job.threads)
         self.job = job
         self.bridge = load_model(job.model, **job.options)
         if job.control is not None:
             check_control(job.control, self.bridge)  # before hours are spent on the model itself
         self.anatomy = inspect(self.bridge)
-        # The copy reads what the model reads, so that both are means of the same tokens.
+        # The copy gets the same tokens as the model, first tokens with a massive norm left out in
+        # both, or their means would not compare.
         self._first = self.anatomy.stacks[0]
         if job.untrained:
             self.bridge = random_copy(self.bridge)
@@ -130,15 +132,15 @@ class Worker:
         }
 
     def adopt(self, job: CorpusJob) -> None:
-        """Work on `job` from now on: the same model, with what `describe` told put in."""
-        # The observers know the analyses by identity, and a job that came by a pipe has copies.
+        """Work on `job` from now on: the same model, completed by the values of `describe`."""
+        # Observers know the analyses by identity, and a job that came through a pipe has copies.
         self.job = replace(job, analyses=self.job.analyses)
 
     def measure(self, shard: Shard) -> dict[str, Any]:
-        """Measure one shard and write it; returns its record, which is written last."""
+        """Measure one shard, write its files, and last its record, which is returned."""
         folder = self.job.folder
         collector = Collector(self.job.analyses)
-        if shard.index == 0:  # analyses of the weights need no shard, so the first one has them
+        if shard.index == 0:  # analyses of the weights need no shard, so the first one runs them
             observe_weights(self.bridge, self.job.analyses, collector)
         with ExitStack() as stack:
             writers = self._writers(shard, stack) if self.job.keep == "tokens" else {}
@@ -195,7 +197,7 @@ class Worker:
     ) -> Collector:
         """Run the chunks of a window; a batch that fails is run again, one chunk at a time.
 
-        Returns what was observed and is not settled yet.
+        Returns the observations that are not settled yet.
         """
         before, done = len(tally.failures), 0
         pending = Collector(collector.analyses)
@@ -211,16 +213,20 @@ class Worker:
         if settle:
             _settle(pending, collector, settle)
             for name, state in collector.states.items():
-                collector.states[name] = close_documents(state)  # none goes on in another window
+                # No document goes on in another window: its sums are squared now, and the memory
+                # does not grow with the number of documents.
+                collector.states[name] = close_documents(state)
         tally.chunks += done
         failed = len(tally.failures) - before
+        # One bad document is a failure of that document; a whole window is one of the analysis or
+        # the machine, and would go on for days.
         if failed > 1 and not done:
             reason = tally.failures[before].reason
             raise InterpError(f"not one of {failed} chunks could be measured; the first: {reason}")
         return pending
 
     def _grouper(self, chunks: Chunks) -> Settle:
-        """Rows become moments: of many batches at once, because each group costs a little."""
+        """A function that turns rows into moments, of many batches at once: groups cost time."""
         special = np.concatenate(chunks.prompts.left_out)
         grouping = groups_by(chunks.labels(self.job.by), special, chunks.starts, chunks.ids)
 
@@ -245,7 +251,8 @@ class Worker:
     def _run(
         self, feeder: Feeder, batch: Tokens, chunks: Chunks, collector: Collector
     ) -> Exception | None:
-        """One pass, merged as a whole or not at all; what went wrong with it."""
+        """Run one forward pass, merged as a whole or not at all; returns its error, if any."""
+        # Ids of the corpus instead of the window, so that examples are found again.
         fed = replace(batch, ids=torch.from_numpy(chunks.ids[batch.ids.numpy()]))
         part = Collector(collector.analyses)
         try:
@@ -282,7 +289,8 @@ class Worker:
     def _save_tokens(
         self, shard: Shard, kept: list[pd.DataFrame], collector: Collector
     ) -> list[Path]:
-        """The tokens of the few prompts that the state holds examples of."""
+        """Save the tokens of the few prompts that the state holds examples of."""
+        # Chunks that were among the best when their window ended may have been displaced since.
         prompts = prompts_in(collector.states)
         rows = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
         rows = rows[rows["prompt"].isin(list(prompts))] if len(rows) else rows
@@ -306,32 +314,32 @@ def _texts(tokenizer: Any, ids: Iterable[int]) -> Mapping[int, str]:
 
 
 def vocabulary_path(folder: Path) -> Path:
-    """Texts of all token ids, for runs whose tables hold ids; the first shard writes it."""
+    """Path of the texts of all token ids, for runs whose tables hold ids."""
     return folder / SHARDS / "vocabulary.json"
 
 
 def record_path(folder: Path, span: Span) -> Path:
-    """The record of shards, which says that they are finished."""
+    """Path of the record that marks shards as finished."""
     return folder / SHARDS / f"{span.stem}.json"
 
 
 def state_path(folder: Path, name: str, span: Span) -> Path:
-    """What an analysis keeps of shards beside rows."""
+    """Path of an analysis' merged state of shards, without rows."""
     return folder / SHARDS / f"{span.stem}.{name}.safetensors"
 
 
 def tokens_path(folder: Path, span: Span) -> Path:
-    """Tokens of the prompts that shards keep examples of."""
+    """Path of the tokens of the prompts that shards keep examples of."""
     return folder / SHARDS / f"{span.stem}.tokens.parquet"
 
 
 def part_path(folder: Path, name: str, shard: Shard) -> Path:
-    """The rows that an analysis has of a shard."""
+    """Path of the rows of an analysis for one shard."""
     return folder / name / f"part-{shard.index:06d}.parquet"
 
 
 def _settle(pending: Collector, collector: Collector, change: Settle) -> None:
-    """Move what is pending into the collector, changed."""
+    """Move pending states into the collector after applying `change` to them."""
     for name, analysis in collector.analyses.items():
         state = change(analysis, pending.states[name])
         collector.states[name] = merge_states(collector.states[name], state)
@@ -356,6 +364,7 @@ def _held(collector: Collector) -> int:
 
 def fingerprint(model: Any) -> str:
     """SHA-256 over names, types, shapes and bytes of all weights, as hex digits."""
+    # A name or path does not identify a model: revisions change under one name.
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if isinstance(tensor, torch.Tensor):
@@ -371,7 +380,7 @@ def _repeated(batch: Tokens, chunks: Chunks) -> torch.Tensor:
 
 
 def prompts_in(states: Mapping[str, State]) -> set[int]:
-    """Ids of the prompts that a state keeps something of."""
+    """Ids of the prompts that a state holds examples or top values of."""
     return {
         number
         for state in states.values()

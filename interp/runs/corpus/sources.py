@@ -1,8 +1,8 @@
 """Corpora as streams of documents: files, folders, globs, data sets; any size, constant memory.
 
 A source is scanned once, which gives its fingerprint and the shards, and then read shard by shard
-from any process. Shards depend on the source alone. What is wrong with one document is the fault
-of that document; what is wrong with the source is refused at once. Knows nothing of tokens.
+from any process. Shards depend on the source only. An error in one document is recorded for that
+document; an error of the source is raised at once. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from interp.prompts.tabular import is_tabular, table_columns, table_name, table_
 from interp.prompts.user_files import format_of, regular, shown, similar, suffix_of
 
 SHARD_BYTES = 1 << 20
-"""Text of a shard, unless a number of documents is asked for: about 250,000 English tokens."""
+"""Bytes of text per shard unless `shard_documents` is given: about 250,000 English tokens."""
 SHARD_DOCUMENTS = 10_000
-"""And at most so many documents."""
+"""Largest number of documents per shard unless `shard_documents` is given."""
 _ROWS = 1024  # rows of a data set that are read at once
 _WRITTEN = ("corpus.json", "results.json", "experiment.json")  # marks of what this library wrote
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document: its number in the corpus, where it stands, its row, or why it has none."""
+    """One document: its number in the corpus, its place, and its row or the fault in it."""
 
     number: int
     where: str
@@ -43,7 +43,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a document starts: file, byte or row in it, line (from 1, or 0 where rows count)."""
+    """Start of a document: file, byte or row in it, line (from 1; 0 for files of rows)."""
 
     file: int
     offset: int
@@ -52,14 +52,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Span:
-    """Shards that follow each other and whose results are merged; one shard alone, too."""
+    """Consecutive shards whose results are merged; also a single shard."""
 
     first: int
     last: int
 
     @property
     def stem(self) -> str:
-        """How names of its files begin."""
+        """Beginning of the names of its files."""
         one = self.first == self.last
         return f"{self.first:06d}" if one else f"{self.first:06d}-{self.last:06d}"
 
@@ -88,7 +88,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a scan found: the shards, the size of the corpus and its fingerprint."""
+    """Result of a scan: the shards, the size of the corpus and its fingerprint."""
 
     shards: tuple[Shard, ...]
     documents: int
@@ -99,16 +99,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """Where documents come from. Can be pickled and opened again in another process."""
+    """An origin of documents, which can be pickled and opened again in another process."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the source is called in messages and provenance."""
+        """Name of the source in messages and provenance."""
 
     @abstractmethod
     def scan(self, digest: Any) -> Iterator[tuple[Place, int]]:
-        """Place and bytes of text of every document, in order; `digest` sees all that counts."""
+        """Place and bytes of text of every document in order; updates `digest` with the text."""
 
     @abstractmethod
     def read(self, shard: Shard) -> Iterator[Document]:
@@ -118,7 +118,7 @@ class Source(ABC):
 def plan(source: Source, shard_documents: int | None = None) -> Plan:
     """Scan a source once and cut it into shards.
 
-    Raises `BadInput` where there is no document, or `shard_documents` is below 1.
+    Raises `BadInput` if there is no document, or `shard_documents` is below 1.
     """
     if shard_documents is not None and shard_documents < 1:
         raise BadInput(f"shard_documents={shard_documents}; a shard has at least one document")
@@ -129,6 +129,7 @@ def plan(source: Source, shard_documents: int | None = None) -> Plan:
         count = number - first
         full = count >= (shard_documents or SHARD_DOCUMENTS)
         full |= shard_documents is None and size + length > SHARD_BYTES
+        # A shard never spans two files, so that a place in one file is enough to read it.
         if count and (full or place.file != start.file):
             shards.append(Shard(len(shards), start, first, count))
             first, size = number, 0
@@ -154,7 +155,7 @@ def open_source(
             or `hf:NAME:CONFIG` on the hub; a data set of `datasets`; a pandas or pyarrow table; a
             list of strings or mappings.
         text_column: the column with the text.
-        columns: other columns that are needed; the rest is not read where the format allows it.
+        columns: other columns that are needed; the rest is not read if the format allows it.
         split: of a data set with several.
 
     Raises `BadInput` for anything that is none of these.
@@ -181,13 +182,13 @@ def open_source(
     raise BadInput(
         f"cannot read a corpus from {type(source).__name__}; allowed: a file "
         f"({', '.join(SUFFIXES)}), a folder or glob of them, a list of paths, hf:NAME, a data set, "
-        "a pandas or pyarrow table, a list of strings or rows. A corpus is read more than once, so "
-        "write what a generator gives to a file"
+        "a pandas or pyarrow table, a list of strings or rows. A corpus is read more than once: "
+        "write the items of a generator to a file first"
     )
 
 
 def _items(source: Any) -> Any:
-    """The items of a column of pandas, NumPy or pyarrow as a list; anything else as it is."""
+    """The items of a column of pandas, NumPy or pyarrow as a list; anything else unchanged."""
     for method in ("to_pylist", "tolist"):
         if hasattr(source, method):
             return getattr(source, method)()
@@ -211,11 +212,13 @@ def _files(path: Path) -> tuple[str, ...]:
         raise BadInput(f"{what} {', '.join(SUFFIXES)} file{similar(path)}")
     for file in found:
         format_of(regular(file), SUFFIXES)
+    # Sorted, because the order of a folder's entries differs between file systems, and documents
+    # are numbered by it.
     return tuple(sorted(map(str, found)))
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The data files under a folder; hidden ones and what this library wrote are left out."""
+    """The data files under a folder, without hidden ones and results of this library."""
     found: list[Path] = []
     for place, folders, names in os.walk(folder):
         if Path(place) != folder and _is_ours(Path(place), names):
@@ -228,7 +231,8 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _is_ours(folder: Path, names: Sequence[str]) -> bool:
-    """Whether a folder holds results of this library, such as those of the run that goes on."""
+    """Whether a folder holds results of this library, such as those of the run in progress."""
+    # By the key "schema" as well as the name: a user's own results.json is a data file.
     for name in set(names) & set(_WRITTEN):
         try:
             found = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -254,6 +258,7 @@ class Files(Source):
 
     def scan(self, digest: Any) -> Iterator[tuple[Place, int]]:
         for number, path in enumerate(self.paths):
+            # Names without folders: the same corpus may be moved between two calls.
             digest.update(b"|" + os.fsencode(Path(path).name) + b"|")
             file = data_file(path, self.text_column, self.columns)
             refuse_lacking(file)
@@ -277,7 +282,7 @@ class Files(Source):
 
 @dataclass(frozen=True)
 class Rows(Source):
-    """Rows that are in memory already."""
+    """A source of rows in memory."""
 
     rows: tuple[Mapping[str, Any], ...]
     text_column: str = "text"
@@ -298,7 +303,7 @@ class Rows(Source):
 
 @dataclass(frozen=True)
 class Dataset(Source):
-    """A data set of the library `datasets`, mapped from the disk: rows by number."""
+    """A source of rows by number: a data set of the library `datasets`, mapped from the disk."""
 
     data: Any
     called: str
@@ -312,6 +317,7 @@ class Dataset(Source):
         row = 0
         for start in range(0, self.data.num_rows, _ROWS):
             for text in _cells(self.data, start, start + _ROWS, self.text_column):
+                # The length first, or "a", "bc" and "ab", "c" would have one fingerprint.
                 encoded = str(text).encode("utf-8", "replace")
                 digest.update(f"|{len(encoded)}|".encode() + encoded)
                 yield Place(0, row), len(encoded)

@@ -305,7 +305,7 @@ def _overall(comparison: Comparison, unit: str) -> str:
 
 def _runs(comparison: Comparison) -> list[str]:
     level = comparison.level
-    runs = comparison.clusters
+    runs = comparison.layer_runs
     found = runs[(runs["p"] < level) & (runs["size"] > 1)] if len(runs) else runs
     return [
         f"Neighbouring blocks {int(r['first'])}–{int(r['last'])} differ together "
