@@ -7,7 +7,7 @@ Columns: `panel`, `row`, `column`, `value`; where known `text`, written in the c
 - `y`: title of the vertical axis; `down`: the first row is at the top;
 - `tokens`: the columns are tokens, set in a fixed width;
 - `low`, `high`: ends of the scale, which else follow the values; `signed`: the scale is symmetric
-  about zero (it is where values have both signs);
+  about zero (as it always is where values have both signs), from −`high` to `high` at least;
 - `across`: panels in a row; `cell`: width and height of a cell in pixels;
 - `digits`: digits of the number in a cell, if there are few cells and no text.
 """
@@ -133,7 +133,8 @@ def _scale(values: Floats, options: Mapping[str, Any]) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
     if options.get("signed") or (low < 0 < high and "low" not in options):
-        top = max(-low, high, 1e-12)
+        # The same ends for a model and its untrained copy, or noise would look as strong as signal.
+        top = max(-low, high, float(options.get("high", 1e-12)))
         return {"colorscale": style.DIVERGING, "cmin": -top, "cmax": top}
     low, high = min(0.0, low), max(high, low + 1e-12)
     ends = {"cmin": options.get("low", low), "cmax": max(high, options.get("high", high))}

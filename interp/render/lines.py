@@ -55,7 +55,7 @@ def _panels(
     groups = sorted(groups, key=lambda name: name not in greys)
     if len(groups) == 1 or len(values) == 1:
         one = {
-            (g if len(groups) > 1 else v): table[(table["value"] == v) & (table["group"] == g)]
+            (g if len(groups) > 1 else v or g): table[(table["value"] == v) & (table["group"] == g)]
             for v in values
             for g in groups
         }

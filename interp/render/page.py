@@ -22,6 +22,7 @@ from interp.render.drawing import Drawing
 from interp.render.tables import Table
 from interp.render.text import as_text, reading
 
+TOP = 30  # pixels above the axes: titles of panels, and plotly's buttons when the pointer is there
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
@@ -67,13 +68,12 @@ def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
     """A figure as data for the page, which shows its title and caption itself."""
     layout = figure.layout
     meta = dict(layout.meta or {})
-    panels = 30 if meta.get("panels") else 14
-    height = int((layout.height or 450) - meta.get("top", 0) + panels)
+    height = int((layout.height or 450) - meta.get("top", 0) + TOP)
     document = figure.to_plotly_json()
     document["layout"] = {
         k: v for k, v in document["layout"].items() if k not in ("title", "meta", "height", "width")
     }
-    document["layout"]["margin"] = dict(document["layout"].get("margin", {})) | {"t": panels}
+    document["layout"]["margin"] = dict(document["layout"].get("margin", {})) | {"t": TOP}
     document["layout"]["autosize"] = True
     caption = str(meta.get("caption", ""))
     return Choice(
