@@ -50,7 +50,9 @@ Target = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and report.")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, …; by default the best one.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, …; by default TransformerLens chooses.")
+]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
 ]

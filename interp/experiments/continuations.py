@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp.errors import BadInput
-from interp.experiments.asked import with_untrained_copy
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.token_vectors import prompts_for
 from interp.models.load import load_model
 from interp.models.probe import inspect

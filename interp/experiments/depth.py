@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput
-from interp.experiments.asked import repeated_on_control, result_of
+from interp.experiments.controls import repeated_on_control, result_of
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.stats.groups import group_means

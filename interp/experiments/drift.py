@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, unknown
-from interp.experiments.asked import with_untrained_copy
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.token_vectors import collect_states, prompts_for
 from interp.measures.matrices import unit_rows
 from interp.models.load import load_model

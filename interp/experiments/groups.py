@@ -16,7 +16,7 @@ import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, nearest, unknown
-from interp.experiments.asked import repeated_on_control
+from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import Join, joined_by, per_token, units_of
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding

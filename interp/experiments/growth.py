@@ -14,7 +14,7 @@ import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput
-from interp.experiments.asked import repeated_on_control
+from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding

@@ -15,7 +15,7 @@ import pandas as pd
 
 from interp._arrays import Array, Floats
 from interp.errors import BadInput, unknown
-from interp.experiments.asked import repeated_on_control, result_of
+from interp.experiments.controls import repeated_on_control, result_of
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Finding
 from interp.stats.resampling import clustered_bootstrap

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput
-from interp.experiments.asked import with_untrained_copy
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.token_vectors import prompts_for, word_states
 from interp.experiments.word_files import Pieces
 from interp.measures.similarity import LEAST, Metric, measure, similarity_null

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput, unknown
-from interp.experiments.asked import repeated_on_control
+from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing

@@ -537,7 +537,7 @@ def _block_scores(
 
 
 def _is_pattern(x: Tensor) -> bool:
-    """Whether rows are weights that sum to 1 or less."""
+    """True for rows of weights that sum to 1 or less."""
     # Less than 1 is allowed: an attention sink takes a part of the row, which shifts the log of
     # the others by one constant.
     sums = x.sum(-1)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp._arrays import Floats, Ints
 from interp.errors import BadInput, nearest, unknown
-from interp.experiments.asked import with_untrained_copy
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.word_files import Pieces, WordSpace, named_space, word_space
 from interp.measures.maps import SpaceMap, Width, affine, procrustes, relative_residual
 from interp.measures.matrices import varying

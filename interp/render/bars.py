@@ -1,8 +1,8 @@
 """Kind "bars": a point per row with its interval, and its control as a grey mark.
 
-Columns: `name`, `value`; where known `low`, `high`, the interval; `control`, and `control_low`,
-`control_high`, its spread; `group`, which gives the colour; `hover`, what a point says. Options:
-`control_name`, `value_name`: their names in the legend; `from_zero`: the axis begins at zero.
+Columns: `name`, `value`; optionally `low`, `high`, the interval; `control`, and `control_low`,
+`control_high`, its spread; `group`, which gives the colour; `hover`, the text of a point. Options:
+`control_name`, `value_name`: names in the legend; `from_zero`: the axis begins at zero.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kind "heat": cells of one colour scale, in one panel or several.
 
-Columns: `panel`, `row`, `column`, `value`; where known `text`, written in the cell (HTML), and
-`hover`, what the cell says (HTML). Options:
+Columns: `panel`, `row`, `column`, `value`; optionally `text`, written in the cell (HTML), and
+`hover`, shown under the pointer (HTML). Options:
 
 - `rows`, `columns`: names of the rows and columns in their order (plain text); numbers otherwise;
 - `y`: title of the vertical axis; `down`: the first row is at the top;
@@ -111,6 +111,7 @@ def _panel(
     if "hover" in rows:
         said = {"customdata": cells["hover"].fillna("").to_numpy().reshape(shape).tolist()}
         said |= {"hovertemplate": "%{customdata}<extra></extra>"}
+    # With many small cells, gaps would take most of the picture.
     gap = 1 if z.size <= 10 * MOST_TEXTS else 0
     figure.add_trace(
         go.Heatmap(
@@ -155,7 +156,7 @@ def _axes(figure: Any, drawing: Drawing, names: Mapping[str, list[Any]]) -> None
     given = options.get("columns")
     if given is not None:
         longest = max((len(show(t)[:LETTERS]) for t in given), default=0)
-        turned = longest > 6 and options.get("tokens")
+        turned = longest > 6 and options.get("tokens")  # long names side by side would overlap
         figure.update_layout(margin={"b": 46 + (5 * longest if turned else 10)})
         figure.update_xaxes(tickangle=-40 if turned else None, ticklen=2)
 
