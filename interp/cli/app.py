@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     help="Measure the residual stream of TransformerLens models.",
 )
 out = Console()
@@ -109,6 +109,7 @@ def refuse_taken(folder: Path | None, overwrite: bool) -> None:
 
 def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool) -> None:
     """Print a finding as text or JSON, and write it if there is a folder."""
+    # Saved before it is printed: a closed pipe (`| head`) must not cost the tables.
     written = found.save(folder, overwrite=overwrite) if folder is not None else []
     if as_json:
         tables = {

@@ -105,6 +105,7 @@ def command_of(made: Made) -> Callable[..., None]:
         ("as_json", Json, False),
     )
     shown += [_parameter(*each) for each in extra]
+    # typer lists options in this order, and required ones belong on top.
     shown.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in shown}
@@ -252,6 +253,7 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
         argument = typer.Argument(help=p.help)
         return [_parameter(p.name, Annotated[kind, argument], default)]
     flag = made.options.get(p.name, "--" + p.name.replace("_", "-"))
+    # Without a flag of its own, typer makes --scale and --no-scale: only for what is on by default.
     flags = (flag,) if _type(p) is not bool or not default else ()
     option = Annotated[kind, typer.Option(*flags, help=p.help)]
     return [_parameter(p.name, option, _typed(default))]

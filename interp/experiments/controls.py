@@ -27,6 +27,8 @@ def repeated_on_control(experiment: Callable[..., F]) -> Callable[..., F]:
         control = getattr(results, "control", None)
         if control is None:
             return found
+        # An untrained copy may be degenerate where the model is not: its refusal must not cost the
+        # finding. Other errors are faults and surface.
         try:
             beside = experiment(control, *args, **kwargs)
         except BadInput as error:

@@ -130,6 +130,7 @@ def _depths_of(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.assign(agrees=frame["agrees"].astype(bool), layer=frame["layer"].astype(np.int64))
     last = int(table["layer"].max()) if len(table) else 0
     groups = table.groupby(keys, sort=True, observed=True)
+    # A table without some states would find a decision too early; it is refused instead.
     counts = groups["layer"].agg(["size", "nunique", "max"])
     tops = counts["max"].groupby(level="stack").transform("max") if "stack" in keys else last
     if bool(((counts["size"] != counts["nunique"]) | (counts["nunique"] != tops + 1)).any()):

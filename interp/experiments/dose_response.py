@@ -174,7 +174,7 @@ def dose_response(
 
     Args:
         model: a bridge.
-        prompts: whatever `interp.run` takes; `Prompts` with labels for positions by label.
+        prompts: any source that `interp.run` takes; with labels, for positions by label.
         direction: `[d_model]`.
         kind: "add", "project" or "rotate"; see `Steer`.
         doses: multiples of the vector, part taken out, or degrees; 0 is always measured.
@@ -283,6 +283,7 @@ class _Measured:
     ) -> dict[Key, Floats]:
         """One number per prompt and steer; NaN for prompts without a token that is read."""
         out = {key: np.full(len(self.prompts), np.nan) for key in steers}
+        # All steers of a batch in a row, so that they share the cache of its unsteered beginning.
         work = [(batch, key) for batch in self.passes for key in steers]
         shared: PrefixReuse | None = None
         with torch.no_grad():
@@ -314,6 +315,7 @@ class _Measured:
         return Steer(steer.kind, steer.vector, steer.amount, steer.layers, where, steer.stack)
 
     def _measure(self, logits: Tensor) -> Tensor:
+        # In float64: effects are differences of nearly equal log-probabilities.
         log_p = torch.log_softmax(logits.double(), dim=-1)
         first = log_p[:, self.ids[0]]
         return first if len(self.ids) == 1 else first - log_p[:, self.ids[1]]

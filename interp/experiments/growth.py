@@ -179,6 +179,7 @@ def _slopes(norms: Floats) -> tuple[Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(norms)
         y = np.where(np.isfinite(y).all(axis=1, keepdims=True), y, np.nan)
+        # With x centred, slope and R² need no intercept.
         x = np.arange(y.shape[1]) - (y.shape[1] - 1) / 2
         deviation = y - y.mean(axis=1, keepdims=True)
         slope = deviation @ x / (x @ x)

@@ -184,6 +184,7 @@ def _maps(result: Any, stack: str) -> dict[int, Mapping[int, Array]]:
 
 
 def _products(maps: list[Array], residual: float, uniform: bool) -> list[Floats]:
+    # In float64: rounding adds up over the product of all blocks.
     total = np.eye(maps[0].shape[-1])
     out = []
     for pattern in maps:

@@ -169,6 +169,7 @@ def compare_layers(
     states_b = states_a
     if model_b is not model_a:
         states_b = word_states(model_b, read_b, words, pieces=pieces)
+    # Words of a prompt share their context, so the null moves them together.
     clusters = words["prompt"].tolist()
     null = similarity_null(
         list(states_a), list(states_b), kind, resamples=resamples, seed=seed, clusters=clusters
@@ -211,6 +212,7 @@ def _words(
     both = found[0].merge(found[1][["prompt", "word"]], on=["prompt", "word"])
     if both.empty:
         raise BadInput("no prompt has words: they are found in texts, not in token ids")
+    # The first words of every prompt would compare the models at early positions only.
     mixed = both.sample(frac=1.0, random_state=np.random.default_rng(seed))
     drawn = mixed.groupby("prompt", sort=False).head(per_prompt)
     drawn = drawn[drawn.groupby("prompt")["word"].transform("size") == per_prompt]

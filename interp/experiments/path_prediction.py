@@ -254,6 +254,7 @@ def _refuse_few(
     tokens: pd.DataFrame, value: str, outcomes: Sequence[str], partial: Sequence[str]
 ) -> None:
     names = [value, *outcomes, *partial]
+    # A partial correlation needs more complete rows than covariates, and some to spare.
     complete = tokens[names].notna().all(axis=1)
     most = int(complete.groupby(tokens["layer"]).sum().max()) if len(tokens) else 0
     if most < len(partial) + 4:

@@ -112,6 +112,7 @@ def shift_test(
 
 
 def _check_shifts(model: Any, anatomy: Anatomy, n: int, shifts: Sequence[int]) -> None:
+    # A table of learned positions ends; rotary and relative positions go on.
     learned = getattr(model.cfg, "positional_embedding_type", None) == "standard"
     for shift in shifts:
         if shift < 0:

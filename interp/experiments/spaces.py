@@ -219,6 +219,7 @@ def compare_spaces(
     space_b = word_space(b, "space b", words, pieces=pieces)
     common = _common(space_a, space_b, words)
     x, y = space_a.rows(common), space_b.rows(common)
+    # Constant vectors have no direction, and any score of them would be rounding.
     varying(x, space_a.source), varying(y, space_b.source)
     notes = [*space_a.notes, *space_b.notes]
     if words is not None and len(common) < len(set(words)):
@@ -350,6 +351,8 @@ def _similar(name: str, data: _Data) -> Part:
         notes.append(f"{name} is of {len(chosen)} words, drawn from {n}")
     kind = measure(name, k=settings.k)
     first, same = kind.prepare(data.x[chosen]), np.arange(len(chosen))
+    # Permuting prepared rows is cheap; with shared pieces the vectors themselves change, and every
+    # permutation is prepared again.
     if data.space_b.tokens is None:
         second = kind.prepare(data.y[chosen])
         score: Callable[[Ints], float] = lambda order: kind.score(first, second, order)  # noqa: E731

@@ -321,7 +321,7 @@ def in_batch(mask: Tensor, batch: TokenBatch) -> Tensor:
 
 
 def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
-    """Prompts from whatever `interp.run` takes."""
+    """Prompts of this model from any source that `interp.run` takes."""
     return prompts_of(model, anatomy, prompts)
 
 
@@ -332,7 +332,7 @@ def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> 
     """
     side = "left" if anatomy.padding.fine("left") else "right"
     pad = getattr(model.tokenizer, "pad_token_id", None)
-    # Some models compute other states beside padding on either side: they get no padding at all.
+    # Padding on either side changes the states of some models: they run without any.
     most = None if anatomy.padding.fine(side) else 1
     return list(
         prompts.batches(
@@ -377,13 +377,14 @@ def mean_difference(
     Source: difference in means, Marks & Tegmark 2310.06824; Rimsky et al. 2312.06681.
 
     Args:
-        prompts_a, prompts_b: whatever `interp.run` takes.
+        prompts_a, prompts_b: any source that `interp.run` takes.
         layer: state 0 … L.
         positions: "last", "all", columns, a mask `[prompt, longest]` or a label of the prompts.
     """
     anatomy, stack = one_stack(model, "mean_difference")
     (layer,) = layers_of(layer, stack)
     means = []
+    # Two passes of their own: the groups may be of any size, and only two means are kept.
     for prompts in (prompts_a, prompts_b):
         ready = prepared(model, anatomy, prompts)
         states = _states(model, anatomy, stack.boundaries[layer], ready, positions, max_tokens)

@@ -311,6 +311,7 @@ def vocabulary(tokenizer: Any) -> dict[str, list[int]]:
     special = set(special_ids(tokenizer))
     ids = [i for i in range(len(tokenizer)) if i not in special]
     texts = (str(tokenizer.decode([i], clean_up_tokenization_spaces=False)).strip() for i in ids)
+    # Punctuation and numbers have no counterpart with the same meaning in another vocabulary.
     words = [text for text in texts if text.isalpha()]
     encoded = encode_words(words, tokenizer)
     return {word: ids for word, ids in encoded.items() if len(ids) == 1}

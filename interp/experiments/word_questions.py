@@ -72,7 +72,7 @@ def analogy(vectors: WordVectors, a: str, b: str, c: str, *, k: int = 10) -> Ans
         a: first word of a − b + c, such as king.
         b: second word, such as man.
         c: third word, such as woman.
-        k: number of answers beside the words of the question.
+        k: number of answers; the words of the question are listed in addition.
 
     `.frame` has the columns of `WordVectors.analogy`.
     """

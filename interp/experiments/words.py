@@ -394,7 +394,7 @@ class WordVectors:
         """Share of random pairs of the vocabulary with a larger cosine."""
         random, n = np.random.default_rng(0), len(self.words)
         a = random.integers(n, size=pairs)
-        b = (a + random.integers(1, n, size=pairs)) % n
+        b = (a + random.integers(1, n, size=pairs)) % n  # a step of 1 to n − 1: never a itself
         above = [
             np.einsum("nd,nd->n", self._unit[x], self._unit[y]) > threshold
             for x, y in zip(np.array_split(a, 50), np.array_split(b, 50), strict=True)
@@ -616,6 +616,8 @@ def _trust(vectors: Array, points: Floats) -> tuple[float, float]:
 
 def _tsne(reduced: Floats, perplexity: float, seed: int, threads: int) -> tuple[Floats, float, str]:
     """Points `[n, 2]`, final KL divergence, and which library ran."""
+    # From the principal components, small: random starts put far groups anywhere, and large ones
+    # hold the points back (Kobak & Berens, Nature Communications 2019).
     start = reduced[:, :2] / reduced[:, 0].std() * 1e-4
     try:
         library = import_module("openTSNE")

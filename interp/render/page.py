@@ -164,7 +164,7 @@ def fill(template: str, **values: Any) -> str:
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty page
         trim_blocks=True,
         lstrip_blocks=True,
     )

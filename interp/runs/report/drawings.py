@@ -135,6 +135,7 @@ def lines_of(view: View) -> Drawing:
     control = CONTROL_NOTE if "control" in table else ""
     if table.empty or table["mean"].isna().all():
         return nothing(view.title, _nothing_to_draw(view, table), caption)
+    # A mean that belongs to no layer is drawn across all of them.
     table["x"] = table["x"].where(table["x"] != ANYWHERE)
     return Drawing(
         "lines",

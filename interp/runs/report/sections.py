@@ -67,6 +67,7 @@ def her_section(results: ResultsLike) -> Section | None:
         return None
     pairs = results.get("random_pairs")
     words = _words(rotation, "target")
+    # The comparison takes thousands of shuffles: figure, table and sentences share it.
     drawing = replace(her_drawing(rotation, pairs, comparison=found), read=_short(found))
     return Section(
         "experiment",

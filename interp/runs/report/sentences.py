@@ -344,6 +344,7 @@ def _scale(kind: str, rows: pd.DataFrame, unit: str) -> str:
     low, high = rows["mean"].min(), rows["mean"].max()
     at = _band(rows.iloc[0], f" {unit}") if len(rows) == 1 else f"{low:.3g} to {high:.3g} {unit}"
     told = f"Random pairs of states, {kind}, are {at} apart"
+    # By the interval, not the mean: 89.9 with an interval over 90 is no anisotropy.
     if (rows["high"] < 90).all():
         return f"{told}, below the 90 of unrelated directions: all states share a direction."
     return f"{told}; 90 is the angle of unrelated directions."
