@@ -1,4 +1,4 @@
-"""What every command shares: the app, its options, and how tables and paths are printed."""
+"""Shared parts of the commands: the app, its options, and the printing of tables and paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     help="Measure the residual stream of TransformerLens models.",
 )
 out = Console()
@@ -34,31 +34,38 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script inst
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 OutFolder = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder for tables (Parquet, CSV) and a page (report.html)."),
+    typer.Option(
+        "--out", "-o", help="Folder to write tables (Parquet, CSV) and a page (report.html) to."
+    ),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="Folder that a run wrote.")]
-Resamples = Annotated[int, typer.Option(help="Shuffles and bootstrap draws.")]
-Control = Annotated[
-    str | None, typer.Option(help="random-init: the same with an untrained copy of the model.")
-]
+RunFolder = Annotated[Path, typer.Argument(help="Folder that interp run wrote.")]
+Resamples = Annotated[int, typer.Option(help="Number of shuffles and bootstrap draws.")]
 Special = Annotated[
-    bool, typer.Option("--special", help="Keep special tokens, such as BOS; else left out.")
+    bool,
+    typer.Option("--special", help="Keep special tokens, such as BOS, which are else left out."),
 ]
 Bos = Annotated[
     bool | None,
-    typer.Option("--bos/--no-bos", help="Begin prompts with BOS; else as the model was trained."),
+    typer.Option(
+        "--bos/--no-bos",
+        help="Begin every prompt with BOS, or never; by default as the model was trained.",
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
 def split(names: str) -> list[str]:
-    """Names that are separated by commas."""
+    """Names separated by commas.
+
+    >>> split("rotation, attention,")
+    ['rotation', 'attention']
+    """
     return [n.strip() for n in names.split(",") if n.strip()]
 
 
 def renames(labels: str) -> dict[str, str]:
-    """Label columns that are separated by commas, with the columns they are read from.
+    """Label columns separated by commas, with the columns that they are read from.
 
     >>> renames("genre, file=path")
     {'genre': 'genre', 'file': 'path'}
@@ -76,7 +83,7 @@ def renames(labels: str) -> dict[str, str]:
 
 
 def finish(results: Results, written: list[Path], as_json: bool) -> None:
-    """Say what was measured and where it was written, as text or JSON."""
+    """Print sizes and means of the tables and the written paths, as text or JSON."""
     if as_json:
         print_json(json.dumps({"written": [str(p) for p in written], "tables": sizes(results)}))
         return
@@ -93,7 +100,7 @@ def finish(results: Results, written: list[Path], as_json: bool) -> None:
 
 
 def refuse_taken(folder: Path | None, overwrite: bool) -> None:
-    """Refuse a folder that is taken before anything is computed."""
+    """Refuse a folder that is taken, before anything is computed."""
     from interp._files import refuse_existing
 
     if folder is not None:
@@ -101,7 +108,8 @@ def refuse_taken(folder: Path | None, overwrite: bool) -> None:
 
 
 def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Print what an experiment found, as text or JSON, and write it where a folder is given."""
+    """Print a finding as text or JSON, and write it if there is a folder."""
+    # Saved before it is printed: a closed pipe (`| head`) must not cost the tables.
     written = found.save(folder, overwrite=overwrite) if folder is not None else []
     if as_json:
         tables = {
@@ -114,11 +122,11 @@ def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool)
     out.print(found.text(), highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         wrote([folder / "report.html"])
-        out.print(f"and {len(written) - 1} files of tables beside it", highlight=False)
+        out.print(f"and {len(written) - 1} more files in {folder}", highlight=False, markup=False)
 
 
 def about(experiment: str, **asked: Any) -> dict[str, Any]:
-    """What a table is of: the experiment, what was asked for, and what computed it."""
+    """Origin of a table: the experiment, its options, and the versions that computed it."""
     from interp.models.tested_versions import untested
     from interp.runs.provenance import versions
 
@@ -136,26 +144,27 @@ def sizes(results: Results) -> dict[str, int]:
 
 
 def wrote(paths: list[Path]) -> None:
-    """Name what was written."""
+    """Print the written paths."""
     for path in paths:
         out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(text: str) -> None:
-    """JSON for a script, indented; without colours, which take seconds for a large table."""
+    """Print JSON for a script, indented."""
+    # Not by rich, whose colours take seconds for a large table.
     typer.echo(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
 
 
 def print_table(columns: list[str], rows: Any) -> None:
-    """A table of text cells."""
+    """Print a table of text cells."""
     table = Table(*columns, show_lines=False, header_style="bold")
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))  # no markup in the cells
     out.print(table)
 
 
 def main() -> None:
-    """Entry point: errors of this library and of the disk become one line and exit code 1."""
+    """Entry point: errors of this library and of the disk are one line and exit code 1."""
     try:
         app()
     except InterpError as error:

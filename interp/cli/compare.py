@@ -12,6 +12,7 @@ from interp.cli.app import (
     OutFolder,
     Overwrite,
     Resamples,
+    RunFolder,
     Seed,
     Special,
     about,
@@ -24,24 +25,24 @@ from interp.cli.app import (
 
 @app.command()
 def compare(
-    folder: Annotated[Path, typer.Argument(help="Folder that a run wrote.")],
+    folder: RunFolder,
     value: Annotated[str, typer.Option(help="Column to compare.")] = "angle",
-    analysis: Annotated[str, typer.Option(help="The table it is in.")] = "rotation",
-    between: Annotated[str, typer.Option(help="Label column.")] = "role",
-    a: Annotated[str, typer.Option("-a", "--a", help="First group.")] = "target",
-    b: Annotated[str, typer.Option("-b", "--b", help="Second group.")] = "previous",
+    analysis: Annotated[str, typer.Option(help="Analysis whose table has it.")] = "rotation",
+    between: Annotated[str, typer.Option(help="Label column with the groups.")] = "role",
+    a: Annotated[str, typer.Option("-a", "--a", help="Label of the first group.")] = "target",
+    b: Annotated[str, typer.Option("-b", "--b", help="Label of the second group.")] = "previous",
     paired: Annotated[
-        bool, typer.Option("--paired", help="Pair the groups within prompts.")
+        bool, typer.Option("--paired", help="Compare the means of the two groups within prompts.")
     ] = False,
     special: Special = False,
     resamples: Resamples = 2000,
     seed: Seed = 0,
-    csv: Annotated[Path | None, typer.Option(help="Write the whole table as CSV.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File to write the whole table to.")] = None,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two groups of tokens per layer, corrected, with the shuffled control."""
+    """Compare two groups of tokens per layer, against shuffled labels."""
     from interp._files import atomic, refuse_existing
     from interp.runs.load import load
     from interp.stats.compare import compare as compare_groups

@@ -1,4 +1,4 @@
-"""What `interp demo` runs: the main job on an embedded model, tables and one report."""
+"""`interp demo`: the main analyses on an embedded model, with tables and one report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`interp inspect`, `list` and `check`: what there is, and whether it keeps the contract."""
+"""`interp inspect`, `list` and `check`: facts of a model, analyses, and their contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def inspect(
     model: Annotated[str, typer.Argument(help="demo, demo-llama, a hub name or a folder.")],
     as_json: Json = False,
 ) -> None:
-    """Show what can be attached to a model, and what was verified."""
+    """Show the measured facts of a model: its sites, norms, padding and tolerances."""
     from interp.models.load import load_model
     from interp.models.probe import inspect as measure
 
@@ -31,7 +31,7 @@ def inspect(
 
 @app.command(name="list")
 def list_registered(as_json: Json = False) -> None:
-    """List the analyses that are installed."""
+    """List the installed analyses."""
     from interp.contract.registry import describe
 
     rows = describe()
@@ -44,15 +44,15 @@ def list_registered(as_json: Json = False) -> None:
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="A registered analysis.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Check all that are installed.")] = False,
+    name: Annotated[str | None, typer.Argument(help="Name of an installed analysis.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check all installed analyses.")] = False,
 ) -> None:
     """Test an analysis against the laws of the contract, without a model."""
     from interp.contract.registry import names, resolve
     from interp.runs.checks.checks import check_analysis
 
     if (name is None) == (not every):
-        raise typer.BadParameter("name one analysis, or say --all")
+        raise typer.BadParameter("name one analysis, or pass --all")
     failed = 0
     for each in names() if every else [str(name)]:
         try:

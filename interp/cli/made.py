@@ -1,9 +1,9 @@
 """Commands made from experiments: options are a function's parameters, help is its docstring.
 
-A signature and a docstring are read as text, so that `interp --help` imports no experiment. What a
-parameter is called and typed decides how it is asked for: `results` is the folder of a run, `model`
-and `prompts` are options that every command shares, `vectors` is a model's matrix or a file, a
-sequence is written with commas.
+Signature and docstring are read as text, so that `interp --help` imports no experiment. The name
+and type of a parameter decide its option: `results` is the folder of a run, `model` and `prompts`
+are options that commands share, `vectors` is a model's matrix or a file, a sequence is written with
+commas. The help of an option is the entry of the docstring's "Args:" up to the words "In Python".
 """
 
 from __future__ import annotations
@@ -37,15 +37,28 @@ from interp.cli.app import (
 from interp.errors import BadInput
 
 FOLDER = Path(__file__).parent.parent / "experiments"
-NO = "none"  # of a sequence that may be empty
+NO = "none"  # an empty sequence, which cannot be written with commas
 HIDDEN = ("confidence", "labels", "frequency", "join", "at_least")  # for Python only
+PYTHON = "In Python"  # of a parameter's documentation, what follows is for Python only
 
-Matrix = Annotated[str, typer.Option("--matrix", help="W_E or W_U.")]
-Vectors = Annotated[
-    Path | None, typer.Option("--vectors", help="A word2vec or GloVe file instead of a model.")
+Matrix = Annotated[
+    str, typer.Option("--matrix", help="The model's matrix that holds the words: W_E or W_U.")
 ]
-Centred = Annotated[bool, typer.Option("--centred", help="Take the mean vector off first.")]
-Prompts = Annotated[str, typer.Option("--prompts", "-p", help="A file, or a built-in set.")]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--vectors", help="A file of word vectors (word2vec or GloVe), not a model."),
+]
+Centred = Annotated[
+    bool, typer.Option("--centred", help="Subtract the mean vector from all words first.")
+]
+Prompts = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        "-p",
+        help="A file (.txt .jsonl .csv .parquet), or a built-in set: her, demo.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class Made:
         experiment: "module:function" below `interp.experiments`.
         by_place: parameters that are arguments instead of options.
         options: flags of parameters whose option has another name.
-        defaults: of parameters that the function asks for.
+        defaults: values of parameters that have none in Python.
     """
 
     name: str
@@ -73,7 +86,7 @@ def add(app: typer.Typer, made: Made, panel: str | None = None) -> None:
 
 
 def command_of(made: Made) -> Callable[..., None]:
-    """The function behind the command, with the signature that typer reads."""
+    """The function of the command, with the signature that typer reads."""
     source = _source_of(made.experiment)
     asked = [p for p in source.parameters if p.name not in HIDDEN]
     shown = [each for p in asked for each in _shown(p, made)]
@@ -84,8 +97,7 @@ def command_of(made: Made) -> Callable[..., None]:
         refuse_taken(folder, overwrite)
         inputs = {p.name: _value(p, given) for p in asked}
         found = _run(made.experiment, asked, inputs)
-        told = {name: value for name, value in given.items() if name != "quiet"}
-        deliver(found.with_about(**about(made.name, **told)), folder, overwrite, as_json)
+        deliver(found.with_about(**about(made.name, **_told(given))), folder, overwrite, as_json)
 
     extra = (
         ("out_folder", OutFolder, None),
@@ -93,6 +105,7 @@ def command_of(made: Made) -> Callable[..., None]:
         ("as_json", Json, False),
     )
     shown += [_parameter(*each) for each in extra]
+    # typer lists options in this order, and required ones belong on top.
     shown.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in shown}
@@ -100,8 +113,16 @@ def command_of(made: Made) -> Callable[..., None]:
     return command
 
 
+def _told(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the tables depend on."""
+    unread = ["quiet"]
+    if given.get("vectors") is not None:
+        unread += ["model", "matrix"]  # the file takes their place
+    return {name: value for name, value in given.items() if name not in unread}
+
+
 def _run(experiment: str, asked: Sequence[Parameter], inputs: dict[str, Any]) -> Any:
-    """Call the experiment; what it takes by place is handed over by place."""
+    """Call the experiment; `*words`, and all that stands before them, are passed by position."""
     module, _, name = experiment.partition(":")
     function = getattr(import_module(f"interp.experiments.{module}"), name)
     many = [p.name for p in asked if p.many]
@@ -122,7 +143,7 @@ class Parameter:
     Attributes:
         kind: its annotation, as text.
         default: its value, or `inspect.Parameter.empty`.
-        help: what the docstring says of it.
+        help: its entry in the docstring.
         many: whether it takes any number of values (`*words`).
     """
 
@@ -136,6 +157,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Source:
+    """Signature and first sentence of an experiment."""
+
     summary: str
     parameters: tuple[Parameter, ...]
 
@@ -161,22 +184,24 @@ def _source_of(experiment: str) -> Source:
         found.append(parameter(args.vararg, None, many=True))
     pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
     found += [parameter(a, d, keyword_only=True) for a, d in pairs]
-    return Source(doc.split("\n\n")[0].replace("\n", " "), tuple(found))
+    summary = doc.split("\n\n")[0].replace("\n", " ").replace("`", "")
+    return Source(summary, tuple(found))
 
 
 def _helps(doc: str) -> dict[str, str]:
-    """What the section "Args:" says of each parameter, its first sentence."""
+    """Help of each parameter: its entry in the section "Args:", without the part for Python."""
     section = re.search(r"^Args:\n((?:    .*\n|\n)*)", doc + "\n", re.MULTILINE)
     if section is None:
         return {}
     entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", section[1], re.MULTILINE)
     texts = {name: " ".join(text.split()) for name, text in entries}
-    return {name: _sentence(text) for name, text in texts.items()}
+    return {name: _help(text) for name, text in texts.items()}
 
 
-def _sentence(text: str) -> str:
-    text = text.replace("`", "")
-    return text[:1].upper() + text[1:]
+def _help(text: str) -> str:
+    text = text.partition(PYTHON)[0].strip().replace("`", "")
+    # rich, which prints the help, takes brackets for markup.
+    return (text[:1].upper() + text[1:]).replace("[", r"\[")
 
 
 def _constants(tree: ast.Module) -> dict[str, Any]:
@@ -203,7 +228,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
-    """The options that ask for one parameter."""
+    """The options that belong to one parameter."""
     none = inspect.Parameter.empty
     own: dict[str, list[tuple[str, Any, Any]]] = {
         "results": [("folder", RunFolder, none)],
@@ -228,6 +253,7 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
         argument = typer.Argument(help=p.help)
         return [_parameter(p.name, Annotated[kind, argument], default)]
     flag = made.options.get(p.name, "--" + p.name.replace("_", "-"))
+    # Without a flag of its own, typer makes --scale and --no-scale: only for what is on by default.
     flags = (flag,) if _type(p) is not bool or not default else ()
     option = Annotated[kind, typer.Option(*flags, help=p.help)]
     return [_parameter(p.name, option, _typed(default))]
@@ -248,14 +274,14 @@ def _type(p: Parameter) -> Any:
 
 
 def _typed(default: Any) -> Any:
-    """A default as it would be typed."""
+    """A default as a user would type it."""
     if isinstance(default, tuple | list):
         return ",".join(map(str, default))
     return default
 
 
 def _value(p: Parameter, given: Mapping[str, Any]) -> Any:
-    """What the experiment gets for what was typed."""
+    """The argument of the experiment for the typed options."""
     special: dict[str, Callable[[], Any]] = {
         "results": lambda: _results(given["folder"]),
         "model": lambda: _model(given["model"]),
@@ -300,24 +326,34 @@ def _vectors(given: Mapping[str, Any]) -> Any:
 
 
 def names_typed(text: str, what: str) -> list[str]:  # noqa: ARG001  all converters are alike
-    """Names by commas; "none" for none."""
+    """Names separated by commas; "none" for no name.
+
+    >>> names_typed("position, norm", "partial"), names_typed("none", "partial")
+    (['position', 'norm'], [])
+    """
     return [] if text == NO else split(text)
 
 
 def numbers_typed(text: str, what: str) -> list[float]:
-    """Numbers by commas."""
+    """Numbers separated by commas; raises `BadInput` for anything else."""
     try:
         return [float(part) for part in split(text)]
     except ValueError as error:
-        raise BadInput(f"{what} {text!r} are no numbers by commas, such as 0.5,1,2") from error
+        raise BadInput(
+            f"--{what.replace('_', '-')} {text!r}: expected numbers separated by commas, such as "
+            "0.5,1,2"
+        ) from error
 
 
 def whole_typed(text: str, what: str) -> list[int]:
-    """Whole numbers by commas."""
+    """Integers separated by commas; raises `BadInput` for anything else."""
     try:
         return [int(part) for part in split(text)]
     except ValueError as error:
-        raise BadInput(f"{what} {text!r} are no whole numbers by commas, such as 3,4") from error
+        raise BadInput(
+            f"--{what.replace('_', '-')} {text!r}: expected whole numbers separated by commas, "
+            "such as 3,4"
+        ) from error
 
 
 def _layers_typed(text: str, what: str) -> Any:
@@ -325,7 +361,7 @@ def _layers_typed(text: str, what: str) -> Any:
 
 
 def _place_typed(text: str, what: str) -> Any:
-    """`all`, `last`, columns, or a label as a mapping."""
+    """`all`, `last`, positions, or a label (role=target) as a mapping."""
     label, equals, value = text.partition("=")
     if equals:
         return {label: value}
@@ -333,7 +369,7 @@ def _place_typed(text: str, what: str) -> Any:
 
 
 def _targets_typed(text: str, what: str) -> Any:  # noqa: ARG001
-    """A token, or two by a comma with their leading spaces."""
+    """A token, or two tokens separated by a comma; leading spaces belong to the tokens."""
     found = tuple(part for part in text.split(",") if part.strip())
     return found if len(found) == 2 else text
 

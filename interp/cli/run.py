@@ -1,4 +1,4 @@
-"""`interp demo`, `run` and `report`: prompts in, tables and a report out."""
+"""`interp demo`, `run` and `report`: from prompts to tables and a report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli import run as corpora
 from interp.cli.app import (
     Bos,
     Json,
     ModelOption,
     Overwrite,
     Quiet,
+    RunFolder,
     Special,
     app,
     err,
@@ -38,50 +38,110 @@ PromptsOption = Annotated[
         "--prompts", "-p", help="A file (.txt .jsonl .csv .parquet), or a built-in set: her, demo."
     ),
 ]
-Analyses = Annotated[str, typer.Option("--analyses", "-a", help="Names, separated by commas.")]
+Analyses = Annotated[
+    str, typer.Option("--analyses", "-a", help="Analyses (see interp list), by commas.")
+]
 Target = Annotated[
     str | None,
     typer.Option(
-        "--target", help="A word: its tokens, those before it and random ones are compared."
+        "--target",
+        help="A word: its tokens, the tokens before them and random ones get the label role.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and report.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, …; by default TransformerLens chooses.")
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
+]
 MaxTokens = Annotated[int, typer.Option(help="Tokens per batch, padding included.")]
 Truncate = Annotated[bool, typer.Option("--truncate", help="Cut prompts longer than the context.")]
 Keep = Annotated[
-    str | None, typer.Option(help="tokens: a row each; summary (of a corpus): moments per group.")
+    str | None,
+    typer.Option(help="tokens: a row per token; summary: moments per group (default of a corpus)."),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="ANALYSIS.PARAMETER=VALUE, such as trajectory.special=true."),
+    typer.Option(
+        "--set",
+        help="Parameter of an analysis as ANALYSIS.PARAMETER=VALUE, such as "
+        "trajectory.special=true; may be repeated.",
+    ),
 ]
 Token = Annotated[
     str | None,
-    typer.Option(help='Follow this token, such as " her", in place of the one that comes next.'),
+    typer.Option(help='Measure the prediction of this token, such as " her", not of the next one.'),
 ]
-By = Annotated[str, typer.Option(help="Labels that make the groups of a summary.")]
+By = Annotated[str, typer.Option(help="Labels that define the groups of a summary, by commas.")]
 Labels = Annotated[
     str,
     typer.Option(
-        help="Columns of the data that become labels (of --prompts all do); NEW=OLD renames one."
+        help="Columns of the data to use as labels, by commas (--prompts uses all); NEW=OLD "
+        "renames one."
     ),
 ]
 Control = Annotated[
-    str | None, typer.Option(help="random-init: run an untrained copy of the model beside it.")
+    str | None, typer.Option(help="random-init: measure an untrained copy of the model too.")
 ]
 Spacy = Annotated[
     str | None,
-    typer.Option(help="A spaCy pipeline: its parts of speech label the tokens, column pos."),
+    typer.Option(help="A spaCy pipeline whose parts of speech label the tokens (column pos)."),
 ]
 Tags = Annotated[
     str,
-    typer.Option(help="Which tags of --spacy: pos, tag, lemma, dep, ent_type, morph."),
+    typer.Option(help="Tags of --spacy, by commas: pos, tag, lemma, dep, ent_type or morph."),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that the hub repository brings.")
+    bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")
+]
+
+PANEL = "Corpus (--corpus)"
+SOME_FAILED = 4
+
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus",
+        help="Texts of any size, in place of --prompts: a .jsonl .parquet .csv .txt file, a folder "
+        "or glob of them, or hf:NAME; streamed in shards, resumable.",
+        rich_help_panel=PANEL,
+    ),
+]
+Long = Annotated[
+    str,
+    typer.Option(
+        help="Documents longer than the context: split, cut or refuse.", rich_help_panel=PANEL
+    ),
+]
+Overlap = Annotated[
+    int,
+    typer.Option(
+        help="Tokens that a chunk repeats from the one before, as context (with --long split).",
+        rich_help_panel=PANEL,
+    ),
+]
+Workers = Annotated[
+    int, typer.Option(help="Number of processes, or of actors with --ray.", rich_help_panel=PANEL)
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="Run on Ray: local, or the address of a cluster.", rich_help_panel=PANEL),
+]
+Gpus = Annotated[float, typer.Option(help="GPUs per Ray actor.", rich_help_panel=PANEL)]
+Threads = Annotated[int, typer.Option(help="Threads of each worker.", rich_help_panel=PANEL)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel=PANEL)
+]
+ShardDocuments = Annotated[
+    int | None,
+    typer.Option(help="Documents per shard; by default 1 MB of text.", rich_help_panel=PANEL),
+]
+TextColumn = Annotated[str, typer.Option(help="Column with the text.", rich_help_panel=PANEL)]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Split of a data set on the hub.", rich_help_panel=PANEL),
 ]
 
 
@@ -95,7 +155,7 @@ def demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Run the main job on an embedded model and write a report."""
+    """Run the main analyses on an embedded model and write a report."""
     from interp.cli.demo import show
 
     results, written = show(model, folder, overwrite=overwrite, progress=not quiet)
@@ -123,17 +183,17 @@ def run(
     spacy: Spacy = None,
     tags: Tags = "pos",
     trust_remote_code: Trust = False,
-    corpus: corpora.Corpus = None,
-    long: corpora.Long = "split",
-    overlap: corpora.Overlap = 0,
-    workers: corpora.Workers = 1,
-    ray: corpora.Ray = None,
-    gpus: corpora.Gpus = 0,
-    threads: corpora.Threads = 1,
-    resume: corpora.Resume = False,
-    shard_documents: corpora.ShardDocuments = None,
-    text_column: corpora.TextColumn = "text",
-    split_name: corpora.Split = None,
+    corpus: Corpus = None,
+    long: Long = "split",
+    overlap: Overlap = 0,
+    workers: Workers = 1,
+    ray: Ray = None,
+    gpus: Gpus = 0,
+    threads: Threads = 1,
+    resume: Resume = False,
+    shard_documents: ShardDocuments = None,
+    text_column: TextColumn = "text",
+    split_name: Split = None,
     labels: Labels = "",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -141,7 +201,7 @@ def run(
 ) -> None:
     """Run analyses over prompts, or over a corpus of any size; write tables and a report.
 
-    Analyses of the weights (scope in `interp list`) need no prompts.
+    Analyses of the weights (scope in interp list) need no prompts.
     """
     from interp.contract.registry import with_parameters
 
@@ -156,7 +216,7 @@ def run(
         "progress": not quiet,
     }
     streaming = {"resume": resume, "ray": ray, "overlap": overlap}
-    corpora.check_choice(prompts, corpus, workers=workers > 1, **streaming)
+    check_choice(prompts, corpus, workers=workers > 1, **streaming)
     chosen = with_parameters(split(analyses), settings or [])
     if corpus is None:
         common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
@@ -165,8 +225,8 @@ def run(
         _run(model, prompts, chosen, folder, tagging, overwrite, as_json, loading, common)
         return
     if spacy or token:
-        raise BadInput("--spacy and --token are for --prompts; a corpus brings its own labels")
-    corpora.run_corpus(
+        raise BadInput("--spacy and --token are for --prompts; a corpus has its own labels")
+    run_corpus(
         model,
         corpus,
         chosen,
@@ -206,7 +266,7 @@ def _run(
     from interp.runs.run import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
-    resolve(analyses)  # refuses before the model is loaded
+    resolve(analyses)  # a wrong name is refused before the model is loaded
     tags = [spacy_tags(**tagging)] if tagging else []
     bridge = load_model(model, **loading)
     results = run_analyses(bridge, prompts, analyses, labellers=tags, **options)
@@ -217,7 +277,7 @@ def _run(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder that a run wrote.")],
+    folder: RunFolder,
     path: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
     special: Special = False,
     overwrite: Overwrite = False,
@@ -230,59 +290,13 @@ def report(
     wrote([written])
 
 
-PANEL = "Corpus (--corpus)"
-SOME_FAILED = 4
-
-Corpus = Annotated[
-    str | None,
-    typer.Option(
-        "--corpus",
-        help="Instead of --prompts, of any size: a .jsonl .parquet .csv .txt file, a folder or "
-        "glob of them, hf:NAME; streamed, in shards, resumable.",
-        rich_help_panel=PANEL,
-    ),
-]
-Long = Annotated[
-    str,
-    typer.Option(
-        help="Documents longer than the context: split, cut or refuse.", rich_help_panel=PANEL
-    ),
-]
-Overlap = Annotated[
-    int,
-    typer.Option(help="Tokens a chunk repeats as context (long: split).", rich_help_panel=PANEL),
-]
-Workers = Annotated[
-    int, typer.Option(help="Processes, or Ray actors with --ray.", rich_help_panel=PANEL)
-]
-Ray = Annotated[
-    str | None, typer.Option(help="local, or a cluster's address.", rich_help_panel=PANEL)
-]
-Gpus = Annotated[float, typer.Option(help="GPUs per Ray actor.", rich_help_panel=PANEL)]
-Threads = Annotated[
-    int, typer.Option(help="Threads of the arithmetic in each worker.", rich_help_panel=PANEL)
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=PANEL)
-]
-ShardDocuments = Annotated[
-    int | None,
-    typer.Option(help="Documents per shard; by default 1 MB of text.", rich_help_panel=PANEL),
-]
-TextColumn = Annotated[str, typer.Option(help="The column with the text.", rich_help_panel=PANEL)]
-Split = Annotated[
-    str | None,
-    typer.Option("--split", help="Split of a data set with several.", rich_help_panel=PANEL),
-]
-
-
 def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:
-    """Not both, and no corpus option without a corpus.
+    """Refuse prompts together with a corpus, and options of a corpus without one.
 
     Raises `BadInput`.
     """
     if prompts is not None and corpus is not None:
-        raise BadInput("name what to run on: --prompts (a few) or --corpus (any size), one of both")
+        raise BadInput("pass --prompts (a few texts) or --corpus (any size), not both")
     if corpus is None:
         given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
         if given:
@@ -290,7 +304,7 @@ def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None
 
 
 def run_corpus(model: str, corpus: str, analyses: list[Any], as_json: bool, **options: Any) -> None:
-    """Run, report where a summary allows it, and print; exit code 4 if documents failed."""
+    """Run a corpus, write a report of a summary, and print; exit code 4 if documents failed."""
     from interp.runs.corpus.run import run_corpus as measure
     from interp.runs.results import Results
 

@@ -1,4 +1,4 @@
-"""Experiments: questions put to tables or models; each returns a finding with its control."""
+"""Experiments: questions to tables or models; each returns a `Finding` with its control."""
 
 from interp.experiments.continuations import Continuations as Continuations
 from interp.experiments.continuations import continuation_divergence as continuation_divergence
@@ -51,4 +51,9 @@ from interp.experiments.word_questions import cosines as cosines
 from interp.experiments.word_questions import graph as graph
 from interp.experiments.word_questions import near as near
 from interp.experiments.word_questions import picture as picture
+from interp.experiments.words import Clusters as Clusters
+from interp.experiments.words import Graph as Graph
+from interp.experiments.words import Projection as Projection
 from interp.experiments.words import WordVectors as WordVectors
+from interp.render.finding import Answer as Answer
+from interp.render.finding import Finding as Finding

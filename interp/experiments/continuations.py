@@ -1,6 +1,6 @@
-"""How far apart two contexts drive what a model says next, at a temperature.
+"""Divergence between the continuations that a model samples after two contexts.
 
-Samples from the model itself; the estimate is of whole continuations, not of single tokens.
+Estimated for whole continuations, not for single tokens, at a temperature.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp.errors import BadInput
-from interp.experiments.asked import beside_untrained
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.token_vectors import prompts_for
 from interp.models.load import load_model
 from interp.models.probe import inspect
@@ -37,16 +37,17 @@ COLUMNS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Continuations(Finding):
-    """Divergence of the continuations of two contexts: what `continuation_divergence` returns.
+    """Divergence of the continuations of two contexts: the answer of `continuation_divergence`.
 
     Attributes:
-        frame: a row per length; `COLUMNS` says what the columns mean.
-        temperature, samples: as asked for.
+        frame: a row per length; `COLUMNS` gives the meaning of the columns.
+        temperature, samples: as given by the caller.
     """
 
-    name: ClassVar[str] = "continuations"
-    question: ClassVar[str] = "How differently does the model go on after the two contexts?"
-    columns: ClassVar[Mapping[str, str]] = COLUMNS
+    name = "continuations"
+    question = "How differently does the model go on after the two contexts?"
+    columns = COLUMNS
+    draws_control = True
 
     frame: pd.DataFrame
     temperature: float
@@ -59,7 +60,8 @@ class Continuations(Finding):
         row = self.frame.iloc[-1]
         return (
             f"after {int(row['length'])} tokens the continuations diverge by {row['js']:.3f} nats "
-            f"(standard error {row['js_se']:.3f}; ln 2 = 0.693 is the most)"
+            f"(Jensen–Shannon, standard error {row['js_se']:.3f}; 0 for equal contexts, at most "
+            "ln 2 = 0.693)"
         )
 
     @property
@@ -75,7 +77,9 @@ class Continuations(Finding):
             "Jensen–Shannon, nats",
             "tokens of the continuation",
             f"{self.samples} continuations per context at temperature {self.temperature:g}. Bands: "
-            "95 % (two standard errors); ln 2 = 0.693 is the most.",
+            "95 % intervals (1.96 standard errors). The maximum is ln 2 = 0.693.",
+            "Grey: the same on an untrained copy of the model." if len(lines) > 1 else "",
+            "the line would stay at 0.",
             options={"greys": ("untrained copy",)},
         )
         return {"Divergence": drawing}
@@ -97,24 +101,25 @@ def continuation_divergence(
     seed: int = 0,
     control: str | None = None,
 ) -> Continuations:
-    """Divergence of continuations sampled after context `a` and after context `b`.
+    """Divergence between the continuations sampled after two contexts.
 
     P_τ(y | a) = Π_t softmax(z_t / τ). Continuations y are drawn after each context and scored
     under both: KL(a ‖ b) is the mean of log P(y|a) − log P(y|b) over y from a; the Jensen–Shannon
     divergence is half the mean of log 2P(y|a) / (P(y|a) + P(y|b)) over y from a plus the same from
-    b. Both are unbiased; standard errors stand beside them. 0 where the contexts mean the same to
-    the model; the control is another pair of contexts in which the word has one sense.
+    b. Both estimates are unbiased and have a standard error. The divergence is 0 if the contexts
+    mean the same to the model; a good control is another pair of contexts in which the word has
+    one sense.
 
     Args:
-        a: a context.
-        b: another context.
-        temperature: of the sampling, above 0.
+        a: first context.
+        b: second context.
+        temperature: temperature of the sampling, above 0.
         length: tokens of a continuation.
         samples: continuations per context.
-        seed: of everything random.
-        control: "random-init" for the same with an untrained copy of the model.
+        seed: seed of the sampling.
+        control: random-init: the same with an untrained copy of the model.
 
-    `.frame` has one row per length 1 … `length`; `COLUMNS` says what the columns mean.
+    `.frame` has one row per length 1 … `length`; `COLUMNS` gives the meaning of the columns.
     Raises `BadInput` for a temperature that is not above 0, fewer than 2 samples, or a
     continuation that does not fit in the model's context.
     """
@@ -132,7 +137,7 @@ def continuation_divergence(
     asked: dict[str, Any] = {"temperature": temperature, "length": length}
     asked |= {"samples": samples, "seed": seed}
     again = partial(continuation_divergence, a=a, b=b, **asked)
-    return beside_untrained(found, control, bridge, again)
+    return with_untrained_copy(found, control, bridge, again)
 
 
 def continuation_table(ratio_a: Floats, ratio_b: Floats) -> pd.DataFrame:
@@ -141,6 +146,7 @@ def continuation_table(ratio_a: Floats, ratio_b: Floats) -> pd.DataFrame:
     >>> continuation_table(np.zeros((4, 1)), np.zeros((4, 1)))["js"].item()
     0.0
     """
+    # log 2P/(P + Q) = log 2 − log(1 + e^−r) with r = log P/Q; the ratio itself would overflow.
     halves = [np.log(2) - np.logaddexp(0, -r) for r in (ratio_a, ratio_b)]
     columns: dict[str, Any] = {"length": np.arange(1, ratio_a.shape[1] + 1)}
     columns["js"] = (halves[0].mean(axis=0) + halves[1].mean(axis=0)) / 2

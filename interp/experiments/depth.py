@@ -1,16 +1,16 @@
-"""The depth of decision: the first state from which the lens keeps the final prediction."""
+"""Decision depth: the first state from which the logit lens keeps the final prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput
-from interp.experiments.asked import result_of, with_control
+from interp.experiments.controls import repeated_on_control, result_of
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.stats.groups import group_means
@@ -19,32 +19,38 @@ from interp.stats.table import frame_of, is_special, numbered, require_columns
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Depth(Finding):
-    """From which state on predictions are decided: what `decision_depth` returns.
+    """Depth at which predictions are decided: the answer of `decision_depth`.
 
     Attributes:
         frame: a row per token; columns as under `decision_depth`.
-        decided: per state the share of tokens that are decided there, see `decided`.
-        by: the label column that parts the shares.
-        median: of the depth, over the tokens that count.
-        tokens: how many those are.
+        decided: share of tokens that are decided at each state, see `decided`.
+        by: the label column that splits the shares.
+        median: median depth of the tokens that count.
+        tokens: number of those tokens.
+        last: number of the last state.
+        late: share of those tokens that only the last state decides.
     """
 
-    name: ClassVar[str] = "depth"
-    question: ClassVar[str] = (
-        "From which state on is the most probable next token what the model says in the end?"
-    )
+    name = "depth"
+    question = "From which state on does the lens predict the token that the model predicts last?"
+    draws_control = True
 
     frame: pd.DataFrame
     decided: pd.DataFrame
     by: str | None
     median: float
     tokens: int
+    last: int
+    late: float
     notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
-        """The median depth."""
-        return f"median decision depth: state {self.median:g} ({self.tokens} tokens)"
+        """The median depth, and the share of tokens that only the last state decides."""
+        return (
+            f"median decision depth: state {self.median:g} of {self.last} ({self.tokens:,} "
+            f"tokens); {self.late:.0%} of the tokens are decided by the last state only"
+        )
 
     @property
     def short(self) -> pd.DataFrame:
@@ -70,7 +76,8 @@ class Depth(Finding):
             "share of tokens",
             "state",
             "Share of tokens whose most probable next token stays the final one from that state "
-            "on. Bands: 95 %, the prompt being the unit.",
+            "on. Bands: 95 % intervals, with the prompt as the unit.",
+            "Grey: the same on an untrained copy of the model." if greys else "",
             options={"greys": tuple(greys)},
         )
         return {"Decided by then": drawing}
@@ -83,13 +90,13 @@ class Depth(Finding):
         return {str(name): rows for name, rows in table.groupby(key)}
 
 
-@with_control
+@repeated_on_control
 def decision_depth(results: Any, *, by: str | None = None, special: bool = False) -> Depth:
-    """From which state on the most probable token of the logit lens stays the final one.
+    """Decision depth of each token: the first state whose prediction stays the final one.
 
     Args:
         results: of a run with `logit_lens`, or that result, or its table.
-        by: label column; one line of shares per label.
+        by: a label column: one line of shares per label.
         special: keep special tokens, such as BOS, in the shares; every token is in the frame.
 
     `.frame` has one row per token, with its token columns and labels, and
@@ -113,6 +120,8 @@ def decision_depth(results: Any, *, by: str | None = None, special: bool = False
         by,
         float(rows["decision_depth"].median()),
         len(rows),
+        int(frame["layer"].max()),
+        float((rows["relative_depth"] == 1).mean()),
     )
 
 
@@ -121,6 +130,7 @@ def _depths_of(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.assign(agrees=frame["agrees"].astype(bool), layer=frame["layer"].astype(np.int64))
     last = int(table["layer"].max()) if len(table) else 0
     groups = table.groupby(keys, sort=True, observed=True)
+    # A table without some states would find a decision too early; it is refused instead.
     counts = groups["layer"].agg(["size", "nunique", "max"])
     tops = counts["max"].groupby(level="stack").transform("max") if "stack" in keys else last
     if bool(((counts["size"] != counts["nunique"]) | (counts["nunique"] != tops + 1)).any()):
@@ -154,8 +164,8 @@ def decided(depths: pd.DataFrame, by: str | None = None, *, special: bool = Fals
     """Share of tokens that are decided at each state, from the table of `decision_depth`.
 
     Special tokens are left out unless `special`. Returns per `layer` (and `stack`, and group of
-    the column `by`) `decided`, with `low`, `high`: 95 % intervals, the prompt being the unit that
-    was sampled, and `n` tokens.
+    the column `by`) `decided`, with `low` and `high`, 95 % intervals with the prompt as the
+    sampling unit, and `n` tokens.
     """
     keys = [c for c in ("stack", by) if c is not None and (c == by or c in depths)]
     require_columns(depths, ["decision_depth", *keys])

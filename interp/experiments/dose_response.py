@@ -1,14 +1,14 @@
-"""Dose–response: how much a prediction moves when the stream is steered more and more.
+"""Dose–response: change of a prediction as the stream is steered more and more.
 
-Beside the given direction stand random ones of the same size. The prompt is the unit that was
-sampled: every interval is over prompts.
+The control is random directions of the same norm. The prompt is the sampling unit: every interval
+is over prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,8 +42,8 @@ from interp.render.finding import Finding
 
 RANDOM = "random directions"
 RANDOM_NOTE = (
-    "Grey: mean, and range of single ones, of random directions of the same norm; a direction that "
-    "means nothing stays within it."
+    "Grey: random directions of the same norm, their mean and the range of the single ones; a "
+    "direction without meaning stays within that range."
 )
 Key = tuple[int, float]  # number of the direction, −1 for the given one, and dose
 DOSES: dict[str, tuple[float, ...]] = {
@@ -56,7 +56,7 @@ UNITS = {"add": "multiples of the vector", "project": "part taken out", "rotate"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DoseResponse(Finding):
-    """Effect of steering by dose: what `dose_response` returns.
+    """Effect of steering by dose: the answer of `dose_response`.
 
     Attributes:
         frame: one row per dose and `direction` ("given" or "random", the control):
@@ -68,14 +68,12 @@ class DoseResponse(Finding):
         effects: the rows behind it: `prompt`, `direction`, `draw` (number of the random
             direction, -1 for the given one), `dose`, `value`, `effect`.
         measure: "log_prob" (nats) or "logit_difference".
-        kind, target, confidence: as asked for.
-        notes: what a reader must know.
+        kind, target, confidence: as given by the caller.
+        notes: caveats.
     """
 
-    name: ClassVar[str] = "steer"
-    question: ClassVar[str] = (
-        "Does the prediction move with the dose, and more than along random directions?"
-    )
+    name = "steer"
+    question = "Does the prediction move with the dose, and more than along random directions?"
 
     frame: pd.DataFrame
     effects: pd.DataFrame
@@ -97,8 +95,28 @@ class DoseResponse(Finding):
 
     @property
     def sentence(self) -> str:
-        """What was steered, and in which unit."""
-        return f"<DoseResponse: {self.kind}, {self.measure} of {self.target}; dose in {self.unit}>"
+        """The largest effect, against that of random directions at the same dose."""
+        given = self.frame[self.frame["direction"] == "given"]
+        top = given.iloc[int(given["effect"].abs().to_numpy().argmax())]
+        unit = "nats" if self.measure == "log_prob" else "logits"
+        band = f" [{top['low']:+.3g}, {top['high']:+.3g}]" if np.isfinite(top["low"]) else ""
+        return (
+            f"steering ({self.kind}) by {top['dose']:g} {self.unit} changes the "
+            f"{self.measure.replace('_', ' ')} of {self.target} by {top['effect']:+.3g}{band} "
+            f"{unit} over {int(top['prompts'])} prompts; {self._beside(top['dose'])}"
+        )
+
+    def _beside(self, dose: float) -> str:
+        """The random directions at one dose, and p of the given one."""
+        rows = self.frame[self.frame["dose"] == dose]
+        given, random = (rows[rows["direction"] == name] for name in ("given", "random"))
+        if random.empty:
+            return "no random directions were run to compare it with"
+        effect, low, high = random[["effect", "lowest", "highest"]].iloc[0]
+        return (
+            f"random directions of the same norm: {effect:+.3g} on average, single ones "
+            f"{low:+.3g} to {high:+.3g} (p = {given['random_p'].iloc[0]:.2g})"
+        )
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -119,10 +137,10 @@ class DoseResponse(Finding):
             "lines",
             f"Steering by {self.kind}: {what} of {self.target}",
             line_rows({name: rows.rename(columns=names) for name, rows in lines.items()}),
-            f"change of {self.measure} ({unit})",
+            f"change of {what} ({unit})",
             f"dose ({self.unit})",
             f"Mean over {int(self.frame['prompts'].max())} prompts. "
-            f"Band: {100 * self.confidence:g} %, over prompts.",
+            f"Band: {100 * self.confidence:g} % interval over prompts.",
             RANDOM_NOTE if len(random) else "",
             options={"greys": (RANDOM,)},
         )
@@ -149,14 +167,14 @@ def dose_response(
 
     The measure is log P(target) in nats, or for a pair (a, b) the difference of their logits
     after the model's output transform, log P(a) − log P(b). It is read at `read` and averaged
-    within a prompt; intervals are Student's over prompts. The control are `controls` random
+    within a prompt; intervals are Student's over prompts. The control is `controls` random
     directions, uniform on the sphere with the norm of the given one, steered in the same way.
-    They are isotropic, the stream is not: along a random direction it varies little, so that
-    beating it says that the direction matters, not which property of it does.
+    Random directions are isotropic and the stream is not: along most of them it varies little.
+    A larger effect therefore shows that the direction matters, not which property of it does.
 
     Args:
         model: a bridge.
-        prompts: whatever `interp.run` takes; `Prompts` with labels for positions by label.
+        prompts: any source that `interp.run` takes; with labels, for positions by label.
         direction: `[d_model]`.
         kind: "add", "project" or "rotate"; see `Steer`.
         doses: multiples of the vector, part taken out, or degrees; 0 is always measured.
@@ -170,8 +188,8 @@ def dose_response(
         seed: of the random directions.
         progress: show a bar.
 
-    There is a pass per direction and dose. Of a causal model it runs from the first token on that
-    any prompt of the batch has steered or read, so that "last" costs least.
+    Each direction and dose takes one pass. In a causal model the pass starts at the first token
+    that any prompt of the batch steers or reads, so "last" costs least.
 
     Raises: `BadInput`, `UnknownName`, `Unsupported` before the first pass; `InterpError` where a
     steered model yields NaN. Nothing stays attached.
@@ -183,7 +201,7 @@ def dose_response(
     if controls < 0 or not 0 < confidence < 1:
         raise BadInput(f"controls={controls}, confidence={confidence}: from 0, and within 0 … 1")
     steers = _steers(direction, kind, amounts, layers_of(layers, stack), controls, seed)
-    steers[-1, 0.0].hooks(model)  # what does not fit this model shows before the first pass
+    steers[-1, 0.0].hooks(model)  # a vector that does not fit is refused before the first pass
     ready = prepared(model, anatomy, prompts)
     passes = batches(model, anatomy, ready, max_tokens)
     measured = _Measured(model, ready, passes, ids, positions, read)
@@ -237,13 +255,14 @@ def _doses(doses: Sequence[float] | None, kind: str) -> list[float]:
 def random_directions(vector: Tensor, n: int, seed: int) -> list[Tensor]:
     """`n` vectors uniform on the sphere that has the norm of `vector [d]`."""
     generator = torch.Generator().manual_seed(seed)
+    # On the CPU in float64: a seed then means the same directions on every device.
     draws = torch.randn(n, len(vector), generator=generator, dtype=torch.float64, device="cpu")
     scaled = draws / draws.norm(dim=-1, keepdim=True) * vector.double().norm()
     return list(scaled.to(vector.dtype))
 
 
 class _Measured:
-    """The measure of every prompt under every steer."""
+    """Measures every prompt under every steer."""
 
     def __init__(
         self,
@@ -264,6 +283,7 @@ class _Measured:
     ) -> dict[Key, Floats]:
         """One number per prompt and steer; NaN for prompts without a token that is read."""
         out = {key: np.full(len(self.prompts), np.nan) for key in steers}
+        # All steers of a batch in a row, so that they share the cache of its unsteered beginning.
         work = [(batch, key) for batch in self.passes for key in steers]
         shared: PrefixReuse | None = None
         with torch.no_grad():
@@ -295,6 +315,7 @@ class _Measured:
         return Steer(steer.kind, steer.vector, steer.amount, steer.layers, where, steer.stack)
 
     def _measure(self, logits: Tensor) -> Tensor:
+        # In float64: effects are differences of nearly equal log-probabilities.
         log_p = torch.log_softmax(logits.double(), dim=-1)
         first = log_p[:, self.ids[0]]
         return first if len(self.ids) == 1 else first - log_p[:, self.ids[1]]
@@ -319,6 +340,7 @@ def _effects(values: dict[Key, Floats], controls: int) -> pd.DataFrame:
     """Rows per prompt, direction and dose; the unsteered run stands for every dose 0."""
     baseline = values[-1, 0.0]
     keep = ~np.isnan(baseline)
+    # At dose 0 all directions are the same run, which is therefore made once.
     for draw in range(controls):
         values[draw, 0.0] = baseline
     parts = [

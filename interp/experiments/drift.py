@@ -1,21 +1,18 @@
-"""Contextual drift: one word in different contexts, within a sense and between senses.
-
-Also how far apart two contexts drive what the model says next.
-"""
+"""Contextual drift: cosines of one word across contexts, within a sense and between senses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, unknown
-from interp.experiments.asked import beside_untrained
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.token_vectors import collect_states, prompts_for
 from interp.measures.matrices import unit_rows
 from interp.models.load import load_model
@@ -49,21 +46,21 @@ LINES = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Drift(Finding):
-    """How a word's states drift apart with its senses: what `contextual_drift` returns.
+    """Drift of a word's states apart with its senses: the answer of `contextual_drift`.
 
     Attributes:
-        frame: one row per state; `COLUMNS` says what the columns mean.
+        frame: one row per state; `COLUMNS` gives the meaning of the columns.
         word: the word.
         senses: number of occurrences of each sense.
         occurrences: one row each: `prompt`, `position`, `sense`.
         cosines: `[state, n, n]` between the occurrences.
-        notes: what was left out.
+        notes: occurrences that were left out, and why.
         model: name of the model.
     """
 
-    name: ClassVar[str] = "drift"
-    question: ClassVar[str] = "Where does the context tell the senses of the word apart?"
-    columns: ClassVar[Mapping[str, str]] = COLUMNS
+    name = "drift"
+    question = "Where does the context tell the senses of the word apart?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     word: str
@@ -75,22 +72,34 @@ class Drift(Finding):
 
     @property
     def sentence(self) -> str:
-        """The word, the model, and how often each sense occurs."""
-        counts = ", ".join(f"{sense} {n}" for sense, n in self.senses.items())
-        return f"<Drift of {self.word!r} in {self.model}: {counts}>"
+        """The largest difference between same and different senses, with its p, and the verdict."""
+        counts = " and ".join(f"{n} of {sense}" for sense, n in self.senses.items())
+        known = self.frame[self.frame["difference"].notna()]
+        top = known.iloc[int(known["difference"].to_numpy().argmax())]
+        p = f"p = {top['p_max']:.2g}" if np.isfinite(top["p_max"]) else "not tested: nothing varies"
+        return (
+            f"{self.word!r} in {self.model}, occurrences {counts}: the cosine within a sense "
+            f"exceeds that between senses most at state {int(top['layer'])}, by "
+            f"{top['difference']:+.3g} ({top['within']:.3g} against {top['between']:.3g}; shuffled "
+            f"senses: {top['null_mean']:+.2g} on average; {p} over all states). {self._verdict()}"
+        )
+
+    def _verdict(self) -> str:
+        """The states at which senses differ, or why that cannot be decided."""
+        if few := [note for note in self.notes if note.startswith("cannot be decided")]:
+            return f"Whether senses differ {few[0]}."
+        apart = self.frame.loc[self.frame["p_max"] < ALPHA, "layer"].astype(str).tolist()
+        found = f"state{'s' * (len(apart) > 1)} {', '.join(apart)}" if apart else "no state"
+        return (
+            f"Same and different senses differ at {found} (p < {ALPHA}, senses shuffled among "
+            "prompts, corrected for the number of states)."
+        )
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
         """Cosines of the occurrences per state: within a sense, between senses, at random."""
         counts = ", ".join(f"{sense}: {n}" for sense, n in self.senses.items())
-        apart = self.frame.loc[self.frame["p_max"] < ALPHA, "layer"].astype(str).tolist()
-        said = f"states {', '.join(apart)}" if apart else "no state"
-        caption = (
-            f"Occurrences: {counts}. Same and different senses differ at {said} (p < {ALPHA}, "
-            "senses shuffled among prompts, corrected for the number of states)."
-        )
-        if few := [note for note in self.notes if note.startswith("cannot be decided")]:
-            caption = f"Occurrences: {counts}. Whether senses differ {few[0]}."
+        caption = f"Occurrences: {counts}. {self._verdict()}"
         lines = {
             name: pd.DataFrame({"x": self.frame["layer"], "mean": self.frame[column]})
             for column, name in LINES.items()
@@ -102,6 +111,8 @@ class Drift(Finding):
             "mean cosine",
             "state (0 enters the first block)",
             caption,
+            "Grey: occurrences with random other tokens of the same prompts.",
+            "the cosines within a sense and between senses would agree.",
             options={"greys": (LINES["random"],)},
         )
         return {"Cosines": drawing}
@@ -123,24 +134,25 @@ def contextual_drift(
     """Cosine between occurrences of a word within and between its senses, at every state.
 
     An occurrence is the last token of the word. Pairs are from different prompts. The control
-    shuffles the senses among prompts. A cosine says little by itself where the space is narrow:
-    `random` is that of occurrences with as many random tokens of the same prompts. Where senses
-    come with other lengths of context, learned positions alone make them differ at state 0.
+    shuffles the senses among prompts. In a narrow space every cosine is high: `random` is the
+    cosine of occurrences with as many random tokens of the same prompts. If the senses come with
+    contexts of different lengths, learned positions alone separate them at state 0.
 
     Args:
         model: as for `load_model`.
         prompts: as for `run`, with a label column `sense`, per token or per prompt.
-        word: the word.
-        sense: name of that column; occurrences without a value are left out and counted.
+        word: the word to follow.
+        sense: label column of the prompts with the sense of the word; occurrences without a value
+            are left out and counted.
         labels: labels per prompt, as for `run`.
-        case_sensitive: whether "Bank" is another word than "bank".
+        case_sensitive: tell "Bank" from "bank".
         prepend_bos: the model's own policy unless given.
-        resamples: shuffles.
-        seed: of the shuffles and of the draw of random tokens.
-        control: "random-init" for the same with an untrained copy of the model.
+        resamples: number of shuffles.
+        seed: seed of the shuffles and of the draw of random tokens.
+        control: random-init: the same with an untrained copy of the model.
 
-    Raises `UnknownName` where there is no such column, `BadInput` where the word does not occur
-    or has fewer than two senses with two prompts each.
+    Raises `UnknownName` for another column, and `BadInput` if the word does not occur or has fewer
+    than two senses with two prompts each.
     """
     bridge = load_model(model)
     ready = prompts_for(bridge, prompts, labels, prepend_bos)
@@ -173,7 +185,7 @@ def contextual_drift(
     asked: dict[str, Any] = {"sense": sense, "case_sensitive": case_sensitive}
     # The copy reads the same tokens.
     asked |= {"prompts": ready, "word": word, "resamples": resamples, "seed": seed}
-    return beside_untrained(drift, control, bridge, partial(contextual_drift, **asked))
+    return with_untrained_copy(drift, control, bridge, partial(contextual_drift, **asked))
 
 
 def drift_table(

@@ -1,4 +1,4 @@
-"""Any number of groups of tokens or words compared: parts of speech, for one.
+"""Comparison of any number of groups of tokens or words, such as parts of speech.
 
 Knows a value column and a label column; knows no model and no analysis.
 """
@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, nearest, unknown
-from interp.experiments.asked import with_control
+from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import Join, joined_by, per_token, units_of
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
@@ -28,30 +28,32 @@ from interp.stats.labelings import Codes
 from interp.stats.table import numbered, numbers
 
 RUNNING = ("path", "chord", "tortuosity", "angular_path")
-"""Columns that add up over depth themselves: their total is what the last layer has."""
+"""Cumulative columns: their total is the value of the last layer."""
 ADDED = ("step", "angle", "attn_angle", "mlp_angle")
 """Columns whose total is their sum over layers; of every other column it is the mean."""
-MOST_GROUPS = 8  # drawn
+MOST_GROUPS = 8  # drawn: there are eight colours that can be told apart
+MOST_NAMED = 4  # groups that the sentence lists; of more it names the two ends
 SHUFFLED = "shuffled labels"
 TOTALS = ("last", "sum", "mean")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupComparison(Finding):
-    """Groups of tokens or words compared: what `by_group` returns.
+    """Groups of tokens or words compared: the answer of `by_group`.
 
     Attributes:
         frame: a row per layer and group: `n`, `prompts`, `mean`, `sd`, `low`, `high`.
-        tests: a row per layer: the test that all groups are the same.
+        tests: a row per layer: the test that all groups have the same mean.
         total: as `frame`, for the value over all layers; `total_test` likewise.
         units: the tokens or words that were compared, a row per layer.
         groups: the groups, by falling number of units.
-        notes: what was left out, and how.
+        notes: units that were left out, and how values were joined.
         smallest_p: the smallest `p_max` that any labeling could have got.
+        save_pairs: whether the comparison of every pair is one of the tables.
     """
 
-    name: ClassVar[str] = "groups"
-    question: ClassVar[str] = (
+    name = "groups"
+    question = (
         "Does the value differ between groups of words? Words of a prompt are not independent: "
         "intervals and shuffles take the prompt as the unit."
     )
@@ -70,10 +72,10 @@ class GroupComparison(Finding):
     notes: tuple[str, ...] = ()
     levels: Mapping[str, Any] = field(default_factory=dict)
     smallest_p: float = 0.0
-    with_pairs: bool = False
+    save_pairs: bool = False
 
     def compare(self, a: str, b: str, **options: Any) -> Comparison:
-        """Two of the groups per layer, as `interp.compare` does it."""
+        """Two of the groups compared per layer by `interp.compare`, on the same units."""
         for name in (a, b):
             if name not in self.groups:
                 raise unknown(f"group of {self.by!r}", name, self.groups)
@@ -113,7 +115,7 @@ class GroupComparison(Finding):
         return self.tests["p_max"] < round(1 - self.confidence, 12)
 
     def finding(self) -> str:
-        """In how many rows groups differ, or that this cannot be decided."""
+        """Number of rows in which groups differ, or the reason that it cannot be decided."""
         level = round(1 - self.confidence, 12)
         if self.smallest_p < level:
             hits = f"{int(self.differs.sum())} of {len(self.tests)}"
@@ -134,9 +136,9 @@ class GroupComparison(Finding):
             return nothing(title, "There are no layers of one stack to draw: read the table.")
         few = len(self.groups) - MOST_GROUPS
         caption = (
-            f"{int(self.tests['n'].max()):,} {self.level}s. Bands: {self.confidence:.0%} for the "
-            "mean, prompts being the unit that was sampled. Grey: η² of labels shuffled within "
-            f"prompts, mean. ★, by permutation within prompts: {self.finding()}."
+            f"{int(self.tests['n'].max()):,} {self.level}s. Bands: {self.confidence:.0%} intervals "
+            "of the mean, with the prompt as the unit. ★, by permutation within prompts: "
+            f"{self.finding()}."
             + (f" The {MOST_GROUPS} largest groups; {few} smaller ones are not drawn." * (few > 0))
         )
         return Drawing(
@@ -146,6 +148,8 @@ class GroupComparison(Finding):
             self.value,
             "block",
             caption,
+            "Grey: mean η² of labels shuffled within prompts.",
+            "η² would follow the grey line, and no block would carry a star.",
             options={
                 "panels": ("mean of each group", "variance between groups (η²)"),
                 "units": (self.value, ""),
@@ -176,21 +180,31 @@ class GroupComparison(Finding):
         """Means and tests per layer, and over all layers."""
         own = {"groups": self.frame, "tests": self.tests}
         own |= {"total": self.total, "total_test": self.total_test}
-        return own | ({"pairs": self.pairs} if self.with_pairs else {})
+        return own | ({"pairs": self.pairs} if self.save_pairs else {})
 
     @property
     def sentence(self) -> str:
-        """In how many rows the groups differ, and the means over all layers."""
+        """Number of rows in which groups differ, and the means over all layers."""
         whole = self.total_test.iloc[0]
-        means = ", ".join(f"{r[self.by]} {r['mean']:.4g}" for _, r in self.total.iterrows())
         return (
             f"{self.value} by {self.by} ({self.level}s): {self.finding()}; over all layers "
-            f"{means}, p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
-            f"(shuffled: {whole['shuffled_eta2']:.3f})"
+            f"{self._means_named()}, p = {whole['p']:.2g}, η² = {whole['eta2']:.3f} "
+            f"(shuffled labels: {whole['shuffled_eta2']:.3f})"
+        )
+
+    def _means_named(self) -> str:
+        """The mean of every group, or of the two ends of many groups."""
+        named = [f"{r[self.by]} {r['mean']:.4g}" for _, r in self.total.iterrows()]
+        if len(named) <= MOST_NAMED or self.total["mean"].isna().all():
+            return ", ".join(named)
+        ends = self.total["mean"]
+        return (
+            f"{len(named)} groups from {named[int(ends.argmax())]} down to "
+            f"{named[int(ends.argmin())]}"
         )
 
 
-@with_control
+@repeated_on_control
 def by_group(
     results: Any,
     value: str,
@@ -209,38 +223,39 @@ def by_group(
 ) -> GroupComparison:
     """Compare a value between all groups of a label, such as parts of speech, per layer and total.
 
-    Tokens of one word are joined first (`level="word"`): quantities of a state on its way (angles,
-    steps, paths, norms, shares) are averaged, what is read off the prediction (log_prob, rank, …)
-    is taken from the last token, which alone has seen the whole word; `join` says otherwise. The
-    total over layers is the last value of what adds up by itself (path, angular_path, chord,
-    tortuosity), the sum of steps and angles, and the mean of everything else.
+    Tokens of one word are joined first (`level="word"`). Quantities of the stream (angles, steps,
+    paths, norms, shares) are averaged; quantities of the prediction (log_prob, rank, …) are those
+    of the last token, the only one that has seen the whole word; `join` overrides both. The total
+    over layers is the last value of cumulative columns (path, angular_path, chord, tortuosity),
+    the sum of steps and angles, and the mean of everything else.
 
     `.frame` and `.total` [units of the value]: `n` units with a value, `prompts`, `mean`, `sd`,
-    `low`, `high` (intervals of the mean, the prompt being the unit that was sampled).
+    `low`, `high` (intervals of the mean, with the prompt as the sampling unit).
     `.tests` and `.total_test` [1]: `n`, `groups`; `f`, `p`, `p_max` (family-wise over the rows),
     `p_bh`, `p_holm` of `interp.stats.clustered_omnibus`, which shuffles labels within prompts;
     `eta2`, the share of variance within prompts that lies between groups. The control, from
     shuffled labels: `shuffled_f`, the `confidence` quantile of F; `shuffled_eta2`, its mean;
-    `anova_p`, the classical test, and `shuffled_anova_rate`, how often that calls shuffled labels
+    `anova_p`, the classical test, and `shuffled_anova_rate`, the share of shuffles that it calls
     significant.
 
-    Shuffling within prompts asks whether label and value go together at all; where both go with
-    position in the sentence, that is one way of going together.
+    Shuffling within prompts tests any association of label and value, including one through the
+    position in the sentence.
 
     Args:
         results: of a run, or one result, or a table.
         value: a column with a value per token; several heads are averaged.
-        by: the label column, such as `pos` of the demo language or of `spacy_tags`.
-        level: "word" or "token".
+        by: the label column, such as pos (part of speech) of the demo language or of spaCy.
+        level: units to compare: word (its tokens are joined) or token.
         join: "mean", "last" or "sum" over the tokens of a word.
-        total: "last", "sum" or "mean" over layers.
-        groups: the groups to compare; all that have `at_least` units in two prompts unless given.
+        total: value over all layers: last, sum or mean; by default the one that fits the column.
+        groups: the groups to compare, two or more; by default all that occur in two prompts. In
+            Python, `at_least` sets how many units they need.
         at_least: units that a group needs.
-        pairs: also save the comparison of every pair of groups (`.pairs`).
+        pairs: also compare every pair of groups. In Python, `.pairs` has the table in any case.
         special: keep special tokens, such as BOS; else left out.
-        confidence: of the intervals.
-        resamples: shuffles and bootstrap draws.
-        seed: of everything random.
+        confidence: level of the intervals.
+        resamples: number of shuffles and bootstrap draws.
+        seed: seed of the shuffles and draws.
 
     Raises `UnknownName` for a value or label that is not there, `BadInput` for a group without
     units, fewer than two groups, or a value that is constant.
@@ -273,12 +288,12 @@ def by_group(
         notes=(*notes, f"total over layers: {how}" if "layer" in rows else "one place, no layers"),
         levels=levels,
         smallest_p=smallest,
-        with_pairs=pairs,
+        save_pairs=pairs,
     )
 
 
 def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFrame]:
-    """The table with the value; an unknown label is told with those that there are."""
+    """The table with the value; the error for an unknown label lists the known ones."""
     name, table = per_token(results, value)
     if by not in table:
         texts = [str(c) for c in table if not pd.api.types.is_numeric_dtype(table[c])]
@@ -286,7 +301,8 @@ def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFram
         error = unknown(f"label in {name!r}", by, labels)
         raise type(error)(
             f"{error}. Labels come with the prompts: labels=, token_labels=, "
-            "labellers=[interp.spacy_tags(...)], or prompts='demo', which has gold tags"
+            "labellers=[interp.spacy_tags(...)] (--spacy), or the prompts 'demo', which have gold "
+            "tags"
         )
     return name, table
 
@@ -323,6 +339,7 @@ def _cells(
     unit, first = numbered(units, [c for c in ("stack", "prompt", "position") if c in units])
     x = numbers(units, value)
     n, k = len(first), len(keys)
+    # One number per unit and row, so that `bincount` averages the heads in one pass.
     cell, finite = unit * k + row, np.isfinite(x)
     count = np.bincount(cell[finite], minlength=n * k)
     total = np.bincount(cell[finite], weights=x[finite], minlength=n * k)
@@ -404,6 +421,7 @@ def _tests(
     """The omnibus test of each row with its control, and the smallest p_max that it can give."""
     level, drawn = levels["confidence"], {k: levels[k] for k in ("resamples", "seed")}
     found = clustered_omnibus(cells, codes, clusters, **drawn)
+    # A shuffle whose F is undefined counts as one that beats the measured F: never in its favour.
     defined = ~np.isnan(found.f)
     null_f = np.where(defined, np.nan_to_num(found.null_f, nan=np.inf), 0.0)
     present = [np.isfinite(cells[codes == g]).any(axis=0) for g in np.unique(codes)]

@@ -1,4 +1,4 @@
-"""How fast the norm of the stream grows with depth.
+"""Growth rate of the norm of the stream with depth.
 
 Knows the columns of `path_length`; knows no model.
 """
@@ -7,35 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput
-from interp.experiments.asked import with_control
+from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
 from interp.stats.groups import group_means
 from interp.stats.table import is_special, numbered, require_columns
 
+MOST_NAMED = 4  # groups that the sentence lists; of more it names the two ends
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Growth(Finding):
-    """How fast norms grow with depth: what `growth_rate` returns.
+    """Growth of norms with depth: the answer of `growth_rate`.
 
     Attributes:
         frame: a row per token: `growth` (slope of ln‖x_l‖ over l = 0 … L; per layer), `factor`
             (its exponential), `r2` of that line, `states` behind it, and the control
             `orthogonal_growth`: the slope if every step were at right angles to the stream.
-        mean: per group and stack the mean of `growth`, `factor` and `orthogonal_growth` with
-            `low`, `high`: 95 % intervals, the prompt being the unit that was sampled.
+        mean: mean of `growth`, `factor` and `orthogonal_growth` per group and stack, with `low`
+            and `high`: 95 % intervals with the prompt as the sampling unit.
     """
 
-    name: ClassVar[str] = "growth"
-    question: ClassVar[str] = "How fast does the norm of the residual stream grow with depth?"
+    name = "growth"
+    question = "How fast does the norm of the residual stream grow with depth?"
 
     frame: pd.DataFrame
     mean: pd.DataFrame
@@ -53,51 +55,82 @@ class Growth(Finding):
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
-        """The growth per layer, and that of steps at right angles to the stream."""
-        rates = self.mean[self.mean["value"] != "factor"]
-        keys = [c for c in ("stack", *self._by) if c in rates]
-        names = rates[[*keys, "value"]].astype(str).agg(" · ".join, axis=1)
+        """Growth per layer of each group; in grey that of steps at right angles to the stream."""
+        own, control = (
+            self.mean[self.mean["value"] == value].reset_index(drop=True)
+            for value in ("growth", "orthogonal_growth")
+        )
         drawing = Drawing(
             "bars",
             "Growth of the norm",
-            rates.drop(columns="value").rename(columns={"mean": "value"}).assign(name=names),
+            pd.DataFrame(
+                {
+                    "name": self._names(own),
+                    "value": own["mean"],
+                    "low": own["low"],
+                    "high": own["high"],
+                    "control": control["mean"],
+                    "control_low": control["low"],
+                    "control_high": control["high"],
+                }
+            ),
             "slope of ln‖x‖ per layer",
-            caption="Bands: 95 %, the prompt being the unit. orthogonal_growth: the same steps, "
-            "at right angles to the stream.",
+            caption="Bars: 95 % intervals, with the prompt as the unit.",
+            control="Grey: the slope if every step were at right angles to the stream.",
+            if_null="coloured and grey would agree: steps neither along the stream nor against it.",
+            options={"control_name": "steps at right angles", "value_name": "as measured"},
         )
         return {"Growth per layer": drawing}
 
+    def _names(self, rows: pd.DataFrame) -> list[str]:
+        """Stack and label of each row."""
+        keys = [c for c in ("stack", *self._by) if c in rows]
+        return rows[keys].astype(str).agg(" · ".join, axis=1).tolist() if keys else ["all tokens"]
+
     @property
     def sentence(self) -> str:
-        """The factor by which the norm grows per layer."""
-        rows = self.mean[self.mean["value"] == "factor"]
+        """Factor by which the norm grows per layer, and the slopes with and without the control."""
+        rows = dict(iter(self.mean.groupby("value", sort=False)))
+        factor, slope, control = (
+            rows[value].reset_index(drop=True)
+            for value in ("factor", "growth", "orthogonal_growth")
+        )
+        names = self._names(factor)
+        # Of many groups the ends: the table has them all.
+        chosen = list(range(len(names)))
+        if len(names) > MOST_NAMED:
+            chosen = [int(factor["mean"].argmax()), int(factor["mean"].argmin())]
         parts = [
-            " ".join(str(row[c]) for c in self.mean.columns if c in ("stack", *self._by))
-            + f" ×{row['mean']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
-            for _, row in rows.iterrows()
+            f"{names[i] + ' ' if len(names) > 1 else ''}×{factor['mean'][i]:.4g} "
+            f"[{factor['low'][i]:.4g}, {factor['high'][i]:.4g}] (slope of ln‖x‖ "
+            f"{slope['mean'][i]:.3g}; {control['mean'][i]:.3g} if every step were at right angles "
+            "to the stream)"
+            for i in chosen
         ]
-        return "growth of the norm per layer:" + ",".join(part or " none" for part in parts)
+        between = f", of {len(names)} groups from " if len(names) > MOST_NAMED else ""
+        joined = (" down to " if between else ", ").join(parts)
+        return f"growth of the norm per layer{between or ': '}{joined}"
 
     @property
     def _by(self) -> list[str]:
         return [str(c) for c in self.mean if c in self.frame and c not in ("stack", "growth")]
 
 
-@with_control
+@repeated_on_control
 def growth_rate(
     results: Any, *, by: str | None = None, special: bool = False, confidence: float = 0.95
 ) -> Growth:
-    """Growth rate of the norm of every token: the least-squares slope of ln‖x_l‖ over l = 0 … L.
+    """Growth rate of the norm: the least-squares slope of ln‖x_l‖ over the states l = 0 … L.
 
     About 1.045 per layer is published for GPT-2 XL (Heimersheim & Turner, "Residual stream norms
     grow exponentially over the forward pass", 2023). The control `orthogonal_growth` takes the
     same steps at right angles to the stream, as random directions in many dimensions are: ‖x_l‖²
-    = ‖x_0‖² + Σ ‖Δ‖². A real growth above it means steps along the stream, below it steps back.
+    = ‖x_0‖² + Σ ‖Δ‖². A growth above it means steps along the stream, below it steps against it.
 
     Args:
         results: of a run with `path_length`, or that result.
-        by: a label column; one mean per label.
-        special: keep special tokens in the means (they are always in the frame).
+        by: a label column: one mean per label.
+        special: keep special tokens, such as BOS, in the means; every token is in the frame.
 
     Raises `BadInput`, `UnknownName` for tables without the norms per token or without the label.
     """
@@ -146,6 +179,7 @@ def _slopes(norms: Floats) -> tuple[Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(norms)
         y = np.where(np.isfinite(y).all(axis=1, keepdims=True), y, np.nan)
+        # With x centred, slope and R² need no intercept.
         x = np.arange(y.shape[1]) - (y.shape[1] - 1) / 2
         deviation = y - y.mean(axis=1, keepdims=True)
         slope = deviation @ x / (x @ x)

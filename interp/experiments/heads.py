@@ -1,21 +1,21 @@
-"""What heads do, from an `attention` result: rollout over the blocks, and head types.
+"""Attention rollout and head types, from an `attention` result.
 
-Both stand beside attention that is spread evenly over the keys that it may look at. Knows tables
-and kept maps; nothing of models or hooks.
+The control of both is attention spread evenly over the allowed keys. Knows tables and kept maps;
+nothing of models or hooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Array, Floats
 from interp.errors import BadInput, unknown
-from interp.experiments.asked import result_of, with_control
+from interp.experiments.controls import repeated_on_control, result_of
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Finding
 from interp.stats.resampling import clustered_bootstrap
@@ -30,21 +30,21 @@ KINDS = ("previous", "induction", "duplicate", "sink")
 def rollout_maps(
     result: Any, *, residual: float = 0.5, uniform: bool = False, stack: str = ""
 ) -> dict[int, Floats]:
-    """Attention rolled out over the blocks: how much of each token has come from which one.
+    """Attention rolled out over the blocks: the share of each token that comes from each other.
 
-    Mean over the heads, plus the stream that passes by: Ã_l = r·I + (1 − r)·Ā_l with rows brought
-    to a sum of 1, and R_l = Ã_l R_{l−1}. MLPs and values are taken as mixing nothing, so this is a
-    bookkeeping of positions, not of influence. Source: Abnar & Zuidema, ACL 2020.
+    Mean over the heads plus the residual connection: Ã_l = r·I + (1 − r)·Ā_l with rows scaled to a
+    sum of 1, and R_l = Ã_l R_{l−1}. MLPs and values count as mixing nothing, so rollout tracks
+    positions, not influence. Source: Abnar & Zuidema, ACL 2020.
 
     Args:
         result: of the analysis `attention`, which keeps the maps of a few prompts.
-        residual: weight r of the stream, ½ in the paper.
-        uniform: put even attention over the keys each query may look at in place of the model's;
-            the control.
+        residual: weight r of the residual connection, ½ in the paper.
+        uniform: replace the model's attention by even attention over the allowed keys; the
+            control.
         stack: of a model with two stacks, "encoder" or "decoder" (its self-attention only).
 
     Returns per prompt `[layer, query, key]`, the rollout up to and with each block; rows sum to 1.
-    Raises `BadInput` where no maps were kept, `UnknownName` for another stack.
+    Raises `BadInput` if no maps were kept, `UnknownName` for another stack.
     """
     if not 0 <= residual < 1:
         raise BadInput(f"residual={residual!r}; the stream's weight is at least 0 and below 1")
@@ -58,17 +58,17 @@ def rollout_maps(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rollout(Finding):
-    """Attention rolled out over the blocks, for one prompt: what `rollout` returns.
+    """Attention rolled out over the blocks, for one prompt: the answer of `rollout`.
 
     Attributes:
         frame: a row per layer, query and key; columns as under `rollout`.
         prompt: number of the prompt.
     """
 
-    name: ClassVar[str] = "rollout"
-    question: ClassVar[str] = (
-        "How much of each token's state has come from which position, if attention alone moved "
-        "things?"
+    name = "rollout"
+    question = (
+        "How much of each token's state comes from which position, if attention alone moves "
+        "information?"
     )
 
     frame: pd.DataFrame
@@ -82,8 +82,16 @@ class Rollout(Finding):
 
     @property
     def sentence(self) -> str:
-        """Which prompt the shares are of."""
-        return f"prompt {self.prompt}, over all blocks, the largest shares"
+        """Mean share that comes from the first token, against even attention."""
+        later = self._last[self._last["query"] > 0]
+        if later.empty:
+            return f"prompt {self.prompt} is a single token, which comes from itself"
+        first = later[later["key"] == 0]
+        shares = [first[name].sum() / later["query"].nunique() for name in ("rollout", "even")]
+        return (
+            f"prompt {self.prompt}, over all blocks: {shares[0]:.0%} of a later token comes from "
+            f"the first token on average ({shares[1]:.0%} with even attention)"
+        )
 
     @property
     def short(self) -> pd.DataFrame:
@@ -94,7 +102,7 @@ class Rollout(Finding):
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
-        """Where each token has come from over all blocks, and the same with even attention."""
+        """Sources of each token over all blocks, and the same with even attention."""
         last = self._last
         texts = last.drop_duplicates("query")["token"].astype(str).tolist()
         maps = [
@@ -106,25 +114,27 @@ class Rollout(Finding):
             "Rollout over all blocks",
             pd.concat(maps, ignore_index=True),
             "share",
-            "has come from",
-            f"Prompt {self.prompt}. MLPs and values are taken as mixing nothing.",
-            "Right: even attention in every block.",
-            options={"rows": texts, "columns": texts, "tokens": True, "down": True, "y": "token"},
+            "comes from",
+            f"Prompt {self.prompt}. MLPs and values count as mixing nothing.",
+            "Control, on the right: even attention in every block.",
+            "both maps would be alike.",
+            options={"rows": texts, "columns": texts, "tokens": True, "down": True, "y": "token"}
+            | {"cell": (19, 15)},
         )
-        return {"Where each token has come from": drawing}
+        return {"Sources of each token": drawing}
 
 
-@with_control
+@repeated_on_control
 def rollout(
     results: Any, prompt: int | None = None, *, residual: float = 0.5, stack: str = ""
 ) -> Rollout:
-    """Attention rolled out over the blocks for one kept prompt, beside even attention.
+    """Attention rolled out over the blocks for one prompt, against even attention.
 
     Args:
         results: of a run with `attention`, or that result, which keeps the maps of a few prompts.
-        prompt: number of a kept prompt; the first unless given.
-        residual: weight of the stream that passes by, ½ in the paper.
-        stack: of a model with two stacks, "encoder" or "decoder".
+        prompt: number of a prompt whose maps were kept; by default the first.
+        residual: weight of the residual connection, from 0 to below 1; ½ in the paper.
+        stack: encoder or decoder, for a model with two stacks.
 
     `rollout_maps` has the formula and its source. `.frame` has a row per `layer`, `query` and
     `key` (positions, key not after query or ahead where the model looks ahead) with the texts
@@ -174,6 +184,7 @@ def _maps(result: Any, stack: str) -> dict[int, Mapping[int, Array]]:
 
 
 def _products(maps: list[Array], residual: float, uniform: bool) -> list[Floats]:
+    # In float64: rounding adds up over the product of all blocks.
     total = np.eye(maps[0].shape[-1])
     out = []
     for pattern in maps:
@@ -188,7 +199,7 @@ def _products(maps: list[Array], residual: float, uniform: bool) -> list[Floats]
 
 
 def _even(pattern: Array) -> Floats:
-    """Even weights over the keys that any head looks at: the whole row where one looks ahead."""
+    """Even weights over the allowed keys: the whole row if any head looks ahead."""
     n = pattern.shape[-1]
     ahead = bool((np.triu(pattern.max(axis=0), 1) > 0).any())
     allowed = np.ones((n, n)) if ahead else np.tri(n)
@@ -200,26 +211,29 @@ def _even(pattern: Array) -> Floats:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadTypes(Finding):
-    """What each head looks at: what `head_types` returns.
+    """Scores and types of every head: the answer of `head_types`.
 
     Attributes:
         frame: a row per head and kind; columns as under `head_types`.
     """
 
-    name: ClassVar[str] = "heads"
-    question: ClassVar[str] = "What does each head look at, beyond what even attention gives?"
+    name = "heads"
+    question = "What does each head look at, beyond what even attention gives?"
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
-        """How many heads have a type, and how many more than one."""
+        """Number of heads with a type, of each kind, and of several."""
         heads = self.frame.groupby([c for c in ("stack", "layer", "head") if c in self.frame])
-        kinds = heads["typed"].sum()
-        several = int((kinds > 1).sum())
-        more = f", {several} of them several" if several else ""
-        return f"{int((kinds > 0).sum())} of {heads.ngroups} heads have a type{more}"
+        types = heads["typed"].sum()
+        kinds = self.frame.loc[self.frame["typed"], "kind"].value_counts(sort=False)
+        listed = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+        several = int((types > 1).sum())
+        more = f"; {several} of them of several types" if several else ""
+        found = f"{int((types > 0).sum())} of {heads.ngroups} heads have a type"
+        return f"{found}: {listed}{more}" if listed else found
 
     @property
     def short(self) -> pd.DataFrame:
@@ -241,18 +255,19 @@ class HeadTypes(Finding):
         ]
         drawing = Drawing(
             "heat",
-            "What heads look at",
+            "Targets of the heads",
             pd.concat(maps, ignore_index=True),
             "excess",
             "head",
-            "(score − even) / (1 − even): 1 for all attention, 0 for what even attention over the "
-            "allowed keys gives.",
+            "Mean over tokens of (score − even) / (1 − even): 1 if all attention goes there.",
+            "0: as much as even attention over the allowed keys puts there.",
+            "all cells would be near 0.",
             options={"y": "block", "high": 1.0, "cell": (34, 26)},
         )
         return {"Excess over even attention": drawing}
 
 
-@with_control
+@repeated_on_control
 def head_types(
     results: Any,
     *,
@@ -262,20 +277,21 @@ def head_types(
     resamples: int = 1000,
     seed: int = 0,
 ) -> HeadTypes:
-    """Which head looks at the previous token, at copies, after copies, or at the first token.
+    """Types of heads: previous token, induction, duplicate token, sink.
 
-    Scores are means over the tokens for which they are defined; the control is the mean, over the
-    same tokens, of what attention spread evenly over all allowed keys would give. Intervals
-    resample prompts (`clustered_bootstrap`). Sources of the types: Elhage et al. 2021, Olsson et
-    al. 2209.11895 (induction), Xiao et al. 2309.17453 (sink).
+    Scores are means over the tokens for which they are defined. The control is the mean over the
+    same tokens for attention spread evenly over all allowed keys. Intervals resample prompts
+    (`clustered_bootstrap`). Sources of the types: Elhage et al. 2021, Olsson et al. 2209.11895
+    (induction), Xiao et al. 2309.17453 (sink).
 
     Args:
         results: of a run with `attention`, or that result, with rows per token.
-        threshold: least excess for a type; a convention, not a test.
+        threshold: smallest excess over even attention that makes a type, 0 to 1; a convention, not
+            a test.
         special: keep special tokens, such as BOS; else left out.
-        confidence: of the intervals.
-        resamples: shuffles and bootstrap draws.
-        seed: of everything random.
+        confidence: level of the intervals.
+        resamples: number of bootstrap draws.
+        seed: seed of the bootstrap.
 
     Returns one row per (stack,) layer, head and kind: `score` with `score_low` and `score_high`;
     `uniform`, the control; `difference` of the two with its interval; `excess` = (score −
@@ -283,9 +299,9 @@ def head_types(
     it is a mean over; `typed`, whether the head is of this kind: its excess reaches the threshold
     and the interval of the difference lies above 0; and `types`, the same in all rows of a head:
     every kind that it is of, the largest excess first ("induction+sink"), or "none". A head can be
-    of several kinds: one that finds what came before where there is something to find, and rests
-    on the first token elsewhere, is both induction and sink. With a single prompt there are no
-    intervals and so no types.
+    of several kinds: one that finds earlier copies where there are any and rests on the first
+    token elsewhere is both induction and sink. With a single prompt there are no intervals and
+    therefore no types.
 
     Raises `BadInput` for a result without these rows or a threshold outside 0 … 1.
     """
@@ -327,6 +343,8 @@ def _rows(result: Any, special: bool) -> pd.DataFrame:
     tokens["length"] = tokens.groupby(same)["position"].transform("max") + 1
     frame = frame.merge(tokens.drop(columns="token_id"), on=on)
     frame = frame.assign(stack=frame["stack"]) if "stack" in frame else frame.assign(stack="")
+    # A negative distance is attention to later tokens: the stack is not causal, and a query may
+    # look at the whole prompt.
     ahead = frame.groupby("stack")["distance"].transform("min") < -1e-4
     frame["keys"] = np.where(ahead, frame["length"], frame["position"] + 1)
     kept: pd.DataFrame = frame[~is_special(frame, special)]
@@ -343,7 +361,7 @@ def _kind(
     if rows.empty:
         return None
     index = ["prompt", "position"]
-    # One value per token and head: nothing to aggregate, as a pivot table would.
+    # One value per token and head: `pivot_table` would average them, and drop what is NaN.
     wide = rows.pivot(index=index, columns=["layer", "head"], values=[kind, "even"])  # noqa: PD010
     scores = pd.DataFrame(wide[kind])
     even = pd.DataFrame(wide["even"])
@@ -373,7 +391,7 @@ def _kind(
 
 
 def _typed(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Which kinds each head is of: column `typed`, and all of them by name in `types`."""
+    """Types of each head: column `typed` per kind, and all of them by name in `types`."""
     head = ["stack", "layer", "head"]
     typed = (table["excess"] >= threshold) & (table["difference_low"] > 0)
     table = table.assign(typed=typed)

@@ -1,17 +1,17 @@
-"""Layers of one model, or of two, held against each other on the same words in the same prompts."""
+"""Similarity of layers, within a model or between two, on the same words in the same prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput
-from interp.experiments.asked import beside_untrained
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.token_vectors import prompts_for, word_states
 from interp.experiments.word_files import Pieces
 from interp.measures.similarity import LEAST, Metric, measure, similarity_null
@@ -39,19 +39,19 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerComparison(Finding):
-    """Similarity of every pair of layers, with its null: what `compare_layers` returns.
+    """Similarity of every pair of layers, with its null: the answer of `compare_layers`.
 
     Attributes:
-        frame: one row per pair; `COLUMNS` says what the columns mean.
+        frame: one row per pair; `COLUMNS` gives the meaning of the columns.
         method: the similarity.
         words: the words compared: `prompt`, `word`, `text`.
-        notes: what was left out.
+        notes: words and prompts that were used or left out.
         a, b: names of the models.
     """
 
-    name: ClassVar[str] = "layers"
-    question: ClassVar[str] = "Which layers of the two models order the same words alike?"
-    columns: ClassVar[Mapping[str, str]] = COLUMNS
+    name = "layers"
+    question = "Which layers of the two models order the same words alike?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     method: str
@@ -72,8 +72,20 @@ class LayerComparison(Finding):
 
     @property
     def sentence(self) -> str:
-        """What was compared."""
-        return f"<LayerComparison {self.method} of {self.a} (rows) and {self.b} (columns)>"
+        """The most similar pair of states, with its null, and the number of pairs above theirs."""
+        best, (above, pairs) = self.best, self._above
+        return (
+            f"{self.method} of {self.a} (rows) and {self.b} (columns): state "
+            f"{best['layer_a']:.0f} and state {best['layer_b']:.0f} are most alike, "
+            f"{best['value']:.3f} (with prompts permuted {best['null_mean']:.3f} on average; "
+            f"p = {best['p_max']:.2g} against the best pair of each permutation); {above} of "
+            f"{pairs} pairs have p < {ALPHA} in that sense"
+        )
+
+    @property
+    def _above(self) -> tuple[int, int]:
+        """Number of pairs with a small family-wise p, and of all pairs."""
+        return int((self.frame["p_max"] < ALPHA).sum()), len(self.frame)
 
     @property
     def short(self) -> pd.DataFrame:
@@ -83,13 +95,12 @@ class LayerComparison(Finding):
     @property
     def drawings(self) -> Mapping[str, Drawing]:
         """Heat map of the similarity."""
-        table, p, best = self.matrix(), self.matrix("p_max"), self.best
-        above, null = int((p < ALPHA).to_numpy().sum()), self.frame["null_mean"].mean()
+        table, best, (above, pairs) = self.matrix(), self.best, self._above
+        null = self.frame["null_mean"].mean()
         caption = (
             f"{'; '.join(self.notes)}. Most alike: state {best['layer_a']:.0f} and state "
             f"{best['layer_b']:.0f} ({best['value']:.2f}, p = {best['p_max']:.2g} against the best "
-            f"pair of each permutation). {above} of {p.size} pairs have p < {ALPHA} in that sense; "
-            f"with prompts permuted the mean is {null:.2f}."
+            f"pair of each permutation). {above} of {pairs} pairs have p < {ALPHA} in that sense."
         )
         drawing = Drawing(
             "heat",
@@ -98,6 +109,7 @@ class LayerComparison(Finding):
             self.method,
             f"state of {self.b}",
             caption,
+            f"Control: with prompts permuted the mean over all pairs is {null:.2f}.",
             options={"y": f"state of {self.a}", "cell": (46, 30), "high": 1.0},
         )
         return {"Similarity": drawing}
@@ -121,27 +133,27 @@ def compare_layers(
     """Compare every layer of model a with every layer of model b on the same words.
 
     The models may have different tokenizers and widths: words are matched by their place in the
-    text. As many words are drawn from every prompt; under the null whole prompts of b change
-    places, because the words of one prompt are not independent. `p_max` is for the best of all
-    pairs. The null says "nothing in common": that equal words have equal inputs suffices to
-    exceed it, so read a similarity beside that of randomly initialised copies too.
+    text. The same number of words is drawn from every prompt. The null permutes whole prompts of
+    b, because the words of one prompt are not independent; `p_max` corrects for the choice of the
+    best pair. The null means "nothing in common", and equal input embeddings of equal words are
+    enough to exceed it: compare with the untrained copy too.
 
     Args:
-        a: a model, as for `load_model`.
-        b: a model; the same model twice compares its layers with each other.
+        a: a model: demo, demo-llama, a hub name or a folder. In Python also a bridge.
+        b: a second model; the same model twice compares its layers with each other.
         prompts: texts, as for `run`; ids have no words that two models could share.
-        method: "cka" (debiased), "cka_biased", "rsa", "mutual_knn" or "svcca".
+        method: cka (debiased), cka_biased, rsa, mutual_knn or svcca.
         per_prompt: words drawn per prompt; prompts with fewer are left out and counted.
-        pieces: "last" or "mean" of the tokens of a word.
-        k: neighbours of mutual k-NN.
-        metric: of RSA.
+        pieces: state of a word of several tokens: last (of its last token) or mean.
+        k: number of neighbours for mutual_knn.
+        metric: distance for rsa: cosine, correlation or euclidean.
         prepend_bos: each model's own policy unless given.
-        resamples: permutations.
-        seed: of the permutations and of the draw of words.
-        control: "random-init" for the same with an untrained copy of the second model.
+        resamples: number of permutations.
+        seed: seed of the permutations and of the draw of words.
+        control: random-init: the same with an untrained copy of the second model.
 
-    Raises `BadInput` where the models read different texts or there are too few words,
-    `UnknownName` for another method.
+    Raises `BadInput` if the models read different texts or share too few words, `UnknownName` for
+    another method.
     """
     kind = measure(method, k=k, metric=metric)
     if per_prompt < 1:
@@ -157,6 +169,7 @@ def compare_layers(
     states_b = states_a
     if model_b is not model_a:
         states_b = word_states(model_b, read_b, words, pieces=pieces)
+    # Words of a prompt share their context, so the null moves them together.
     clusters = words["prompt"].tolist()
     null = similarity_null(
         list(states_a), list(states_b), kind, resamples=resamples, seed=seed, clusters=clusters
@@ -167,7 +180,7 @@ def compare_layers(
     asked: dict[str, Any] = {"method": method, "per_prompt": per_prompt, "pieces": pieces, "k": k}
     asked |= {"metric": metric, "prepend_bos": prepend_bos, "resamples": resamples, "seed": seed}
     again = partial(_with_copy, model_a, prompts, **asked)
-    return beside_untrained(found, control, model_b, again)
+    return with_untrained_copy(found, control, model_b, again)
 
 
 def _with_copy(a: Any, prompts: Any, copy: Any, **asked: Any) -> LayerComparison:
@@ -199,6 +212,7 @@ def _words(
     both = found[0].merge(found[1][["prompt", "word"]], on=["prompt", "word"])
     if both.empty:
         raise BadInput("no prompt has words: they are found in texts, not in token ids")
+    # The first words of every prompt would compare the models at early positions only.
     mixed = both.sample(frac=1.0, random_state=np.random.default_rng(seed))
     drawn = mixed.groupby("prompt", sort=False).head(per_prompt)
     drawn = drawn[drawn.groupby("prompt")["word"].transform("size") == per_prompt]

@@ -1,7 +1,6 @@
-"""Between tokens and vectors: the id of a token, the tokens nearest to a vector, and from which
-state on a prediction stays what it is.
+"""Tokens nearest to a vector, among the rows of W_U or W_E.
 
-Knows a bridge's tokenizer and weights, and the table of the logit lens; runs no model.
+Knows a bridge's tokenizer and weights; runs no model.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from interp.render.finding import Answer
 
 SPACES = ("W_U", "W_E")
 MEASURES = ("dot", "cosine")
-RANDOM_NOTE = (
-    "Grey: what the neighbour of that rank would have if all directions were random (median)."
-)
+RANDOM_NOTE = "Grey: median cosine of the neighbour of that rank if all directions were random."
+RANDOM_NAME = "if directions were random"
 
 
 # ---- vectors to tokens -----------------------------------------------------------------------
@@ -44,23 +42,26 @@ def nearest_tokens(
 ) -> Answer:
     """The tokens whose rows of W_U or W_E are nearest to a vector.
 
-    In W_U the dot product is what the vector, taken as the stream after the final norm, adds to
-    the token's logit; b_U and the norm are left out. In W_E it says which word's embedding points
-    that way. Long rows win by dot product, whatever their direction; by cosine they do not.
+    In W_U the dot product is the contribution of the vector, as the stream after the final norm,
+    to the token's logit (without b_U). In W_E it finds the embeddings that point the same way. By
+    dot product long rows win, whatever their direction; by cosine they do not.
 
     Args:
-        vector: `[d]`, or `[n, d]` for several at once; or a token, such as " her" (a leading
-            space counts), whose row of `of` is taken.
-        minus: a token whose row is taken off.
-        of: "W_U" or "W_E", where the vector of a token is from.
-        space: "W_U" or "W_E", where it is looked up.
-        k: how many tokens per vector; all if there are fewer.
-        by: "dot" or "cosine".
+        model: a bridge.
+        vector: a token, such as " her" (a leading space counts), whose row of W_U or W_E is the
+            vector. In Python also a vector `[d]`, or several `[n, d]`.
+        minus: a token whose row is subtracted.
+        of: the matrix that the row of the token is from: W_U or W_E.
+        space: the matrix whose rows are searched: W_U or W_E.
+        k: number of tokens to list.
+        by: rank by cosine or dot (product).
+
     `.frame` has one row per token, nearest first: `rank` (0 = nearest), `token`, `token_id`, `dot`,
     `cosine`, `norm` (of the token's row), and the control `random_cosine`: the median cosine that
     the nearest token of that rank by cosine would have if all directions were random; for several
     vectors also `vector`, its number. The cosine is NaN for the zero vector.
-    Raises: `UnknownName`, `BadInput` for a vector of another width or with NaN, `Unsupported`.
+
+    Raises `UnknownName`, `BadInput` for a vector of another width or with NaN, `Unsupported`.
     """
     for name, given, allowed in (
         ("space", space, SPACES),
@@ -84,6 +85,7 @@ def nearest_tokens(
     frame = _listed(best, dots, cosines, sizes, tokenizer, rows.shape[1])
     frame = frame if np.ndim(vector) == 2 else frame.drop(columns="vector")
     said = f"{of} of {named} in {space}, by {by}" if named else f"nearest in {space}, by {by}"
+    found = _told(frame, named)
     table = frame.rename(columns={"token": "name", "cosine": "value", "random_cosine": "control"})
     drawing = Drawing(
         "bars",
@@ -92,21 +94,34 @@ def nearest_tokens(
         "cosine",
         caption=f"{said}.",
         control=RANDOM_NOTE,
+        options={"control_name": RANDOM_NAME, "value_name": "cosine"},
     )
     return Answer(
         "nearest",
         frame,
-        said,
+        f"{said}: {found}",
         {"Nearest tokens": drawing},
-        asked=f"Which tokens of {space} lie nearest to {named or 'the vector'}?",
+        question=f"Which tokens of {space} lie nearest to {named or 'the vector'}?",
+    )
+
+
+def _told(frame: pd.DataFrame, named: str) -> str:
+    """The nearest token that is not the query itself, with its cosine and the control."""
+    others = frame[frame["token"].map(repr) != named] if named else frame
+    if others.empty:
+        return f"no token but {named} was listed"
+    row = others.iloc[0]
+    return (
+        f"the nearest {'other ' if named else ''}token is {row['token']!r}, cosine "
+        f"{row['cosine']:.3f} ({row['random_cosine']:.3f} at this rank if directions were random)"
     )
 
 
 def _asked(model: Any, vector: Any, minus: str | None, of: str) -> tuple[Any, str]:
-    """The vector, and its name where it is that of a token."""
+    """The vector, and its name if it is that of a token."""
     if not isinstance(vector, str):
         if minus is not None:
-            raise BadInput("minus= takes a token off a token; take it off your vector yourself")
+            raise BadInput("minus= subtracts a token from a token; subtract it from your vector")
         return vector, ""
     rows = at_least_float32(weight_matrix(model, of))
     found = rows[token_id(model, vector)]

@@ -1,4 +1,4 @@
-"""Do tokens that travel far predict well? Path length against what the model says comes next.
+"""Correlation of path length with the prediction: do tokens that travel far predict well?
 
 Knows the columns of a path and of an outcome; knows no model.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput, unknown
-from interp.experiments.asked import with_control
+from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
@@ -30,7 +30,7 @@ COVARIATES = ("position", "log_frequency", "next_log_frequency")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PathPrediction(Finding):
-    """Correlation of the path with the prediction: what `path_prediction` returns.
+    """Correlation of the path with the prediction: the answer of `path_prediction`.
 
     Attributes:
         frame: a row per outcome and layer (the last layer has the whole path); columns as under
@@ -38,11 +38,11 @@ class PathPrediction(Finding):
         tokens: the rows that were correlated, with outcomes and covariates.
         value: the column that was followed.
         partial: the covariates.
-        notes: what a reader must know before believing a row.
+        notes: caveats.
     """
 
-    name: ClassVar[str] = "predict"
-    question: ClassVar[str] = "Do tokens whose state travels far predict the next token well?"
+    name = "predict"
+    question = "Do tokens whose state travels far predict the next token well?"
 
     frame: pd.DataFrame
     tokens: pd.DataFrame
@@ -60,7 +60,7 @@ class PathPrediction(Finding):
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
-        """A figure per coefficient, the most careful one first."""
+        """A figure per coefficient, the most conservative one first."""
         known = [c for c in reversed(COEFFICIENTS) if c in self.frame]
         return {f"{c.replace('_', ' ')} of {self.value}": self.drawing(c) for c in known}
 
@@ -81,11 +81,11 @@ class PathPrediction(Finding):
             line_rows(_lines(rows, coefficient), str(outcome))
             for outcome, rows in self.frame.groupby("outcome", sort=False)
         ]
-        taken = f" {', '.join(self.partial)} taken out." if partial else ""
+        taken = f" Partialled out: {', '.join(self.partial)}." if partial else ""
         caption = (
             f"{int(self.frame['n'].max()):,} tokens of {int(self.frame['prompts'].max())} prompts. "
-            f"Bands: {self.confidence:.0%} by resampling whole prompts. Grey: outcomes shuffled "
-            f"within prompts.{taken} At the last block it is the whole {self.value}."
+            f"Bands: {self.confidence:.0%} intervals by resampling whole prompts.{taken} The last "
+            f"block has the whole {self.value}."
         )
         return Drawing(
             "lines",
@@ -94,6 +94,8 @@ class PathPrediction(Finding):
             "correlation",
             "block",
             caption,
+            "Grey: outcomes shuffled within prompts.",
+            "the line would stay inside the grey band.",
             options={"greys": (SHUFFLED,)},
         )
 
@@ -107,13 +109,14 @@ class PathPrediction(Finding):
 
     @property
     def sentence(self) -> str:
-        """The coefficient over all layers, per outcome."""
+        """The coefficient over all layers per outcome, with its null."""
         parts = []
         for outcome, rows in self.frame.groupby("outcome", sort=False):
             row = rows.iloc[-1]
             name = "partial_spearman" if self.partial else "spearman"
             band = f"[{row[f'{name}_low']:+.2f}, {row[f'{name}_high']:+.2f}]"
-            parts.append(f"{outcome} {row[name]:+.2f} {band}")
+            null = f"{row[f'{name}_shuffled_low']:+.2f} to {row[f'{name}_shuffled_high']:+.2f}"
+            parts.append(f"{outcome} {row[name]:+.2f} {band} (shuffled: {null})")
         kind = f"partial on {', '.join(self.partial)}" if self.partial else "Spearman"
         return f"{self.value} over all layers with the next token ({kind}): {'; '.join(parts)}"
 
@@ -128,7 +131,7 @@ def _lines(rows: pd.DataFrame, coefficient: str) -> dict[str, pd.DataFrame]:
     return {SHUFFLED: null, "as measured": pd.DataFrame(base | own)}
 
 
-@with_control
+@repeated_on_control
 def path_prediction(
     results: Any,
     *,
@@ -141,11 +144,11 @@ def path_prediction(
     resamples: int = 1000,
     seed: int = 0,
 ) -> PathPrediction:
-    """Correlate, over tokens, the path up to each layer with how well the next token is predicted.
+    """Correlate the path of each token up to each layer with the prediction of the next token.
 
-    The outcomes are read off the final output: from the table of `next_token`, or from the last
-    state of `logit_lens` (which has no `logit`). Where the path depends on position and frequency
-    and the prediction too, so do both on each other: the partial correlations take that out.
+    The outcomes are those of the final output: from the table of `next_token`, or from the last
+    state of `logit_lens` (which has no `logit`). Path and prediction both depend on position and
+    frequency, which alone makes them correlate: the partial correlations remove that.
 
     Columns of `.frame`: `outcome`, `layer`, `n` (tokens with all values), `prompts`, `nan` (left
     out); `pearson`, `spearman` and, with the covariates taken out, `partial_pearson`,
@@ -157,16 +160,21 @@ def path_prediction(
     Args:
         results: of a run with `path_length` (or `rotation`, for `value="angular_path"`) and
             `next_token` or `logit_lens`.
-        value: the column to follow.
-        outcomes: of logit, log_prob and rank, those to correlate with; all there are unless given.
-        partial: covariates: position, `log_frequency` of the token, `next_log_frequency` of the
-            one after it (wrong where you gave your own targets), or a column of the path's table.
-        frequency: count per token id or token text; unless given, the tokens of the run itself,
-            special ones apart. ln(1 + count) is used.
-        special: keep special tokens.
+        value: the column to follow, such as path or angular_path.
+        outcomes: columns to correlate with: logit, log_prob or rank; by default all that the run
+            has.
+        partial: covariates to partial out: position, log_frequency of the token,
+            next_log_frequency of the one after it (wrong if the run had its own targets), or a
+            column of the path's table; none for no covariates.
+        frequency: count per token id or token text; by default the ordinary tokens of the run
+            itself. ln(1 + count) is used.
+        special: keep special tokens, such as BOS; else left out.
+        confidence: level of the intervals.
+        resamples: number of shuffles and bootstrap draws.
+        seed: seed of the shuffles and draws.
 
-    Raises `BadInput` or `UnknownName` where a table, column or covariate is missing, or where too
-    few tokens are left.
+    Raises `BadInput` or `UnknownName` if a table, column or covariate is missing or too few tokens
+    are left.
     """
     name, path = per_token(results, value, ("layer",))
     if "head" in path:
@@ -190,12 +198,12 @@ def path_prediction(
     if apart:
         notes.append(apart)
     if frequency is None and any("frequency" in c for c in partial):
-        notes.append("frequencies are counts within this run; frequency= takes better ones")
+        notes.append("frequencies are counts within this run, which are rough for a short run")
     return PathPrediction(frame, tokens, value, tuple(partial), confidence, tuple(notes))
 
 
 def _outcomes(results: Any, wanted: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
-    """Outcomes of each token, from the output or the last state of a lens."""
+    """Outcomes of each token, from the output or from the last state of a lens."""
     tables = tables_of(results)
     fit = [
         name
@@ -246,6 +254,7 @@ def _refuse_few(
     tokens: pd.DataFrame, value: str, outcomes: Sequence[str], partial: Sequence[str]
 ) -> None:
     names = [value, *outcomes, *partial]
+    # A partial correlation needs more complete rows than covariates, and some to spare.
     complete = tokens[names].notna().all(axis=1)
     most = int(complete.groupby(tokens["layer"]).sum().max()) if len(tokens) else 0
     if most < len(partial) + 4:
@@ -264,7 +273,8 @@ def _path_rows(
 ) -> pd.DataFrame:
     """All coefficients of one outcome, a row per layer."""
     by = [c for c in ("stack", "layer") if c in tokens]
-    shared = {"by": by, "special": True, "null": "none", **levels}  # the control has the shuffles
+    # No null here: `_control` shuffles once for all coefficients.
+    shared = {"by": by, "special": True, "null": "none", **levels}
     found = correlation(tokens, value, outcome, **shared)
     if partial:
         other = correlation(tokens, value, outcome, partial=partial, **shared)
@@ -286,7 +296,7 @@ def _control(
     partial: tuple[str, ...],
     levels: dict[str, Any],
 ) -> dict[str, float]:
-    """What the coefficients of one layer are under shuffled outcomes."""
+    """Null of the coefficients of one layer: outcomes shuffled within prompts."""
     names = [value, outcome, *partial]
     rows = rows[np.isfinite(rows[names].to_numpy(np.float64)).all(axis=1)]
     tail = (1 - levels["confidence"]) / 2

@@ -1,7 +1,7 @@
-"""Token and position in a model: cosines at the input, attention scores, shifted texts.
+"""Shares of token and position in cosines at the input and in attention scores.
 
-Splits what is linear exactly and refuses what is not: every sum is checked against what the model
-computes itself. Each function makes one short pass of its own.
+Linear sums are split exactly and everything else is refused: each split is checked against the
+model's own values. Each function makes one short pass of its own.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ PARTS = ("token_token", "token_position", "position_token", "position_position")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A sum of named parts over pairs of tokens, and how well it was checked.
+    """A sum of named parts over pairs of tokens, with the error of the sum.
 
     Attributes:
         tokens: text of the tokens of the prompt.
         parts: name -> `[n, n]`, or `[head, query, key]` for scores.
-        total: what the model has itself, of the same shape.
+        total: the model's own values, of the same shape.
         allowed: bool `[n, n]`, the pairs that count (for scores: key not after query).
         error: largest difference between Σ parts and the total, over the largest total.
-        shuffled: of a part that is fitted, the share that it would have by chance, `[head]`.
+        shuffled: for a fitted part, the share that it would have by chance, `[head]`.
     """
 
     tokens: tuple[str, ...]
@@ -62,8 +62,8 @@ class Split:
         """One row per part (and head): `mean`, `std` and `share` over the allowed pairs.
 
         `share` = cov(part, total)/var(total), both relative to the mean of their row, because a
-        constant per row neither orders keys nor reaches a softmax; the shares sum to 1. NaN where
-        the total does not vary. Beside it `shuffled_share`, if a part was fitted.
+        constant per row neither orders keys nor changes a softmax; the shares sum to 1. NaN if the
+        total does not vary. A fitted part also has `shuffled_share`, its control.
         """
         rows = []
         heads = self.total.shape[0] if self.total.ndim == 3 else 1
@@ -140,21 +140,23 @@ def split_input(
     prepend_bos: bool | None = None,
     control: str | None = None,
 ) -> Answer:
-    """Split cosines or scores into token and position, or content and distance.
+    """Split cosines or attention scores into token and position, or into content and distance.
 
-    Token and position add up where position vectors are learned; distance is for any model.
+    Token and position add up in models with learned position vectors; the split by distance works
+    for any model.
 
     Args:
         model: a bridge.
-        prompt: one prompt.
-        of: cosines, scores of the first block, or distance.
-        block: whose scores, for distance.
+        prompt: one text.
+        of: the sum to split: cosines (of the states that enter the first block), scores (of the
+            first block) or distance (scores of any block).
+        block: number of the block whose scores are split by distance, counted from 0.
         prepend_bos: the model's own policy unless given.
-        control: "random-init" for the shares of an untrained copy of the model.
+        control: random-init: the shares of an untrained copy of the model too.
 
     `.frame` is that of `Split`, with `untrained_share` if there is a control.
-    Raises `UnknownName` for another thing to split, and as `split_cosines`, `split_scores` and
-    `split_distance` do.
+    Raises `UnknownName` for another sum, and the errors of `split_cosines`, `split_scores` and
+    `split_distance`.
     """
     kinds: dict[str, Any] = {"cosines": split_cosines, "scores": split_scores}
     kinds["distance"] = partial(split_distance, block=block)
@@ -162,7 +164,8 @@ def split_input(
         raise unknown("thing to split", of, kinds)
     if block and of != "distance":
         raise BadInput(
-            f"block {block} is for the split by distance: {of} are those of the first block"
+            f"block {block} is for the split by distance (of='distance'): {of} are those of the "
+            "first block"
         )
     # The copy reads the same tokens.
     ready = read_one(model, prompt, prepend_bos)
@@ -172,26 +175,40 @@ def split_input(
         check_control(control, model)
         table["untrained_share"] = kinds[of](random_copy(model), ready).frame["share"]
     what = "cosines" if of == "cosines" else "scores"
-    said = (
-        "distance is fitted and content is the rest; shuffled_share is what they would have of "
-        "keys shuffled within their rows"
-        if found.shuffled
-        else f"the parts add up to the model's own {what} within {found.error:.2g} (relative)"
-    )
     return Answer(
         "split",
         table,
-        said,
+        _told(found, table, what),
         {"Shares": _shares(table, what), "Maps": found.drawing()},
-        asked=f"How much of the {what} is token or content, and how much position?",
+        question=f"How much of the {what} is token or content, and how much position?",
     )
+
+
+def _told(found: Split, table: pd.DataFrame, what: str) -> str:
+    """The largest part against its control, and the way in which the sum was checked."""
+    share = table.groupby("part", sort=False)["share"].mean()
+    if share.isna().all():
+        return f"the {what} do not vary, so no part has a share of them"
+    top = str(share.idxmax())
+    heads = ", mean over heads" if "head" in table else ""
+    told = f"{top.replace('_', '–')} has the largest share of the {what}, {share[top]:.2f}{heads}"
+    controls = {"shuffled_share": "with keys shuffled", "untrained_share": "in an untrained copy"}
+    beside = [
+        f"{table.loc[table['part'] == top, column].mean():.2f} {name}"
+        for column, name in controls.items()
+        if column in table
+    ]
+    told += f" ({'; '.join(beside)})" if beside else ""
+    if found.shuffled:
+        return f"{told}; distance is fitted, content is the rest"
+    return f"{told}; the parts add up to the model's own {what} within {found.error:.2g} (relative)"
 
 
 GREYS = {"shuffled_share": "keys shuffled within rows", "untrained_share": "an untrained copy"}
 
 
 def _shares(table: pd.DataFrame, what: str) -> Drawing:
-    """Every part of every head, beside the control that there is."""
+    """Share of every part of every head, with the control if there is one."""
     named = table["part"].str.replace("_", "–")
     if "head" in table:
         named = "head " + table["head"].astype(str) + " · " + named
@@ -207,6 +224,7 @@ def _shares(table: pd.DataFrame, what: str) -> Drawing:
         caption="cov(part, total) / var(total), both relative to the mean of their row; the "
         "shares of a total sum to 1.",
         control=f"Grey: {GREYS[grey]}." if grey else "",
+        options={"control_name": GREYS[grey] if grey else "", "value_name": "share"},
     )
 
 
@@ -215,7 +233,7 @@ def _of(values: Floats, head: int) -> Floats:
 
 
 def _centred(x: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:
-    """Relative to the mean of the allowed pairs of the row; 0 elsewhere."""
+    """Values relative to the mean of the allowed pairs of their row; 0 elsewhere."""
     mean = np.where(allowed, x, 0).sum(axis=1) / np.maximum(allowed.sum(axis=1), 1)
     return np.where(allowed, x - mean[:, None], 0.0)
 
@@ -241,9 +259,9 @@ def cosine_parts(tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
 def split_cosines(model: Any, prompt: str | Tensor | Prompts) -> Split:
     """Cosines between the states that enter the first block, split into tokens and positions.
 
-    Only where that state is token vector + position vector (GPT-2, OPT, GPT-Neo and the like),
-    which is checked. Special tokens are left out of `allowed`. Raises `Unsupported` by name for
-    other models, with the difference that was measured.
+    Only for models in which that state is token vector + position vector (GPT-2, OPT, GPT-Neo and
+    the like), which is verified. Special tokens are left out of `allowed`. Raises `Unsupported` by
+    name for other models, with the measured difference.
     """
     seen = _Input.of(model, prompt)
     parts = {n: x.cpu().numpy() for n, x in cosine_parts(seen.tokens, seen.positions).items()}
@@ -257,7 +275,7 @@ def split_cosines(model: Any, prompt: str | Tensor | Prompts) -> Split:
 def _checked(
     seen: _Input, parts: dict[str, Floats], total: Floats, allowed: Any, what: str
 ) -> Split:
-    """The split, if its parts add up to what the model has."""
+    """The split, if its parts add up to the model's own values."""
     where = np.broadcast_to(allowed, total.shape)
     difference = np.abs(sum(parts.values()) - total)[where].max(initial=0.0)
     error = float(difference / max(np.abs(total[where]).max(initial=0.0), 1e-30))
@@ -273,7 +291,7 @@ def _checked(
 
 @dataclass(frozen=True, eq=False)
 class _Input:
-    """One prompt at the door of the first block: `[pos, d]` each, and scores `[head, q, k]`."""
+    """One prompt where it enters the first block: `[pos, d]` each, and scores `[head, q, k]`."""
 
     prompts: Prompts
     anatomy: Anatomy
@@ -307,8 +325,9 @@ def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
     kind = getattr(model.cfg, "positional_embedding_type", None)
     return (
         f"the state that enters the first block of {anatomy.model} is no sum of token and position "
-        f"vectors ({why}; kind of positions: {kind!r}). In any model interp.split_distance takes "
-        "what depends on distance out of the scores, the analysis position_profile over a corpus"
+        f"vectors ({why}; kind of positions: {kind!r}). The split by distance works for any model "
+        "(interp.experiments.split_distance, --of distance), and so does the analysis "
+        "position_profile, over a corpus"
     )
 
 
@@ -340,8 +359,8 @@ def split_scores(model: Any, prompt: str | Tensor | Prompts) -> Split:
     With the scale σ_i of the norm frozen at its own value, N(v + p) = N'(v) + N'(p) + β is linear,
     so that the score of a head is a sum: token–token, token–position, position–token, position–
     position (query first), and `bias`, all terms with a bias of the norm or of q and k. The sum
-    is checked against the model's own scores. For rotary, ALiBi and T5-like models there is no
-    such sum: `Unsupported` says so by name, and `split_distance` is the split to ask for.
+    is verified against the model's own scores. Rotary, ALiBi and T5-like models have no such sum:
+    they raise `Unsupported`, and `split_distance` is the split for them.
     """
     seen = _Input.of(model, prompt)
     if seen.scores is None:
@@ -428,17 +447,17 @@ def _norm_parts(block: Any, cfg: Any, seen: _Input) -> dict[str, Tensor]:
 def split_distance(model: Any, prompt: str | Tensor | Prompts, block: int = 0) -> Split:
     """Attention scores of a block: the part that depends on i − j only, and the content.
 
-    s_ij = r_i + f(i − j) + content: r_i, which no softmax sees, and f are fitted by least squares
-    over the pairs of the prompt, for every head by itself; `total` is s relative to the mean of
-    its row, `distance` is f, with a mean of 0 over the distances that occur, and `content` is what
-    remains. A bias that depends on i − j only (ALiBi, T5) is wholly in f, with whatever of q·k
-    follows the distance too; of rotary and learned positions f is the best such part.
+    s_ij = r_i + f(i − j) + content: r_i, which a softmax ignores, and f are fitted by least squares
+    over the pairs of the prompt, for each head alone; `total` is s relative to the mean of its
+    row, `distance` is f, with a mean of 0 over the distances that occur, and `content` is the rest.
+    A bias that depends on i − j only (ALiBi, T5) is wholly in f, together with the part of q·k
+    that follows the distance; for rotary and learned positions f is the best such part.
 
-    f has a number per distance, so that it explains something of anything: `shuffled_share` is
-    what it would on average if the keys of every row were shuffled, in closed form. It nears 1 for
-    short prompts. Special tokens and pairs that no head may attend to are left out. Where a model
-    shows its scores after the softmax only, the log of the pattern stands for them: the two differ
-    by a constant per row. Of an encoder–decoder model it is the encoder.
+    f has one parameter per distance, so it fits part of anything: `shuffled_share` is its expected
+    share if the keys of every row were shuffled, in closed form. It approaches 1 for short
+    prompts. Special tokens and pairs that no head may attend to are left out. If a model shows its
+    scores after the softmax only, the log of the pattern is used, which differs by a constant per
+    row. For an encoder–decoder model it is the encoder.
 
     Args:
         model: a bridge.
@@ -457,7 +476,7 @@ def split_distance(model: Any, prompt: str | Tensor | Prompts, block: int = 0) -
     if not np.isfinite(scores).all():
         raise Unsupported(
             f"some heads of block {block} give pairs of this prompt a weight of 0 in the pattern, "
-            "whose log stands for the scores: they cannot be had from it. Try a shorter prompt"
+            "and the scores are computed as its log. Try a shorter prompt"
         )
     total = np.stack([_centred(head, allowed) for head in scores])
     distance, chance = _by_distance(total, allowed)
@@ -467,7 +486,7 @@ def split_distance(model: Any, prompt: str | Tensor | Prompts, block: int = 0) -
 
 
 def _by_distance(total: Floats, allowed: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """f(i − j) at its pairs `[head, n, n]`, and the share it has of shuffled rows `[head]`.
+    """f(i − j) at its pairs `[head, n, n]`, and its expected share of shuffled rows `[head]`.
 
     x, the scores, are relative to the mean of their row. With D the pairs by distances, less the
     means of their rows too, which takes r_i out (Frisch & Waugh 1933), f = (DᵀD)⁺ Dᵀx. A row of
@@ -518,6 +537,8 @@ def _block_scores(
 
 
 def _is_pattern(x: Tensor) -> bool:
-    """Sinks, to which part of the attention goes, leave the log right up to a constant per row."""
+    """True for rows of weights that sum to 1 or less."""
+    # Less than 1 is allowed: an attention sink takes a part of the row, which shifts the log of
+    # the others by one constant.
     sums = x.sum(-1)
     return bool((x >= 0).all() and (sums > 0).all() and (sums < 1 + 1e-2).all())

@@ -1,10 +1,10 @@
-"""The same text at a later position: how far states and attention patterns change."""
+"""Change of states and attention patterns when the same text stands at a later position."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,30 +22,31 @@ from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 
-# ---- the same text at a later offset ---------------------------------------------------------
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shift(Finding):
-    """The same text at later positions: what `shift_test` returns.
+    """The same text at later positions: the answer of `shift_test`.
 
     Attributes:
         frame: a row per shift and state; columns as under `shift_test`.
     """
 
-    name: ClassVar[str] = "shift"
-    question: ClassVar[str] = "Does the model see the same text differently at another position?"
+    name = "shift"
+    question = "Does the model see the same text differently at another position?"
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
-        """The largest angle of each shift, beside different tokens."""
+        """The largest angle of each shift, against that between different tokens."""
         most = self.frame.groupby("shift")["angle"].max()
-        told = ", ".join(f"{shift} by at most {angle:.3g}" for shift, angle in most.items())
+        told = ", ".join(f"{angle:.3g}° by shift {shift}" for shift, angle in most.items())
         apart = self.frame["between_tokens"].mean()
-        return f"degrees that states turn when shifted: {told}; different tokens: {apart:.3g}"
+        return (
+            f"states turn by at most {told}; different tokens of the text are {apart:.3g}° apart "
+            "on average"
+        )
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -60,9 +61,10 @@ class Shift(Finding):
             "state (0 enters the first block)",
             "Mean angle between the states of the shifted text and its own.",
             "Grey: mean angle between different tokens of the text.",
+            "the lines would stay at 0: a purely relative encoding.",
             options={"greys": ("different tokens",)},
         )
-        return {"How far states move": drawing}
+        return {"Angle by shift": drawing}
 
 
 def _line(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -76,19 +78,20 @@ def shift_test(
     *,
     prepend_bos: bool | None = None,
 ) -> Shift:
-    """The same text at later positions: how far do states and patterns move?
+    """Change of states and attention patterns when a text stands at later positions.
 
     Position ids are raised by each shift, nothing else changes. Relative encodings (rotary) give
     zero up to rounding. `.frame` has one row per `shift` and `layer` (state index 0 … L): `angle`
     (degrees) and `relative_change` (‖x′ − x‖/‖x‖), means over ordinary tokens; `between_tokens`,
     the control: the mean angle between different tokens of the text at that state; and for the
     pattern of block `layer` (NaN at the last state) `pattern_change`, the total variation per
-    query and head ½Σ|A′ − A|, beside `even_change`, that between the pattern and even attention.
+    query and head ½Σ|A′ − A|, with its scale `even_change`, the same between the pattern and even
+    attention.
 
     Args:
         model: a bridge.
-        prompt: one prompt.
-        shifts: offsets.
+        prompt: one text.
+        shifts: numbers of positions to move the text by, 0 or more.
         prepend_bos: the model's own policy unless given.
 
     Raises `BadInput` for a shift beyond the learned positions, `Unsupported` for a model that
@@ -109,6 +112,7 @@ def shift_test(
 
 
 def _check_shifts(model: Any, anatomy: Anatomy, n: int, shifts: Sequence[int]) -> None:
+    # A table of learned positions ends; rotary and relative positions go on.
     learned = getattr(model.cfg, "positional_embedding_type", None) == "standard"
     for shift in shifts:
         if shift < 0:
@@ -145,7 +149,7 @@ def _watched(model: Any, anatomy: Anatomy, prompts: Prompts, shift: int | None) 
 
 
 def _check_zero(anatomy: Anatomy, base: Watched, again: Watched) -> None:
-    """Ids from 0 must be what the model does by itself, else a shift means something else."""
+    """Refuse a model whose own position ids are not 0, 1, …: a shift would mean something else."""
     pairs = zip(base[0], again[0], strict=True)
     error = max(float(norm(a - b).max() / norm(a).max()) for a, b in pairs)
     if not error <= anatomy.tolerance:

@@ -1,18 +1,18 @@
-"""Two spaces of words held against each other: every score beside what it is by chance."""
+"""Comparison of two spaces of words: every score with its permutation null."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats, Ints
 from interp.errors import BadInput, nearest, unknown
-from interp.experiments.asked import beside_untrained
+from interp.experiments.controls import with_untrained_copy
 from interp.experiments.word_files import Pieces, WordSpace, named_space, word_space
 from interp.measures.maps import SpaceMap, Width, affine, procrustes, relative_residual
 from interp.measures.matrices import varying
@@ -29,6 +29,7 @@ MAPS = ("procrustes", "affine")
 METHODS = (*MAPS, *SIMILARITIES)
 DEFAULT = ("procrustes", "affine", "cka", "rsa", "mutual_knn")
 AT = (1, 5, 10)
+ALPHA = 0.05
 COLUMNS = {
     "method": "map or similarity",
     "score": "what is scored: relative residual, precision of a retrieval, or the similarity",
@@ -45,21 +46,22 @@ COLUMNS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpaceComparison(Finding):
-    """Scores of two spaces with their nulls: what `compare_spaces` returns.
+    """Scores of two spaces with their nulls: the answer of `compare_spaces`.
 
     Attributes:
-        frame: one row per method and score; `COLUMNS` says what the columns mean.
+        frame: one row per method and score; `COLUMNS` gives the meaning of the columns.
         words: the words that both spaces have.
-        notes: how words were matched and widths brought together.
-        a, b: where the spaces come from.
+        notes: matching of the words and widths.
+        a, b: sources of the spaces.
+        nulls: scores of the permutations, by method and score.
     """
 
-    name: ClassVar[str] = "spaces"
-    question: ClassVar[str] = (
+    name = "spaces"
+    question = (
         "How alike are the two spaces? Maps are scored on words they were not fitted on; the null "
         "permutes the words of one space."
     )
-    columns: ClassVar[Mapping[str, str]] = COLUMNS
+    columns = COLUMNS
 
     frame: pd.DataFrame
     words: tuple[str, ...]
@@ -70,8 +72,20 @@ class SpaceComparison(Finding):
 
     @property
     def sentence(self) -> str:
-        """Which spaces were compared, over how many words."""
-        return f"<SpaceComparison of {self.a} and {self.b}: {len(self.words)} words>"
+        """The residual or similarity of every method against its null, and the number of hits."""
+        # One score per method: the residual of a map, the similarity itself. The precisions are
+        # in the table.
+        first = self.frame.drop_duplicates("method")
+        scores = "; ".join(
+            f"{row['method']}{' residual' if row['score'] == 'residual' else ''} "
+            f"{row['value']:.3g} (permuted {row['null_mean']:.3g}, Holm p = {row['p_holm']:.2g})"
+            for _, row in first.iterrows()
+        )
+        hits = int((self.frame["p_holm"] < ALPHA).sum())
+        return (
+            f"{len(self.words)} words of {self.a} and {self.b}: {scores}; {hits} of "
+            f"{len(self.frame)} scores are better than with permuted words (Holm p < {ALPHA})"
+        )
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -96,7 +110,8 @@ class SpaceComparison(Finding):
             f"{self.a} and {self.b}",
             table,
             "score (a residual is better when it is lower)",
-            caption=f"{len(self.words)} words. {'. '.join(self.notes)}",
+            caption=f"{len(self.words)} words. {'. '.join(self.notes)}.",
+            control="Grey: the same scores with the words of one space permuted.",
             options={
                 "control_name": "permuted: mean and middle 95 %",
                 "value_name": "as matched",
@@ -120,7 +135,7 @@ class _Settings:
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Matched vectors, and where those of b come from, to shuffle them."""
+    """Matched vectors, and the space of b to shuffle them in."""
 
     x: Floats
     y: Floats
@@ -162,35 +177,37 @@ def compare_spaces(
 ) -> SpaceComparison:
     """Compare two spaces of words: maps scored on held-out words, and similarities.
 
-    Every score stands beside its permutation null: the rows of b are shuffled, maps are fitted
-    anew, everything is scored as before. Words of several tokens are made anew from shuffled
-    tokens: that "walked" and "talked" share a piece makes any two models alike, trained or not.
+    Every score has its permutation null: the rows of b are shuffled, maps are fitted again, and
+    everything is scored as before. Words of several tokens are rebuilt from shuffled tokens,
+    because "walked" and "talked" share a piece in any two models, trained or not.
+
+    Maps are scored by their residual and by precision@1, 5 and 10: whether the nearest word to the
+    mapped vector is the word itself, by cosine, CSLS and inverted softmax.
 
     Args:
-        a: "MODEL", "MODEL:W_E" or "MODEL:W_U", or the path of a word-vector file;
-            `(model, "W_E")` or `(model, "W_U")`, the model as for `load_model`; what
-            `read_word_vectors` gives; `WordVectors`; a table with a column `word`; or
-            `(array [n, d], words)`.
-        b: the same.
-        words: the words to compare; those that both spaces know unless given. Of a model these
-            are the words of one token; words that are given may be several tokens (`pieces`).
-        method: of "procrustes", "affine" (see `interp.spaces`: residual, and precision@1/5/10 of
-            the own word among all compared words, by cosine, CSLS and inverted softmax), "cka",
-            "cka_biased", "rsa", "mutual_knn", "svcca".
-        held_out: share of the words that maps are scored on and not fitted on.
-        pieces: "mean" or "last" of the vectors of a word of several tokens.
-        width: for spaces of different widths, "pca" or "pad"; see `procrustes`.
+        a: a space of words: MODEL, MODEL:W_E or MODEL:W_U, or the path of a file with word
+            vectors. In Python also `(model, "W_E")` or `(model, "W_U")` with a model as for
+            `load_model`; the result of `read_word_vectors`; `WordVectors`; a table with a column
+            `word`; or `(array [n, d], words)`.
+        b: the second space, in the same form.
+        words: the words to compare; by default those that are one token in both spaces. Words
+            that you name may be several tokens.
+        method: procrustes, affine (maps), cka, cka_biased, rsa, mutual_knn or svcca
+            (similarities); several are allowed.
+        held_out: share of the words on which maps are scored; maps are fitted on the others.
+        pieces: vector of a word of several tokens: mean of its tokens, or last.
+        width: spaces of different widths: pca (cut to leading axes) or pad (with zeros).
         scale: let Procrustes stretch the space by one factor; without it the residual of two
-            models mostly says that their vectors differ in length.
-        ridge: of the affine map; see `affine`.
-        k: neighbours of mutual k-NN and of CSLS.
-        limit: RSA and mutual k-NN need all pairs: at most so many words, drawn at random.
-        resamples: permutations.
-        seed: of the split, the draw and the permutations.
-        control: "random-init" for the same with an untrained copy of the second model.
+            models mostly reflects different lengths of their vectors.
+        ridge: strength of the ridge penalty of the affine map.
+        k: number of neighbours for mutual_knn and CSLS.
+        limit: most words for rsa and mutual_knn, which need all pairs; drawn at random.
+        resamples: number of permutations.
+        seed: seed of the split, the draw and the permutations.
+        control: random-init: the same with an untrained copy of the second model.
 
-    Raises `BadInput` for no or too few common words, constant or non-finite vectors and for
-    parameters out of range; `UnknownName` for a method that does not exist.
+    Raises `BadInput` for too few common words, constant or non-finite vectors and parameters out
+    of range; `UnknownName` for a method that does not exist.
     """
     methods = (method,) if isinstance(method, str) else tuple(method)
     for name in methods:
@@ -205,6 +222,7 @@ def compare_spaces(
     space_b = word_space(b, "space b", words, pieces=pieces)
     common = _common(space_a, space_b, words)
     x, y = space_a.rows(common), space_b.rows(common)
+    # Constant vectors have no direction, and any score of them would be rounding.
     varying(x, space_a.source), varying(y, space_b.source)
     notes = [*space_a.notes, *space_b.notes]
     if words is not None and len(common) < len(set(words)):
@@ -232,7 +250,7 @@ def compare_spaces(
     asked: dict[str, Any] = {"words": words, "method": methods, "pieces": pieces, "width": width}
     asked |= {"held_out": held_out, "scale": scale, "ridge": ridge, "k": k, "limit": limit}
     again = partial(_with_copy, a, b[1], **asked, resamples=resamples, seed=seed)
-    return beside_untrained(found, control, b[0], again)
+    return with_untrained_copy(found, control, b[0], again)
 
 
 def _with_copy(a: Any, matrix: str, copy: Any, **asked: Any) -> SpaceComparison:
@@ -282,7 +300,7 @@ def _common(a: WordSpace, b: WordSpace, words: Sequence[str] | None) -> list[str
 
 
 def _lacking(wanted: Iterable[str], space: WordSpace) -> str:
-    """The first of the words that a space has not, with a near one that it has."""
+    """The first word that a space lacks, with a near one that it has."""
     lost = [word for word in wanted if word not in space]
     if not lost:
         return "none"
@@ -346,6 +364,8 @@ def _similar(name: str, data: _Data) -> Part:
         notes.append(f"{name} is of {len(chosen)} words, drawn from {n}")
     kind = measure(name, k=settings.k)
     first, same = kind.prepare(data.x[chosen]), np.arange(len(chosen))
+    # Permuting prepared rows is cheap; with shared pieces the vectors themselves change, and every
+    # permutation is prepared again.
     if data.space_b.tokens is None:
         second = kind.prepare(data.y[chosen])
         score: Callable[[Ints], float] = lambda order: kind.score(first, second, order)  # noqa: E731

@@ -1,4 +1,4 @@
-"""Steering as one question: along a direction that tokens or prompts name, at chosen states."""
+"""Steering experiment: a direction named by tokens or prompts, at chosen states, by dose."""
 
 from __future__ import annotations
 
@@ -39,28 +39,31 @@ def steer(
     seed: int = 0,
     progress: bool = True,
 ) -> DoseResponse:
-    """Steer the stream and measure a prediction by dose, beside random directions.
+    """Steer the stream and measure a prediction by dose, against random directions.
 
     Args:
         model: a bridge.
         prompts: as for `run`.
-        targets: a token, or two by a comma (" her, his" keeps leading spaces): their logit
-            difference is measured.
-        layers: states that are steered, or all.
-        toward: steer along W_U of this token, less that of `away`.
-        away: see `toward`.
-        contrast: two sets of prompts: steer along their mean difference.
-        kind: add, project or rotate.
-        doses: numbers; sensible ones for the kind unless given.
-        positions: tokens that are steered: all, last, or a label such as role=target.
-        read: tokens whose prediction is read; likewise.
-        target: a word whose tokens get the role target.
+        targets: the token whose log-probability is measured, or two tokens whose logit difference
+            is; leading spaces count, as in " her, his". In Python, two tokens are a tuple.
+        layers: numbers of the states to steer (0 enters the first block), or all.
+        toward: steer toward this token: along its row of W_U minus that of the token `away`.
+        away: the token to steer away from.
+        contrast: steer along the difference between the mean states of two sets of prompts.
+        kind: add (a multiple of the vector), project (take a part of it out) or rotate (by
+            degrees toward it).
+        doses: multiples of the vector, parts from 0 to 1, or degrees; by default a range that
+            suits the kind.
+        positions: tokens to steer: all, last, positions such as 3,4, or a label such as
+            role=target.
+        read: tokens whose prediction is measured, in the same form.
+        target: a word: its tokens get the label role=target.
         prepend_bos: the model's own policy unless given.
-        controls: random directions of the same size.
-        seed: of everything random.
+        controls: number of random directions of the same norm.
+        seed: seed of the random directions.
         progress: show a bar.
 
-    Returns what `dose_response` returns. Raises `BadInput` unless one direction is named.
+    Returns the finding of `dose_response`. Raises `BadInput` unless one direction is named.
     """
     _check_direction(toward, away, contrast, layers)
     anatomy = inspect(model)
@@ -69,9 +72,11 @@ def steer(
     if target is not None:
         prompts = prompts.label(target_word(target))
     if contrast is not None:
-        direction = mean_difference(model, *map(read_in, contrast), layers[0])  # type: ignore[index]
+        a, b = (read_in(prompts) for prompts in contrast)
+        layer = layers if isinstance(layers, int) else int(layers[0])
+        direction = mean_difference(model, a, b, layer)
     else:
-        direction = unembedding_difference(model, toward, away)
+        direction = unembedding_difference(model, str(toward), str(away))
     return dose_response(
         model,
         prompts,
@@ -93,8 +98,17 @@ def _check_direction(
 ) -> None:
     """Refuse no direction, two directions, half of one, or prompts compared at several states."""
     if (contrast is None) == (toward is None):
-        raise BadInput("say along what to steer: --toward TOKEN --away TOKEN, or --contrast A B")
+        raise BadInput(
+            "name one direction: two tokens (toward and away; --toward TOKEN --away TOKEN) or two "
+            "sets of prompts (contrast; --contrast A B)"
+        )
     if contrast is None and away is None:
-        raise BadInput("--toward needs --away: the direction is the difference of two tokens")
-    if contrast is not None and (isinstance(layers, str | int) or len(layers) != 1):
-        raise BadInput("--contrast takes the difference at one state: name one in --layers")
+        raise BadInput(
+            "toward needs away (--away TOKEN): the direction is the difference of two tokens"
+        )
+    several = isinstance(layers, str) or (not isinstance(layers, int) and len(layers) != 1)
+    if contrast is not None and several:
+        raise BadInput(
+            "contrast takes the difference of the means at one state: name one in layers "
+            "(--layers 3)"
+        )

@@ -1,8 +1,8 @@
 """Steering: hooks that add a vector to the stream, project it out, or rotate the stream toward it.
 
-`Steer` says what is done at which states and positions and hands out plain TransformerLens hooks,
-for `run_with_hooks` and `with model.hooks(...)`; it attaches nothing itself. Where the stream can
-be written is taken from the model's anatomy. Also here: directions to steer along.
+`Steer` holds the intervention and its place and gives plain TransformerLens hooks, for
+`run_with_hooks` and `with model.hooks(...)`; it attaches nothing itself. The model's anatomy gives
+the places where the stream can be written. Also here: directions to steer along.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Steer:
-    """What is done to the residual stream, and where.
+    """Intervention on the residual stream at chosen states and positions.
 
     Runs as `model.run_with_hooks(tokens, fwd_hooks=steer.hooks(model))`.
 
@@ -55,13 +55,13 @@ class Steer:
         layers: states 0 … L that are steered (l is what enters block l, L what leaves the last
             block): a number, several, or "all".
         positions: "all", "last" (the last column; with a mask the last real token of each row),
-            columns of the pass, or a mask, bool `[pos]` or `[batch, pos]`. Columns and masks are
-            of the pass that runs: with a KV cache only new tokens pass, so that "all" and "last"
-            steer every generated token.
-        stack: which list of blocks, where a model has several ("encoder", "decoder").
+            columns of the pass, or a mask, bool `[pos]` or `[batch, pos]`. Columns and masks count
+            the tokens of the pass that runs: with a KV cache only new tokens pass, so "all" and
+            "last" steer every generated token.
+        stack: the list of blocks, for a model with several ("encoder", "decoder").
 
     The stream is steered in float32 at least and rounded back to its own dtype.
-    Raises `BadInput`, `UnknownName` for what cannot be meant.
+    Raises `BadInput` or `UnknownName` for invalid arguments.
 
     >>> Steer("add", torch.ones(3), 2.0, layers=0).apply(torch.zeros(3)).tolist()
     [2.0, 2.0, 2.0]
@@ -85,7 +85,7 @@ class Steer:
         _check_positions(self.positions)
 
     def scaled(self, amount: float) -> Steer:
-        """The same with another amount."""
+        """The same steer with another amount."""
         return replace(self, amount=amount)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -105,8 +105,8 @@ class Steer:
             mask: `[batch, pos]`, true for real tokens; padding is then left alone, and "last" is
                 the last real token.
 
-        Raises `Unsupported` where the stream cannot be written, `BadInput` for a layer out of
-        range or a vector of another width.
+        Raises `Unsupported` if the stream cannot be written, `BadInput` for a layer out of range
+        or a vector of another width.
         """
         anatomy, stack = _writable(model, self.stack)
         if len(self.vector) != anatomy.d_model:
@@ -117,7 +117,8 @@ class Steer:
         if isinstance(self.positions, Mapping):
             raise BadInput(
                 f"positions {dict(self.positions)!r} are labels of prompts, which a hook does not "
-                "see: pass positions=interp.label_mask(prompts, …), or use dose_response"
+                "see: pass positions=interp.experiments.label_mask(prompts, …), or use "
+                "interp.experiments.dose_response"
             )
         real = None if mask is None else torch.as_tensor(mask).bool()
         return [(stack.boundaries[i], self._hook(real)) for i in layers_of(self.layers, stack)]
@@ -125,7 +126,7 @@ class Steer:
     def _hook(self, real: Tensor | None) -> Hook:
         def hook_fn(value: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001
             if self.amount == 0:
-                return None
+                return None  # not x + 0·v: rounding in float32 and back may change x
             where = _where(self.positions, value, real)
             steered = self.apply(value)
             if where is not None:
@@ -156,16 +157,16 @@ def checked_direction(vector: Any) -> Tensor:
 
 
 def _writable(model: Any, name: str | None) -> tuple[Anatomy, StackAnatomy]:
-    """The anatomy and the stack to steer; `Unsupported` where its stream cannot be written."""
+    """The anatomy and the stack to steer; raises `Unsupported` if it cannot be written."""
     if is_remote(model):
         raise Unsupported(
-            f"{type(model).__name__} runs elsewhere and can be observed, but its stream cannot be "
-            "written from here; load the weights with interp.load_model to steer"
+            f"{type(model).__name__} runs remotely: it can be observed, but its stream cannot be "
+            "written; load the weights with interp.load_model to steer"
         )
     anatomy = inspect(model)
     names = [s.name for s in anatomy.stacks]
     if name is None and len(names) > 1:
-        raise BadInput(f"{anatomy.model} has several stacks ({', '.join(names)}): say stack=")
+        raise BadInput(f"{anatomy.model} has several stacks ({', '.join(names)}): pass stack=")
     if name is not None and name not in names:
         raise unknown("stack", name, names)
     stack = anatomy.stacks[0 if name is None else names.index(name)]
@@ -219,7 +220,7 @@ def _check_positions(positions: Any) -> None:
 
 
 def _where(positions: Positions, value: Tensor, real: Tensor | None) -> Tensor | None:
-    """Which vectors of `[batch, pos, d]` are steered: bool `[batch, pos]`, None for all."""
+    """Mask of the vectors of `[batch, pos, d]` to steer: bool `[batch, pos]`, None for all."""
     shape = value.shape[:2]
     if real is not None:
         real = _fitting(real, shape, "mask").to(value.device)
@@ -262,6 +263,7 @@ def last_of(mask: Tensor) -> Tensor:
     >>> last_of(torch.tensor([[True, True, False]])).tolist()
     [[False, True, False]]
     """
+    # Counted from the right the last one is 1; padding on either side is 0 in the mask itself.
     return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
 
 
@@ -319,17 +321,18 @@ def in_batch(mask: Tensor, batch: Tokens) -> Tensor:
 
 
 def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
-    """Prompts from whatever `interp.run` takes."""
+    """Prompts of this model from any source that `interp.run` takes."""
     return prompts_of(model, anatomy, prompts)
 
 
 def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[Tokens]:
-    """Batches padded on a side that this model bears, one prompt each where it bears none.
+    """Batches padded on a side that leaves this model's states unchanged, or of one prompt each.
 
-    On the left if it can be: last tokens then stand in one column.
+    On the left if possible: last tokens are then in one column.
     """
     side = "left" if anatomy.padding.fine("left") else "right"
     pad = getattr(model.tokenizer, "pad_token_id", None)
+    # Padding on either side changes the states of some models: they run without any.
     most = None if anatomy.padding.fine(side) else 1
     return list(
         prompts.batches(
@@ -343,7 +346,7 @@ def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> 
 
 
 def one_stack(model: Any, what: str) -> tuple[Anatomy, StackAnatomy]:
-    """The only stack of a model; `Unsupported` where there are several."""
+    """The only stack of a model; raises `Unsupported` if there are several."""
     anatomy, stack = _writable(
         model, inspect(model).stacks[0].name if not is_remote(model) else None
     )
@@ -374,13 +377,14 @@ def mean_difference(
     Source: difference in means, Marks & Tegmark 2310.06824; Rimsky et al. 2312.06681.
 
     Args:
-        prompts_a, prompts_b: whatever `interp.run` takes.
+        prompts_a, prompts_b: any source that `interp.run` takes.
         layer: state 0 … L.
         positions: "last", "all", columns, a mask `[prompt, longest]` or a label of the prompts.
     """
     anatomy, stack = one_stack(model, "mean_difference")
     (layer,) = layers_of(layer, stack)
     means = []
+    # Two passes of their own: the groups may be of any size, and only two means are kept.
     for prompts in (prompts_a, prompts_b):
         ready = prepared(model, anatomy, prompts)
         states = _states(model, anatomy, stack.boundaries[layer], ready, positions, max_tokens)
@@ -414,14 +418,14 @@ def _states(
 def unembedding_difference(model: Any, a: str | int, b: str | int) -> Tensor:
     """w_a − w_b, the direction along which the logit of token a rises over that of b: `[d_model]`.
 
-    It is of the vector after the final norm; a learned gain of that norm stretches it. Raises
-    `BadInput` for what is not one token, `Unsupported` where W_U is not of the stream's width.
+    It applies to the vector after the final norm, whose learned gain rescales it. Raises `BadInput`
+    for a text that is not one token, `Unsupported` if W_U is not as wide as the stream.
     """
     weight = weight_matrix(model, "W_U")
     width = int(model.cfg.d_model)
     if weight.shape[1] != width:
         raise Unsupported(
-            f"W_U reads vectors of width {weight.shape[1]} here, the stream has {width}: a "
+            f"W_U reads vectors of width {weight.shape[1]} and the stream has width {width}: a "
             "difference of its rows is no direction of the stream"
         )
     first, second = token_id(model, a), token_id(model, b)

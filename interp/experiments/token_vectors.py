@@ -1,6 +1,7 @@
-"""States of chosen tokens or words at every boundary of the stream, for comparisons that need rows.
+"""States of chosen tokens or words at every boundary of the stream.
 
-Runs the model through `interp.run`; keeps what was chosen and nothing else.
+For comparisons that need the vectors themselves. Runs the model through `interp.run` and keeps the
+chosen states only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _PLACE = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class TokenVectors:
-    """TokenVectors of n tokens (or words): `values [state, n, d]` and `tokens`, one row for each.
+    """States of n tokens (or words): `values [state, n, d]` and `tokens`, one row for each.
 
     `values[0]` enters the first block, `values[-1]` leaves the last one.
     """
@@ -41,7 +42,7 @@ class TokenVectors:
 
 @dataclass(frozen=True)
 class KeepStates(Analysis):
-    """Keeps the states of the tokens that it is given, as prompt · 2²⁴ + position."""
+    """States of the given tokens, each numbered prompt · 2²⁴ + position."""
 
     chosen: tuple[int, ...] = ()
 
@@ -53,6 +54,8 @@ class KeepStates(Analysis):
         wanted = torch.tensor(self.chosen, device=places.device, dtype=places.dtype)
         keep = torch.isin(places, wanted) & batch.mask.to(places.device)
         stream = batch["stream"].movedim(0, 2)
+        # Every chosen token is kept, so all have the same score; ties are ordered by prompt and
+        # position, which `collect_states` searches.
         score = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
         return {
             "states": TopK.of(
@@ -72,7 +75,7 @@ def prompts_for(
     labels: Mapping[str, Any] | None = None,
     prepend_bos: bool | None = None,
 ) -> Prompts:
-    """Prompts as `interp.run` would read them for this model."""
+    """Prompts as `interp.run` reads them for this model."""
     return prompts_of(model, inspect(model), prompts, labels=labels, prepend_bos=prepend_bos)
 
 
@@ -117,7 +120,8 @@ def word_states(
 ) -> Floats:
     """States `[state, n, d]` of chosen words, rows of `words` with `prompt` and `word`.
 
-    A word of several tokens is its `last` one, the first to have seen all of it, or their `mean`.
+    A word of several tokens has the state of its `last` one, the first that has seen all of it, or
+    their `mean`.
     """
     if pieces not in PIECES:
         raise unknown("way to join pieces", pieces, PIECES)

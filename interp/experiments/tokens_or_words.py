@@ -1,4 +1,4 @@
-"""From rows per token to the units that an experiment compares: tokens, or words joined of them.
+"""Units of a comparison: tokens, or words joined from their tokens.
 
 Knows tidy tables; nothing of models, prompts or statistics.
 """
@@ -22,7 +22,7 @@ AT_THE_END = frozenset(
         *("kl_to_final", "js_to_final", "tv_to_final"),
     )
 )
-"""What is read off the state that has seen the whole word: the last piece's."""
+"""Quantities of the prediction: a word has those of its last token, which has seen all of it."""
 PLACES = ("stack", "layer", "head")
 
 
@@ -37,7 +37,7 @@ def tables_of(results: Any) -> dict[str, pd.DataFrame]:
 def per_token(results: Any, value: str, needs: Sequence[str] = ()) -> tuple[str, pd.DataFrame]:
     """Name and rows of the first table that holds `value` per token, and the columns `needs`.
 
-    Raises `UnknownName` where no table has the column, `BadInput` where one has it in another form.
+    Raises `UnknownName` if no table has the column, `BadInput` if one has it in another form.
     """
     tables = tables_of(results)
     for name, frame in tables.items():
@@ -52,7 +52,7 @@ def per_token(results: Any, value: str, needs: Sequence[str] = ()) -> tuple[str,
     having = [name for name, frame in tables.items() if value in frame]
     if having:
         lacking = [c for c in ("prompt", "position", *needs) if c not in tables[having[0]]]
-        raise BadInput(f"{having[0]!r} has {value!r}, but no column {lacking[0]!r} to tell rows by")
+        raise BadInput(f"{having[0]!r} has {value!r}, but no column {lacking[0]!r}")
     raise unknown("value column", value, _choices(tables))
 
 
@@ -77,7 +77,7 @@ def units_of(
     join: Join | None = None,
     special: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """One row per unit and place (layer, head, stack), and notes on what was left out.
+    """One row per unit and place (layer, head, stack), and notes on the tokens left out.
 
     Columns: `stack`, `layer`, `head` where there are any, `prompt`, `position` (of a word, that of
     its last token), `word` where words are joined, the label and the value (float64).
@@ -86,6 +86,7 @@ def units_of(
         raise BadInput(f"level={level!r}{nearest(level, ('token', 'word'))}; it is token or word")
     if join is not None and join not in JOINS:
         raise BadInput(f"join={join!r}{nearest(join, JOINS)}; it is one of {', '.join(JOINS)}")
+    # Values are converted before rows are dropped, so that a text column is refused in any case.
     values = numbers(frame, value)
     require_columns(frame, [label], "label")
     left_out = is_special(frame, special)
@@ -106,7 +107,7 @@ def units_of(
 
 
 def joined_by(value: str) -> Join:
-    """How tokens of one word are joined unless said otherwise.
+    """Default way to join the tokens of one word.
 
     >>> joined_by("angle"), joined_by("log_prob")
     ('mean', 'last')
@@ -119,9 +120,9 @@ def join_words(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Join the tokens of each word: `mean` or `sum` over them, or the `last` one's value.
 
-    A word has the label of its tokens; one whose tokens carry different labels is left out, and so
-    are tokens that are in no word. A value that is undefined for one token is so for the word
-    (with `last`, for the last token).
+    A word has the label of its tokens. Words whose tokens have different labels are left out, and
+    so are tokens outside words. A value that is undefined for one token is undefined for the word
+    (with `last`, if it is undefined for the last token).
     """
     notes = []
     within = rows[rows["word"] >= 0]

@@ -43,8 +43,8 @@ class Tokens:
 class WordSpace:
     """A vector per word: `vectors [n, d]` float64, `words [n]` all different.
 
-    `source` says where they are from, `notes` what a reader should know (duplicates, pieces);
-    `tokens` is there where words are made of several.
+    `source` is the origin of the vectors and `notes` are caveats (duplicates, pieces); `tokens`
+    holds the pieces if some words have several.
 
     >>> space = WordSpace(("cat", "dog"), np.eye(2))
     >>> space.rows(["dog"]).tolist()
@@ -84,11 +84,11 @@ class WordSpace:
         return chosen
 
     def permuted(self, words: Sequence[str], rng: np.random.Generator) -> Floats:
-        """Vectors of these words when nothing of what they stand for is left: `[len(words), d]`.
+        """Vectors of these words, permuted, as a null: `[len(words), d]`.
 
-        The vectors change places between the words. Words of several tokens are made anew from
-        tokens that have changed places: two words with a token in common then still have it, and
-        what they owe to that in any model, trained or not, belongs to the null.
+        The vectors change places between the words. Words of several tokens are rebuilt from
+        permuted tokens: words that share a token still share one, and the similarity that this
+        causes in any model, trained or not, belongs to the null.
         """
         if self.tokens is None:
             return self.rows(words)[rng.permutation(len(words))]
@@ -110,18 +110,18 @@ def read_word_vectors(
 ) -> WordSpace:
     """Read static word vectors: word2vec text or binary, or GloVe text.
 
-    Text has a word and its numbers per line, between spaces or a TAB; word2vec's has a first line
-    with the number of words and dimensions, GloVe's has none. A byte-order mark, Windows line ends
-    and blank lines are skipped; a file named `.gz` is unpacked. Of a word that is there twice the
-    first vector counts; how many there were is in `notes`. Binary files are read by gensim (extra
-    `vectors`).
+    A text file has a word and its numbers per line, separated by spaces or a TAB; word2vec's has a
+    first line with the number of words and dimensions, GloVe's has none. A byte-order mark,
+    Windows line ends and blank lines are skipped; a file named `.gz` is unpacked. For a repeated
+    word the first vector counts; `notes` has the number of repetitions. Binary files are read by
+    gensim (extra `vectors`).
 
     Args:
         path: the file; .bin (or .bin.gz) is binary, everything else text unless `binary` is given.
-        limit: read only the first so many words, which in most files are the most frequent.
+        limit: number of words to read from the start, which in most files are the most frequent.
 
-    Raises `UnknownName` for a file that is not there; `BadInput` for what is no file, is cut short
-    or has a bad line (and which).
+    Raises `UnknownName` for a file that does not exist; `BadInput` for a path that is no file, a
+    file that is cut short, or a bad line (with its number).
     """
     path = Path(path)
     if not path.exists() and not path.is_symlink():
@@ -177,7 +177,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError as error:
             raise BadInput(
                 f"{shown(path)!r}, line {number}: not UTF-8; if the file is word2vec's binary "
-                "format, say binary=True"
+                "format, pass binary=True"
             ) from error
         if line:
             yield number, line
@@ -255,11 +255,11 @@ def model_space(
     """Rows of a model's `W_E`, or columns of its `W_U`, by word.
 
     Without `words`: the words that are one token in running text, after a space; pieces from
-    inside words are none. With `words`: a word of several tokens gets the `mean` of their vectors
-    or the `last` one. Words with an unknown piece are left out and counted.
+    inside words do not count. With `words`: a word of several tokens gets the `mean` of their
+    vectors or the `last` one. Words with an unknown piece are left out and counted.
 
-    Raises `UnknownName` for another way to join pieces, `BadInput` for another matrix and where the
-    model has no tokenizer, `Unsupported` where it has no such matrix.
+    Raises `UnknownName` for another way to join pieces, `BadInput` for another matrix or a model
+    without a tokenizer, `Unsupported` for a model without this matrix.
     """
     rows = embedding_matrix(model, which)
     if pieces not in PIECES:
@@ -289,10 +289,10 @@ def model_space(
 
 
 def encode_words(words: Sequence[str], tokenizer: Any) -> dict[str, list[int]]:
-    """Token ids of each word as in running text; none where a piece is unknown or special.
+    """Token ids of each word as in running text; none if a piece is unknown or special.
 
-    They are what the word adds to "a", so that it is seen with the space before it, however the
-    tokenizer marks that.
+    The ids are those that the word adds to the text "a": it then has a space before it, however
+    the tokenizer marks that.
     """
     unique = list(dict.fromkeys(words))
     never = {*special_ids(tokenizer), getattr(tokenizer, "unk_token_id", None)}
@@ -311,6 +311,7 @@ def vocabulary(tokenizer: Any) -> dict[str, list[int]]:
     special = set(special_ids(tokenizer))
     ids = [i for i in range(len(tokenizer)) if i not in special]
     texts = (str(tokenizer.decode([i], clean_up_tokenization_spaces=False)).strip() for i in ids)
+    # Punctuation and numbers have no counterpart with the same meaning in another vocabulary.
     words = [text for text in texts if text.isalpha()]
     encoded = encode_words(words, tokenizer)
     return {word: ids for word, ids in encoded.items() if len(ids) == 1}
@@ -334,7 +335,7 @@ def frame_space(frame: pd.DataFrame, name: str) -> WordSpace:
 
 
 def _of_tokens(given: WordVectors, name: str) -> WordSpace:
-    """Words without the space before them; of " king" and "king" the former, as in running text."""
+    """Words without the space before them; " king" wins over "king", as in running text."""
     order = sorted(range(len(given.words)), key=lambda i: not given.words[i].startswith(" "))
     row: dict[str, int] = {}
     for i in order:
@@ -367,9 +368,9 @@ def named_space(source: Any) -> Any:
 def word_space(
     source: Any, name: str, words: Sequence[str] | None = None, *, pieces: Pieces = "mean"
 ) -> WordSpace:
-    """Words and vectors of whatever `compare_spaces` takes.
+    """Words and vectors of any source that `compare_spaces` takes.
 
-    Raises `BadInput` for anything else, with what is allowed.
+    Raises `BadInput` for anything else, with the allowed sources.
     """
     if isinstance(source, WordSpace):
         return source

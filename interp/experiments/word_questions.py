@@ -1,7 +1,7 @@
-"""Questions put to the words of a space, each answered with its control.
+"""Questions to the words of a space; each answer has its control.
 
-Knows `WordVectors`, its answers and how to tell them; where the vectors come from is not its
-business.
+Knows `WordVectors` and its tables, and turns them into findings; the source of the vectors does not
+matter here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import BadInput, unknown
-from interp.experiments.nearest import RANDOM_NOTE
+from interp.experiments.nearest import RANDOM_NAME, RANDOM_NOTE
 from interp.experiments.words import WordVectors
 from interp.measures.axes import axis_separation
 from interp.render.drawing import Drawing, cell_rows
@@ -26,26 +26,42 @@ def _neighbours(table: pd.DataFrame, title: str, group: pd.Series[Any] | None = 
     rows = table.rename(columns=names)[list(names.values())]
     if group is not None:
         rows = rows.assign(group=group)
-    return Drawing("bars", title, rows, "cosine", control=RANDOM_NOTE)
+    options = {"control_name": RANDOM_NAME, "value_name": "cosine"}
+    return Drawing("bars", title, rows, "cosine", control=RANDOM_NOTE, options=options)
 
 
 def near(
     vectors: WordVectors, word: str, *, k: int = 10, by: Literal["cosine", "dot"] = "cosine"
 ) -> Answer:
-    """The nearest words to a word, beside random directions.
+    """The nearest words to a word, against random directions.
 
     Args:
         vectors: the words of a space.
-        word: a word.
-        k: how many.
-        by: cosine or dot.
+        word: the word.
+        k: number of neighbours.
+        by: rank by cosine or dot (product).
 
-    `.frame` as `WordVectors.nearest` describes it.
+    `.frame` has the columns of `WordVectors.nearest`.
     """
     table = vectors.nearest(word, k, by=by)
     title = f"Words nearest to {word!r}"
     asked = f"Which words lie nearest to {word!r}?"
-    return Answer("near", table, title, {"Neighbours": _neighbours(table, title)}, asked=asked)
+    return Answer(
+        "near",
+        table,
+        f"nearest to {word!r} is {_first(table)}",
+        {"Neighbours": _neighbours(table, title)},
+        question=asked,
+    )
+
+
+def _first(table: pd.DataFrame) -> str:
+    """The first word of a table of neighbours, with its cosine and the control."""
+    row = table.iloc[0]
+    return (
+        f"{row['word']!r} with cosine {row['cosine']:.3f} (a neighbour of this rank has "
+        f"{row['random_cosine']:.3f} if directions are random)"
+    )
 
 
 def analogy(vectors: WordVectors, a: str, b: str, c: str, *, k: int = 10) -> Answer:
@@ -53,20 +69,26 @@ def analogy(vectors: WordVectors, a: str, b: str, c: str, *, k: int = 10) -> Ans
 
     Args:
         vectors: the words of a space.
-        a: a of a − b + c.
-        b: b.
-        c: c.
-        k: how many.
+        a: first word of a − b + c, such as king.
+        b: second word, such as man.
+        c: third word, such as woman.
+        k: number of answers; the words of the question are listed in addition.
 
-    `.frame` as `WordVectors.analogy` describes it.
+    `.frame` has the columns of `WordVectors.analogy`.
     """
     table = vectors.analogy(a, b, c, k)
     kinds = table["query"].map({True: "in the question", False: "answer"})
-    drawing = _neighbours(table, f"{a} − {b} + {c}", kinds)
-    asked = f"What is to {c!r} as {a!r} is to {b!r}?"
-    return Answer(
-        "analogy", table, f"nearest to {a} − {b} + {c}", {"Answers": drawing}, asked=asked
-    )
+    named = f"{a!r} − {b!r} + {c!r}"
+    drawing = _neighbours(table, named, kinds)
+    answers = table[~table["query"]]
+    said = f"{named}: no answer was listed"
+    if len(answers):
+        said = (
+            f"{named}: the best answer is {_first(answers)}; it has rank "
+            f"{int(answers['rank'].iloc[0])} among all words, the question's own included"
+        )
+    asked = f"Which word is to {c!r} as {a!r} is to {b!r}?"
+    return Answer("analogy", table, said, {"Answers": drawing}, question=asked)
 
 
 def axis(
@@ -77,17 +99,17 @@ def axis(
     resamples: int = 999,
     seed: int = 0,
 ) -> Answer:
-    """Words on the axis between two word sets, and whether the axis separates left-out words.
+    """Words on the axis between two word sets, and the separation of left-out words by it.
 
     Args:
         vectors: the words of a space.
         others: further words to place on the axis.
-        positive: words of one end.
-        negative: words of the other end.
-        resamples: shuffles of the words over the two sets.
-        seed: of everything random.
+        positive: two or more words of the positive end.
+        negative: two or more words of the negative end.
+        resamples: number of shuffles of the words over the two sets.
+        seed: seed of the shuffles.
 
-    `.frame` as `WordVectors.axis` describes it; the table `separation` has the area under the
+    `.frame` has the columns of `WordVectors.axis`; the table `separation` has the area under the
     curve (`auc`) of left-out words, `shuffled_auc` and `p`.
     """
     ends = list(positive), list(negative)
@@ -95,8 +117,8 @@ def axis(
     sides = [vectors.select(end).vectors for end in ends]
     auc, null, p = axis_separation(*sides, permutations=resamples, seed=seed)
     said = (
-        f"left-out words: AUC {auc:.3f}; with words dealt to the sides at random {null:.3f} "
-        f"(p = {p:.2g})"
+        f"the axis separates left-out words with AUC {auc:.3f}; with words dealt to the two sides "
+        f"at random {null:.3f} (p = {p:.2g})"
     )
     names = {"word": "name", "projection": "value", "side": "group"}
     drawing = Drawing(
@@ -104,7 +126,8 @@ def axis(
         f"From {ends[1][0]} … to {ends[0][0]} …",
         table.sort_values("projection").rename(columns=names)[list(names.values())],
         "cosine with the axis",
-        caption=f"Words of the two sets stand on an axis made without them; {said}.",
+        caption="Each word of the two sets is projected on an axis made without it.",
+        control=f"Control: {said}.",
     )
     return Answer(
         "axis",
@@ -112,16 +135,16 @@ def axis(
         said,
         {"Words on the axis": drawing},
         {"separation": pd.DataFrame([{"auc": auc, "shuffled_auc": null, "p": p}])},
-        asked="Does the difference of two word sets order words that it was not made of?",
+        question="Does the axis between two word sets order words that did not make it?",
     )
 
 
 def cosines(vectors: WordVectors, *words: str) -> Answer:
-    """Cosine of every word with every other, and along their sequence, beside random pairs.
+    """Cosine of every word with every other, and along their sequence, against random pairs.
 
     Args:
         vectors: the words of a space.
-        words: two words or more.
+        words: two or more words.
 
     `.frame` has a row per word and a column per word; the table `along` is that of
     `WordVectors.along`. Raises `BadInput` for a single word.
@@ -130,6 +153,8 @@ def cosines(vectors: WordVectors, *words: str) -> Answer:
         raise BadInput("one word has no cosine with another; name two or more")
     table = vectors.cosines(words)
     mean, spread = vectors.anisotropy
+    pairs = table.to_numpy()[np.triu_indices(len(words), k=1)]
+    here = f"{pairs[np.isfinite(pairs)].mean():.3f}" if np.isfinite(pairs).any() else "undefined"
     said = f"all pairs of the vocabulary: mean {mean:.3f}, standard deviation {spread:.3f}"
     own = table.to_numpy().diagonal()
     undefined = [word for word, cosine in zip(words, own, strict=True) if np.isnan(cosine)]
@@ -147,20 +172,20 @@ def cosines(vectors: WordVectors, *words: str) -> Answer:
     return Answer(
         "cosines",
         table.rename_axis("word").reset_index(),
-        said,
+        f"the {len(pairs)} pairs of these words have a mean cosine of {here}; {said}",
         {"Cosines": drawing},
         {"along": vectors.along(words)},
-        asked="How alike are these words?",
+        question="How alike are these words?",
     )
 
 
 def graph(vectors: WordVectors, *words: str, threshold: float = 0.5) -> Answer:
-    """Words joined where their cosine is above a threshold, beside how many edges chance gives.
+    """Graph of words joined by a cosine above a threshold, with the number of edges by chance.
 
     Args:
         vectors: the words of a space.
-        words: words.
-        threshold: least cosine of an edge.
+        words: two or more words.
+        threshold: smallest cosine that joins two words, −1 to 1.
 
     `.frame` has the edges, the table `nodes` the words; see `WordVectors.graph`.
     """
@@ -175,7 +200,7 @@ def graph(vectors: WordVectors, *words: str, threshold: float = 0.5) -> Answer:
         said,
         {"Graph": found.drawing()},
         {"nodes": found.nodes},
-        asked=f"Which words have a cosine above {threshold:g}?",
+        question=f"Which words have a cosine above {threshold:g}?",
     )
 
 
@@ -186,14 +211,14 @@ def picture(
     perplexity: float = 30.0,
     seed: int = 0,
 ) -> Answer:
-    """A picture of the words in two dimensions, and how far to trust it.
+    """Map of the words in two dimensions, with its trustworthiness.
 
     Args:
         vectors: the words of a space.
-        words: these words only; all unless given.
+        words: words to draw; by default all.
         method: pca or tsne.
-        perplexity: of t-SNE.
-        seed: of everything random.
+        perplexity: perplexity of tsne.
+        seed: seed of tsne.
 
     `.frame` has a row per word with its place. Raises `UnknownName` for another method.
     """
@@ -205,14 +230,14 @@ def picture(
     else:
         seen = vectors.tsne(words=chosen, perplexity=perplexity, seed=seed)
     trust = (
-        "how far to trust it is not known: trustworthiness needs 25 words"
+        "its trustworthiness is unknown: that needs 25 words"
         if np.isnan(seen.trustworthiness)
         else f"trustworthiness {seen.trustworthiness:.3f}, "
         f"with its points shuffled {seen.shuffled:.3f}"
     )
     said = f"{seen.method} of {len(seen.words)} words; {trust}"
     drawn = {"Map": seen.drawing()}
-    return Answer("map", seen.frame, said, drawn, asked="Which words lie together?")
+    return Answer("map", seen.frame, said, drawn, question="Which words lie together?")
 
 
 def clusters(
@@ -225,17 +250,17 @@ def clusters(
     resamples: int = 10,
     seed: int = 0,
 ) -> Answer:
-    """Clusters of words, whether they would come again, and those of random vectors.
+    """Clusters of words, their stability, and the clusters of random vectors.
 
     Args:
         vectors: the words of a space.
-        words: these words only; all unless given.
+        words: words to cluster; by default all.
         method: hdbscan or dbscan.
-        min_size: smallest cluster, or core neighbours.
+        min_size: smallest cluster (hdbscan), or neighbours of a core word (dbscan).
         eps: radius of dbscan.
-        components: principal components kept.
-        resamples: how often it is clustered again.
-        seed: of everything random.
+        components: number of principal components to keep.
+        resamples: number of repetitions with four fifths of the words, for the stability.
+        seed: seed of the resamples and of the random vectors.
 
     `.frame` has the cluster of each word (−1 for noise), the table `stability` an adjusted Rand
     index per resample, of these vectors and of Gaussian ones; see `WordVectors.clusters`.
@@ -260,5 +285,5 @@ def clusters(
         said,
         {title: replace(seen.drawing(found.names), title=title)},
         {"stability": runs},
-        asked="Do the words fall into groups?",
+        question="Do the words fall into groups?",
     )

@@ -1,7 +1,7 @@
 """Words and their vectors: neighbours, analogies, semantic axes, graphs, pictures, clusters.
 
-The mathematics is in `interp.embedding`; here are the words and the tables. Knows nothing of hooks,
-prompts or figures.
+The mathematics is in `interp.measures`; here are the words and their tables. Knows nothing of
+hooks or prompts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MOST_NODES = 200  # drawn
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Words in few dimensions, and how far to trust the picture.
+    """Words in few dimensions, with the trustworthiness of the picture.
 
     Attributes:
         points: `[n, k]`.
@@ -71,7 +71,7 @@ class Projection:
         return table
 
     def plot(self, groups: Mapping[str, str] | Sequence[str] | None = None) -> Any:
-        """The first two axes as a plotly figure, which says how far to trust it.
+        """The first two axes as a plotly figure, with the trustworthiness in its caption.
 
         Args:
             groups: a name per word, or a mapping from words to names; each name has a colour.
@@ -117,7 +117,7 @@ def _groups(words: Sequence[str], groups: Mapping[str, str] | Sequence[str] | No
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Clusters of words, and whether they would come again.
+    """Clusters of words, with their stability under resampling.
 
     Attributes:
         labels: cluster of each word, −1 for noise.
@@ -162,9 +162,9 @@ class Graph:
     Attributes:
         edges: `word_a`, `word_b`, `cosine`, largest first.
         nodes: `word`, `component` (number of its connected part), `degree`.
-        pairs: number of pairs that were looked at.
-        random_edges: number of edges that random directions would have.
-        vocabulary_edges: number that random pairs of this vocabulary would have.
+        pairs: number of pairs of words.
+        random_edges: expected number of edges if directions were random.
+        vocabulary_edges: expected number for random pairs of this vocabulary.
     """
 
     edges: pd.DataFrame
@@ -174,7 +174,7 @@ class Graph:
     vocabulary_edges: float
 
     def plot(self) -> Any:
-        """Words on a circle, joined where they are alike; a plotly figure."""
+        """Words on a circle, joined if they are alike; a plotly figure."""
         return figure(self.drawing())
 
     def drawing(self) -> Drawing:
@@ -190,15 +190,19 @@ class Graph:
             else ""
         )
         caption = (
-            f"{len(self.edges)} of {self.pairs} pairs are above the threshold; random pairs of the "
-            f"vocabulary would have {self.vocabulary_edges:.1f}, random directions "
-            f"{self.random_edges:.2g}. Places on the circle mean nothing.{cut}"
+            f"{len(self.edges)} of {self.pairs} pairs are above the threshold. Places on the "
+            f"circle mean nothing.{cut}"
+        )
+        control = (
+            f"Control: so many random pairs of the vocabulary would give "
+            f"{self.vocabulary_edges:.1f} edges, random directions {self.random_edges:.2g}."
         )
         return Drawing(
             "graph",
             "Words joined by their cosine",
             shown,
             caption=caption,
+            control=control,
             options={"edges": self.edges},
         )
 
@@ -245,7 +249,7 @@ class WordVectors:
         return out
 
     def find(self, word: str) -> int:
-        """Index of a word; `BadInput` with the nearest ones if it is not in the vocabulary."""
+        """Index of a word; raises `BadInput` with similar words if it is not there."""
         if (text := self._here(word)) is not None:
             return self._index[text]
         texts = list(dict.fromkeys(w.strip() for w in self.words))
@@ -256,11 +260,11 @@ class WordVectors:
         )
 
     def known(self, words: Sequence[str]) -> list[str]:
-        """Those of the words that `find` finds, as they are written here."""
+        """The words that are in the vocabulary, as they are written there."""
         return [text for text in dict.fromkeys(map(self._here, words)) if text is not None]
 
     def _here(self, word: str) -> str | None:
-        """A word as this vocabulary writes it: with the space of running text, if it has that."""
+        """A word as this vocabulary writes it: with a leading space, if that is a token."""
         return next((text for text in (f" {word}", word) if text in self._index), None)
 
     @cached_property
@@ -283,10 +287,12 @@ class WordVectors:
         return WordVectors(self.vectors[rows], tuple(self.words[i] for i in rows))
 
     def centred(self) -> WordVectors:
-        """The same words with the mean vector taken off, which anisotropy mostly is."""
+        """The same words without the mean vector, the main cause of anisotropy."""
         mean = self.vectors.mean(axis=0, dtype=np.float64)
         if self._constant:
-            raise BadInput(f"all {len(self.words)} vectors are the same, so their mean is all")
+            raise BadInput(
+                f"all {len(self.words)} vectors are the same: without their mean nothing is left"
+            )
         return WordVectors((self.vectors - mean).astype(self.vectors.dtype), self.words)
 
     def random(self, seed: int = 0) -> WordVectors:
@@ -388,7 +394,7 @@ class WordVectors:
         """Share of random pairs of the vocabulary with a larger cosine."""
         random, n = np.random.default_rng(0), len(self.words)
         a = random.integers(n, size=pairs)
-        b = (a + random.integers(1, n, size=pairs)) % n
+        b = (a + random.integers(1, n, size=pairs)) % n  # a step of 1 to n − 1: never a itself
         above = [
             np.einsum("nd,nd->n", self._unit[x], self._unit[y]) > threshold
             for x, y in zip(np.array_split(a, 50), np.array_split(b, 50), strict=True)
@@ -400,10 +406,10 @@ class WordVectors:
     def analogy(self, a: str, b: str, c: str, k: int = 10) -> pd.DataFrame:
         """Words nearest to a − b + c, "king" − "man" + "woman", by cosine (3CosAdd).
 
-        Vectors are brought to length 1 first (Mikolov, Yih & Zweig, NAACL 2013). Returns `word`,
+        Vectors are scaled to length 1 first (Mikolov, Yih & Zweig, NAACL 2013). Returns `word`,
         `cosine`, `rank` among all words, `query` (is it a, b or c?), `rank_without_query` (NaN
-        for a, b and c) and `random_cosine` as for `nearest`: the answer is often one of the query
-        words, which most reports leave out silently.
+        for a, b and c) and `random_cosine` as for `nearest`. The nearest word is often one of the
+        question itself, which most reports leave out silently.
         """
         rows = self._find_all([a, b, c])
         cosines = self._answers(rows[None])[0]
@@ -463,12 +469,12 @@ class WordVectors:
     def axis(
         self, positive: Sequence[str], negative: Sequence[str], words: Sequence[str] = ()
     ) -> pd.DataFrame:
-        """Words on the axis from one word set to another: the difference of their means.
+        """Projections of words on the axis between two word sets, the difference of their means.
 
         Returns one row per word: `word`, `side` ("positive", "negative" or "other"),
         `projection` (cosine with the axis) and `percentile` (share of the vocabulary with a
-        smaller one). A word of the two sets is projected on the axis made without it, so that
-        what separates the sets is not what they were chosen by; see `axis_separation`.
+        smaller one). A word of the two sets is projected on the axis made without it, or the axis
+        would separate the words that it was made of; see `axis_separation`.
         """
         rows = [self._find_all(side) for side in (positive, negative)]
         _check_ends(positive, negative, set(rows[0]) & set(rows[1]), self.words)
@@ -504,9 +510,9 @@ class WordVectors:
         return Projection(points, space.words, "PCA", seen.share[:k], np.nan, *trust)
 
     def _spectrum(self) -> CovarianceSpectrum:
-        """Of words that differ; without any variance there are no components to project on."""
+        """Spectrum of the covariance; raises `BadInput` if all vectors are the same."""
         seen = covariance_spectrum(self.vectors)
-        # What rounding leaves of a constant is small beside the mean.
+        # Rounding leaves a constant some variance, tiny against the square of its mean.
         if not seen.eigenvalues[0] > 1e-24 * float(seen.mean @ seen.mean):
             raise BadInput(f"all {seen.n} vectors are the same: there is nothing to draw or group")
         return seen
@@ -564,8 +570,8 @@ class WordVectors:
             components: principal components kept.
             min_size: smallest cluster (HDBSCAN), or neighbours of a core word (DBSCAN).
             eps: radius of DBSCAN.
-            resamples: how often four fifths of the words are clustered again.
-            seed: of the resamples and of the control.
+            resamples: number of repetitions with four fifths of the words.
+            seed: seed of the resamples and of the control.
         """
         _at_least("components", components, 1, "principal components")
         _at_least("resamples", resamples, 1, "clusterings of four fifths of the words")
@@ -610,6 +616,8 @@ def _trust(vectors: Array, points: Floats) -> tuple[float, float]:
 
 def _tsne(reduced: Floats, perplexity: float, seed: int, threads: int) -> tuple[Floats, float, str]:
     """Points `[n, 2]`, final KL divergence, and which library ran."""
+    # From the principal components, small: random starts put far groups anywhere, and large ones
+    # hold the points back (Kobak & Berens, Nature Communications 2019).
     start = reduced[:, :2] / reduced[:, 0].std() * 1e-4
     try:
         library = import_module("openTSNE")
@@ -649,6 +657,7 @@ def _stable(
     from sklearn.metrics import adjusted_rand_score
 
     points = space._project(space._spectrum(), k)
+    # Resamples are drawn without replacement: repeated words would make clusters of their own.
     labels = np.asarray(cluster(points), np.int64)
     random, n = np.random.default_rng(seed), len(points)
     scores = np.full(resamples, np.nan)

@@ -1,8 +1,8 @@
 """Attention maps of chosen heads, drawn by circuitsvis.
 
-Knows patterns, tokens and names of heads; which heads are shown is decided where results are
-known. One view (one layer, or the most telling heads of all) is shown at a time. Only circuitsvis's
-script is used: its Python side escapes nothing and asks the network when it is displayed.
+Knows patterns, tokens and names of heads; the choice of heads belongs to the owner of the results.
+One view (one layer, or the most informative heads of all) is shown at a time. Only the script of
+circuitsvis is used: its Python side escapes nothing and opens a network connection for display.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class MapView:
     """Maps shown together: `attention [head, query, key]` of one prompt.
 
     Attributes:
-        name: as in the selector.
-        tokens: the tokens as read.
+        name: entry of the selector.
+        tokens: the tokens of the prompt.
         heads: a short name per head.
-        scores: what the heads were chosen for, in words; may be empty.
-        note: what the budget cut away; may be empty.
+        scores: reason for the choice of the heads, in words; may be empty.
+        note: maps that the budget left out, in words; may be empty.
     """
 
     name: str
@@ -48,7 +48,8 @@ class MapView:
         return self.attention.size
 
     def props(self) -> dict[str, Any]:
-        """What `CircuitsVis.AttentionHeads` takes; tokens go to a canvas, so as plain text."""
+        """Properties of `CircuitsVis.AttentionHeads`."""
+        # Tokens are plain text here, not escaped: the script writes them on a canvas.
         later = np.triu(np.ones(self.attention.shape[1:], dtype=bool), 1)
         return {
             "attention": np.round(np.nan_to_num(self.attention), DIGITS).tolist(),
@@ -66,7 +67,7 @@ class AttentionMaps:
     Attributes:
         title: what is shown, and on which model.
         views: in the order of the selector.
-        notes: what was left out, and why.
+        notes: views that were left out, and why.
     """
 
     title: str

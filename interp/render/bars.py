@@ -1,8 +1,8 @@
 """Kind "bars": a point per row with its interval, and its control as a grey mark.
 
-Columns: `name`, `value`; where known `low`, `high`, the interval; `control`, and `control_low`,
-`control_high`, its spread; `group`, which gives the colour; `hover`, what a point says. Options:
-`control_name`, `value_name`: their names in the legend; `from_zero`: the axis begins at zero.
+Columns: `name`, `value`; optionally `low`, `high`, the interval; `control`, and `control_low`,
+`control_high`, its spread; `group`, which gives the colour; `hover`, the text of a point. Options:
+`control_name`, `value_name`: names in the legend; `from_zero`: the axis begins at zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from interp.render.drawing import Drawing
 from interp.render.tokens import escape, label
 
 MOST_BARS = 60
-MOST_LETTERS = 28
+MOST_LETTERS = 34
 
 
 def bars_figure(drawing: Drawing) -> Any:
@@ -39,7 +39,8 @@ def bars_figure(drawing: Drawing) -> Any:
     figure.update_yaxes(
         tickvals=list(range(len(shown))),
         ticktext=[label(str(t), MOST_LETTERS) for t in shown["name"]],
-        autorange="reversed",
+        # The first row on top, with air above it: plotly's own range cuts its mark in half.
+        range=[len(shown) - 0.4, -0.6],
     )
     figure.update_xaxes(title_text=escape(drawing.unit), showgrid=True)
     if options.get("from_zero"):

@@ -1,7 +1,7 @@
-"""A vertical range that a few far values do not take from all others.
+"""Vertical range of a line figure, without the few values that lie far from all others.
 
-The first state of a lens can lie a hundred nats below the rest; on one axis the rest is then a flat
-line. Such a place is left outside the axis, marked at its edge, and named in the caption.
+The first state of a lens can lie a hundred nats below the rest, which is then a flat line on the
+same axis. Such a place is left outside the axis, marked at its edge, and named in the caption.
 Knows tables of means (`x`, `value`, `mean`, `low`, `high`, `control`); draws nothing.
 """
 
@@ -20,7 +20,7 @@ SHARE = 16  # at most one place in so many is left out, and one in any case
 
 @dataclass(frozen=True)
 class Window:
-    """The range that is drawn, and what lies beyond it: columns `x`, `name`, `y`."""
+    """The range that is drawn, and the values outside it: columns `x`, `name`, `y`."""
 
     low: float
     high: float
@@ -94,7 +94,7 @@ def _size(table: pd.DataFrame) -> float:
 
 
 def _all_far(table: pd.DataFrame, kept: pd.DataFrame, inner: tuple[float, float]) -> bool:
-    """Whether every place that was left out has a mean far beyond the range of the others."""
+    """True if every place left out has a mean far beyond the range of the others."""
     size = inner[1] - inner[0]
     left = table[~table["x"].isin(kept["x"])]
     beyond = pd.concat([inner[0] - left["mean"], left["mean"] - inner[1]], axis=1).max(axis=1)
@@ -103,7 +103,7 @@ def _all_far(table: pd.DataFrame, kept: pd.DataFrame, inner: tuple[float, float]
 
 
 def _varies(table: pd.DataFrame) -> bool:
-    """Whether the lines move by more than an interval is wide; else there is nothing to enlarge."""
+    """True if the lines move by more than the width of an interval, so that a cut shows more."""
     lines = table[[c for c in ("mean", "control") if c in table]].to_numpy(dtype=np.float64)
     width = (table["high"] - table["low"]).median() if "low" in table else np.nan
     return bool(np.nanmax(lines) - np.nanmin(lines) > np.nan_to_num(width))

@@ -1,6 +1,6 @@
 """Drawings as plotly figures, each kind by its own file.
 
-A figure that cannot be drawn says why in its place.
+If a figure cannot be drawn, the reason takes its place.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from interp.errors import unknown
 from interp.render import style
 from interp.render.drawing import Drawing
 
-# A kind of drawing is one entry here and one file beside this one.
+# A kind of drawing is one entry here and one file in this folder.
 KINDS = {
     "lines": "lines:line_figure",
     "two_panels": "two_panels:panels_figure",
@@ -26,7 +27,7 @@ KINDS = {
 
 
 def figure(drawing: Drawing) -> Any:
-    """The plotly figure of a drawing; what goes wrong is written into it."""
+    """The plotly figure of a drawing; an error is written into it."""
     if drawing.empty:
         return style.empty(drawing.title, drawing.empty, drawing.said)
     try:
@@ -37,6 +38,8 @@ def figure(drawing: Drawing) -> Any:
 
 
 def _drawer(kind: str) -> Callable[[Drawing], Any]:
+    if kind not in KINDS:
+        raise unknown("kind of drawing", kind, KINDS)
     module, _, name = KINDS[kind].partition(":")
     drawer: Callable[[Drawing], Any] = getattr(import_module(f"interp.render.{module}"), name)
     return drawer

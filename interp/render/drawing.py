@@ -1,44 +1,42 @@
-"""A drawing: what a figure shows, computed once by whoever owns the numbers.
+"""Drawings: the content of a figure, computed once by the owner of the numbers.
 
 Knows a table, its title and its sentences; nothing of results, models or plotly. `interp.render`
-turns a drawing into a figure (`draw.figure`), into text (`text.as_text`) and into a block of a
-page (`page.block`).
+turns a drawing into a figure (`draw.figure`), into text (`text.text_of`) and into a block of a page
+(`page.block`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-Kind = Literal["lines", "two_panels", "bars", "heat", "points", "paths", "projection", "graph"]
 LINE_COLUMNS = ("value", "group", "x", "mean", "low", "high", "n")
 CONTROL_NOTE = "Dotted: the same on an untrained copy of the model."
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """One figure in every medium: its numbers and what to say of them.
+    """One figure for every medium: its numbers and its sentences.
 
     Attributes:
-        kind: how it is drawn; each kind is one file of `interp.render`, which names the columns
-            and options that it reads.
-        title: what is shown, and on which model; plain text, escaped where it is drawn.
+        kind: a name in `draw.KINDS`; the file of the kind documents its columns and options.
+        title: the quantity and the model; plain text, escaped when it is drawn.
         table: the numbers, in the columns of the kind.
         unit: unit of the values.
-        x: what the horizontal axis counts.
-        caption: how the numbers came about.
-        control: what the control in the figure is.
-        if_null: what the figure would show if there were no effect.
-        empty: why there is nothing to draw; takes the place of the figure.
-        read: a small table to read in place of the figure; else made from `table`.
-        options: what this kind alone reads.
+        x: title of the horizontal axis.
+        caption: origin of the numbers and meaning of the bands.
+        control: a sentence on the control in the figure.
+        if_null: the look of the figure if there is no effect.
+        empty: the reason that there is nothing to draw; it takes the place of the figure.
+        read: a small table to read in place of the figure; by default made from `table`.
+        options: settings that only this kind reads.
     """
 
-    kind: Kind
+    kind: str
     title: str
     table: pd.DataFrame
     unit: str = ""
@@ -57,7 +55,7 @@ class Drawing:
 
     @property
     def place(self) -> str:
-        """What one place along the horizontal axis is called: a block, a state."""
+        """Noun for one place along the horizontal axis: a block, a state."""
         return self.x.split(" (")[0] or "place"
 
     def titled(self, title: str) -> Self:
@@ -65,15 +63,15 @@ class Drawing:
         return replace(self, title=title)
 
 
-def nothing(title: str, why: str, caption: str = "", kind: Kind = "lines") -> Drawing:
-    """A drawing without numbers, which says why."""
+def nothing(title: str, why: str, caption: str = "", kind: str = "lines") -> Drawing:
+    """A drawing without numbers, with the reason."""
     return Drawing(kind, title, pd.DataFrame(), caption=caption, empty=why)
 
 
 def line_rows(lines: Mapping[str, pd.DataFrame], value: str = "") -> pd.DataFrame:
     """Named lines as one table of the kind "lines": columns as in `LINE_COLUMNS`.
 
-    Each line has `x` and `mean`, and where known `low`, `high`, `n` and `control`.
+    Each line has `x` and `mean`, and optionally `low`, `high`, `n` and `control`.
     """
     blank: dict[str, Any] = {"low": float("nan"), "high": float("nan"), "n": 0}
     parts = [

@@ -26,6 +26,7 @@ def save_figure(figure: Any, path: str | Path, *, overwrite: bool = False) -> Pa
         return write_text(path, figure_page(figure))
     drawn = figure.figure() if hasattr(figure, "views") else figure
     width = int((drawn.layout.meta or {}).get("width", 0))
+    # kaleido and the browser fail in many ways; all of them have the same remedy.
     try:
         with atomic(path) as whole:
             ending = path.suffix[1:].lower()

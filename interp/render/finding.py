@@ -1,4 +1,4 @@
-"""A finding: what an experiment found, the same for every experiment, in Python and in the shell.
+"""Findings: the answer of an experiment, the same class in Python and on the command line.
 
 Knows tables, sentences and drawings; nothing of how they were computed.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -39,27 +39,31 @@ UNTRAINED = "untrained"
 
 
 class Finding(ABC):
-    """What an experiment found: a table, a sentence, figures, and what a reader must know.
+    """Answer of an experiment: a table, a sentence, figures and caveats.
 
-    An experiment subclasses it as a frozen dataclass and writes `sentence`; where there is more
-    than one table or a figure also `tables` and `drawings`.
+    A subclass is a frozen dataclass. It sets `name` and `question` and writes `sentence`; with more
+    than one table it also writes `tables`, with figures `drawings`.
 
     Attributes:
         name: of the experiment; its first table is saved under it.
-        question: what was asked, in a sentence.
-        columns: what the columns mean, by name.
+        question: the question that the experiment asks, in a sentence.
+        columns: meaning of the columns, by name.
+        draws_control: whether the figures show the untrained copy themselves, so that the page
+            needs no figures of the copy alone.
         frame: the table, a row per thing measured.
-        notes: what a reader must know before believing a number.
-        about: what the tables are of (model, prompts, options, versions), as JSON values.
+        notes: caveats that a reader must know before trusting a number.
+        about: origin of the tables (model, prompts, options, versions), as JSON values.
         control: the same experiment on the untrained copy of the model, if there is one.
     """
 
-    name: ClassVar[str] = "finding"
-    question: ClassVar[str] = ""
-    columns: ClassVar[Mapping[str, str]] = {}
+    name: str
+    question: str = ""
+    columns: Mapping[str, str] = MappingProxyType({})
+    draws_control: bool = False
     frame: pd.DataFrame
     notes: tuple[str, ...]
-    # No fields of the experiments: who knows them adds them to a finished finding.
+    # Not fields, or every experiment would have to take them: the caller, who knows the options
+    # and the untrained copy, adds them to a finished finding.
     about: Mapping[str, Any] = MappingProxyType({})
     control: Finding | None = None
 
@@ -68,8 +72,8 @@ class Finding(ABC):
         return self._with(control=control)
 
     def with_about(self, **about: Any) -> Self:
-        """The same finding with what it is of."""
-        return self._with(about=MappingProxyType(about))
+        """The same finding with more facts on its origin."""
+        return self._with(about=MappingProxyType({**self.about, **about}))
 
     def with_note(self, note: str) -> Self:
         """The same finding with one more note."""
@@ -78,6 +82,7 @@ class Finding(ABC):
     def _with(self, **attributes: Any) -> Self:
         found = copy.copy(self)
         for name, value in attributes.items():
+            # The subclasses are frozen, and `dataclasses.replace` knows their fields only.
             object.__setattr__(found, name, value)
         return found
 
@@ -118,6 +123,8 @@ class Finding(ABC):
         """The sentence, the first rows, the notes and the sentence of the control."""
         frame = self.short
         table = frame.head(ROWS).to_string(index=False, float_format="{:.4g}".format)
+        if frame.empty:
+            table = "(no rows)"  # pandas would print its own word for it, and the index
         more = f"\n… {len(frame) - ROWS} more rows" if len(frame) > ROWS else ""
         notes = "".join(f"\nnote: {note}" for note in self.notes)
         beside = f"\nuntrained copy: {self.control.sentence}" if self.control else ""
@@ -168,12 +175,12 @@ class Finding(ABC):
         return {**self.tables, **{f"{name}_{UNTRAINED}": table for name, table in control.items()}}
 
     def all_drawings(self) -> dict[str, Drawing]:
-        """The figures, and those of the untrained copy under their own names."""
-        control = self.control.drawings if self.control else {}
+        """The figures, and those of the untrained copy unless they show it already."""
+        control = self.control.drawings if self.control and not self.draws_control else {}
         return {**self.drawings, **{f"{name}, untrained copy": d for name, d in control.items()}}
 
     def document(self) -> dict[str, Any]:
-        """What was asked and what to know, without the tables."""
+        """Name, notes and origin as JSON values, without the tables."""
         return {"experiment": self.name, "notes": list(self.notes), "about": dict(self.about)}
 
     def page(self) -> str:
@@ -197,12 +204,18 @@ class Finding(ABC):
             "report.html.j2",
             title=self.name.replace("_", " ").capitalize(),
             lead=self.question,
-            measured=[],
+            measured=self._measured(),
             notes=self.notes,
             sections=[section],
             provenance=flat(dict(self.about)),
             libraries=libraries(blocks),
         )
+
+    def _measured(self) -> list[tuple[str, str]]:
+        """The model, for the head of the page; empty where it is not known."""
+        asked = self.about.get("asked", {})
+        model = self.about.get("model") or asked.get("model")
+        return [("Model", str(model))] if model else []
 
     def drawn_as_text(self) -> str:
         """Every figure as text, for a terminal or a log."""
@@ -214,37 +227,19 @@ class Answer(Finding):
     """A finding without a class of its own; its parts are given when it is made.
 
     Attributes:
-        kind: name of the experiment.
         said: the finding in one sentence.
         drawn: figures by name.
         more: further tables by name.
-        asked: the question, in a sentence.
-        meaning: what the columns mean, by name.
     """
 
-    kind: str
+    name: str
     frame: pd.DataFrame
     said: str
     drawn: Mapping[str, Drawing] = field(default_factory=dict)
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    question: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    asked: str = ""
-    meaning: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Name of the experiment."""
-        return self.kind
-
-    @property
-    def question(self) -> str:  # type: ignore[override]
-        """What was asked, in a sentence."""
-        return self.asked
-
-    @property
-    def columns(self) -> Mapping[str, str]:  # type: ignore[override]
-        """What the columns mean, by name."""
-        return self.meaning
 
     @property
     def sentence(self) -> str:
@@ -254,7 +249,7 @@ class Answer(Finding):
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Every table by name, the most important first."""
-        return {self.kind: self.frame, **self.more}
+        return {self.name: self.frame, **self.more}
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:

@@ -1,13 +1,13 @@
 """Kind "heat": cells of one colour scale, in one panel or several.
 
-Columns: `panel`, `row`, `column`, `value`; where known `text`, written in the cell (HTML), and
-`hover`, what the cell says (HTML). Options:
+Columns: `panel`, `row`, `column`, `value`; optionally `text`, written in the cell (HTML), and
+`hover`, shown under the pointer (HTML). Options:
 
 - `rows`, `columns`: names of the rows and columns in their order (plain text); numbers otherwise;
 - `y`: title of the vertical axis; `down`: the first row is at the top;
 - `tokens`: the columns are tokens, set in a fixed width;
 - `low`, `high`: ends of the scale, which else follow the values; `signed`: the scale is symmetric
-  about zero (it is where values have both signs);
+  about zero (as it always is where values have both signs), from −`high` to `high` at least;
 - `across`: panels in a row; `cell`: width and height of a cell in pixels;
 - `digits`: digits of the number in a cell, if there are few cells and no text.
 """
@@ -111,6 +111,7 @@ def _panel(
     if "hover" in rows:
         said = {"customdata": cells["hover"].fillna("").to_numpy().reshape(shape).tolist()}
         said |= {"hovertemplate": "%{customdata}<extra></extra>"}
+    # With many small cells, gaps would take most of the picture.
     gap = 1 if z.size <= 10 * MOST_TEXTS else 0
     figure.add_trace(
         go.Heatmap(
@@ -133,7 +134,8 @@ def _scale(values: Floats, options: Mapping[str, Any]) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
     if options.get("signed") or (low < 0 < high and "low" not in options):
-        top = max(-low, high, 1e-12)
+        # The same ends for a model and its untrained copy, or noise would look as strong as signal.
+        top = max(-low, high, float(options.get("high", 1e-12)))
         return {"colorscale": style.DIVERGING, "cmin": -top, "cmax": top}
     low, high = min(0.0, low), max(high, low + 1e-12)
     ends = {"cmin": options.get("low", low), "cmax": max(high, options.get("high", high))}
@@ -154,7 +156,7 @@ def _axes(figure: Any, drawing: Drawing, names: Mapping[str, list[Any]]) -> None
     given = options.get("columns")
     if given is not None:
         longest = max((len(show(t)[:LETTERS]) for t in given), default=0)
-        turned = longest > 6 and options.get("tokens")
+        turned = longest > 6 and options.get("tokens")  # long names side by side would overlap
         figure.update_layout(margin={"b": 46 + (5 * longest if turned else 10)})
         figure.update_xaxes(tickangle=-40 if turned else None, ticklen=2)
 

@@ -27,6 +27,7 @@ FEW = 16  # points that still carry a mark each
 
 def line_figure(drawing: Drawing) -> Any:
     """A line for every value, or a panel for every value if there are groups."""
+    # A group without any mean would still take a colour and a name at the edge.
     table = drawing.table[
         drawing.table["mean"].notna().groupby(drawing.table["group"]).transform("any")
     ]
@@ -55,7 +56,7 @@ def _panels(
     groups = sorted(groups, key=lambda name: name not in greys)
     if len(groups) == 1 or len(values) == 1:
         one = {
-            (g if len(groups) > 1 else v): table[(table["value"] == v) & (table["group"] == g)]
+            (g if len(groups) > 1 else v or g): table[(table["value"] == v) & (table["group"] == g)]
             for v in values
             for g in groups
         }
@@ -76,6 +77,7 @@ def _canvas(names: Sequence[str]) -> Any:
         horizontal_spacing=0.035,
         subplot_titles=[escape(n) for n in names] if several else None,
     )
+    # plotly centres the titles of panels; these start where their panel starts.
     figure.update_annotations(font={"size": 13}, xanchor="left", x=None)
     for i, note in enumerate(figure.layout.annotations):
         start = figure.layout["xaxis" if i == 0 else f"xaxis{i + 1}"].domain[0]
@@ -110,6 +112,7 @@ def _mark_outside(
     axis: int,
 ) -> None:
     """An arrow and the number at the edge of the panel for every value beyond it."""
+    # Several values at one place are stacked, or their numbers would cover each other.
     number_of_axis = "" if axis == 1 else str(axis)
     taken: dict[tuple[float, bool], int] = {}
     for name, rows in lines.items():
@@ -193,7 +196,7 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
 
 
 def add_control(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: int) -> None:
-    """The line of the untrained copy: dotted, in the colour of what it is the control of."""
+    """The line of the untrained copy: dotted, in the colour of the line that it controls."""
     import plotly.graph_objects as go
 
     figure.add_trace(
@@ -255,7 +258,7 @@ def _runs(rows: pd.DataFrame) -> list[pd.DataFrame]:
 def add_level(
     figure: Any, name: str, mean: Any, colour: str, span: tuple[float, float], **where: int
 ) -> None:
-    """A mean that belongs to no layer: dashed, across all of them, in its band."""
+    """A mean over all layers: a dashed line across them, in its band."""
     import plotly.graph_objects as go
 
     x = [span[0], span[1]]
@@ -331,6 +334,7 @@ def spread(wanted: Sequence[float], gap: float, room: tuple[float, float]) -> li
     [0, 10, 50]
     """
     out: list[float] = []
+    # Upwards until none overlaps, then down from the ceiling, which the first way ignores.
     for y in wanted:
         out.append(max(y, out[-1] + gap) if out else y)
     ceiling = room[1]

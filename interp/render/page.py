@@ -1,7 +1,7 @@
-"""HTML that opens without a network: figures as data, each script library once, nothing trusted.
+"""HTML pages that open without a network: figures as data, each script library once.
 
-Knows figures and strings; knows nothing of analyses. Every piece of data is JSON in which no tag
-can begin, or text that the template escapes.
+Knows figures and strings; nothing of analyses. No data is trusted: every piece is JSON in which no
+tag can begin, or text that the template escapes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from interp.render.drawing import Drawing
 from interp.render.tables import Table
 from interp.render.text import as_text, reading
 
+TOP = 30  # pixels above the axes: titles of panels, and plotly's buttons when the pointer is there
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
@@ -29,7 +30,7 @@ CSP = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One drawing of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
+    """One figure of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
 
     name: str
     kind: str
@@ -44,7 +45,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Block:
-    """A figure with its choices, what it says, and what would have shown it to be nothing."""
+    """A figure with its choices, its sentences, and its look if there were no effect."""
 
     title: str
     choices: tuple[Choice, ...]
@@ -64,16 +65,16 @@ def block(title: str, drawings: Mapping[str, Drawing] | Drawing, says: Sequence[
 
 
 def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
-    """A figure as data for the page, which shows its title and caption itself."""
+    """A figure as data for a page."""
+    # The page sets title and caption as text, so the figure leaves them and their room out.
     layout = figure.layout
     meta = dict(layout.meta or {})
-    panels = 30 if meta.get("panels") else 14
-    height = int((layout.height or 450) - meta.get("top", 0) + panels)
+    height = int((layout.height or 450) - meta.get("top", 0) + TOP)
     document = figure.to_plotly_json()
     document["layout"] = {
         k: v for k, v in document["layout"].items() if k not in ("title", "meta", "height", "width")
     }
-    document["layout"]["margin"] = dict(document["layout"].get("margin", {})) | {"t": panels}
+    document["layout"]["margin"] = dict(document["layout"].get("margin", {})) | {"t": TOP}
     document["layout"]["autosize"] = True
     caption = str(meta.get("caption", ""))
     return Choice(
@@ -89,7 +90,7 @@ def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
 
 
 def safe_json(value: Any) -> str:
-    """JSON in which no tag, comment or entity can begin; plotly's own encoder knows its arrays.
+    """JSON in which no tag, comment or entity can begin, by plotly's encoder, which knows arrays.
 
     >>> safe_json({"token": "</script>"})
     '{"token":"\\\\u003c/script\\\\u003e"}'
@@ -128,7 +129,7 @@ def _plotly() -> str:
 
 @cache
 def _circuitsvis() -> str:
-    """The bundle that circuitsvis ships; found without importing the package, which asks torch."""
+    """The script of circuitsvis, found without importing the package, which would load torch."""
     spec = importlib.util.find_spec("circuitsvis")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
@@ -139,7 +140,8 @@ def _circuitsvis() -> str:
 
 
 def _inert(script: str) -> str:
-    """A script as text inside a script element: nothing in it may end or nest the element."""
+    """A script that can stand inside a script element."""
+    # Neither "</script" nor "<!--" may occur: the first ends the element, the second nests it.
     script = re.sub(r"</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
     return script.replace("<!--", "<\\!--")
 
@@ -156,13 +158,13 @@ def figure_page(figure: Any) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """Fill a template of this package; everything in it is escaped unless it is our own."""
+    """Fill a template of this package; all values are escaped but styles, scripts and JSON."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty page
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -178,7 +180,7 @@ def _asset(name: str) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page; `tables` are (name, table, whether it is open)."""
+    """One part of a page; `tables` are (name, table, whether it is open)."""
 
     id: str
     title: str

@@ -1,9 +1,9 @@
-"""Kinds "points" and "paths": single tokens in two dimensions, and their ways through the layers.
+"""Kinds "points" and "paths": single tokens in two dimensions, and their paths through the layers.
 
-Columns of both: `x`, `y`, for "paths" also `z` in three dimensions; `text`, what a point says;
-`group`, which gives the colour ("" for none); `layer`, the colour where there are no groups. A way
-also has `path`, its number, its points in the order of their layers, and rows with
-`mean` true: the mean way of a group. Option: `titles`, of the axes.
+Columns of both: `x`, `y`, for "paths" also `z` in three dimensions; `text`, the hover of a point;
+`group`, which gives the colour ("" for none); `layer`, the colour if there are no groups. A path
+also has `path`, its number, with its points in the order of their layers, and rows with `mean`
+true: the mean path of a group. Option: `titles`, of the axes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def paths_figure(drawing: Drawing) -> Any:
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
-    """Name, rows and colour of each group; one without a name where there are none."""
+    """Name, rows and colour of each group; a single unnamed one if there are no groups."""
     names = style.in_order(table["group"])
     palette = style.colours(names)
     for name in names:
@@ -76,7 +76,7 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
 def _look(
     name: str, path: pd.DataFrame, colour: str, solid: bool, *, first: bool
 ) -> dict[str, Any]:
-    """How the way of one token is drawn: coloured by its group, else by layer."""
+    """Style of one token's path: coloured by its group, else by layer."""
     dot, width = _marks(solid)
     sizes = [5.0 * dot] + [3.0 * dot] * (len(path) - 2) + [9.0 * dot] * (len(path) > 1)
     by_layer = {"color": path["layer"].tolist(), "coloraxis": "coloraxis"}
@@ -100,7 +100,7 @@ def _mean_look(name: str, colour: str, solid: bool) -> dict[str, Any]:
 
 
 def _marks(solid: bool) -> tuple[float, float]:
-    """Scale of dots and width of thin lines: in 3-D dots come out larger and lines thinner."""
+    """Scale of dots and width of thin lines: 3-D draws dots larger and lines thinner."""
     return (0.6, 3.5) if solid else (1.0, 2.0)
 
 

@@ -1,7 +1,7 @@
-"""One look for every figure: colours, fonts, margins, and an empty figure that says why.
+"""One look for every figure: colours, fonts, margins, and the figure that holds a message.
 
-Knows plotly; knows nothing of results. Colours after Okabe & Ito (2008), told apart with any
-common colour vision; grey is kept for controls.
+Knows plotly; nothing of results. Colours after Okabe & Ito (2008), distinct for all common types of
+colour vision; grey is reserved for controls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEQUENTIAL = [[i / 4, colour] for i, colour in enumerate(_BLUES)]
 DIVERGING = [[i / 4, colour] for i, colour in enumerate(_BOTH)]
 DEPTH = [[0.0, "#56B4E9"], [0.5, "#5B4B9A"], [1.0, "#D55E00"]]
 
-# Groups that mean the same everywhere keep their colour and come first.
+# Groups with the same meaning in every figure keep their colour and come first.
 FIRST = {"target": PALETTE[0], "previous": PALETTE[1], "random": CONTROL}
 
 
@@ -37,7 +37,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Known roles first, the others as they came."""
+    """Known roles first, the others in their order."""
     listed = list(dict.fromkeys(names))
     return [n for n in FIRST if n in listed] + [n for n in listed if n not in FIRST]
 
@@ -53,7 +53,7 @@ def alpha(colour: str, opacity: float) -> str:
 
 
 def pale(colour: str, part: float) -> str:
-    """`#RRGGBB` mixed with so much white.
+    """`#RRGGBB` mixed with a share of white.
 
     >>> pale("#0072B2", 0.5)
     '#80b8d8'
@@ -137,12 +137,12 @@ def dressed(figure: Any, title: str, caption: str = "", *, height: int = 420) ->
 
 
 def margins_of(figure: Any) -> dict[str, float]:
-    """The margins that a figure has set already."""
+    """The margins that a figure has already, without the top."""
     return {k: v for k, v in figure.layout.margin.to_plotly_json().items() if k != "t"}
 
 
 def empty(title: str, message: str, caption: str = "") -> Any:
-    """A figure that holds a sentence: what there was to draw, and why there is nothing to see."""
+    """A figure that holds a sentence: the reason that there is nothing to draw."""
     import plotly.graph_objects as go
 
     from interp.render.tokens import escape
@@ -181,7 +181,7 @@ def say(figure: Any, text: str) -> None:
 
 
 def rounded(values: Any, digits: int = 5) -> list[Any]:
-    """Numbers with few digits for a page; what is undefined becomes None.
+    """Numbers with few digits for a page; undefined ones become None.
 
     >>> rounded([1.234567, float("nan")])
     [1.2346, None]

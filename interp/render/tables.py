@@ -35,12 +35,12 @@ class Table:
 
 
 def is_number(column: pd.Series[Any]) -> bool:
-    """Whether a column can be averaged."""
+    """True for a column that can be averaged."""
     return bool(types.is_numeric_dtype(column) or types.is_bool_dtype(column))
 
 
 def table_of(frame: pd.DataFrame, tokens: Sequence[str] = TEXT) -> Table:
-    """A frame as text: four digits, visible tokens, – for what is undefined."""
+    """A frame as text: four digits, visible tokens, – for undefined values."""
     columns = tuple(Column(str(c), _kind(frame[c], str(c) in tokens)) for c in frame)
     cells = [
         [_cell(v, token=column.kind == "token") for v in frame[name]]

@@ -32,7 +32,7 @@ def reading(drawing: Drawing) -> pd.DataFrame:
 
 
 def _lines(drawing: Drawing) -> pd.DataFrame:
-    """Places down, lines across: means with their intervals, the control in brackets."""
+    """Places down, lines across: means with their intervals, the control in parentheses."""
     table = drawing.table
     names = table["group"].where(table["group"] != "", table["value"])
     if len(table["value"].unique()) > 1 and table["group"].ne("").any():
@@ -42,7 +42,7 @@ def _lines(drawing: Drawing) -> pd.DataFrame:
     if "control" in table:
         cells = [f"{c} ({_mean(x)})" for c, x in zip(cells, table["control"], strict=True)]
     wide = pd.DataFrame({"x": table["x"].astype(float), "name": names, "cell": cells})
-    wide["x"] = wide["x"].fillna(-np.inf)  # what belongs to no place comes first
+    wide["x"] = wide["x"].fillna(-np.inf)  # a mean over all places comes first
     out = wide.pivot_table(index="x", columns="name", values="cell", aggfunc="first", sort=False)
     out = out.sort_index().fillna("–")
     out.index = pd.Index(["any" if np.isneginf(i) else f"{i:g}" for i in out.index])
@@ -56,7 +56,7 @@ def _mean(mean: float, low: float = np.nan, high: float = np.nan) -> str:
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """A table in fixed columns, cut to what can be read."""
+    """A table in fixed columns, cut after `MOST_LINES` rows."""
     if table.empty:
         return "(nothing to show)"
     text = table.head(MOST_LINES).to_string(index=False)

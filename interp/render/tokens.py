@@ -1,4 +1,4 @@
-"""Tokens as a reader sees them: white space visible, nothing taken for markup."""
+"""Tokens for display: visible white space, no markup."""
 
 from __future__ import annotations
 

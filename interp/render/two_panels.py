@@ -1,7 +1,7 @@
-"""Kind "two_panels": lines over layers, and below them what was tested, on one horizontal axis.
+"""Kind "two_panels": lines over layers, and below them a tested quantity, on the same axis.
 
 Columns as of the kind "lines", and `panel`: 0 for the upper, 1 for the lower one. Rows of the lower
-panel may carry `mark` (true where a test says that it differs) and `mark_text`, what the mark says.
+panel may carry `mark` (true if a test finds a difference) and `mark_text`, the hover of the mark.
 Options: `panels`, their two titles; `units`, of their axes; `greys`, the lines that are controls.
 """
 
@@ -56,6 +56,7 @@ def _panel(figure: Any, table: pd.DataFrame, greys: Collection[str], row: int, h
     groups = sorted(groups, key=lambda name: name not in greys)
     lines = {name: table[table["group"] == name] for name in groups}
     palette = palette_of(lines, greys)
+    # A single difference is of no group, so it gets no group's colour.
     if row == 2 and len(lines) - len(set(greys) & set(lines)) == 1:
         palette |= {name: style.INK for name in lines if name not in greys}
     draw_lines(figure, lines, palette, **where)

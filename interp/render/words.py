@@ -1,8 +1,8 @@
-"""Kinds "projection" and "graph": words in a plane; words on a circle, joined where alike.
+"""Kinds "projection" and "graph": words in a plane; words on a circle, joined if they are alike.
 
-"projection": columns `word`, `x`, `y`, `group`; option `titles`, of the axes, where their units
-mean something. "graph": columns `word`, `component` (number of its connected part), `degree` and
-`size` of that part, the words in their order on the circle; option `edges`, a table of `word_a`,
+"projection": columns `word`, `x`, `y`, `group`; option `titles`, of the axes, unless their units
+mean nothing. "graph": columns `word`, `component` (number of its connected part), `degree` and
+`size` of that part, in the order of the words on the circle; option `edges`, a table of `word_a`,
 `word_b`.
 """
 
@@ -59,7 +59,7 @@ def projection_figure(drawing: Drawing) -> Any:
 
 
 def _name(word: str) -> str:
-    """A word without the space before it, which every token of running text has."""
+    """A word without its leading space, which every token of running text has."""
     return label(word.strip(" ") or word, 16)
 
 
@@ -74,7 +74,7 @@ def _name_axes(figure: Any, drawing: Drawing) -> None:
 
 
 def graph_figure(drawing: Drawing) -> Any:
-    """Words on a circle, connected parts side by side, joined where they are alike."""
+    """Words on a circle, connected parts side by side, joined if they are alike."""
     import plotly.graph_objects as go
 
     shown = drawing.table

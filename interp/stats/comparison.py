@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -70,8 +70,8 @@ class Comparison(Finding):
     P prompts with one token of each group have 2^P, and p is at least 2 / 2^P.
     """
 
-    name: ClassVar[str] = "compare"
-    question: ClassVar[str] = "Does the value differ between the two groups of tokens?"
+    name = "compare"
+    question = "Does the value differ between the two groups of tokens?"
 
     frame: pd.DataFrame
     value: str

@@ -347,8 +347,8 @@ def test_steering_along_a_contrast_at_labelled_tokens(texts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "say along what to steer"),
-        (("--toward", " her"), "--toward needs --away"),
+        ((), "name one direction"),
+        (("--toward", " her"), "toward needs away"),
         (("--contrast", "a.txt", "b.txt"), "name one in --layers"),
         (("--toward", " her", "--away", " his", "--doses", "much"), "are no numbers by commas"),
         (("--toward", " her", "--away", " his", "--kind", "bend"), "unknown kind of steering"),

@@ -25,7 +25,8 @@ from interp.runs.report.views import (
     axis_title,
     view_of,
 )
-from interp.stats.means import ANYWHERE, cluster_columns, has_group, is_summary, means
+from interp.stats.means import ANYWHERE, cluster_columns, has_group, means
+from interp.stats.table import is_summary
 
 MOST_CELLS = 4000  # of one lens with text in every cell; the positions beyond are left out
 
@@ -70,7 +71,7 @@ def result_text(
 ) -> str:
     """The figure that `result_figure` would draw, as a compact table of text.
 
-    Raises `UnknownName` for a value that is not there; odd data is said in words.
+    Raises `UnknownName` for a value that is not there; data that cannot be drawn is described.
     """
     view = view_of(result, value, by=by, prompt=prompt, special=special)
     if view.plot.kind == "attention":
@@ -80,7 +81,7 @@ def result_text(
 
 
 def _strongest_keys(view: View) -> tuple[pd.DataFrame, str]:
-    """For every head that is kept: where the last token looks most."""
+    """For every kept head: the token that the last token attends to most."""
     records = []
     prompt = view.prompt
     for (stack, layer), items in sorted(view.result.examples(view.plot.values[0]).items()):
@@ -99,7 +100,7 @@ def _strongest_keys(view: View) -> tuple[pd.DataFrame, str]:
 
 
 def drawing_of(view: View) -> Drawing:
-    """The drawing of a view, made once for all media; what goes wrong is said in its place.
+    """The drawing of a view, made once for all media, or the reason that it cannot be made.
 
     Raises `UnknownName` for a prompt that is not there.
     """
@@ -135,6 +136,7 @@ def lines_of(view: View) -> Drawing:
     control = CONTROL_NOTE if "control" in table else ""
     if table.empty or table["mean"].isna().all():
         return nothing(view.title, _nothing_to_draw(view, table), caption)
+    # A mean that belongs to no layer is drawn across all of them.
     table["x"] = table["x"].where(table["x"] != ANYWHERE)
     return Drawing(
         "lines",
@@ -150,7 +152,7 @@ def lines_of(view: View) -> Drawing:
 def _with_control(
     view: View, table: pd.DataFrame, x: str | None, by: Sequence[str]
 ) -> pd.DataFrame:
-    """What the untrained copy gave beside each mean, as column `control`, if there is one."""
+    """The table with the means of the untrained copy as column `control`, if there is one."""
     if view.result.control is None:
         return table
     beside = means(replace(view, result=view.result.control).rows(), view.values, x, by)
@@ -159,7 +161,7 @@ def _with_control(
 
 
 def _nothing_to_draw(view: View, table: pd.DataFrame) -> str:
-    """Why a figure is empty."""
+    """Reason that a figure is empty."""
     names = ", ".join(view.plot.values)
     if not view.values:
         return f"This table has no numbers under {names}."
@@ -170,7 +172,7 @@ def _nothing_to_draw(view: View, table: pd.DataFrame) -> str:
 
 
 def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The groups with most tokens, and how many groups that leaves out."""
+    """The groups with most tokens, and the number of the others."""
     sizes = table.groupby("group")["n"].sum().sort_values(ascending=False, kind="stable")
     keep = sizes.index[:MOST_GROUPS]
     return table[table["group"].isin(keep)].copy(), len(sizes) - len(keep)
@@ -183,11 +185,11 @@ def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int)
     if table["low"].notna().any():
         unit = "prompts" if cluster_columns(frame) else "rows"
         unit = "documents" if is_summary(frame) else unit
-        out.append(f"Bands: 95 % for the mean, {unit} being the unit that was sampled.")
+        out.append(f"Bands: 95 % intervals of the mean, with {unit} as the sampling unit.")
     elif is_summary(frame):
-        out.append("No band: how far a mean over several groups may be off is not in a summary.")
+        out.append("No band: a summary has no interval for a mean over several groups.")
     else:
-        out.append("No band: it takes two prompts to know how far a mean may be off.")
+        out.append("No band: an interval needs two prompts.")
     undefined = int(table["undefined"].sum())
     if undefined:
         out.append(f"{undefined:,} undefined values are not averaged.")
@@ -197,7 +199,7 @@ def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int)
 
 
 def sampled(frame: pd.DataFrame) -> str:
-    """How much there is: `1,021 tokens of 54 prompts`."""
+    """Size of the sample: `1,021 tokens of 54 prompts`."""
     if is_summary(frame):
         return f"up to {int(frame['n'].max()):,} tokens per group"
     if {"prompt", "position"} <= set(frame.columns):
@@ -219,7 +221,7 @@ def count(column: pd.Series[Any], noun: str) -> str:
 
 
 def grid_of(view: View) -> Drawing:
-    """What the table allows: lens, heads, pairs of layers, a value by position, or lines."""
+    """The grid that fits the table: lens, heads, pairs of layers, a value by position, or lines."""
     lens = lens_of(view.result, view.prompt)
     if lens is not None:
         return lens_drawing(view, lens)

@@ -56,7 +56,7 @@ class Lens:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The table's rows of this prompt by (state, position); empty where it keeps moments."""
+        """The table's rows of this prompt by (state, position); empty for a table of moments."""
         frame = self.result.frame
         if not {"prompt", "position", "layer"} <= set(frame.columns):
             return pd.DataFrame()
@@ -81,7 +81,7 @@ class Lens:
         return str(self.result.strings.get(token, f"#{token}"))
 
     def values(self, name: str) -> Floats:
-        """A column of the table as `[state, position]`; the best probability where it has none."""
+        """A column of the table as `[state, position]`; if it has none, the best probability."""
         if name == "top_prob" or name not in self.rows:
             return np.asarray(self.probs[..., 0], dtype=np.float64)
         grid = np.full(self.tokens.shape[:2], np.nan)
@@ -90,13 +90,13 @@ class Lens:
         return grid
 
     def cell(self, state: int, position: int) -> str:
-        """The best token for a cell, in bold where the last state has the same."""
+        """The best token for a cell, in bold if the last state has the same."""
         text = label(self.text(state, position), 7)
         agrees = self.tokens[state, position, 0] == self.tokens[-1, position, 0]
         return f"<b>{text}</b>" if agrees else text
 
     def hover(self, state: int, position: int) -> str:
-        """The best tokens with their probabilities, and how the true next token fares."""
+        """The best tokens with their probabilities, and the rank of the true next token."""
         lines = [f"state {state}, position {position}: {label(self.texts[position])}"]
         lines += [
             f"{float(self.probs[state, position, k]):6.3f}  {label(self.text(state, position, k))}"
@@ -105,7 +105,7 @@ class Lens:
         return "<br>".join([*lines, *self._target(state, position)])
 
     def _target(self, state: int, position: int) -> list[str]:
-        """Rank and log-probability of the target; it is the next token unless others were given."""
+        """Rank and log-probability of the target: the next token, unless the run had its own."""
         if "log_prob" not in self.rows or (state, position) not in self.rows.index:
             return []
         row: Any = self.rows.loc[(state, position)]

@@ -1,4 +1,4 @@
-"""Which attention maps of a result are shown: the telling heads first, within a budget of cells."""
+"""Choice of attention maps: the most informative heads first, within a budget of cells."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def attention_maps(
         heads: only these, as `(layer, head)`, or as numbers in `layer`.
         score: columns whose highest means choose the heads of the first view; by default those
             that the analysis draws as a grid of heads.
-        budget: cells of all views together; what does not fit is left out and named in `notes`.
+        budget: cells of all views together; views that do not fit are named in `notes`.
 
     Raises `UnknownName` for a prompt, layer or score that is not there. Without kept patterns
-    there are no views, and `notes` says so.
+    there are no views, and `notes` has the reason.
     """
     kept = result.examples(name)
     title = f"Attention maps · {result.model}".rstrip(" ·")
@@ -82,7 +82,7 @@ def _views(
     heads: Sequence[Head | int] | None,
     score: str | Sequence[str] | None,
 ) -> Iterator[MapView]:
-    """Views by importance: the telling heads of every prompt, then layer by layer."""
+    """Views by importance: the most informative heads of every prompt, then layer by layer."""
     kept = result.examples(name)
     ranked = rankings(result, score)
     stacks = sorted({key[0] for key in kept})
@@ -127,7 +127,7 @@ def _chosen_view(
 
 
 def rankings(result: ResultLike, score: str | Sequence[str] | None) -> dict[str, dict[Head, float]]:
-    """Mean of each score per (layer, head), special tokens left out; of the defined ones."""
+    """Mean of the defined values of each score per (layer, head), without special tokens."""
     frame = result.frame
     if not {"layer", "head"} <= set(frame.columns):
         return {}
@@ -160,6 +160,7 @@ def _cut(
 ) -> MapView:
     """A view within the budget: the first tokens if one head is too large, then fewer heads."""
     notes = []
+    # A map of n tokens has n² cells: long prompts are cut before heads are left out.
     length = patterns.shape[-1]
     fits = min(length, int(MOST_CELLS**0.5))
     if fits < length:

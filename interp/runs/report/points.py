@@ -1,4 +1,4 @@
-"""Drawings of single tokens: scatter plots, and their ways through the layers."""
+"""Drawings of single tokens: scatter plots, and paths through the layers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def points_of(view: View) -> Drawing:
 
 
 def paths_of(view: View) -> Drawing:
-    """The ways of tokens through the layers, in two or three values; and the mean of each group."""
+    """Paths of tokens through the layers, in two or three values, and the mean of each group."""
     values = view.values[:3]
     if len(values) < 2 or not {"prompt", "position", "layer"} <= set(view.result.frame.columns):
         return nothing(view.title, _needs(view, 2), kind="paths")
@@ -72,7 +72,7 @@ def _mean_paths(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _placed(view: View, rows: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """The rows as points: axes, group, and layer where there is one."""
+    """The rows as points: axes, group, and layer if there is one."""
     names = rows[list(view.by)].astype(str).agg(" · ".join, axis=1) if view.by else ""
     axes = {a: rows[v].astype(float) for a, v in zip("xyz", values, strict=False)}
     depth = {"layer": rows["layer"]} if "layer" in rows else {}
@@ -80,7 +80,7 @@ def _placed(view: View, rows: pd.DataFrame, values: Sequence[str]) -> pd.DataFra
 
 
 def _axis_name(view: View, value: str, of: str) -> str:
-    """A value with its unit, and with its share of the whole where the table has one."""
+    """A value with its unit, and with its share of the whole if the table has one."""
     units = view.plot.unit.split(", ")  # one for all axes, or one for each
     unit = units[view.values.index(value)] if len(units) == len(view.values) else view.plot.unit
     unit = f" ({unit})" if unit else ""
@@ -105,15 +105,15 @@ def _defined(view: View, values: Sequence[str]) -> pd.DataFrame:
 
 
 def _thinned(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """At most so many points, evenly taken from the table, and a sentence that says so."""
+    """At most `MOST_POINTS` rows, evenly spaced in the table, and a sentence on their number."""
     if len(rows) <= MOST_POINTS:
         return rows, f"{len(rows):,} rows."
     take = np.linspace(0, len(rows) - 1, MOST_POINTS).round().astype(int)
-    return rows.iloc[take], f"{MOST_POINTS:,} of {len(rows):,} rows, evenly taken."
+    return rows.iloc[take], f"{MOST_POINTS:,} of {len(rows):,} rows, evenly spaced."
 
 
 def _texts(rows: pd.DataFrame, keys: Sequence[str] = ()) -> list[str]:
-    """What a point says when it is pointed at: its token, and what the row is about."""
+    """Hover text of every point: its token and the keys of its row."""
     texts = [c for c in ("token", *keys) if c in rows and not is_number(rows[c])]
     columns = [c for c in ("prompt", "position", "layer", *keys) if c in rows and c not in texts]
     parts = [rows[c].map(lambda v, c=c: f"{c} {v}") for c in columns]

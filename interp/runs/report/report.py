@@ -1,6 +1,6 @@
 """The report: everything of a run in one HTML file that opens without a network.
 
-Knows results and their provenance; what a section holds is decided in `sections`.
+Knows results and their provenance; `sections` decides the content of a section.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
 }
 NO_CONTROL = (
-    "none; `interp run --control random-init` measures an untrained copy of the model beside it, "
-    "and what that shows as well was not learned"
+    "none; `interp run --control random-init` also measures an untrained copy of the model: "
+    "anything that the copy shows as well was not learned"
 )
 
 
@@ -79,11 +79,11 @@ def _model(results: ResultsLike) -> Mapping[str, Any]:
 def _lead(results: ResultsLike) -> str:
     names = [name.replace("_", " ") for name in results]
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    return f"What was measured in one pass over the prompts: {listed}."
+    return f"Measured in one pass over the prompts: {listed}."
 
 
 def measured(results: ResultsLike) -> list[tuple[str, str]]:
-    """What was measured on which model, with what."""
+    """Model, weights, prompts, labels and control, for the head of the page."""
     model, prompts = _model(results), results.provenance.get("prompts", {})
     blocks = " + ".join(str(n) for n in model.get("n_layers", []))
     shape = f"{blocks} blocks, d_model {model['d_model']}" if "d_model" in model else ""

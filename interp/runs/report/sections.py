@@ -1,7 +1,7 @@
-"""The parts of the report: one section per analysis, and one for the "her" experiment.
+"""Sections of the report: one per analysis, and one for the "her" experiment.
 
-Generic: what an analysis declares (`plots`, `columns`) and the labels of the prompts decide what
-is drawn; no analysis is known by name but those of the experiment.
+Generic: the declarations of an analysis (`plots`, `columns`) and the labels of the prompts decide
+the figures; only the analyses of the experiment are known by name.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ MOST_PROMPTS = 6
 GROUPS = ("target", "previous")
 HER_NULL = (
     "the two lines would lie in each other's bands, the difference would stay inside the grey band "
-    "of shuffled labels, and no block would carry a star."
+    "of shuffled labels, and no block would have a star."
 )
 
 
 def sections_of(results: ResultsLike, special: bool = False) -> list[Section]:
-    """All sections, the experiment first where the tables allow it."""
+    """All sections, the experiment first if the tables allow it."""
     her = her_section(results)
     return [*([her] if her else []), *(result_section(r, special) for r in results.values())]
 
@@ -67,11 +67,12 @@ def her_section(results: ResultsLike) -> Section | None:
         return None
     pairs = results.get("random_pairs")
     words = _words(rotation, "target")
+    # The comparison takes thousands of shuffles: figure, table and sentences share it.
     drawing = replace(her_drawing(rotation, pairs, comparison=found), read=_short(found))
     return Section(
         "experiment",
         f"Do {words} turn more than the words before them?",
-        "Rotation of the residual stream in every block: target tokens against the tokens right "
+        "Rotation of the residual stream in every block: target tokens against the tokens directly "
         "before them, with random pairs of states as the scale of unrelated vectors.",
         (block("Target against previous token, per block", drawing),),
         tuple(sentences.of_her(found, pairs, "degrees")),
@@ -81,7 +82,7 @@ def her_section(results: ResultsLike) -> Section | None:
 
 
 def _words(result: ResultLike, role: str) -> str:
-    """The words that carry a role, as text."""
+    """The words with a role, as text."""
     rows = result.frame[result.frame["role"] == role]
     tokens = rows["token"].astype(str).str.strip().value_counts().index[:3]
     return " and ".join(f"“{t}”" for t in tokens) + " tokens"
@@ -112,7 +113,7 @@ def _full(comparison: Comparison) -> pd.DataFrame:
 
 
 def result_section(result: ResultLike, special: bool = False) -> Section:
-    """What an analysis measured: its figures, its columns and the head of its table.
+    """Section of one analysis: its figures, its columns and the head of its table.
 
     `special`: keep special tokens in the means of figures.
     """
@@ -133,14 +134,14 @@ def result_section(result: ResultLike, special: bool = False) -> Section:
 
 
 def plots_of(result: ResultLike) -> tuple[Plot, ...]:
-    """The declared figures, or lines of the first numbers where none is declared."""
+    """The declared figures, or lines of the first numbers if none is declared."""
     if result.analysis.plots:
         return result.analysis.plots
     return (declared(result, None),) if numeric(result) else ()
 
 
 def block_of(view: View) -> Block:
-    """A figure of the report; one that goes wrong says so in its place."""
+    """A figure of the report, or the reason that it could not be drawn."""
     plot = view.plot
     makers: dict[str, Callable[[View], Block]] = {
         "attention": _maps_block,
@@ -163,7 +164,7 @@ def _grouped_block(view: View) -> Block:
 
 
 def _grid_block(view: View) -> Block:
-    """Per prompt where prompts differ, else one."""
+    """One figure per prompt if prompts differ, else one for all."""
     result = view.result
     prompts = lens_prompts(result)[:MOST_PROMPTS]
     if prompts:
@@ -184,7 +185,7 @@ def _named(result: ResultLike, prompt: int) -> str:
     tokens = result.tokens
     rows = tokens[(tokens["prompt"] == prompt) & ~tokens["special"].astype(bool)]
     texts = [str(t) for t in rows.sort_values("position")["token"].head(24)]
-    # Pieces bring their own spaces, words do not.
+    # Tokens of a tokenizer have their own spaces, words of a list have none.
     text = ("" if any(t[:1].isspace() for t in texts) else " ").join(texts).strip()
     return f"prompt {prompt}: {text[:60]}{'…' if len(text) > 60 else ''}"
 
@@ -206,8 +207,8 @@ def her_drawing(
 ) -> Drawing:
     """The "her" experiment: rotation of a target word and of the word before it.
 
-    `pairs` is the result of `random_pairs`: the control of vectors that have nothing to do with
-    each other. `comparison` saves computing it again. What is missing is said in its place.
+    `pairs` is the result of `random_pairs`, the control of unrelated vectors. `comparison` saves
+    computing it again. If something is missing, the drawing names it.
     """
     named = f"Rotation of {a} and {b} tokens · {rotation.model}".rstrip(" ·")
     problem = lacking(rotation, value, between, (a, b))
@@ -221,7 +222,7 @@ def her_drawing(
 
 
 def lacking(result: ResultLike, value: str, between: str, groups: tuple[str, str]) -> str:
-    """What a table lacks for a comparison of two groups; empty if nothing."""
+    """The part that a table lacks for a comparison of two groups; empty if it has all."""
     frame = result.frame
     missing = [c for c in (between, value, "layer") if c not in frame]
     if missing:
@@ -245,7 +246,7 @@ def head_of(result: ResultLike) -> Table:
 
 
 def columns_of(result: ResultLike) -> Table:
-    """Every value column: what it means, its mean and range, and how many values are undefined."""
+    """Every value column: its meaning, mean, range and number of undefined values."""
     rows = View(result, Plot("line", (), "")).rows()
     records = []
     documented = [c for c in result.columns if c not in result.values]
@@ -269,7 +270,7 @@ def _untrained(result: ResultLike, name: str) -> dict[str, Any]:
 
 
 def meaning(result: ResultLike, name: str) -> str:
-    """The documentation of a column, also where it is declared by a pattern (`*_share`)."""
+    """The documentation of a column, which may be declared by a pattern (`*_share`)."""
     declared = result.analysis.columns
     if name in declared:
         return declared[name]

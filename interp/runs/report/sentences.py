@@ -1,6 +1,6 @@
-"""What figures say, in sentences whose numbers are computed from the results.
+"""Sentences of the figures; their numbers are computed from the results.
 
-Knows tables and comparisons; nothing of how they are drawn or laid out.
+Knows tables and comparisons; nothing of drawing or layout.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from interp.stats.comparison import Comparison
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
 
-STEADY = 0.9  # rank correlation with the place from which a line is said to rise or fall
+STEADY = 0.9  # rank correlation with the place above which a line "rises" or "falls"
 
 
 def of_lines(drawing: Drawing) -> list[str]:
-    """How each value runs along the axis, and against its control; only for one group."""
+    """Course of each value along the axis, against its control; for a single group only."""
     if drawing.empty or not drawing.x:
         return []
     table = drawing.table
@@ -37,7 +37,7 @@ def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
     """A sentence or two per value of a table of means (`value`, `x`, `mean`, `low`, `high`).
 
     A value whose control is in the table too (`random_…`, `shuffled_…`, or the column `control`
-    of the untrained copy) is told against it; the control itself gets no sentence.
+    of the untrained copy) is compared with it; the control itself gets no sentence.
     """
     rows_of = {str(value): rows for value, rows in table.groupby("value", sort=False)}
     controls = {
@@ -62,7 +62,7 @@ def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
 
 
 def control_names(value: str) -> tuple[str, ...]:
-    """What the control of a value is called, if a table brings one.
+    """Column names that the control of a value may have in a table.
 
     >>> control_names("pattern_share")
     ('random_pattern_share', 'shuffled_pattern_share', 'pattern_shuffled')
@@ -73,6 +73,8 @@ def control_names(value: str) -> tuple[str, ...]:
 
 def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
     """The shape of a line in words: level, one place apart, rising, falling, or neither."""
+    # In this order: a line inside its own intervals has no shape, and one far place would else
+    # decide whether the others rise or fall.
     mean = rows["mean"]
     first, last = rows.iloc[0], rows.iloc[-1]
     top, low = rows.iloc[int(mean.argmax())], rows.iloc[int(mean.argmin())]
@@ -104,7 +106,7 @@ def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
 
 
 def _against(value: str, rows: pd.DataFrame, control: str, place: str, unit: str) -> str:
-    """Where a control lies outside the 95 % intervals of a value, and how far at most."""
+    """Places at which a control lies outside the 95 % intervals of a value, and the farthest."""
     rows = rows[rows["control"].notna()].reset_index(drop=True)
     if rows.empty:
         return ""
@@ -147,7 +149,7 @@ def _band(row: pd.Series[Any], unit: str) -> str:
 
 
 def of_heads(drawing: Drawing) -> list[str]:
-    """The strongest head of each value, and how many heads exceed every head of the control."""
+    """The strongest head of each value, and the number of heads above every head of the control."""
     if drawing.empty:
         return []
     means = {str(v): rows for v, rows in drawing.table.groupby("panel", sort=False)}
@@ -183,7 +185,7 @@ def _strongest(value: str, known: pd.DataFrame) -> str:
 
 
 def _exceed(means: pd.Series[Any], control: pd.Series[Any], what: str) -> str:
-    """How many heads exceed all of a control."""
+    """Number of heads that exceed all heads of a control."""
     if control.isna().all():
         return ""
     limit, n = control.max(), int((means > control.max()).sum())
@@ -192,7 +194,7 @@ def _exceed(means: pd.Series[Any], control: pd.Series[Any], what: str) -> str:
 
 
 def of_lens(lenses: Sequence[Lens]) -> list[str]:
-    """From which state on the prediction stays that of the last state."""
+    """Median of the first state from which the prediction stays that of the last state."""
     depth = pd.Series([d for lens in lenses for d in lens.depth()])
     if depth.empty:
         return []
@@ -224,7 +226,7 @@ def _untrained_lens(lens: Lens) -> Lens | None:
 
 
 def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[str]:
-    """The finding, its size, its test and its control."""
+    """The finding with its size, test and control."""
     frame, contrast = comparison.frame, comparison.contrast
     a, b = comparison.a, comparison.b
     finding = comparison.finding("blocks")
@@ -250,19 +252,19 @@ def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[st
 
 
 def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
-    """The p of a row that holds for all rows together, and by which method."""
+    """The p of a row that is corrected for all rows, and the method."""
     how = "maximum statistic" if comparison.test == "permutation" else "Holm"
     return f"p = {row[comparison.family_p]:.2g} ({how})"
 
 
 def _signs(comparison: Comparison) -> list[str]:
-    """The note that the two contrasts have opposite signs, where they have."""
+    """The note that the two contrasts have opposite signs, if they have."""
     found = [note for note in comparison.notes if "opposite signs" in note]
     return [f"Caution, {note}." for note in found]
 
 
 def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[str]:
-    """What the untrained copy has where the difference is largest, and at most anywhere."""
+    """The untrained copy's difference where the model's is largest, and its own largest one."""
     control = f"control_{comparison.contrast}"
     if control not in comparison.frame:
         return []
@@ -278,7 +280,7 @@ def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[s
 
 
 def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str:
-    """In which blocks a has more than b, and in which less."""
+    """Blocks in which a has more than b, and those in which it has less."""
     parts = []
     for more, rows in (
         ("more", frame[frame[contrast] > 0]),
@@ -330,7 +332,7 @@ def _shuffled(comparison: Comparison) -> list[str]:
 
 
 def of_random(pairs: HasFrame | None, unit: str) -> list[str]:
-    """Where random pairs are: the space is anisotropic if they are not at 90°."""
+    """Angles of random pairs; below 90° the space is anisotropic."""
     return [
         _scale(name.removeprefix("random pairs, "), rows, unit)
         for name, rows in random_lines(pairs.frame if pairs is not None else pd.DataFrame()).items()
@@ -338,10 +340,11 @@ def of_random(pairs: HasFrame | None, unit: str) -> list[str]:
 
 
 def _scale(kind: str, rows: pd.DataFrame, unit: str) -> str:
-    """How far apart unrelated states are, and what that means for reading an angle."""
+    """Angle between unrelated states, the scale for reading other angles."""
     low, high = rows["mean"].min(), rows["mean"].max()
     at = _band(rows.iloc[0], f" {unit}") if len(rows) == 1 else f"{low:.3g} to {high:.3g} {unit}"
     told = f"Random pairs of states, {kind}, are {at} apart"
+    # By the interval, not the mean: 89.9 with an interval over 90 is no anisotropy.
     if (rows["high"] < 90).all():
         return f"{told}, below the 90 of unrelated directions: all states share a direction."
     return f"{told}; 90 is the angle of unrelated directions."

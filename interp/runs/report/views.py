@@ -1,4 +1,4 @@
-"""Views: what of a result a figure is about: its rows, its groups and its horizontal axis.
+"""Views: the part of a result that a figure shows: its rows, groups and horizontal axis.
 
 Knows tables and the declarations of an analysis; draws nothing.
 """
@@ -16,14 +16,15 @@ from interp.contract.analysis import Analysis, Plot
 from interp.contract.columns import SUMMARY
 from interp.errors import unknown
 from interp.render.tables import is_number
-from interp.stats.means import cluster_columns, has_group, is_summary
+from interp.stats.means import cluster_columns, has_group
+from interp.stats.table import is_summary
 
 MOST_GROUPS = 8
 INDEX = ("layer", "head", "prompt", "position", "token_id", "prompt_a", "prompt_b")
 
 
 class ResultLike(Protocol):
-    """What a view needs of a result (`interp.Result`)."""
+    """The part of `interp.Result` that a view needs."""
 
     name: str
     analysis: Analysis
@@ -46,7 +47,7 @@ class ResultLike(Protocol):
 
 
 class ResultsLike(Protocol):
-    """What a report needs of results (`interp.Results`)."""
+    """The part of `interp.Results` that a report needs."""
 
     provenance: dict[str, Any]
 
@@ -60,7 +61,7 @@ class ResultsLike(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One figure to draw: a declaration, the result it is of, and what the caller chose."""
+    """One figure to draw: its declaration, its result and the caller's choices."""
 
     result: ResultLike
     plot: Plot
@@ -70,7 +71,7 @@ class View:
 
     @property
     def title(self) -> str:
-        """What is shown, and on which model."""
+        """The quantity, the groups and the model."""
         groups = f" by {', '.join(self.by)}" if self.by else ""
         model = f" · {self.result.model}" if self.result.model else ""
         return f"{self.plot.title or ', '.join(self.plot.values)}{groups}{model}"
@@ -85,14 +86,14 @@ class View:
         return [v for v in self.plot.values if v in frame and is_number(frame[v])]
 
     def rows(self) -> pd.DataFrame:
-        """The rows to draw: special tokens are left out unless asked for."""
+        """The rows to draw: without special tokens unless `special`."""
         frame = self.result.frame
         if self.special or "special" not in frame:
             return frame
         return frame[~frame["special"].fillna(False).astype(bool)]
 
     def grouping(self, frame: pd.DataFrame) -> list[str]:
-        """Columns that make the lines apart: asked for, the stack, or kinds of other tables."""
+        """Columns that split the lines: those of `by`, the stack, or groups of the table itself."""
         stack = ["stack"] if "stack" in frame and len(frame["stack"].unique()) > 1 else []
         return [*self.by, *stack] if self.by else [*own_groups(self.result, frame), *stack]
 
@@ -112,7 +113,7 @@ class View:
 
 
 def own_groups(result: ResultLike, frame: pd.DataFrame) -> list[str]:
-    """Groups that a table brings itself: labels of a summary, kinds of rows that are no tokens."""
+    """Groups of the table itself: labels of a summary, kinds of rows that are no tokens."""
     if is_summary(frame):
         return [c for c in map(str, frame) if c not in SUMMARY and len(frame[c].unique()) > 1]
     if "prompt" in frame:
@@ -151,7 +152,7 @@ def axis_column(result: ResultLike, frame: pd.DataFrame, values: Sequence[str]) 
 
 
 def axis_title(result: ResultLike, x: str | None) -> str:
-    """What the horizontal axis counts: blocks, or states at their boundaries."""
+    """Title of the horizontal axis: blocks, or states at their boundaries."""
     if x != "layer":
         return x or ""
     if result.analysis.scope == "model" and "stream" in result.analysis.sites:

@@ -1,4 +1,4 @@
-"""What all experiments share: results or one result as input, and the untrained copy as control."""
+"""Shared steps of experiments: results as input, and the untrained copy as control."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from interp.render.finding import Finding
 F = TypeVar("F", bound=Finding)
 
 
-def with_control(experiment: Callable[..., F]) -> Callable[..., F]:
+def repeated_on_control(experiment: Callable[..., F]) -> Callable[..., F]:
     """Repeats an experiment on the untrained copy that its results carry as `.control`.
 
-    What the copy cannot answer (its values are constant, say) is told in a note.
+    If the copy has no answer (its values are constant, say), a note gives the reason.
     """
 
     @wraps(experiment)
     def asked(results: Any, *args: Any, **kwargs: Any) -> F:
         found = experiment(results, *args, **kwargs)
+        if name := model_of(results):
+            found = found.with_about(model=name)
         control = getattr(results, "control", None)
         if control is None:
             return found
+        # An untrained copy may be degenerate where the model is not: its refusal must not cost the
+        # finding. Other errors are faults and surface.
         try:
             beside = experiment(control, *args, **kwargs)
         except BadInput as error:
@@ -34,10 +38,19 @@ def with_control(experiment: Callable[..., F]) -> Callable[..., F]:
     return asked
 
 
-def beside_untrained(
+def model_of(results: Any) -> str:
+    """Name of the model that results, or one result, are of; empty for a table."""
+    name, provenance = getattr(results, "model", None), getattr(results, "provenance", None)
+    if isinstance(name, str):  # of a table, `.model` may be a column
+        return name
+    known = provenance.get("model", {}) if isinstance(provenance, Mapping) else {}
+    return str(known.get("name", ""))
+
+
+def with_untrained_copy(
     found: F, control: str | None, model: Any, again: Callable[[Any], Finding]
 ) -> F:
-    """The finding with what `again` finds on an untrained copy of the model, if asked for.
+    """The finding with that of `again` on an untrained copy of the model, if `control` asks for it.
 
     Raises `BadInput` for another control than "random-init", or a model that cannot be copied.
     """
@@ -48,7 +61,7 @@ def beside_untrained(
 
 
 def result_of(source: Any, analysis: str) -> Any:
-    """The result of one analysis: out of `Results`, or the result itself.
+    """The result of one analysis: taken from `Results`, or the result itself.
 
     Raises `UnknownName` for results without it.
     """
