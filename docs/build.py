@@ -3,7 +3,8 @@
     python docs/build.py                     text only, in a few seconds
     python docs/build.py --figures RESULTS   figures too: RESULTS is what this command wrote:
                                              interp run -m demo-llama -p her --target her
-                                             --control random-init -a (all) -o RESULTS
+                                             --control random-init -a (all)
+                                             --set attention.maps=8 -o RESULTS
 
 The pages hold no words of their own: questions, formulas, caveats and sources are the docstrings',
 columns and figures are those that an analysis or a finding declares, and the experiments are those
@@ -34,6 +35,18 @@ SECTIONS = {"Args:": "Arguments", "Attributes:": "Attributes", "Returns:": "Retu
 SECTIONS |= {"Raises:": "Raises", "Return:": "Returns"}
 NAMESPACES = ("experiments", "measures", "stats", "models", "prompts")
 
+SHORT = 7  # the prompt of "her" that is short enough for a picture of all its tokens
+
+# The analyses that an experiment on saved results reads.
+READS = {
+    "groups": "rotation",
+    "predict": "path_length,next_token",
+    "growth": "path_length",
+    "depth": "logit_lens",
+    "heads": "attention",
+    "rollout": f"attention --set attention.maps={SHORT + 1}",
+    "compare": "rotation,random_pairs",
+}
 # What the example of each page is called with, by the command's name.
 M = "--model demo-llama"
 EXAMPLES = {
@@ -42,7 +55,7 @@ EXAMPLES = {
     "growth": "out --by pos",
     "depth": "out",
     "heads": "out",
-    "rollout": "out --prompt 0",
+    "rollout": f"out --prompt {SHORT}",
     "compare": "out --value angle --between role -a target -b previous",
     "nearest": f"' her' --minus ' his' {M}",
     "spaces": "demo-llama:W_E demo-llama:W_U --control random-init",
@@ -105,6 +118,14 @@ class Experiment(NamedTuple):
     def example(self) -> str:
         """The command line that the page shows and its figure is of."""
         return f"interp {self.command} {EXAMPLES[self.command]}"
+
+    @property
+    def run(self) -> str:
+        """The command line that makes the results it reads; empty where it reads none."""
+        if self.command not in READS:
+            return ""
+        of = f"{M} --prompts her --target her --control random-init"
+        return f"interp run {of} --analyses {READS[self.command]} --out out"
 
     @property
     def finding(self) -> Any:
@@ -182,7 +203,7 @@ def experiment_page(name: str) -> str:
     parts = [
         f"# {experiment.command}",
         _first(first),
-        f"```sh\n{experiment.example}\n```",
+        "\n".join(["```sh", *filter(None, [experiment.run, experiment.example]), "```"]),
         *_figure("experiments", name),
     ]
     if isinstance(question := experiment.finding.question, str):
@@ -326,7 +347,8 @@ def draw_figures(results: Path, only: list[str]) -> None:
     for name, result in (dict(found) | others).items():
         plots = [p for p in result.analysis.plots if p.kind != "attention"]
         if plots and (not only or name in only):
-            _save(result.plot(plots[0].values), "analyses", name)
+            options = {"prompt": SHORT} if name == "logit_lens" else {}
+            _save(result.plot(plots[0].values, **options), "analyses", name)
     for name, experiment in EXPERIMENTS.items():
         if not only or name in only:
             words = shlex.split(experiment.example)[1:]
