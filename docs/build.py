@@ -347,7 +347,7 @@ def draw_figures(results: Path, only: list[str]) -> None:
     for name, result in (dict(found) | others).items():
         plots = [p for p in result.analysis.plots if p.kind != "attention"]
         if plots and (not only or name in only):
-            options = {"prompt": SHORT} if name == "logit_lens" else {}
+            options = {"prompt": 2} if name == "logit_lens" else {}  # the shortest of those kept
             _save(result.plot(plots[0].values, **options), "analyses", name)
     for name, experiment in EXPERIMENTS.items():
         if not only or name in only:
