@@ -120,7 +120,7 @@ summary["mean"].unstack("value")[distances].round(3)
 # %%
 depth = pd.concat(
     [
-        interp.experiments.decision_depth(result).assign(model=name)
+        interp.experiments.decision_depth(result).frame.assign(model=name)
         for name, result in (("trained", lens), ("untrained copy", untrained))
     ]
 )
@@ -280,16 +280,15 @@ HER, HIM = one_token("her"), one_token("him")
 direction = interp.experiments.unembedding_difference(model, HER, HIM)
 noise = torch.randn(direction.shape, generator=torch.Generator().manual_seed(0))
 noise *= direction.cpu().norm() / noise.norm()
-pd.concat(
-    {
-        "her − him, by dot": interp.experiments.nearest_tokens(model, direction, k=5),
-        "her − him, by cosine": interp.experiments.nearest_tokens(
-            model, direction, k=5, by="cosine"
-        ),
-        "her − him, in W_E": interp.experiments.nearest_tokens(model, direction, k=5, space="W_E"),
-        "random, by cosine": interp.experiments.nearest_tokens(model, noise, k=5, by="cosine"),
-    }
-)[["token", "dot", "cosine", "norm"]].round(3)
+nearest = interp.experiments.nearest_tokens
+found = {
+    "her − him, by dot": nearest(model, direction, k=5),
+    "her − him, by cosine": nearest(model, direction, k=5, by="cosine"),
+    "her − him, in W_E": nearest(model, direction, k=5, space="W_E"),
+    "random, by cosine": nearest(model, noise, k=5, by="cosine"),
+}
+tables = {name: finding.frame for name, finding in found.items()}
+pd.concat(tables)[["token", "dot", "cosine", "random_cosine", "norm"]].round(3)
 
 # %% [markdown]
 # ## Steering: does the direction do what it says?

@@ -316,7 +316,7 @@ if MODEL != OTHER:
     shifts[OTHER] = interp.experiments.shift_test(
         interp.load_model(OTHER), SENTENCE, shifts=(1, 8, 32)
     )
-moved = pd.concat([frame.assign(model=name) for name, frame in shifts.items()])
+moved = pd.concat([found.frame.assign(model=name) for name, found in shifts.items()])
 px.line(
     moved,
     x="layer",

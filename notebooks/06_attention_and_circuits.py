@@ -108,7 +108,7 @@ on_text["attention"].plot("previous")
 # something to find, and rests on the first token elsewhere.
 
 # %%
-types = interp.experiments.head_types(on_repeats["attention"])
+types = interp.experiments.head_types(on_repeats["attention"]).frame
 types.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %%
@@ -120,7 +120,7 @@ best.sort_values(["kind", "excess"], ascending=[True, False])[columns].round(2)
 # A type is a habit on *this* corpus. On text the same heads may sort differently:
 
 # %%
-prose = interp.experiments.head_types(on_text["attention"], resamples=200)
+prose = interp.experiments.head_types(on_text["attention"], resamples=200).frame
 prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %% [markdown]
@@ -150,18 +150,14 @@ on_repeats["attention"].plot("pattern", score=["induction", "previous"], prompt=
 # attention.
 
 # %%
-own = interp.experiments.rollout(on_repeats["attention"])[0][-1]
-even = interp.experiments.rollout(on_repeats["attention"], uniform=True)[0][-1]
-figure = px.imshow(
-    torch.stack([torch.tensor(own), torch.tensor(even)]).numpy(),
-    facet_col=0,
-    color_continuous_scale="Blues",
-    zmax=0.3,
-    labels={"x": "key", "y": "query", "color": "share"},
-)
-for note, title in zip(figure.layout.annotations, ["the model", "even attention"], strict=True):
-    note.text = title
-figure
+rolled = interp.experiments.rollout(on_repeats["attention"], prompt=0)
+rolled.plot()
+
+# %%
+# How far the two pictures differ: total variation of each row, 0 (the same) to 1.
+last = rolled.frame[rolled.frame["layer"] == rolled.frame["layer"].max()]
+rows = (last["rollout"] - last["even"]).abs().groupby(last["query"]).sum() / 2
+rows.describe()[["mean", "min", "max"]].round(3).to_frame("from even attention")
 
 # %% [markdown]
 # What is the same in both pictures is no finding. Rollout is a bookkeeping of positions: it takes
