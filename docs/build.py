@@ -3,10 +3,12 @@
     python docs/build.py                     text only, in a few seconds
     python docs/build.py --figures RESULTS   figures too: RESULTS is what this command wrote:
                                              interp run -m demo-llama -p her --target her
-                                             --control random-init -a (all) -o RESULTS
+                                             --control random-init -a (all)
+                                             --set attention.maps=8 -o RESULTS
 
-The pages hold no word of their own: questions, formulas, caveats and sources are the docstrings',
-columns and figures those that an analysis declares.
+The pages hold no words of their own: questions, formulas, caveats and sources are the docstrings',
+columns and figures are those that an analysis or a finding declares, and the experiments are those
+of the command line.
 """
 
 from __future__ import annotations
@@ -15,108 +17,144 @@ import argparse
 import inspect
 import re
 import shlex
+import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import interp
+from interp.cli.experiments import ON_MODEL, ON_POSITIONS, ON_RESULTS, ON_WORDS
 from interp.contract.registry import get, names
-from interp.experiments import continuations as continuation_columns
-from interp.experiments import drift as drift_columns
-from interp.experiments import spaces as spaces_columns
-from interp.experiments.continuations import continuation_divergence
-from interp.experiments.growth import Growth
-from interp.experiments.heads import rollout_table
 
 HERE = Path(__file__).parent
 # Analyses of what demo-llama does not have, here learned positions.
 OTHER_MODEL = {"positions": "demo"}
 SECTIONS = {"Args:": "Arguments", "Attributes:": "Attributes", "Returns:": "Returns"}
 SECTIONS |= {"Raises:": "Raises", "Return:": "Returns"}
+NAMESPACES = ("experiments", "measures", "stats", "models", "prompts")
 
-# Name, what it documents, its command line, and columns that stand in no docstring.
-Experiment = tuple[tuple[Callable[..., Any], ...], str, dict[str, str]]
-M = "--model demo-llama"
-STEER = f"--targets ' her, his' --toward ' her' --away ' his' --layers 6 --positions last {M}"
-VECTORS = interp.WordVectors
-EXPERIMENTS: dict[str, Experiment] = {
-    "groups": ((interp.experiments.by_group,), "interp groups out --value angle --by pos", {}),
-    "predict": ((interp.experiments.path_prediction,), "interp predict out --value path", {}),
-    "growth": ((interp.experiments.growth_rate, Growth), "interp growth out --by pos", {}),
-    "depth": ((interp.experiments.decision_depth,), "interp depth out", {}),
-    "heads": ((interp.experiments.head_types,), "interp heads out", {}),
-    "rollout": ((interp.experiments.rollout, rollout_table), "interp rollout out --prompt 0", {}),
-    "nearest": (
-        (interp.experiments.nearest_tokens,),
-        f"interp nearest ' her' --minus ' his' {M}",
-        {},
-    ),
-    "words_near": ((VECTORS.nearest,), f"interp words near her {M}", {}),
-    "words_analogy": ((VECTORS.analogy,), f"interp words analogy him he she {M}", {}),
-    "words_axis": (
-        (VECTORS.axis, interp.measures.axis_separation),
-        f"interp words axis --to he,him --from she,her his the {M}",
-        {},
-    ),
-    "words_cosines": (
-        (VECTORS.cosines, VECTORS.along),
-        f"interp words cosines he him his she her {M}",
-        {},
-    ),
-    "words_graph": (
-        (VECTORS.graph,),
-        f"interp words graph he him his she her the a because so --threshold 0.1 {M}",
-        {},
-    ),
-    "words_map": ((VECTORS.pca, VECTORS.tsne), f"interp words map {M}", {}),
-    "words_clusters": ((VECTORS.clusters,), f"interp words clusters --min-size 5 {M}", {}),
-    "spaces": (
-        (interp.experiments.compare_spaces,),
-        "interp spaces demo-llama:W_E demo-llama:W_U --control random-init",
-        spaces_columns.COLUMNS,
-    ),
-    "layers": (
-        (interp.experiments.compare_layers,),
-        "interp layers demo-llama demo-llama --prompts her --control random-init",
-        {},
-    ),
-    "drift": (
-        (interp.experiments.contextual_drift,),
-        f"interp drift her --sense kind --prompts her {M}",
-        drift_columns.COLUMNS,
-    ),
-    "continuations": (
-        (continuation_divergence,),
-        f"interp continuations 'Mary smiled. John thanked' 'Tom smiled. John thanked' {M}",
-        continuation_columns.COLUMNS,
-    ),
-    "steer": (
-        (interp.experiments.dose_response, interp.experiments.Steer),
-        f"interp steer --prompts her {STEER}",
-        {},
-    ),
-    "positions_split": (
-        (
-            interp.experiments.split_cosines,
-            interp.experiments.split_scores,
-            interp.experiments.split_distance,
-            interp.experiments.Split,
-        ),
-        "interp positions split 'Mary smiled. John thanked her.' --of scores --model demo",
-        {},
-    ),
-    "positions_shift": (
-        (interp.experiments.shift_test,),
-        f"interp positions shift 'Mary smiled. John thanked her.' --shifts 1,8 {M}",
-        {},
-    ),
-    "compare": (
-        (interp.compare, interp.stats.Comparison),
-        "interp compare out --value angle --between role -a target -b previous",
-        {},
-    ),
+SHORT = 7  # the prompt of "her" that is short enough for a picture of all its tokens
+
+# The analyses that an experiment on saved results reads.
+READS = {
+    "groups": "rotation",
+    "predict": "path_length,next_token",
+    "growth": "path_length",
+    "depth": "logit_lens",
+    "heads": "attention",
+    "rollout": f"attention --set attention.maps={SHORT + 1}",
+    "compare": "rotation,random_pairs",
 }
+# What the example of each page is called with, by the command's name.
+M = "--model demo-llama"
+EXAMPLES = {
+    "groups": "out --value angle --by pos",
+    "predict": "out --value path",
+    "growth": "out --by pos",
+    "depth": "out",
+    "heads": "out",
+    "rollout": f"out --prompt {SHORT}",
+    "compare": "out --value angle --between role -a target -b previous",
+    "nearest": f"' her' --minus ' his' {M}",
+    "spaces": "demo-llama:W_E demo-llama:W_U --control random-init",
+    "layers": "demo-llama demo-llama --prompts her --control random-init",
+    "drift": f"her --sense kind --prompts her {M}",
+    "continuations": f"'Mary smiled. John thanked' 'Tom smiled. John thanked' {M}",
+    "steer": f"--prompts her --targets ' her, his' --toward ' her' --away ' his' --layers 6 "
+    f"--positions last {M}",
+    "words near": f"her {M}",
+    "words analogy": f"him he she {M}",
+    "words axis": f"--to he,him --from she,her his the {M}",
+    "words cosines": f"he him his she her {M}",
+    "words graph": f"he him his she her the a because so --threshold 0.1 {M}",
+    "words map": M,
+    "words clusters": f"--min-size 5 {M}",
+    "positions split": "'Mary smiled. John thanked her.' --of scores --model demo",
+    "positions shift": f"'Mary smiled. John thanked her.' --shifts 1,8 {M}",
+}
+# What a page documents beside the experiment itself: "module:name" below interp.
+ALSO = {
+    "compare": ["stats.comparison:Comparison"],
+    "rollout": ["experiments.heads:rollout_maps"],
+    "steer": ["experiments.dose_response:dose_response", "experiments.steering:Steer"],
+    "words near": ["experiments.words:WordVectors.nearest"],
+    "words analogy": ["experiments.words:WordVectors.analogy"],
+    "words axis": ["experiments.words:WordVectors.axis", "measures.axes:axis_separation"],
+    "words cosines": [
+        "experiments.words:WordVectors.cosines",
+        "experiments.words:WordVectors.along",
+    ],
+    "words graph": ["experiments.words:WordVectors.graph"],
+    "words map": ["experiments.words:WordVectors.pca", "experiments.words:WordVectors.tsne"],
+    "words clusters": ["experiments.words:WordVectors.clusters"],
+    "positions split": [
+        "experiments.score_split:split_cosines",
+        "experiments.score_split:split_scores",
+        "experiments.score_split:split_distance",
+        "experiments.score_split:Split",
+    ],
+}
+
+
+class Experiment(NamedTuple):
+    """A page below docs/experiments: a command and what stands behind it.
+
+    Attributes:
+        command: its words, such as "words near".
+        functions: the experiment, and what else the page documents.
+    """
+
+    command: str
+    functions: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the page."""
+        return self.command.replace(" ", "_")
+
+    @property
+    def example(self) -> str:
+        """The command line that the page shows and its figure is of."""
+        return f"interp {self.command} {EXAMPLES[self.command]}"
+
+    @property
+    def run(self) -> str:
+        """The command line that makes the results it reads; empty where it reads none."""
+        if self.command not in READS:
+            return ""
+        of = f"{M} --prompts her --target her --control random-init"
+        return f"interp run {of} --analyses {READS[self.command]} --out out"
+
+    @property
+    def finding(self) -> Any:
+        """The class of what the experiment returns."""
+        function = self.functions[0]
+        kind = inspect.signature(function).return_annotation
+        return getattr(sys.modules[function.__module__], kind) if isinstance(kind, str) else kind
+
+
+def _experiments() -> Iterator[Experiment]:
+    made = [(m.name, m) for m in ON_RESULTS]
+    made += [(m.name, m) for m in ON_MODEL]
+    made += [(f"words {m.name}", m) for m in ON_WORDS]
+    made += [(f"positions {m.name}", m) for m in ON_POSITIONS]
+    places = {command: f"experiments.{m.experiment}" for command, m in made}
+    for command, place in (places | {"compare": "stats.compare:compare"}).items():
+        yield Experiment(command, tuple(map(_at, [place, *ALSO.get(command, ())])))
+
+
+def _at(place: str) -> Any:
+    """What stands at "module:name" below interp."""
+    module, _, name = place.partition(":")
+    found: Any = import_module(f"interp.{module}")
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {e.name: e for e in _experiments()}
 
 
 # ---- text ------------------------------------------------------------------------------------
@@ -145,7 +183,10 @@ def analysis_page(name: str) -> str:
     ]
     null = [(p.title, p.if_null) for p in kind.plots if p.if_null]
     if null:
-        parts += ["## Expected if there is no effect", _table(("figure", "it would show"), null)]
+        parts += [
+            "## Expected if there is no effect",
+            _table(("figure", "what it would show"), null),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -157,21 +198,24 @@ def run_command(name: str) -> str:
 
 
 def experiment_page(name: str) -> str:
-    functions, command, columns = EXPERIMENTS[name]
-    first = (inspect.getdoc(functions[0]) or "").split("\n\n", 1)[0]
+    experiment = EXPERIMENTS[name]
+    first, *others = experiment.functions
     parts = [
-        f"# {name.replace('_', ' ')}",
-        unwrapped(first),
-        f"```sh\n{command}\n```",
+        f"# {experiment.command}",
+        _first(first),
+        "\n".join(["```sh", *filter(None, [experiment.run, experiment.example]), "```"]),
         *_figure("experiments", name),
     ]
-    for function in functions:
-        said = list(markdown(inspect.getdoc(function) or ""))
-        # The page began with the first sentence of the first function.
-        parts += [f"## `{_called(function)}`", *said[function is functions[0] :]]
-    if columns:
+    if isinstance(question := experiment.finding.question, str):
+        parts.append(question)
+    # The page began with the first sentence of the experiment.
+    parts += [f"## `{_called(first)}`", *list(markdown(inspect.getdoc(first) or ""))[1:]]
+    for other in others:
+        parts += [f"## `{_called(other)}`", *markdown(inspect.getdoc(other) or "")]
+    # Of an `Answer` both are properties: it has them only once it was asked for.
+    if isinstance(columns := experiment.finding.columns, Mapping) and columns:
         parts += ["## Columns", _table(("column", "meaning and unit"), columns.items())]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def index_page() -> str:
@@ -180,7 +224,7 @@ def index_page() -> str:
         return _table(("page", "about"), rows)
 
     analyses = {n: _first(get(n)) for n in names()}
-    experiments = {n: _first(functions[0]) for n, (functions, _, _) in EXPERIMENTS.items()}
+    experiments = {name: _first(e.functions[0]) for name, e in EXPERIMENTS.items()}
     return "\n\n".join(
         [
             "# What is measured, and how",
@@ -206,13 +250,22 @@ def _first(thing: Any) -> str:
 
 def _called(function: Any) -> str:
     """How it is reached, with the names of its parameters."""
+    reached = _reached(function)
     if inspect.isclass(function):
-        return function.__name__
-    where = "" if "." in function.__qualname__ else "interp."
-    known = function.__name__ in interp.__all__ or not where
-    where = where if known else f"{function.__module__}."
+        return reached
     parameters = [p for p in inspect.signature(function).parameters if p != "self"]
-    return f"{where}{function.__qualname__}({', '.join(parameters)})"
+    return f"{reached}({', '.join(parameters)})"
+
+
+def _reached(thing: Any) -> str:
+    """The public name, through the namespace that has it."""
+    first = thing.__qualname__.partition(".")[0]
+    if first in interp.__all__:
+        return f"interp.{thing.__qualname__}"
+    for namespace in NAMESPACES:
+        if hasattr(getattr(interp, namespace), first):
+            return f"interp.{namespace}.{thing.__qualname__}"
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _figure(folder: str, name: str) -> list[str]:
@@ -240,48 +293,44 @@ def unwrapped(text: str) -> str:
 def markdown(docstring: str) -> Iterator[str]:
     """The paragraphs of a docstring: sections become lists, doctests code."""
     for block in re.split(r"\n\s*\n", docstring.strip("\n")):
-        head, _, rest = block.strip("\n").partition("\n")
-        if head.strip() in SECTIONS and rest:
-            yield f"**{SECTIONS[head.strip()]}**"
-            yield from _items(textwrap.dedent(rest))
-        elif block.lstrip().startswith(">>>"):
+        if block.lstrip().startswith(">>>"):
             yield f"```python\n{textwrap.dedent(block).strip()}\n```"
         elif block.lstrip().startswith("- "):
             yield textwrap.dedent(block).strip()
         elif block.strip():
-            yield from _paragraph(block)
+            yield from _paragraph(block.strip("\n").split("\n"))
 
 
-def _paragraph(block: str) -> Iterator[str]:
-    """A paragraph, and the section that follows it without an empty line."""
-    lines = block.strip().split("\n")
-    starts = [i for i, line in enumerate(lines) if line.strip() in SECTIONS]
-    at = starts[0] if starts else len(lines)
+def _paragraph(lines: list[str]) -> Iterator[str]:
+    """A paragraph, and the sections that follow it or stand before it without an empty line."""
+    at = next((i for i, line in enumerate(lines) if line.strip() in SECTIONS), len(lines))
     if at:
         yield unwrapped("\n".join(lines[:at]))
-    if at < len(lines):
-        yield from markdown("\n".join(lines[at:]))
+    if at == len(lines):
+        return
+    margin = _indent(lines[at])
+    rest = lines[at + 1 :]
+    end = next((i for i, line in enumerate(rest) if _indent(line) <= margin), len(rest))
+    yield f"**{SECTIONS[lines[at].strip()]}**"
+    yield _items(textwrap.dedent("\n".join(rest[:end])))
+    if end < len(rest):
+        yield from _paragraph(rest[end:])
 
 
-def _items(text: str) -> Iterator[str]:
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _items(text: str) -> str:
     """`name: what it is` with deeper lines that go on, as a list."""
     entries: list[str] = []
-    after: list[str] = []
     for line in text.split("\n"):
-        target = after if after or _opens(line) else entries
-        if line[:1].isspace() and target:
-            target[-1] += " " + line.strip()
+        if line[:1].isspace() and entries:
+            entries[-1] += " " + line.strip()
         else:
-            target.append(line.strip())
+            entries.append(line.strip())
     named = (re.sub(r"^([\w`, .*]+?): ", r"`\1`: ", entry, count=1) for entry in entries)
-    yield "\n".join(f"- {entry.replace('``', '`')}" for entry in named)
-    if after:
-        yield from markdown("\n".join(after))
-
-
-def _opens(line: str) -> bool:
-    """Whether a line ends the list: another section begins, at the margin."""
-    return line.split(" ")[0] in SECTIONS
+    return "\n".join(f"- {entry.replace('``', '`')}" for entry in named)
 
 
 # ---- figures ---------------------------------------------------------------------------------
@@ -298,39 +347,31 @@ def draw_figures(results: Path, only: list[str]) -> None:
     for name, result in (dict(found) | others).items():
         plots = [p for p in result.analysis.plots if p.kind != "attention"]
         if plots and (not only or name in only):
-            _save(result.plot(plots[0].values), "analyses", name)
-    for name in only or EXPERIMENTS:
-        if name not in EXPERIMENTS:
-            continue
-        _, command, _ = EXPERIMENTS[name]
-        words = [str(results) if w == "out" else w for w in shlex.split(command)[1:]]
-        _save(_compared(found) if name == "compare" else _sheet_figure(words), "experiments", name)
+            options = {"prompt": 2} if name == "logit_lens" else {}  # the shortest of those kept
+            _save(result.plot(plots[0].values, **options), "analyses", name)
+    for name, experiment in EXPERIMENTS.items():
+        if not only or name in only:
+            words = shlex.split(experiment.example)[1:]
+            asked = [str(results) if word == "out" else word for word in words]
+            _save(_found(asked).plot(), "experiments", name)
 
 
-def _compared(found: interp.Results) -> Any:
-    return interp.compare(found["rotation"], "angle", "role", "target", "previous").plot()
+def _found(arguments: list[str]) -> Any:
+    """The finding that a command would print."""
+    from unittest.mock import patch
 
-
-def _sheet_figure(arguments: list[str]) -> Any:
-    """The first figure of the page that a command would write."""
     from typer.testing import CliRunner
 
-    from interp.cli import experiments, spaces
-    from interp.cli import steering as acting
-    from interp.cli import words as vectors
     from interp.cli.app import app
 
-    sheets: list[Any] = []
-    modules = (acting, experiments, spaces, vectors)
-    before = [module.deliver for module in modules]
-    for module in modules:
-        module.deliver = lambda sheet, *_: sheets.append(sheet)
-    try:
+    found: list[Any] = []
+
+    def keep(finding: Any, *_: Any) -> None:
+        found.append(finding)
+
+    with patch("interp.cli.made.deliver", keep), patch("interp.cli.compare.deliver", keep):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
-    finally:
-        for module, deliver in zip(modules, before, strict=True):
-            module.deliver = deliver
-    return next(iter(sheets[0].figures.values()))()
+    return found[0]
 
 
 def _save(figure: Any, folder: str, name: str) -> None:

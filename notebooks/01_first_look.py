@@ -15,9 +15,9 @@
 # # First look: what happens to a token's vector on its way through the model?
 #
 # Every block of a transformer adds something to a token's vector, the *residual stream*. This
-# notebook measures four things about that way, on a model that comes with the library: how far
-# the vector turns, how far it travels, what the model would say if it stopped half-way, and where
-# its heads look.
+# notebook measures four things on the way through the blocks, with a model that comes with the
+# library: how far the vector turns, how far it travels, what the model would predict if it stopped
+# half-way, and where its heads look.
 #
 # Put `"gpt2-xl"`, or any other name that TransformerLens loads, in the first line and run it
 # again. The embedded models speak a small English-like language with known referents.
@@ -31,15 +31,15 @@ model = interp.load_model(MODEL)
 interp.inspect(model)
 
 # %% [markdown]
-# `inspect` measured this on a short probe, nothing is taken from names: where the stream is read,
+# `inspect` measured this with a short probe and took nothing from names: where the stream is read,
 # whether attention and MLP add up to the step of each block (*closes*), and which path from the
 # last state reproduces the model's own logits.
 #
-# ## One call, four tables
+# ## One call, five tables
 #
-# The built-in prompts `"her"` are sentences with the word *her* after a verb. `target="her"`
-# gives the token *her* the role `target`, the verb before it `previous`, and as many other tokens
-# `random`.
+# The built-in prompts `"her"` are texts with the word *her* after a verb. `target="her"` gives the
+# token *her* the role `target`, the verb before it `previous`, and as many other tokens `random`.
+# The fifth table, `random_pairs`, is a control: angles between unrelated states.
 
 # %%
 results = interp.run(
@@ -52,8 +52,8 @@ results = interp.run(
 results["rotation"].frame.head()
 
 # %% [markdown]
-# Every row is a token in a block; special tokens are marked and left out of summaries. What a
-# column means, and in which unit:
+# Every row is a token in a block. Special tokens are marked and left out of summaries. What each
+# column means, and its unit:
 
 # %%
 results["rotation"].columns
@@ -61,16 +61,18 @@ results["rotation"].columns
 # %% [markdown]
 # ## Does the pronoun turn further than the verb?
 #
-# The question of the "her" experiment: a pronoun has to be bound to its referent, a verb has not.
+# The question of the "her" experiment: a pronoun has to be bound to its referent, a verb does not.
 # Formula: θ_l = 2·atan2(‖û−v̂‖, ‖û+v̂‖), the angle between the state before and after block l.
 
 # %%
 results["rotation"].plot(by="role")
 
 # %% [markdown]
-# A difference between two curves is worth nothing without a test. Tokens of one sentence are not
-# independent, so intervals and permutations treat the *sentence* as the unit;
-# `permutation_p_max` holds for all layers together.
+# A difference between two curves means nothing without a test. Tokens of one text are not
+# independent, so intervals and permutations treat the *text* (the prompt) as the unit.
+# `permutation_p_max` is corrected for all layers (family-wise, by the maximum statistic). What it
+# tests is `within_difference`, the difference within texts. `compare` returns a *finding*: its
+# table is `.frame`, its figure `.plot()`, and `.save(folder)` writes both.
 
 # %%
 comparison = interp.compare(
@@ -81,10 +83,9 @@ comparison.frame[
 ].round(3)
 
 # %% [markdown]
-# **Controls.** What would have shown this to be nothing? Shuffled labels: `shuffled_within_low`
-# and `shuffled_within_high` bound the difference that shuffling the roles within sentences gives.
-# And random pairs of states: two vectors that have nothing to do with each other are *not* at 90°,
-# because the space is anisotropic.
+# **Controls.** How large would the difference be by chance? With roles shuffled within texts it
+# lies between `shuffled_within_low` and `shuffled_within_high` in 95 % of shuffles. And how large
+# is an angle? Two unrelated states are *not* at 90°, because the space is anisotropic.
 
 # %%
 band = ["shuffled_within_low", "shuffled_within_high"]
@@ -94,15 +95,17 @@ comparison.frame[["layer", "within_difference", *band]].round(2)
 results["random_pairs"].frame.groupby("kind")["angle"].describe().round(1)
 
 # %% [markdown]
-# For GPT-2 XL the literature reports random pairs at 70–80°, about 10° per block in the middle,
-# and from block 30 on about 15° for *her* against about 10° for the verb. The numbers above are of
-# the model named at the top and say nothing about another one.
+# For GPT-2 XL, the course that this experiment comes from reports random pairs at 70–80°, about 10°
+# per block in the middle, and from block 30 on about 15° for *her* against about 10° for the verb
+# (M. X Cohen, *A deep understanding of AI language model mechanisms*, part 5, "Calculating rotations of embeddings
+# vectors"). The numbers above are those of the model named at the top; they do not carry over to
+# another one.
 #
 # ## How far does the vector travel, and who makes the step?
 #
 # Path: the sum of the steps. Chord: the straight line from the start. Their quotient, the
-# tortuosity, is 1 for a straight way. The share of attention in a step is (a·Δ)/‖Δ‖²; with the
-# share of the MLP it sums to 1, because the block's sum closes (see above).
+# tortuosity, is 1 for a straight path. The share of attention in a step is (a·Δ)/‖Δ‖². Together
+# with the share of the MLP it is 1, because the sum of the block closes (see above).
 
 # %%
 summary = results["path_length"].summary()
@@ -113,18 +116,21 @@ summary[summary["value"].isin(wanted)].pivot(index="layer", columns="value", val
 results["path_length"].plot("attn_share")
 
 # %% [markdown]
-# ## What would the model say if it stopped here?
+# ## What would the model predict if it stopped here?
 #
-# The logit lens reads every state through the model's own final norm and unembedding. The last row
-# is the model itself: that identity is checked on every run.
+# The logit lens reads every state through the model's own final norm and unembedding. Below it is
+# drawn for the shortest of the prompts it was kept for. The last state gives the prediction of the
+# model itself; every run checks that.
 
 # %%
-results["logit_lens"].plot()
+lens = results["logit_lens"]
+kept = lens.frame.groupby("prompt")["position"].nunique().loc[:2]
+lens.plot(prompt=int(kept.idxmin()))
 
 # %%
-lens = results["logit_lens"].summary()
-lens = lens[lens["value"].isin(["log_prob", "entropy", "kl_to_final"])]
-lens.pivot(index="layer", columns="value", values="mean").round(2)
+summary = lens.summary()
+summary = summary[summary["value"].isin(["log_prob", "entropy", "kl_to_final"])]
+summary.pivot(index="layer", columns="value", values="mean").round(2)
 
 # %% [markdown]
 # ## Where do the heads look?
@@ -142,8 +148,8 @@ heads.pivot(index=["layer", "head"], columns="value", values="mean").round(2).so
 # %% [markdown]
 # ## In your own workflow
 #
-# Three lines beside what you already have. Your own hooks stay, and the tables show the stream as
-# they leave it: here the third block's attention is switched off.
+# Three more lines in code that you already have. Your own hooks stay, and the tables show the stream
+# as they leave it: here the attention of the third block is switched off.
 
 
 # %%
@@ -158,11 +164,11 @@ with interp.attach(model, "path_length") as probes:
 probes["path_length"].frame.groupby("layer")["attn_norm"].mean().round(3)
 
 # %% [markdown]
-# Block 2 shows 0: what you did to the model is in the table.
+# Block 2 shows 0: the table has what your hook did.
 #
 # ## What this does not show
 #
-# - That a vector turns says nothing yet about *why*; steering and patching do.
-# - A small model with a small language is no large model with English.
+# - How far a vector turns does not say *why*. Steering and patching can.
+# - A small model of a small language is not a large model of English.
 # - Angles depend on the basis: folded and centred weights give other numbers, and results of
 #   different bases are never mixed.

@@ -15,9 +15,10 @@
 # # Rotations: does a pronoun turn further than the word before it?
 #
 # A token enters a transformer as a vector. Every block adds something to it, so the vector turns
-# and grows. This notebook measures the turning. It then asks the question of the "her" experiment:
-# a pronoun has to be bound to somebody earlier in the text; can one see that in how far its vector
-# turns?
+# and grows. This notebook measures the turning. It then repeats the "her" experiment
+# (M. X Cohen, *A deep understanding of AI language model mechanisms*, part 5, "Calculating rotations of embeddings
+# vectors", with GPT-2 XL): a pronoun has to be bound to somebody earlier in the text. Does its vector
+# turn further for that?
 #
 # Any model goes in the first line: `"gpt2-xl"`, `"meta-llama/Llama-3.2-1B"`, a local folder, or the
 # other embedded model, `"demo"`. The embedded models speak a small English-like language.
@@ -37,16 +38,16 @@ interp.inspect(model)
 # %% [markdown]
 # ## One run
 #
-# The built-in prompts `"her"` are 54 sentences with the word *her* right after a verb: English
-# ones, or sentences of the small language for the embedded models. `target="her"` puts tokens into
-# three groups (column `role`):
+# The built-in prompts `"her"` have the word *her* right after a verb: 64 English sentences, or 54
+# texts of the small language for the embedded models. `target="her"` puts tokens into three groups
+# (column `role`):
 #
 # - `target`: the token *her*;
 # - `previous`: the token right before it, the verb;
 # - `random`: as many other tokens of the same sentences.
 #
-# `control="random-init"` sends the same prompts through a copy of the model that was never trained.
-# What that copy shows too was not learnt.
+# `control="random-init"` runs the same prompts through a copy of the model that was never trained.
+# Anything the untrained copy shows as well was not learned.
 
 # %%
 results = interp.run(
@@ -55,6 +56,7 @@ results = interp.run(
     [
         Rotation(),
         "random_pairs",
+        "path_length",
         # Directions (unit=True), and of all tokens, not only of the first ones.
         Trajectory(unit=True, tokens=100_000),
     ],
@@ -92,16 +94,25 @@ Markdown(
 )
 
 # %% [markdown]
-# **Reported for GPT-2 XL:** near 90° in the first block for every token, then about 10° per block
-# in the middle, and a burst at the last block, before unembedding.
+# **Reported for GPT-2 XL** (source above): near 90° in the first block for every token, then about
+# 10° per block in the middle, and a burst at the last block, before unembedding.
 #
-# **What this does not show.** A large angle is not a large change in what the model predicts: the
-# unembedding hardly reads some directions. And the first block turns far in part because the
-# embedding is short beside what the block adds; an untrained model shows that as well.
+# **What this does not show.** A large angle is not a large change of the prediction: the unembedding
+# hardly reads some directions. And an angle depends on lengths: a block turns a vector far if what
+# it adds is long compared with the vector. Compare the two lengths, and both with the untrained copy:
+
+# %%
+first = results["path_length"].summary().set_index(["value", "layer"])
+ratio = first.loc["relative_step", ["mean", "control"]]
+ratio.rename(columns={"mean": "step / norm", "control": "untrained"}).round(2)
+
+# %% [markdown]
+# In `"demo-llama"` block 0 adds a step longer than the embedding, and no later block does so in the
+# middle. In the untrained copy block 0 does not stand out. There the large first turn was learned.
 #
-# ## How far apart are vectors that have nothing to do with each other?
+# ## How far apart are unrelated vectors?
 #
-# **Question.** How large is an angle of 30°? It depends on what two unrelated states are apart.
+# **Question.** How large is an angle of 30°? That depends on the angle between two unrelated states.
 #
 # In an isotropic space of many dimensions, random vectors are at 90°. The states of language models
 # are not isotropic: they share directions. So we draw pairs of random tokens, from random positions
@@ -118,20 +129,20 @@ for name, result in both.items():
     print(name, table.round(1).to_string(), sep="\n")
 
 # %% [markdown]
-# **Reported for GPT-2 XL:** 70–80° and not 90°: the space is anisotropic. Every angle in this
-# notebook is to be read against these numbers, not against 90°.
+# **Reported for GPT-2 XL** (source above): 70–80° and not 90°, because the space is anisotropic. Read
+# every angle in this notebook against these numbers, not against 90°.
 #
 # ## Does *her* turn further than the verb before it?
 #
-# **Question.** The verb and the pronoun stand side by side in the same sentences. Is one turned
-# further than the other, in which blocks, and by how much?
+# **Question.** The verb and the pronoun are neighbours in the same sentences. Is one turned further
+# than the other, in which blocks, and by how much?
 #
 # **Test.** Tokens of one sentence are not independent of each other. So intervals come from drawing
 # whole *sentences* again, and the test shuffles the roles *within* sentences. There is one test per
 # block; `permutation_p_max` compares each with the largest statistic of all blocks in every
 # shuffle, so that it holds for all blocks together. What it tests is `within_difference`, the
-# contrast within sentences; `difference`, pooled over tokens, stands beside it. The effect size is
-# that contrast in standard deviations.
+# contrast within sentences; the table also has `difference`, pooled over tokens. The effect size
+# `within_g` is the contrast within sentences in standard deviations.
 
 # %%
 her = interp.compare(rotation, value="angle", between="role", a="target", b="previous")
@@ -147,9 +158,9 @@ her.frame[
 ].round(3)
 
 # %% [markdown]
-# The control of the test stands beside it: `shuffled_within_low` and `shuffled_within_high` bound
-# the difference that shuffled roles give. `shuffled_welch_rate` says how often Welch's test over
-# tokens would call shuffled labels significant at 5 %: where it is far above 0.05, do not believe
+# The control of the test: in 95 % of shuffles of the roles the difference lies between
+# `shuffled_within_low` and `shuffled_within_high`. `shuffled_welch_rate` says how often Welch's test
+# over tokens calls shuffled labels significant at 5 %: where it is far above 0.05, do not trust
 # `welch_p`.
 
 # %%
@@ -178,7 +189,7 @@ Markdown(f"**Trained:** {told(her)}\n\n**Untrained copy:** {told(no_training)}")
 # %% [markdown]
 # The untrained copy is the control that matters most here. *her* is always the same token, verbs
 # differ, and the two stand at different positions: that alone can separate the groups in a model
-# that has learnt nothing. Only what the trained model shows beyond its untrained copy can have to
+# that has learned nothing. Only what the trained model shows beyond its untrained copy can have to
 # do with binding.
 
 # %%
@@ -191,8 +202,9 @@ her.frame[columns].merge(no_training.frame[columns], on="layer", suffixes=("", "
 )
 
 # %% [markdown]
-# **Reported for GPT-2 XL** (48 blocks, 54 sentences): from block 30 on about 15° for *her* against
-# about 10° for the verb. The reading given there: the pronoun keeps being bound to its referent.
+# **Reported for GPT-2 XL** (source above; 48 blocks, 54 sentences): from block 30 on about 15° for
+# *her* against about 10° for the verb. The reading given there: the pronoun keeps being bound to its
+# referent.
 #
 # **What this does not show.** That two groups differ does not say why. *her* and a verb differ in
 # part of speech, in frequency and in what comes next. A third group, random tokens of the same
@@ -219,9 +231,9 @@ by_part.plot()
 # ## Does the next block go on in the same direction?
 #
 # **Formula.** Sequential adjustment, or *turning*: φ_l = ∠(Δ_l, Δ_{l+1}), the angle between two
-# successive steps. 0° says that the next block pushes on the same way, 90° that it does something
-# unrelated, more than 90° that it takes something back. Steps without any relation are at 90° in
-# many dimensions. That is the null here, and the untrained copy shows whether it holds.
+# successive steps. 0°: the next block goes on in the same direction. 90°: it does something
+# unrelated. More than 90°: it takes something back. In many dimensions unrelated steps are at 90°.
+# That is the null here, and the untrained copy shows whether it holds.
 
 # %%
 rotation.plot("turning", by="role")
@@ -235,11 +247,11 @@ Markdown(
 )
 
 # %% [markdown]
-# ## The ways of the groups
+# ## The paths of the groups
 #
 # One set of principal axes is fitted to all states of all tokens and layers, so that layers can be
 # compared. States are brought to length 1 first, because this notebook is about directions; else
-# the few longest states would make the axes. Every thin line is a token on its way from the
+# a few long states would determine the axes. Every thin line is a token on its way from the
 # embedding (small dot) to the last state (large dot); the thick lines are the means of the groups.
 
 # %%
@@ -255,9 +267,9 @@ shares[[*names, "effective_dimension"]].astype(float).round(3).to_frame("value")
 
 # %% [markdown]
 # **Controls.** A picture of smooth curves means nothing by itself: random walks give such curves
-# too (Antognini & Sohl-Dickstein 2018). `walk_share` is what three axes show of random walks with
-# steps as long as these, `gaussian_share` what they show of unrelated vectors. Only what exceeds
-# both says something of the model. And what three axes leave out, they leave out:
+# too (Antognini & Sohl-Dickstein 2018). `walk_share` is the variance that three axes show of random
+# walks with steps as long as these, `gaussian_share` that of unrelated vectors. Only what exceeds
+# both says something about the model. The part of each state that the three axes leave out:
 
 # %%
 results["trajectory"].plot("outside")
@@ -267,11 +279,12 @@ results["trajectory"].plot("outside")
 #
 # ## In sum
 #
-# - An angle is to be read against random pairs, not against 90°.
-# - A difference between groups is to be read against shuffled labels, with the sentence as the
-#   unit, and against an untrained copy of the model.
-# - The angle says that something happens to a token. What it is, the angle does not say. Notebook
-#   04 changes directions and looks at what the model then says.
+# - Read an angle against random pairs, not against 90°.
+# - Read a difference between groups against shuffled labels, with the sentence as the unit, and
+#   against an untrained copy of the model.
+# - The angle says that something happens to a token, not what. Notebook 04 changes directions and
+#   measures what the model then predicts.
 # - Angles belong to a basis: folded and centred weights (compatibility mode) give others. The
 #   results know their basis and are never mixed.
-# - In bfloat16, angles of a fraction of a degree are rounding; `interp.inspect` states the floor.
+# - In bfloat16, angles of a fraction of a degree are rounding errors; `interp.inspect` states the
+#   smallest angle that can be resolved.

@@ -35,12 +35,12 @@ model = interp.load_model(MODEL)
 # %% [markdown]
 # ## Texts with parts of speech
 #
-# The embedded models read documents of their small language, where the part of speech of every word
-# is known because the text was written with it. For real text a tagger says it: spaCy, with any
-# pipeline (`pip install spacy`, `python -m spacy download en_core_web_sm`). Without one, a regular
-# expression marks the most frequent words, and the words themselves are compared.
+# The embedded models read documents of their small language. Their generator knows the part of
+# speech of every word. Real text needs a tagger: spaCy, with any pipeline (`pip install spacy`,
+# `python -m spacy download en_core_web_sm`). Without one, a regular expression marks the most
+# frequent words, and the words themselves are compared.
 #
-# `control="random-init"` runs an untrained copy of the model beside the real one.
+# `control="random-init"` also runs an untrained copy of the model.
 
 # %%
 if MODEL.startswith("demo"):
@@ -65,7 +65,7 @@ path.frame[["prompt", "token", "pos", "layer", "step", "path", "chord", "tortuos
 # ## How long is the way, and how straight?
 #
 # **Formulas.** Step: s_l = ‖x_{l+1} − x_l‖. Path up to block l: the sum of the steps. Chord:
-# ‖x_{l+1} − x_0‖, the straight line from the start. Tortuosity: path / chord, 1 for a straight way,
+# ‖x_{l+1} − x_0‖, the straight line from the start. Tortuosity: path / chord, 1 for a straight path,
 # more for a winding one.
 #
 # **Null.** Steps at random directions in many dimensions are at right angles to each other. Then
@@ -73,6 +73,12 @@ path.frame[["prompt", "token", "pos", "layer", "step", "path", "chord", "tortuos
 
 # %%
 path.plot()
+
+# %% [markdown]
+# The untrained copy is dotted and looks flat, because its vectors are short. On an axis of its own:
+
+# %%
+results.control["path_length"].plot()
 
 
 # %%
@@ -87,18 +93,19 @@ steps = path.frame[~path.frame["special"]].groupby(["prompt", "position"])["step
 null = (steps.sum() / steps.agg(lambda step: np.sqrt((step**2).sum()))).mean()
 real, untrained = (column.iloc[-1] for column in means(path, "tortuosity"))
 Markdown(
-    f"Over all blocks the way is {real:.2f} times as long as the chord. The same steps at right "
+    f"Over all blocks the path is {real:.2f} times as long as the chord. The same steps at right "
     f"angles to each other would give {null:.2f}; the untrained copy has {untrained:.2f}. "
     + (
-        "So the steps go on in a common direction more than chance has it."
+        "So the steps share a direction more than by chance."
         if real < null
-        else "So the steps take each other back more than chance has it."
+        else "So the steps cancel each other more than by chance."
     )
 )
 
 # %% [markdown]
 # **What this does not show.** Length is in activation units. Late blocks write longer vectors
-# because the stream is longer there (see growth below), so the last blocks make most of the path.
+# because the stream is longer there (see growth below), so most of the path is made by the last
+# blocks.
 # `relative_step` divides each step by the norm of the state it starts from:
 
 # %%
@@ -128,8 +135,8 @@ Markdown(
 )
 
 # %% [markdown]
-# Do the two work together or cancel? Their cosine says it; unrelated vectors have 0, give or take
-# 1/√d.
+# Do the two work together or cancel? Their cosine is positive or negative; for unrelated vectors it
+# is 0, with a standard deviation of 1/√d.
 
 # %%
 if "attn_mlp_cos" in path.frame:
@@ -145,8 +152,8 @@ if "attn_mlp_cos" in path.frame:
     )
 
 # %% [markdown]
-# A step can also be parted by direction: along the stream (`stretch`, which makes it longer or
-# shorter) and across it (`turn`, which is what rotates it).
+# A step can also be split by direction: along the stream (`stretch`, which makes it longer or
+# shorter) and perpendicular to it (`turn`, which rotates it).
 
 # %%
 kinds = [f"{t}_{k}" for t in terms for k in ("stretch", "turn")]
@@ -154,14 +161,14 @@ path.plot(kinds)
 
 # %% [markdown]
 # **What this does not show.** A large share says who *wrote*, not who *mattered* for the
-# prediction. Take the part away and look at the loss for that (notebook 06 does it with heads).
+# prediction. For that, remove the part and measure the loss (notebook 06 does so with heads).
 #
 # ## How fast does the vector grow?
 #
 # **Formula.** The slope of ln‖x_l‖ over l, by least squares, per token; its exponential is the
 # factor per layer.
 #
-# **Control.** A vector that gets steps at right angles grows too: ‖x_l‖² = ‖x_0‖² + Σ‖Δ‖².
+# **Control.** Steps at right angles make a vector longer too: ‖x_l‖² = ‖x_0‖² + Σ‖Δ‖².
 # `orthogonal_growth` is the slope of *that* norm, with the same steps. Only growth beyond it means
 # that blocks write along the stream.
 
@@ -184,11 +191,12 @@ Markdown(
 )
 
 # %% [markdown]
-# **Reported:** about 1.045 per layer for GPT-2 XL, which has 48 blocks. A factor per layer is to be
-# compared between models of equal depth only: few blocks must each do more.
+# **Reported:** about 1.045 per layer for GPT-2 XL, which has 48 blocks (Heimersheim & Turner 2023,
+# "Residual stream norms grow exponentially over the forward pass"). Compare the factor between
+# models of equal depth only: with few blocks, each must do more.
 #
-# **What this does not show.** A line through ln‖x_l‖ may fit badly: `r2` in the table says how
-# well. Many models jump in the first block and at the last one.
+# **What this does not show.** A line through ln‖x_l‖ may fit badly; `r2` in the table says how well
+# it fits. Many models jump in the first block and in the last one.
 
 # %%
 growth.frame.loc[~growth.frame["special"], ["growth", "r2", "orthogonal_growth"]].describe().round(
@@ -198,15 +206,15 @@ growth.frame.loc[~growth.frame["special"], ["growth", "r2", "orthogonal_growth"]
 # %% [markdown]
 # ## Do tokens that travel far predict well?
 #
-# **Question.** Over tokens: does the path length go with the logit, the log-probability and the
-# rank of the token that actually comes next?
+# **Question.** Over tokens: is the path length correlated with the logit, the log-probability and
+# the rank of the token that actually comes next?
 #
 # **The trap.** Path and prediction both depend on the position in the text and on how frequent a
-# token is. Then they go together even if neither has to do with the other. So the partial
-# correlation takes position, frequency of the token and frequency of the next one out.
+# token is. Then they are correlated even if neither depends on the other. The partial correlation
+# therefore controls for position, frequency of the token and frequency of the next one.
 #
-# **Intervals and control.** Prompts are drawn again as a whole. Grey: outcomes shuffled within
-# prompts, which keeps everything but the tie between path and outcome.
+# **Intervals and control.** The bootstrap resamples whole prompts. Grey: outcomes shuffled within
+# prompts, which keeps everything but the link between path and outcome.
 
 # %%
 prediction = interp.experiments.path_prediction(results, resamples=300)
@@ -238,22 +246,23 @@ Markdown(
 )
 
 # %% [markdown]
-# Read rank with its sign turned: 0 is the best rank, so a positive correlation with the rank and a
-# negative one with the log-probability say the same.
+# Rank has the opposite sign: 0 is the best rank, so a positive correlation with the rank and a
+# negative one with the log-probability mean the same.
 #
-# **What this does not show.** Nothing here says that a longer way *makes* a prediction better or
-# worse. Tokens whose continuation is free (what will somebody have bought?) differ from others in
-# many ways. And the path of a token is made before the next token is known: the model's certainty,
-# not its being right, may be what goes with the path.
+# **What this does not show.** A correlation does not say that a longer path *makes* a prediction
+# better or worse. Tokens whose continuation is open (what did somebody buy?) differ from others in
+# many ways. And the path of a token is complete before the next token is known: the path may depend
+# on how certain the model is, not on whether it is right.
 #
 # ## Parts of speech
 #
 # **Question.** Do nouns, verbs, adjectives and function words travel differently?
 #
-# Words of several tokens are joined first: what belongs to the way is averaged over the tokens of
-# the word. The test asks whether all groups are alike, and shuffles labels *within* prompts. `eta2`
-# is the share of the variance between words that the groups explain, `shuffled_eta2` what shuffled
-# labels explain (never 0: more groups explain more by chance).
+# Words of several tokens are joined first: steps, angles and paths are averaged over the tokens of
+# the word. The test asks whether all groups have the same mean, and shuffles labels *within*
+# prompts. `eta2` is the share of the variance between words that the groups explain,
+# `shuffled_eta2` the share that shuffled labels explain (never 0: more groups explain more by
+# chance).
 
 # %%
 angle = interp.experiments.by_group(results, "angle", "pos", resamples=300)
@@ -277,9 +286,9 @@ Markdown(
 )
 
 # %% [markdown]
-# The untrained copy is again the row to read first. Words of one class are few and frequent (*the*,
-# *a*, *.*), they stand at typical places, and their embeddings are their own even without training.
-# All of that separates groups before anything was learnt.
+# Read the untrained copy first. Words of one class are few and frequent (*the*, *a*, *.*), have
+# typical positions, and have embeddings of their own even without training. All of that separates
+# groups before anything was learned.
 #
 # Which pairs differ, in which block? All pairs and layers are corrected together:
 
@@ -292,10 +301,10 @@ strongest[strongest["p_bh"] < 0.05].head(10).round(3)
 # %% [markdown]
 # ## In sum
 #
-# - A path in activation units is dominated by late blocks; say whether you mean steps, relative
+# - A path in activation units is dominated by late blocks; state whether you mean steps, relative
 #   steps, or tortuosity.
-# - A split into attention and MLP needs its closing error beside it.
-# - Growth needs the growth of steps at right angles beside it.
-# - A correlation over tokens needs position and frequency taken out, prompts as the unit, and
-#   shuffles beside it. It still is no cause.
+# - Report a split into attention and MLP with its closing error.
+# - Report growth with the growth of the same steps at right angles.
+# - A correlation over tokens must control for position and frequency, treat the prompt as the unit,
+#   and come with shuffles. It is still not a cause.
 # - Groups of words differ in an untrained model as well.

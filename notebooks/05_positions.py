@@ -48,7 +48,7 @@ except interp.errors.Unsupported as reason:
 # ## Sinusoids: position as rotation
 #
 # **Formula** (Vaswani et al. 2017). PE(p, 2k) = sin(p / 10000^{2k/d}), PE(p, 2k+1) = cos(…). Each
-# pair of components is a hand of a clock, and each clock runs slower than the one before.
+# pair of components is the hand of a clock, and each clock runs slower than the one before.
 
 # %%
 encoding = interp.measures.sinusoidal(96, 64)
@@ -93,11 +93,12 @@ float(spread)
 # - **spectrum**: in how many directions does W_pos extend? Control: Gaussian vectors;
 # - **period**: Fourier transform of each principal component along the positions. How much of its
 #   power lies in one frequency? Control: the same vectors in shuffled order;
-# - **sinusoidal share**: how much of the variance lies in the span of the sinusoids? Control: its
+# - **sinusoidal share**: how much of the variance lies in the span of the sinusoids? Slow sinusoids
+#   can hardly be told apart, so the span has `sinusoidal_rank` directions and not d. Control: its
 #   exact expectation for shuffled order;
-# - **shift**: R² of W_pos[p + δ] predicted linearly from W_pos[p], on positions that were held out.
-#   0 or less for vectors without order. Few positions do not determine many clocks, so that true
-#   sinusoids need not reach 1: they stand beside it below.
+# - **shift**: R² of W_pos[p + δ] predicted linearly from W_pos[p], on held-out positions. 0 or less
+#   for vectors without order. Few positions do not determine many clocks, so that even true
+#   sinusoids need not reach 1: the second table below has them.
 
 # %%
 if learned:
@@ -114,12 +115,18 @@ if learned:
         for s in (1, 4, 16)
     ]
     display(pd.DataFrame(rows, columns=["", "learned", "control"]).set_index("").round(3))
+    n, d = positions.shape
+    display(
+        Markdown(
+            f"The sinusoids span {facts['sinusoidal_rank']:.0f} directions "
+            f"({n} positions, width {d})."
+        )
+    )
     display(own.frame[["component", "share", "period", "peak_share"]].head(6).round(3))
 
 # %%
 if learned:
     # The same questions to true sinusoids and to noise, at the size of this matrix: the two ends.
-    n, d = positions.shape
     ends = {
         "true sinusoids": interp.measures.sinusoidal(n, d + d % 2)[:, :d],
         "noise": np.random.default_rng(0).standard_normal((n, d)),
@@ -316,7 +323,7 @@ if MODEL != OTHER:
     shifts[OTHER] = interp.experiments.shift_test(
         interp.load_model(OTHER), SENTENCE, shifts=(1, 8, 32)
     )
-moved = pd.concat([frame.assign(model=name) for name, frame in shifts.items()])
+moved = pd.concat([found.frame.assign(model=name) for name, found in shifts.items()])
 px.line(
     moved,
     x="layer",

@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Attention and circuits: where do heads look, and what breaks without them?
 #
-# A head moves information from earlier tokens to the one it works for. Its *pattern* A says how
-# much it takes from where: A[q, k] is the weight of key k for query q, and every row sums to 1.
+# A head moves information from earlier tokens to the current one. Its *pattern* A says how much it
+# takes from where: A[q, k] is the weight of key k for query q, and every row sums to 1.
 #
 # First we measure patterns over a corpus and sort heads into types. Then we do what a pattern
 # cannot do: switch heads off, with an ordinary TransformerLens hook, and see what the model loses.
@@ -41,9 +41,9 @@ n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
 #
 # **Text.** The embedded models read their own small language; any other model reads English.
 #
-# **Random tokens, said twice.** Nothing but the repetition can be predicted here. Whoever predicts
-# the second half has looked up the first. This is the standard material for induction heads
-# (Olsson et al., arXiv 2209.11895).
+# **Random tokens, repeated once.** Nothing but the repetition can be predicted here. A model that
+# predicts the second half has looked up the first. This is the standard material for induction
+# heads (Olsson et al., arXiv 2209.11895).
 
 # %%
 text = "demo" if MODEL.startswith("demo") else "her"
@@ -72,12 +72,12 @@ on_repeats = interp.run(
 # For each query token and head:
 #
 # - `entropy` −Σ A ln A: 0 if one key gets everything, ln n if n keys share alike;
-# - `distance` Σ A·(q − k), in tokens;
+# - `distance` Σ A·(q − k), in tokens (`abs_distance` Σ A·|q − k|, for models that look ahead);
 # - `previous` A[q, q−1], `sink` A[q, 0];
 # - `duplicate`: attention on earlier copies of the same token;
 # - `induction`: attention on the tokens that *followed* these copies.
 #
-# Rows have to sum to 1. That is checked, not believed:
+# Rows have to sum to 1. Here is the check:
 
 # %%
 frame = on_text["attention"].frame
@@ -97,8 +97,8 @@ on_text["attention"].plot("previous")
 # ## Head types
 #
 # A score alone is no type. In short prompts a head that spreads evenly already puts much weight on
-# the token before. `head_types` therefore sets three things side by side: the score, what *even*
-# attention over the same keys would give (`uniform`, the control), and
+# the token before. `head_types` therefore gives three numbers: the score, what *even* attention over
+# the same keys would give (`uniform`, the control), and
 #
 # excess = (score − uniform) / (1 − uniform),
 #
@@ -108,7 +108,7 @@ on_text["attention"].plot("previous")
 # something to find, and rests on the first token elsewhere.
 
 # %%
-types = interp.experiments.head_types(on_repeats["attention"])
+types = interp.experiments.head_types(on_repeats["attention"]).frame
 types.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %%
@@ -120,59 +120,54 @@ best.sort_values(["kind", "excess"], ascending=[True, False])[columns].round(2)
 # A type is a habit on *this* corpus. On text the same heads may sort differently:
 
 # %%
-prose = interp.experiments.head_types(on_text["attention"], resamples=200)
+prose = interp.experiments.head_types(on_text["attention"], resamples=200).frame
 prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="types")
 
 # %% [markdown]
-# The literature reports previous-token heads in early blocks and induction heads one block or more
-# behind them: the induction head needs to know, at each key, which token stood before it, and only
-# a previous-token head writes that down (Elhage et al. 2021; Olsson et al. 2209.11895). Heads that
-# park their attention on the first token are *sinks* (Xiao et al. 2309.17453); a high sink score
-# means "nothing to do here" rather than "the first token matters".
+# Elhage et al. (2021, "A mathematical framework for transformer circuits") and Olsson et al.
+# (2209.11895) report previous-token heads in early blocks and induction heads one block or more
+# later: the induction head needs to know, at each key, which token came before it, and a
+# previous-token head writes that down. Heads that put their attention on the first token are *sinks*
+# (Xiao et al. 2309.17453); a high sink score means "nothing to do here" rather than "the first token
+# matters".
 #
-# Not every model has every type: with a head of the type missing, the table says `none`, and the
-# best of a kind is then merely the best.
+# Not every model has every type. `none` marks a head without a type. Where a type has no head, the
+# best head of its kind is only the least bad one.
 #
 # ## Maps
 #
 # One prompt, the heads with the highest induction score. In a notebook this is an interactive
 # picture (circuitsvis); hover to read single weights. An induction head shows a stripe that runs
-# parallel to the diagonal, as far below it as the repetition is long.
+# parallel to the diagonal, as far below it as the repeated part is long.
 
 # %%
 on_repeats["attention"].plot("pattern", score=["induction", "previous"], prompt=0)
 
 # %% [markdown]
-# ## Rollout: where has a token's content come from, over all blocks?
+# ## Rollout: where does a token's content come from, over all blocks?
 #
-# Ã_l = ½·I + ½·Ā_l (mean over heads; the ½ is the stream that passes by), R_l = Ã_l R_{l−1}
-# (Abnar & Zuidema 2020). Left the model, right the control: the same bookkeeping with even
-# attention.
+# Ã_l = ½·I + ½·Ā_l (mean over heads; the ½ is the stream that skips the block), R_l = Ã_l R_{l−1}
+# (Abnar & Zuidema 2020). Left: the model. Right, the control: the same product with even attention.
 
 # %%
-own = interp.experiments.rollout(on_repeats["attention"])[0][-1]
-even = interp.experiments.rollout(on_repeats["attention"], uniform=True)[0][-1]
-figure = px.imshow(
-    torch.stack([torch.tensor(own), torch.tensor(even)]).numpy(),
-    facet_col=0,
-    color_continuous_scale="Blues",
-    zmax=0.3,
-    labels={"x": "key", "y": "query", "color": "share"},
-)
-for note, title in zip(figure.layout.annotations, ["the model", "even attention"], strict=True):
-    note.text = title
-figure
+rolled = interp.experiments.rollout(on_repeats["attention"], prompt=0)
+rolled.plot()
+
+# %%
+# How far the two pictures differ: total variation of each row, 0 (the same) to 1.
+last = rolled.frame[rolled.frame["layer"] == rolled.frame["layer"].max()]
+rows = (last["rollout"] - last["even"]).abs().groupby(last["query"]).sum() / 2
+rows.describe()[["mean", "min", "max"]].round(3).to_frame("from even attention")
 
 # %% [markdown]
-# What is the same in both pictures is no finding. Rollout is a bookkeeping of positions: it takes
-# values, MLPs and the signs of what is written as if they did nothing. It cannot say what mattered.
-# For that we intervene.
+# What both pictures share is not a finding. Rollout only follows positions: it ignores values, MLPs
+# and the signs of what is written. It cannot say what mattered. For that we intervene.
 #
 # ## How certain is the model, position by position?
 #
 # Entropy −Σ p ln p of the output, and the probability of its first choice. In random tokens the
-# first half cannot be predicted, and a model that knows it should be unsure there. The control is a
-# guesser: entropy ln V, log-probability −ln V.
+# first half cannot be predicted, and a well-calibrated model is unsure there. The control is a guess
+# among V tokens: entropy ln V, log-probability −ln V.
 
 # %%
 certain = (
@@ -200,9 +195,9 @@ wanted = ["entropy", "top_prob", "log_prob", "rank"]
 summary.pivot(index="half", columns="value", values="mean")[wanted].round(2)
 
 # %% [markdown]
-# Certain is not right: compare `entropy`, which says how sure the model is, with `log_prob`, which
-# says how well that was deserved. In the first half a model that was not trained on such noise is
-# often sure *and* wrong; its log-probability falls below −ln V.
+# Certain is not right: compare `entropy`, how sure the model is, with `log_prob`, how right it is. In
+# the first half a model that was not trained on such noise is often sure *and* wrong: its
+# log-probability falls below −ln V.
 #
 # ## A circuit, in a notebook that already works
 #
@@ -239,9 +234,9 @@ loss = model.run_with_hooks(repeats, return_type="loss", fwd_hooks=without([(lay
 print(f"loss without L{layer}H{head}: {loss.item():.3f}")
 
 # %% [markdown]
-# One number. *Where* does the damage arise? Three lines more (the import, the `with`, the table)
-# and the same call shows the prediction at every state. Nothing else of your notebook changes; the
-# probes see the stream as your hooks leave it.
+# One number. *Where* does the damage arise? With three more lines (the import, the `with`, the table)
+# the same call shows the prediction at every state. Nothing else in your notebook changes; the probes
+# see the stream as your hooks leave it.
 
 # %%
 with interp.attach(model, "logit_lens") as probes:
@@ -249,7 +244,7 @@ with interp.attach(model, "logit_lens") as probes:
 probes["logit_lens"].frame.head(3)
 
 # %% [markdown]
-# Now beside its controls. *Any* missing head costs something, so each case has a partner: one
+# Now with its controls. *Any* missing head may cost something, so each case has a partner: one
 # induction head off, and one other head off; all induction heads off, and as many other heads off.
 
 
@@ -292,15 +287,15 @@ end = curves.iloc[-1]
 
 # %% [markdown]
 # Read the curves from left to right. Before the first ablated block they coincide exactly: that
-# checks the whole set-up. After it, what the heads carried is missing, unless others carry it too.
-# If one head off does little and all of them off do much, the heads are spares for each other. An
-# ablation of single heads would have missed the circuit.
+# checks the whole set-up. After it, what the heads carried is missing, unless other heads carry it
+# too. If removing one head changes little and removing all of them changes much, the heads are
+# redundant: ablating single heads would have missed the circuit.
 #
 # ## Does the induction head depend on previous-token heads?
 #
-# The theory says so: they write down, at each key, which token stood before it. Then their loss
-# must show in the induction head's *own pattern*, and the loss of as many other heads of the same
-# blocks must not.
+# The theory says so: they write, at each key, which token came before it. Then removing them must
+# change the induction head's *own pattern*, and removing as many other heads of the same blocks must
+# not.
 
 # %%
 previous = heads_of("previous", below=max(1, layer))
@@ -324,7 +319,8 @@ pd.DataFrame(rows).T.round(3)
 # ## Are these heads special? A distribution of controls
 #
 # One group of other heads may be a lucky draw. So draw 40 groups of as many heads at random, switch
-# each off, and see where the induction heads stand among them.
+# each off, and compare the induction heads with their distribution. With 40 groups the p value cannot
+# fall below 1/41 = 0.024.
 
 # %%
 second = repeats[:, 22:]
@@ -358,10 +354,10 @@ print(f"share of groups that cost at least as much (their own included): {p:.3f}
 # %% [markdown]
 # ## What this does not show
 #
-# - A pattern says where a head looks, not what it takes from there or whether anyone reads it.
-# - A zero is a strange input too: later blocks have never seen it. Replacing a head by its mean, or
-#   by its value on another prompt (patching), are gentler questions, with the same three lines.
-# - "No effect" may mean that another head steps in. "An effect" may be damage that has nothing to
-#   do with the habit; that is why the other heads are in the figure.
+# - A pattern says where a head looks, not what it takes from there or whether a later block reads it.
+# - A zero is an unusual input for later blocks. Replacing a head by its mean, or by its value on
+#   another prompt (patching), changes less, with the same three lines.
+# - "No effect" may mean that another head does the same. "An effect" may be damage that is unrelated
+#   to the habit; that is why the figure has the other heads.
 # - Types are conventions with a threshold. They describe heads on *this* corpus: the same head may
 #   be a sink on text and an induction head on repetitions.

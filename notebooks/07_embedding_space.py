@@ -18,8 +18,8 @@
 # nothing forces them to have any order. Do they have one? How many dimensions do they use? Are
 # words of one kind neighbours? Can one calculate with them?
 #
-# Each answer below stands beside its control: vectors without any structure, of the same number,
-# width and length. What those show too is no finding.
+# Each answer below has a control: vectors without any structure, of the same number, width and
+# length. Anything they show as well is not a finding.
 #
 # Put `"gpt2-xl"`, `"demo-llama"`, or any other name in the first line. `"W_U"` in the second looks
 # at the unembedding instead.
@@ -83,7 +83,7 @@ numbers.round(3)
 
 # %% [markdown]
 # The same over all components, as an analysis of the weights, which needs no prompts. Without
-# structure the two lines would lie on each other.
+# structure the two lines would coincide.
 
 # %%
 embedding = interp.run(model, analyses="embedding")["embedding"]
@@ -121,10 +121,10 @@ px.histogram(
 )
 
 # %% [markdown]
-# For contextual states and for the static embeddings of large models the literature reports strong
-# anisotropy, and that a few *rogue* dimensions can make most of a cosine (Timkey & van Schijndel
-# 2109.04404). Whether this model has it, the table above says. Where the mean cosine is large, look
-# at `space.centred()` before believing any similarity.
+# Contextual states of language models are strongly anisotropic (Ethayarajh 2019), and a few *rogue*
+# dimensions can make most of a cosine (Timkey & van Schijndel 2109.04404). The table above says
+# whether the embedding of this model is. Where the mean cosine is large, use `space.centred()` before
+# you trust any similarity.
 #
 # ## A picture: PCA
 #
@@ -137,8 +137,8 @@ chosen = list(kind_of)
 space.pca(2, words=chosen).plot(kind_of)
 
 # %% [markdown]
-# The same words with random vectors: a picture of nothing. Whatever groups you see here, your eye
-# has made.
+# The same words with random vectors: a picture of nothing. Any groups that you see here are made by
+# your eye.
 
 # %%
 control.pca(2, words=chosen).plot(kind_of)
@@ -147,8 +147,8 @@ control.pca(2, words=chosen).plot(kind_of)
 # ## t-SNE: neighbours, and nothing else
 #
 # t-SNE places words so that neighbours stay together (van der Maaten & Hinton 2008). It minimises
-# KL(P ‖ Q) between neighbour probabilities in the space and in the picture; the final value stands
-# below. Distances between far groups, sizes and densities mean nothing. openTSNE is used if it is
+# KL(P ‖ Q) between neighbour probabilities in the space and in the picture; the table below has its
+# final value. Distances between far groups, sizes and densities mean nothing. openTSNE is used if it is
 # installed, else scikit-learn.
 
 # %%
@@ -213,7 +213,13 @@ pd.crosstab(table["cluster"], table["kind"])
 # %%
 example = chosen[0]
 print("nearest to", repr(example))
-space.nearest(example, 8).round(3)
+neighbours = space.nearest(example, 8)
+neighbours.assign(above_chance=neighbours["cosine"] > neighbours["random_cosine"]).round(3)
+
+# %% [markdown]
+# A meaningful name is not yet a finding. In `"demo"` the nearest word to *Mary* is *her*, with a
+# cosine of 0.263. The nearest of 704 random directions has 0.270. Only the next two, *Clara* and
+# *Lucy*, are above chance for their rank, and by 0.01 at most.
 
 # %% [markdown]
 # All words with all others. Squares on the diagonal are kinds; the words are in the order of the
@@ -286,8 +292,8 @@ space.graph(chosen, threshold).plot()
 # ## Analogies, with the query words and without
 #
 # a − b + c ≈ d, "king" − "man" + "woman" ≈ "queen" (Mikolov et al. 2013). Vectors are brought to
-# length 1 first. Most reports silently leave out a, b and c from the answers. Here both ranks
-# stand side by side, beside those in random vectors. The difference is often the whole effect: the
+# length 1 first. Most reports silently leave out a, b and c from the answers. The table has the rank
+# with them and without, and both in random vectors. The difference is often the whole effect: the
 # nearest word to a − b + c tends to be a or c.
 
 # %%
@@ -344,6 +350,6 @@ print(f"AUC of left-out names {auc:.2f}; names dealt at random {null:.2f}; p = {
 # - W_E is what the model is *given*. What it makes of a word in a sentence is in its states
 #   (notebook 08).
 # - That a direction separates two sets does not say that the model uses it. Steering along it does.
-# - Rare tokens are hardly trained: their vectors are close to where training began, and in large
-#   vocabularies they make up most rows.
+# - Rare tokens are hardly trained: their vectors are close to their initial values, and in large
+#   vocabularies they are most of the rows.
 # - The word lists were chosen by hand, and chosen lists have chosen results.

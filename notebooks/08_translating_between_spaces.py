@@ -36,7 +36,6 @@ import pandas as pd
 import plotly.express as px
 
 import interp
-from interp.experiments.continuations import continuation_divergence
 
 px.defaults.template, px.defaults.height = "simple_white", 400
 
@@ -275,10 +274,10 @@ river, money, river_again = (start + END for start in STARTS)
 rows = []
 for temperature in (0.5, 1.0, 2.0):
     for name, second in {"river, money": money, "river, river (control)": river_again}.items():
-        table = continuation_divergence(
+        found = interp.experiments.continuation_divergence(
             model, river, second, temperature=temperature, length=5, samples=48
         )
-        rows.append(table.assign(pair=name, temperature=temperature))
+        rows.append(found.frame.assign(pair=name, temperature=temperature))
 figure = px.line(
     pd.concat(rows),
     x="length",
