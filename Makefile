@@ -5,7 +5,7 @@ VENV   ?= .venv
 UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export UV_FIND_LINKS
 
-.PHONY: demo test bench lock newest
+.PHONY: demo test bench docs lock newest
 demo: $(VENV)/.installed
 	$(VENV)/bin/interp demo
 
@@ -15,6 +15,10 @@ test: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks $(BENCH)
+
+# The documentation site, into site/; open site/index.html. A warning or a broken link is an error.
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 # The newest versions that pyproject.toml allows, into constraints.txt. Run the tests afterwards.
 lock: $(VENV)/bin/uv
@@ -30,5 +34,10 @@ $(VENV)/bin/uv:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -e '.[test]' \
+	  -c constraints.txt --build-constraints constraints.txt
+	touch $@
+
+$(VENV)/.docs-installed: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -e '.[docs]' \
 	  -c constraints.txt --build-constraints constraints.txt
 	touch $@

@@ -32,6 +32,7 @@ PIN = re.compile(r"^([a-z0-9-]+)==([^\s+]+)(?:\+\S+)?(?:\s*;.*)?$")
 # Parts of torch's CUDA build: which of them are needed, if any, is for the torch at hand to say.
 OF_TORCH = re.compile(r"^(nvidia-|cuda-|triton$)")
 README_LINE = re.compile(r"^Tested with Python .*(?:\n(?!\n).*)*", re.MULTILINE)
+OURS = ("test", "docs")  # extras of those who work on the library
 NAMED = ("torch", "transformer-lens", "transformers", "numpy", "scipy", "pandas", "plotly")
 
 
@@ -92,11 +93,11 @@ def constraints(versions: dict[str, str], ranges: dict[str, str]) -> str:
 
 
 def tested(versions: dict[str, str]) -> dict[str, str]:
-    """Versions of Python and of every direct dependency, those of the extras too."""
+    """Versions of Python and of every direct dependency, also of the extras that users install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
-    wanted += [item for extra, items in extras.items() if extra != "test" for item in items]
+    wanted += [item for extra, items in extras.items() if extra not in OURS for item in items]
     names = sorted({re.split(r"[^A-Za-z0-9-]", item)[0].lower() for item in wanted})
     return {"python": python(), **{name: versions[name] for name in names}}
 

@@ -1,0 +1,1 @@
+"""Analyses of this package; each is one file and one line of pyproject.toml."""
