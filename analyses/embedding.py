@@ -55,6 +55,10 @@ class Embedding(Analysis):
         "zero_vectors": "vectors of norm 0, left out of the cosines; count, same in every row",
         "random_*": "the same for Gaussian vectors of this size, mean over the draws",
     }
+    renamed: ClassVar[Mapping[str, str]] = {
+        "effective_rank": "entropy_dimension",
+        "random_effective_rank": "random_entropy_dimension",
+    }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
             "line",
@@ -83,7 +87,9 @@ class Embedding(Analysis):
         return {"facts": Once(values)}
 
     def table(self, state: State) -> pd.DataFrame:
-        values = _named_as_today(state["", -1]["facts"].arrays())
+        values = dict(state["", -1]["facts"].arrays())
+        if "entropy_dimension" not in values:  # saved before the two ranks had two names
+            values = {self.renamed.get(name, name): x for name, x in values.items()}
         eigenvalues = values.pop("eigenvalue")
         table = pd.DataFrame({"component": np.arange(len(eigenvalues)), "eigenvalue": eigenvalues})
         for prefix in ("", "random_") if "random_share" in values else ("",):
@@ -91,14 +97,6 @@ class Embedding(Analysis):
             table[f"{prefix}cumulative"] = table[f"{prefix}share"].cumsum()
         values.pop("random_eigenvalue", None)
         return table.assign(**{name: float(value) for name, value in sorted(values.items())})
-
-
-def _named_as_today(facts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Facts by name; results of earlier versions call the entropy dimension an effective rank."""
-    if "entropy_dimension" in facts:
-        return dict(facts)
-    old, new = "effective_rank", "entropy_dimension"
-    return {name.replace(old, new): x for name, x in facts.items()}
 
 
 def _facts(vectors: np.ndarray) -> dict[str, np.ndarray]:

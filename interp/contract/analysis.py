@@ -129,6 +129,7 @@ class Analysis(ABC):
         keys: columns of the table that say what a row is about, beside the usual index.
         token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
+        renamed: names of columns by the names that earlier versions saved them under.
     """
 
     sites: ClassVar[tuple[str, ...]] = ()
@@ -138,6 +139,7 @@ class Analysis(ABC):
     keys: ClassVar[tuple[str, ...]] = ()
     token_columns: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:

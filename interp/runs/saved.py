@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,17 @@ def _load_one(
         state = load_state(path)
     with reading(folder / f"{name}.parquet", remedy) as path:
         frame = from_parquet(path)
+    frame = frame.rename(columns=names_of_today(analysis, map(str, frame)))
     return Result(name, analysis, state, tokens, strings, tuple(about["notes"]), frame)
+
+
+def names_of_today(analysis: Analysis, saved: Iterable[str]) -> dict[str, str]:
+    """New names of columns by saved ones: where a formula changed its name, the name moves along.
+
+    A table that has the new name already was saved after the change and keeps its columns.
+    """
+    names = set(saved)
+    return {old: new for old, new in analysis.renamed.items() if new not in names}
 
 
 def analysis_class(path: str) -> type[Analysis]:
