@@ -71,7 +71,8 @@ def output(code: str) -> str:
 def run_tests() -> int:
     """The exit code of pytest on the quick part."""
     files = [f"tests/{name}.py" for name in QUICK]
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--doctest-modules", *files]
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--doctest-modules"]
+    command += ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", *files]
     return subprocess.run(command, cwd=ROOT, timeout=LIMIT_S, env=os.environ).returncode
 
 
