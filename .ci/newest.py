@@ -19,17 +19,17 @@ FOLDER = ROOT / ".venv-newest"
 PYTHON = FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 # What touches transformers, TransformerLens, pandas and plotly most, at a few seconds a file.
 QUICK = (
-    "test_attach",
-    "test_cli",
-    "test_controls",
-    "test_readout",
-    "test_render",
-    "test_run",
-    "test_steering",
-    "test_tested_versions",
+    "cli/test_cli",
+    "experiments/test_steering",
+    "models/test_controls",
+    "models/test_readout",
+    "project/test_tested_versions",
+    "render/test_figures",
+    "runs/test_attach",
+    "runs/test_run",
 )
 INSTALL_S, LIMIT_S = 120, 240
-DIFFERENT = "from interp._tested import named, untested; print(named(untested()))"
+DIFFERENT = "from interp.models.tested_versions import named, untested; print(named(untested()))"
 
 
 def main() -> int:

@@ -39,6 +39,23 @@ def llama():
     return _boot("llama")
 
 
+@pytest.fixture(scope="session")
+def gpt2_tokenizer():
+    """GPT-2's real tokenizer, where its files are at hand."""
+    files = SHARED_DATA / "gpt2-tokenizer"
+    if not files.is_dir():
+        pytest.skip(f"no real GPT-2 vocabulary at {files}")
+    from transformers import GPT2Tokenizer
+
+    return GPT2Tokenizer.from_pretrained(str(files), pad_token="<|endoftext|>")  # noqa: S106
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def model(request):
+    """Both tiny bridges, one after the other, where a file has no `model` of its own."""
+    return request.getfixturevalue(request.param)
+
+
 def _boot(name: str):
     from zoo import ZOO
     from zoo.boot import boot

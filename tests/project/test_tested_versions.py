@@ -28,12 +28,24 @@ EXTRAS = [item for items in PROJECT["optional-dependencies"].values() for item i
 TORCH = re.search(r"^torch<2\.14  # tested: (\S+)$", TEXT, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def lock():
-    spec = importlib.util.spec_from_file_location("lock", ROOT / ".ci" / "lock.py")
+def script(name: str):
+    """A script of .ci as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def lock():
+    return script("lock")
+
+
+def test_what_is_tried_with_the_newest_versions_is_there(capsys):
+    newest = script("newest")
+    assert all((ROOT / "tests" / f"{name}.py").is_file() for name in newest.QUICK)
+    exec(newest.DIFFERENT, {})  # noqa: S102  our own line, run elsewhere by that script
+    assert "Error" not in capsys.readouterr().out
 
 
 def test_every_line_is_one_version_but_torch_is_a_range_for_the_build_at_hand():
