@@ -145,11 +145,13 @@ def cosine(u: Tensor, v: Tensor) -> Tensor:
     >>> cosine(torch.tensor([1.0, 0.0]), torch.tensor([-2.0, 0.0])).item()
     -1.0
     """
+    # Rounding may leave the product of two unit vectors just beyond 1.
     return dot(unit(u), unit(v)).clamp(-1, 1)
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
     """`a / b` with NaN, not infinity, where `b` is zero."""
+    # An infinite share would survive every mean; NaN is counted and left out.
     return torch.where(b == 0, torch.nan, a / b)
 
 
@@ -184,6 +186,8 @@ def across(x2: Tensor, part2: Tensor, cross: Tensor) -> Tensor:
     [4.0]
     """
     rest = part2 - cross.square() / x2
+    # A difference of squares below 1/16 of them has lost four bits; beyond that the vectors are
+    # needed.
     told = (rest > ALONG * part2) & (part2 < torch.inf) & (x2 < torch.inf)
     return torch.where(told, rest, torch.nan).sqrt()
 

@@ -82,6 +82,7 @@ class Batch(Tokens):
 
         Returns `[state, batch, pos]`, zero under the mask.
         """
+        # Zeros, not NaN: padding is masked later, and NaN would spread through sums over positions.
         out = values.new_zeros(len(values), *self.mask.shape)
         out[:, self.mask] = values
         return out
@@ -90,6 +91,7 @@ class Batch(Tokens):
     def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
         """Prompt ids and positions of the real tokens, and their indices `(row, column)`."""
         row, column = self.mask.nonzero(as_tuple=True)
+        # The ids may stay on the CPU while the mask lies where the activations are.
         prompt = to_numpy(self.ids[row.to(self.ids.device)])
         return prompt, to_numpy(self.positions[row, column]), (row, column)
 
@@ -181,7 +183,7 @@ def weights_batch(model: Any) -> Batch:
 
 
 def meaning(columns: Mapping[str, str], name: str) -> str | None:
-    """What `columns` says of a column: under its name, else under a pattern; None if nothing.
+    """Description of a column: under its name, else under a pattern; None if there is none.
 
     >>> meaning({"*_share": "share of a term; ratio"}, "mixer_share")
     'share of a term; ratio'

@@ -55,6 +55,7 @@ def refuse_taken(
     """
     taken = dict.fromkeys(INDEX, _INDEX) if analyses is None else _taken(analyses)
     for label in labels:
+        # `fnmatchcase`: the plain `fnmatch` folds case on Windows, and columns have case.
         what = next((w for name, w in taken.items() if fnmatchcase(str(label), name)), None)
         if what is None:
             continue

@@ -1,4 +1,4 @@
-"""How a pass through a model is noticed: where it begins, with which tokens, where it ends.
+"""Watchers of the passes through a model: their start, their tokens and their end.
 
 Three kinds of models reach their blocks in three ways: a TransformerBridge calls the wrapped
 Hugging Face model; a HookedTransformer of TransformerLens 3.9 runs in its own `forward`, which
@@ -43,7 +43,7 @@ def wrapped_model(model: Any) -> Any:
 
 
 def device_of(model: Any) -> torch.device:
-    """Where token ids are to be put; the CPU for a model without local weights."""
+    """Device for token ids; the CPU for a model without local weights."""
     first = next(model.parameters(), None) if hasattr(model, "parameters") else None
     if first is None or first.device.type == "meta":
         return torch.device(getattr(model.cfg, "device", None) or "cpu")
@@ -51,7 +51,7 @@ def device_of(model: Any) -> torch.device:
 
 
 def is_remote(model: Any) -> bool:
-    """Whether the model runs elsewhere and only what its driver captured can be seen."""
+    """True if the model runs elsewhere and only what its driver captured can be seen."""
     return not isinstance(model, torch.nn.Module)
 
 
@@ -78,7 +78,7 @@ def watch(model: Any, begin: Begin, finish: Finish, *, catch_stop: bool = False)
 
 
 def stopped(error: BaseException | None) -> bool:
-    """Whether a pass was ended on purpose, by `StopAtLayerException`."""
+    """True if a pass was ended on purpose, by `StopAtLayerException`."""
     return type(error).__name__ == "StopAtLayerException"
 
 
@@ -116,10 +116,12 @@ class BridgeWatcher(Calls):
     def __init__(self, model: Any, begin: Begin, finish: Finish) -> None:
         super().__init__(model, begin, finish)
         inner = wrapped_model(model)
+        # Entry points pass ids and masks by place or by name; with the names both read alike.
         self._names = _parameters(inner)
         self._vocab = int(getattr(model.cfg, "d_vocab", 0) or 0)
         for handle in (
             inner.register_forward_pre_hook(self._begin, with_kwargs=True),
+            # `always_call`: a pass that raised must not be taken for one under way.
             inner.register_forward_hook(self._end, with_kwargs=True, always_call=True),
         ):
             self._undo.append(handle.remove)
@@ -242,6 +244,7 @@ class HookedCalls(_Wrapped):
         ways = torch.zeros_like(rest[:1])
         if hasattr(self.model, "pos_embed"):
             ways = torch.cat([ways, self.model.pos_embed.W_pos.detach()])
+        # The shortcut by matrix products loses the small differences that are looked for.
         far = torch.cdist(rest, ways, compute_mode="donot_use_mm_for_euclid_dist").amin(1).max()
         return tokens if far <= 1e-3 * residual.norm(dim=-1).max() else None
 

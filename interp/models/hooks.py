@@ -29,6 +29,7 @@ class Tap:
         if not any(h is self.handle for h in self.point.fwd_hooks):
             self.handle = self._add()
             return False
+        # torch calls hooks in the order of this dictionary and offers no other way to move one.
         hooks: OrderedDict[int, Any] = self.point._forward_hooks
         if next(reversed(hooks)) != self.handle.hook.id:
             hooks.move_to_end(self.handle.hook.id)
@@ -49,6 +50,7 @@ def quiet(root: Any) -> Iterator[None]:
     user's nor ours. Give the smallest module that is called: a model has thousands of points.
     """
     points = _points_under(root)
+    # Both lists: torch's decide what fires, TransformerLens' what `reset_hooks` takes off.
     saved = [(p, p._forward_hooks, p._backward_hooks, p.fwd_hooks, p.bwd_hooks) for p in points]
     for point in points:
         point._forward_hooks, point._backward_hooks = OrderedDict(), OrderedDict()

@@ -1,4 +1,4 @@
-"""Where a model's name leads: to a copy on this machine, to the hub, or nowhere.
+"""Resolution of a model's name: to a copy on this machine, to the hub, or to nothing.
 
 Asked once and briefly, before anything is loaded: transformers alone asks five times for every
 file when there is no network. Knows names and folders; knows nothing of models.
@@ -71,7 +71,7 @@ def _refuse_other_formats(name: str, files: list[str]) -> None:
 
 
 def _is_here(name: str, revision: str | None) -> bool:
-    """Whether the hub's cache on this machine has configuration and weights of a model."""
+    """True if the hub's cache on this machine has configuration and weights of a model."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -133,7 +133,7 @@ def _files_on_hub(name: str, revision: str | None) -> list[str] | str:
 
 
 def _no_network() -> tuple[type[BaseException], ...]:
-    """What is raised without a network: the base of the HTTP library that the hub's client uses."""
+    """Error class for a missing network, of the HTTP library that the hub's client uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     bases: list[Any] = [c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError"]
@@ -142,9 +142,10 @@ def _no_network() -> tuple[type[BaseException], ...]:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """What is loaded inside comes from this machine: the hub is not asked again for every file."""
+    """Loads from this machine inside the block: the hub is not asked again for every file."""
     from huggingface_hub import constants
 
+    # The client reads this constant at every request; the environment variable only at import.
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

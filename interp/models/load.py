@@ -141,7 +141,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
 
 
 def own_name(folder: Path) -> str:
-    """What a model in a folder is called in titles and messages: the name of the folder.
+    """Name of a model in a folder, for titles and messages: that of the folder.
 
     A folder of the hub's cache is called as on the hub, a checkpoint with the run it is of.
 
@@ -162,7 +162,7 @@ def own_name(folder: Path) -> str:
 
 
 def is_embedded(bridge: Any) -> bool:
-    """Whether a bridge is one of the embedded models, or an untrained copy of one."""
+    """True if a bridge is one of the embedded models, or an untrained copy of one."""
     config = getattr(wrapped_model(bridge), "config", None)
     return Path(str(getattr(config, "_name_or_path", ""))) in MODELS.values()
 
@@ -221,7 +221,7 @@ def _refuse_wrapped(model: Any) -> None:
 
 
 def _has_adapters(model: Any) -> bool:
-    """Whether PEFT put adapters into a model, by itself or through transformers."""
+    """True if PEFT put adapters into a model, by itself or through transformers."""
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         return True
     modules = model.modules() if isinstance(model, torch.nn.Module) else ()
@@ -291,6 +291,7 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
             f"{missing[0]} that fits your torch; nothing is installed behind your back",
             stacklevel=3,
         )
+    # Here, not by the caller: dropout left on changes every number and shows in none.
     return bridge.eval()
 
 
@@ -402,7 +403,7 @@ def _replaced(module: Any, name: str, value: Any, *, active: bool = True) -> Ite
 
 
 def _loading_error(name: str, error: Exception) -> InterpError:
-    """What went wrong, in the user's terms, from the chain of errors below."""
+    """Cause of a failed load in the user's terms, from the chain of errors below."""
     chain, texts = error, []
     while chain is not None:
         texts.append(f"{type(chain).__name__}: {chain}")

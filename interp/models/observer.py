@@ -105,6 +105,7 @@ class Observer:
                 "compatibility mode was switched while analyses were attached: it changes the "
                 "weights and so the basis of every table; attach again after the switch"
             )
+        # Behind the hooks that the user added since the last pass, so that their edits are seen.
         lost = sum(not tap.refresh() for tap in self._taps)
         if lost:
             self.lost_hooks += lost
@@ -114,6 +115,7 @@ class Observer:
                 stacklevel=2,
             )
         try:
+            # Read before the pass, which adds to its KV cache in place.
             contexts = self.contexts(args, kwargs)
         except NotFollowed as reason:
             if not self.guest:
@@ -151,7 +153,7 @@ class Observer:
         return self.passes.pop()
 
     def _replay_late(self, current: Pass) -> None:
-        """What came after the pass, in any order: shallow states first, as a pass would go."""
+        """Replays what came after the pass, in any order: shallow states first, as in a pass."""
         for key, value in sorted(current.late.items(), key=lambda item: item[0].index):
             self._arrive(current, key, value)
         current.late.clear()
@@ -182,6 +184,7 @@ class Observer:
                 self._run(current, self.wiring.jobs[number])
 
     def _maybe_stop(self, current: Pass, value: Tensor) -> None:
+        # Ended by an exception, as TransformerLens itself does: nothing after it is computed.
         if self.stop_early and not any(current.readers.values()):
             from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
@@ -193,6 +196,8 @@ class Observer:
         for key in job.needs:
             current.readers[key] -= 1
             if current.readers[key] == 0:
+                # An activation lives until its last reader ran, so memory holds a few states, not
+                # all.
                 current.store.pop(key, None)
 
     def _observe(self, current: Pass, job: ObserveCall) -> None:
@@ -294,6 +299,8 @@ class Observer:
         columns = torch.arange(n, device=final.device)[_kept(current.kept, logits.shape[1])]
         whole: Tensor = readout.logits(final)
         rows = final[:, columns].flatten(0, 1), logits.to(final.device).flatten(0, 1)
+        # Verified on the logits that were kept: a hook of the user's after the last block breaks
+        # it.
         error = readout.identity_error(*rows).view(len(final), -1)
         real = current.contexts[stack].mask.to(final.device)[:, columns]
         if bool((error > readout.tolerance)[real].any()):
@@ -302,6 +309,7 @@ class Observer:
                 f"it kept the logits of {logits.shape[1]} of {n} tokens (logits_to_keep), and the "
                 "readout of the last state does not give those: a hook after the last block?",
             )
+        # The kept ones are the model's own; only the others are ours.
         whole[:, columns] = logits.to(whole)
         return whole
 
@@ -326,7 +334,7 @@ def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:
 
 
 def _kept(wanted: Any, n: int) -> Any:
-    """Which columns the logits are of, as an index: the last `n`, or those that were asked for."""
+    """Index of the columns that the logits are of: the last `n`, or those asked for."""
     return wanted if isinstance(wanted, Tensor) and wanted.numel() == n else slice(-n, None)
 
 

@@ -64,7 +64,7 @@ def _last_alike(probe: _Probe, limit: int) -> int:
 
 
 def _has_frequencies(model: Any) -> bool:
-    """Whether some module keeps rotary frequencies; a table of positions has one row for each."""
+    """True if some module keeps rotary frequencies; a table of positions has one row for each."""
     return any("freq" in name for m in wrapped_model(model).modules() for name in m._buffers)
 
 
@@ -90,12 +90,13 @@ class _Probe:
         with record(self.points) as states:
             call(self.model, self.tokens, position_ids=positions)
         buffers = wrapped_model(self.model).named_buffers()
+        # A copy, for the next pass may write new frequencies into the same buffer.
         frequencies = [value.clone() for name, value in buffers if "freq" in name]
         first = states[self.state][0][:, :TOKENS] if self.state else None
         return frequencies, first
 
     def differ(self, one: Seen, other: Seen) -> bool:
-        """Whether two passes encoded their first tokens differently."""
+        """True if two passes encoded their first tokens differently."""
         pairs = zip(one[0], other[0], strict=True)
         if any(not torch.equal(a, b) for a, b in pairs):
             return True

@@ -49,6 +49,7 @@ def random_copy(model: Any, seed: int = 0) -> Any:
     _refuse(bridge)
     inner = wrapped_model(bridge)
     with _drawn_from(seed):
+        # A copy of the configuration, because building a model writes into it.
         fresh = type(inner)(copy.deepcopy(inner.config))
         like = next(inner.parameters())
         out = load_model(fresh.to(like.device, like.dtype), bridge.tokenizer)

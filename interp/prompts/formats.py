@@ -50,7 +50,7 @@ class DataFile(ABC):
         return None
 
     def is_blank(self) -> bool:
-        """Whether the file holds nothing but blank lines."""
+        """True if the file holds nothing but blank lines."""
         return all(map(_is_blank, byte_lines(self.path)))
 
     @abstractmethod

@@ -47,7 +47,7 @@ def per_token(what: str, i: int, value: Any, special: Bools, *, fill: Any) -> Ob
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value can label a token."""
+    """True if a value can label a token."""
     return value is None or value is pd.NA or isinstance(value, _NUMBERS | _WRITTEN)
 
 

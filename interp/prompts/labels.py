@@ -295,7 +295,7 @@ def _mark_spacy(prompts: Prompts, *, pipeline: Any, attributes: Sequence[str]) -
 
 
 def _annotated(document: Any, name: str) -> bool:
-    """Whether the pipeline has looked for a tag in a document, found or not."""
+    """True if the pipeline has looked for a tag in a document, found or not."""
     # A recogniser marks every token as in or outside an entity; ENT_TYPE is set for those inside.
     asked = "ENT_IOB" if name.startswith("ent_") else name.upper()
     try:

@@ -1,4 +1,4 @@
-"""What a user hands over as prompts, read into texts or token ids with their annotations.
+"""Prompts as users have them, read into texts or token ids with their annotations.
 
 Knows files, tables and documents; knows nothing of tokenizers or models. Every prompt is read or
 the source is refused: one bad line gives no prompts at all. Columns that nobody asked for and that
@@ -57,7 +57,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of rows: the column with the text, and the others that are asked for."""
+    """Columns to read: the one with the text, and the others that are asked for."""
 
     text: str
     columns: tuple[str, ...] | None = None
@@ -163,7 +163,7 @@ def _read_string(source: str, wanted: Wanted, language: str) -> Raw:
 
 
 def _exists(source: str) -> bool:
-    """Whether there is a file of that name, or a link that leads nowhere."""
+    """True if there is a file of that name, or a link that leads nowhere."""
     try:
         return bool(source) and (Path(source).exists() or Path(source).is_symlink())
     except (OSError, ValueError):  # a long text is no legal file name
@@ -352,7 +352,7 @@ def _as_text(cell: Any) -> str | None:
 
 
 def _is_annotation(value: Any) -> bool:
-    """Whether a value is a list of words: objects with character offsets."""
+    """True if a value is a list of words: objects with character offsets."""
     return isinstance(value, list) and bool(value) and _is_word(value[0])
 
 

@@ -36,7 +36,7 @@ from interp.runs.run import DEFAULT
 
 
 class _Texts:
-    """Which prompt each row of each pass is of, by the caches that the passes go on from.
+    """Prompt numbers of the rows of every pass, by the caches that the passes continue.
 
     A prompt is one text: a row keeps its number as long as it goes on from the very end of that
     text. One that goes on from an earlier place, or beside another row that did so already, is a
@@ -50,7 +50,7 @@ class _Texts:
         self._ends: dict[int, int] = {}
 
     def past(self, kwargs: Mapping[str, Any], rows: int, columns: int | None) -> Past | None:
-        """What a call of `rows` rows goes on from, None if it begins texts.
+        """Text that a call of `rows` rows continues, None if it begins texts.
 
         Args:
             columns: of its mask, beside those of its own tokens.
@@ -98,6 +98,8 @@ class _Texts:
         rows = zip(context.ids.tolist(), parents.tolist(), before, strict=True)
         for number, parent, position in rows:
             if number != parent and parent >= 0:
+                # By the owner of that place, so that a branch of a branch leads to where its tokens
+                # stand.
                 self.branches[number] = (self._owner(parent, position), position)
             self._ends[number] = width
             self.next_id = max(self.next_id, number + 1)
@@ -233,7 +235,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
     @property
     def results(self) -> Results:
-        """What was seen so far, as `run` would return it."""
+        """Results of all passes so far, as `run` would return them."""
         if self._cached is None:
             self._cached = self._collector.results(
                 self._tokens(),

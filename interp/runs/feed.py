@@ -63,6 +63,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._current = batch
         self._finished.clear()
         device = device_of(self.bridge)
+        # Without padding no mask is passed: with one some models take a slower attention kernel.
         padded = not bool(batch.mask.all())
         options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
         with torch.no_grad():

@@ -147,7 +147,7 @@ def _refuse_without_model(chosen: Mapping[str, Analysis], model: Any) -> None:
 
 
 def _is_square(name: str, value: Any) -> bool:
-    """Whether this is an activation of queries and keys."""
+    """True if this is an activation of queries and keys."""
     named = name.endswith((".hook_pattern", ".hook_attn_scores"))
     return named and isinstance(value, Tensor) and value.ndim >= 3
 
@@ -175,7 +175,7 @@ def _refuse_cut(values: Mapping[str, Any]) -> None:
 
 
 def _jumps(ids: Tensor) -> bool:
-    """Whether positions are left out in every row. Where a row begins tells nothing: some models
+    """True if positions are left out in every row. Where a row begins tells nothing: some models
     count from 2, and padding has positions too."""
     rows = ids if ids.ndim == 2 else ids[None]
     return bool((rows.diff(dim=1) > 1).any(dim=1).all())
@@ -196,6 +196,7 @@ def _cut_context(
                 f"positions= names {len(columns)} columns, the cache holds the tokens of "
                 f"{_rows(cached).shape[1]}"
             )
+        # Patterns keep every key of a cut cache and so tell how long the prompts were.
         length = max(int(columns.max()) + 1, _keys_in(values))
         whole = torch.full((len(_rows(cached)), length), -1)
         whole[:, columns] = _rows(cached).to(whole)
@@ -212,7 +213,7 @@ def _cut_context(
 
 
 def _columns(positions: Any, length: int | None) -> Tensor:
-    """What `pos_slice` means, as column numbers."""
+    """Column numbers that `pos_slice` selects."""
     if isinstance(positions, tuple):
         positions = slice(*positions)
     if isinstance(positions, slice | int) and length is None:
@@ -326,6 +327,7 @@ class _Store:
         axes = key.axes
         for name in here:
             value: Tensor = self.values[name]
+            # TransformerLens drops the batch axis of a cache on request (`remove_batch_dim`).
             value = value if value.ndim == len(axes) else value[None]
             if self._fits(value, axes):
                 return value
@@ -409,6 +411,7 @@ def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector
         value = store.get(key)
         if value is not None:
             values[key] = value if device is None else value.to(device)
+    # The last value is the logits or the deepest state: NaN anywhere before has reached it.
     refuse_nan(next(reversed(values.values())), context)
     (stack,) = store.anatomy.stacks
     observer = Observer(store.model, wiring, lambda *_: {}, collector.take)

@@ -112,6 +112,7 @@ def run(
     if control is None:
         return results
     options: dict[str, Any] = {"keep": keep, "by": by, "max_tokens": max_tokens}
+    # `ready`, not `prompts`: the copy must see the same tokens, labels and random choices.
     beside = run(random_copy(bridge), ready, list(chosen.values()), progress=progress, **options)
     return Results(results.values(), {**provenance, "control": control}, beside)
 
@@ -193,13 +194,14 @@ def _drive(
 ) -> None:
     """Feed the batches; the pass ends before the unembedding where nothing needs logits."""
     with Feeder(bridge, anatomy, wiring) as feeder:
+        # A list, for the bar needs to know how many there are.
         batches = list(feeder.batches(prompts, max_tokens))
         for batch in track(batches, "passes", enabled=progress):
             collector.take(feeder.feed(batch))
 
 
 def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch], Groups] | None:
-    """How tokens fall into groups, or None where rows are kept."""
+    """Assignment of tokens to groups, or None where rows are kept."""
     if keep not in ("tokens", "summary"):
         raise unknown("value of keep", keep, ("tokens", "summary"))
     if keep == "tokens":

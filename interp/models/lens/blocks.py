@@ -164,6 +164,7 @@ class _Piece:
         """Look for the largest logit only in rows where this block has a larger one than before."""
         if self.start == 0:
             self.leading_[:], self.best_[:] = -np.inf, 0
+        # Few rows after the first blocks: the maximum of many blocks is found early.
         ahead = np.flatnonzero(self.top_ > self.leading_)
         if len(ahead):
             self.leading_[ahead] = self.top_[ahead]
@@ -180,7 +181,7 @@ class _Piece:
 
 
 class _Plan:
-    """Where everything goes for chunks of so many tokens: sums `[block, row]`, and pieces.
+    """Buffers for chunks of a given number of tokens: sums `[block, row]`, and pieces.
 
     Args:
         lens: whose buffers are used.
@@ -264,7 +265,7 @@ class BlockLens:
 
     @classmethod
     def tokens_at_a_time(cls, states: int, vocab: int) -> int:
-        """How many tokens fit into one walk."""
+        """Number of tokens that fit into one walk."""
         rows = min(ROWS, STORED_BYTES // (4 * vocab))
         return max(1, rows // max(1, states))
 
@@ -379,6 +380,7 @@ class _Walk:
         """Everything but the divergences, `[row]`; sets the weight of every block."""
         top, mass, own = (self.plan.sums[name].double() for name in ("top", "mass", "own"))
         largest = top.amax(0)
+        # Each block was summed about its own maximum; this brings the sums to a common one.
         weight = (top - largest).exp_()
         whole = (weight * mass).sum(0)
         weight /= whole
@@ -390,6 +392,8 @@ class _Walk:
         none = torch.full_like(whole, torch.nan)
         return {
             "log_prob": log_prob,
+            # The target itself may come out above the threshold in the wide product; it is no
+            # rival.
             "rank": self.plan.sums["above"].sum(0) - (found > self.target).to(found.dtype),
             "entropy": (self.total - (weight * (own + top * mass)).sum(0)).clamp(min=0),
             "top_prob": 1 / whole,
