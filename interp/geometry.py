@@ -188,8 +188,8 @@ def across(x2: Tensor, part2: Tensor, cross: Tensor) -> Tensor:
     rest = part2 - cross.square() / x2
     # A difference of squares below 1/16 of them has lost four bits; beyond that the vectors are
     # needed.
-    told = (rest > ALONG * part2) & (part2 < torch.inf) & (x2 < torch.inf)
-    return torch.where(told, rest, torch.nan).sqrt()
+    known = (rest > ALONG * part2) & (part2 < torch.inf) & (x2 < torch.inf)
+    return torch.where(known, rest, torch.nan).sqrt()
 
 
 def filled(values: Tensor, function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:

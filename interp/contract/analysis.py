@@ -128,7 +128,7 @@ class Analysis(ABC):
             "model": once per batch, with all boundary states stacked in site "stream";
             "weights": once, with `batch.model`, without prompts.
         columns: every value column of the table and what it means, with its unit.
-        keys: columns of the table that say what a row is about, beside the usual index.
+        keys: columns of the table that identify a row, in addition to the usual index.
         token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
     """

@@ -24,7 +24,7 @@ ERROR = 0.01
 SMALLEST, LARGEST = 1e-12, 1e12
 """Sizes below count as zero, sizes above as infinite."""
 BINS = "~bins"
-"""A value's tally is kept beside its moments, under its name and this ending."""
+"""Ending of the name under which a value's bins are kept, next to its moments."""
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 _LOG_GAMMA = math.log1p(2 * ERROR / (1 - ERROR))

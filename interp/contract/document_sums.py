@@ -20,7 +20,7 @@ from interp.contract.counts import places
 from interp.contract.leaves import GroupKey, Leaf
 
 OPEN, CLUSTERS = "~documents", "~clusters"
-"""Endings of the names under which a value's sums stand beside its moments."""
+"""Endings of the names under which a value's sums are kept, next to its moments."""
 MOST_PAIRS = 190
 """Most pairs of groups that share documents (those of 20 groups); beyond, pairs are not kept."""
 Keys = tuple[tuple[str, ...], ...]

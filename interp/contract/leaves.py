@@ -307,7 +307,7 @@ class Moments(Leaf):
         both = (self.count > 0) & (other.count > 0)
         with np.errstate(invalid="ignore"):
             delta = other.mean - self.mean
-            # Where a mean is infinite their sum says what the mean of all is: ±inf, or NaN.
+            # Where a mean is infinite, their sum is the mean of all: ±inf, or NaN.
             mean = np.where(np.isfinite(delta), self.mean + delta * weight, self.mean + other.mean)
             # Not delta**2: of one number that is pow, which may round otherwise than for an array.
             between = np.where(both, np.square(delta) * self.count * weight, 0.0)

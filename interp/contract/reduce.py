@@ -49,7 +49,7 @@ def reduce_emissions(
 ) -> State:
     """Turn what `observe` returned into state.
 
-    `groups` is None to keep rows, else says under which label tuples `PerToken` and `PerHead`
+    `groups` is None to keep rows, else the label tuples under which `PerToken` and `PerHead`
     become moments, and with `tallied` also bins for quantiles and sums over prompts, each of which
     lies in one batch. Values named in `tokens` are token ids: they are counted, because their mean
     means nothing.

@@ -170,7 +170,7 @@ def describe() -> list[dict[str, str]]:
     """One row per registered analysis: name, package, scope, sites and what it measures.
 
     Read from the plug-in's source without running it, so that listing is quick; a plug-in whose
-    source cannot be found or read says so in its row.
+    source cannot be found or read has the reason in its row.
     """
     return [_described(name, entries) for name, entries in registered().items()]
 

@@ -1,7 +1,7 @@
 """Facts about a model: hooks of its stream, sites that fire, and what was verified.
 
 Only facts and what follows from them: `wire` turns analyses into jobs, or refuses by name what
-this model cannot serve. The measuring is done in `interp.probe`.
+this model cannot serve. The measuring is done in `interp.models.probe`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Positions:
     def fact(self) -> str:
         """In words, for the table."""
         if self.switch is None:
-            return "the same beside prompts of any length"
+            return "the same in batches with prompts of any length"
         how = "with every length" if self.grows else "once"
         consequence = "are refused" if self.grows else "are never in one batch with shorter ones"
         return f"change {how} beyond {self.switch:,} tokens: longer prompts {consequence}"
@@ -146,7 +146,7 @@ class Continuation:
     """Relative difference of block outputs between a pass that continues a KV cache and the whole.
 
     `one` is with one new token, as in generation, `several` with more. None: not measured, and
-    `reason` says why.
+    `reason` explains it.
     """
 
     one: float | None

@@ -130,7 +130,7 @@ class Past:
     """The columns that a pass goes on from.
 
     Attributes:
-        tokens, mask: `[row, column]`; tokens are -1 and `mask` is None where nobody saw them.
+        tokens, mask: `[row, column]`; tokens are -1 and `mask` is None where unobserved.
         ids: `[row]` prompt that a row goes on with, -1 where that is unknown.
     """
 
@@ -179,7 +179,7 @@ class Caches:
         self._entries[key] = _Entry(reference, past, _content(cache, tokens.shape[1]))
 
     def forget(self, cache: Any) -> None:
-        """Drop a cache to which a pass added that nobody could follow."""
+        """Drop a cache to which an unobserved pass added."""
         self._entries.pop(id(cache), None)
         self._dropped.pop(id(cache), None)
 

@@ -196,7 +196,7 @@ class CheckedClass:
         folder = Path(source)
         stored = Stored.of(folder) if folder.is_dir() else None
         with _bounded(self.name, stored, options.get("config")):
-            # Shapes that do not fit are refused below; transformers says only that there are some.
+            # Shapes that do not fit are refused below, by name; the error of transformers has none.
             model, found = self.model_class.from_pretrained(
                 source, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -274,7 +274,7 @@ def _blocks_stored(names: Iterable[str]) -> str:
 def refuse_misfit(name: str, model: Any, found: Mapping[str, Any]) -> None:
     """Raise `InterpError` where parameters were drawn at random; warn where weights were left out.
 
-    Tied weights, buffers and what the model's class says it can do without may be missing.
+    Tied weights, buffers and weights that the model's class declares optional may be missing.
 
     Args:
         name: the model, for the message.

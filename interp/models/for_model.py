@@ -95,7 +95,7 @@ def set_apart(context: Tokens, stack: StackAnatomy) -> Tokens:
 def explained(
     tokens: pd.DataFrame, anatomy: Anatomy, specials: Iterable[int]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The token table with a column that tells massive first tokens from special ones.
+    """The token table with a column that separates massive first tokens from special ones.
 
     `specials` are the ids that are special by themselves. Returns the table as it is, and no
     note, where no token was set apart for its norm.

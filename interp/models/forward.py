@@ -3,7 +3,7 @@
 Three kinds of models reach their blocks in three ways: a TransformerBridge calls the wrapped
 Hugging Face model; a HookedTransformer of TransformerLens 3.9 runs in its own `forward`, which
 `run_with_hooks` calls directly; a RemoteBridge asks a driver and replays what it captured. All are
-told in the words of a Hugging Face call. Knows nothing of analyses.
+reported as a Hugging Face call. Knows nothing of analyses.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from interp.models.caches import cache_in, cache_out
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], None]
 Finish = Callable[[Tensor | None, BaseException | None, Any], None]
 
-_silent: set[int] = set()  # models whose passes nobody watches for the moment
+_silent: set[int] = set()  # models whose passes are not reported for the moment
 
 
 @contextmanager
 def silence(model: Any) -> Iterator[None]:
-    """Let nobody notice the passes of `model` meanwhile."""
+    """Run passes of `model` inside the block without reporting them."""
     inner = id(model) in _silent
     _silent.add(id(model))
     try:
@@ -234,7 +234,7 @@ class HookedCalls(_Wrapped):
         """The tokens last embedded, if it is they that enter block 0 as a residual.
 
         They are if every vector is its token's embedding, plus some position's where positions
-        are learned. (Which one is not asked: `generate` of 3.9 goes astray there.)
+        are learned. (Any of them will do: `generate` of 3.9 takes wrong positions there.)
         """
         n, history = residual.shape[1], self._history
         if history is None or len(history) != len(residual) or history.shape[1] < n:
@@ -277,7 +277,7 @@ def capped(logits: Tensor, cfg: Any) -> Tensor:
 
 
 class RemoteCalls(_Wrapped):
-    """A RemoteBridge: its driver is told the tokens, its captures are replayed afterwards."""
+    """A RemoteBridge: its driver gets the tokens, and its captures are replayed afterwards."""
 
     late = True
 

@@ -46,8 +46,8 @@ class Tap:
 def quiet(root: Any) -> Iterator[None]:
     """Silence every hook under `root` while it is called outside a pass.
 
-    Reading a vector through the model's own final norm must fire nobody's hooks, neither the
-    user's nor ours. Give the smallest module that is called: a model has thousands of points.
+    Reading a vector through the model's own final norm must fire no hook, neither the user's nor
+    ours. Give the smallest module that is called: a model has thousands of points.
     """
     points = _points_under(root)
     # Both lists: torch's decide what fires, TransformerLens' what `reset_hooks` takes off.

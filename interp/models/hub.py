@@ -108,7 +108,7 @@ def _ask(name: str, revision: str | None) -> list[str] | str:
     def ask() -> None:
         answers.append(_files_on_hub(name, revision))
 
-    # A name server that does not answer heeds no timeout.
+    # The timeout of a request does not cover a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(2 * PATIENCE)

@@ -1,10 +1,10 @@
 """Geometry of one prediction: which factor ranks the tokens, which way the loss pulls, what of the
 stream the vocabulary sees.
 
-Works on rows of residual vectors and a verified readout (`interp.readout`), over blocks of rows so
-that `[state, row, vocab]` never exists. Everything is of h, the vector after the model's own final
-norm, and of the linear part z = W_U h + b of the logits; a soft cap or scale T comes after z and
-enters the probabilities and the gradient only. Knows nothing of hooks and tables.
+Works on rows of residual vectors and a verified readout (`interp.models.readout`), over blocks of
+rows so that `[state, row, vocab]` never exists. All numbers are of h, the vector after the model's
+own final norm, and of the linear part z = W_U h + b of the logits; a soft cap or scale T comes
+after z and enters the probabilities and the gradient only. Knows nothing of hooks and tables.
 """
 
 from __future__ import annotations

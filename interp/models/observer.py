@@ -3,16 +3,16 @@
 Knows hook points, passes and when an analysis has all it waits for; it knows nothing of what the
 analyses compute or where the results go.
 
-How an observer stays true beside other tools (all measured on TransformerLens 4.3):
+How an observer stays right next to other tools (all measured on TransformerLens 4.3):
 
 * hooks are added to the `HookPoint` itself, permanent, and removed by handle, so that another
   tool's `reset_hooks()` leaves them and they leave nothing behind;
 * before every pass they are moved behind all other hooks, so that they see what the user's own
   hooks return, and put back if someone removed them;
 * tokens, mask and cache length are taken from the call that every entry point reaches, which
-  `interp._calls` finds for each kind of model;
+  `interp.models.forward` finds for each kind of model;
 * in a user's own workflow nothing of ours ends a pass that is under way: a pass or an analysis
-  that cannot be followed is left out, counted, and told in one warning per kind.
+  that cannot be followed is left out and counted, with one warning per kind.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Observer:
             Face call; returns the tokens by stack.
         deliver: called at the end of each pass with the finished jobs.
         stop_early: end the pass when nothing more is read (never in a user's own workflow).
-        guest: the pass is the user's: whatever goes wrong in observing it is told in a warning,
+        guest: the pass is the user's: whatever goes wrong in observing it becomes a warning, is
             counted in `unobserved`, and leaves the pass alone.
     """
 

@@ -1,8 +1,8 @@
 """Measures whether the encoding of positions depends on the longest prompt of a pass.
 
 Rotary encodings with long-range variants (longrope, dynamic NTK) choose their frequencies anew in
-every pass, by its longest prompt. A short prompt is then encoded differently beside a long one.
-Passes of a few tokens are enough: the last of them claims to stand far away.
+every pass, by its longest prompt. A short prompt is then encoded differently in a
+batch with a long one. Passes of a few tokens are enough: the last of them claims to stand far away.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def position_switch(
     """The longest prompt whose positions are encoded as in short ones, and what comes after.
 
     Args:
-        model: a bridge in eval mode; nobody watches its passes.
+        model: a bridge in eval mode, whose passes are not observed.
         points: its hook points by name.
         state: hook name of a late state, None where later tokens change earlier ones.
         tokens: `[1, pos]`.
         tolerance: relative difference of states that counts as rounding.
 
     Returns (switch, grows). `switch` is None if all lengths up to the context's are encoded alike;
-    `grows` says that beyond it every length has an encoding of its own.
+    `grows` is true where beyond it every length has an encoding of its own.
     """
     limit = int(getattr(model.cfg, "n_ctx", None) or 0)
     if is_remote(model) or not _has_frequencies(model) or min(limit - 1, tokens.shape[1]) < TOKENS:

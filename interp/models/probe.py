@@ -1,6 +1,6 @@
 """Measures a model's anatomy: one short pass with recorders on every candidate, one padded pass.
 
-Nothing is believed because of its name: a boundary must fire with the right shape, terms must add
+Verified, not assumed from names: a boundary must fire with the right shape, terms must add
 up, a mid stream must equal x + a, a pattern's rows must be distributions, a readout must give the
 model's own logits. Other people's hooks are silenced while it runs.
 """
@@ -221,7 +221,7 @@ def _blocks(model: Any, stack: Stack) -> Any:
 
 
 def _basis(model: Any) -> str:
-    """Name of the basis that the weights are in, which tells results of one from another's."""
+    """Name of the basis that the weights are in; results of two bases are not comparable."""
     if getattr(model, "compatibility_mode", False):
         return "compatibility mode"
     folded = str(getattr(model.cfg, "normalization_type", "")).endswith("Pre")
@@ -283,13 +283,13 @@ def _candidates(stack: Stack) -> Iterator[str]:
 
 
 def _autocast(model: Any) -> torch.dtype | None:
-    """In which type matrix products are computed now, whatever the weights'; None for theirs."""
+    """Dtype of matrix products under autocast; None where they have that of the weights."""
     kind = device_of(model).type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
-    """Of the states; under autocast that of the products, by whose rounding they differ."""
+    """Dtype of the states; under autocast that of the products, whose rounding they have."""
     rounded = None if model is None else _autocast(model)
     if rounded is not None:
         return rounded
@@ -301,7 +301,7 @@ def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
 
 
 def _dtype(model: Any) -> torch.dtype:
-    """Of the weights; of the configuration where there are none here."""
+    """Dtype of the weights, or of the config if the weights are remote."""
     first = None if is_remote(model) else next(model.parameters(), None)
     dtype = getattr(model.cfg, "dtype", torch.float32) if first is None else first.dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -1,6 +1,6 @@
 """From residual vectors to vocabulary statistics, through the model's own final norm and head.
 
-A `Readout` is a path that was found to reproduce the model's logits (`interp.anatomy` finds it).
+A `Readout` is a path that reproduces the model's logits (`interp.models.probe` verifies that).
 Statistics are accumulated over blocks of rows, so that `[layer, batch, pos, vocab]` never exists.
 Knows nothing of hooks and tables.
 """

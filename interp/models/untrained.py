@@ -1,7 +1,7 @@
 """An untrained copy of a model: the control of everything that is measured on a trained one.
 
-What the copy shows too comes from the architecture, the tokenizer or the measure, and says nothing
-of what was learnt. Knows models; knows nothing of analyses or tables.
+Anything the untrained copy shows as well comes from the architecture, the tokenizer or the measure
+and was not learned. Knows models; knows nothing of analyses or tables.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Pieces = Literal["last", "first", "all"]
 _PIECES = ("last", "first", "all")
-PLACE = ("start", "end", "text", "word")  # where an annotated word is, not what is said about it
+PLACE = ("start", "end", "text", "word")  # where an annotated word is; its other fields are labels
 
 
 def target_word(
@@ -121,7 +121,7 @@ def gold(annotations: Sequence[Iterable[Any]], fields: Sequence[str] | None = No
 
 
 def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
-    """Label tokens with what a spaCy pipeline says about their word.
+    """Label tokens with the tags of their word by a spaCy pipeline.
 
     Args:
         pipeline: a loaded pipeline, or the name or path of one.

@@ -37,12 +37,12 @@ _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Prompts before tokenisation: either `texts` or `ids`, and what was said about them.
+    """Prompts before tokenisation: either `texts` or `ids`, and their annotations.
 
     `fields` holds one value per prompt: a scalar, a list with one value per token, or None.
     `annotations` holds gold words per prompt: mappings with `start`, `end` and other fields.
     `keep` marks, per prompt, the cells of the ids as given that are no padding.
-    `asked` says that every column was asked for, so that none may be left out.
+    `asked`: every column was asked for, so that none may be left out.
     """
 
     source: str

@@ -34,7 +34,7 @@ def _byte_of_character() -> dict[str, int]:
 
 _BYTE_OF = _byte_of_character()
 UNKNOWN = "⟨unknown⟩"
-"""Stands for a token whose id nobody saw, as where a model was given embeddings."""
+"""Text of a token without a known id, as where a model was given embeddings."""
 
 
 @dataclass(frozen=True, eq=False)

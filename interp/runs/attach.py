@@ -39,8 +39,8 @@ class _Texts:
     """Prompt numbers of the rows of every pass, by the caches that the passes continue.
 
     A prompt is one text: a row keeps its number as long as it goes on from the very end of that
-    text. One that goes on from an earlier place, or beside another row that did so already, is a
-    branch and gets a number of its own (beam search, a cache used twice or cut back).
+    text. A row that goes on from an earlier place, or from one that another row continues already,
+    is a branch and gets a number of its own (beam search, a cache used twice or cut back).
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Texts:
         """Text that a call of `rows` rows continues, None if it begins texts.
 
         Args:
-            columns: of its mask, beside those of its own tokens.
+            columns: number of columns of its mask before those of its own tokens.
         """
         cache = cache_in(kwargs)
         length = cache_length(cache)
@@ -115,8 +115,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     branches: their column `branch_of` says from which prompt, `branch_at` from which position on;
     the tokens before stand under that prompt. Column `call` counts the passes.
 
-    A pass that cannot be observed rightly runs as it would alone: it is left out, one warning per
-    kind says so, and `provenance["attached"]["not_observed"]` counts.
+    A pass that cannot be observed correctly runs unchanged and is left out, with one warning per
+    kind and a count in `provenance["attached"]["not_observed"]`.
     """
 
     def __init__(self, model: Any, analyses: Mapping[str, Analysis]) -> None:

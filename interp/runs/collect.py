@@ -51,8 +51,8 @@ class Collector:
         """Reduce one pass; its activations are gone afterwards.
 
         Args:
-            failed: told which analysis emitted what cannot be reduced, and why; nothing of it is
-                kept of this pass. Without it the error is raised.
+            failed: called with an analysis whose emissions cannot be reduced and the error; nothing
+                of it is kept of this pass. Without it the error is raised.
         """
         # All of a pass or nothing: no table may hold half of one.
         reduced: dict[Analysis, list[State]] = {}

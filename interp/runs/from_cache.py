@@ -51,7 +51,7 @@ def from_cache(
     """Run analyses over an `ActivationCache` and return the tables that `run` gives.
 
     Args:
-        cache: what `run_with_cache` returned beside the logits: an `ActivationCache` or a plain
+        cache: the second value that `run_with_cache` returned: an `ActivationCache` or a plain
             mapping, with or without the batch dimension.
         analyses: names, classes or instances.
         tokens: `[batch, pos]` ids that the model was given; not needed where the cache has them,
@@ -175,8 +175,8 @@ def _refuse_cut(values: Mapping[str, Any]) -> None:
 
 
 def _jumps(ids: Tensor) -> bool:
-    """True if positions are left out in every row. Where a row begins tells nothing: some models
-    count from 2, and padding has positions too."""
+    """True if positions are left out in every row. The first position of a row does not show a
+    cut: some models count from 2, and padding has positions too."""
     rows = ids if ids.ndim == 2 else ids[None]
     return bool((rows.diff(dim=1) > 1).any(dim=1).all())
 

@@ -78,7 +78,7 @@ def run(
         keep: "tokens": a row per token; "summary": moments per group of `by`.
         by: label columns that make the groups of a summary; special tokens have none.
         control: "random-init" also runs an untrained copy of the model (`random_copy`) over the
-            same prompts; what it gave is in `results.control` and stands beside every figure.
+            same prompts; its results are in `results.control` and are drawn in every figure.
         max_tokens: budget of a batch, padding included.
         progress: show a bar.
 

@@ -407,7 +407,7 @@ class _Walk:
         """KL, JS and TV, float64 `[row]`.
 
         JS = ln 2 − ½(H(p) + H(q) + Σ s ln s), s = p + q, and TV = 1 − Σ min(p, q). KL is infinite
-        where a state forbids what the final distribution says.
+        where a state forbids a token that the final distribution allows.
         """
         cross, mixed, common = (
             self.plan.sums[name].sum(0, dtype=torch.float64)

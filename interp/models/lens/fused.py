@@ -1,8 +1,8 @@
 """The lens on a GPU: a few tokens with the whole vocabulary, fused where a compiler is at hand.
 
 Knows matrices only. `row_statistics` is the plain form and the reference; `torch.compile` makes
-of it a few kernels that read the logits from memory instead of some twenty. Where it cannot, a
-warning says so once and the plain form runs.
+of it a few kernels that read the logits from memory instead of some twenty. Where it cannot, the
+plain form runs after one warning.
 """
 
 from __future__ import annotations

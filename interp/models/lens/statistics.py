@@ -1,8 +1,8 @@
 """Vocabulary statistics of many states, with one matrix product per state.
 
 Knows matrices only: no model, no hooks. On a CPU the vocabulary is walked in blocks that stay in
-cache (`interp._lens_blocks`), on a GPU a few tokens are taken whole by a fused function
-(`interp._lens_fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
+cache (`lens.blocks`), on a GPU a few tokens are taken whole by a fused function
+(`lens.fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
 part at hand ever exists.
 """
 
