@@ -48,7 +48,7 @@ def full_precision() -> Iterator[None]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return `x` in float32 if its type is narrower, else unchanged.
+    """Returns `x` in float32 if its type is narrower, else unchanged.
 
     >>> at_least_float32(torch.zeros(2, dtype=torch.bfloat16)).dtype
     torch.float32

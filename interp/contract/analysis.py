@@ -143,7 +143,7 @@ class Analysis(ABC):
 
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:
-        """Read one batch, return named leaves. Pure: no state in `self`, inputs untouched."""
+        """Reads one batch and returns named leaves. Pure: no state in `self`, inputs untouched."""
 
     @classmethod
     def name(cls) -> str:
@@ -156,7 +156,7 @@ class Analysis(ABC):
 
     @classmethod
     def restore(cls, parameters: Mapping[str, Any]) -> Self:
-        """Build from `parameters` that went through JSON, which has lists where tuples were."""
+        """Builds from `parameters` that went through JSON, which has lists where tuples were."""
         return cls(**{name: _tuples(value) for name, value in parameters.items()})
 
     def table(self, state: State) -> pd.DataFrame:

@@ -44,7 +44,7 @@ _INDEX = "that tells the rows of tables apart"
 def refuse_taken(
     labels: Iterable[str], analyses: Mapping[str, Any] | None = None, *, rename: bool = True
 ) -> None:
-    """Raise `BadInput` for a label that has the name of a column which the tables have.
+    """Raises `BadInput` for a label that has the name of a column which the tables have.
 
     Args:
         labels: names of label columns.

@@ -61,7 +61,7 @@ class Leaf(ABC):
 
     @abstractmethod
     def merge(self, other: Self) -> Self:
-        """Combine with the state of other examples; neither operand changes."""
+        """Combines with the state of other examples; neither operand changes."""
 
     @abstractmethod
     def arrays(self) -> dict[str, Array]:
@@ -70,7 +70,7 @@ class Leaf(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        """Rebuild the leaf that `arrays` described."""
+        """Rebuilds the leaf that `arrays` described."""
 
     def nbytes(self) -> int:
         """Bytes held, for the law that state does not grow with the number of batches."""
@@ -572,7 +572,7 @@ class TopK(Leaf):
         mask: Tensor,
         payload: Tensor | None = None,
     ) -> Self:
-        """Keep the best of `scores [batch, pos]`, with `payload [batch, pos, ...]`.
+        """Keeps the best of `scores [batch, pos]`, with `payload [batch, pos, ...]`.
 
         `ids [batch]` and `positions [batch, pos]` are the batch's own. NaN scores are left out.
         """
@@ -631,7 +631,7 @@ class Examples(Leaf):
 
     @classmethod
     def of(cls, n: int, values: Tensor, ids: Tensor, mask: Tensor, axes: Sequence[int]) -> Self:
-        """Take `values [batch, ...]` of the lowest ids, cut to real tokens along `axes`.
+        """Takes `values [batch, ...]` of the lowest ids, cut to real tokens along `axes`.
 
         `axes` counts the axes of one example (without the batch axis) that run over positions.
         """
@@ -767,7 +767,7 @@ def merge_leaves(a: Mapping[K, L], b: Mapping[K, L]) -> dict[K, L]:
 
 
 def merge_states(a: State, b: State) -> State:
-    """Merge the state of one analysis over two disjoint sets of examples."""
+    """Merges the state of one analysis over two disjoint sets of examples."""
     out = dict(a)
     for key, leaves in b.items():
         out[key] = merge_leaves(out.get(key, {}), leaves)

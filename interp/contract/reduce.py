@@ -47,7 +47,7 @@ def reduce_emissions(
     tokens: Collection[str] = (),
     tallied: bool = False,
 ) -> State:
-    """Turn what `observe` returned into state.
+    """Turns what `observe` returned into state.
 
     `groups` is None to keep rows, else the label tuples under which `PerToken` and `PerHead`
     become moments, and with `tallied` also bins for quantiles and sums over prompts, each of which

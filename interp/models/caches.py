@@ -179,7 +179,7 @@ class Caches:
         self._entries[key] = _Entry(reference, past, _content(cache, tokens.shape[1]))
 
     def forget(self, cache: Any) -> None:
-        """Drop a cache to which an unobserved pass added."""
+        """Drops a cache to which an unobserved pass added."""
         self._entries.pop(id(cache), None)
         self._dropped.pop(id(cache), None)
 

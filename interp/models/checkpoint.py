@@ -56,7 +56,7 @@ _WRAPPERS = {
 
 
 def check_folder(path: Path) -> None:
-    """Raise `BadInput` for a path that holds no Hugging Face model in safetensors."""
+    """Raises `BadInput` for a path that holds no Hugging Face model in safetensors."""
     if not path.is_dir():
         raise BadInput(_no_folder(path))
     names = sorted(p.name for p in path.iterdir())
@@ -272,7 +272,7 @@ def _blocks_stored(names: Iterable[str]) -> str:
 
 
 def refuse_misfit(name: str, model: Any, found: Mapping[str, Any]) -> None:
-    """Raise `InterpError` where parameters were drawn at random; warn where weights were left out.
+    """Raises `InterpError` for parameters drawn at random; warns of weights that were left out.
 
     Tied weights, buffers and weights that the model's class declares optional may be missing.
 

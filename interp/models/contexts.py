@@ -128,7 +128,7 @@ def _mask_in_square(given: Tensor, rows: int, n: int, before: int) -> Tensor:
 
 
 def _refuse_packed(position_ids: Any, mask: Tensor) -> None:
-    """Raise where positions start anew inside a row: several texts lie in it."""
+    """Raises where positions start anew inside a row: several texts lie in it."""
     if not isinstance(position_ids, Tensor) or position_ids.shape[-1] != mask.shape[1]:
         return
     if position_ids.ndim != 2 or mask.shape[1] < 2:

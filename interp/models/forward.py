@@ -27,7 +27,7 @@ _silent: set[int] = set()  # models whose passes are not reported for the moment
 
 @contextmanager
 def silence(model: Any) -> Iterator[None]:
-    """Run passes of `model` inside the block without reporting them."""
+    """Runs passes of `model` inside the block without reporting them."""
     inner = id(model) in _silent
     _silent.add(id(model))
     try:
@@ -56,12 +56,12 @@ def is_remote(model: Any) -> bool:
 
 
 def call(model: Any, tokens: Tensor, **options: Any) -> Any:
-    """Run the model; a RemoteBridge has `forward` but cannot be called."""
+    """Runs the model; a RemoteBridge has `forward` but cannot be called."""
     return model(tokens, **options) if callable(model) else model.forward(tokens, **options)
 
 
 def watch(model: Any, begin: Begin, finish: Finish, *, catch_stop: bool = False) -> Calls:
-    """Report every pass of `model` until `remove`.
+    """Reports every pass of `model` until `remove`.
 
     Args:
         begin: called with the arguments of the pass, in the words of a Hugging Face call.
@@ -105,7 +105,7 @@ class Calls:
         self._undo: list[Callable[[], None]] = []
 
     def remove(self) -> None:
-        """Stop watching and leave the model as it was."""
+        """Stops watching and leaves the model as it was."""
         while self._undo:
             self._undo.pop()()
 

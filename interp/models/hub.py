@@ -23,7 +23,7 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin")
 
 @contextmanager
 def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Iterator[None]:
-    """Raise at once where a name leads nowhere; without a network, load from this machine only.
+    """Raises at once where a name leads nowhere; without a network, loads from this machine only.
 
     Args:
         name: of a model on the hub.
@@ -65,7 +65,7 @@ def _proposal(name: str, embedded: tuple[str, ...]) -> str:
 
 
 def _refuse_other_formats(name: str, files: list[str]) -> None:
-    """Raise for a repository without weights that transformers reads."""
+    """Raises for a repository without weights that transformers reads."""
     if not any(file.endswith((".safetensors", ".bin")) for file in files):
         raise InterpError(f"model {name!r} on the hub {no_weights(files)}")
 

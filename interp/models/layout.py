@@ -40,7 +40,7 @@ class Stack:
 
 
 def layout(model: Any) -> tuple[Stack, ...]:
-    """Find the block stacks of a bridge among its own children.
+    """Finds the block stacks of a bridge among its own children.
 
     `getattr` is never asked: a bridge passes unknown names on to the wrapped model, so that it
     would find lists that carry no hooks. Raises `Unsupported` if there is no list of blocks.

@@ -45,7 +45,7 @@ def load_model(
     max_memory: dict[str | int, str | int] | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """Load a model as a TransformerBridge in eval mode.
+    """Loads a model as a TransformerBridge in eval mode.
 
     Args:
         model: `"demo"` or `"demo-llama"` (embedded), a hub name such as `"gpt2-xl"`, a local
@@ -200,7 +200,7 @@ _INSIDE = {"_orig_mod": "torch.compile", "module": "a parallel wrapper"}
 
 
 def _refuse_wrapped(model: Any) -> None:
-    """Raise for a model with adapters or inside another object, with how to take it out."""
+    """Raises for a model with adapters or inside another object, with how to take it out."""
     if _has_adapters(model):
         merge = (
             "model.merge_and_unload()"
@@ -297,7 +297,7 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
 
 @contextmanager
 def _checked_weights(name: str) -> Iterator[None]:
-    """Let TransformerLens load through a class that refuses weights drawn at random."""
+    """Lets TransformerLens load through a class that refuses weights drawn at random."""
     from transformer_lens.model_bridge.sources.transformers import source
 
     choose = source.get_hf_model_class_for_architecture
@@ -352,7 +352,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 @contextmanager
 def _no_tokenizer(wanted: bool) -> Iterator[None]:
-    """Let TransformerLens boot a text model that has no tokenizer, as it does for pictures."""
+    """Lets TransformerLens boot a text model that has no tokenizer, as it does for pictures."""
     from transformer_lens.model_bridge.sources.transformers import source
 
     with _replaced(source, "skip_tokenizer_for_modality", lambda _: True, active=wanted):
@@ -361,7 +361,7 @@ def _no_tokenizer(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _no_installs() -> Iterator[list[str]]:
-    """Keep TransformerLens from running `pip install torchvision` while it boots.
+    """Keeps TransformerLens from running `pip install torchvision` while it boots.
 
     Yields a list that names what it would have installed. The settings of pip and uv are the
     second line, should a later version install in another place.

@@ -146,7 +146,7 @@ class Observer:
         self.passes.append(Pass(contexts, missing, readers))
 
     def replay(self, contexts: Mapping[str, Tokens], values: Mapping[Key, Tensor]) -> Pass:
-        """Run the jobs on given activations, in the order in which they come; needs no model."""
+        """Runs the jobs on given activations, in the order in which they come; needs no model."""
         self._open(contexts)
         for key, value in values.items():
             self._arrive(self.passes[-1], key, value)
@@ -218,7 +218,7 @@ class Observer:
         current.latest[job.analysis, job.stack] = emitted
 
     def fail(self, current: Pass, analysis: Analysis, error: Exception) -> None:
-        """Leave an analysis out of one pass, all of it, so that no table holds half a pass."""
+        """Leaves an analysis out of one pass, all of it, so that no table holds half a pass."""
         current.failed.add(analysis)
         current.emitted = [e for e in current.emitted if e[0].analysis is not analysis]
         self.failures.setdefault(analysis, error)
@@ -322,7 +322,7 @@ class Observer:
 
 
 def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:
-    """Re-attach the call once at the border: which analysis, where, on what shapes."""
+    """Re-attaches the call once at the border: which analysis, where, on what shapes."""
     if isinstance(error, ObserveError):
         return error
     where = "" if job.layer is None else f" at layer {job.layer}"

@@ -45,7 +45,7 @@ Seen = Mapping[str, list[Any]]
 
 
 def inspect(model: Any) -> Anatomy:
-    """Measure what can be attached to `model`, and what was verified.
+    """Measures which sites of `model` can be observed, and verifies each.
 
     Takes a few small passes; the result is kept per model and measured again when
     the basis, the dtype or autocast changes. Raises `BadInput` for what is no bridge or has any
@@ -137,7 +137,7 @@ def _require_bridge(model: Any) -> None:
 
 
 def refuse_training(model: Any) -> None:
-    """Raise `BadInput` where any part of a model is in training mode and so may act at random.
+    """Raises `BadInput` where any part of a model is in training mode and so may act at random.
 
     The bridge, the model inside it and each of their modules have a switch of their own:
     `train()` of a Hugging Face model leaves the one of the bridge around it as it was.
@@ -258,7 +258,7 @@ def ordinary_tokens(model: Any, n: int) -> Tensor:
 def _forward(
     model: Any, tokens: Tensor, mask: Tensor | None = None, **options: Any
 ) -> Tensor | None:
-    """Run the bridge; returns its logits if it has any. Random parts start from one seed."""
+    """Runs the bridge and returns its logits if it has any. Random parts start from one seed."""
     # Put back afterwards: `inspect` must not change what the user draws next.
     state = torch.random.get_rng_state()
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ CONTROLS = (RANDOM_INIT,)
 
 
 def check_control(control: str, model: Any) -> None:
-    """Raise before anything is computed: `UnknownName` for a control that there is not,
+    """Raises before anything is computed: `UnknownName` for a control that there is not,
     `Unsupported` for a model that cannot be copied untrained.
     """
     if control not in CONTROLS:

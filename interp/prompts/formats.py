@@ -84,7 +84,7 @@ def data_file(
 
 
 def refuse_lacking(file: DataFile) -> None:
-    """Raise `BadInput` if a file declares its columns and the text is none of them."""
+    """Raises `BadInput` if a file declares its columns and the text is none of them."""
     names = file.names()
     if names and file.text_column not in names:
         raise BadInput(

@@ -36,7 +36,7 @@ def read_prompts(
     language: str = "english",
     special_ids: Sequence[int] = (),
 ) -> Prompts:
-    """Read prompts from anything a user may have, and tokenise them as the bridge would.
+    """Reads prompts from anything a user may have and tokenises them as the bridge would.
 
     A string is looked up in this order: the name of a built-in set (`her`, `demo`); an existing
     file; one prompt, if it has a space in it. A single word that is neither is an error, so that

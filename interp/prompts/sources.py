@@ -76,7 +76,7 @@ def read(
     language: str,
     columns: Sequence[str] | None = None,
 ) -> Raw:
-    """Read any supported source; errors say which part of it is at fault."""
+    """Reads any supported source; errors say which part of it is at fault."""
     if isinstance(columns, str):
         raise BadInput(f"columns={columns!r} is one text; pass a list of names: [{columns!r}]")
     wanted = Wanted(text_column, None if columns is None else tuple(columns))
@@ -306,7 +306,7 @@ def _columns(
 
 
 def _refuse_unknown(wanted: Wanted, names: Sequence[Any] | None, source: str) -> None:
-    """Raise for a column that is asked for and not there; without `names` nothing is known yet."""
+    """Raises for a column that is asked for and not there; without `names` nothing is known yet."""
     for name in wanted.columns or ():
         if names is not None and name not in names:
             known = ", ".join(map(str, names))
@@ -401,7 +401,7 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
 
 
 def refuse_chat(value: Any, source: str) -> None:
-    """Raise `BadInput` for chat messages: one, lists of them, or a row that holds some."""
+    """Raises `BadInput` for chat messages: one, lists of them, or a row that holds some."""
     if isinstance(value, Mapping) and not _is_message(value):
         inner = next((value[name] for name in _CHAT if name in value), None)
     else:

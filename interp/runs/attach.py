@@ -92,7 +92,7 @@ class _Texts:
         return number
 
     def take(self, parents: Tensor, context: Tokens, cache: Any) -> None:
-        """Remember a finished pass: its rows' texts go on from those numbered `parents`."""
+        """Remembers a finished pass: its rows' texts go on from those numbered `parents`."""
         width = context.key_tokens.shape[1]
         before = context.key_mask[:, : width - context.tokens.shape[1]].sum(1).tolist()
         rows = zip(context.ids.tolist(), parents.tolist(), before, strict=True)
@@ -196,7 +196,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         return {names[0]: context}
 
     def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
-        """Raise before a pass that goes on from a cache which the bridge does not use rightly."""
+        """Raises before a pass that continues a cache which the bridge does not use correctly."""
         cache = cache_in(kwargs)
         if cache is None or len(self.anatomy.stacks) > 1:
             return
@@ -320,7 +320,7 @@ def _many(value: Any) -> bool:
 
 
 def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:
-    """Watch a model while you run it yourself: `with interp.attach(model, "rotation") as probes:`.
+    """Watches a model while you run it: `with interp.attach(model, "rotation") as probes:`.
 
     Everything that reaches the model inside the block is observed: `model(...)`,
     `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the

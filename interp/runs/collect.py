@@ -48,7 +48,7 @@ class Collector:
     def take(
         self, finished: Pass, failed: Callable[[Analysis, Exception], None] | None = None
     ) -> None:
-        """Reduce one pass; its activations are gone afterwards.
+        """Reduces one pass; its activations are gone afterwards.
 
         Args:
             failed: called with an analysis whose emissions cannot be reduced and the error; nothing

@@ -116,7 +116,7 @@ def _pad_id(bridge: Any) -> int:
 
 
 def refuse_nan(out: Any, batch: Tokens) -> None:
-    """Raise where a real token's logits or last state are NaN or ∞: nothing would come of it."""
+    """Raises where a real token's logits or last state are NaN or ∞: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:
         return

@@ -48,7 +48,7 @@ def from_cache(
     mask: Any = None,
     positions: Any = None,
 ) -> Results:
-    """Run analyses over an `ActivationCache` and return the tables that `run` gives.
+    """Runs analyses over an `ActivationCache` and returns the tables that `run` gives.
 
     Args:
         cache: the second value that `run_with_cache` returned: an `ActivationCache` or a plain
@@ -158,7 +158,7 @@ def _keys_in(values: Mapping[str, Any]) -> int:
 
 
 def _refuse_cut(values: Mapping[str, Any]) -> None:
-    """Raise where patterns or position ids show that the cache holds a part of each prompt."""
+    """Raises where patterns or position ids show that the cache holds a part of each prompt."""
     for name, value in values.items():
         if not isinstance(value, Tensor):
             continue
@@ -402,7 +402,7 @@ def _without(job: ObserveCall, sites: set[str]) -> ObserveCall:
 
 
 def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector) -> None:
-    """Feed the activations in the order in which a pass would bring them."""
+    """Feeds the activations in the order in which a pass would bring them."""
     needed = {key for job in wiring.jobs for key in job.needs}
     reads_out = any("readout" in job.analysis.wanted() for job in wiring.jobs)
     device = device_of(store.model) if reads_out and store.model is not None else None

@@ -56,7 +56,7 @@ def run(
     max_tokens: int = 4096,
     progress: bool = True,
 ) -> Results:
-    """Run analyses over prompts and return their tables.
+    """Runs analyses over prompts and returns their tables.
 
     Args:
         model: a bridge, or anything `load_model` takes.
@@ -118,7 +118,7 @@ def run(
 
 
 def _refuse_reading(chosen: Mapping[str, Analysis]) -> None:
-    """Raise where an analysis needs prompts and there are none."""
+    """Raises where an analysis needs prompts and there are none."""
     reading = next((name for name, a in chosen.items() if a.scope != "weights"), None)
     if reading is not None:
         raise BadInput(
@@ -192,7 +192,7 @@ def _drive(
     max_tokens: int,
     progress: bool,
 ) -> None:
-    """Feed the batches; the pass ends before the unembedding where nothing needs logits."""
+    """Feeds the batches; the pass ends before the unembedding where nothing needs logits."""
     with Feeder(bridge, anatomy, wiring) as feeder:
         # A list, for the bar needs to know how many there are.
         batches = list(feeder.batches(prompts, max_tokens))

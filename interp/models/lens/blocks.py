@@ -59,7 +59,7 @@ def _shaped(flat: Tensor, rows: int, width: int) -> Tensor:
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Use the same store in all calls inside, and let go of it at the end.
+    """Uses the same store in all calls inside, and lets go of it at the end.
 
     The system clears pages before it hands them out, which for a store of 100 MB can take as long
     as a tenth of the lens of a batch.
@@ -161,7 +161,7 @@ class _Piece:
         self.own(alone=self.alone)
 
     def lead(self) -> None:
-        """Look for the largest logit only in rows where this block has a larger one than before."""
+        """Finds the largest logit, only in rows where this block has a larger one than before."""
         if self.start == 0:
             self.leading_[:], self.best_[:] = -np.inf, 0
         # Few rows after the first blocks: the maximum of many blocks is found early.
@@ -356,7 +356,7 @@ class _Walk:
         return order, (order * width + column).split_with_sizes(counts)
 
     def first(self, block: int) -> None:
-        """Fill, and sum what can be summed."""
+        """Fills a block with logits and adds up all that is a sum."""
         z = self.plan.products[block]
         self.fill(block, z)
         # A product of one column may differ in its last bit from that of many: ties need these.
@@ -371,7 +371,7 @@ class _Walk:
             piece.compare(weight[rows])
 
     def normalise(self, block: int) -> None:
-        """Make probabilities of the stored e."""
+        """Turns the stored e into probabilities."""
         if self.plan.store is not None:
             stored = self.plan.shaped(self.plan.store[block], block)
             stored.mul_(self.weight[block]).clamp_(min=TINY)
