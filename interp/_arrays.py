@@ -16,6 +16,6 @@ Bools = npt.NDArray[np.bool_]
 
 
 def to_numpy(x: Tensor) -> Array:
-    """Detach, move to the CPU and convert; bfloat16 becomes float32, which NumPy lacks."""
+    """Detaches, moves to the CPU and converts; bfloat16 becomes float32, which NumPy lacks."""
     x = x.detach().cpu()
     return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()

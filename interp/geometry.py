@@ -48,7 +48,7 @@ def full_precision() -> Iterator[None]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return `x` in float32 if its type is narrower, else unchanged.
+    """Returns `x` in float32 if its type is narrower, else unchanged.
 
     >>> at_least_float32(torch.zeros(2, dtype=torch.bfloat16)).dtype
     torch.float32
@@ -145,11 +145,13 @@ def cosine(u: Tensor, v: Tensor) -> Tensor:
     >>> cosine(torch.tensor([1.0, 0.0]), torch.tensor([-2.0, 0.0])).item()
     -1.0
     """
+    # Rounding may leave the product of two unit vectors just beyond 1.
     return dot(unit(u), unit(v)).clamp(-1, 1)
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
     """`a / b` with NaN, not infinity, where `b` is zero."""
+    # An infinite share would survive every mean; NaN is counted and left out.
     return torch.where(b == 0, torch.nan, a / b)
 
 
@@ -184,8 +186,10 @@ def across(x2: Tensor, part2: Tensor, cross: Tensor) -> Tensor:
     [4.0]
     """
     rest = part2 - cross.square() / x2
-    told = (rest > ALONG * part2) & (part2 < torch.inf) & (x2 < torch.inf)
-    return torch.where(told, rest, torch.nan).sqrt()
+    # A difference of squares below 1/16 of them has lost four bits; beyond that the vectors are
+    # needed.
+    known = (rest > ALONG * part2) & (part2 < torch.inf) & (x2 < torch.inf)
+    return torch.where(known, rest, torch.nan).sqrt()
 
 
 def filled(values: Tensor, function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:

@@ -82,6 +82,7 @@ class Batch(Tokens):
 
         Returns `[state, batch, pos]`, zero under the mask.
         """
+        # Zeros, not NaN: padding is masked later, and NaN would spread through sums over positions.
         out = values.new_zeros(len(values), *self.mask.shape)
         out[:, self.mask] = values
         return out
@@ -90,6 +91,7 @@ class Batch(Tokens):
     def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
         """Prompt ids and positions of the real tokens, and their indices `(row, column)`."""
         row, column = self.mask.nonzero(as_tuple=True)
+        # The ids may stay on the CPU while the mask lies where the activations are.
         prompt = to_numpy(self.ids[row.to(self.ids.device)])
         return prompt, to_numpy(self.positions[row, column]), (row, column)
 
@@ -126,7 +128,7 @@ class Analysis(ABC):
             "model": once per batch, with all boundary states stacked in site "stream";
             "weights": once, with `batch.model`, without prompts.
         columns: every value column of the table and what it means, with its unit.
-        keys: columns of the table that say what a row is about, beside the usual index.
+        keys: columns of the table that identify a row, in addition to the usual index.
         token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
         renamed: names of columns by the names that earlier versions saved them under.
@@ -143,7 +145,7 @@ class Analysis(ABC):
 
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:
-        """Read one batch, return named leaves. Pure: no state in `self`, inputs untouched."""
+        """Reads one batch and returns named leaves. Pure: no state in `self`, inputs untouched."""
 
     @classmethod
     def name(cls) -> str:
@@ -156,7 +158,7 @@ class Analysis(ABC):
 
     @classmethod
     def restore(cls, parameters: Mapping[str, Any]) -> Self:
-        """Build from `parameters` that went through JSON, which has lists where tuples were."""
+        """Builds from `parameters` that went through JSON, which has lists where tuples were."""
         return cls(**{name: _tuples(value) for name, value in parameters.items()})
 
     def table(self, state: State) -> pd.DataFrame:
@@ -183,7 +185,7 @@ def weights_batch(model: Any) -> Batch:
 
 
 def meaning(columns: Mapping[str, str], name: str) -> str | None:
-    """What `columns` says of a column: under its name, else under a pattern; None if nothing.
+    """Description of a column: under its name, else under a pattern; None if there is none.
 
     >>> meaning({"*_share": "share of a term; ratio"}, "mixer_share")
     'share of a term; ratio'

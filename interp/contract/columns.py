@@ -44,7 +44,7 @@ _INDEX = "that tells the rows of tables apart"
 def refuse_taken(
     labels: Iterable[str], analyses: Mapping[str, Any] | None = None, *, rename: bool = True
 ) -> None:
-    """Raise `BadInput` for a label that has the name of a column which the tables have.
+    """Raises `BadInput` for a label that has the name of a column which the tables have.
 
     Args:
         labels: names of label columns.
@@ -55,6 +55,7 @@ def refuse_taken(
     """
     taken = dict.fromkeys(INDEX, _INDEX) if analyses is None else _taken(analyses)
     for label in labels:
+        # `fnmatchcase`: the plain `fnmatch` folds case on Windows, and columns have case.
         what = next((w for name, w in taken.items() if fnmatchcase(str(label), name)), None)
         if what is None:
             continue

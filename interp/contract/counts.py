@@ -24,7 +24,7 @@ ERROR = 0.01
 SMALLEST, LARGEST = 1e-12, 1e12
 """Sizes below count as zero, sizes above as infinite."""
 BINS = "~bins"
-"""A value's tally is kept beside its moments, under its name and this ending."""
+"""Ending of the name under which a value's bins are kept, next to its moments."""
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 _LOG_GAMMA = math.log1p(2 * ERROR / (1 - ERROR))
@@ -76,7 +76,7 @@ class CountTable(Mapping[GroupKey, tuple[Array, Array]]):
 
     @cached_property
     def ends(self) -> Array:
-        """Where the rows of each group end: int64 `[groups]`."""
+        """End of each group's rows: int64 `[groups]`."""
         return np.searchsorted(self.group, np.arange(len(self.names)), side="right")
 
     @cached_property
@@ -112,7 +112,7 @@ class CountTable(Mapping[GroupKey, tuple[Array, Array]]):
 
 @dataclass(frozen=True, eq=False)
 class GroupCounts(Leaf):
-    """How often each code occurred, per group of labels.
+    """Occurrences of each code, per group of labels.
 
     Attributes:
         groups: by label tuple, codes int64 `[n]` ascending and their counts int64 `[n]`.
@@ -153,6 +153,7 @@ class GroupCounts(Leaf):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         keys = [tuple(map(str, row)) for row in arrays["keys"].tolist()]
+        # Written sorted by this library; a search by group relies on it, so it is not assumed.
         names = sorted(keys)
         place = {name: i for i, name in enumerate(names)}
         rank = np.asarray([place[key] for key in keys], dtype=np.int64)
@@ -228,8 +229,10 @@ def bins(rows: Array) -> tuple[Array, Array]:
         steps = np.ceil(np.log(size) / _LOG_GAMMA) + (_HALF + 1)
     steps = np.where(size < SMALLEST, 0, np.where(size > LARGEST, _TOP, steps))
     defined = ~np.isnan(rows)
+    # copysign, not a product with the sign: of NaN that is NaN, which no integer holds.
     codes: Array = np.copysign(np.where(defined, steps, 0), rows).astype(np.int64) + _TOP
     if rows.ndim == 2:
+        # One range of codes per column, so that heads share one table and one merge.
         codes += np.arange(rows.shape[1]) * _SPAN
     return codes, defined
 
@@ -237,6 +240,7 @@ def bins(rows: Array) -> tuple[Array, Array]:
 def middles(codes: Array) -> Array:
     """The value that stands for each bin: within `ERROR` of every value in it."""
     steps = codes % _SPAN - _TOP
+    # The value with the same relative error toward both ends of its bin.
     size = np.exp((np.abs(steps) - (_HALF + 1)) * _LOG_GAMMA) * (1 - ERROR)
     size = np.where(steps == 0, 0.0, np.where(np.abs(steps) == _TOP, np.inf, size))
     signed: Array = np.copysign(size, steps)
@@ -268,6 +272,7 @@ def group_quantiles(table: CountTable, shares: Sequence[float], columns: int = 1
     cells = len(table.names) * columns
     flat = table.group * (columns * _SPAN) + table.codes  # ascending, as groups and codes are
     edges = np.searchsorted(flat, np.arange(cells + 1) * _SPAN)
+    # One cumulative sum over all groups: a search in it replaces a loop over groups.
     total = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(table.counts)])
     below, size = total[edges[:-1]], np.diff(total[edges])
     out = np.full((cells, len(shares)), np.nan)

@@ -20,7 +20,7 @@ from interp.contract.counts import places
 from interp.contract.leaves import GroupKey, Leaf
 
 OPEN, CLUSTERS = "~documents", "~clusters"
-"""Endings of the names under which a value's sums stand beside its moments."""
+"""Endings of the names under which a value's sums are kept, next to its moments."""
 MOST_PAIRS = 190
 """Most pairs of groups that share documents (those of 20 groups); beyond, pairs are not kept."""
 Keys = tuple[tuple[str, ...], ...]
@@ -40,19 +40,21 @@ def small_sample(n: Array, squares: Array, cubes: Array) -> tuple[Array, Array]:
     Source: Bell & McCaffrey, Survey Methodology 28 (2002); Imbens & Kolesár, Review of Economics
     and Statistics 98 (2016).
 
-    >>> [x.item() for x in small_sample(np.array(20.0), np.array(40.0), np.array(80.0))]
-    [1.1111111111111112, 9.0]
+    >>> [round(x.item(), 6) for x in small_sample(*np.array([20.0, 40.0, 80.0]))]
+    [1.111111, 9.0]
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         second, third = squares / n**2, cubes / n**3
         rest = second - 2 * third + second**2
+        # One document leaves no degree of freedom: e is 0 up to rounding, and the ratios mean
+        # nothing.
         rest = np.where(rest > 1e-12 * second, rest, np.nan)
         return np.asarray(second / rest), np.asarray((1 - second) ** 2 / rest)
 
 
 @dataclass(frozen=True, eq=False)
 class Parting:
-    """Which rows are of which group, and within it of which document: one sort for all values.
+    """Order of rows by group and, within it, by document: one sort for all values.
 
     Attributes:
         order: the rows that have a group, by group, then document, then as they came.
@@ -99,13 +101,15 @@ class Parting:
         if not len(self.runs):
             none = np.zeros((0, *x.shape[1:]))
             return DocumentSums((), labels, self.group, self.document, none, none)
+        # Counts in float64, because they are multiplied with sums and cubed; exact up to 2⁵³
+        # tokens.
         n = np.add.reduceat(defined, self.runs, axis=0, dtype=np.float64)
         total = np.add.reduceat(np.where(defined, x, 0.0), self.runs, axis=0)
         return DocumentSums(self.keys, labels, self.group, self.document, n, total)
 
 
 def _first_of_runs(*columns: Array) -> Array:
-    """Where a run of equal rows begins, in sorted columns."""
+    """Start of every run of equal rows, in sorted columns."""
     change = np.zeros(len(columns[0]), dtype=bool)
     change[:1] = True
     for column in columns:
@@ -155,11 +159,14 @@ class DocumentSums(Leaf):
         np.add.at(total, self.group, self.total)
         with np.errstate(invalid="ignore"):  # around a mean of ±inf residuals are NaN
             mean = total / np.maximum(n, 1)
+            # Residuals about the groups' means: products of raw totals would cancel (large mean,
+            # small spread).
             residual = self.total - mean[self.group] * self.n
         alone = np.arange(len(self.group))
         found = _pairs_within(self.group, self.document)
         rows = alone if found is None else np.concatenate([alone, found[0]])
         others = alone if found is None else np.concatenate([alone, found[1]])
+        # Pairs of groups as one number each, so that `unique` sorts them in one go.
         code, place = np.unique(
             self.group[rows] * max(g, 1) + self.group[others], return_inverse=True
         )
@@ -263,6 +270,7 @@ class Clustered(Leaf):
         """
         first, second = self.pairs.T
         with np.errstate(invalid="ignore"):
+            # A group without values has mean 0 by convention; to shift it would invent residuals.
             shift = np.where(self.n > 0, mean - self.mean, 0.0)
             a, b = shift[first], shift[second]
             product = self.product - a * self.left - b * self.right + a * b * self.sizes
@@ -312,6 +320,7 @@ class Clustered(Leaf):
         (2015).
         """
         with np.errstate(invalid="ignore", divide="ignore"):
+            # Rounding can leave a sum of squares a little below zero.
             square = np.maximum(self.product[self._diagonal], 0) * self._small_sample[0]
             return np.where(self.documents > 1, np.sqrt(square) / self.n, np.nan)
 

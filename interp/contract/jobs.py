@@ -96,7 +96,7 @@ class ObserveCall:
 
 @dataclass(frozen=True)
 class Wiring:
-    """What to attach and what to run: hook names by key, jobs in order of depth.
+    """Hook names to attach by key, and the calls to make, in order of depth.
 
     `final` is the last state, which the logits are read out from where a pass keeps few of them.
     """

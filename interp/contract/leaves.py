@@ -61,7 +61,7 @@ class Leaf(ABC):
 
     @abstractmethod
     def merge(self, other: Self) -> Self:
-        """Combine with the state of other examples; neither operand changes."""
+        """Combines with the state of other examples; neither operand changes."""
 
     @abstractmethod
     def arrays(self) -> dict[str, Array]:
@@ -70,7 +70,7 @@ class Leaf(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        """Rebuild the leaf that `arrays` described."""
+        """Rebuilds the leaf that `arrays` described."""
 
     def nbytes(self) -> int:
         """Bytes held, for the law that state does not grow with the number of batches."""
@@ -146,6 +146,7 @@ class Rows(Leaf):
     def sorted(self) -> tuple[Array, Array, Array]:
         """The same by prompt and position."""
         prompt, position, values = self.joined()
+        # Batches come longest first and in windows, so rows have no order of their own.
         order = np.lexsort((position, prompt))
         return prompt[order], position[order], values[order]
 
@@ -177,6 +178,7 @@ class Sum(Leaf):
     @classmethod
     def of(cls, values: Tensor, mask: Tensor) -> Self:
         """Sum `values [batch, pos, ...]` over the real tokens of `mask [batch, pos]`."""
+        # float64 before the sum: float32 loses digits after some ten thousand tokens.
         return cls(to_numpy(values[mask]).astype(np.float64).sum(axis=0))
 
     def merge(self, other: Self) -> Self:
@@ -276,11 +278,14 @@ class Moments(Leaf):
     @classmethod
     def _along(cls, rows: Array, axis: int) -> Self:
         defined = ~np.isnan(rows)
+        # NaN is counted apart: one undefined angle must not make the mean of all others NaN.
         count = defined.sum(axis=axis)
         with np.errstate(invalid="ignore"):  # around a mean of ±inf deviations are NaN
             total = np.where(defined, rows, 0.0).sum(axis=axis)
             mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            # Around the mean, in two passes: Σx² − n·mean² cancels where the mean is large.
             deviation = np.where(defined, rows - np.expand_dims(mean, axis), 0.0)
+        # `initial` lets runs without a row through, which have no minimum.
         low = np.min(np.where(defined, rows, np.inf), axis=axis, initial=np.inf)
         high = np.max(np.where(defined, rows, -np.inf), axis=axis, initial=-np.inf)
         undefined = (~defined).sum(axis=axis)
@@ -302,7 +307,7 @@ class Moments(Leaf):
         both = (self.count > 0) & (other.count > 0)
         with np.errstate(invalid="ignore"):
             delta = other.mean - self.mean
-            # Where a mean is infinite their sum says what the mean of all is: ±inf, or NaN.
+            # Where a mean is infinite, their sum is the mean of all: ±inf, or NaN.
             mean = np.where(np.isfinite(delta), self.mean + delta * weight, self.mean + other.mean)
             # Not delta**2: of one number that is pow, which may round otherwise than for an array.
             between = np.where(both, np.square(delta) * self.count * weight, 0.0)
@@ -384,6 +389,7 @@ class GroupedMoments(Mapping[GroupKey, Moments]):
         """Moments of the groups of both, where they meet by the pairwise update."""
         if not self or not other:
             return self if self else other
+        # Only groups that both have need arithmetic; the others are copied as they are.
         met = [name for name in other.names if name in self._place]
         left = np.asarray([self._place[name] for name in met], dtype=np.int64)
         right = np.asarray([other._place[name] for name in met], dtype=np.int64)
@@ -392,6 +398,7 @@ class GroupedMoments(Mapping[GroupKey, Moments]):
         names = [*met, *(self.names[i] for i in mine), *(other.names[i] for i in theirs)]
         parts = [self.moments.at(left).merge(other.moments.at(right))]
         stack = Moments.joined([*parts, self.moments.at(mine), other.moments.at(theirs)])
+        # Sorted keys make equal states equal arrays, whatever the order of merging.
         order = sorted(range(len(names)), key=names.__getitem__)
         return type(self)([names[i] for i in order], stack.at(np.asarray(order, dtype=np.int64)))
 
@@ -509,6 +516,8 @@ class Cov(Leaf):
     @classmethod
     def of(cls, vectors: Tensor, mask: Tensor) -> Self:
         """Covariance state of `vectors [batch, pos, d]` over the real tokens."""
+        # Scatter matrices of raw float32 are wrong in the small eigenvalues, which effective ranks
+        # read.
         rows = vectors[mask].detach().double().cpu()
         mean = rows.mean(dim=0) if len(rows) else rows.new_zeros(rows.shape[-1])
         centred = rows - mean
@@ -519,6 +528,7 @@ class Cov(Leaf):
         count = self.count + other.count
         weight = other.count / np.maximum(count, 1)
         delta = other.mean - self.mean
+        # The pairwise update of Chan, Golub & LeVeque (1979), for matrices.
         scatter = self.scatter + other.scatter + np.outer(delta, delta) * self.count * weight
         return type(self)(count, self.mean + delta * weight, scatter)
 
@@ -562,7 +572,7 @@ class TopK(Leaf):
         mask: Tensor,
         payload: Tensor | None = None,
     ) -> Self:
-        """Keep the best of `scores [batch, pos]`, with `payload [batch, pos, ...]`.
+        """Keeps the best of `scores [batch, pos]`, with `payload [batch, pos, ...]`.
 
         `ids [batch]` and `positions [batch, pos]` are the batch's own. NaN scores are left out.
         """
@@ -575,6 +585,7 @@ class TopK(Leaf):
         )._cut()
 
     def _cut(self) -> Self:
+        # float64, because the negative of an integer score may not fit its own type.
         order = np.lexsort((self.position, self.prompt, -self.scores.astype(np.float64)))[: self.k]
         parts = (self.scores, self.prompt, self.position, self.payload)
         return type(self)(self.k, *(part[order] for part in parts))
@@ -620,11 +631,13 @@ class Examples(Leaf):
 
     @classmethod
     def of(cls, n: int, values: Tensor, ids: Tensor, mask: Tensor, axes: Sequence[int]) -> Self:
-        """Take `values [batch, ...]` of the lowest ids, cut to real tokens along `axes`.
+        """Takes `values [batch, ...]` of the lowest ids, cut to real tokens along `axes`.
 
         `axes` counts the axes of one example (without the batch axis) that run over positions.
         """
         items = {}
+        # A prompt without a real token has nothing to show, and would take the place of one that
+        # has.
         some = mask.any(-1).nonzero().squeeze(-1).to(ids.device)
         for row in some[torch.argsort(ids[some])][:n].tolist():
             real = mask[row].nonzero().squeeze(-1)
@@ -636,6 +649,7 @@ class Examples(Leaf):
         return cls(n, items)
 
     def merge(self, other: Self) -> Self:
+        # The lowest ids win on both sides, so any order of merging keeps the same prompts.
         both = self.items | other.items
         return type(self)(self.n, {i: both[i] for i in sorted(both)[: self.n]})
 
@@ -675,6 +689,7 @@ class Once(Leaf):
 
     def merge(self, other: Self) -> Self:
         same = self.values.keys() == other.values.keys() and all(
+            # `equal_nan` asks isnan, which text does not have.
             np.array_equal(array, other.values[name], equal_nan=array.dtype.kind in "fc")
             for name, array in self.values.items()
         )
@@ -752,7 +767,7 @@ def merge_leaves(a: Mapping[K, L], b: Mapping[K, L]) -> dict[K, L]:
 
 
 def merge_states(a: State, b: State) -> State:
-    """Merge the state of one analysis over two disjoint sets of examples."""
+    """Merges the state of one analysis over two disjoint sets of examples."""
     out = dict(a)
     for key, leaves in b.items():
         out[key] = merge_leaves(out.get(key, {}), leaves)
@@ -766,9 +781,11 @@ def priority(seed: int, ids: Tensor, positions: Tensor, layer: int) -> Tensor:
     mixing after SplitMix64 (Steele, Lea & Flood 2014); the k highest scores are a uniform sample.
     """
     with np.errstate(over="ignore"):
+        # Modulo 2⁶⁴, because a seed may be negative.
         mixed = np.asarray(_mix(np.uint64((seed + 1) % (1 << 64))))
         for part in (to_numpy(ids), to_numpy(positions), np.asarray(layer)):
             mixed = np.asarray(_mix(mixed ^ part.astype(np.uint64)))
+    # 53 bits are what a float64 holds exactly, so that no score rounds up to 1.
     return torch.from_numpy(np.asarray((mixed >> np.uint64(11)) / float(1 << 53)))
 
 

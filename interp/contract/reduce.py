@@ -28,7 +28,7 @@ from interp.contract.leaves import (
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which group each token belongs to: `codes [batch, pos]` index `keys`; -1 for no group.
+    """Group of each token: `codes [batch, pos]` index `keys`; -1 for no group.
 
     `labels` names the parts of a key.
     """
@@ -47,9 +47,9 @@ def reduce_emissions(
     tokens: Collection[str] = (),
     tallied: bool = False,
 ) -> State:
-    """Turn what `observe` returned into state.
+    """Turns what `observe` returned into state.
 
-    `groups` is None to keep rows, else says under which label tuples `PerToken` and `PerHead`
+    `groups` is None to keep rows, else the label tuples under which `PerToken` and `PerHead`
     become moments, and with `tallied` also bins for quantiles and sums over prompts, each of which
     lies in one batch. Values named in `tokens` are token ids: they are counted, because their mean
     means nothing.
@@ -168,7 +168,7 @@ def groups_by(
     starts: Array,
     ids: Array | None = None,
 ) -> Grouping:
-    """How the tokens of batches fall into groups by label columns.
+    """Assigns the tokens of batches to groups by label columns.
 
     Args:
         columns: by name one value per token of the set; a token without one has no group.
@@ -192,6 +192,7 @@ class Grouping:
 
     def of(self, prompt: Array, position: Array) -> Array:
         """Groups of tokens by prompt id and position; −1 for none."""
+        # Chunks of a corpus have numbers of their own, with gaps.
         place = prompt if self.ids is None else np.searchsorted(self.ids, prompt)
         codes: Array = self.code[self.starts[place] + position]
         return codes
@@ -211,6 +212,7 @@ def _coded(
         return np.where(left_out, -1, 0), ((),)
     table = pd.DataFrame({name: column.array for name, column in columns.items()})
     missing = left_out | table.isna().any(axis=1).to_numpy(dtype=bool)
+    # As text: keys are saved as JSON, and 1 and "1" would be two groups before and one after.
     texts = table[~missing].astype(str)
     number = texts.groupby(list(columns), sort=True).ngroup()
     keys = texts.drop_duplicates().sort_values(list(columns)).itertuples(index=False, name=None)

@@ -170,7 +170,7 @@ def describe() -> list[dict[str, str]]:
     """One row per registered analysis: name, package, scope, sites and what it measures.
 
     Read from the plug-in's source without running it, so that listing is quick; a plug-in whose
-    source cannot be found or read says so in its row.
+    source cannot be found or read has the reason in its row.
     """
     return [_described(name, entries) for name, entries in registered().items()]
 
@@ -194,6 +194,7 @@ def _described(name: str, entries: list[EntryPoint]) -> dict[str, str]:
 
 
 def _class_source(entry: EntryPoint) -> ast.ClassDef:
+    # `find_spec` runs the package's `__init__` and not the plug-in, whose imports may take seconds.
     spec = find_spec(entry.module)
     if spec is None or spec.origin is None:
         raise ImportError(f"no module {entry.module!r}")
@@ -213,6 +214,7 @@ def _constants(body: ast.ClassDef) -> dict[str, object]:
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         if isinstance(target, ast.Name):
             try:
+                # Literals only: evaluating more would run the plug-in's code to list its name.
                 values[target.id] = ast.literal_eval(node.value) if node.value else None
             except ValueError:
                 continue

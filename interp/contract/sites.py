@@ -2,7 +2,7 @@
 
 `SITES` is text: it is read without a model. `layout` finds the block stacks of any bridge and the
 hook points that could serve each site; which of them really fire and mean what they say is for
-`interp.anatomy` to verify. Nothing is attached here.
+`interp.models.probe` to verify. Nothing is attached here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a model has: where its stream is read, which sites fire, what was verified.
+"""Facts about a model: hooks of its stream, sites that fire, and what was verified.
 
 Only facts and what follows from them: `wire` turns analyses into jobs, or refuses by name what
-this model cannot serve. The measuring is done in `interp.probe`.
+this model cannot serve. The measuring is done in `interp.models.probe`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def angle_floor(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class StackAnatomy:
-    """What was measured on one list of blocks.
+    """Measurements on one list of blocks.
 
     Attributes:
         stack: its place on the bridge.
@@ -89,7 +89,7 @@ class StackAnatomy:
 
     @property
     def massive_first(self) -> bool:
-        """Whether an ordinary token is massive because it is the first one."""
+        """True if an ordinary token is massive because it is the first one."""
         return self.first_token > MASSIVE
 
     @property
@@ -99,7 +99,7 @@ class StackAnatomy:
 
 @dataclass(frozen=True)
 class Positions:
-    """How the encoding of positions depends on the longest prompt of a pass.
+    """Dependence of the position encoding on the longest prompt of a pass.
 
     Attributes:
         switch: longest prompt, in tokens, that is encoded as short ones are; None if every length
@@ -112,13 +112,13 @@ class Positions:
     grows: bool = False
 
     def beyond(self, length: int) -> bool:
-        """Whether a prompt of `length` tokens changes how the others of its pass are encoded."""
+        """True if a prompt of `length` tokens changes how the others of its pass are encoded."""
         return self.switch is not None and length > self.switch
 
     def fact(self) -> str:
         """In words, for the table."""
         if self.switch is None:
-            return "the same beside prompts of any length"
+            return "the same in batches with prompts of any length"
         how = "with every length" if self.grows else "once"
         consequence = "are refused" if self.grows else "are never in one batch with shorter ones"
         return f"change {how} beyond {self.switch:,} tokens: longer prompts {consequence}"
@@ -136,7 +136,7 @@ class Padding:
     tolerance: float
 
     def fine(self, side: str) -> bool:
-        """Whether a batch padded on `side` gives what single prompts give."""
+        """True if a batch padded on `side` gives what single prompts give."""
         error = self.right if side == "right" else self.left
         return error is not None and error <= self.tolerance
 
@@ -146,7 +146,7 @@ class Continuation:
     """Relative difference of block outputs between a pass that continues a KV cache and the whole.
 
     `one` is with one new token, as in generation, `several` with more. None: not measured, and
-    `reason` says why.
+    `reason` explains it.
     """
 
     one: float | None
@@ -230,11 +230,13 @@ class Anatomy:
         if not wiring.needs_logits or self.readout is None:
             return wiring
         stack = next(s for s in self.stacks if s.name == self.readout_stack)
+        # Watched although no analysis may read it: `logits_to_keep` leaves logits to be read out
+        # from it.
         final = Key.state(stack.name, stack.n_blocks)
         return replace(wiring, final=final, sources={**sources, final: stack.boundaries[-1]})
 
     def apart(self, lengths: Iterable[int]) -> Callable[[int], bool] | None:
-        """Which lengths of prompts are batched apart from the others; None if none is.
+        """Predicate of prompt lengths that are batched apart from the others; None if none is.
 
         Raises `Unsupported` for prompts that are encoded by what ran before them.
         """
@@ -250,7 +252,7 @@ class Anatomy:
         return self.positions.beyond
 
     def refusal(self, analysis: Analysis) -> str | None:
-        """Why this analysis cannot run here, or None."""
+        """Reason why this analysis cannot run here, or None."""
         try:
             self.wire([analysis])
         except Unsupported as refused:
@@ -262,6 +264,7 @@ class Anatomy:
         self._require(analysis, "readout" in analysis.sites)
         jobs = []
         for stack in self.stacks:
+            # The readout is verified on one stack; states of another never meet the vocabulary.
             if "readout" in wanted and stack.name != self.readout_stack:
                 continue
             if analysis.scope == "model":
@@ -493,7 +496,7 @@ def _first_token_fact(stack: StackAnatomy) -> str:
 
 
 def _open_blocks(stack: StackAnatomy) -> str:
-    """How far the decomposition is from closing, in words."""
+    """Size of the error that the decomposition leaves, in words."""
     bare = sum(not block for block in stack.terms)
     worst = max((e for e in stack.closing if not math.isnan(e)), default=math.nan)
     parts = [f"{bare} of {stack.n_blocks} blocks show none"] if bare else []

@@ -1,4 +1,4 @@
-"""Which text a KV cache holds: found by the cache object, and by what lies in it.
+"""The text behind a KV cache, found by the cache object and by its content.
 
 A cache is known by its identity and checked by its content, because between two passes its rows
 may be reordered (beam search), repeated, selected or cut, and it may have been copied. A few
@@ -53,7 +53,7 @@ def cache_length(cache: Any) -> int | None:
 
 
 def has_window(cache: Any) -> bool:
-    """Whether some layer of a cache keeps only the last keys."""
+    """True if some layer of a cache keeps only the last keys."""
     layers = getattr(cache, "layers", None)
     return isinstance(layers, list) and any(getattr(x, "is_sliding", False) for x in layers)
 
@@ -69,7 +69,7 @@ class _Content:
     start: int | None
 
     def same(self, then: _Content) -> Tensor | None:
-        """Which rows now are which rows then: bool `[row, row then]`; None if not comparable."""
+        """Match of rows now with rows then: bool `[row, row then]`; None if not comparable."""
         if (self.start is None) != (then.start is None):
             return None
         a, b = self.values, then.values.to(self.values.device)
@@ -83,11 +83,12 @@ class _Content:
         if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
             return None
         a, b = a[:, None], b[None]
+        # Bit by bit: two texts may differ by less than any tolerance that allows for rounding.
         return ((a == b) | (a.isnan() & b.isnan())).flatten(2).all(-1)
 
 
 def _content(cache: Any, length: int | None) -> _Content | None:
-    """What is remembered of a cache: of its deepest layer, which depends on the whole text."""
+    """Fingerprint of a cache: of its deepest layer, which depends on the whole text."""
     if hasattr(cache, "past_keys"):
         return _Content(cache.past_keys[:, :, 0, :_WIDTH].detach().clone(), 0)
     layers = getattr(cache, "layers", None)
@@ -105,6 +106,7 @@ def _content(cache: Any, length: int | None) -> _Content | None:
 
 
 def _columns(keys: Tensor, length: int) -> _Content:
+    # Heads are alike for this purpose: the first one tells the texts apart.
     while keys.ndim > 3:
         keys = keys[:, 0]
     held = keys.shape[1]
@@ -128,7 +130,7 @@ class Past:
     """The columns that a pass goes on from.
 
     Attributes:
-        tokens, mask: `[row, column]`; tokens are -1 and `mask` is None where nobody saw them.
+        tokens, mask: `[row, column]`; tokens are -1 and `mask` is None where unobserved.
         ids: `[row]` prompt that a row goes on with, -1 where that is unknown.
     """
 
@@ -156,10 +158,11 @@ class Caches:
         self._dropped: dict[int, Any] = {}
 
     def remember(self, cache: Any, tokens: Tensor, mask: Tensor, ids: Tensor) -> None:
-        """What a cache holds after a pass: `tokens`, `mask` `[row, column]`, `ids [row]`."""
+        """Stores what a cache holds after a pass: `tokens`, `mask` `[row, column]`, `ids [row]`."""
         self.forget(cache)
         key, length = id(cache), cache_length(cache)
 
+        # An `id` is given anew once its object is gone; the entry has to leave with it.
         def gone(_: Any) -> None:
             self._entries.pop(key, None)
             self._dropped.pop(key, None)
@@ -176,16 +179,16 @@ class Caches:
         self._entries[key] = _Entry(reference, past, _content(cache, tokens.shape[1]))
 
     def forget(self, cache: Any) -> None:
-        """Drop a cache to which a pass added that nobody could follow."""
+        """Drops a cache to which an unobserved pass added."""
         self._entries.pop(id(cache), None)
         self._dropped.pop(id(cache), None)
 
     def was_dropped(self, cache: Any) -> bool:
-        """Whether an observed pass was given this cache and left it empty."""
+        """True if an observed pass was given this cache and left it empty."""
         return id(cache) in self._dropped
 
     def find(self, cache: Any, length: int | None) -> Past | None:
-        """What a cache holds now, None where it cannot be told.
+        """Text that a cache holds now, None if it is unknown.
 
         The cache itself is looked up first, then others with the same content: a copy goes on with
         the text of its original.

@@ -1,4 +1,4 @@
-"""What lies in a model folder, and whether its weights are those that its configuration asks for.
+"""Contents of a model folder, and a check that its weights fit its configuration.
 
 Transformers draws every weight that a checkpoint lacks at random and goes on. Here such a model is
 refused, with what is missing and the likely cause. Knows files and names of weights, no bridges.
@@ -56,7 +56,7 @@ _WRAPPERS = {
 
 
 def check_folder(path: Path) -> None:
-    """Raise `BadInput` for a path that holds no Hugging Face model in safetensors."""
+    """Raises `BadInput` for a path that holds no Hugging Face model in safetensors."""
     if not path.is_dir():
         raise BadInput(_no_folder(path))
     names = sorted(p.name for p in path.iterdir())
@@ -80,7 +80,7 @@ def check_folder(path: Path) -> None:
 
 
 def no_weights(names: Iterable[str]) -> str:
-    """What these files hold instead of safetensors, and what to do: half a sentence."""
+    """Format of files that are not safetensors, and the remedy: half a sentence."""
     names = list(names)
     pickles = [n for n in names if Path(n).suffix in _PICKLES]
     elsewhere = _stored_elsewhere(names)
@@ -98,7 +98,7 @@ def no_weights(names: Iterable[str]) -> str:
 
 
 def _stored_elsewhere(names: Iterable[str]) -> str:
-    """Which file holds weights of another format, and how to convert it; empty if none does."""
+    """Name of a file with weights of another format, and its conversion; empty if there is none."""
     for name in names:
         advice = _ELSEWHERE.get(Path(name).suffix)
         if advice:
@@ -113,7 +113,7 @@ def _no_folder(path: Path) -> str:
 
 
 def _base_of(path: Path) -> str:
-    """Which model an adapter belongs to, as its configuration says."""
+    """Model that an adapter belongs to, by its configuration."""
     try:
         config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         return f" of the model {config['base_model_name_or_path']!r}"
@@ -144,7 +144,7 @@ def _index_of(file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the safetensors of a folder hold: names of weights, and bytes of them all."""
+    """Names of the weights in the safetensors of a folder, and the bytes of all."""
 
     names: tuple[str, ...]
     size: int
@@ -164,6 +164,8 @@ def _header(file: Path) -> list[str]:
     size = file.stat().st_size
     try:
         with file.open("rb") as stream:
+            # The format begins with the length of its header; a damaged one may claim any number of
+            # bytes.
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > size:
                 raise ValueError(f"its header would take {length:,} of {size:,} bytes")
@@ -194,7 +196,7 @@ class CheckedClass:
         folder = Path(source)
         stored = Stored.of(folder) if folder.is_dir() else None
         with _bounded(self.name, stored, options.get("config")):
-            # Shapes that do not fit are refused below; transformers says only that there are some.
+            # Shapes that do not fit are refused below, by name; the error of transformers has none.
             model, found = self.model_class.from_pretrained(
                 source, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -232,6 +234,7 @@ def _bounded(name: str, stored: Stored | None, config: Any) -> Iterator[None]:
                 "these weights"
             )
 
+    # Registration, not field names: whatever a configuration calls its sizes, it ends in tensors.
     hooks = torch.nn.modules.module
     handles = [
         hooks.register_module_parameter_registration_hook(registered),
@@ -262,16 +265,16 @@ def _is_size(key: str, value: Any) -> bool:
 
 
 def _blocks_stored(names: Iterable[str]) -> str:
-    """How many blocks the weights are of, as ` of 12 blocks`; empty without numbered names."""
+    """Number of blocks of the weights, as ` of 12 blocks`; empty without numbered names."""
     numbers = {(m[1], m[2]) for n in names if (m := re.match(r"(.*?\.)(\d+)\.", n))}
     most = Counter(prefix for prefix, _ in numbers).most_common(1)
     return f" of {most[0][1]} blocks ({most[0][0]}0 …)" if most else ""
 
 
 def refuse_misfit(name: str, model: Any, found: Mapping[str, Any]) -> None:
-    """Raise `InterpError` where parameters were drawn at random; warn where weights were left out.
+    """Raises `InterpError` for parameters drawn at random; warns of weights that were left out.
 
-    Tied weights, buffers and what the model's class says it can do without may be missing.
+    Tied weights, buffers and weights that the model's class declares optional may be missing.
 
     Args:
         name: the model, for the message.
@@ -289,6 +292,7 @@ def refuse_misfit(name: str, model: Any, found: Mapping[str, Any]) -> None:
             f"another shape ({shapes}{'; …' if len(wrong) > FIRST else ''}). config.json is not "
             "that of these weights"
         )
+    # Duplicates too: a tied weight is stored under either of its names.
     own = [n for n, _ in model.named_parameters(remove_duplicate=False)]
     missing = sorted(set(found["missing_keys"]) & set(own))
     left = sorted(found["unexpected_keys"])
@@ -316,7 +320,7 @@ def _few(names: list[str]) -> str:
 
 
 def _has_a_place(key: str, known: set[str]) -> bool:
-    """Whether a weight belongs to a module that the model has, or to one block more of it.
+    """True if a weight belongs to a module that the model has, or to one block more of it.
 
     Other heads, other towers and the masks of old checkpoints belong to neither.
     """
@@ -355,7 +359,7 @@ def _cause(missing: list[str], left: list[str]) -> str:
 
 
 def _common_prefix(missing: set[str], left: list[str]) -> str:
-    """What stands before the wanted name in every stored one, empty if that is nothing common."""
+    """Common prefix of the stored names before the wanted ones; empty if there is none."""
     prefixes = set()
     for key in left:
         parts = key.split(".")

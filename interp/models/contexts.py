@@ -40,7 +40,10 @@ def tokens_from_call(
         key_tokens = torch.cat([past.tokens.to(tokens.device), tokens], dim=1)
         key_mask = torch.cat([old_mask.to(mask.device), mask], dim=1)
         ids = torch.where(past.ids.to(ids.device) >= 0, past.ids.to(ids.device), ids)
+    # Counted over real tokens, cached ones included: padding on the left shifts columns, not
+    # positions.
     positions = (key_mask.long().cumsum(1) - 1)[:, before:].clamp(min=0)
+    # A padding id may be EOS: under the mask it is padding, elsewhere a special token.
     special = torch.isin(tokens, tokens.new_tensor(list(special_ids))) & mask
     context = Tokens(tokens, mask, special, ids, positions, tokens, key_tokens, key_mask)
     return replace(context, targets=next_tokens(tokens, mask))
@@ -68,7 +71,7 @@ def next_tokens(tokens: Tensor, mask: Tensor) -> Tensor:
 def _masks(
     given: Any, tokens: Tensor, past: Past | None, pad_id: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Which of the new tokens are real, and which of those before."""
+    """Masks of the new tokens and of those before."""
     (rows, n), before = tokens.shape, past.length if past is not None else 0
     old = None
     if past is not None:
@@ -100,7 +103,7 @@ def _without_mask(tokens: Tensor, pad_id: int | None) -> Tensor:
 
 
 def _mask_in_square(given: Tensor, rows: int, n: int, before: int) -> Tensor:
-    """Which tokens are real by a mask of queries and keys: those that attend to themselves.
+    """Mask of the real tokens by a mask of queries and keys: they attend to themselves.
 
     Only where it hides padding alone, with or without the future and what lies before a window.
     """
@@ -111,6 +114,7 @@ def _mask_in_square(given: Tensor, rows: int, n: int, before: int) -> Tensor:
     if sees.shape[1:] != (n, n):
         raise NotFollowed("mask", f"its attention mask {tuple(given.shape)} is of other tokens")
     real = sees.diagonal(dim1=1, dim2=2)
+    # A token and the one before it: what every causal mask shows, sliding windows included.
     following = torch.ones_like(sees).tril() & ~torch.ones_like(sees).tril(-2)
     expected = following & real[:, None] & real[..., None]
     wrong = (sees & real[..., None] & ~real[:, None]) | (expected & ~sees)
@@ -124,7 +128,7 @@ def _mask_in_square(given: Tensor, rows: int, n: int, before: int) -> Tensor:
 
 
 def _refuse_packed(position_ids: Any, mask: Tensor) -> None:
-    """Raise where positions start anew inside a row: several texts lie in it."""
+    """Raises where positions start anew inside a row: several texts lie in it."""
     if not isinstance(position_ids, Tensor) or position_ids.shape[-1] != mask.shape[1]:
         return
     if position_ids.ndim != 2 or mask.shape[1] < 2:

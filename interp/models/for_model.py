@@ -36,6 +36,7 @@ def configured_ids(model: Any, role: str) -> set[int]:
     """Ids that the Hugging Face configuration gives for `ROLE_token_id`; it may name several."""
     config = getattr(wrapped_model(model), "config", None)
     text = getattr(config, "get_text_config", None)
+    # Multimodal configurations keep the ids of text one level down.
     configs = [config, *([text()] if callable(text) else [])]
     found: set[Any] = set()
     for one in configs:
@@ -52,6 +53,7 @@ def bos_id(model: Any) -> int | None:
     else:
         found = min(configured_ids(model, "bos"), default=None)
     size = int(getattr(model.cfg, "d_vocab", 0) or 0)
+    # The bridge may add a BOS that the embedding has no row for.
     return found if found is not None and 0 <= found < size else None
 
 
@@ -93,7 +95,7 @@ def set_apart(context: Tokens, stack: StackAnatomy) -> Tokens:
 def explained(
     tokens: pd.DataFrame, anatomy: Anatomy, specials: Iterable[int]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The token table with a column that tells massive first tokens from special ones.
+    """The token table with a column that separates massive first tokens from special ones.
 
     `specials` are the ids that are special by themselves. Returns the table as it is, and no
     note, where no token was set apart for its norm.
@@ -111,7 +113,7 @@ def explained(
 
 
 def massive_note(stack: StackAnatomy) -> str:
-    """Why the first token is left out, in a sentence for every table and figure."""
+    """Reason why the first token is left out, in a sentence for every table and figure."""
     return (
         "The first token of a prompt without BOS is massive in this model (on a probe its norm is "
         f"up to {stack.first_token:.3g} times the median of the others): `{MASSIVE_COLUMN}` marks "

@@ -1,9 +1,9 @@
-"""How a pass through a model is noticed: where it begins, with which tokens, where it ends.
+"""Watchers of the passes through a model: their start, their tokens and their end.
 
 Three kinds of models reach their blocks in three ways: a TransformerBridge calls the wrapped
 Hugging Face model; a HookedTransformer of TransformerLens 3.9 runs in its own `forward`, which
 `run_with_hooks` calls directly; a RemoteBridge asks a driver and replays what it captured. All are
-told in the words of a Hugging Face call. Knows nothing of analyses.
+reported as a Hugging Face call. Knows nothing of analyses.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from interp.models.caches import cache_in, cache_out
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], None]
 Finish = Callable[[Tensor | None, BaseException | None, Any], None]
 
-_silent: set[int] = set()  # models whose passes nobody watches for the moment
+_silent: set[int] = set()  # models whose passes are not reported for the moment
 
 
 @contextmanager
 def silence(model: Any) -> Iterator[None]:
-    """Let nobody notice the passes of `model` meanwhile."""
+    """Runs passes of `model` inside the block without reporting them."""
     inner = id(model) in _silent
     _silent.add(id(model))
     try:
@@ -43,7 +43,7 @@ def wrapped_model(model: Any) -> Any:
 
 
 def device_of(model: Any) -> torch.device:
-    """Where token ids are to be put; the CPU for a model without local weights."""
+    """Device for token ids; the CPU for a model without local weights."""
     first = next(model.parameters(), None) if hasattr(model, "parameters") else None
     if first is None or first.device.type == "meta":
         return torch.device(getattr(model.cfg, "device", None) or "cpu")
@@ -51,17 +51,17 @@ def device_of(model: Any) -> torch.device:
 
 
 def is_remote(model: Any) -> bool:
-    """Whether the model runs elsewhere and only what its driver captured can be seen."""
+    """True if the model runs elsewhere and only what its driver captured can be seen."""
     return not isinstance(model, torch.nn.Module)
 
 
 def call(model: Any, tokens: Tensor, **options: Any) -> Any:
-    """Run the model; a RemoteBridge has `forward` but cannot be called."""
+    """Runs the model; a RemoteBridge has `forward` but cannot be called."""
     return model(tokens, **options) if callable(model) else model.forward(tokens, **options)
 
 
 def watch(model: Any, begin: Begin, finish: Finish, *, catch_stop: bool = False) -> Calls:
-    """Report every pass of `model` until `remove`.
+    """Reports every pass of `model` until `remove`.
 
     Args:
         begin: called with the arguments of the pass, in the words of a Hugging Face call.
@@ -78,7 +78,7 @@ def watch(model: Any, begin: Begin, finish: Finish, *, catch_stop: bool = False)
 
 
 def stopped(error: BaseException | None) -> bool:
-    """Whether a pass was ended on purpose, by `StopAtLayerException`."""
+    """True if a pass was ended on purpose, by `StopAtLayerException`."""
     return type(error).__name__ == "StopAtLayerException"
 
 
@@ -105,7 +105,7 @@ class Calls:
         self._undo: list[Callable[[], None]] = []
 
     def remove(self) -> None:
-        """Stop watching and leave the model as it was."""
+        """Stops watching and leaves the model as it was."""
         while self._undo:
             self._undo.pop()()
 
@@ -116,10 +116,12 @@ class BridgeWatcher(Calls):
     def __init__(self, model: Any, begin: Begin, finish: Finish) -> None:
         super().__init__(model, begin, finish)
         inner = wrapped_model(model)
+        # Entry points pass ids and masks by place or by name; with the names both read alike.
         self._names = _parameters(inner)
         self._vocab = int(getattr(model.cfg, "d_vocab", 0) or 0)
         for handle in (
             inner.register_forward_pre_hook(self._begin, with_kwargs=True),
+            # `always_call`: a pass that raised must not be taken for one under way.
             inner.register_forward_hook(self._end, with_kwargs=True, always_call=True),
         ):
             self._undo.append(handle.remove)
@@ -232,7 +234,7 @@ class HookedCalls(_Wrapped):
         """The tokens last embedded, if it is they that enter block 0 as a residual.
 
         They are if every vector is its token's embedding, plus some position's where positions
-        are learned. (Which one is not asked: `generate` of 3.9 goes astray there.)
+        are learned. (Any of them will do: `generate` of 3.9 takes wrong positions there.)
         """
         n, history = residual.shape[1], self._history
         if history is None or len(history) != len(residual) or history.shape[1] < n:
@@ -242,6 +244,7 @@ class HookedCalls(_Wrapped):
         ways = torch.zeros_like(rest[:1])
         if hasattr(self.model, "pos_embed"):
             ways = torch.cat([ways, self.model.pos_embed.W_pos.detach()])
+        # The shortcut by matrix products loses the small differences that are looked for.
         far = torch.cdist(rest, ways, compute_mode="donot_use_mm_for_euclid_dist").amin(1).max()
         return tokens if far <= 1e-3 * residual.norm(dim=-1).max() else None
 
@@ -274,7 +277,7 @@ def capped(logits: Tensor, cfg: Any) -> Tensor:
 
 
 class RemoteCalls(_Wrapped):
-    """A RemoteBridge: its driver is told the tokens, its captures are replayed afterwards."""
+    """A RemoteBridge: its driver gets the tokens, and its captures are replayed afterwards."""
 
     late = True
 

@@ -25,17 +25,18 @@ class Tap:
         return handle if handle is not None else self.point.fwd_hooks[-1]
 
     def refresh(self) -> bool:
-        """Make this hook the last one; return False if it had been removed by someone."""
+        """Makes this hook the last one; returns False if it had been removed by someone."""
         if not any(h is self.handle for h in self.point.fwd_hooks):
             self.handle = self._add()
             return False
+        # torch calls hooks in the order of this dictionary and offers no other way to move one.
         hooks: OrderedDict[int, Any] = self.point._forward_hooks
         if next(reversed(hooks)) != self.handle.hook.id:
             hooks.move_to_end(self.handle.hook.id)
         return True
 
     def remove(self) -> None:
-        """Take exactly this hook off; harmless if it is gone already."""
+        """Takes exactly this hook off; harmless if it is gone already."""
         self.handle.hook.remove()
         # By identity: handles compare equal field by field.
         self.point.fwd_hooks[:] = [h for h in self.point.fwd_hooks if h is not self.handle]
@@ -43,12 +44,13 @@ class Tap:
 
 @contextmanager
 def quiet(root: Any) -> Iterator[None]:
-    """Silence every hook under `root` while it is called outside a pass.
+    """Silences every hook under `root` while it is called outside a pass.
 
-    Reading a vector through the model's own final norm must fire nobody's hooks, neither the
-    user's nor ours. Give the smallest module that is called: a model has thousands of points.
+    Reading a vector through the model's own final norm must fire no hook, neither the user's nor
+    ours. Give the smallest module that is called: a model has thousands of points.
     """
     points = _points_under(root)
+    # Both lists: torch's decide what fires, TransformerLens' what `reset_hooks` takes off.
     saved = [(p, p._forward_hooks, p._backward_hooks, p.fwd_hooks, p.bwd_hooks) for p in points]
     for point in points:
         point._forward_hooks, point._backward_hooks = OrderedDict(), OrderedDict()
@@ -70,7 +72,7 @@ def _points_under(root: Any) -> list[Any]:
 
 @contextmanager
 def record(points: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
-    """Keep, detached, everything the named hook points emit; for short probes only."""
+    """Keeps, detached, everything the named hook points emit; for short probes only."""
     seen: dict[str, list[Any]] = {name: [] for name in points}
 
     def keep(name: str) -> Callable[..., None]:

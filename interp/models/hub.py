@@ -1,4 +1,4 @@
-"""Where a model's name leads: to a copy on this machine, to the hub, or nowhere.
+"""Resolution of a model's name: to a copy on this machine, to the hub, or to nothing.
 
 Asked once and briefly, before anything is loaded: transformers alone asks five times for every
 file when there is no network. Knows names and folders; knows nothing of models.
@@ -23,7 +23,7 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin")
 
 @contextmanager
 def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Iterator[None]:
-    """Raise at once where a name leads nowhere; without a network, load from this machine only.
+    """Raises at once where a name leads nowhere; without a network, loads from this machine only.
 
     Args:
         name: of a model on the hub.
@@ -65,13 +65,13 @@ def _proposal(name: str, embedded: tuple[str, ...]) -> str:
 
 
 def _refuse_other_formats(name: str, files: list[str]) -> None:
-    """Raise for a repository without weights that transformers reads."""
+    """Raises for a repository without weights that transformers reads."""
     if not any(file.endswith((".safetensors", ".bin")) for file in files):
         raise InterpError(f"model {name!r} on the hub {no_weights(files)}")
 
 
 def _is_here(name: str, revision: str | None) -> bool:
-    """Whether the hub's cache on this machine has configuration and weights of a model."""
+    """True if the hub's cache on this machine has configuration and weights of a model."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -108,7 +108,7 @@ def _ask(name: str, revision: str | None) -> list[str] | str:
     def ask() -> None:
         answers.append(_files_on_hub(name, revision))
 
-    # A name server that does not answer heeds no timeout.
+    # The timeout of a request does not cover a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(2 * PATIENCE)
@@ -133,7 +133,7 @@ def _files_on_hub(name: str, revision: str | None) -> list[str] | str:
 
 
 def _no_network() -> tuple[type[BaseException], ...]:
-    """What is raised without a network: the base of the HTTP library that the hub's client uses."""
+    """Error class for a missing network, of the HTTP library that the hub's client uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     bases: list[Any] = [c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError"]
@@ -142,9 +142,10 @@ def _no_network() -> tuple[type[BaseException], ...]:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """What is loaded inside comes from this machine: the hub is not asked again for every file."""
+    """Loads from this machine inside the block: the hub is not asked again for every file."""
     from huggingface_hub import constants
 
+    # The client reads this constant at every request; the environment variable only at import.
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

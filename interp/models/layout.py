@@ -40,7 +40,7 @@ class Stack:
 
 
 def layout(model: Any) -> tuple[Stack, ...]:
-    """Find the block stacks of a bridge among its own children.
+    """Finds the block stacks of a bridge among its own children.
 
     `getattr` is never asked: a bridge passes unknown names on to the wrapped model, so that it
     would find lists that carry no hooks. Raises `Unsupported` if there is no list of blocks.
@@ -100,6 +100,7 @@ def state_names(path: str, index: int, n: int) -> Iterator[str]:
 
 def own_children(model: Any) -> Mapping[str, Any]:
     """The module's registered children, without the wrapped model's."""
+    # `vars`, because attribute access on a bridge falls through to the wrapped model.
     modules: Mapping[str, Any] = vars(model).get("_modules") or {}
     return {name: child for name, child in modules.items() if child is not None}
 

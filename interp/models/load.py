@@ -45,7 +45,7 @@ def load_model(
     max_memory: dict[str | int, str | int] | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """Load a model as a TransformerBridge in eval mode.
+    """Loads a model as a TransformerBridge in eval mode.
 
     Args:
         model: `"demo"` or `"demo-llama"` (embedded), a hub name such as `"gpt2-xl"`, a local
@@ -141,7 +141,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
 
 
 def own_name(folder: Path) -> str:
-    """What a model in a folder is called in titles and messages: the name of the folder.
+    """Name of a model in a folder, for titles and messages: that of the folder.
 
     A folder of the hub's cache is called as on the hub, a checkpoint with the run it is of.
 
@@ -162,7 +162,7 @@ def own_name(folder: Path) -> str:
 
 
 def is_embedded(bridge: Any) -> bool:
-    """Whether a bridge is one of the embedded models, or an untrained copy of one."""
+    """True if a bridge is one of the embedded models, or an untrained copy of one."""
     config = getattr(wrapped_model(bridge), "config", None)
     return Path(str(getattr(config, "_name_or_path", ""))) in MODELS.values()
 
@@ -200,7 +200,7 @@ _INSIDE = {"_orig_mod": "torch.compile", "module": "a parallel wrapper"}
 
 
 def _refuse_wrapped(model: Any) -> None:
-    """Raise for a model with adapters or inside another object, with how to take it out."""
+    """Raises for a model with adapters or inside another object, with how to take it out."""
     if _has_adapters(model):
         merge = (
             "model.merge_and_unload()"
@@ -221,7 +221,7 @@ def _refuse_wrapped(model: Any) -> None:
 
 
 def _has_adapters(model: Any) -> bool:
-    """Whether PEFT put adapters into a model, by itself or through transformers."""
+    """True if PEFT put adapters into a model, by itself or through transformers."""
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         return True
     modules = model.modules() if isinstance(model, torch.nn.Module) else ()
@@ -291,12 +291,13 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
             f"{missing[0]} that fits your torch; nothing is installed behind your back",
             stacklevel=3,
         )
+    # Here, not by the caller: dropout left on changes every number and shows in none.
     return bridge.eval()
 
 
 @contextmanager
 def _checked_weights(name: str) -> Iterator[None]:
-    """Let TransformerLens load through a class that refuses weights drawn at random."""
+    """Lets TransformerLens load through a class that refuses weights drawn at random."""
     from transformer_lens.model_bridge.sources.transformers import source
 
     choose = source.get_hf_model_class_for_architecture
@@ -351,7 +352,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 @contextmanager
 def _no_tokenizer(wanted: bool) -> Iterator[None]:
-    """Let TransformerLens boot a text model that has no tokenizer, as it does for pictures."""
+    """Lets TransformerLens boot a text model that has no tokenizer, as it does for pictures."""
     from transformer_lens.model_bridge.sources.transformers import source
 
     with _replaced(source, "skip_tokenizer_for_modality", lambda _: True, active=wanted):
@@ -360,7 +361,7 @@ def _no_tokenizer(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _no_installs() -> Iterator[list[str]]:
-    """Keep TransformerLens from running `pip install torchvision` while it boots.
+    """Keeps TransformerLens from running `pip install torchvision` while it boots.
 
     Yields a list that names what it would have installed. The settings of pip and uv are the
     second line, should a later version install in another place.
@@ -402,7 +403,7 @@ def _replaced(module: Any, name: str, value: Any, *, active: bool = True) -> Ite
 
 
 def _loading_error(name: str, error: Exception) -> InterpError:
-    """What went wrong, in the user's terms, from the chain of errors below."""
+    """Cause of a failed load in the user's terms, from the chain of errors below."""
     chain, texts = error, []
     while chain is not None:
         texts.append(f"{type(chain).__name__}: {chain}")

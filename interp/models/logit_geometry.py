@@ -1,10 +1,10 @@
 """Geometry of one prediction: which factor ranks the tokens, which way the loss pulls, what of the
 stream the vocabulary sees.
 
-Works on rows of residual vectors and a verified readout (`interp.readout`), over blocks of rows so
-that `[state, row, vocab]` never exists. Everything is of h, the vector after the model's own final
-norm, and of the linear part z = W_U h + b of the logits; a soft cap or scale T comes after z and
-enters the probabilities and the gradient only. Knows nothing of hooks and tables.
+Works on rows of residual vectors and a verified readout (`interp.models.readout`), over blocks of
+rows so that `[state, row, vocab]` never exists. All numbers are of h, the vector after the model's
+own final norm, and of the linear part z = W_U h + b of the logits; a soft cap or scale T comes
+after z and enters the probabilities and the gradient only. Knows nothing of hooks and tables.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def _row_blocks(readout: Readout, rows: int) -> list[slice]:
 
 def _directions(readout: Readout) -> SingularDirections:
     """Singular directions of W_U; kept, and worked out again when the weights change."""
+    # Kept by the readout and not by the weight: tensors compare element by element, not as keys.
     kept = _kept.setdefault(readout, {})
     version = None if readout.weight.is_inference() else readout.weight._version
     if kept.get("version", ()) != version:
@@ -162,7 +163,8 @@ def split(
 def _rank_by_cosine(
     z: Tensor, sizes: Tensor, bias: Tensor | None, top: Tensor, length: Tensor
 ) -> Tensor:
-    """How many tokens have a larger cosine than the best one `[row]`; NaN where h is zero."""
+    """Number of tokens with a larger cosine than the best one `[row]`; NaN where h is zero."""
+    # ‖h‖ is the same for all tokens of a row, so z / ‖w‖ has the order of the cosines.
     scaled = (z if bias is None else z - bias) / sizes.to(z.dtype)
     above = (scaled > scaled.gather(-1, top)).sum(-1).to(z.dtype)
     return torch.where(length.squeeze(-1) > 0, above, torch.nan)
@@ -225,6 +227,7 @@ def _target_row(readout: Readout, z: Tensor, slope: Tensor | None, targets: Tens
 def _slope(readout: Readout, z: Tensor) -> Tensor | None:
     """T′(z), elementwise; None where T is the identity."""
     with torch.inference_mode(False), torch.enable_grad():
+        # Autograd gives the slope of any T: a soft cap's formula would miss the next model's.
         inner = z.detach().clone().requires_grad_()
         outer = readout.transform(inner)
         if outer is inner:
@@ -287,7 +290,7 @@ def logit_shares(h: Tensor, spectrum: SingularDirections, bands: int) -> dict[st
 def truncation(
     readout: Readout, h: Tensor, log_p: Tensor, directions: Tensor, bands: int
 ) -> dict[str, Tensor]:
-    """What is left of h and of the prediction when only the first bands of directions are kept.
+    """Parts of h and of the prediction that remain with the first bands of directions alone.
 
     Args: `h [row, d]`; `log_p [row, vocab]`, the full prediction; `directions [d, d]`, orthonormal
     columns. Returns `[row]` tensors: `h_share_j`, the share of ‖h‖² in band j (they sum to 1), and
@@ -304,5 +307,6 @@ def truncation(
     for j, (_, b) in enumerate(edges[:-1], 1):
         kept = readout.linear(part[:, :b] @ basis[:, :b].T)
         log_q = torch.log_softmax(readout.transform(kept), dim=-1)
+        # 0·ln 0 is 0 here, and rounding may leave a KL a little below zero.
         out[f"kl_top_{j}"] = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0)
     return out

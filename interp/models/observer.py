@@ -3,16 +3,16 @@
 Knows hook points, passes and when an analysis has all it waits for; it knows nothing of what the
 analyses compute or where the results go.
 
-How an observer stays true beside other tools (all measured on TransformerLens 4.3):
+How an observer stays right next to other tools (all measured on TransformerLens 4.3):
 
 * hooks are added to the `HookPoint` itself, permanent, and removed by handle, so that another
   tool's `reset_hooks()` leaves them and they leave nothing behind;
 * before every pass they are moved behind all other hooks, so that they see what the user's own
   hooks return, and put back if someone removed them;
 * tokens, mask and cache length are taken from the call that every entry point reaches, which
-  `interp._calls` finds for each kind of model;
+  `interp.models.forward` finds for each kind of model;
 * in a user's own workflow nothing of ours ends a pass that is under way: a pass or an analysis
-  that cannot be followed is left out, counted, and told in one warning per kind.
+  that cannot be followed is left out and counted, with one warning per kind.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Observer:
             Face call; returns the tokens by stack.
         deliver: called at the end of each pass with the finished jobs.
         stop_early: end the pass when nothing more is read (never in a user's own workflow).
-        guest: the pass is the user's: whatever goes wrong in observing it is told in a warning,
+        guest: the pass is the user's: whatever goes wrong in observing it becomes a warning, is
             counted in `unobserved`, and leaves the pass alone.
     """
 
@@ -105,6 +105,7 @@ class Observer:
                 "compatibility mode was switched while analyses were attached: it changes the "
                 "weights and so the basis of every table; attach again after the switch"
             )
+        # Behind the hooks that the user added since the last pass, so that their edits are seen.
         lost = sum(not tap.refresh() for tap in self._taps)
         if lost:
             self.lost_hooks += lost
@@ -114,6 +115,7 @@ class Observer:
                 stacklevel=2,
             )
         try:
+            # Read before the pass, which adds to its KV cache in place.
             contexts = self.contexts(args, kwargs)
         except NotFollowed as reason:
             if not self.guest:
@@ -144,14 +146,14 @@ class Observer:
         self.passes.append(Pass(contexts, missing, readers))
 
     def replay(self, contexts: Mapping[str, Tokens], values: Mapping[Key, Tensor]) -> Pass:
-        """Run the jobs on given activations, in the order in which they come; needs no model."""
+        """Runs the jobs on given activations, in the order in which they come; needs no model."""
         self._open(contexts)
         for key, value in values.items():
             self._arrive(self.passes[-1], key, value)
         return self.passes.pop()
 
     def _replay_late(self, current: Pass) -> None:
-        """What came after the pass, in any order: shallow states first, as a pass would go."""
+        """Replays what came after the pass, in any order: shallow states first, as in a pass."""
         for key, value in sorted(current.late.items(), key=lambda item: item[0].index):
             self._arrive(current, key, value)
         current.late.clear()
@@ -182,6 +184,7 @@ class Observer:
                 self._run(current, self.wiring.jobs[number])
 
     def _maybe_stop(self, current: Pass, value: Tensor) -> None:
+        # Ended by an exception, as TransformerLens itself does: nothing after it is computed.
         if self.stop_early and not any(current.readers.values()):
             from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
@@ -193,6 +196,8 @@ class Observer:
         for key in job.needs:
             current.readers[key] -= 1
             if current.readers[key] == 0:
+                # An activation lives until its last reader ran, so memory holds a few states, not
+                # all.
                 current.store.pop(key, None)
 
     def _observe(self, current: Pass, job: ObserveCall) -> None:
@@ -213,7 +218,7 @@ class Observer:
         current.latest[job.analysis, job.stack] = emitted
 
     def fail(self, current: Pass, analysis: Analysis, error: Exception) -> None:
-        """Leave an analysis out of one pass, all of it, so that no table holds half a pass."""
+        """Leaves an analysis out of one pass, all of it, so that no table holds half a pass."""
         current.failed.add(analysis)
         current.emitted = [e for e in current.emitted if e[0].analysis is not analysis]
         self.failures.setdefault(analysis, error)
@@ -294,6 +299,8 @@ class Observer:
         columns = torch.arange(n, device=final.device)[_kept(current.kept, logits.shape[1])]
         whole: Tensor = readout.logits(final)
         rows = final[:, columns].flatten(0, 1), logits.to(final.device).flatten(0, 1)
+        # Verified on the logits that were kept: a hook of the user's after the last block breaks
+        # it.
         error = readout.identity_error(*rows).view(len(final), -1)
         real = current.contexts[stack].mask.to(final.device)[:, columns]
         if bool((error > readout.tolerance)[real].any()):
@@ -302,6 +309,7 @@ class Observer:
                 f"it kept the logits of {logits.shape[1]} of {n} tokens (logits_to_keep), and the "
                 "readout of the last state does not give those: a hook after the last block?",
             )
+        # The kept ones are the model's own; only the others are ours.
         whole[:, columns] = logits.to(whole)
         return whole
 
@@ -314,7 +322,7 @@ class Observer:
 
 
 def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:
-    """Re-attach the call once at the border: which analysis, where, on what shapes."""
+    """Re-attaches the call once at the border: which analysis, where, on what shapes."""
     if isinstance(error, ObserveError):
         return error
     where = "" if job.layer is None else f" at layer {job.layer}"
@@ -326,7 +334,7 @@ def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:
 
 
 def _kept(wanted: Any, n: int) -> Any:
-    """Which columns the logits are of, as an index: the last `n`, or those that were asked for."""
+    """Index of the columns that the logits are of: the last `n`, or those asked for."""
     return wanted if isinstance(wanted, Tensor) and wanted.numel() == n else slice(-n, None)
 
 

@@ -1,8 +1,8 @@
 """Measures whether the encoding of positions depends on the longest prompt of a pass.
 
 Rotary encodings with long-range variants (longrope, dynamic NTK) choose their frequencies anew in
-every pass, by its longest prompt. A short prompt is then encoded differently beside a long one.
-Passes of a few tokens are enough: the last of them claims to stand far away.
+every pass, by its longest prompt. A short prompt is then encoded differently in a
+batch with a long one. Passes of a few tokens are enough: the last of them claims to stand far away.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def position_switch(
     """The longest prompt whose positions are encoded as in short ones, and what comes after.
 
     Args:
-        model: a bridge in eval mode; nobody watches its passes.
+        model: a bridge in eval mode, whose passes are not observed.
         points: its hook points by name.
         state: hook name of a late state, None where later tokens change earlier ones.
         tokens: `[1, pos]`.
         tolerance: relative difference of states that counts as rounding.
 
     Returns (switch, grows). `switch` is None if all lengths up to the context's are encoded alike;
-    `grows` says that beyond it every length has an encoding of its own.
+    `grows` is true where beyond it every length has an encoding of its own.
     """
     limit = int(getattr(model.cfg, "n_ctx", None) or 0)
     if is_remote(model) or not _has_frequencies(model) or min(limit - 1, tokens.shape[1]) < TOKENS:
@@ -64,7 +64,7 @@ def _last_alike(probe: _Probe, limit: int) -> int:
 
 
 def _has_frequencies(model: Any) -> bool:
-    """Whether some module keeps rotary frequencies; a table of positions has one row for each."""
+    """True if some module keeps rotary frequencies; a table of positions has one row for each."""
     return any("freq" in name for m in wrapped_model(model).modules() for name in m._buffers)
 
 
@@ -90,12 +90,13 @@ class _Probe:
         with record(self.points) as states:
             call(self.model, self.tokens, position_ids=positions)
         buffers = wrapped_model(self.model).named_buffers()
+        # A copy, for the next pass may write new frequencies into the same buffer.
         frequencies = [value.clone() for name, value in buffers if "freq" in name]
         first = states[self.state][0][:, :TOKENS] if self.state else None
         return frequencies, first
 
     def differ(self, one: Seen, other: Seen) -> bool:
-        """Whether two passes encoded their first tokens differently."""
+        """True if two passes encoded their first tokens differently."""
         pairs = zip(one[0], other[0], strict=True)
         if any(not torch.equal(a, b) for a, b in pairs):
             return True

@@ -1,8 +1,7 @@
 """Passes of one batch under different hooks, of which only the later tokens differ.
 
-What is steered or read at the end of a prompt leaves the tokens before it alone in a causal model:
-their keys and values are computed once. Knows hooks as pairs of name and function, nothing of what
-they do.
+In a causal model a late edit cannot change earlier tokens, so their keys and values are computed
+once. Knows hooks as pairs of name and function, nothing of what they do.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ def run_hooked(model: Any, batch: Tokens, hooks: Hooks) -> Tensor:
 
 
 def _mask(model: Any, mask: Tensor) -> dict[str, Tensor]:
-    """The argument that says which tokens are padding, where any is."""
+    """The attention mask as an argument of the call, where there is padding."""
     return {} if bool(mask.all()) else {"attention_mask": mask.long().to(device_of(model))}
 
 
 class PrefixReuse:
     """Logits of one batch, as often as asked for, from column `first` on.
 
-    Whether the model goes on right from the keys and values of the columns before is measured on
-    the pass without hooks; for one that does not (both directions, states that are no such cache)
+    The pass without hooks measures whether the model continues correctly from the keys and values
+    of earlier columns. Where it does not (attention in both directions, recurrent states),
     `first` is 0 and every pass is a whole one.
 
     Args:

@@ -1,6 +1,6 @@
 """Measures a model's anatomy: one short pass with recorders on every candidate, one padded pass.
 
-Nothing is believed because of its name: a boundary must fire with the right shape, terms must add
+Verified, not assumed from names: a boundary must fire with the right shape, terms must add
 up, a mid stream must equal x + a, a pattern's rows must be distributions, a readout must give the
 model's own logits. Other people's hooks are silenced while it runs.
 """
@@ -45,7 +45,7 @@ Seen = Mapping[str, list[Any]]
 
 
 def inspect(model: Any) -> Anatomy:
-    """Measure what can be attached to `model`, and what was verified.
+    """Measures which sites of `model` can be observed, and verifies each.
 
     Takes a few small passes; the result is kept per model and measured again when
     the basis, the dtype or autocast changes. Raises `BadInput` for what is no bridge or has any
@@ -78,6 +78,7 @@ def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
 
     Without a model there is no readout, and only stacks whose every state is there are read.
     """
+    # The longest prompt: a site that is verified on one token is verified on nothing.
     row = int(mask.sum(1).argmax())
     real = mask[row].nonzero().squeeze(-1)
     cut = {n: _cut(n, v, row, real, mask.shape) for n, v in values.items()}
@@ -136,7 +137,7 @@ def _require_bridge(model: Any) -> None:
 
 
 def refuse_training(model: Any) -> None:
-    """Raise `BadInput` where any part of a model is in training mode and so may act at random.
+    """Raises `BadInput` where any part of a model is in training mode and so may act at random.
 
     The bridge, the model inside it and each of their modules have a switch of their own:
     `train()` of a Hugging Face model leaves the one of the bridge around it as it was.
@@ -160,7 +161,7 @@ def refuse_training(model: Any) -> None:
 
 
 def _acts_in_training(module: torch.nn.Module) -> bool:
-    """Whether a module computes something else in training: it drops, or averages over batches."""
+    """True if a module computes something else in training: it drops, or averages over batches."""
     kinds = torch.nn.modules
     if isinstance(module, kinds.batchnorm._BatchNorm | kinds.instancenorm._InstanceNorm):
         return True
@@ -220,7 +221,7 @@ def _blocks(model: Any, stack: Stack) -> Any:
 
 
 def _basis(model: Any) -> str:
-    """What was done to the weights, by which results of one basis are told from another's."""
+    """Name of the basis that the weights are in; results of two bases are not comparable."""
     if getattr(model, "compatibility_mode", False):
         return "compatibility mode"
     folded = str(getattr(model.cfg, "normalization_type", "")).endswith("Pre")
@@ -248,6 +249,7 @@ def ordinary_tokens(model: Any, n: int) -> Tensor:
     special = set(getattr(tokenizer, "all_special_ids", None) or ())  # the unknown word as well
     special |= set(special_ids(tokenizer)) if tokenizer is not None else set()
     ordinary = [i for i in range(min(vocab, 50_000)) if i not in special] or [0]
+    # A generator of its own, so that the probe is the same whatever was drawn before.
     generator = torch.Generator().manual_seed(0)
     picks = torch.randint(len(ordinary), (n,), generator=generator, device="cpu")
     return torch.tensor(ordinary, device="cpu")[picks].to(device_of(model))
@@ -256,7 +258,8 @@ def ordinary_tokens(model: Any, n: int) -> Tensor:
 def _forward(
     model: Any, tokens: Tensor, mask: Tensor | None = None, **options: Any
 ) -> Tensor | None:
-    """Run the bridge; returns its logits if it has any. Random parts start from one seed."""
+    """Runs the bridge and returns its logits if it has any. Random parts start from one seed."""
+    # Put back afterwards: `inspect` must not change what the user draws next.
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     if mask is not None:
@@ -280,13 +283,13 @@ def _candidates(stack: Stack) -> Iterator[str]:
 
 
 def _autocast(model: Any) -> torch.dtype | None:
-    """In which type matrix products are computed now, whatever the weights'; None for theirs."""
+    """Dtype of matrix products under autocast; None where they have that of the weights."""
     kind = device_of(model).type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
-    """Of the states; under autocast that of the products, by whose rounding they differ."""
+    """Dtype of the states; under autocast that of the products, whose rounding they have."""
     rounded = None if model is None else _autocast(model)
     if rounded is not None:
         return rounded
@@ -298,7 +301,7 @@ def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
 
 
 def _dtype(model: Any) -> torch.dtype:
-    """Of the weights; of the configuration where there are none here."""
+    """Dtype of the weights, or of the config if the weights are remote."""
     first = None if is_remote(model) else next(model.parameters(), None)
     dtype = getattr(model.cfg, "dtype", torch.float32) if first is None else first.dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
@@ -309,7 +312,7 @@ def _dtype(model: Any) -> torch.dtype:
 
 @dataclass(frozen=True)
 class _StackProbe:
-    """What the recorders saw of one stack, and the questions put to it."""
+    """Recorded activations of one stack, and the questions put to them."""
 
     stack: Stack
     seen: Seen
@@ -318,7 +321,7 @@ class _StackProbe:
     tolerance: float
 
     def first(self, name: str | None) -> Any:
-        """What the hook gave at its first firing, None if it never fired."""
+        """First activation of the hook, None if it never fired."""
         values = self.seen.get(name or "", [])
         return values[0] if values else None
 
@@ -432,10 +435,14 @@ class _StackProbe:
         """The largest set of named terms that adds up to the step, else the nearest one."""
         fired = self._fired_terms(layer, before)
         best: tuple[Mapping[str, str], float] = ({}, float("inf"))
+        # The largest set first: without a term that is small on the probe the sum may close as
+        # well.
         for size in range(len(fired), 0, -1):
             for names in combinations(fired, size):
                 for hooks in product(*(fired[n] for n in names)):
                     parts = [self.first(hook) for hook in hooks]
+                    # Undefined only where the stream is zero; such a token says nothing about the
+                    # terms.
                     error = float(closing_error(before, parts, after).nan_to_num().max())
                     if error < best[1]:
                         best = (dict(zip(names, hooks, strict=True)), error)
@@ -492,6 +499,7 @@ class _StackProbe:
             and value.shape[0] == 1
             and value.shape[-1] >= value.shape[-2]
             and bool((value >= 0).all())
+            # At most 1, not equal: sink logits take attention away from every token.
             and bool((value.float().sum(-1) <= 1 + 1e-2).all())
         )
 
@@ -629,7 +637,7 @@ def _unembedding(model: Any) -> tuple[Tensor, Tensor | None] | None:
 
 
 def output_transform(model: Any) -> Callable[[Tensor], Tensor]:
-    """What the model does to the output of its unembedding: soft cap, scale, or nothing."""
+    """Function that the model applies to its unembedding's output: soft cap, scale or none."""
     if not hasattr(model, "adapter"):
         return partial(capped, cfg=model.cfg)
     transform: Callable[[Tensor], Tensor] = model.adapter.apply_output_logits_transform
@@ -768,6 +776,7 @@ def _measure_padding(
 
 def _padded(single: Tensor, total: int) -> tuple[Tensor, Tensor]:
     """`[2, total]`: the prompt padded on the right, then on the left, and the mask."""
+    # An ordinary id as padding: models without a padding token have none to offer.
     pads = single[:, :1].expand(1, total - single.shape[1])
     rows = torch.cat([torch.cat([single, pads], 1), torch.cat([pads, single], 1)])
     mask = torch.ones_like(rows)
@@ -784,6 +793,8 @@ def _padding_error(
         got = batch[name][0][row : row + 1, rows]
         if got.shape != expected.shape:
             return None
+        # Relative to the longest vector: a short one may differ by a large share of itself in
+        # rounding.
         scale = norm(expected).max().clamp(min=1e-30)
         errors.append(
             float((norm(at_least_float32(got) - at_least_float32(expected)) / scale).max())
@@ -849,7 +860,7 @@ def _not_continued(model: Any, stacks: tuple[StackAnatomy, ...], causal: bool) -
 
 
 def _continued(model: Any, point: Any, tokens: Tensor, start: int) -> Tensor:
-    """What `point` gives for the tokens from `start` on, in a pass that goes on from a cache."""
+    """Activation at `point` for the tokens from `start` on, in a pass that continues a cache."""
     outputs: list[Any] = []
     inner = wrapped_model(model)
     handle = inner.register_forward_hook(lambda _module, _args, output: outputs.append(output))

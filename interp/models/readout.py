@@ -1,6 +1,6 @@
 """From residual vectors to vocabulary statistics, through the model's own final norm and head.
 
-A `Readout` is a path that was found to reproduce the model's logits (`interp.anatomy` finds it).
+A `Readout` is a path that reproduces the model's logits (`interp.models.probe` verifies that).
 Statistics are accumulated over blocks of rows, so that `[layer, batch, pos, vocab]` never exists.
 Knows nothing of hooks and tables.
 """
@@ -65,6 +65,7 @@ class Readout:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # "meta": a shape and a type without the numbers, which belong to the model.
         shape = torch.empty(self.weight.shape, device="meta", dtype=self.weight.dtype)
         return Readout, (self.path, _gone, shape, None, _gone, self.error, self.tolerance)
 
@@ -126,6 +127,7 @@ class Readout:
                 f"lens: stream has {stream.shape[1]} rows, logits {len(logits)}, "
                 f"targets {len(targets)}; they must be equal"
             )
+        # None tells the kernel to skip a pass over all logits.
         transform = None if self.transform is _same else self.transform
         head = Head(self.weight, self.bias, transform)
         return lens_statistics(stream[:-1], head, logits, targets, prepare=self.normalise)
@@ -133,5 +135,6 @@ class Readout:
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
         z = self.logits(x)
+        # Probabilities of the k best only: a softmax would write the whole vocabulary once more.
         best = z.topk(min(k, z.shape[-1]), dim=-1)
         return (best.values - z.logsumexp(-1, keepdim=True)).exp(), best.indices

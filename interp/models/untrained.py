@@ -1,7 +1,7 @@
 """An untrained copy of a model: the control of everything that is measured on a trained one.
 
-What the copy shows too comes from the architecture, the tokenizer or the measure, and says nothing
-of what was learnt. Knows models; knows nothing of analyses or tables.
+Anything the untrained copy shows as well comes from the architecture, the tokenizer or the measure
+and was not learned. Knows models; knows nothing of analyses or tables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONTROLS = (RANDOM_INIT,)
 
 
 def check_control(control: str, model: Any) -> None:
-    """Raise before anything is computed: `UnknownName` for a control that there is not,
+    """Raises before anything is computed: `UnknownName` for a control that there is not,
     `Unsupported` for a model that cannot be copied untrained.
     """
     if control not in CONTROLS:
@@ -49,6 +49,7 @@ def random_copy(model: Any, seed: int = 0) -> Any:
     _refuse(bridge)
     inner = wrapped_model(bridge)
     with _drawn_from(seed):
+        # A copy of the configuration, because building a model writes into it.
         fresh = type(inner)(copy.deepcopy(inner.config))
         like = next(inner.parameters())
         out = load_model(fresh.to(like.device, like.dtype), bridge.tokenizer)

@@ -50,7 +50,7 @@ class DataFile(ABC):
         return None
 
     def is_blank(self) -> bool:
-        """Whether the file holds nothing but blank lines."""
+        """True if the file holds nothing but blank lines."""
         return all(map(_is_blank, byte_lines(self.path)))
 
     @abstractmethod
@@ -84,7 +84,7 @@ def data_file(
 
 
 def refuse_lacking(file: DataFile) -> None:
-    """Raise `BadInput` if a file declares its columns and the text is none of them."""
+    """Raises `BadInput` if a file declares its columns and the text is none of them."""
     names = file.names()
     if names and file.text_column not in names:
         raise BadInput(

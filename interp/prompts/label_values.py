@@ -1,4 +1,4 @@
-"""Label values: what counts as one, and how they are laid over the tokens of a prompt.
+"""Values of labels: their kinds, and their places on the tokens of a prompt.
 
 Knows nothing of text or tokenizers.
 """
@@ -47,7 +47,7 @@ def per_token(what: str, i: int, value: Any, special: Bools, *, fill: Any) -> Ob
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value can label a token."""
+    """True if a value can label a token."""
     return value is None or value is pd.NA or isinstance(value, _NUMBERS | _WRITTEN)
 
 
@@ -156,7 +156,7 @@ def inexact(cells: Sequence[Any]) -> tuple[Any, str] | None:
 
 
 def refuse_inexact(what: str, arrays: Sequence[Objects]) -> None:
-    """Raise for a whole number that would lose digits when the label becomes a column."""
+    """Raises for a whole number that would lose digits when the label becomes a column."""
     found = inexact([cell for cells in arrays for cell in cells])
     if found is not None:
         cell, why = found

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Pieces = Literal["last", "first", "all"]
 _PIECES = ("last", "first", "all")
-PLACE = ("start", "end", "text", "word")  # where an annotated word is, not what is said about it
+PLACE = ("start", "end", "text", "word")  # where an annotated word is; its other fields are labels
 
 
 def target_word(
@@ -42,7 +42,7 @@ def target_word(
     seed: int = 0,
     required: bool = True,
 ) -> Labeller:
-    """Label a word, the token before it and random controls: `target`, `previous`, `random`.
+    """Labels a word, the token before it and random controls: `target`, `previous`, `random`.
 
     The word is matched whole, from one word boundary to another as `Prompts` counts words (UAX
     #29): neither "there" nor "her's" holds "her". In Chinese, Japanese, Thai, Lao, Khmer and
@@ -83,7 +83,7 @@ def target_word(
 def regex(
     pattern: str, *, name: str = "match", group: int | str = 0, value: str | None = None
 ) -> Labeller:
-    """Label every token that overlaps a match of a regular expression.
+    """Labels every token that overlaps a match of a regular expression.
 
     Args:
         pattern: as for Python's `re`; searched in the text of each prompt.
@@ -105,7 +105,7 @@ def regex(
 
 
 def gold(annotations: Sequence[Iterable[Any]], fields: Sequence[str] | None = None) -> Labeller:
-    """Label tokens with what is known about the word that they overlap.
+    """Labels tokens with what is known about the word that they overlap.
 
     Args:
         annotations: for each prompt its words: mappings or objects with `start` and `end`
@@ -121,7 +121,7 @@ def gold(annotations: Sequence[Iterable[Any]], fields: Sequence[str] | None = No
 
 
 def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
-    """Label tokens with what a spaCy pipeline says about their word.
+    """Labels tokens with the tags of their word by a spaCy pipeline.
 
     Args:
         pipeline: a loaded pipeline, or the name or path of one.
@@ -168,7 +168,7 @@ def _mark_word(
 def _assign_roles(
     column: Any, hits: Sequence[Ints], spans: Ints, pieces: Pieces, generator: np.random.Generator
 ) -> None:
-    """Write the roles of one prompt into `column`; targets win over previous tokens."""
+    """Writes the roles of one prompt into `column`; targets win over previous tokens."""
     if not hits:
         return
     visible = np.flatnonzero(spans[:, 1] > spans[:, 0])  # neither special nor spaces only
@@ -295,7 +295,7 @@ def _mark_spacy(prompts: Prompts, *, pipeline: Any, attributes: Sequence[str]) -
 
 
 def _annotated(document: Any, name: str) -> bool:
-    """Whether the pipeline has looked for a tag in a document, found or not."""
+    """True if the pipeline has looked for a tag in a document, found or not."""
     # A recogniser marks every token as in or outside an entity; ENT_TYPE is set for those inside.
     asked = "ENT_IOB" if name.startswith("ent_") else name.upper()
     try:
@@ -305,7 +305,7 @@ def _annotated(document: Any, name: str) -> bool:
 
 
 def _refuse_over_limit(i: int, length: int, nlp: Any) -> None:
-    """Raise before spaCy does, and name the prompt."""
+    """Raises before spaCy does, and names the prompt."""
     limit = getattr(nlp, "max_length", math.inf)
     if length > limit:
         raise BadInput(

@@ -80,7 +80,7 @@ class Prompts:
 
     @property
     def massive(self) -> int:
-        """How many tokens are left out for being first and massive alone, not for being special."""
+        """Number of tokens that are left out as massive first ones, not as special ones."""
         firsts = (row[:1] for row in self.special) if self.massive_first else ()
         return sum(int((~first).sum()) for first in firsts)
 
@@ -118,6 +118,7 @@ class Prompts:
         if text is None or spans is None:
             return np.full(len(self.tokens[i]), -1, dtype=np.int64)
         found = align(trimmed(spans, text), words(text))
+        # By `special` and not `left_out`: a massive first token is a word all the same.
         found[self.special[i]] = -1
         return found
 
@@ -234,6 +235,7 @@ class Prompts:
         for rows in arrays:
             digest.update(f"|{len(rows)}".encode())
             for row in rows:
+                # Kind and length go in, because rows of other lengths may join to the same bytes.
                 digest.update(f"|{row.dtype.kind}{len(row)}|".encode() + row.tobytes())
         for name in sorted(self.labels):
             cells = [[tagged(cell) for cell in row] for row in self.labels[name]]

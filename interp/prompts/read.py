@@ -36,7 +36,7 @@ def read_prompts(
     language: str = "english",
     special_ids: Sequence[int] = (),
 ) -> Prompts:
-    """Read prompts from anything a user may have, and tokenise them as the bridge would.
+    """Reads prompts from anything a user may have and tokenises them as the bridge would.
 
     A string is looked up in this order: the name of a built-in set (`her`, `demo`); an existing
     file; one prompt, if it has a space in it. A single word that is neither is an error, so that
@@ -62,7 +62,7 @@ def read_prompts(
             the special tokens may be left out), or per cell of a padded tensor.
         targets: explicit target ids per position, shaped like `token_labels`; -1 for none.
         prepend_bos: whether a prompt starts with BOS; true unless given, as in the bridge. Pass
-            `model.cfg.default_prepend_bos`. It does not change ids that are given.
+            `model.cfg.default_prepend_bos`. Token ids stay as they are.
         max_length: context length of the model.
         vocab_size: ids must be below it; the tokenizer's size unless given.
         text_column: the column with the text.

@@ -1,4 +1,4 @@
-"""What a user hands over as prompts, read into texts or token ids with their annotations.
+"""Prompts as users have them, read into texts or token ids with their annotations.
 
 Knows files, tables and documents; knows nothing of tokenizers or models. Every prompt is read or
 the source is refused: one bad line gives no prompts at all. Columns that nobody asked for and that
@@ -37,12 +37,12 @@ _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Prompts before tokenisation: either `texts` or `ids`, and what was said about them.
+    """Prompts before tokenisation: either `texts` or `ids`, and their annotations.
 
     `fields` holds one value per prompt: a scalar, a list with one value per token, or None.
     `annotations` holds gold words per prompt: mappings with `start`, `end` and other fields.
     `keep` marks, per prompt, the cells of the ids as given that are no padding.
-    `asked` says that every column was asked for, so that none may be left out.
+    `asked`: every column was asked for, so that none may be left out.
     """
 
     source: str
@@ -57,7 +57,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of rows: the column with the text, and the others that are asked for."""
+    """Columns to read: the one with the text, and the others that are asked for."""
 
     text: str
     columns: tuple[str, ...] | None = None
@@ -76,7 +76,7 @@ def read(
     language: str,
     columns: Sequence[str] | None = None,
 ) -> Raw:
-    """Read any supported source; errors say which part of it is at fault."""
+    """Reads any supported source; errors say which part of it is at fault."""
     if isinstance(columns, str):
         raise BadInput(f"columns={columns!r} is one text; pass a list of names: [{columns!r}]")
     wanted = Wanted(text_column, None if columns is None else tuple(columns))
@@ -163,7 +163,7 @@ def _read_string(source: str, wanted: Wanted, language: str) -> Raw:
 
 
 def _exists(source: str) -> bool:
-    """Whether there is a file of that name, or a link that leads nowhere."""
+    """True if there is a file of that name, or a link that leads nowhere."""
     try:
         return bool(source) and (Path(source).exists() or Path(source).is_symlink())
     except (OSError, ValueError):  # a long text is no legal file name
@@ -306,7 +306,7 @@ def _columns(
 
 
 def _refuse_unknown(wanted: Wanted, names: Sequence[Any] | None, source: str) -> None:
-    """Raise for a column that is asked for and not there; without `names` nothing is known yet."""
+    """Raises for a column that is asked for and not there; without `names` nothing is known yet."""
     for name in wanted.columns or ():
         if names is not None and name not in names:
             known = ", ".join(map(str, names))
@@ -352,7 +352,7 @@ def _as_text(cell: Any) -> str | None:
 
 
 def _is_annotation(value: Any) -> bool:
-    """Whether a value is a list of words: objects with character offsets."""
+    """True if a value is a list of words: objects with character offsets."""
     return isinstance(value, list) and bool(value) and _is_word(value[0])
 
 
@@ -401,7 +401,7 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
 
 
 def refuse_chat(value: Any, source: str) -> None:
-    """Raise `BadInput` for chat messages: one, lists of them, or a row that holds some."""
+    """Raises `BadInput` for chat messages: one, lists of them, or a row that holds some."""
     if isinstance(value, Mapping) and not _is_message(value):
         inner = next((value[name] for name in _CHAT if name in value), None)
     else:

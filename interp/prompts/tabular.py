@@ -16,7 +16,7 @@ from interp.prompts.formats import Row, arrow_rows
 
 
 def is_tabular(source: Any) -> bool:
-    """Whether a source is a table or data set, and not one of its rows or columns."""
+    """True if a source is a table or data set, and not one of its rows or columns."""
     if isinstance(source, pd.DataFrame | pd.Series):
         return isinstance(source, pd.DataFrame)
     exports = hasattr(source, "__arrow_c_stream__")
@@ -26,7 +26,7 @@ def is_tabular(source: Any) -> bool:
 
 
 def table_name(source: Any) -> str:
-    """What a table is called in messages."""
+    """Name of a table in messages."""
     if isinstance(source, pd.DataFrame):
         return "pandas DataFrame"
     kind = type(source)
@@ -62,6 +62,7 @@ def table_rows(source: Any, columns: Sequence[str] | None = None) -> list[Row]:
     if isinstance(source, pd.DataFrame):
         rows = _frame_rows(source)
     elif hasattr(source, "num_rows") and hasattr(source, "with_format"):
+        # By Arrow: with any other format a data set hands out tensors or arrays of its own.
         rows = arrow_rows(source.with_format("arrow")[:])
     elif hasattr(source, "__arrow_c_stream__"):
         rows = arrow_rows(_as_arrow(source))

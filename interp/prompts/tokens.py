@@ -34,7 +34,7 @@ def _byte_of_character() -> dict[str, int]:
 
 _BYTE_OF = _byte_of_character()
 UNKNOWN = "⟨unknown⟩"
-"""Stands for a token whose id nobody saw, as where a model was given embeddings."""
+"""Text of a token without a known id, as where a model was given embeddings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,7 @@ def encode(
         if offsets is None:
             spans = _spans_by_decoding(tokens, special, text, tokenizer)
         else:
+            # Offsets count the BOS string that was written in front.
             spans = np.clip(offsets.reshape(-1, 2)[keep] - len(prefix), 0, len(text))
             spans[special] = 0
         result.append(Encoded(tokens, special, spans))
@@ -102,6 +103,7 @@ def recover_text(tokens: Ints, tokenizer: Any) -> tuple[str | None, Encoded]:
     if (tokens[body] >= len(tokenizer)).any():
         return None, bare
     text = str(tokenizer.decode(tokens[body].tolist(), clean_up_tokenization_spaces=False))
+    # Decoding is not one to one: spans are kept only where the text gives these very ids.
     again = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     if list(again["input_ids"]) != tokens[body].tolist():
         return None, bare
@@ -154,7 +156,7 @@ def running_strings(
 
 
 def may_be_split(text: str) -> bool:
-    """Whether a text of `token_strings` begins or ends within a character.
+    """True if a text of `token_strings` begins or ends within a character.
 
     A token that is one of the brackets itself looks so too.
     """
@@ -271,6 +273,7 @@ def align(spans: Ints, intervals: Ints) -> Ints:
     """
     if not len(intervals):
         return np.full(len(spans), -1, dtype=np.int64)
+    # The first interval that ends beyond the span's start; intervals ascend, so no loop is needed.
     candidate = np.searchsorted(intervals[:, 1], spans[:, 0], side="right")
     inside = np.minimum(candidate, len(intervals) - 1)
     hit = (candidate < len(intervals)) & (intervals[inside, 0] < spans[:, 1])
@@ -278,7 +281,8 @@ def align(spans: Ints, intervals: Ints) -> Ints:
 
 
 def _habits(tokenizer: Any) -> tuple[bool, bool]:
-    """Whether the tokenizer prepends BOS (or CLS) and appends EOS; asked as the bridge does."""
+    """True if the tokenizer prepends BOS (or CLS) and appends EOS; asked as the bridge does."""
+    # Asked by an example: the settings that tokenizers declare are not always what they do.
     ids = tokenizer.encode("a")
     leading = {tokenizer.bos_token_id, getattr(tokenizer, "cls_token_id", None)} - {None}
     eos = tokenizer.eos_token_id

@@ -49,7 +49,7 @@ def suffix_of(path: str | Path) -> str:
 
 
 def is_compressed(path: str | Path) -> bool:
-    """Whether the name ends in `.gz`."""
+    """True if the name ends in `.gz`."""
     return Path(path).suffix.lower() == COMPRESSED
 
 

@@ -36,11 +36,11 @@ from interp.runs.run import DEFAULT
 
 
 class _Texts:
-    """Which prompt each row of each pass is of, by the caches that the passes go on from.
+    """Prompt numbers of the rows of every pass, by the caches that the passes continue.
 
     A prompt is one text: a row keeps its number as long as it goes on from the very end of that
-    text. One that goes on from an earlier place, or beside another row that did so already, is a
-    branch and gets a number of its own (beam search, a cache used twice or cut back).
+    text. A row that goes on from an earlier place, or from one that another row continues already,
+    is a branch and gets a number of its own (beam search, a cache used twice or cut back).
     """
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class _Texts:
         self._ends: dict[int, int] = {}
 
     def past(self, kwargs: Mapping[str, Any], rows: int, columns: int | None) -> Past | None:
-        """What a call of `rows` rows goes on from, None if it begins texts.
+        """Text that a call of `rows` rows continues, None if it begins texts.
 
         Args:
-            columns: of its mask, beside those of its own tokens.
+            columns: number of columns of its mask before those of its own tokens.
         """
         cache = cache_in(kwargs)
         length = cache_length(cache)
@@ -92,12 +92,14 @@ class _Texts:
         return number
 
     def take(self, parents: Tensor, context: Tokens, cache: Any) -> None:
-        """Remember a finished pass: its rows' texts go on from those numbered `parents`."""
+        """Remembers a finished pass: its rows' texts go on from those numbered `parents`."""
         width = context.key_tokens.shape[1]
         before = context.key_mask[:, : width - context.tokens.shape[1]].sum(1).tolist()
         rows = zip(context.ids.tolist(), parents.tolist(), before, strict=True)
         for number, parent, position in rows:
             if number != parent and parent >= 0:
+                # By the owner of that place, so that a branch of a branch leads to where its tokens
+                # stand.
                 self.branches[number] = (self._owner(parent, position), position)
             self._ends[number] = width
             self.next_id = max(self.next_id, number + 1)
@@ -113,8 +115,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     branches: their column `branch_of` says from which prompt, `branch_at` from which position on;
     the tokens before stand under that prompt. Column `call` counts the passes.
 
-    A pass that cannot be observed rightly runs as it would alone: it is left out, one warning per
-    kind says so, and `provenance["attached"]["not_observed"]` counts.
+    A pass that cannot be observed correctly runs unchanged and is left out, with one warning per
+    kind and a count in `provenance["attached"]["not_observed"]`.
     """
 
     def __init__(self, model: Any, analyses: Mapping[str, Analysis]) -> None:
@@ -194,7 +196,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         return {names[0]: context}
 
     def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
-        """Raise before a pass that goes on from a cache which the bridge does not use rightly."""
+        """Raises before a pass that continues a cache which the bridge does not use correctly."""
         cache = cache_in(kwargs)
         if cache is None or len(self.anatomy.stacks) > 1:
             return
@@ -233,7 +235,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
 
     @property
     def results(self) -> Results:
-        """What was seen so far, as `run` would return it."""
+        """Results of all passes so far, as `run` would return them."""
         if self._cached is None:
             self._cached = self._collector.results(
                 self._tokens(),
@@ -318,7 +320,7 @@ def _many(value: Any) -> bool:
 
 
 def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:
-    """Watch a model while you run it yourself: `with interp.attach(model, "rotation") as probes:`.
+    """Watches a model while you run it: `with interp.attach(model, "rotation") as probes:`.
 
     Everything that reaches the model inside the block is observed: `model(...)`,
     `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the

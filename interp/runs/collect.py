@@ -48,12 +48,13 @@ class Collector:
     def take(
         self, finished: Pass, failed: Callable[[Analysis, Exception], None] | None = None
     ) -> None:
-        """Reduce one pass; its activations are gone afterwards.
+        """Reduces one pass; its activations are gone afterwards.
 
         Args:
-            failed: told which analysis emitted what cannot be reduced, and why; nothing of it is
-                kept of this pass. Without it the error is raised.
+            failed: called with an analysis whose emissions cannot be reduced and the error; nothing
+                of it is kept of this pass. Without it the error is raised.
         """
+        # All of a pass or nothing: no table may hold half of one.
         reduced: dict[Analysis, list[State]] = {}
         for job, batch, emitted in finished.emitted:
             try:
@@ -150,6 +151,7 @@ def label_column(column: pd.Series[Any]) -> pd.Series[Any]:
 def token_texts(rows: pd.DataFrame, tokenizer: Any) -> pd.Series[Any]:
     """The text of every token, read in the order of its prompt."""
     keys = [c for c in ("stack", "prompt") if c in rows]
+    # A character may be spread over several tokens, so texts depend on their order.
     ordered = rows.sort_values([*keys, "position"], kind="stable")
     ids = [part.tolist() for _, part in ordered.groupby(keys, sort=False)["token_id"]]
     texts = [text for row in running_strings(ids, tokenizer) for text in row]

@@ -63,6 +63,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._current = batch
         self._finished.clear()
         device = device_of(self.bridge)
+        # Without padding no mask is passed: with one some models take a slower attention kernel.
         padded = not bool(batch.mask.all())
         options = {"attention_mask": batch.mask.long().to(device)} if padded else {}
         with torch.no_grad():
@@ -115,7 +116,7 @@ def _pad_id(bridge: Any) -> int:
 
 
 def refuse_nan(out: Any, batch: Tokens) -> None:
-    """Raise where a real token's logits or last state are NaN or ∞: nothing would come of it."""
+    """Raises where a real token's logits or last state are NaN or ∞: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
     if final is None or final.shape[:2] != batch.mask.shape:
         return

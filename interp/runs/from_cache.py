@@ -48,10 +48,10 @@ def from_cache(
     mask: Any = None,
     positions: Any = None,
 ) -> Results:
-    """Run analyses over an `ActivationCache` and return the tables that `run` gives.
+    """Runs analyses over an `ActivationCache` and returns the tables that `run` gives.
 
     Args:
-        cache: what `run_with_cache` returned beside the logits: an `ActivationCache` or a plain
+        cache: the second value that `run_with_cache` returned: an `ActivationCache` or a plain
             mapping, with or without the batch dimension.
         analyses: names, classes or instances.
         tokens: `[batch, pos]` ids that the model was given; not needed where the cache has them,
@@ -147,7 +147,7 @@ def _refuse_without_model(chosen: Mapping[str, Analysis], model: Any) -> None:
 
 
 def _is_square(name: str, value: Any) -> bool:
-    """Whether this is an activation of queries and keys."""
+    """True if this is an activation of queries and keys."""
     named = name.endswith((".hook_pattern", ".hook_attn_scores"))
     return named and isinstance(value, Tensor) and value.ndim >= 3
 
@@ -158,7 +158,7 @@ def _keys_in(values: Mapping[str, Any]) -> int:
 
 
 def _refuse_cut(values: Mapping[str, Any]) -> None:
-    """Raise where patterns or position ids show that the cache holds a part of each prompt."""
+    """Raises where patterns or position ids show that the cache holds a part of each prompt."""
     for name, value in values.items():
         if not isinstance(value, Tensor):
             continue
@@ -175,8 +175,8 @@ def _refuse_cut(values: Mapping[str, Any]) -> None:
 
 
 def _jumps(ids: Tensor) -> bool:
-    """Whether positions are left out in every row. Where a row begins tells nothing: some models
-    count from 2, and padding has positions too."""
+    """True if positions are left out in every row. The first position of a row does not show a
+    cut: some models count from 2, and padding has positions too."""
     rows = ids if ids.ndim == 2 else ids[None]
     return bool((rows.diff(dim=1) > 1).any(dim=1).all())
 
@@ -196,6 +196,7 @@ def _cut_context(
                 f"positions= names {len(columns)} columns, the cache holds the tokens of "
                 f"{_rows(cached).shape[1]}"
             )
+        # Patterns keep every key of a cut cache and so tell how long the prompts were.
         length = max(int(columns.max()) + 1, _keys_in(values))
         whole = torch.full((len(_rows(cached)), length), -1)
         whole[:, columns] = _rows(cached).to(whole)
@@ -212,7 +213,7 @@ def _cut_context(
 
 
 def _columns(positions: Any, length: int | None) -> Tensor:
-    """What `pos_slice` means, as column numbers."""
+    """Column numbers that `pos_slice` selects."""
     if isinstance(positions, tuple):
         positions = slice(*positions)
     if isinstance(positions, slice | int) and length is None:
@@ -326,6 +327,7 @@ class _Store:
         axes = key.axes
         for name in here:
             value: Tensor = self.values[name]
+            # TransformerLens drops the batch axis of a cache on request (`remove_batch_dim`).
             value = value if value.ndim == len(axes) else value[None]
             if self._fits(value, axes):
                 return value
@@ -400,7 +402,7 @@ def _without(job: ObserveCall, sites: set[str]) -> ObserveCall:
 
 
 def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector) -> None:
-    """Feed the activations in the order in which a pass would bring them."""
+    """Feeds the activations in the order in which a pass would bring them."""
     needed = {key for job in wiring.jobs for key in job.needs}
     reads_out = any("readout" in job.analysis.wanted() for job in wiring.jobs)
     device = device_of(store.model) if reads_out and store.model is not None else None
@@ -409,6 +411,7 @@ def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector
         value = store.get(key)
         if value is not None:
             values[key] = value if device is None else value.to(device)
+    # The last value is the logits or the deepest state: NaN anywhere before has reached it.
     refuse_nan(next(reversed(values.values())), context)
     (stack,) = store.anatomy.stacks
     observer = Observer(store.model, wiring, lambda *_: {}, collector.take)

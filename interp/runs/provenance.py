@@ -82,6 +82,6 @@ def versions() -> dict[str, str]:
 
 
 def _first_token(stack: StackAnatomy) -> dict[str, Any]:
-    """How large the first token's norm is against the others', and whether it is set apart."""
+    """Norm of the first token against the others', and whether it is left out as massive."""
     without, with_bos = finite([stack.first_token, stack.bos_token])
     return {"without_bos": without, "with_bos": with_bos, "massive": stack.massive_first}

@@ -56,7 +56,7 @@ def run(
     max_tokens: int = 4096,
     progress: bool = True,
 ) -> Results:
-    """Run analyses over prompts and return their tables.
+    """Runs analyses over prompts and returns their tables.
 
     Args:
         model: a bridge, or anything `load_model` takes.
@@ -78,7 +78,7 @@ def run(
         keep: "tokens": a row per token; "summary": moments per group of `by`.
         by: label columns that make the groups of a summary; special tokens have none.
         control: "random-init" also runs an untrained copy of the model (`random_copy`) over the
-            same prompts; what it gave is in `results.control` and stands beside every figure.
+            same prompts; its results are in `results.control` and are drawn in every figure.
         max_tokens: budget of a batch, padding included.
         progress: show a bar.
 
@@ -112,12 +112,13 @@ def run(
     if control is None:
         return results
     options: dict[str, Any] = {"keep": keep, "by": by, "max_tokens": max_tokens}
+    # `ready`, not `prompts`: the copy must see the same tokens, labels and random choices.
     beside = run(random_copy(bridge), ready, list(chosen.values()), progress=progress, **options)
     return Results(results.values(), {**provenance, "control": control}, beside)
 
 
 def _refuse_reading(chosen: Mapping[str, Analysis]) -> None:
-    """Raise where an analysis needs prompts and there are none."""
+    """Raises where an analysis needs prompts and there are none."""
     reading = next((name for name, a in chosen.items() if a.scope != "weights"), None)
     if reading is not None:
         raise BadInput(
@@ -191,15 +192,16 @@ def _drive(
     max_tokens: int,
     progress: bool,
 ) -> None:
-    """Feed the batches; the pass ends before the unembedding where nothing needs logits."""
+    """Feeds the batches; the pass ends before the unembedding where nothing needs logits."""
     with Feeder(bridge, anatomy, wiring) as feeder:
+        # A list, for the bar needs to know how many there are.
         batches = list(feeder.batches(prompts, max_tokens))
         for batch in track(batches, "passes", enabled=progress):
             collector.take(feeder.feed(batch))
 
 
 def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch], Groups] | None:
-    """How tokens fall into groups, or None where rows are kept."""
+    """Assignment of tokens to groups, or None where rows are kept."""
     if keep not in ("tokens", "summary"):
         raise unknown("value of keep", keep, ("tokens", "summary"))
     if keep == "tokens":

@@ -118,7 +118,7 @@ def test_the_switch_is_measured_to_the_token(phi):
 def test_other_encodings_have_no_switch(name):
     anatomy = interp.inspect(interp.load_model(ZOO[name].build()))
     assert anatomy.positions == Positions()
-    assert "the same beside prompts of any length" in repr(anatomy)
+    assert "the same in batches with prompts of any length" in repr(anatomy)
 
 
 def test_measuring_leaves_the_frequencies_of_short_prompts(phi):

@@ -59,7 +59,7 @@ def _shaped(flat: Tensor, rows: int, width: int) -> Tensor:
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Use the same store in all calls inside, and let go of it at the end.
+    """Uses the same store in all calls inside, and lets go of it at the end.
 
     The system clears pages before it hands them out, which for a store of 100 MB can take as long
     as a tenth of the lens of a batch.
@@ -161,9 +161,10 @@ class _Piece:
         self.own(alone=self.alone)
 
     def lead(self) -> None:
-        """Look for the largest logit only in rows where this block has a larger one than before."""
+        """Finds the largest logit, only in rows where this block has a larger one than before."""
         if self.start == 0:
             self.leading_[:], self.best_[:] = -np.inf, 0
+        # Few rows after the first blocks: the maximum of many blocks is found early.
         ahead = np.flatnonzero(self.top_ > self.leading_)
         if len(ahead):
             self.leading_[ahead] = self.top_[ahead]
@@ -180,7 +181,7 @@ class _Piece:
 
 
 class _Plan:
-    """Where everything goes for chunks of so many tokens: sums `[block, row]`, and pieces.
+    """Buffers for chunks of a given number of tokens: sums `[block, row]`, and pieces.
 
     Args:
         lens: whose buffers are used.
@@ -264,7 +265,7 @@ class BlockLens:
 
     @classmethod
     def tokens_at_a_time(cls, states: int, vocab: int) -> int:
-        """How many tokens fit into one walk."""
+        """Number of tokens that fit into one walk."""
         rows = min(ROWS, STORED_BYTES // (4 * vocab))
         return max(1, rows // max(1, states))
 
@@ -355,7 +356,7 @@ class _Walk:
         return order, (order * width + column).split_with_sizes(counts)
 
     def first(self, block: int) -> None:
-        """Fill, and sum what can be summed."""
+        """Fills a block with logits and adds up all that is a sum."""
         z = self.plan.products[block]
         self.fill(block, z)
         # A product of one column may differ in its last bit from that of many: ties need these.
@@ -370,7 +371,7 @@ class _Walk:
             piece.compare(weight[rows])
 
     def normalise(self, block: int) -> None:
-        """Make probabilities of the stored e."""
+        """Turns the stored e into probabilities."""
         if self.plan.store is not None:
             stored = self.plan.shaped(self.plan.store[block], block)
             stored.mul_(self.weight[block]).clamp_(min=TINY)
@@ -379,6 +380,7 @@ class _Walk:
         """Everything but the divergences, `[row]`; sets the weight of every block."""
         top, mass, own = (self.plan.sums[name].double() for name in ("top", "mass", "own"))
         largest = top.amax(0)
+        # Each block was summed about its own maximum; this brings the sums to a common one.
         weight = (top - largest).exp_()
         whole = (weight * mass).sum(0)
         weight /= whole
@@ -390,6 +392,8 @@ class _Walk:
         none = torch.full_like(whole, torch.nan)
         return {
             "log_prob": log_prob,
+            # The target itself may come out above the threshold in the wide product; it is no
+            # rival.
             "rank": self.plan.sums["above"].sum(0) - (found > self.target).to(found.dtype),
             "entropy": (self.total - (weight * (own + top * mass)).sum(0)).clamp(min=0),
             "top_prob": 1 / whole,
@@ -403,7 +407,7 @@ class _Walk:
         """KL, JS and TV, float64 `[row]`.
 
         JS = ln 2 − ½(H(p) + H(q) + Σ s ln s), s = p + q, and TV = 1 − Σ min(p, q). KL is infinite
-        where a state forbids what the final distribution says.
+        where a state forbids a token that the final distribution allows.
         """
         cross, mixed, common = (
             self.plan.sums[name].sum(0, dtype=torch.float64)

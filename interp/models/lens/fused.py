@@ -1,8 +1,8 @@
 """The lens on a GPU: a few tokens with the whole vocabulary, fused where a compiler is at hand.
 
 Knows matrices only. `row_statistics` is the plain form and the reference; `torch.compile` makes
-of it a few kernels that read the logits from memory instead of some twenty. Where it cannot, a
-warning says so once and the plain form runs.
+of it a few kernels that read the logits from memory instead of some twenty. Where it cannot, the
+plain form runs after one warning.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ FAR = ("kl_to_final", "js_to_final", "tv_to_final")
 def row_statistics(z: Tensor, targets: Tensor) -> Statistics:
     """`NAMES` of logits `z [state, token, vocab]` for `targets [token]`: `[state, token]` each."""
     chosen = z.gather(-1, targets.view(1, -1, 1).expand(len(z), -1, 1))
+    # Strictly larger: ties with the target do not push it down.
     above = (z > chosen).sum(-1).to(z.dtype)
     top, token = z.max(-1)
     shifted = z - top.unsqueeze(-1)
@@ -50,6 +51,7 @@ def row_divergences(z: Tensor, q: Tensor, q_entropy: Tensor) -> Statistics:
     log_p = z - z.logsumexp(-1, keepdim=True)
     p = log_p.exp()
     kl = -(q * log_p).sum(-1) - q_entropy
+    # Finite stand-ins for −∞ give a huge sum where q has weight on a forbidden token.
     kl = torch.where(kl > -FORBIDDEN * 1e-20, torch.inf, kl.clamp(min=0))
     s = p + q
     p_entropy = -(p * log_p).sum(-1)
@@ -67,6 +69,8 @@ def fused(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
         if chosen:
             return chosen[0](*args)
         try:
+            # `dynamic`: the last chunk has fewer tokens, and a new compilation takes longer than
+            # the batch.
             compiled = torch.compile(function, dynamic=True)
             result: Statistics = compiled(*args)
             chosen.append(compiled)
@@ -95,7 +99,7 @@ class FusedLens:
 
     @classmethod
     def tokens_at_a_time(cls, states: int, vocab: int) -> int:
-        """How many tokens fit into one product."""
+        """Number of tokens that fit into one product."""
         return max(1, LOGIT_BYTES // (4 * vocab * max(1, states)))
 
     def statistics(self, h: Tensor, logits: Tensor, targets: Tensor) -> list[dict[str, Tensor]]:

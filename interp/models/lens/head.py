@@ -13,7 +13,7 @@ from interp.geometry import at_least_float32
 
 @dataclass(frozen=True, eq=False)
 class LensStatistics:
-    """What the lens says per state and token; every field `[state, row]`.
+    """Statistics of the lens per state and token; every field `[state, row]`.
 
     Attributes:
         log_prob: natural log of the target's probability; NaN where there is no target.
@@ -63,6 +63,7 @@ class Head:
         part = slice(start, stop)
         weight = self.weight[part].T
         if h.is_cuda and h.dtype == weight.dtype and h.dtype != at_least_float32(h[:0]).dtype:
+            # The sum is kept in float32: rounding logits to bfloat16 makes ties and moves ranks.
             z = torch.mm(h, weight, out_dtype=torch.float32)
         else:
             z = torch.mm(h, weight.to(h.dtype), out=out)

@@ -1,8 +1,8 @@
 """Vocabulary statistics of many states, with one matrix product per state.
 
 Knows matrices only: no model, no hooks. On a CPU the vocabulary is walked in blocks that stay in
-cache (`interp._lens_blocks`), on a GPU a few tokens are taken whole by a fused function
-(`interp._lens_fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
+cache (`lens.blocks`), on a GPU a few tokens are taken whole by a fused function
+(`lens.fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
 part at hand ever exists.
 """
 
@@ -64,12 +64,13 @@ def lens_statistics(
 def _lens(
     h: Tensor, head: Head, logits: Tensor, *, divergences: bool
 ) -> tuple[BlockLens | FusedLens, int]:
-    """What computes the statistics on this device, and how many tokens it takes at a time."""
+    """Kernel that computes the statistics on this device, and its number of tokens at a time."""
     states, (rows, vocab) = len(h), logits.shape
     if h.device.type != "cpu":
         return FusedLens(head, divergences=divergences), FusedLens.tokens_at_a_time(states, vocab)
     # As equal as can be, and no wider than there are tokens.
     most = BlockLens.tokens_at_a_time(states, vocab)
+    # Buffers are made for the widest chunk, so equal chunks waste none of them.
     tokens = max(1, -(-rows // max(1, -(-rows // most))))
     like = at_least_float32(h[:0])
     return BlockLens(head, states, tokens, like, divergences=divergences), tokens
@@ -90,6 +91,7 @@ def _chunk(
     divergences: bool,
 ) -> LensStatistics:
     """Statistics of a few tokens in all states at once."""
+    # Rows without a target are computed as well and blanked below: sorting them out costs a copy.
     *rows, last = lens.statistics(h, logits, targets.clamp(min=0))
     # Compared with itself the last state differs in nothing.
     far = 0.0 if divergences or not len(h) else torch.nan
