@@ -46,7 +46,7 @@ def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
 
 
 def is_summary(frame: pd.DataFrame) -> bool:
-    """Whether a table holds moments per group instead of rows per token."""
+    """True for a table with moments per group instead of rows per token."""
     return set(frame.columns) >= SUMMARY
 
 
