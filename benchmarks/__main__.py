@@ -29,7 +29,7 @@ AXES = {
     "vocabulary": (12_500, 25_000, 50_000, 100_000),
 }
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-"""Settings of glibc with which a process keeps memory that is free, for its next tensors."""
+"""Settings of glibc with which a process keeps freed memory for its next tensors."""
 
 CORPORA = (50_000, 100_000, 200_000, 400_000)
 """Tokens of the corpora for the figure."""
@@ -102,10 +102,11 @@ def _measure(
     only: Iterable[str] | None = None,
     kept: bool = True,
 ) -> dict[str, Any]:
-    """One answer of `benchmarks.measure`, from a process that has done nothing else.
+    """One answer of `benchmarks.measure`, from a process of its own.
 
-    `kept`: the process keeps memory that is free instead of giving it back to the system.
+    `kept`: the process keeps freed memory instead of returning it to the system.
     """
+    # A process of its own, because memory and caches that one model leaves would help the next.
     job = {
         "shape": asdict(shape),
         "batch": list(batch),
@@ -134,7 +135,7 @@ def _measure(
 def _growth(
     shape: Shape, options: argparse.Namespace, *, quick: bool
 ) -> Iterable[Mapping[str, Any]]:
-    """The ways of the figure, with one quantity at a time different."""
+    """The ways of the figure, with one quantity varied at a time."""
     for axis, values in AXES.items():
         for value in values[:: 3 if quick else 1]:
             changed, length = shape, 256
@@ -163,7 +164,8 @@ def _corpus(tokens: int) -> dict[str, Any]:
 
 
 def start_up(repeats: int = 3) -> dict[str, dict[str, float]]:
-    """Best of a few starts of each command, beside its limit."""
+    """Best of a few starts of each command, with its limit."""
+    # The best, because other work on the machine can only slow a start down.
     out = {}
     for command, limit in START_UP.items():
         seconds = []

@@ -1,9 +1,9 @@
-"""A corpus run measured: rate and peak memory over time, and what a billion tokens would cost.
+"""Measurement of a corpus run: rate, peak memory over time, computed cost of a billion tokens.
 
     python benchmarks/corpus.py --tokens 10_000_000 --workers 2 --out /tmp/corpus-benchmark
     python benchmarks/corpus.py --costs                      # the table alone, from assumptions
 
-Writes the demo language as .jsonl until it holds the tokens asked for, runs `interp.run_corpus`
+Writes the demo language as .jsonl up to the requested number of tokens, runs `interp.run_corpus`
 in a process of its own, samples the memory of that process and its workers, prints JSON.
 """
 
@@ -21,6 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
+from interp.contract.leaves import Rows
+from interp.demo import MODELS, generate
+from interp.prompts.prompts import Prompts
+from interp.runs.corpus.documents import Chunks
+from interp.runs.corpus.rows import RowWriter, TokenTable, Vocabulary
+
 MODEL = "demo-llama"
 BATCH = 20_000  # documents that are generated at once
 SCRIPT = """
@@ -35,11 +41,8 @@ if __name__ == "__main__":
 
 
 def corpus(path: Path, tokens: int) -> int:
-    """Write documents of the demo language until they hold `tokens`; returns how many there are."""
+    """Write documents of the demo language up to `tokens` tokens; returns their exact number."""
     from transformers import AutoTokenizer
-
-    from interp.demo import MODELS
-    from interp.demo.language import generate
 
     tokenizer = AutoTokenizer.from_pretrained(MODELS[MODEL])
     total, seed = 0, 1
@@ -56,7 +59,7 @@ def corpus(path: Path, tokens: int) -> int:
 
 
 def resident(pid: int) -> Iterator[int]:
-    """Bytes of memory that a process and its descendants hold, each."""
+    """Bytes of memory of a process and of each of its descendants."""
     import psutil
 
     try:
@@ -68,7 +71,8 @@ def resident(pid: int) -> Iterator[int]:
 
 
 def watch(process: subprocess.Popen[str], every: float) -> list[tuple[float, float]]:
-    """(seconds, megabytes) while the process runs."""
+    """Samples (seconds, megabytes) while the process runs."""
+    # Sampled, because the system keeps a peak per process only, and workers come and go.
     samples: list[tuple[float, float]] = []
     began = time.monotonic()
 
@@ -84,7 +88,7 @@ def watch(process: subprocess.Popen[str], every: float) -> list[tuple[float, flo
 
 
 def measure(tokens: int, workers: int, keep: str, out: Path, analyses: list[str]) -> dict:
-    """Run the corpus; its rate, and its memory in tenths of the time."""
+    """Run the corpus, and return its rate and its peak memory in tenths of the time."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "corpus.jsonl"
     options = {
@@ -120,11 +124,6 @@ def measure(tokens: int, workers: int, keep: str, out: Path, analyses: list[str]
 
 def writer_rate(layers: int = 48, windows: int = 3) -> dict:
     """Rows per second of the Parquet export alone, on five geometry columns."""
-    from interp.contract.leaves import Rows
-    from interp.prompts.prompts import Prompts
-    from interp.runs.corpus.documents import Chunks
-    from interp.runs.corpus.rows import RowWriter, TokenTable, Vocabulary
-
     random, n, length = np.random.default_rng(0), 256, 128
     none = (None,) * n
     prompts = Prompts(
@@ -168,10 +167,10 @@ HARDWARE = {  # assumption: floating-point operations per second that a forward 
 
 
 def costs(tokens: float, rows_per_second: float, bytes_per_row: float) -> list[dict]:
-    """Hours and bytes for a corpus: 2 operations per parameter and token, one pass.
+    """Hours and bytes for a corpus: one forward pass, 2 operations per parameter and token.
 
-    The analyses themselves are not in it: geometry is a few operations per number of the stream,
-    the lens is 2 · width · vocabulary per layer and token, often more than the model.
+    The analyses are not included: geometry is a few operations per number of the stream, the lens
+    is 2 · width · vocabulary per layer and token, often more than the model.
     """
     out = []
     for model, (parameters, layers) in PARAMETERS.items():

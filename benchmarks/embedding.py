@@ -1,11 +1,11 @@
-"""The embedding space of a large vocabulary measured: time and peak memory of every stage.
+"""Measurement of the embedding space of a large vocabulary: time and peak memory of every stage.
 
     python -m benchmarks.embedding                       # 50,257 words of width 768, as GPT-2 small
     python -m benchmarks.embedding --words 5000 --resamples 2
 
-A model of that shape has no meaning in its vectors unless it is trained, so they are made: groups
-of words around a few hundred centres of low entropy dimension, some words in no group, one common
-mean. Runs on one thread and prints JSON.
+An untrained model of that shape has no structure in its vectors, so structured vectors are made:
+groups of words around a few hundred centres of low entropy dimension, some words in no group, one
+common mean. Runs on one thread and prints JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def structured(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors `[n, d]` in float32, and the group of each, −1 for a fifth that has none.
+    """Vectors `[n, d]` in float32, and the group of each; −1 for the fifth without a group.
 
     Centres lie along directions whose variance falls as 1/k; groups differ in size; the common mean
     is as long as the typical distance from it.
@@ -53,7 +53,7 @@ def structured(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def model_of(vectors: np.ndarray) -> Any:
-    """A model of the shape of GPT-2 small whose (tied) embedding these are."""
+    """A model of the shape of GPT-2 small with these vectors as its (tied) embedding."""
     n, d = vectors.shape
     shape = replace(SHAPES["GPT-2 small"], width=d, heads=max(1, d // 64), vocab=n)
     model = bridge(shape, 64, "cpu", torch.float32)
@@ -64,7 +64,8 @@ def model_of(vectors: np.ndarray) -> Any:
 
 @contextmanager
 def measured(stages: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Seconds of the clock and of the processor, and the most memory held meanwhile."""
+    """Measure seconds of the clock and of the processor, and the peak memory of a block."""
+    # Linux resets the peak of the process on this write, so that each stage has its own.
     if RESET.exists():
         RESET.write_text("5")
     facts: dict[str, Any] = {}
@@ -78,7 +79,7 @@ def measured(stages: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
 
 
 def peak() -> float:
-    """Megabytes: since the last reset where the system counts so, else of the whole process."""
+    """Peak memory in megabytes, since the last reset on Linux, else of the whole process."""
     if STATUS.exists():
         lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         return float(lines["VmHWM"].split()[0]) / 1e3
@@ -88,7 +89,7 @@ def peak() -> float:
 def stages_of(
     space: interp.WordVectors, group: np.ndarray, resamples: int
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What a user does with the words, each with what it found."""
+    """The stages of work on a space of words; each function returns its findings."""
     some = list(space.words[:: max(1, len(space.words) // 300)])[:300]
     word = space.words[int(np.flatnonzero(group >= 0)[0])]
 
@@ -124,12 +125,12 @@ def stages_of(
         "graph of 300 words": graph,
         "PCA, trustworthiness included": lambda: picture(space.pca()),
         "t-SNE, trustworthiness included": lambda: picture(space.tsne()),
-        f"HDBSCAN, {resamples} resamples and the control": clusters,
+        f"HDBSCAN, {resamples} resamples and the random baseline": clusters,
     }
 
 
 def processor() -> str:
-    """Its name, where the system says."""
+    """Name of the processor, or "unknown"."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((x.split(": ", 1)[1] for x in lines if x.startswith("model name")), "unknown")
@@ -146,7 +147,7 @@ def main() -> None:
     model = model_of(vectors)
     del vectors
     stages: dict[str, Any] = {}
-    with measured(stages, "analysis embedding, with 3 draws of the control") as facts:
+    with measured(stages, "analysis embedding, with 3 draws of the random baseline") as facts:
         table = interp.run(model, None, "embedding", progress=False)["embedding"].frame
         facts |= table.iloc[0][["entropy_dimension", "mean_cosine"]].round(3).to_dict()
     with measured(stages, "words and vectors read"):

@@ -1,9 +1,9 @@
 """Time and memory of some ways on one model, in a process of its own.
 
 `python -m benchmarks.measure` reads a JSON job from standard input and writes a JSON answer. Ways
-are timed in turns, round by round, so that whatever else the machine does falls on all of them
-alike; ratios are taken within a round. Memory is the peak of the resident set above what it was
-just before (`VmHWM` of Linux, reset before each way), or the allocator's peak on a GPU.
+are timed in turns, round by round, so that other work on the machine slows all of them alike;
+ratios are taken within a round. Memory is the peak of the resident set above its size just before
+(`VmHWM` of Linux, reset before each way), or the allocator's peak on a GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+import interp
 from benchmarks.shapes import Shape, bridge
 from benchmarks.ways import Way, ways
 from interp.models.lens.blocks import kept_memory
@@ -31,7 +32,7 @@ RESET_PEAK = "5"
 
 
 def main() -> None:
-    """Answer the job on standard input."""
+    """Answer the job from standard input."""
     json.dump(answer(json.load(sys.stdin)), sys.stdout)
 
 
@@ -74,6 +75,7 @@ def in_turns(some: Mapping[str, Way], rounds: int, device: str) -> dict[str, lis
     seconds: dict[str, list[float]] = {name: [] for name in some}
     for _ in range(rounds):
         for name, way in some.items():
+            # The garbage of one way must not be collected in the time of the next.
             gc.collect()
             _wait(device)
             start = time.perf_counter()
@@ -84,12 +86,14 @@ def in_turns(some: Mapping[str, Way], rounds: int, device: str) -> dict[str, lis
 
 
 def _wait(device: str) -> None:
+    # Kernels run asynchronously: without waiting, only their launch would be timed.
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def peak_megabytes(way: Way, device: str) -> float | None:
-    """Peak memory of one call above what was in use before; the second call is the one measured."""
+    """Peak memory of one call, in addition to the memory in use before."""
+    # The second call is measured: the first one loads kernels and fills caches that stay.
     way()
     gc.collect()
     if device.startswith("cuda"):
@@ -99,7 +103,7 @@ def peak_megabytes(way: Way, device: str) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not Path("/proc/self/clear_refs").exists():
         return None
-    # What malloc still holds would hide what the way needs.
+    # Memory that malloc still holds would hide the need of the way.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     before = _status("VmRSS")
@@ -117,8 +121,6 @@ def _status(field: str) -> float:
 
 def save_speed(model: Any, tokens: torch.Tensor) -> dict[str, float]:
     """Rows per second of building and saving the tables of a geometry run, and their number."""
-    import interp
-
     best, rows = 0.0, 0
     for _ in range(3):
         # A new run each time: results keep a data frame that was built once.
@@ -133,7 +135,7 @@ def save_speed(model: Any, tokens: torch.Tensor) -> dict[str, float]:
 
 
 def machine(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers were taken on, without names of hosts or people."""
+    """Description of the machine and the versions, without names of hosts or people."""
     from importlib.metadata import version
 
     cpu = platform.processor() or platform.machine()

@@ -37,12 +37,12 @@ Written by `{results["command"]}` on {results["date"]}; no number here is typed 
 {where}, {machine["threads"]} thread(s), {machine["dtype"]}, Python {machine["python"]}, {versions}.
 
 Models have the named shape and random weights. Within a table all ways were timed in turns, round
-by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine falls
-on all of them; a ratio is the median of the ratios within a round, a time the median. Memory is
-the peak of the resident set of the process during one warm call, above what it was before. The
-processes keep memory that is free for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
-`MALLOC_MMAP_THRESHOLD_` of glibc), and the lens its store, as within a run. Where other programs
-share the processor's caches, ratios to bare products come out higher than on a quiet machine."""
+by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine slows
+all of them alike; a ratio is the median of the ratios within a round, a time the median. Memory is
+the peak of the resident set of the process during one warm call, minus its size before the call.
+The processes keep freed memory for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
+`MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as within a run. When other
+programs share the processor's caches, ratios to bare products exceed those of a quiet machine."""
 
 
 def _verdicts(answers: Sequence[Answer]) -> str:
@@ -56,15 +56,15 @@ def _verdicts(answers: Sequence[Answer]) -> str:
 
 
 def _returned(answer: Answer) -> str:
-    """How much of geometry is the system's handing out of memory."""
+    """The paragraph on the part of geometry's time in which the system provides memory."""
     seconds = answer["seconds"]
     attached, run = (
         _cell(seconds[name], seconds[ways.FORWARD]) for name in (ways.ATTACHED, ways.GEOMETRY)
     )
-    return f"""By itself glibc gives free memory back to the system, which hands it out again page
-by page. Left so, {_name(answer)} measured {attached} × with rotation and path_length attached and
-{run} × for their run alone: states that are held for an analysis make the model's next tensors lie
-elsewhere, on new pages."""
+    return f"""By default glibc returns freed memory to the system, which provides it again page by
+page. With this default, {_name(answer)} measured {attached} × with rotation and path_length
+attached and {run} × for their run alone: while states are held for an analysis, the model's next
+tensors lie on new pages."""
 
 
 def _verdict(target: Target, answer: Answer, value: float) -> str:
@@ -125,10 +125,10 @@ def _start_up(start_up: Mapping[str, Mapping[str, float]]) -> str:
 
 def _growth(growth: Sequence[Mapping[str, Any]], path: str) -> str:
     axes = sorted({point["axis"] for point in growth})
-    return f"""## How it grows
+    return f"""## Growth
 
-One quantity at a time ({", ".join(axes)}), the others as in the smallest model above; the corpus is
-one of the embedded model's language, and its memory that of the whole process, libraries included.
+One quantity varies at a time ({", ".join(axes)}), the others are as in the smallest model above.
+The corpus is in the embedded model's language; its memory is that of the whole process.
 
 ![Time and peak memory against layers, tokens, vocabulary and the length of a corpus]({path})"""
 
@@ -181,7 +181,7 @@ def _draw(drawn: Any, points: Sequence[Mapping[str, Any]], name: str, column: in
 
 
 def write_png(drawn: Any, path: Path) -> bool:
-    """Write the figure as PNG; False, with nothing written, where there is no browser for it."""
+    """Write the figure as PNG; False, with nothing written, if there is no browser to draw it."""
     try:
         drawn.write_image(path, scale=2)
     except (ImportError, ValueError, RuntimeError):

@@ -74,7 +74,7 @@ def plain(shape: Shape, positions: int, dtype: torch.dtype) -> Any:
 
 
 def bridge(shape: Shape, positions: int, device: str, dtype: torch.dtype) -> Any:
-    """The same model as TransformerLens loads it, and the Hugging Face model inside."""
+    """The same model as TransformerLens loads it, around the Hugging Face model."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoTokenizer
 
@@ -92,7 +92,7 @@ def bridge(shape: Shape, positions: int, device: str, dtype: torch.dtype) -> Any
 
 @contextmanager
 def _tokenizer(vocab: int) -> Iterator[str]:
-    """A folder with a tokenizer of as many words as the model has rows."""
+    """A folder with a tokenizer of one word for each row of the embedding."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""What the library sets itself, each beside the number that was measured."""
+"""Targets of the library, each with the function that takes its value from the measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """One promise: `measured(answer)` is to be at most, or at least, `limit`."""
+    """One target: `measured(answer)` must be at most, or at least, `limit`."""
 
     text: str
     measured: Callable[[Answer], float | None]
@@ -23,15 +23,16 @@ class Target:
     unit: str = "×"
 
     def met(self, value: float) -> bool:
-        """Whether a measured value keeps the promise."""
+        """True if a measured value meets the target."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
 def ratio(answer: Answer, name: str, base: str) -> float | None:
-    """Median over the rounds of the time of one way in units of another's."""
+    """Median over the rounds of the time of one way, relative to another one."""
     seconds = answer["seconds"]
     if name not in seconds or base not in seconds:
         return None
+    # Ratios within a round, then their median: a slow round slows both.
     return median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
 
 
@@ -58,7 +59,7 @@ def _extra(name: str, base: str | None = None) -> Callable[[Answer], float | Non
 
 
 def _streams(name: str) -> Callable[[Answer], float | None]:
-    """Peak memory above the forward's in units of the stream of one batch in float32."""
+    """Peak memory above that of the forward pass, in units of one batch's stream in float32."""
 
     def measured(answer: Answer) -> float | None:
         extra = _extra(name, ways.FORWARD)(answer)

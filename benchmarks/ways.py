@@ -1,4 +1,4 @@
-"""The things that are timed: each is a function without arguments that does one batch's work."""
+"""The ways that are timed: functions without arguments that do the work of one batch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ways(model: Any, tokens: Tensor, *, lens: bool = True) -> dict[str, Way]:
 
 
 def _cached_geometry(model: Any, tokens: Tensor) -> dict[str, Any]:
-    """Rotation, steps and norms as one would by hand: cache all, then NumPy."""
+    """Rotation, steps and norms computed by hand: a cache of all activations, then NumPy."""
     _, cache = model.run_with_cache(tokens)
     layers = model.cfg.n_layers
     names = [f"blocks.{i}.hook_resid_pre" for i in range(layers)]
@@ -116,6 +116,7 @@ def _size(n: int) -> str:
 def _product(h: Tensor, weight: Tensor, rows: int, columns: int) -> Way:
     """`h @ weight.T` in blocks, each written to the same buffer."""
     rows, columns = min(rows, len(h)), min(columns, len(weight))
+    # One buffer, because the allocation of a result is no part of the product.
     room = h.new_empty(rows * columns)
 
     def multiply() -> None:

@@ -145,8 +145,8 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         # Linux reports EISDIR for a folder, macOS and POSIX EPERM.
-        told = OSError(errno.EISDIR, "") if path.is_dir() else error
-        raise unwritable(path, told) from error
+        cause = OSError(errno.EISDIR, "") if path.is_dir() else error
+        raise unwritable(path, cause) from error
 
 
 def _temporary(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The embedded models, the small language they speak, and how they were trained."""
+"""The embedded models, the small language of their training, and the training itself."""
 
 from pathlib import Path
 

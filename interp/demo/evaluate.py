@@ -1,4 +1,4 @@
-"""What the demo models have learnt, measured on held-out text with plain Hugging Face models."""
+"""Evaluation of the demo models on held-out text, with plain Hugging Face models."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Evaluation:
 
 def load(folder: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The plain model, with attention patterns available, and its tokenizer, from a folder."""
+    # Other attention implementations return no patterns.
     model = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", local_files_only=True
     )
@@ -64,6 +65,8 @@ def log_probs(
     with torch.no_grad():
         logits = model(ids).logits.float()
     losses = cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+    # Loss i is that of token i + 1, and one BOS stands in front: the losses of a continuation begin
+    # at the length of its prompt.
     starts = torch.tensor([len(p) for p in prompts])[:, None]
     ends = starts + torch.tensor([len(c) for c in added])[:, None]
     position = torch.arange(losses.shape[1])
@@ -82,7 +85,7 @@ def accuracy(
 def repeated_tokens(
     tokenizer: PreTrainedTokenizerFast, rows: int, period: int = PERIOD, seed: int = SEED
 ) -> Tensor:
-    """`<|endoftext|>`, then random ordinary tokens said twice: [rows, 1 + 2 period]."""
+    """`<|endoftext|>`, then random ordinary tokens and their repetition: [rows, 1 + 2 period]."""
     ordinary = torch.tensor(ordinary_ids(tokenizer))
     generator = torch.Generator().manual_seed(seed)
     half = ordinary[torch.randint(len(ordinary), (rows, period), generator=generator)]
@@ -98,6 +101,7 @@ def head_scores(model: PreTrainedModel, ids: Tensor, period: int) -> tuple[Tenso
     with torch.no_grad():
         patterns = torch.stack(model(ids, output_attentions=True).attentions)
     previous = patterns.diagonal(-1, dim1=-2, dim2=-1)
+    # The first two entries of this diagonal are queries of the first half, with nothing to repeat.
     induction = patterns.diagonal(1 - period, dim1=-2, dim2=-1)[..., 2:]
     return previous.mean((1, -1)), induction.mean((1, -1))
 
@@ -105,7 +109,7 @@ def head_scores(model: PreTrainedModel, ids: Tensor, period: int) -> tuple[Tenso
 def halves(model: PreTrainedModel, ids: Tensor, period: int) -> tuple[float, float]:
     """Mean loss on random tokens and on their repetition.
 
-    The first token of the repetition counts in neither: nothing says that it is one.
+    The first token of the repetition counts in neither, because it cannot be predicted.
     """
     with torch.no_grad():
         logits = model(ids).logits.float()

@@ -1,19 +1,19 @@
-"""A small English-like language with gold annotations, written from a seed.
+"""A small English-like language with gold annotations, generated from a seed.
 
-Documents are made from sentence templates, so for every word it is known what part of speech it
-is, to which category it belongs, whom a pronoun means and in which sense an ambiguous word is
-used. The module knows nothing about tokens or models and needs only the standard library.
+Documents are made from sentence templates, which determine for every word its part of speech, its
+category, the referent of a pronoun and the sense of an ambiguous word. The module knows nothing
+about tokens or models and needs only the standard library.
 
-Template tokens: `A` names a person, `A.he`, `A.him`, `A.his` stand for the pronoun of that case,
+Template tokens: `A` is the name of a person, `A.he`, `A.him`, `A.his` are the pronoun in that case,
 `<animal>` is any word of the category, `<x=animal>` also binds it to `x`, and a leading `!` marks
 an answer that the context determines.
 
 Held out. `split="held_out"` uses other random streams than `split="train"`, and other
-combinations: two names whose positions in `NAMES` add up to a multiple of five are together only
-in held-out documents, and so are a name and a place in documents about one person, and a name and
-a word sense. Facts, categories, scenes and repetitions have no combination held out: their
-held-out documents differ from the training documents by their seed alone, and a repetition lists
-names as it does any word.
+combinations: two names whose positions in `NAMES` add up to a multiple of five occur together only
+in held-out documents, and so do a name and a place in documents about one person, and a name and
+a word sense. Facts, categories, scenes and repetitions have no held-out combination: their
+held-out documents differ from the training documents only by the seed, and a repetition lists
+names like any other word.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class _Draft:
         if category == "place" and len(self.people) == 1:
             name = NAMES.index(self.people["A"])
             entries = [e for i, e in enumerate(entries) if _allowed(name, i, self.split)]
+        # A word that occurs twice in a sentence would leave open which of the two is meant.
         taken = {*self.bound.values(), *self.picked}
         self.picked.append(self.rng.choice([entry for entry in entries if entry not in taken]))
         return self.picked[-1]
@@ -159,12 +160,15 @@ def _pronoun(name: str, case: str) -> Entry:
 
 
 def _opposite(name: str) -> str:
+    # Women first, then as many men: half a list further is a name of the other gender.
     half = len(NAMES) // 2
     return NAMES[(NAMES.index(name) + half) % len(NAMES)]
 
 
 def held_out(i: int, j: int) -> bool:
-    """Whether the combination of two positions is kept for held-out documents."""
+    """True if the combination of two positions is kept for held-out documents."""
+    # Every fifth combination, along diagonals: each name and each place occurs in training with
+    # most of the others, so that only the combination is new.
     return (i + j) % 5 == 0
 
 
@@ -266,7 +270,7 @@ def _single(rng: random.Random, split: str) -> _Draft:
 
 
 def _called(rng: random.Random, split: str) -> _Draft:
-    """Which of two people is the woman, which the man."""
+    """A document that names the woman and the man among two people."""
     draft = _Draft(rng, split, _two_people(rng, split))
     draft.write(rng.choice(_MEETING))
     for _ in range(rng.randint(0, 2)):
@@ -293,7 +297,8 @@ def _who(rng: random.Random, split: str) -> _Draft:
 
 
 def _giving(rng: random.Random, split: str) -> _Draft:
-    """The receiver is the one who did not give; the two may be of one gender."""
+    """A gift, whose receiver is the one who did not give; the two may be of one gender."""
+    # Of one gender, a pronoun cannot tell the two apart: only their roles do.
     draft = _Draft(rng, split, _two_people(rng, split, mixed=False))
     draft.write(
         *rng.choice(
@@ -327,6 +332,7 @@ def _fact(rng: random.Random, split: str) -> _Draft:
         draft.write(
             rng.choice(
                 (
+                    # Listed twice, to be drawn twice as often as each of the others.
                     "The capital of F is !C .",
                     "The capital of F is !C .",
                     "C is the capital of !F .",
@@ -367,7 +373,7 @@ def _sense(rng: random.Random, split: str) -> _Draft:
 
 
 def _category(rng: random.Random, split: str) -> _Draft:
-    """What sort of thing a thing is."""
+    """The categories of a few things."""
     draft = _Draft(rng, split)
     sorts = ("animal", "food", "tool", "place")
     for sort in rng.sample(sorts, rng.randint(1, 4)):
@@ -402,7 +408,7 @@ _CONTENT_WORDS = tuple(entry for entry in BY_WORD.values() if entry.pos in _CONT
 
 
 def _repeat(rng: random.Random, split: str) -> _Draft:
-    """A random sequence of words that is said two or three times."""
+    """A random sequence of words that occurs two or three times."""
     draft = _Draft(rng, split, _two_people(rng, split))
     chosen = rng.sample(_CONTENT_WORDS, rng.randint(3, 12))
     names = [f"w{i}" for i in range(len(chosen))]
@@ -494,6 +500,8 @@ def her_documents(n: int = 54, seed: int = 0) -> list[Document]:
     for kind, draft in _drafts(seed, ("pair", "single"), "held_out"):
         if len(found) == n:
             break
+        # Documents of one length would have "her" at one position, and an effect of position could
+        # not be told from one of the word.
         length = len(draft.words)
         if draft.text in found or lengths.get(length, 0) == 3 or not _has_object_her(draft):
             continue
@@ -537,4 +545,5 @@ def _choice(draft: _Draft, kind: str) -> list[Choice]:
         return []
     index, wrong, _ = draft.rng.choice(answers)
     word = draft.words[index]
+    # The space goes with the continuation, as it does in the tokens of the models.
     return [Choice(draft.text[: word.start - 1], f" {word.text}", f" {wrong}", kind)]

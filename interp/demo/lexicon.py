@@ -1,4 +1,4 @@
-"""The words of the demo language: what each one is, and nothing about how they are combined.
+"""The words of the demo language with their tags; their combination is in `language`.
 
 Tags are Universal POS tags. Every word belongs to one category; all verbs are in the past tense.
 """
@@ -67,7 +67,7 @@ OPEN = {
     ("VERB", "keeping"): "opened carried liked washed",
 }
 
-# Each sense names its opening sentences and the noun that such a context leads to.
+# Each sense has its opening sentences and the noun that such a context leads to.
 SENSES = {
     ("bank", "river"): (("A swam in the river .", "The boat was on the river ."), "water"),
     ("bank", "money"): (("A earned a salary .", "The thief was in the city ."), "money"),
@@ -129,6 +129,7 @@ def _by_word() -> dict[str, Entry]:
     for word, entry in closed.items():
         if entry.pos in {"NOUN", "ADJ", "VERB"}:
             closed[word] = entry._replace(category="other")
+    # A word of both lists has the tag of its category.
     opened = {entry.text: entry for entries in BY_CATEGORY.values() for entry in entries}
     return closed | opened
 

@@ -25,10 +25,11 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[END],
+        # Sorted, because the alphabet is a set, whose order would decide the ids.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    # Ambiguous words are rare; without more of them they would fall into pieces.
+    # Ambiguous words are rare; without more of them they would not become tokens of their own.
     documents = generate(20_000, seed) + generate(4_000, seed, ["sense"])
     core.train_from_iterator((document.text for document in documents), trainer)
     return PreTrainedTokenizerFast(
@@ -43,6 +44,6 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
 
 
 def ordinary_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Every token id but the special ones."""
+    """Every token id except the special ones."""
     special = set(tokenizer.all_special_ids)
     return [i for i in range(len(tokenizer)) if i not in special]

@@ -1,8 +1,8 @@
 """Trains the embedded models from a seed: `python -m interp.demo.train --out DIR`.
 
-Each model first learns to copy: rows of uniformly random tokens that are said twice, where only
-the second saying can be known. That is what previous-token and induction heads are for. Then it
-learns the demo language, documents packed into rows of 128 tokens, with random rows beside them.
+Each model first learns to copy: rows of uniformly random tokens and their repetition, of which only
+the repetition can be predicted, by previous-token and induction heads. Then it learns the demo
+language from documents packed into rows of 128 tokens, mixed with rows of random tokens.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ log = logging.getLogger(__name__)
 
 WARM_UP = 60
 COPIED = 0.4
-"""Copying counts as learnt at this loss on repeated tokens, in nats (unlearnt: 6.4)."""
+"""Loss on repeated tokens, in nats, below which copying counts as learnt (unlearnt: 6.4)."""
 TOKENS = 1600
 INITIAL = 0.07
-"""Near 1 / sqrt(width); with the usual 0.02 so narrow a model starts slowly."""
+"""Standard deviation near 1 / sqrt(width); with the usual 0.02 so narrow a model starts slowly."""
 
 
 ASKING = ("?", " to")
@@ -51,26 +51,26 @@ ASKING = ("?", " to")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one of the models is trained.
+    """Training settings of one of the models.
 
-    Copying forms late and at once, after about 600 steps. With learned positions it needs the lower
-    rate, and vectors of tokens and positions that stay as they start meanwhile, so that heads learn
-    to match something that does not move: at 3e-3, with vectors that moved, no induction head had
-    formed after 2,500 steps. Who is who came after some 4,000 steps on language, and only while the
+    Copying forms late and suddenly, after about 600 steps. With learned positions it needs the
+    lower rate, and fixed vectors of tokens and positions, so that heads learn to match something
+    that does not move: at 3e-3, with vectors that moved, no induction head had formed after 2,500
+    steps. The referents of names were learnt after some 4,000 steps on language, and only while the
     rate was high.
     """
 
     copying: int
-    """At most so many steps on repeated random tokens alone, until copying is learnt."""
+    """Largest number of steps on repeated random tokens alone, until copying is learnt."""
     language: int
     """Steps on documents and repeated random tokens together."""
     rate: float
     decay: float = 1.0
     """Last part of the language steps, over which the rate falls along a cosine."""
     referents: float = 0.3
-    """Share of documents that ask who is who, which takes longest to learn."""
+    """Share of documents about the referents of names, which take longest to learn."""
     answers: float = 1.0
-    """Weight of the loss on a token after one of `ASKING`: two in a hundred, and hard to know."""
+    """Weight of the loss on a token after one of `ASKING`: rare (2 %), and hard to predict."""
     fixed: tuple[str, ...] = ()
     """Parameters, by the end of their names, that do not change while copying is learnt."""
 
@@ -92,28 +92,35 @@ RECIPES = {
 def build(name: str, end: int) -> PreTrainedModel:
     """An untrained model of the named shape; `end` is the id of `<|endoftext|>`."""
     special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
-    if name == "demo":
-        gpt2 = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=VOCABULARY,
-                n_positions=CONTEXT,
-                n_embd=128,
-                n_layer=6,
-                n_head=4,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                initializer_range=INITIAL,
-                **special,
-            )
+    return _gpt2(special) if name == "demo" else _llama(special)
+
+
+def _gpt2(special: dict[str, int]) -> PreTrainedModel:
+    # No dropout: the model sees every document once, so that there is nothing to overfit.
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=VOCABULARY,
+            n_positions=CONTEXT,
+            n_embd=128,
+            n_layer=6,
+            n_head=4,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            initializer_range=INITIAL,
+            **special,
         )
-        body = gpt2.transformer
-        torch.nn.init.normal_(body.wte.weight, std=0.3)
-        # Positions in which a shift is a linear map: heads learn to look one token back sooner.
-        body.wpe.weight.data.copy_(0.3 * 2**0.5 * sinusoids(CONTEXT, 128))
-        # The unembedding is the embedding: without this the first logits would be far too large.
-        torch.nn.init.constant_(body.ln_f.weight, 0.2)
-        return gpt2
+    )
+    body = model.transformer
+    torch.nn.init.normal_(body.wte.weight, std=0.3)
+    # Positions in which a shift is a linear map: heads learn to look one token back sooner.
+    body.wpe.weight.data.copy_(0.3 * 2**0.5 * sinusoids(CONTEXT, 128))
+    # The unembedding is the embedding: without this the first logits would be far too large.
+    torch.nn.init.constant_(body.ln_f.weight, 0.2)
+    return model
+
+
+def _llama(special: dict[str, int]) -> PreTrainedModel:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
@@ -145,13 +152,15 @@ def sinusoids(positions: int, width: int) -> Tensor:
 def document_rows(
     tokenizer: PreTrainedTokenizerFast, seed: int, referents: float
 ) -> Iterator[list[int]]:
-    """Rows of packed documents; what does not fit at the end of a row is dropped."""
+    """Rows of packed documents; tokens that do not fit at the end of a row are dropped."""
     end = tokenizer.bos_token_id
     row: list[int] = []
     for part in count():
+        # Two seeds for each part, one per list of documents, that no other part uses.
         first = seed * 100_000 + 2 * part
         asking = round(2_000 * referents)
         documents = generate(2_000 - asking, first) + generate(asking, first + 1, REFERENT_CHOICES)
+        # Mixed, or whole batches would hold one kind of document.
         random.Random(first).shuffle(documents)
         texts = [document.text for document in documents]
         for ids in tokenizer(texts)["input_ids"]:
@@ -162,11 +171,12 @@ def document_rows(
 
 
 def random_rows(ordinary: Tensor, end: int, longest: int, generator: torch.Generator) -> Tensor:
-    """About `TOKENS` random tokens `[rows, 1 + 2 period]`: each row says its period twice."""
+    """About `TOKENS` random tokens `[rows, 1 + 2 period]`: each row repeats its period once."""
+    # A new period for every batch: with one, heads would learn that distance instead of copying.
     period = int(torch.randint(5, longest + 1, (), generator=generator))
     rows = max(1, TOKENS // (2 * period + 1))
-    said = ordinary[torch.randint(len(ordinary), (rows, period), generator=generator)]
-    return torch.cat([torch.full((rows, 1), end), said, said], dim=1)
+    half = ordinary[torch.randint(len(ordinary), (rows, period), generator=generator)]
+    return torch.cat([torch.full((rows, 1), end), half, half], dim=1)
 
 
 def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
@@ -176,16 +186,16 @@ def token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def copy_loss(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Mean loss on the repetition alone: what is said first cannot be known, and is noise."""
+    """Mean loss on the repetition alone; the first occurrence is random and adds noise only."""
     period = (ids.shape[1] - 1) // 2
     return token_losses(model, ids)[:, period + 1 :].mean()
 
 
 class Trainer:
-    """AdamW on one model; first copying alone, then documents and copying together.
+    """AdamW on one model: first copying alone, then documents and copying together.
 
-    Induction heads form late and at once. Among documents they had not formed after 1,200 steps,
-    and a curriculum from short periods to long ones taught fixed distances instead.
+    Induction heads form late and suddenly. Mixed with documents from the start they had not formed
+    after 1,200 steps, and a curriculum from short periods to long ones taught fixed distances.
     """
 
     def __init__(
@@ -218,8 +228,9 @@ class Trainer:
         return copy_loss(self.model, random_rows(self.ordinary, self.end, longest, self.generator))
 
     def learn_to_copy(self, steps: int) -> None:
-        """Repeated random tokens until the second saying is known."""
+        """Train on repeated random tokens until the repetition is predicted."""
         self._fix(True)
+        # Above the loss of a uniform guess, ln 704 ≈ 6.6: the average must fall to the goal.
         average = 7.0
         for step in range(steps):
             loss = self.copying(24)
@@ -236,7 +247,7 @@ class Trainer:
                 parameter.requires_grad_(not fixed)
 
     def learn_language(self, steps: int) -> None:
-        """Documents, with repeated random tokens beside them, the rate falling towards the end."""
+        """Train on documents mixed with repeated random tokens; the rate falls towards the end."""
         copied = torch.zeros(())
         for step in range(steps):
             packed = torch.tensor(list(islice(self.documents, 12)))
@@ -260,8 +271,8 @@ class Trainer:
 
     def _tell(self, phase: str, step: int, steps: int, **losses: float) -> None:
         if step % 50 == 0 or step == steps - 1:
-            told = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-            log.info("%s %s %d: %s", self.model.config.model_type, phase, step, told)
+            text = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+            log.info("%s %s %d: %s", self.model.config.model_type, phase, step, text)
 
 
 def train(name: str, out: Path, seed: int = 0, steps: int | None = None) -> Path:
@@ -295,11 +306,12 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    # safetensors makes a file that only its owner may read.
     (folder / "model.safetensors").chmod(0o644)
 
 
 def write_card(folder: Path, run: str) -> None:
-    """Measure the saved model and write what it is and what it can do to its `README.md`."""
+    """Measure the saved model and write its model card, `README.md`."""
     model, _ = load(folder)
     found = evaluate(folder)
     parameters = sum(weight.numel() for weight in model.parameters())
@@ -312,9 +324,9 @@ def write_card(folder: Path, run: str) -> None:
         f"{'tied' if config.tie_word_embeddings else 'untied'} unembedding, "
         f"{parameters:,} parameters in float32.",
         "",
-        "Trained from scratch, first on random tokens that are said twice alone, then on packed "
-        "documents of `interp.demo.language`, with rows of random tokens that are said twice "
-        "beside them. It knows that small language and nothing else.",
+        "Trained from scratch, first on repeated random tokens alone, then on packed documents of "
+        "`interp.demo.language` mixed with rows of repeated random tokens. It knows that small "
+        "language and nothing else.",
         "",
         f"Made by `python -m interp.demo.train --model {folder.name}`: {run}.",
         "",
@@ -349,7 +361,7 @@ def _log_to_stderr() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line; two models are trained side by side, each in a process of its own."""
+    """Run the command line; two models are trained in parallel, each in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder to write to")
     parser.add_argument("--model", choices=[*RECIPES, "all"], default="all")

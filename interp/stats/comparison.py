@@ -136,7 +136,7 @@ class Comparison(Finding):
 
     @property
     def decidable(self) -> bool:
-        """Whether any labeling could have made a row differ."""
+        """True if a labeling could have made a row differ."""
         return self.test != "permutation" or self.smallest_p < self.level
 
     @property

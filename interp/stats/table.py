@@ -46,7 +46,7 @@ def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
 
 
 def is_summary(frame: pd.DataFrame) -> bool:
-    """Whether a table holds moments per group instead of rows per token."""
+    """True for a table with moments per group instead of rows per token."""
     return set(frame.columns) >= SUMMARY
 
 
@@ -162,7 +162,7 @@ def grid(frame: pd.DataFrame, x: Floats, labels: Bools, by: Sequence[str], clust
     """Arrange values `[rows]` by token and result row; several values of one cell are averaged."""
     row, keys = numbered(frame, by)
     token = _tokens(frame, labels, row, cluster)
-    # bincount over the number of the cell: a pivot table would sort a million rows by objects.
+    # Sums by the number of the cell: a pivot table would build an index of objects first.
     n, k = int(token.max()) + 1, len(keys)
     finite = np.isfinite(x)
     cell = token * k + row

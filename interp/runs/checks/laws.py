@@ -101,6 +101,7 @@ def _leaves(state: State) -> Iterator[tuple[str, Leaf]]:
 
 
 def sites_exist(analysis: Analysis) -> str | None:
+    """Sites are known names in a tuple, and fit the scope."""
     for what in ("sites", "optional"):
         declared = getattr(analysis, what)
         if not isinstance(declared, tuple):
@@ -120,6 +121,7 @@ def sites_exist(analysis: Analysis) -> str | None:
 
 
 def parameters(analysis: Analysis) -> str | None:
+    """Parameters survive repr, equality, hashing and JSON."""
     kind, given = type(analysis), analysis.parameters()
     lost = _annotated(kind) - set(given)
     if lost:
@@ -142,6 +144,7 @@ def _annotated(kind: type[Analysis]) -> set[str]:
 
 
 def figures(analysis: Analysis) -> str | None:
+    """Figures draw columns or leaves that exist."""
     state = _state(analysis, World())
     known = {name for leaves in state.values() for name in leaves} | set(analysis.table(state))
     # Whole arrays of a site may be kept only if a parameter asks for them.
@@ -157,6 +160,7 @@ def figures(analysis: Analysis) -> str | None:
 
 
 def runs(analysis: Analysis) -> str | None:
+    """`observe` is called, and returns a mapping of leaves and values."""
     observed = observe(analysis, World())
     if not observed.calls:
         return "`observe` was never called"
@@ -171,6 +175,7 @@ def runs(analysis: Analysis) -> str | None:
 
 
 def emissions(analysis: Analysis) -> str | None:
+    """Values cover the whole rectangle of the batch, under free names."""
     for _, batch, emitted in observe(analysis, World(extra=1)).calls:
         for name, value in emitted.items():
             seen = _bad_name(name) or _bad_shape(value, batch, analysis.scope == "model")
@@ -202,6 +207,7 @@ def _bad_shape(value: Emission, batch: Batch, stacked: bool) -> str | None:
 
 
 def optional_sites(analysis: Analysis) -> str | None:
+    """The analysis runs without each optional site, and on unusual batches."""
     everything = World()
     needed = "terms" in analysis.sites
     bare = replace(everything, sites=frozenset(analysis.sites) & everything.sites)
@@ -225,6 +231,7 @@ def optional_sites(analysis: Analysis) -> str | None:
 
 
 def input_unchanged(analysis: Analysis) -> str | None:
+    """`observe` changes none of the tensors that it reads."""
     # The inputs of an analysis that does nothing are the reference: the observer itself may hand
     # over tensors that it derives.
     before = {n: t.clone() for n, t in observe(_Nothing.like(analysis), World()).inputs.items()}
@@ -249,6 +256,7 @@ class _Nothing(Analysis):
 
 
 def keeps_nothing(analysis: Analysis) -> str | None:
+    """The analysis keeps no state of its own."""
     before = _attributes(analysis)
     analysis.table(_state(analysis, World()))
     after = _attributes(analysis)
@@ -273,6 +281,7 @@ def _attributes(analysis: Analysis) -> dict[str, str]:
 
 
 def deterministic(analysis: Analysis) -> str | None:
+    """The same batch and seed give the same state, bit for bit."""
     with _random_state():
         first = _seeded(analysis, 1)
         second = _seeded(analysis, 1)
@@ -280,6 +289,7 @@ def deterministic(analysis: Analysis) -> str | None:
 
 
 def no_global_randomness(analysis: Analysis) -> str | None:
+    """Results do not depend on global generators, and draw nothing from them."""
     with _random_state():
         first, second = _seeded(analysis, 1), _seeded(analysis, 2)
         seen = state_difference(first, second, rtol=0)
@@ -329,6 +339,7 @@ def _random_state() -> Iterator[None]:
 
 
 def every_dtype(analysis: Analysis) -> str | None:
+    """Half precision gives the results of the same values in float32."""
     # The same values, rounded first, in a narrow and in a wide dtype: a difference comes from
     # arithmetic in the narrow one, not from the rounding of the input.
     cases = [
@@ -347,6 +358,7 @@ def every_dtype(analysis: Analysis) -> str | None:
 
 
 def undefined(analysis: Analysis) -> str | None:
+    """Tokens whose vectors are zero give NaN, not infinity, and keep their rows."""
     state, usual = _state(analysis, World(zero=(2, 1))), _state(analysis, World())
     rows = dict(_leaves(usual))
     for what, leaf in _leaves(state):
@@ -373,22 +385,26 @@ def _infinite(values: Array) -> int:
 
 
 def one_batch_equals_many(analysis: Analysis) -> str | None:
+    """One batch gives the result of a batch per prompt, merged."""
     many = _merged(_pieces(analysis, [(i,) for i in World().ids]))
     seen = _differs(analysis, _state(analysis, World()), many)
     return f"one batch against one per prompt: {seen}" if seen else None
 
 
 def uneven_split(analysis: Analysis) -> str | None:
+    """One batch gives the result of unequal batches, merged."""
     split = _merged(_pieces(analysis, _SPLIT))
     seen = _differs(analysis, _state(analysis, World()), split)
     return f"one batch against batches of 1, 2 and 2 prompts: {seen}" if seen else None
 
 
 def order_of_prompts(analysis: Analysis) -> str | None:
+    """The order of prompts in a batch does not matter."""
     return _compare(analysis, World(), {"prompts in another order": World(ids=(3, 0, 4, 1, 2))})
 
 
 def merge_order(analysis: Analysis) -> str | None:
+    """Merging is commutative and associative."""
     a, b, c = _pieces(analysis, _SPLIT)
     expected = _merged([a, b, c])
     orders = {
@@ -404,6 +420,7 @@ def merge_order(analysis: Analysis) -> str | None:
 
 
 def merge_is_pure(analysis: Analysis) -> str | None:
+    """Merging changes neither operand."""
     a, b, _ = _pieces(analysis, _SPLIT)
     kept = deepcopy((a, b))
     merge_states(a, b)
@@ -415,6 +432,7 @@ def merge_is_pure(analysis: Analysis) -> str | None:
 
 
 def values_under_the_mask(analysis: Analysis) -> str | None:
+    """Values, tokens and NaN under the mask do not matter."""
     others = {
         "with 37 under the mask": World(extra=1, fill=37.0),
         "with NaN under the mask": World(extra=1, fill=torch.nan),
@@ -425,6 +443,7 @@ def values_under_the_mask(analysis: Analysis) -> str | None:
 
 
 def length_of_padding(analysis: Analysis) -> str | None:
+    """The amount of padding does not matter."""
     others = {
         "with 1 more column of padding": World(extra=1),
         "with 7 more columns of padding": World(extra=7),
@@ -433,6 +452,7 @@ def length_of_padding(analysis: Analysis) -> str | None:
 
 
 def side_of_padding(analysis: Analysis) -> str | None:
+    """The side of the padding does not matter."""
     others = {
         "padded on the left": World(side="left"),
         "padded on the left, 3 more columns": World(side="left", extra=3),
@@ -441,6 +461,7 @@ def side_of_padding(analysis: Analysis) -> str | None:
 
 
 def fully_masked(analysis: Analysis) -> str | None:
+    """Prompts without real tokens contribute nothing."""
     ghosts = frozenset({0, 5})
     plain = _state(analysis, World(ids=(1, 2, 3, 4)))
     mixed = _state(analysis, World(ids=(0, 1, 2, 3, 4, 5), ghosts=ghosts, fill=torch.nan))
@@ -453,6 +474,7 @@ def fully_masked(analysis: Analysis) -> str | None:
 
 
 def does_not_grow(analysis: Analysis) -> str | None:
+    """The size of the state does not grow with the number of batches."""
     # The number of batches doubles until the size stands still: leaves of bounded size may fill up
     # over the first few, a list of tokens never stops.
     state, size, batches = _state(analysis, World(), groups=True), -1, 1
@@ -477,6 +499,7 @@ def _size(state: State) -> int:
 
 
 def pickles(analysis: Analysis) -> str | None:
+    """Analysis and state survive pickling."""
     again = pickle.loads(pickle.dumps(analysis))  # noqa: S301 - written in the same line
     if again != analysis:
         return f"the analysis comes back as {again!r}, was {analysis!r}"
@@ -487,6 +510,7 @@ def pickles(analysis: Analysis) -> str | None:
 
 
 def on_the_cpu(analysis: Analysis) -> str | None:
+    """Leaves hold NumPy arrays of numbers, and no tensor on a device or with gradients."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for device in devices:
         for what, leaf in _leaves(_state(analysis, World(device=device))):
@@ -514,6 +538,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def owns_memory(analysis: Analysis) -> str | None:
+    """Leaves do not share memory with the activations."""
     observed = observe(analysis, World())
     state = observed.state()
     kept = deepcopy(state)
@@ -525,6 +550,7 @@ def owns_memory(analysis: Analysis) -> str | None:
 
 
 def sums_in_float64(analysis: Analysis) -> str | None:
+    """Sums are accumulated in float64."""
     first, second, _ = _pieces(analysis, _SPLIT)
     others = dict(_leaves(second))
     for what, leaf in _leaves(first):
@@ -548,6 +574,7 @@ def _accumulates(leaf: Leaf, merged: Array, a: Array, b: Array) -> bool:
 
 
 def leaf_round_trip(analysis: Analysis) -> str | None:
+    """Leaves survive `arrays` and `from_arrays`, with everything that `merge` needs."""
     first, second, _ = _pieces(analysis, _SPLIT)
     others = dict(_leaves(second))
     for what, leaf in _leaves(first):
@@ -564,6 +591,7 @@ def leaf_round_trip(analysis: Analysis) -> str | None:
 
 
 def save_and_load(analysis: Analysis) -> str | None:
+    """Analysis, table and state survive saving and loading."""
     world = World()
     strings = {i: f"t{i}" for i in range(-1, 64)}
     result = Result("it", analysis, _state(analysis, world), world.token_table(), strings)
@@ -580,6 +608,7 @@ def save_and_load(analysis: Analysis) -> str | None:
 
 
 def table_is_tidy(analysis: Analysis) -> str | None:
+    """The table is a tidy data frame, and the same when asked for again."""
     for groups in (False, True):
         state = _state(analysis, World(), groups=groups)
         kept = deepcopy(state)
@@ -615,6 +644,7 @@ def _untidy(table: Any) -> str | None:
 
 
 def columns_documented(analysis: Analysis) -> str | None:
+    """Every column is documented in `columns`, or none."""
     if not analysis.columns:
         return None  # a note in the report: a first version may document nothing, but not half
     unknown_tokens = [c for c in analysis.token_columns if not meaning(analysis.columns, c)]

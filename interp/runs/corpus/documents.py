@@ -23,8 +23,8 @@ from interp.runs.corpus.sources import Document
 
 LONG = ("split", "cut", "refuse")
 POSITION_BIN, TOKEN_ID = "position_bin", "token_id"
-# A window is what is sorted by length together: enough text for full batches of like length, and
-# little enough that the tokens and labels of one window fit anywhere.
+# The documents of a window are sorted by length together: enough text for full batches of like
+# length, and little enough that the tokens and labels of one window fit anywhere.
 WINDOW_BYTES = 1 << 17
 WINDOW_DOCUMENTS = 1024
 

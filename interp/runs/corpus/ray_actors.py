@@ -88,7 +88,7 @@ class CorpusActor:
     """A worker as an actor; it loads its model in `describe`, whose errors reach the caller."""
 
     def __init__(self, job: CorpusJob) -> None:
-        # An error here would be reported as the death of the actor, without its reason.
+        # An error here would count as the death of the actor, and be tried again.
         self._job = job
 
     def describe(self) -> dict[str, Any]:

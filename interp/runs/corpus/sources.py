@@ -231,7 +231,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _is_ours(folder: Path, names: Sequence[str]) -> bool:
-    """Whether a folder holds results of this library, such as those of the run in progress."""
+    """True for a folder with results of this library, such as those of the run in progress."""
     # By the key "schema" as well as the name: a user's own results.json is a data file.
     for name in set(names) & set(_WRITTEN):
         try:
