@@ -225,12 +225,15 @@ class HeadTypes(Finding):
 
     @property
     def sentence(self) -> str:
-        """Number of heads with a type, and of each kind."""
+        """Number of heads with a type, with several, and of each kind."""
         heads = self.frame.groupby([c for c in ("stack", "layer", "head") if c in self.frame])
-        typed = int(heads["typed"].any().sum())
+        types = heads["typed"].sum()
+        several = int((types > 1).sum())
+        more = f", {several} of them several" if several else ""
         kinds = self.frame.loc[self.frame["typed"], "kind"].value_counts(sort=False)
         listed = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        return f"{typed} of {heads.ngroups} heads have a type" + (f": {listed}" if listed else "")
+        found = f"{int((types > 0).sum())} of {heads.ngroups} heads have a type{more}"
+        return f"{found}: {listed}" if listed else found
 
     @property
     def short(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from interp.measures.matrices import varying
 from interp.measures.retrieval import SCORINGS, precision, ranks
 from interp.measures.similarity import LEAST, SIMILARITIES, measure
 from interp.models.load import load_model
+from interp.models.untrained import check_control
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
 from interp.stats.classical import holm
@@ -215,6 +216,8 @@ def compare_spaces(
     _check(methods, held_out, limit)
     settings = _Settings(held_out, width, scale, ridge, k, limit, resamples, seed)
     a, b = named_space(a), named_space(b)
+    if control is not None:
+        b = _copied(control, b)
     space_a = word_space(a, "space a", words, pieces=pieces)
     space_b = word_space(b, "space b", words, pieces=pieces)
     common = _common(space_a, space_b, words)
@@ -244,12 +247,10 @@ def compare_spaces(
     found = SpaceComparison(frame, tuple(common), unique, space_a.source, space_b.source, nulls)
     if control is None:
         return found
-    if not isinstance(b, tuple) or not isinstance(b[1], str):
-        raise BadInput(f"control={control!r} copies the second model, and {space_b.source} is none")
     asked: dict[str, Any] = {"words": words, "method": methods, "pieces": pieces, "width": width}
     asked |= {"held_out": held_out, "scale": scale, "ridge": ridge, "k": k, "limit": limit}
     again = partial(_with_copy, a, b[1], **asked, resamples=resamples, seed=seed)
-    return with_untrained_copy(found, control, load_model(b[0]), again)
+    return with_untrained_copy(found, control, b[0], again)
 
 
 def _with_copy(a: Any, matrix: str, copy: Any, **asked: Any) -> SpaceComparison:
@@ -266,6 +267,18 @@ def _check(methods: Sequence[str], held_out: float, limit: int) -> None:
         raise BadInput(f"held_out is {held_out!r}; allowed is a share of words between 0 and 1")
     if limit < LEAST:
         raise BadInput(f"limit is {limit!r}; allowed is {LEAST} or more words")
+
+
+def _copied(control: str, b: Any) -> tuple[Any, str]:
+    """The second model, loaded once, and its matrix; refused before anything is computed."""
+    if not isinstance(b, tuple) or not isinstance(b[1], str):
+        source = b.source if isinstance(b, WordSpace) else "space b"
+        raise BadInput(
+            f"control={control!r} copies the second model, and {source} is no matrix of a model"
+        )
+    model = load_model(b[0])
+    check_control(control, model)
+    return model, b[1]
 
 
 def _common(a: WordSpace, b: WordSpace, words: Sequence[str] | None) -> list[str]:

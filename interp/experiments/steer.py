@@ -65,17 +65,20 @@ def steer(
 
     Returns the finding of `dose_response`. Raises `BadInput` unless one direction is named.
     """
+    _check_direction(toward, away, contrast, layers)
     anatomy = inspect(model)
     read_in = partial(prompts_of, model, anatomy, prepend_bos=prepend_bos)
     prompts = read_in(prompts)
     if target is not None:
         prompts = prompts.label(target_word(target))
     if contrast is not None:
-        contrast = (read_in(contrast[0]), read_in(contrast[1]))
+        direction = mean_difference(model, *map(read_in, contrast), layers[0])  # type: ignore[index]
+    else:
+        direction = unembedding_difference(model, toward, away)  # type: ignore[arg-type]
     return dose_response(
         model,
         prompts,
-        _direction(model, toward, away, contrast, layers),
+        direction,
         kind=kind,
         doses=doses or None,
         layers=layers,
@@ -88,28 +91,21 @@ def steer(
     )
 
 
-def _direction(
-    model: Any,
-    toward: str | None,
-    away: str | None,
-    contrast: tuple[Any, Any] | None,
-    layers: Layers,
-) -> Any:
-    """The direction between two tokens, or between two sets of prompts."""
+def _check_direction(
+    toward: str | None, away: str | None, contrast: tuple[Any, Any] | None, layers: Layers
+) -> None:
+    """Refuse no direction, two directions, half of one, or prompts compared at several states."""
     if (contrast is None) == (toward is None):
         raise BadInput(
             "name one direction: two tokens (toward and away; --toward TOKEN --away TOKEN) or two "
             "sets of prompts (contrast; --contrast A B)"
         )
-    if contrast is not None:
-        if isinstance(layers, str) or (not isinstance(layers, int) and len(layers) != 1):
-            raise BadInput(
-                "contrast takes the difference of the means at one state: name one in layers "
-                "(--layers 3)"
-            )
-        return mean_difference(model, *contrast, layers if isinstance(layers, int) else layers[0])
-    if away is None or toward is None:
+    if contrast is None and away is None:
         raise BadInput(
             "toward needs away (--away TOKEN): the direction is the difference of two tokens"
         )
-    return unembedding_difference(model, toward, away)
+    if contrast is not None and (isinstance(layers, str | int) or len(layers) != 1):
+        raise BadInput(
+            "contrast takes the difference of the means at one state: name one in a list of layers "
+            "(--layers 3)"
+        )

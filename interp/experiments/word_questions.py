@@ -230,7 +230,7 @@ def picture(
     else:
         seen = vectors.tsne(words=chosen, perplexity=perplexity, seed=seed)
     trust = (
-        "its trustworthiness is unknown: that needs 25 words"
+        "its trustworthiness is unknown, which needs 25 words"
         if np.isnan(seen.trustworthiness)
         else f"trustworthiness {seen.trustworthiness:.3f}, "
         f"with its points shuffled {seen.shuffled:.3f}"
