@@ -22,6 +22,7 @@ from interp.stats.resampling import clustered_bootstrap
 from interp.stats.table import is_special
 
 KINDS = ("previous", "induction", "duplicate", "sink")
+MOST_ACROSS = 22  # tokens of two maps that fit side by side on a page
 
 
 # ---- rollout ---------------------------------------------------------------------------------
@@ -116,10 +117,10 @@ class Rollout(Finding):
             "share",
             "comes from",
             f"Prompt {self.prompt}. MLPs and values count as mixing nothing.",
-            "Control, on the right: even attention in every block.",
+            'Control, the map "even": even attention in every block.',
             "both maps would be alike.",
             options={"rows": texts, "columns": texts, "tokens": True, "down": True, "y": "token"}
-            | {"cell": (19, 15)},
+            | {"cell": (19, 15), "across": 1 if len(texts) > MOST_ACROSS else 2},
         )
         return {"Sources of each token": drawing}
 

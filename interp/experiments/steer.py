@@ -72,7 +72,8 @@ def steer(
     if target is not None:
         prompts = prompts.label(target_word(target))
     if contrast is not None:
-        direction = mean_difference(model, *map(read_in, contrast), layers[0])  # type: ignore[index]
+        state: Any = layers
+        direction = mean_difference(model, read_in(contrast[0]), read_in(contrast[1]), state[0])
     else:
         direction = unembedding_difference(model, toward, away)  # type: ignore[arg-type]
     return dose_response(
