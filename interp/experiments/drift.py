@@ -149,7 +149,7 @@ def contextual_drift(
         prepend_bos: the model's own policy unless given.
         resamples: number of shuffles.
         seed: seed of the shuffles and of the draw of random tokens.
-        control: random-init: the same with an untrained copy of the model.
+        control: repeat with an untrained copy of the model: random-init.
 
     Raises `UnknownName` for another column, and `BadInput` if the word does not occur or has fewer
     than two senses with two prompts each.

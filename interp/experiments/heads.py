@@ -135,7 +135,7 @@ def rollout(
         results: of a run with `attention`, or that result, which keeps the maps of a few prompts.
         prompt: number of a prompt whose maps were kept; by default the first.
         residual: weight of the residual connection, from 0 to below 1; ½ in the paper.
-        stack: encoder or decoder, for a model with two stacks.
+        stack: the stack of a model with two: encoder or decoder.
 
     `rollout_maps` has the formula and its source. `.frame` has a row per `layer`, `query` and
     `key` (positions, key not after query or ahead where the model looks ahead) with the texts

@@ -197,8 +197,8 @@ def compare_spaces(
         b: the second space, in the same form.
         words: the words to compare; by default those that are one token in both spaces. Words
             that you name may be several tokens.
-        method: procrustes, affine (maps), cka, cka_biased, rsa, mutual_knn or svcca
-            (similarities); several are allowed.
+        method: maps (procrustes, affine) and similarities (cka, cka_biased, rsa, mutual_knn,
+            svcca).
         held_out: share of the words on which maps are scored; maps are fitted on the others.
         pieces: vector of a word of several tokens: mean of its tokens, or last.
         width: spaces of different widths: pca (cut to leading axes) or pad (with zeros).
@@ -209,7 +209,7 @@ def compare_spaces(
         limit: most words for rsa and mutual_knn, which need all pairs; drawn at random.
         resamples: number of permutations.
         seed: seed of the split, the draw and the permutations.
-        control: random-init: the same with an untrained copy of the second model.
+        control: repeat with an untrained copy of the second model: random-init.
 
     Raises `BadInput` for too few common words, constant or non-finite vectors and parameters out
     of range; `UnknownName` for a method that does not exist.
