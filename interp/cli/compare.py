@@ -23,7 +23,7 @@ from interp.cli.app import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel="On saved results")
 def compare(
     folder: RunFolder,
     value: Annotated[str, typer.Option(help="Column to compare.")] = "angle",

@@ -13,7 +13,9 @@ from interp.errors import InterpError
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="demo, demo-llama, a hub name or a folder.")],
+    model: Annotated[
+        str, typer.Argument(help="A model: demo, demo-llama, a hub name or a folder.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the measured facts of a model: its sites, norms, padding and tolerances."""

@@ -175,7 +175,10 @@ def _source_of(experiment: str) -> Source:
     def parameter(arg: ast.arg, default: ast.expr | None, **kind: bool) -> Parameter:
         value = inspect.Parameter.empty if default is None else _literal(default, constants)
         annotation = ast.unparse(arg.annotation) if arg.annotation else "Any"
-        return Parameter(arg.arg, annotation, value, helps.get(arg.arg, ""), **kind)
+        told = helps.get(arg.arg, "")
+        if "Sequence[" in annotation:
+            told += " Separate several by commas."
+        return Parameter(arg.arg, annotation, value, told, **kind)
 
     args = node.args
     blank: list[ast.expr | None] = [None] * (len(args.args) - len(args.defaults))

@@ -51,7 +51,7 @@ Target = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and report.")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, …; by default TransformerLens chooses.")
+    str | None, typer.Option(help="Device: cpu, cuda, …; by default TransformerLens chooses.")
 ]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
@@ -60,7 +60,9 @@ MaxTokens = Annotated[int, typer.Option(help="Tokens per batch, padding included
 Truncate = Annotated[bool, typer.Option("--truncate", help="Cut prompts longer than the context.")]
 Keep = Annotated[
     str | None,
-    typer.Option(help="tokens: a row per token; summary: moments per group (default of a corpus)."),
+    typer.Option(
+        help="Rows to keep: tokens (one each), or summary (moments per group; default of a corpus)."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -83,7 +85,7 @@ Labels = Annotated[
     ),
 ]
 Control = Annotated[
-    str | None, typer.Option(help="random-init: measure an untrained copy of the model too.")
+    str | None, typer.Option(help="Also measure an untrained copy of the model: random-init.")
 ]
 Spacy = Annotated[
     str | None,

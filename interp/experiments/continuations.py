@@ -117,7 +117,7 @@ def continuation_divergence(
         length: tokens of a continuation.
         samples: continuations per context.
         seed: seed of the sampling.
-        control: random-init: the same with an untrained copy of the model.
+        control: repeat with an untrained copy of the model: random-init.
 
     `.frame` has one row per length 1 … `length`; `COLUMNS` gives the meaning of the columns.
     Raises `BadInput` for a temperature that is not above 0, fewer than 2 samples, or a

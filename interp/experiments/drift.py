@@ -73,15 +73,15 @@ class Drift(Finding):
     @property
     def sentence(self) -> str:
         """The largest difference between same and different senses, with its p, and the verdict."""
-        counts = " and ".join(f"{n} of {sense}" for sense, n in self.senses.items())
+        counts = " and ".join(f"{n} times as {sense}" for sense, n in self.senses.items())
         known = self.frame[self.frame["difference"].notna()]
         top = known.iloc[int(known["difference"].to_numpy().argmax())]
         p = f"p = {top['p_max']:.2g}" if np.isfinite(top["p_max"]) else "not tested: nothing varies"
         return (
-            f"{self.word!r} in {self.model}, occurrences {counts}: the cosine within a sense "
-            f"exceeds that between senses most at state {int(top['layer'])}, by "
-            f"{top['difference']:+.3g} ({top['within']:.3g} against {top['between']:.3g}; shuffled "
-            f"senses: {top['null_mean']:+.2g} on average; {p} over all states). {self._verdict()}"
+            f"{self.word!r} in {self.model}, {counts}: the cosine within senses minus that between "
+            f"senses is largest at state {int(top['layer'])}, {top['difference']:+.3g} "
+            f"({top['within']:.3g} against {top['between']:.3g}; shuffled senses: "
+            f"{top['null_mean']:+.2g} on average; {p} over all states). {self._verdict()}"
         )
 
     def _verdict(self) -> str:
@@ -149,7 +149,7 @@ def contextual_drift(
         prepend_bos: the model's own policy unless given.
         resamples: number of shuffles.
         seed: seed of the shuffles and of the draw of random tokens.
-        control: random-init: the same with an untrained copy of the model.
+        control: repeat with an untrained copy of the model: random-init.
 
     Raises `UnknownName` for another column, and `BadInput` if the word does not occur or has fewer
     than two senses with two prompts each.

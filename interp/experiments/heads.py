@@ -22,6 +22,7 @@ from interp.stats.resampling import clustered_bootstrap
 from interp.stats.table import is_special
 
 KINDS = ("previous", "induction", "duplicate", "sink")
+MOST_ACROSS = 22  # tokens of two maps that fit side by side on a page
 
 
 # ---- rollout ---------------------------------------------------------------------------------
@@ -116,10 +117,10 @@ class Rollout(Finding):
             "share",
             "comes from",
             f"Prompt {self.prompt}. MLPs and values count as mixing nothing.",
-            "Control, on the right: even attention in every block.",
+            'Control, the map "even": even attention in every block.',
             "both maps would be alike.",
             options={"rows": texts, "columns": texts, "tokens": True, "down": True, "y": "token"}
-            | {"cell": (19, 15)},
+            | {"cell": (19, 15), "across": 1 if len(texts) > MOST_ACROSS else 2},
         )
         return {"Sources of each token": drawing}
 
@@ -134,7 +135,7 @@ def rollout(
         results: of a run with `attention`, or that result, which keeps the maps of a few prompts.
         prompt: number of a prompt whose maps were kept; by default the first.
         residual: weight of the residual connection, from 0 to below 1; ½ in the paper.
-        stack: encoder or decoder, for a model with two stacks.
+        stack: the stack of a model with two: encoder or decoder.
 
     `rollout_maps` has the formula and its source. `.frame` has a row per `layer`, `query` and
     `key` (positions, key not after query or ahead where the model looks ahead) with the texts
@@ -225,15 +226,15 @@ class HeadTypes(Finding):
 
     @property
     def sentence(self) -> str:
-        """Number of heads with a type, of each kind, and of several."""
+        """Number of heads with a type, with several, and of each kind."""
         heads = self.frame.groupby([c for c in ("stack", "layer", "head") if c in self.frame])
         types = heads["typed"].sum()
+        several = int((types > 1).sum())
+        more = f", {several} of them several" if several else ""
         kinds = self.frame.loc[self.frame["typed"], "kind"].value_counts(sort=False)
         listed = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        several = int((types > 1).sum())
-        more = f"; {several} of them of several types" if several else ""
-        found = f"{int((types > 0).sum())} of {heads.ngroups} heads have a type"
-        return f"{found}: {listed}{more}" if listed else found
+        found = f"{int((types > 0).sum())} of {heads.ngroups} heads have a type{more}"
+        return f"{found}: {listed}" if listed else found
 
     @property
     def short(self) -> pd.DataFrame:

@@ -142,7 +142,7 @@ def compare_layers(
         a: a model: demo, demo-llama, a hub name or a folder. In Python also a bridge.
         b: a second model; the same model twice compares its layers with each other.
         prompts: texts, as for `run`; ids have no words that two models could share.
-        method: cka (debiased), cka_biased, rsa, mutual_knn or svcca.
+        method: the similarity: cka (debiased), cka_biased, rsa, mutual_knn or svcca.
         per_prompt: words drawn per prompt; prompts with fewer are left out and counted.
         pieces: state of a word of several tokens: last (of its last token) or mean.
         k: number of neighbours for mutual_knn.
@@ -150,7 +150,7 @@ def compare_layers(
         prepend_bos: each model's own policy unless given.
         resamples: number of permutations.
         seed: seed of the permutations and of the draw of words.
-        control: random-init: the same with an untrained copy of the second model.
+        control: repeat with an untrained copy of the second model: random-init.
 
     Raises `BadInput` if the models read different texts or share too few words, `UnknownName` for
     another method.

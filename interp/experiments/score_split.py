@@ -152,7 +152,7 @@ def split_input(
             first block) or distance (scores of any block).
         block: number of the block whose scores are split by distance, counted from 0.
         prepend_bos: the model's own policy unless given.
-        control: random-init: the shares of an untrained copy of the model too.
+        control: also split an untrained copy of the model: random-init.
 
     `.frame` is that of `Split`, with `untrained_share` if there is a control.
     Raises `UnknownName` for another sum, and the errors of `split_cosines`, `split_scores` and

@@ -78,14 +78,19 @@ class SpaceComparison(Finding):
         first = self.frame.drop_duplicates("method")
         scores = "; ".join(
             f"{row['method']}{' residual' if row['score'] == 'residual' else ''} "
-            f"{row['value']:.3g} (permuted {row['null_mean']:.3g}, Holm p = {row['p_holm']:.2g})"
+            f"{row['value']:.3g} (permuted {row['null_mean']:.2g}, Holm p = {row['p_holm']:.2g})"
             for _, row in first.iterrows()
         )
+        return f"{len(self.words)} words of {self.a} and {self.b}: {scores}; {self._verdict}"
+
+    @property
+    def _verdict(self) -> str:
+        """Number of scores that beat permuted words, unless the permutations are too few."""
+        n, draws = len(self.frame), min((len(x) for x in self.nulls.values()), default=0)
+        if n > ALPHA * (draws + 1):
+            return f"{draws} permutations are too few for Holm p < {ALPHA} in {n} rows"
         hits = int((self.frame["p_holm"] < ALPHA).sum())
-        return (
-            f"{len(self.words)} words of {self.a} and {self.b}: {scores}; {hits} of "
-            f"{len(self.frame)} scores are better than with permuted words (Holm p < {ALPHA})"
-        )
+        return f"{hits} of {n} scores are better than with permuted words (Holm p < {ALPHA})"
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
@@ -192,8 +197,8 @@ def compare_spaces(
         b: the second space, in the same form.
         words: the words to compare; by default those that are one token in both spaces. Words
             that you name may be several tokens.
-        method: procrustes, affine (maps), cka, cka_biased, rsa, mutual_knn or svcca
-            (similarities); several are allowed.
+        method: maps (procrustes, affine) and similarities (cka, cka_biased, rsa, mutual_knn,
+            svcca).
         held_out: share of the words on which maps are scored; maps are fitted on the others.
         pieces: vector of a word of several tokens: mean of its tokens, or last.
         width: spaces of different widths: pca (cut to leading axes) or pad (with zeros).
@@ -204,7 +209,7 @@ def compare_spaces(
         limit: most words for rsa and mutual_knn, which need all pairs; drawn at random.
         resamples: number of permutations.
         seed: seed of the split, the draw and the permutations.
-        control: random-init: the same with an untrained copy of the second model.
+        control: repeat with an untrained copy of the second model: random-init.
 
     Raises `BadInput` for too few common words, constant or non-finite vectors and parameters out
     of range; `UnknownName` for a method that does not exist.
@@ -238,7 +243,7 @@ def compare_spaces(
     frame = pd.DataFrame(records)
     frame["p_holm"] = holm(frame["p"].to_numpy(np.float64))
     frame = frame[list(COLUMNS)]
-    if len(frame) > 0.05 * (resamples + 1):
+    if len(frame) > ALPHA * (resamples + 1):
         notes.append(
             f"{resamples} permutations over {len(frame)} rows: p_holm cannot fall below "
             f"{min(1.0, len(frame) / (resamples + 1)):.2g}; raise resamples"

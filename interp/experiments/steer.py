@@ -50,8 +50,8 @@ def steer(
         toward: steer toward this token: along its row of W_U minus that of the token `away`.
         away: the token to steer away from.
         contrast: steer along the difference between the mean states of two sets of prompts.
-        kind: add (a multiple of the vector), project (take a part of it out) or rotate (by
-            degrees toward it).
+        kind: kind of steering: add (a multiple of the vector), project (take a part of it out) or
+            rotate (by degrees toward it).
         doses: multiples of the vector, parts from 0 to 1, or degrees; by default a range that
             suits the kind.
         positions: tokens to steer: all, last, positions such as 3,4, or a label such as

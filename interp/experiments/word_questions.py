@@ -216,7 +216,7 @@ def picture(
     Args:
         vectors: the words of a space.
         words: words to draw; by default all.
-        method: pca or tsne.
+        method: the projection: pca or tsne.
         perplexity: perplexity of tsne.
         seed: seed of tsne.
 
@@ -230,7 +230,7 @@ def picture(
     else:
         seen = vectors.tsne(words=chosen, perplexity=perplexity, seed=seed)
     trust = (
-        "its trustworthiness is unknown: that needs 25 words"
+        "its trustworthiness is unknown, which needs 25 words"
         if np.isnan(seen.trustworthiness)
         else f"trustworthiness {seen.trustworthiness:.3f}, "
         f"with its points shuffled {seen.shuffled:.3f}"
@@ -255,7 +255,7 @@ def clusters(
     Args:
         vectors: the words of a space.
         words: words to cluster; by default all.
-        method: hdbscan or dbscan.
+        method: the algorithm: hdbscan or dbscan.
         min_size: smallest cluster (hdbscan), or neighbours of a core word (dbscan).
         eps: radius of dbscan.
         components: number of principal components to keep.

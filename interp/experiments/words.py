@@ -94,7 +94,9 @@ class Projection:
 
     def _how_faithful(self) -> str:
         parts = [] if np.isnan(self.kl) else [f"KL divergence {self.kl:.2f}."]
-        if not np.isnan(self.trustworthiness):
+        if np.isnan(self.trustworthiness):
+            parts.append("Trustworthiness is unknown: it needs 25 words.")
+        else:
             parts.append(
                 f"Trustworthiness of the neighbours in the picture: {self.trustworthiness:.2f}; "
                 f"{self.shuffled:.2f} if its points are shuffled."

@@ -8,8 +8,8 @@ turns a drawing into a figure (`draw.figure`), into text (`text.text_of`) and in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,10 +57,6 @@ class Drawing:
     def place(self) -> str:
         """Noun for one place along the horizontal axis: a block, a state."""
         return self.x.split(" (")[0] or "place"
-
-    def titled(self, title: str) -> Self:
-        """The same drawing under another title."""
-        return replace(self, title=title)
 
 
 def nothing(title: str, why: str, caption: str = "", kind: str = "lines") -> Drawing:

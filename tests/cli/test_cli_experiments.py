@@ -247,7 +247,7 @@ def test_a_bad_line_of_a_word_vector_file_is_named(tmp_path):
 
 def test_small_pictures_and_words_without_a_direction_say_so(tmp_path):
     said = run("words", "map", *PRONOUNS, *MODEL)
-    assert "trustworthiness needs 25 words" in said
+    assert "trustworthiness is unknown, which needs 25 words" in said
     assert "nan" not in said
     path = tmp_path / "vectors.txt"
     path.write_text("red 1 0 0\nblue 0.9 1 0\nnone 0 0 0\n")
@@ -347,10 +347,13 @@ def test_steering_along_a_contrast_at_labelled_tokens(texts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "name one direction"),
-        (("--toward", " her"), "toward needs away"),
-        (("--contrast", "a.txt", "b.txt"), "name one in --layers"),
-        (("--toward", " her", "--away", " his", "--doses", "much"), "are no numbers by commas"),
+        ((), "name one direction: two tokens"),
+        (("--toward", " her"), "toward needs away (--away TOKEN)"),
+        (("--contrast", "a.txt", "b.txt"), "(--layers 3)"),
+        (
+            ("--toward", " her", "--away", " his", "--doses", "much"),
+            "--doses 'much': expected numbers separated by commas",
+        ),
         (("--toward", " her", "--away", " his", "--kind", "bend"), "unknown kind of steering"),
         (("--toward", "elephant", "--away", " his"), "'elephant' is"),
     ],
@@ -376,9 +379,9 @@ def test_positions_split_and_shift():
     split = as_json(*by_distance, "--block", "1")["split"]
     assert list(split["part"].unique()) == ["distance", "content"]
     assert split.groupby("head")[["share", "shuffled_share"]].sum().to_numpy() == pytest.approx(1)
-    assert "shuffled_share is what they would have of keys shuffled" in run(*by_distance)
+    assert "with keys shuffled); distance is fitted, content is the rest" in run(*by_distance)
     with pytest.raises(
-        interp.BadInput, match="block 1 is for the split by distance: cosines are those"
+        interp.BadInput, match="block 1 is for the split by distance .*: cosines are those"
     ):
         run("positions", "split", "Mary smiled.", "--block", "1", "--model", "demo")
     rows = as_json("positions", "shift", "Mary smiled.", "--shifts", "1,4", *MODEL)["shift"]

@@ -141,6 +141,8 @@ def test_a_finding_in_every_medium(findings, tmp_path, command):
         assert made.data, title
         assert "could not be drawn" not in made.to_json()
         assert drawing.said, f"{title} has no caption"
+    for drawing in found.drawings.values():
+        assert drawing.title in found.drawn_as_text()
     text = found.text()
     assert text.startswith(found.sentence)
     assert "nan" not in found.sentence

@@ -21,7 +21,7 @@ CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
 }
 NO_CONTROL = (
-    "none; `interp run --control random-init` also measures an untrained copy of the model: "
+    "none; interp run --control random-init also measures an untrained copy of the model: "
     "anything that the copy shows as well was not learned"
 )
 
