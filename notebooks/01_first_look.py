@@ -170,5 +170,5 @@ probes["path_length"].frame.groupby("layer")["attn_norm"].mean().round(3)
 #
 # - How far a vector turns does not say *why*. Steering and patching can.
 # - A small model of a small language is not a large model of English.
-# - Angles depend on the basis: folded and centred weights give other numbers, and results of
-#   different bases are never mixed.
+# - Angles depend on the basis: folded and centred weights give other numbers. The provenance names
+#   the basis; compare only results of one basis.

@@ -288,6 +288,6 @@ results["trajectory"].plot("outside")
 # - The angle says that something happens to a token, not what. Notebook 04 changes directions and
 #   measures what the model then predicts.
 # - Angles belong to a basis: folded and centred weights (compatibility mode) give others. The
-#   results know their basis and are never mixed.
+#   provenance names the basis; compare only results of one basis.
 # - In bfloat16, angles of a fraction of a degree are rounding errors; `interp.inspect` states the
 #   smallest angle that can be resolved.

@@ -348,6 +348,6 @@ except interp.errors.UnknownName as error:
 #
 # - Passing all laws means that the *counting* is right. Whether the number means what its name says
 #   is up to you: state the formula, its source, its unit, and what vectors without structure give.
-# - One large coordinate is a fact about a basis. Rotate the basis and it is gone; folded or centred
-#   weights are another basis too, and results of different bases are never merged.
+# - One large coordinate is a fact about a basis. Rotate the basis and it is gone. Folded or centred
+#   weights are another basis too: compare only results of one basis.
 # - That a coordinate is large does not say that anything reads it. Switch it off and measure.
