@@ -97,9 +97,9 @@ results["random_pairs"].frame.groupby("kind")["angle"].describe().round(1)
 # %% [markdown]
 # For GPT-2 XL, the course that this experiment comes from reports random pairs at 70–80°, about 10°
 # per block in the middle, and from block 30 on about 15° for *her* against about 10° for the verb
-# (M. X Cohen, *A deep understanding of AI language model mechanisms*, part 5, "Calculating rotations of embeddings
-# vectors"). The numbers above are those of the model named at the top; they do not carry over to
-# another one.
+# (M. X Cohen, *A deep understanding of AI language model mechanisms*, part 5, "Calculating
+# rotations of embeddings vectors"). The numbers above are those of the model named at the top; they
+# do not carry over to another one.
 #
 # ## How far does the vector travel, and who makes the step?
 #
@@ -148,8 +148,8 @@ heads.pivot(index=["layer", "head"], columns="value", values="mean").round(2).so
 # %% [markdown]
 # ## In your own workflow
 #
-# Three more lines in code that you already have. Your own hooks stay, and the tables show the stream
-# as they leave it: here the attention of the third block is switched off.
+# Three more lines in code that you already have. Your own hooks stay, and the tables show the
+# stream as they leave it: here the attention of the third block is switched off.
 
 
 # %%
@@ -170,5 +170,5 @@ probes["path_length"].frame.groupby("layer")["attn_norm"].mean().round(3)
 #
 # - How far a vector turns does not say *why*. Steering and patching can.
 # - A small model of a small language is not a large model of English.
-# - Angles depend on the basis: folded and centred weights give other numbers, and results of
-#   different bases are never mixed.
+# - Angles depend on the basis: folded and centred weights give other numbers. The provenance names
+#   the basis; compare only results of one basis.

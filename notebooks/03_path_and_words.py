@@ -65,8 +65,8 @@ path.frame[["prompt", "token", "pos", "layer", "step", "path", "chord", "tortuos
 # ## How long is the way, and how straight?
 #
 # **Formulas.** Step: s_l = ‖x_{l+1} − x_l‖. Path up to block l: the sum of the steps. Chord:
-# ‖x_{l+1} − x_0‖, the straight line from the start. Tortuosity: path / chord, 1 for a straight path,
-# more for a winding one.
+# ‖x_{l+1} − x_0‖, the straight line from the start. Tortuosity: path / chord, 1 for a straight
+# path, more for a winding one.
 #
 # **Null.** Steps at random directions in many dimensions are at right angles to each other. Then
 # the chord is the root of the sum of squares, so that L equal steps have tortuosity √L.

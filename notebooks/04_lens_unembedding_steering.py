@@ -143,8 +143,8 @@ pd.concat({"all tokens": depth, "the pronoun": last}).groupby([pd.Grouper(level=
 ].mean()
 
 # %% [markdown]
-# Read it together with the untrained copy. In `"demo-llama"` the copy decides *later*: at state 7.3 of
-# 8 on average, against 6.4 for the trained model, and for the pronoun 7.0 against 3.2. Its most
+# Read it together with the untrained copy. In `"demo-llama"` the copy decides *later*: at state 7.3
+# of 8 on average, against 6.4 for the trained model, and for the pronoun 7.0 against 3.2. Its most
 # probable token keeps changing because nothing favours one. The opposite can happen as well: if
 # blocks hardly change the stream, the first token wins early and nothing was decided. So a depth
 # means something only next to that of the copy.
@@ -167,8 +167,9 @@ pd.DataFrame({name: frame[columns].astype(float).mean() for name, frame in rows.
 results["unembedding"].plot("norm")
 
 # %% [markdown]
-# Norms matter: with the same angle to the state, a long row gets a larger logit. `mean_cosine` is the
-# cosine of a token's row with the mean row: how much it has of the direction that all rows share.
+# Norms matter: with the same angle to the state, a long row gets a larger logit. `mean_cosine` is
+# the cosine of a token's row with the mean row: how much it has of the direction that all rows
+# share.
 
 # %%
 frame = results["unembedding"].frame
@@ -176,11 +177,11 @@ shown = frame.sort_values("norm")[["vocab_token", "norm", "mean_cosine"]]
 pd.concat({"shortest": shown.head(5), "longest": shown.tail(5)}).round(3)
 
 # %% [markdown]
-# Does the shared direction matter for the prediction? That depends on what is taken away. Subtracting
-# the mean row m from every row lowers all logits by the same h·m, which changes no probability. Taking
-# out each row's *component* along m lowers the logit of token i by (w_i·m)(h·m)/‖m‖², which differs
-# from token to token. KL from the model's own prediction, for every position of one sentence (exact
-# where logits are W_U h + b):
+# Does the shared direction matter for the prediction? That depends on what is taken away.
+# Subtracting the mean row m from every row lowers all logits by the same h·m, which changes no
+# probability. Taking out each row's *component* along m lowers the logit of token i by
+# (w_i·m)(h·m)/‖m‖², which differs from token to token. KL from the model's own prediction, for
+# every position of one sentence (exact where logits are W_U h + b):
 
 # %%
 weight, bias = (
@@ -328,10 +329,10 @@ pd.concat(tables)[["token", "dot", "cosine", "random_cosine", "norm"]].round(3)
 # mean state before *him*. It is made from half of the couples and tested on the other half, on the
 # sentences whose right answer is *him*.
 #
-# **Control.** Random directions of the same length, steered in the same way. `random_p` is the share
-# of directions, the given one included, whose effect is as large. With 19 random directions it cannot
-# fall below 1/20 = 0.05: this is the value of a direction that beats all of them. Take `controls=99`
-# to be able to see less than 0.05.
+# **Control.** Random directions of the same length, steered in the same way. `random_p` is the
+# share of directions, the given one included, whose effect is as large. With 19 random directions
+# it cannot fall below 1/20 = 0.05: this is the value of a direction that beats all of them. Take
+# `controls=99` to be able to see less than 0.05.
 
 # %%
 LAYER = n_blocks // 2
@@ -340,7 +341,14 @@ vector = interp.experiments.mean_difference(model, for_her[:half], for_him[:half
 test = for_him[half:]
 
 response = interp.experiments.dose_response(
-    model, test, vector, layers=LAYER, positions="last", targets=(HER, HIM), controls=19, progress=False
+    model,
+    test,
+    vector,
+    layers=LAYER,
+    positions="last",
+    targets=(HER, HIM),
+    controls=19,
+    progress=False,
 )
 response.plot()
 

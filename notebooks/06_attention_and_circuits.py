@@ -97,8 +97,8 @@ on_text["attention"].plot("previous")
 # ## Head types
 #
 # A score alone is no type. In short prompts a head that spreads evenly already puts much weight on
-# the token before. `head_types` therefore gives three numbers: the score, what *even* attention over
-# the same keys would give (`uniform`, the control), and
+# the token before. `head_types` therefore gives three numbers: the score, what *even* attention
+# over the same keys would give (`uniform`, the control), and
 #
 # excess = (score − uniform) / (1 − uniform),
 #
@@ -127,9 +127,9 @@ prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", va
 # Elhage et al. (2021, "A mathematical framework for transformer circuits") and Olsson et al.
 # (2209.11895) report previous-token heads in early blocks and induction heads one block or more
 # later: the induction head needs to know, at each key, which token came before it, and a
-# previous-token head writes that down. Heads that put their attention on the first token are *sinks*
-# (Xiao et al. 2309.17453); a high sink score means "nothing to do here" rather than "the first token
-# matters".
+# previous-token head writes that down. Heads that put their attention on the first token are
+# *sinks* (Xiao et al. 2309.17453); a high sink score means "nothing to do here" rather than "the
+# first token matters".
 #
 # Not every model has every type. `none` marks a head without a type. Where a type has no head, the
 # best head of its kind is only the least bad one.
@@ -166,8 +166,8 @@ rows.describe()[["mean", "min", "max"]].round(3).to_frame("from even attention")
 # ## How certain is the model, position by position?
 #
 # Entropy −Σ p ln p of the output, and the probability of its first choice. In random tokens the
-# first half cannot be predicted, and a well-calibrated model is unsure there. The control is a guess
-# among V tokens: entropy ln V, log-probability −ln V.
+# first half cannot be predicted, and a well-calibrated model is unsure there. The control is a
+# guess among V tokens: entropy ln V, log-probability −ln V.
 
 # %%
 certain = (
@@ -195,8 +195,8 @@ wanted = ["entropy", "top_prob", "log_prob", "rank"]
 summary.pivot(index="half", columns="value", values="mean")[wanted].round(2)
 
 # %% [markdown]
-# Certain is not right: compare `entropy`, how sure the model is, with `log_prob`, how right it is. In
-# the first half a model that was not trained on such noise is often sure *and* wrong: its
+# Certain is not right: compare `entropy`, how sure the model is, with `log_prob`, how right it is.
+# In the first half a model that was not trained on such noise is often sure *and* wrong: its
 # log-probability falls below −ln V.
 #
 # ## A circuit, in a notebook that already works
@@ -234,9 +234,9 @@ loss = model.run_with_hooks(repeats, return_type="loss", fwd_hooks=without([(lay
 print(f"loss without L{layer}H{head}: {loss.item():.3f}")
 
 # %% [markdown]
-# One number. *Where* does the damage arise? With three more lines (the import, the `with`, the table)
-# the same call shows the prediction at every state. Nothing else in your notebook changes; the probes
-# see the stream as your hooks leave it.
+# One number. *Where* does the damage arise? With three more lines (the import, the `with`, the
+# table) the same call shows the prediction at every state. Nothing else in your notebook changes;
+# the probes see the stream as your hooks leave it.
 
 # %%
 with interp.attach(model, "logit_lens") as probes:
@@ -294,8 +294,8 @@ end = curves.iloc[-1]
 # ## Does the induction head depend on previous-token heads?
 #
 # The theory says so: they write, at each key, which token came before it. Then removing them must
-# change the induction head's *own pattern*, and removing as many other heads of the same blocks must
-# not.
+# change the induction head's *own pattern*, and removing as many other heads of the same blocks
+# must not.
 
 # %%
 previous = heads_of("previous", below=max(1, layer))
@@ -319,8 +319,8 @@ pd.DataFrame(rows).T.round(3)
 # ## Are these heads special? A distribution of controls
 #
 # One group of other heads may be a lucky draw. So draw 40 groups of as many heads at random, switch
-# each off, and compare the induction heads with their distribution. With 40 groups the p value cannot
-# fall below 1/41 = 0.024.
+# each off, and compare the induction heads with their distribution. With 40 groups the p value
+# cannot fall below 1/41 = 0.024.
 
 # %%
 second = repeats[:, 22:]
@@ -354,10 +354,11 @@ print(f"share of groups that cost at least as much (their own included): {p:.3f}
 # %% [markdown]
 # ## What this does not show
 #
-# - A pattern says where a head looks, not what it takes from there or whether a later block reads it.
+# - A pattern says where a head looks, not what it takes from there or whether a later block reads
+#   it.
 # - A zero is an unusual input for later blocks. Replacing a head by its mean, or by its value on
 #   another prompt (patching), changes less, with the same three lines.
-# - "No effect" may mean that another head does the same. "An effect" may be damage that is unrelated
-#   to the habit; that is why the figure has the other heads.
+# - "No effect" may mean that another head does the same. "An effect" may be damage that is
+#   unrelated to the habit; that is why the figure has the other heads.
 # - Types are conventions with a threshold. They describe heads on *this* corpus: the same head may
 #   be a sink on text and an induction head on repetitions.

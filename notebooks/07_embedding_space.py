@@ -123,8 +123,8 @@ px.histogram(
 # %% [markdown]
 # Contextual states of language models are strongly anisotropic (Ethayarajh 2019), and a few *rogue*
 # dimensions can make most of a cosine (Timkey & van Schijndel 2109.04404). The table above says
-# whether the embedding of this model is. Where the mean cosine is large, use `space.centred()` before
-# you trust any similarity.
+# whether the embedding of this model is. Where the mean cosine is large, use `space.centred()`
+# before you trust any similarity.
 #
 # ## A picture: PCA
 #
@@ -148,8 +148,8 @@ control.pca(2, words=chosen).plot(kind_of)
 #
 # t-SNE places words so that neighbours stay together (van der Maaten & Hinton 2008). It minimises
 # KL(P ‖ Q) between neighbour probabilities in the space and in the picture; the table below has its
-# final value. Distances between far groups, sizes and densities mean nothing. openTSNE is used if it is
-# installed, else scikit-learn.
+# final value. Distances between far groups, sizes and densities mean nothing. openTSNE is used if
+# it is installed, else scikit-learn.
 
 # %%
 perplexity = min(30.0, (len(chosen) - 1) / 4)
@@ -292,9 +292,9 @@ space.graph(chosen, threshold).plot()
 # ## Analogies, with the query words and without
 #
 # a − b + c ≈ d, "king" − "man" + "woman" ≈ "queen" (Mikolov et al. 2013). Vectors are brought to
-# length 1 first. Most reports silently leave out a, b and c from the answers. The table has the rank
-# with them and without, and both in random vectors. The difference is often the whole effect: the
-# nearest word to a − b + c tends to be a or c.
+# length 1 first. Most reports silently leave out a, b and c from the answers. The table has the
+# rank with them and without, and both in random vectors. The difference is often the whole effect:
+# the nearest word to a − b + c tends to be a or c.
 
 # %%
 QUESTIONS = [

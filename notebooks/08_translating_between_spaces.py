@@ -18,8 +18,8 @@
 # of one has anything to do with a coordinate of the other. Can one space still be *turned* into the
 # other? And if not the vectors: is at least the order among the words the same?
 #
-# "They are similar" is never an answer; two spaces of anything are similar to some degree. Every
-# score below stands beside the same score after the words of one space were shuffled.
+# "They are similar" is never an answer; any two spaces are similar to some degree. Every score
+# below comes with the same score after the words of one space were shuffled.
 #
 # Put any two names that TransformerLens loads in the first lines, `"gpt2"` and `"gpt2-xl"` for
 # instance. They may have different tokenizers and widths: words are matched as words.

@@ -73,15 +73,16 @@ class Rogue(interp.Analysis):
 #
 # - `@dataclass(frozen=True)`: parameters are fields with defaults. They are stored with the result.
 # - `sites`: what it reads. You name what you want ("the stream after the block") and not a hook
-#   point; the library knows where that is in each architecture, and says so by name where it is
+#   point. The library knows where that is in each architecture, and refuses by name where it is
 #   missing.
-# - `columns`: what each value means, with its unit. It stands under tables and in the report.
-# - `plots`: a declaration. Drawing is done centrally, for all analyses alike.
+# - `columns`: what each value means, with its unit. It is shown with tables and in the report.
+# - `plots`: a declaration. The library draws, for all analyses alike.
 # - `observe` gets one batch at one block and returns named *leaves*. `PerToken` is one number per
 #   token: `[batch, pos]`. It is pure: nothing is kept in `self`, nothing in the batch is changed.
 #
 # There is no loop over layers, no hook, no padding, no table, no file format. `batch` also has
-# `tokens`, `mask`, `special`, `positions`, `targets`, `layer`, and `terms` (attention and MLP).
+# `tokens`, `mask`, `special` (BOS and the like, and a first token with a massive norm),
+# `positions`, `targets`, `layer`, and `terms` (attention and MLP).
 #
 # ## Does it keep the contract?
 #
@@ -142,9 +143,9 @@ table = pd.DataFrame(
 table.style.set_properties(**{"text-align": "left", "white-space": "normal"})
 
 # %% [markdown]
-# The error also says how to mend each (`print(error)`). Note what the laws *cannot* catch: a
-# formula that is wrong in the same way on every token. For that, compare with an independent
-# computation on a case that you can do by hand, and keep it as a test:
+# The error also says how to fix each (`print(error)`). The laws *cannot* catch a formula that is
+# wrong in the same way on every token. For that, compare with an independent computation of a case
+# that you can do by hand, and keep it as a test:
 
 # %%
 square = torch.tensor([3.0, 0.0, -4.0, 0.0], dtype=torch.float64).square()
@@ -153,8 +154,8 @@ print("computed", ratio(square.topk(1).values.sum(), square.sum()).item(), "by h
 # %% [markdown]
 # ## Run it on a model
 #
-# `control="random-init"` also runs an untrained copy. What it shows is architecture and chance.
-# The third control is a formula: of Gaussian vectors of this width.
+# `control="random-init"` also runs an untrained copy: it shows what architecture and chance give.
+# Another control is the value for Gaussian vectors of this width.
 
 # %%
 results = interp.run(model, PROMPTS, [Rogue(), "rotation"], control="random-init", progress=False)
@@ -169,8 +170,8 @@ print(f"Gaussian vectors of width {width}: {gaussian:.3f}; untrained copy: {untr
 results["rogue"].plot()
 
 # %% [markdown]
-# What lies above the controls is made by training. The figure leaves out special tokens. Sun et al.
-# report that massive activations sit on the first token above all, so look at it by itself:
+# What exceeds the controls was made by training. The figure leaves out special tokens. Sun et al.
+# report massive activations at the first token above all, so look at it separately:
 
 # %%
 frame = results["rogue"].frame
@@ -179,7 +180,7 @@ frame.groupby(["layer", frame["position"] == 0])["share"].mean().unstack().renam
 ).round(3)
 
 # %% [markdown]
-# Parameters come for free, and stand in the result:
+# Parameters need no further code, and are stored with the result:
 
 # %%
 ten = interp.run(model, PROMPTS, Rogue(k=10), progress=False)["rogue"]
@@ -202,8 +203,8 @@ probes["rogue"].frame.groupby("token", sort=False)["share"].mean().round(3).to_f
 # ## Report, file, and back
 #
 # One HTML file that opens without a network, with your figure, your columns and what was verified
-# about the model. Saved results are Parquet, JSON and safetensors; your class is named in them and
-# not stored, so loading needs the class (imported, or registered as below).
+# about the model. Saved results are Parquet, JSON and safetensors with checksums. They name your
+# class but do not store it, so loading needs the class (imported, or registered as below).
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -270,7 +271,7 @@ extreme[["layer", "prompt", "position", "token", "score"]].round(3)
 # ## Merging
 #
 # Half of the corpus here, half there, merged: the same as all at once, to the last count. The laws
-# have tested it on synthetic batches; here it is on the model. This is what makes runs over shards,
+# test this on synthetic batches; here it is done with the model. This is why runs over shards,
 # processes and machines give one answer.
 
 # %%
@@ -347,6 +348,6 @@ except interp.errors.UnknownName as error:
 #
 # - Passing all laws means that the *counting* is right. Whether the number means what its name says
 #   is up to you: state the formula, its source, its unit, and what vectors without structure give.
-# - One large coordinate is a fact about a basis. Rotate the basis and it is gone; folded or centred
-#   weights are another basis too, and results of different bases are never merged.
-# - That a coordinate is large does not say that anything reads it. Switch it off and see.
+# - One large coordinate is a fact about a basis. Rotate the basis and it is gone. Folded or centred
+#   weights are another basis too: compare only results of one basis.
+# - That a coordinate is large does not say that anything reads it. Switch it off and measure.
