@@ -12,13 +12,10 @@ from typing import Any
 from interp.render import style
 from interp.render.drawing import Drawing
 
-# A kind of drawing is one entry here and one file beside this one.
-KINDS = {
+# A kind is drawn by `<kind>_figure` of the file of its name; these have another file or name.
+ELSEWHERE = {
     "lines": "lines:line_figure",
     "two_panels": "two_panels:panels_figure",
-    "bars": "bars:bars_figure",
-    "heat": "heat:heat_figure",
-    "points": "points:points_figure",
     "paths": "points:paths_figure",
     "projection": "words:projection_figure",
     "graph": "words:graph_figure",
@@ -37,6 +34,6 @@ def figure(drawing: Drawing) -> Any:
 
 
 def _drawer(kind: str) -> Callable[[Drawing], Any]:
-    module, _, name = KINDS[kind].partition(":")
+    module, _, name = ELSEWHERE.get(kind, f"{kind}:{kind}_figure").partition(":")
     drawer: Callable[[Drawing], Any] = getattr(import_module(f"interp.render.{module}"), name)
     return drawer
