@@ -340,9 +340,7 @@ def test_a_head_is_of_every_type_that_it_shows():
             heads[0, i, copies[0] + 1 if copies else 0] = 1  # induction, else rest
         patterns.append(heads)
     found = interp.experiments.head_types(world(patterns, tokens))
-    assert found.sentence == (
-        "1 of 2 heads have a type, 1 of them several: 1 induction, 1 sink"
-    )
+    assert found.sentence == ("1 of 2 heads have a type, 1 of them several: 1 induction, 1 sink")
     table = found.frame
     both = table.query("head == 0")
     assert set(both["types"]) == {"induction+sink"}
