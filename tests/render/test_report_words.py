@@ -71,7 +71,7 @@ def test_an_axis_that_is_not_swallowed_holds_everything(means):
 
 
 def test_a_level_across_all_layers_is_never_cut_off():
-    level = line("value", [90.0]).assign(x=-1)
+    level = line("value", [90.0]).assign(x=np.nan)
     shown = window(pd.concat([level, line("value", np.linspace(1, 5, 30))]))
     assert shown.high > 90
 
