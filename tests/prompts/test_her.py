@@ -50,7 +50,7 @@ def test_previous_is_the_token_right_before(results):
 
 def test_padding_changes_nothing(xl_shaped, results):
     frame = results["rotation"].frame
-    text = Path(interp.__file__).parent / "data" / "her.txt"
+    text = Path(interp.__file__).parent / "prompts" / "data" / "her.txt"
     shortest = min(range(5), key=lambda i: (frame["prompt"] == i).sum())
     lines = [line for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
     alone = interp.run(xl_shaped, [lines[shortest]], "rotation", progress=False)["rotation"].frame

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import sys
 import time
 import types
 
@@ -1073,14 +1072,14 @@ def test_text_form_of_many_layers_keeps_the_strongest():
     assert [int(layer) for layer in shown] == sorted(found.frame["layer"][strongest])
 
 
-def test_plot_asks_the_renderer_late(frame, monkeypatch):
-    figures = types.ModuleType("interp.render.draw")
-    figures.comparison_figure = lambda comparison, pairs: ("drawn", comparison, pairs)
-    monkeypatch.setitem(sys.modules, "interp.render.draw", figures)
+def test_plot_hands_one_drawing_to_the_renderer(frame, monkeypatch):
+    monkeypatch.setattr("interp.stats.comparison.figure", lambda drawing: drawing)
     found = her(frame, null="none")
     assert isinstance(found, Comparison)
-    assert found.plot() == ("drawn", found, None)
-    assert found.plot(pairs="random") == ("drawn", found, "random")
+    drawing = found.plot()
+    assert drawing.kind == "two_panels"
+    (own,) = found.drawings.values()
+    pd.testing.assert_frame_equal(drawing.table, own.table)
 
 
 def test_the_her_experiment_takes_under_two_seconds():
