@@ -30,6 +30,7 @@ from interp.models.hooks import quiet, record
 from interp.models.layout import EMBEDDINGS, Stack, hook_names, layout, named_stacks, own_children
 from interp.models.position_switch import position_switch
 from interp.models.readout import Readout
+from interp.models.weights import unembedding_of
 from interp.prompts.tokens import special_ids
 
 PROBE_LENGTH = 16
@@ -606,10 +607,12 @@ def _find_readout(
     tolerance: float,
 ) -> tuple[Readout | None, dict[str, float]]:
     stack = next(s for s in stacks if s.name == stack_name)
-    head = _unembedding(model)
-    if stack.problems or head is None or logits is None or logits.ndim != 3:
+    if stack.problems or logits is None or logits.ndim != 3:
         return None, {}
-    weight, bias = head
+    try:
+        weight, bias = unembedding_of(model)
+    except Unsupported:
+        return None, {}
     x = seen[stack.boundaries[-1]][0][0]
     tried: dict[str, float] = {}
     for path, normalise in _paths(model).items():
@@ -622,18 +625,6 @@ def _find_readout(
             verified = Readout(path, normalise, weight, bias, readout.transform, error, tolerance)
             return verified, tried
     return None, tried
-
-
-def _unembedding(model: Any) -> tuple[Tensor, Tensor | None] | None:
-    try:
-        weight, bias = model.W_U, model.b_U
-    except (AttributeError, NotImplementedError):
-        return None
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
-        return None
-    return weight.detach().T, bias.detach() if isinstance(bias, Tensor) and bool(
-        bias.any()
-    ) else None
 
 
 def output_transform(model: Any) -> Callable[[Tensor], Tensor]:
