@@ -34,10 +34,10 @@ from interp.stats.table import rows_by
 
 NOTE = (
     "from moments and sums over documents: intervals and clustered_* are cluster-robust over "
-    "documents (or prompts); welch_* and student_* take tokens as independent, but tokens of one "
-    "document are correlated, so their p is usually too small; the interval of hedges_g is that of "
-    "the difference divided by the standard deviation seen, too narrow for skewed values; columns "
-    "that need the documents themselves are NaN (keep='tokens' has them)"
+    "documents (or prompts); in welch_* and student_* tokens are taken as independent, but those "
+    "of one document are correlated: their p is usually too small; the interval of hedges_g is "
+    "that of the difference divided by the standard deviation seen, too narrow for skewed values; "
+    "columns that need the documents themselves are NaN (keep='tokens' has them)"
 )
 _NO_SUMS = (
     "no sums over documents here (a bare table, or the summary of an earlier version): intervals "

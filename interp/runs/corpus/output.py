@@ -350,7 +350,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     found = read_sealed(folder / FINISHED, REMEDY)
     if found["run"] != run_id(manifest):
         raise InterpError(
-            f"{str(folder / CORPUS)!r} and its {FINISHED} are of different runs; {REMEDY}"
+            f"{str(folder / CORPUS)!r} and {FINISHED} next to it are of different runs; {REMEDY}"
         )
     verify(folder, found["files"], REMEDY)
     return manifest, found
