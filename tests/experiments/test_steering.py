@@ -294,7 +294,7 @@ def test_steers_that_do_not_fit_the_model(gpt2):
         Steer("add", draw(7)).hooks(gpt2)
     with pytest.raises(UnknownName, match="unknown stack 'encoder'"):
         Steer("add", v, stack="encoder").hooks(gpt2)
-    with pytest.raises(BadInput, match=r"pass positions=interp\.label_mask"):
+    with pytest.raises(BadInput, match=r"pass positions=interp\.experiments\.label_mask"):
         Steer("add", v, positions={"role": "target"}).hooks(gpt2)
 
 
@@ -306,7 +306,7 @@ def test_models_whose_stream_cannot_be_written():
     names = {entry.architecture: name for name, entry in ZOO.items()}
     t5 = boot(ZOO[names["T5ForConditionalGeneration"]])
     v = draw(t5.cfg.d_model)
-    with pytest.raises(BadInput, match=r"several stacks \(encoder, decoder\): say stack="):
+    with pytest.raises(BadInput, match=r"several stacks \(encoder, decoder\): pass stack="):
         Steer("add", v).hooks(t5)
     hooks = Steer("add", v, layers=1, stack="decoder").hooks(t5)
     assert [name for name, _ in hooks] == ["decoder_blocks.1.hook_resid_pre"]
@@ -679,7 +679,7 @@ def test_dose_response_is_shown(gpt2):
     figure = response.plot()
     assert [t.name for t in figure.data if t.name] == ["random directions", "given direction"]
     assert "95 %, over prompts" in figure.layout.meta["caption"]
-    assert "log_prob of 'her'" in repr(response)
+    assert "log-probability of 'her'" in repr(response)
     assert "<table" in response._repr_html_()
     assert "random_p cannot be below 0.33" in repr(response)
 
