@@ -679,7 +679,7 @@ def test_dose_response_is_shown(gpt2):
     figure = response.plot()
     assert [t.name for t in figure.data if t.name] == ["random directions", "given direction"]
     assert "95 %, over prompts" in figure.layout.meta["caption"]
-    assert "log-probability of 'her'" in repr(response)
+    assert "log_prob of 'her'" in repr(response)
     assert "<table" in response._repr_html_()
     assert "random_p cannot be below 0.33" in repr(response)
 
