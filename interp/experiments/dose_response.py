@@ -51,6 +51,7 @@ DOSES: dict[str, tuple[float, ...]] = {
     "project": (0.0, 0.5, 1.0),
     "rotate": (-30.0, -15.0, 0.0, 15.0, 30.0, 60.0),
 }
+MEASURES = {"log_prob": "log_prob", "logit_difference": "logit difference"}
 UNITS = {"add": "multiples of the vector", "project": "part taken out", "rotate": "degrees"}
 
 
@@ -101,8 +102,8 @@ class DoseResponse(Finding):
         unit = "nats" if self.measure == "log_prob" else "logits"
         band = f" [{top['low']:+.3g}, {top['high']:+.3g}]" if np.isfinite(top["low"]) else ""
         return (
-            f"steering ({self.kind}) by {top['dose']:g} {self.unit} changes the "
-            f"{self.measure.replace('_', ' ')} of {self.target} by {top['effect']:+.3g}{band} "
+            f"steering ({self.kind}) by {top['dose']:g} {self.unit} changes "
+            f"{MEASURES[self.measure]} of {self.target} by {top['effect']:+.3g}{band} "
             f"{unit} over {int(top['prompts'])} prompts; {self._beside(top['dose'])}"
         )
 
@@ -132,7 +133,7 @@ class DoseResponse(Finding):
             spread = random[["dose", "effect", "lowest", "highest", "prompts"]]
             lines[RANDOM] = spread.rename(columns={"lowest": "low", "highest": "high"})
         unit = "nats" if self.measure == "log_prob" else "logits"
-        what = self.measure.replace("_", " ")
+        what = MEASURES[self.measure]
         return Drawing(
             "lines",
             f"Steering by {self.kind}: {what} of {self.target}",
@@ -140,7 +141,7 @@ class DoseResponse(Finding):
             f"change of {what} ({unit})",
             f"dose ({self.unit})",
             f"Mean over {int(self.frame['prompts'].max())} prompts. "
-            f"Band: {100 * self.confidence:g} % interval over prompts.",
+            f"Band: {100 * self.confidence:g} %, over prompts.",
             RANDOM_NOTE if len(random) else "",
             options={"greys": (RANDOM,)},
         )

@@ -256,7 +256,7 @@ def test_steers_that_do_not_fit_the_model(gpt2):
         Steer("add", draw(7)).hooks(gpt2)
     with pytest.raises(UnknownName, match="unknown stack 'encoder'"):
         Steer("add", v, stack="encoder").hooks(gpt2)
-    with pytest.raises(BadInput, match=r"pass positions=interp\.label_mask"):
+    with pytest.raises(BadInput, match=r"pass positions=interp\.experiments\.label_mask"):
         Steer("add", v, positions={"role": "target"}).hooks(gpt2)
 
 
@@ -268,7 +268,7 @@ def test_models_whose_stream_cannot_be_written():
     names = {entry.architecture: name for name, entry in ZOO.items()}
     t5 = boot(ZOO[names["T5ForConditionalGeneration"]])
     v = draw(t5.cfg.d_model)
-    with pytest.raises(BadInput, match=r"several stacks \(encoder, decoder\): say stack="):
+    with pytest.raises(BadInput, match=r"several stacks \(encoder, decoder\): pass stack="):
         Steer("add", v).hooks(t5)
     hooks = Steer("add", v, layers=1, stack="decoder").hooks(t5)
     assert [name for name, _ in hooks] == ["decoder_blocks.1.hook_resid_pre"]

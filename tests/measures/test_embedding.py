@@ -251,7 +251,7 @@ def test_words_without_a_direction_are_undefined_and_never_right():
 def test_vectors_that_are_all_the_same_have_no_order():
     space = WordVectors(np.ones((5, 3)), tuple("abcde"))
     for ask, why in (
-        (space.centred, "all 5 vectors are the same, so their mean is all"),
+        (space.centred, "all 5 vectors are the same: without their mean nothing is left"),
         (lambda: space.nearest("a"), "all 5 vectors are the same: none is nearest"),
         (lambda: space.pca(1), "all 5 vectors are the same: there is nothing to draw"),
     ):
