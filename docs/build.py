@@ -1,4 +1,4 @@
-"""Writes docs/README.md, docs/analyses/ and docs/experiments/ from what the library says of itself.
+"""Writes docs/README.md, docs/analyses/ and docs/experiments/ from docstrings and commands.
 
     python docs/build.py                     text only, in a few seconds
     python docs/build.py --figures RESULTS   figures too: RESULTS is what this command wrote:
@@ -99,7 +99,7 @@ ALSO = {
 
 
 class Experiment(NamedTuple):
-    """A page below docs/experiments: a command and what stands behind it.
+    """A page below docs/experiments: a command and the functions behind it.
 
     Attributes:
         command: its words, such as "words near".
@@ -146,7 +146,7 @@ def _experiments() -> Iterator[Experiment]:
 
 
 def _at(place: str) -> Any:
-    """What stands at "module:name" below interp."""
+    """The object of "module:name" below interp."""
     module, _, name = place.partition(":")
     found: Any = import_module(f"interp.{module}")
     for part in name.split("."):
