@@ -172,7 +172,7 @@ except interp.errors.Unsupported as reason:
 
 # %% [markdown]
 # The position part is smooth along the diagonal: neighbours look alike. The token part jumps: it is
-# large where the same word stands twice.
+# large where the same word occurs twice.
 #
 # ## Token against position in the scores of the first block
 #
@@ -373,7 +373,7 @@ for attempt in (
 # - In block 0 of a model with added positions, cosines and scores fall into token and position
 #   parts exactly, and the sum is checked.
 # - In the scores of any block, what depends on distance alone can be told from the rest by least
-#   squares, beside what shuffled keys give.
+#   squares, and compared with shuffled keys.
 # - In any block of any model, the share of variance that distance explains tells position heads
-#   from the others, beside shuffled keys and an untrained copy.
+#   from the others, compared with shuffled keys and an untrained copy.
 # - The shift test says whether positions are absolute to the model, or only distances matter.

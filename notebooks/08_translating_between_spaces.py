@@ -212,7 +212,7 @@ from_file.frame[["method", "value", "null_mean", "p", "n"]].round(4)
 #
 # ## One word, two senses: contextual drift
 #
-# "bank" enters the model as the same vectors wherever it stands. In a sentence about a river it
+# "bank" enters the model as the same vectors in every sentence. In a sentence about a river it
 # should become another vector than in one about money. For all pairs of occurrences in *different*
 # sentences: the mean cosine within a sense minus between senses, at every state. The null shuffles
 # the senses among the sentences, and `p_max` again corrects for having looked at every state.
@@ -255,7 +255,7 @@ drift.frame[["layer", "within", "between", "difference", "random", "null_sd", "p
 # the check: before the first block the context is not there yet, so nothing may differ (learned
 # positions apart, where the senses stand at other places).
 #
-# ## Does the sense change what is said next?
+# ## Does the sense change what comes next?
 #
 # Sample continuations after both contexts at temperature τ, P_τ(y | x) = Π softmax(z/τ), and
 # estimate the Jensen–Shannon divergence of the two distributions: 0 if they are the same, at most
