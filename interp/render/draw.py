@@ -1,16 +1,17 @@
 """Drawings as plotly figures, each kind by its own file.
 
-A figure that cannot be drawn says why in its place.
+If a figure cannot be drawn, the reason takes its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
+from interp.errors import unknown
 from interp.render import style
-from interp.render.drawing import Drawing
+from interp.render.drawing import Drawing, Kind
 
 # A kind is drawn by `<kind>_figure` of the file of its name; these have another file or name.
 ELSEWHERE = {
@@ -23,7 +24,7 @@ ELSEWHERE = {
 
 
 def figure(drawing: Drawing) -> Any:
-    """The plotly figure of a drawing; what goes wrong is written into it."""
+    """The plotly figure of a drawing; an error is written into it."""
     if drawing.empty:
         return style.empty(drawing.title, drawing.empty, drawing.said)
     try:
@@ -34,6 +35,8 @@ def figure(drawing: Drawing) -> Any:
 
 
 def _drawer(kind: str) -> Callable[[Drawing], Any]:
+    if kind not in get_args(Kind):
+        raise unknown("kind of drawing", kind, get_args(Kind))
     module, _, name = ELSEWHERE.get(kind, f"{kind}:{kind}_figure").partition(":")
     drawer: Callable[[Drawing], Any] = getattr(import_module(f"interp.render.{module}"), name)
     return drawer
