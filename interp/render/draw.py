@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, get_args
+from typing import Any
 
 from interp.errors import unknown
 from interp.render import style
-from interp.render.drawing import Drawing, Kind
+from interp.render.drawing import Drawing
 
-# A kind is drawn by `<kind>_figure` of the file of its name; these have another file or name.
-ELSEWHERE = {
+# A kind of drawing is one entry here and one file in this folder.
+KINDS = {
     "lines": "lines:line_figure",
     "two_panels": "two_panels:panels_figure",
+    "bars": "bars:bars_figure",
+    "heat": "heat:heat_figure",
+    "points": "points:points_figure",
     "paths": "points:paths_figure",
     "projection": "words:projection_figure",
     "graph": "words:graph_figure",
@@ -35,8 +38,8 @@ def figure(drawing: Drawing) -> Any:
 
 
 def _drawer(kind: str) -> Callable[[Drawing], Any]:
-    if kind not in get_args(Kind):
-        raise unknown("kind of drawing", kind, get_args(Kind))
-    module, _, name = ELSEWHERE.get(kind, f"{kind}:{kind}_figure").partition(":")
+    if kind not in KINDS:
+        raise unknown("kind of drawing", kind, KINDS)
+    module, _, name = KINDS[kind].partition(":")
     drawer: Callable[[Drawing], Any] = getattr(import_module(f"interp.render.{module}"), name)
     return drawer
