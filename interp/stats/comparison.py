@@ -243,7 +243,7 @@ def comparison_drawing(
         table,
         unit,
         "block",
-        comparison_caption(comparison, bool(baselines)),
+        comparison_caption(comparison, POOLED in set(table["group"]), bool(baselines)),
         CONTROL_NOTE if "control_difference" in frame else "",
         if_null,
         options={
@@ -308,10 +308,10 @@ def _lower(comparison: Comparison) -> pd.DataFrame:
     return table.assign(panel=1, mark=mark, mark_text=text)
 
 
-def comparison_caption(comparison: Comparison, baselines: bool) -> str:
-    """The source of the bands and marks in words, from the comparison itself."""
+def comparison_caption(comparison: Comparison, pooled: bool, baselines: bool) -> str:
+    """The source of bands and marks in words; of the pooled line and random pairs if drawn."""
     frame = comparison.frame
-    level = f"{comparison.confidence:.0%}"
+    level = f"{100 * comparison.confidence:g} %"
     n = f"{int(frame['n_a'].max())} and {int(frame['n_b'].max())} tokens"
     how = f"by resampling whole {comparison.cluster}s"
     if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
@@ -319,8 +319,8 @@ def comparison_caption(comparison: Comparison, baselines: bool) -> str:
     parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
     if comparison.test == "permutation":
         parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
-    if _named(comparison) != "difference":
-        parts.append("Pooled, where it departs: the difference of the two means above.")
+    if pooled:
+        parts.append("Pooled over tokens: the difference of the two means above.")
     parts.append(_starred(comparison))
     if baselines:
         parts.append(RANDOM_NOTE)

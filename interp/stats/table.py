@@ -103,7 +103,7 @@ def left_out_note(frame: pd.DataFrame, left_out: Bools, what: str = "special tok
         return ""
     massive = int(rows["massive"].eq(True).sum()) if "massive" in rows else 0
     first = f", {massive} of them first tokens with a massive norm" if massive else ""
-    return f"{len(rows)} {what} were left out{first} (special=True keeps them)"
+    return f"{len(rows)} {what} were left out{first} (--special, or special=True, keeps them)"
 
 
 def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[str]) -> list[str]:
@@ -127,7 +127,7 @@ def require_groups(frame: pd.DataFrame, left_out: pd.Series, between: str, *grou
         if bool((left_out == group).any()):
             raise BadInput(
                 f"{between} {group!r} occurs in special tokens only, which are left out; "
-                "special=True keeps them"
+                "--special, or special=True, keeps them"
             )
         counts = column.value_counts()
         listed = ", ".join(f"{v!r} ({n} rows)" for v, n in list(counts.items())[:12])

@@ -165,7 +165,7 @@ def test_comparisons_count_the_massive_rows_that_they_leave_out(planted):
     rows = 4 * 3
     assert (
         f"{rows} rows of special tokens were left out, {rows} of them first tokens with a massive "
-        "norm (special=True keeps them)"
+        "norm (--special, or special=True, keeps them)"
     ) in found.notes
     kept = interp.compare(result, value="norm", between="kind", a="a", b="b", special=True)
     assert not any("left out" in note for note in kept.notes)

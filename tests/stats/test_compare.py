@@ -129,7 +129,7 @@ def test_special_tokens_are_left_out_unless_asked(frame):
     kept = her(frame, special=True)
     assert kept.frame["n_a"].sum() > her(frame).frame["n_a"].sum()
     assert her(frame).notes[0] == (
-        "48 rows of special tokens were left out (special=True keeps them)"
+        "48 rows of special tokens were left out (--special, or special=True, keeps them)"
     )
     assert not any("special" in note for note in kept.notes)
 
