@@ -94,7 +94,7 @@ def test_the_share_of_the_sinusoids_hangs_on_the_cutoff_as_told():
 
 
 def test_the_demo_has_the_shares_of_the_docstring():
-    weights = positions.position_matrix(interp.load_model("demo"))
+    weights = interp.models.position_matrix(interp.load_model("demo"))
     found = [interp.measures.sinusoidal_share(weights, cutoff=cutoff) for cutoff in (1e-2, 1e-12)]
     np.testing.assert_allclose(found, [(0.91, 0.24), (0.95, 0.31)], atol=0.006)
 
