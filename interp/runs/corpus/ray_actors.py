@@ -174,5 +174,5 @@ class _ActorPool:
         if total.get("CPU", 0) < self.engine.cpus or total.get("GPU", 0) < self.engine.gpus:
             raise InterpError(
                 f"the Ray cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} "
-                f"GPUs; an actor needs {self.engine.cpus:g} and {self.engine.gpus:g}"
+                f"GPUs; an actor asks for {self.engine.cpus:g} and {self.engine.gpus:g}"
             )
