@@ -123,7 +123,9 @@ def test_a_control_that_leads_nowhere_is_refused(results, tmp_path):
     shutil.rmtree(folder / "control")
     for target in ("nowhere", "control"):
         (folder / "control").symlink_to(target)
-        with pytest.raises(InterpError, match=r"/run/control/\w+\.\w+' is missing"):
+        with pytest.raises(
+            InterpError, match=r"/run/control/\w+\.\w+' (is missing|cannot be read)"
+        ):
             interp.load(folder)
         (folder / "control").unlink()
     with pytest.raises(InterpError, match=r"/run/control/\w+\.\w+' is missing"):

@@ -51,7 +51,7 @@ def test_a_corpus_run_writes_a_summary_and_a_report_and_resumes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--prompts", "her", "--corpus", "x.jsonl"], "one of both"),
+        (["--prompts", "her", "--corpus", "x.jsonl"], "--corpus (any size), not both"),
         (["--prompts", "her", "--resume"], "--resume: only with --corpus"),
         (["--prompts", "her", "--workers", "2"], "--workers: only with --corpus"),
     ],
