@@ -549,6 +549,10 @@ class LostFigure(Undocumented):
     plots = (Plot("line", ("angel",), "No such thing"),)
 
 
+class NoSuchFigure(LostFigure):
+    plots = (Plot("bars", ("size",), "Sizes"),)
+
+
 SPLITS = {"one batch equals many", "uneven split"}
 
 PADDING = {
@@ -650,6 +654,12 @@ FAULTS = [
     (RowsOnly(), "table is tidy", set(), "'Grouped' object has no attribute 'sorted'"),
     (Undocumented(), "columns documented", set(), "column 'sise' is not in `columns`"),
     (LostFigure(), "figures draw what is there", set(), "'No such thing' draws 'angel'"),
+    (
+        NoSuchFigure(),
+        "figures draw what is there",
+        set(),
+        "'Sizes' is of kind 'bars'; allowed are line, heatmap, scatter, trajectory, attention",
+    ),
 ]
 
 

@@ -96,6 +96,9 @@ class Batch(Tokens):
         return prompt, to_numpy(self.positions[row, column]), (row, column)
 
 
+PlotKind = Literal["line", "heatmap", "scatter", "trajectory", "attention"]
+
+
 @dataclass(frozen=True)
 class Plot:
     """Declares a figure; it is drawn centrally (`interp.render`).
@@ -110,7 +113,7 @@ class Plot:
             a report.
     """
 
-    kind: Literal["line", "heatmap", "scatter", "trajectory", "attention"]
+    kind: PlotKind
     values: tuple[str, ...]
     title: str
     unit: str = ""

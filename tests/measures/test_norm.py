@@ -58,12 +58,3 @@ def test_every_analysis_of_the_folder_is_registered():
         and any(getattr(base, "id", "") == "Analysis" for base in node.bases)
     }
     assert found == registered
-
-
-def test_it_is_the_shortest():
-    def length(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return sum(bool(line.strip()) for line in lines)
-
-    sizes = {p.stem: length(p) for p in FOLDER.glob("*.py") if p.stem != "__init__"}
-    assert min(sizes, key=sizes.get) == "norm", sizes

@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from interp._arrays import Array
-from interp.contract.analysis import Analysis, Batch, Emission, meaning
+from interp.contract.analysis import Analysis, Batch, Emission, PlotKind, meaning
 from interp.contract.leaves import (
     Leaf,
     PerHead,
@@ -144,12 +144,16 @@ def _annotated(kind: type[Analysis]) -> set[str]:
 
 
 def figures(analysis: Analysis) -> str | None:
-    """Figures draw columns or leaves that exist."""
+    """Figures are of a known kind and draw columns or leaves that exist."""
     state = _state(analysis, World())
     known = {name for leaves in state.values() for name in leaves} | set(analysis.table(state))
     # Whole arrays of a site may be kept only if a parameter asks for them.
     known |= set(analysis.wanted())
+    kinds = get_args(PlotKind)
     for plot in analysis.plots:
+        if plot.kind not in kinds:
+            allowed = ", ".join(kinds)
+            return f"figure {plot.title!r} is of kind {plot.kind!r}; allowed are {allowed}"
         lost = [v for v in plot.values if v not in known and not meaning(analysis.columns, v)]
         if lost:
             return f"figure {plot.title!r} draws {lost[0]!r}, which is no column and no leaf"
