@@ -1,4 +1,4 @@
-"""What each head looks at: entropy, distance, and scores of the well-known head types."""
+"""Statistics of each head's attention: entropy, distance, scores of the well-known head types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How the vectors of the vocabulary fill their space, against vectors without structure."""
+"""Geometry of the embedding vectors in their space, against vectors without structure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How alike the layers of one model are, over a corpus, from sums alone."""
+"""Similarity of the layers of one model, over a corpus, from sums alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

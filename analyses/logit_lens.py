@@ -1,4 +1,4 @@
-"""What the model would predict if it stopped at each boundary of the stream."""
+"""The model's prediction if it stopped at each boundary of the stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""How well the model itself predicts the token that comes next, and how sure it is."""
+"""The model's own prediction of the next token, and its certainty."""
 
 from collections.abc import Mapping
 from typing import ClassVar

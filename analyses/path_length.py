@@ -1,4 +1,4 @@
-"""How far each token travels through the blocks, and which part of each step is whose."""
+"""Length of each token's path through the blocks, and the share of each term in each step."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -114,7 +114,7 @@ def _products(
 def _terms(
     sums: Mapping[str, Tensor], terms: Mapping[str, Tensor], before: Tensor
 ) -> dict[str, Tensor]:
-    """What each term does to the step, along the state and across it."""
+    """Contribution of each term to the step, along the state and across it."""
     values = {}
     for name, term in terms.items():
         square, along = sums[f"{name} square"], sums[f"{name} before"]

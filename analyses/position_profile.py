@@ -103,7 +103,7 @@ class PositionProfile(Analysis):
         return {name: Sum(total.cpu().numpy()) for name, total in out.items()}
 
     def _prompt(self, batch: Batch, row: int) -> "_Prompt | None":
-        """Which rows and columns of the attention are real, and which pairs count."""
+        """Masks of the real rows and columns of the attention, and of the pairs that count."""
         rows = batch.mask[row].nonzero().squeeze(-1)
         columns = batch.key_mask[row].nonzero().squeeze(-1)
         if not len(rows) or (not self.special and len(rows) != len(columns)):

@@ -1,4 +1,4 @@
-"""What a learned position encoding has of sinusoids: spectrum, periods, linear shifts."""
+"""Sinusoids in a learned position encoding: spectrum, periods, linear shifts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

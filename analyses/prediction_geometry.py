@@ -1,4 +1,4 @@
-"""Why these tokens: norms or angles, which way the loss pulls, and what the vocabulary sees."""
+"""Geometry of predictions: norms or angles, direction of the loss, visible part of a state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

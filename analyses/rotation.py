@@ -1,4 +1,4 @@
-"""How far each block turns a token's vector, and whether the next block goes on that way."""
+"""Rotation of a token's vector by each block, and the turn from one block to the next."""
 
 from collections.abc import Mapping
 from typing import ClassVar

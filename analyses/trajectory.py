@@ -1,4 +1,4 @@
-"""Where tokens go: their ways through state space on one basis for all tokens and layers."""
+"""Paths of tokens through state space, on one basis for all tokens and layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

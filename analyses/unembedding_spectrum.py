@@ -1,4 +1,4 @@
-"""How many directions does the vocabulary read, and which of them are all but dark?"""
+"""Spectrum of the unembedding: directions that the vocabulary reads, and dark ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
