@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -337,25 +337,28 @@ def names_typed(text: str, what: str) -> list[str]:  # noqa: ARG001  all convert
     return [] if text == NO else split(text)
 
 
+T = TypeVar("T")
+
+
 def numbers_typed(text: str, what: str) -> list[float]:
     """Numbers separated by commas; raises `BadInput` for anything else."""
-    try:
-        return [float(part) for part in split(text)]
-    except ValueError as error:
-        raise BadInput(
-            f"--{what.replace('_', '-')} {text!r}: expected numbers separated by commas, such as "
-            "0.5,1,2"
-        ) from error
+    return _converted(text, what, float, "numbers", "0.5,1,2")
 
 
 def whole_typed(text: str, what: str) -> list[int]:
     """Integers separated by commas; raises `BadInput` for anything else."""
+    return _converted(text, what, int, "whole numbers", "3,4")
+
+
+def _converted(
+    text: str, what: str, kind: Callable[[str], T], expected: str, example: str
+) -> list[T]:
     try:
-        return [int(part) for part in split(text)]
+        return [kind(part) for part in split(text)]
     except ValueError as error:
         raise BadInput(
-            f"--{what.replace('_', '-')} {text!r}: expected whole numbers separated by commas, "
-            "such as 3,4"
+            f"--{what.replace('_', '-')} {text!r}: expected {expected} separated by commas, such "
+            f"as {example}"
         ) from error
 
 

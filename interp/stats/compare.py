@@ -35,6 +35,7 @@ from interp.stats.table import (
     frame_of,
     grid,
     is_special,
+    is_summary,
     left_out_note,
     numbered,
     numbers,
@@ -98,7 +99,7 @@ def compare(
     [20]
     """
     _check_choices(a, b, null, confidence, resamples)
-    if summaries.is_summary(frame_of(result)):
+    if is_summary(frame_of(result)):
         return _of_summary(result, value, between, a, b, by, paired, confidence)
     table, notes = _select(frame_of(result), value, between, a, b, cluster, special)
     names = rows_by(table, by, [value, between, cluster])

@@ -17,7 +17,7 @@ from scipy import stats
 
 from interp._arrays import Floats
 from interp.contract.document_sums import small_sample
-from interp.stats.table import is_summary as is_summary
+from interp.stats.table import is_summary
 
 COLUMNS = ["value", "group", "x", "mean", "low", "high", "n", "clusters", "undefined"]
 CONFIDENCE = 0.95

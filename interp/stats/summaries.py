@@ -29,7 +29,6 @@ from interp.stats.document_tests import (
     contrast,
     t_quantile,
 )
-from interp.stats.table import is_summary as is_summary
 from interp.stats.table import rows_by
 
 NOTE = (

@@ -220,6 +220,11 @@ def count(column: pd.Series[Any], noun: str) -> str:
 # ---- grids -----------------------------------------------------------------------------------
 
 
+def _cut_note(shown: int, positions: int) -> str:
+    """A sentence on the positions left out of a grid of one prompt; "" if all are drawn."""
+    return f" The first {shown} of {positions} positions are drawn." if shown < positions else ""
+
+
 def grid_of(view: View) -> Drawing:
     """The grid that fits the table: lens, heads, pairs of layers, a value by position, or lines."""
     lens = lens_of(view.result, view.prompt)
@@ -248,8 +253,7 @@ def lens_drawing(view: View, lens: Lens) -> Drawing:
         f"Prompt {lens.prompt}. Each cell: the token that the model would predict next if it "
         "stopped at this state; in bold where that is already the prediction of the last state."
     )
-    if shown < positions:
-        caption += f" The first {shown} of {positions} positions are drawn."
+    caption += _cut_note(shown, positions)
     scale = {"low": 0.0} | ({"high": 1.0} if value == "top_prob" else {})
     return Drawing(
         "heat",
@@ -372,8 +376,7 @@ def positions_of(view: View) -> Drawing:
     cells = zip(table["row"], table["column"], table["value"], strict=True)
     table["hover"] = [f"layer {r}, {label(texts[c])}<br>{value:.4g}" for r, c, value in cells]
     caption = f"{value} of prompt {prompt}."
-    if shown < z.shape[1]:
-        caption += f" The first {shown} of {z.shape[1]} positions are drawn."
+    caption += _cut_note(shown, z.shape[1])
     return Drawing(
         "heat",
         view.title,
