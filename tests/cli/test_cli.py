@@ -95,7 +95,7 @@ def test_compare_prints_and_writes(demo, tmp_path):
 
 def test_compare_of_an_unknown_column(demo):
     done = shell("compare", str(demo), "--value", "angel")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'angel'" in done.stderr
     assert "did you mean 'angle'" in done.stderr
 
@@ -179,7 +179,7 @@ def test_a_refused_run_writes_nothing(tmp_path):
 
 def test_unknown_analysis(tmp_path):
     done = shell("run", "--prompts", "her", "--analyses", "rotatoin", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "did you mean 'rotation'" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
