@@ -147,9 +147,14 @@ Split = Annotated[
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for tables and report.")] = Path(
-        "interp-demo"
-    ),
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for tables and report; by default interp-demo, made anew each time.",
+        ),
+    ] = None,
     model: ModelOption = "demo-llama",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -158,6 +163,9 @@ def demo(
     """Run the main analyses on an embedded model and write a report."""
     from interp.cli.demo import show
 
+    # Nobody's own results go into the default folder, so a second look needs no option.
+    overwrite = overwrite or folder is None
+    folder = folder or Path("interp-demo")
     results, written = show(model, folder, overwrite=overwrite, progress=not quiet)
     finish(results, written, as_json)
 

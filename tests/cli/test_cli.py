@@ -69,6 +69,22 @@ def test_demo_writes_tables_and_report(demo):
         assert set(frame.columns) >= {"role"}
 
 
+def test_the_folder_of_the_demo_is_made_anew_but_nobody_elses(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "interp.cli.demo.show",
+        lambda model, folder, **options: (asked.append((folder, options)), []),
+    )
+    monkeypatch.setattr("interp.cli.run.finish", lambda *_: None)
+    for typed in (["demo"], ["demo", "--out", "mine"]):
+        CliRunner().invoke(app, typed, catch_exceptions=False)
+    assert [(str(folder), options["overwrite"]) for folder, options in asked] == [
+        ("interp-demo", True),
+        ("mine", False),
+    ]
+
+
 def test_demo_refuses_to_overwrite(demo):
     done = shell("demo", "--out", str(demo))
     assert done.returncode == 1
