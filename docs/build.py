@@ -56,13 +56,13 @@ EXAMPLES = {
     "depth": "out",
     "heads": "out",
     "rollout": f"out --prompt {SHORT}",
-    "compare": "out --value angle --between role -a target -b previous",
+    "compare": "out --value angle --by role --a target --b previous",
     "nearest": f"' her' --minus ' his' {M}",
     "spaces": "demo-llama:W_E demo-llama:W_U --control random-init",
     "layers": "demo-llama demo-llama --prompts her --control random-init",
     "drift": f"her --sense kind --prompts her {M}",
     "continuations": f"'Mary smiled. John thanked' 'Tom smiled. John thanked' {M}",
-    "steer": f"--prompts her --targets ' her, his' --toward ' her' --away ' his' --layers 6 "
+    "steer": f"--prompts her --token ' her, his' --toward ' her' --away ' his' --layers 6 "
     f"--positions last {M}",
     "words near": f"her {M}",
     "words analogy": f"him he she {M}",
@@ -71,7 +71,7 @@ EXAMPLES = {
     "words graph": f"he him his she her the a because so --threshold 0.1 {M}",
     "words map": M,
     "words clusters": f"--min-size 5 {M}",
-    "positions split": "'Mary smiled. John thanked her.' --of scores --model demo",
+    "positions split": "'Mary smiled. John thanked her.' --sum scores --model demo",
     "positions shift": f"'Mary smiled. John thanked her.' --shifts 1,8 {M}",
 }
 # What a page documents beside the experiment itself: "module:name" below interp.

@@ -2,7 +2,8 @@
 for each experiment.
 
 Thin: it parses, calls the library and prints; one file per family of commands. Exit codes: 0 done,
-1 the request was refused or failed (with the reason), 2 wrong usage, 3 a check found a fault,
+1 the request was refused or failed (with the reason), 2 wrong usage or an unknown name, 3 a check
+found a fault,
 4 a corpus run is done but some documents failed.
 """
 

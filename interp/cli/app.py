@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from interp.errors import BadInput, InterpError
+from interp.errors import BadInput, InterpError, UnknownName
 
 if TYPE_CHECKING:
     from interp.render.finding import Finding
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     help="Measure the residual stream of TransformerLens models.",
@@ -29,6 +31,10 @@ err = Console(stderr=True)
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A model: demo, demo-llama, a hub name or a folder.")
+]
+Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
+Device = Annotated[
+    str | None, typer.Option(help="Device: cpu, cuda, …; by default TransformerLens chooses.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
@@ -53,6 +59,34 @@ Bos = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+# Options by the name that they had, with the name that they have, per command.
+RENAMED = {
+    "compare": {"--between": "--by", "-a": "--a", "-b": "--b"},
+    "steer": {"--targets": "--token"},
+    "nearest": {"--of": "--matrix", "--by": "--similarity"},
+    "near": {"--by": "--similarity"},
+    "split": {"--of": "--sum"},
+}
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"interp-stream {version('interp-stream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Measure the residual stream of TransformerLens models."""
 
 
 def split(names: str) -> list[str]:
@@ -164,16 +198,54 @@ def print_table(columns: list[str], rows: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of this library and of the disk are one line and exit code 1."""
+    """Entry point: errors of this library and of the disk are one line.
+
+    The exit code is 2 for an unknown name or option, 1 for all else that was refused or failed.
+    """
     try:
+        refuse_renamed(sys.argv[1:])
         app()
+    except UnknownName as error:
+        _fail(str(error), 2)
     except InterpError as error:
-        _fail(str(error))
+        _fail(str(error), 1)
     except OSError as error:  # a full disk, a folder that may not be written
         what = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
-        _fail(what)
+        _fail(what, 1)
 
 
-def _fail(message: str) -> NoReturn:
-    err.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(1)
+def refuse_renamed(typed: Sequence[str]) -> None:
+    """Refuse an option by the name that it had before; raises `UnknownName` with the new one."""
+    words = [word for word in typed if not word.startswith("-")]
+    for command, options in RENAMED.items():
+        for option in typed if command in words[:2] else ():
+            old = option.partition("=")[0]
+            if old in options:
+                raise UnknownName(f"interp {command}: {old} is now {options[old]}")
+
+
+def _fail(message: str, code: int) -> None:
+    told = in_options(message)
+    err.print(f"error: {told}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+# Parts of messages that help in Python only.
+PYTHON_PARTS = (
+    r"\b\w+=True, (?=--)",
+    r"(?<=\w), or \w+=True,",
+    r"; to use it as a prompt, put it in a list: \[[^\]]*\]",
+)
+
+
+def in_options(message: str) -> str:
+    """A message without the parts that help in Python only.
+
+    >>> in_options("it exists; replace it (overwrite=True, --overwrite)")
+    'it exists; replace it (--overwrite)'
+    >>> in_options("2 were left out (--special, or special=True, keeps them)")
+    '2 were left out (--special keeps them)'
+    """
+    for part in PYTHON_PARTS:
+        message = re.sub(part, "", message)
+    return message

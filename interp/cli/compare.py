@@ -11,6 +11,7 @@ from interp.cli.app import (
     Json,
     OutFolder,
     Overwrite,
+    Quiet,
     Resamples,
     RunFolder,
     Seed,
@@ -28,9 +29,9 @@ def compare(
     folder: RunFolder,
     value: Annotated[str, typer.Option(help="Column to compare.")] = "angle",
     analysis: Annotated[str, typer.Option(help="Analysis whose table has it.")] = "rotation",
-    between: Annotated[str, typer.Option(help="Label column with the groups.")] = "role",
-    a: Annotated[str, typer.Option("-a", "--a", help="Label of the first group.")] = "target",
-    b: Annotated[str, typer.Option("-b", "--b", help="Label of the second group.")] = "previous",
+    by: Annotated[str, typer.Option(help="Label column with the groups.")] = "role",
+    a: Annotated[str, typer.Option("--a", help="Label of the first group.")] = "target",
+    b: Annotated[str, typer.Option("--b", help="Label of the second group.")] = "previous",
     paired: Annotated[
         bool, typer.Option("--paired", help="Compare the means of the two groups within prompts.")
     ] = False,
@@ -40,6 +41,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="File to write the whole table to.")] = None,
     out_folder: OutFolder = None,
     overwrite: Overwrite = False,
+    _quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Compare two groups of tokens per layer, against shuffled labels."""
@@ -50,7 +52,7 @@ def compare(
     refuse_taken(out_folder, overwrite)
     if csv is not None:
         refuse_existing(csv, folder=False)
-    asked: dict[str, Any] = {"value": value, "between": between, "a": a, "b": b}
+    asked: dict[str, Any] = {"value": value, "between": by, "a": a, "b": b}
     asked |= {"paired": paired, "special": special, "resamples": resamples, "seed": seed}
     found = compare_groups(load(folder)[analysis], **asked)
     if csv is not None:

@@ -23,17 +23,17 @@ ON_MODEL = (
         "nearest",
         "nearest:nearest_tokens",
         ("vector",),
-        K | {"space": "--in"},
+        K | {"of": "--matrix", "space": "--in", "by": "--similarity"},
         {"by": "cosine"},
     ),
     Made("spaces", "spaces:compare_spaces", ("a", "b"), K),
-    Made("layers", "layers:compare_layers", ("a", "b"), K),
+    Made("layers", "layers:compare_layers", ("a", "b"), K, models=("a", "b")),
     Made("drift", "drift:contextual_drift", ("word",)),
     Made("continuations", "continuations:continuation_divergence", ("a", "b")),
-    Made("steer", "steer:steer"),
+    Made("steer", "steer:steer", options={"targets": "--token"}),
 )
 ON_WORDS = (
-    Made("near", "word_questions:near", ("word",), K),
+    Made("near", "word_questions:near", ("word",), K | {"by": "--similarity"}),
     Made("analogy", "word_questions:analogy", ("a", "b", "c"), K),
     Made("axis", "word_questions:axis", options={"positive": "--to", "negative": "--from"}),
     Made("cosines", "word_questions:cosines"),
@@ -42,7 +42,7 @@ ON_WORDS = (
     Made("clusters", "word_questions:clusters"),
 )
 ON_POSITIONS = (
-    Made("split", "score_split:split_input", ("prompt",)),
+    Made("split", "score_split:split_input", ("prompt",), {"of": "--sum"}),
     Made("shift", "shift:shift_test", ("prompt",)),
 )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.app import Json, app, out, print_json, print_table
+from interp.cli.app import Device, Dtype, Json, Quiet, app, out, print_json, print_table
 from interp.errors import InterpError
 
 
@@ -16,13 +16,16 @@ def inspect(
     model: Annotated[
         str, typer.Argument(help="A model: demo, demo-llama, a hub name or a folder.")
     ],
+    device: Device = None,
+    dtype: Dtype = "float32",
+    _quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Show the measured facts of a model: its sites, norms, padding and tolerances."""
     from interp.models.load import load_model
     from interp.models.probe import inspect as measure
 
-    anatomy = measure(load_model(model))
+    anatomy = measure(load_model(model, device=device, dtype=dtype))
     if as_json:
         print_json(anatomy.to_json())
         return
@@ -32,7 +35,7 @@ def inspect(
 
 
 @app.command(name="list")
-def list_registered(as_json: Json = False) -> None:
+def list_registered(_quiet: Quiet = False, as_json: Json = False) -> None:
     """List the installed analyses."""
     from interp.contract.registry import describe
 
@@ -48,20 +51,37 @@ def list_registered(as_json: Json = False) -> None:
 def check(
     name: Annotated[str | None, typer.Argument(help="Name of an installed analysis.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Check all installed analyses.")] = False,
+    _quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
-    """Test an analysis against the laws of the contract, without a model."""
-    from interp.contract.registry import names, resolve
-    from interp.runs.checks.checks import check_analysis
+    """Test an analysis against the laws of the contract, without a model.
+
+    The exit code is 3 if a law is broken, 2 for a name that is not installed.
+    """
+    from interp.contract.registry import get, names
 
     if (name is None) == (not every):
         raise typer.BadParameter("name one analysis, or pass --all")
-    failed = 0
-    for each in names() if every else [str(name)]:
-        try:
-            for analysis in resolve(each).values():
-                out.print(f"{each}: {check_analysis(analysis)}", highlight=False, markup=False)
-        except InterpError as error:
-            failed += 1
-            out.print(f"{each}: {error}", highlight=False, markup=False)
-    if failed:
+    if name is not None and name not in names():
+        get(name)  # says which name is near
+    outcomes = {each: _checked(each) for each in (names() if every else [str(name)])}
+    if as_json:
+        print_json(
+            json.dumps({n: {"passed": ok, "said": said} for n, (ok, said) in outcomes.items()})
+        )
+    else:
+        for each, (_, said) in outcomes.items():
+            out.print(f"{each}: {said}", highlight=False, markup=False)
+    if not all(ok for ok, _ in outcomes.values()):
         raise typer.Exit(3)
+
+
+def _checked(name: str) -> tuple[bool, str]:
+    """Whether an analysis keeps the laws, and what the check says."""
+    from interp.contract.registry import resolve
+    from interp.runs.checks.checks import check_analysis
+
+    try:
+        return True, str(check_analysis(resolve(name)[name]))
+    except InterpError as error:
+        return False, str(error)

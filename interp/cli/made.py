@@ -22,6 +22,8 @@ import typer
 
 from interp.cli.app import (
     Bos,
+    Device,
+    Dtype,
     Json,
     ModelOption,
     OutFolder,
@@ -71,6 +73,7 @@ class Made:
         by_place: parameters that are arguments instead of options.
         options: flags of parameters whose option has another name.
         defaults: values of parameters that have none in Python.
+        models: arguments that are models, to be loaded.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Made:
     by_place: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
 
 def add(app: typer.Typer, made: Made, panel: str | None = None) -> None:
@@ -95,16 +99,11 @@ def command_of(made: Made) -> Callable[..., None]:
         folder, overwrite = given.pop("out_folder"), given.pop("overwrite")
         as_json = given.pop("as_json")
         refuse_taken(folder, overwrite)
-        inputs = {p.name: _value(p, given) for p in asked}
+        inputs = _inputs(asked, given, made.models)
         found = _run(made.experiment, asked, inputs)
         deliver(found.with_about(**about(made.name, **_told(given))), folder, overwrite, as_json)
 
-    extra = (
-        ("out_folder", OutFolder, None),
-        ("overwrite", Overwrite, False),
-        ("as_json", Json, False),
-    )
-    shown += [_parameter(*each) for each in extra]
+    shown += [_parameter(*each) for each in _common(shown, made)]
     # typer lists options in this order, and required ones belong on top.
     shown.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -113,11 +112,26 @@ def command_of(made: Made) -> Callable[..., None]:
     return command
 
 
+def _common(shown: Sequence[inspect.Parameter], made: Made) -> list[tuple[str, Any, Any]]:
+    """The options that all commands have, and those of all that load a model."""
+    names = {p.name for p in shown}
+    loading: list[tuple[str, Any, Any]] = []
+    if "model" in names or made.models:
+        loading = [("device", Device, None), ("dtype", Dtype, "float32")]
+    quiet = [("quiet", Quiet, False)]
+    written: list[tuple[str, Any, Any]] = [
+        ("out_folder", OutFolder, None),
+        ("overwrite", Overwrite, False),
+        ("as_json", Json, False),
+    ]
+    return [*loading, *(each for each in quiet if each[0] not in names), *written]
+
+
 def _told(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the tables depend on."""
     unread = ["quiet"]
     if given.get("vectors") is not None:
-        unread += ["model", "matrix"]  # the file takes their place
+        unread += ["model", "matrix", "device", "dtype"]  # the file takes their place
     return {name: value for name, value in given.items() if name not in unread}
 
 
@@ -283,11 +297,19 @@ def _typed(default: Any) -> Any:
     return default
 
 
+def _inputs(
+    asked: Sequence[Parameter], given: Mapping[str, Any], models: Sequence[str]
+) -> dict[str, Any]:
+    """The arguments of the experiment; one model that is named twice is loaded once."""
+    loaded = {name: _model(name, given) for name in dict.fromkeys(given[each] for each in models)}
+    return {p.name: loaded[given[p.name]] if p.name in models else _value(p, given) for p in asked}
+
+
 def _value(p: Parameter, given: Mapping[str, Any]) -> Any:
     """The argument of the experiment for the typed options."""
     special: dict[str, Callable[[], Any]] = {
         "results": lambda: _results(given["folder"]),
-        "model": lambda: _model(given["model"]),
+        "model": lambda: _model(given["model"], given),
         "vectors": lambda: _vectors(given),
         "progress": lambda: not given["quiet"],
         "prepend_bos": lambda: given["bos"],
@@ -309,10 +331,10 @@ def _results(folder: Path) -> Any:
     return load(folder)
 
 
-def _model(name: str) -> Any:
+def _model(name: str, given: Mapping[str, Any]) -> Any:
     from interp.models.load import load_model
 
-    return load_model(name)
+    return load_model(name, device=given["device"], dtype=given["dtype"])
 
 
 def _vectors(given: Mapping[str, Any]) -> Any:
@@ -324,7 +346,7 @@ def _vectors(given: Mapping[str, Any]) -> Any:
     else:
         from interp.experiments.words import WordVectors
 
-        found = WordVectors.of(_model(given["model"]), given["matrix"])
+        found = WordVectors.of(_model(given["model"], given), given["matrix"])
     return found.centred() if given["centred"] else found
 
 

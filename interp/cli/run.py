@@ -10,6 +10,8 @@ import typer
 
 from interp.cli.app import (
     Bos,
+    Device,
+    Dtype,
     Json,
     ModelOption,
     Overwrite,
@@ -49,10 +51,6 @@ Target = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and report.")]
-Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
-Device = Annotated[
-    str | None, typer.Option(help="Device: cpu, cuda, …; by default TransformerLens chooses.")
-]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
 ]
@@ -149,9 +147,14 @@ Split = Annotated[
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for tables and report.")] = Path(
-        "interp-demo"
-    ),
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for tables and report; by default interp-demo, made anew each time.",
+        ),
+    ] = None,
     model: ModelOption = "demo-llama",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -160,6 +163,9 @@ def demo(
     """Run the main analyses on an embedded model and write a report."""
     from interp.cli.demo import show
 
+    # Nobody's own results go into the default folder, so a second look needs no option.
+    overwrite = overwrite or folder is None
+    folder = folder or Path("interp-demo")
     results, written = show(model, folder, overwrite=overwrite, progress=not quiet)
     finish(results, written, as_json)
 
@@ -280,16 +286,28 @@ def _run(
 @app.command()
 def report(
     folder: RunFolder,
-    path: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The HTML file, or a folder for report.html; by default FOLDER."
+        ),
+    ] = None,
     special: Special = False,
     overwrite: Overwrite = False,
+    _quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write the report of saved results again."""
     from interp.runs.load import load
 
-    path = path or folder / "report.html"
+    path = path or folder
+    if path.suffix.lower() not in (".html", ".htm"):
+        path = path / "report.html"
     written = load(folder).report(path, special=special, overwrite=overwrite)
-    wrote([written])
+    if as_json:
+        print_json(json.dumps({"written": [str(written)]}))
+    else:
+        wrote([written])
 
 
 def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.contract.builtin import module_of
 from interp.errors import BadInput, BrokenPlugin, unknown
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def get(name: str) -> type[Analysis]:
 
 def _load(name: str, entry: EntryPoint) -> type[Analysis]:
     try:
-        loaded = entry.load()
+        loaded = EntryPoint(name, _value_of(entry), GROUP).load()
     except Exception as error:
         raise BrokenPlugin(
             f"analysis {name!r} ({entry.value}, {_package(entry)}) cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_place(entry)}"
         ) from error
     from interp.contract.analysis import Analysis
 
@@ -71,6 +72,24 @@ def _load(name: str, entry: EntryPoint) -> type[Analysis]:
             "not a subclass of interp.Analysis"
         )
     return loaded
+
+
+def _value_of(entry: EntryPoint) -> str:
+    """The target of an entry point, where it can be imported."""
+    return f"{module_of(entry.module)}:{entry.attr}"
+
+
+def _place(entry: EntryPoint) -> str:
+    """Where the plug-in's package was found, for a reader whose own folder may hide it."""
+    package = entry.module.partition(".")[0]
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return ""
+    if spec is None:
+        return ""
+    place = next(iter(spec.submodule_search_locations or ()), spec.origin)
+    return f" (package {package!r} was found in {place})"
 
 
 def _package(entry: EntryPoint) -> str:
@@ -195,7 +214,7 @@ def _described(name: str, entries: list[EntryPoint]) -> dict[str, str]:
 
 def _class_source(entry: EntryPoint) -> ast.ClassDef:
     # `find_spec` runs the package's `__init__` and not the plug-in, whose imports may take seconds.
-    spec = find_spec(entry.module)
+    spec = find_spec(module_of(entry.module))
     if spec is None or spec.origin is None:
         raise ImportError(f"no module {entry.module!r}")
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

@@ -326,7 +326,7 @@ def _no_sum(anatomy: Anatomy, model: Any, why: str) -> str:
     return (
         f"the state that enters the first block of {anatomy.model} is no sum of token and position "
         f"vectors ({why}; kind of positions: {kind!r}). The split by distance works for any model "
-        "(interp.experiments.split_distance, --of distance), and so does the analysis "
+        "(interp.experiments.split_distance, --sum distance), and so does the analysis "
         "position_profile, over a corpus"
     )
 

@@ -19,6 +19,7 @@ from interp.experiments.words import WordVectors
 from interp.measures.axes import axis_separation
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Answer
+from interp.render.text_map import whole_words
 
 
 def _neighbours(table: pd.DataFrame, title: str, group: pd.Series[Any] | None = None) -> Drawing:
@@ -237,7 +238,14 @@ def picture(
     )
     said = f"{seen.method} of {len(seen.words)} words; {trust}"
     drawn = {"Map": seen.drawing()}
-    return Answer("map", seen.frame, said, drawn, question="Which words lie together?")
+    asked = "Which words lie together?"
+    return Answer("map", seen.frame, said, drawn, question=asked, first=_whole_words(seen.frame))
+
+
+def _whole_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of whole words; all rows where there are none."""
+    whole = whole_words(table["word"].tolist())
+    return table[whole] if any(whole) else table
 
 
 def clusters(
@@ -286,4 +294,15 @@ def clusters(
         {title: replace(seen.drawing(found.names), title=title)},
         {"stability": runs},
         question="Do the words fall into groups?",
+        first=_cluster_rows(found.frame),
     )
+
+
+def _cluster_rows(table: pd.DataFrame, most: int = 8) -> pd.DataFrame:
+    """A row per cluster, the noise last: its size and its first whole words."""
+    rows = []
+    for cluster, group in table.groupby("cluster"):
+        words = [word.strip() for word in _whole_words(group)["word"].head(most)]
+        name = "noise" if cluster == -1 else str(cluster)
+        rows.append({"cluster": name, "size": len(group), "words": ", ".join(words)})
+    return pd.DataFrame([*rows[1:], rows[0]] if rows[0]["cluster"] == "noise" else rows)

@@ -31,6 +31,7 @@ from interp.render.drawing import Drawing
 from interp.render.page import Section, block, fill, libraries, numbered
 from interp.render.tables import TEXT, Table, flat, table_of
 from interp.render.text import text_of
+from interp.render.text_map import word_map
 
 ROWS = 12  # printed
 MOST_ROWS = 40  # of a table on a page
@@ -120,15 +121,27 @@ class Finding(ABC):
         return figure(drawings[chosen])
 
     def text(self) -> str:
-        """The sentence, the first rows, the notes and the sentence of the control."""
+        """The sentence, the first rows, maps of words, the notes and the control's sentence."""
         frame = self.short
         table = frame.head(ROWS).to_string(index=False, float_format="{:.4g}".format)
         if frame.empty:
             table = "(no rows)"  # pandas would print its own word for it, and the index
-        more = f"\n… {len(frame) - ROWS} more rows" if len(frame) > ROWS else ""
+        more = self._more(min(len(frame), ROWS), len(frame.columns))
         notes = "".join(f"\nnote: {note}" for note in self.notes)
         beside = f"\nuntrained copy: {self.control.sentence}" if self.control else ""
-        return f"{self.sentence}\n{table}{more}{notes}{beside}"
+        maps = [d for d in self.drawings.values() if d.kind == "projection" and not d.empty]
+        seen = "".join(f"\n{word_map(drawing.table)}" for drawing in maps)
+        return f"{self.sentence}\n{table}{more}{seen}{notes}{beside}"
+
+    def _more(self, rows: int, columns: int) -> str:
+        """What of the whole table was not printed."""
+        whole = self.frame
+        if rows >= len(whole) and columns >= len(whole.columns):
+            return ""
+        left_out = f"\nshown: {rows} of {len(whole):,} rows"
+        if columns < len(whole.columns):
+            left_out += f", {columns} of {len(whole.columns)} columns"
+        return f"{left_out} (.frame in Python, --out or --json at a shell, has all)"
 
     def __repr__(self) -> str:
         return self.text()
@@ -230,6 +243,7 @@ class Answer(Finding):
         said: the finding in one sentence.
         drawn: figures by name.
         more: further tables by name.
+        first: the rows and columns to read first, if not those of the table.
     """
 
     name: str
@@ -240,6 +254,12 @@ class Answer(Finding):
     question: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first: pd.DataFrame | None = None
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """The columns and rows to read first."""
+        return self.frame if self.first is None else self.first
 
     @property
     def sentence(self) -> str:

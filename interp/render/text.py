@@ -9,16 +9,18 @@ import numpy as np
 import pandas as pd
 
 from interp.render.drawing import Drawing
+from interp.render.text_map import word_map
 
 MOST_LINES = 60
 
 
 def text_of(drawing: Drawing) -> str:
-    """The drawing as a title, a compact table and its caption."""
+    """The drawing as a title, a compact table or a map of words, and its caption."""
     unit = f" ({drawing.unit})" if drawing.unit else ""
     if drawing.empty:
         return "\n".join(part for part in (drawing.title, drawing.empty, drawing.said) if part)
-    parts = [f"{drawing.title}{unit}", as_text(reading(drawing)), drawing.said]
+    seen = word_map(drawing.table) if drawing.kind == "projection" else as_text(reading(drawing))
+    parts = [f"{drawing.title}{unit}", seen, drawing.said]
     return "\n".join(part for part in parts if part)
 
 

@@ -69,6 +69,22 @@ def test_demo_writes_tables_and_report(demo):
         assert set(frame.columns) >= {"role"}
 
 
+def test_the_folder_of_the_demo_is_made_anew_but_nobody_elses(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "interp.cli.demo.show",
+        lambda model, folder, **options: (asked.append((folder, options)), []),
+    )
+    monkeypatch.setattr("interp.cli.run.finish", lambda *_: None)
+    for typed in (["demo"], ["demo", "--out", "mine"]):
+        CliRunner().invoke(app, typed, catch_exceptions=False)
+    assert [(str(folder), options["overwrite"]) for folder, options in asked] == [
+        ("interp-demo", True),
+        ("mine", False),
+    ]
+
+
 def test_demo_refuses_to_overwrite(demo):
     done = shell("demo", "--out", str(demo))
     assert done.returncode == 1
@@ -95,7 +111,7 @@ def test_compare_prints_and_writes(demo, tmp_path):
 
 def test_compare_of_an_unknown_column(demo):
     done = shell("compare", str(demo), "--value", "angel")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'angel'" in done.stderr
     assert "did you mean 'angle'" in done.stderr
 
@@ -179,7 +195,7 @@ def test_a_refused_run_writes_nothing(tmp_path):
 
 def test_unknown_analysis(tmp_path):
     done = shell("run", "--prompts", "her", "--analyses", "rotatoin", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "did you mean 'rotation'" in done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -103,7 +103,7 @@ def test_special_tokens_come_back_with_one_switch(saved, tmp_path):
     one = interp.load(saved)["path_length"].frame.query("layer == 0")
     ordinary, bos = int((~one["special"]).sum()), int(one["special"].sum())
     assert bos == 12
-    between = ("compare", saved, "--between", "kind", "-a", "odd", "-b", "even", "--resamples", 9)
+    between = ("compare", saved, "--by", "kind", "--a", "odd", "--b", "even", "--resamples", 9)
     asks = {
         "growth": lambda *s: as_json("growth", saved, *s)["growth"]["n"].iloc[0],
         "depth": lambda *s: as_json("depth", saved, *s)["depth"]["n"].iloc[0],
@@ -222,7 +222,7 @@ def test_clusters_that_are_not_there_have_no_stability(tmp_path):
     ("arguments", "message"),
     [
         (("near", "hee"), "'hee' is no single token of this vocabulary"),
-        (("near", "he", "--by", "euclid"), "by='euclid'; allowed: 'cosine', 'dot'"),
+        (("near", "he", "--similarity", "euclid"), "by='euclid'; allowed: 'cosine', 'dot'"),
         (("near", "he", "--matrix", "W_X"), "no matrix 'W_X'"),
         (("axis", "--to", "he", "--from", "she,her"), "two words or more at both ends"),
         (("cosines", "he"), "one word has no cosine with another"),
@@ -329,7 +329,7 @@ def test_continuations_of_the_same_context_do_not_diverge():
 
 
 def test_steering_moves_the_prediction(texts, tmp_path):
-    asked = ("--prompts", texts, "--targets", " her, his", "--layers", "8", "--doses", "-1,1")
+    asked = ("--prompts", texts, "--token", " her, his", "--layers", "8", "--doses", "-1,1")
     toward = ("--toward", " her", "--away", " his", "--controls", "4")
     tables = as_json("steer", *asked, *toward, *MODEL, "--out", tmp_path / "steer")
     given = tables["steer"].query("direction == 'given'").set_index("dose")["effect"]
@@ -338,7 +338,7 @@ def test_steering_moves_the_prediction(texts, tmp_path):
 
 
 def test_steering_along_a_contrast_at_labelled_tokens(texts):
-    asked = ("--prompts", texts, "--targets", " her", "--layers", "4", "--doses", "1")
+    asked = ("--prompts", texts, "--token", " her", "--layers", "4", "--doses", "1")
     contrast = ("--contrast", texts, texts, "--controls", "0")
     with pytest.raises(interp.BadInput, match="zero"):
         run("steer", *asked, *contrast, *MODEL)
@@ -359,7 +359,7 @@ def test_steering_along_a_contrast_at_labelled_tokens(texts):
     ],
 )
 def test_steering_says_what_it_needs(texts, options, message):
-    asked = ("steer", "--prompts", texts, "--targets", " her", "--layers", "3,4", *MODEL)
+    asked = ("steer", "--prompts", texts, "--token", " her", "--layers", "3,4", *MODEL)
     with pytest.raises(interp.InterpError) as seen:
         run(*asked, *options)
     assert message in str(seen.value)
@@ -368,14 +368,14 @@ def test_steering_says_what_it_needs(texts, options, message):
 def test_positions_split_and_shift():
     tables = as_json("positions", "split", "Mary smiled. John slept.", "--model", "demo")
     assert tables["split"]["share"].sum() == pytest.approx(1)
-    scores = as_json("positions", "split", "Mary smiled.", "--of", "scores", "--model", "demo")
+    scores = as_json("positions", "split", "Mary smiled.", "--sum", "scores", "--model", "demo")
     assert set(scores["split"]["head"]) == {0, 1, 2, 3}
-    copied = ("--of", "scores", "--model", "demo", "--control", "random-init")
+    copied = ("--sum", "scores", "--model", "demo", "--control", "random-init")
     both = as_json("positions", "split", "Mary smiled.", *copied)["split"]
     np.testing.assert_allclose(both["share"], scores["split"]["share"])
     assert both.groupby("head")["untrained_share"].sum().to_numpy() == pytest.approx(1)
     assert (both["share"] - both["untrained_share"]).abs().max() > 0.1
-    by_distance = ("positions", "split", "Mary smiled. John slept.", "--of", "distance", *MODEL)
+    by_distance = ("positions", "split", "Mary smiled. John slept.", "--sum", "distance", *MODEL)
     split = as_json(*by_distance, "--block", "1")["split"]
     assert list(split["part"].unique()) == ["distance", "content"]
     assert split.groupby("head")[["share", "shuffled_share"]].sum().to_numpy() == pytest.approx(1)
@@ -389,7 +389,7 @@ def test_positions_split_and_shift():
     with pytest.raises(interp.errors.Unsupported, match="is no sum of token and position"):
         run("positions", "split", "Mary smiled.", *MODEL)
     with pytest.raises(interp.errors.UnknownName, match="unknown thing to split 'angles'"):
-        run("positions", "split", "Mary smiled.", "--of", "angles", *MODEL)
+        run("positions", "split", "Mary smiled.", "--sum", "angles", *MODEL)
 
 
 def test_every_experiment_is_in_the_help():

@@ -46,7 +46,7 @@ ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("layers",): ("demo-llama", "demo-llama", "-p", "TEXTS", "--resamples", 9, *COPY),
     ("drift",): ("her", "-p", "SENSES", *MODEL, "--resamples", 20, *COPY),
     ("continuations",): ("Mary smiled.", "Tom", *MODEL, "--samples", 4, "--length", 2, *COPY),
-    ("steer",): ("-p", "TEXTS", "--targets", " her, his", *TOWARD, "-q", *MODEL),
+    ("steer",): ("-p", "TEXTS", "--token", " her, his", *TOWARD, "-q", *MODEL),
     ("words", "near"): ("he", *MODEL),
     ("words", "analogy"): ("he", "him", "she", *MODEL),
     ("words", "axis"): ("his", "--to", "he,him", "--from", "she,her", "--resamples", 20, *MODEL),
@@ -54,9 +54,9 @@ ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("words", "graph"): (*WORDS, *MODEL, "--threshold", "0.1"),
     ("words", "map"): (*WORDS, *MODEL),
     ("words", "clusters"): (*MODEL, "--resamples", 2),
-    ("positions", "split"): ("Mary smiled.", "--of", "scores", "--model", "demo", *COPY),
+    ("positions", "split"): ("Mary smiled.", "--sum", "scores", "--model", "demo", *COPY),
     ("positions", "shift"): ("Mary smiled.", "--shifts", "1,4", *MODEL),
-    ("compare",): ("RUN", "--between", "kind", "-a", "odd", "-b", "even", "--resamples", 20),
+    ("compare",): ("RUN", "--by", "kind", "--a", "odd", "--b", "even", "--resamples", 20),
 }  # fmt: skip
 CONTROLS = {
     ("groups",): "shuffled labels: ",

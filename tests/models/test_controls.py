@@ -247,7 +247,7 @@ def test_a_corpus_and_its_control_from_the_command_line(tmp_path):
         app, [*map(str, asked), "--control", "random-init", "-o", str(tmp_path / "out"), "--quiet"]
     )
     assert done.exit_code == 0, done.output
-    compared = ["compare", str(tmp_path / "out"), "--between", "kind", "-a", "x", "-b", "y"]
+    compared = ["compare", str(tmp_path / "out"), "--by", "kind", "--a", "x", "--b", "y"]
     table = CliRunner().invoke(app, [*compared, "--json"], catch_exceptions=False)
     rows = json.loads(table.output)["tables"]["compare"]
     assert {"control_difference", "control_mean_a"} <= set(rows[0])

@@ -40,7 +40,7 @@ def test_a_corpus_run_writes_a_summary_and_a_report_and_resumes(tmp_path):
     report = CliRunner().invoke(app, ["report", str(out), "--out", str(tmp_path / "r.html")])
     assert report.exit_code == 0, report.output
     compared = CliRunner().invoke(
-        app, ["compare", str(out), "--between", "kind", "-a", "a", "-b", "b"]
+        app, ["compare", str(out), "--by", "kind", "--a", "a", "--b", "b"]
     )
     assert compared.exit_code == 0, compared.output
     said = " ".join(compared.output.split())

@@ -1,0 +1,5 @@
+"""`python -m interp`: the command line."""
+
+from interp.cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""One word for one thing on the command line, exit codes, and what a shell user reads."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import interp
+from interp.cli import app
+from interp.cli.app import RENAMED, in_options, main
+from interp.errors import UnknownName
+from interp.experiments.word_questions import picture
+from interp.experiments.words import WordVectors
+from interp.render.finding import ROWS, Answer
+from interp.render.text_map import word_map
+from interp.runs.checks import checks
+
+
+def _commands(command, path=()):
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from _commands(inner, (*path, name))
+    else:
+        yield path, command
+
+
+COMMANDS = dict(_commands(get_command(app)))
+
+
+def _options(command):
+    return {flag for p in command.params if p.param_type_name == "option" for flag in p.opts}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_the_common_options(path):
+    options = _options(COMMANDS[path])
+    assert {"--json", "--quiet", "-q"} <= options
+    if "--model" in options and path != ("demo",):
+        assert {"--device", "--dtype"} <= options
+
+
+def test_old_names_of_options_are_free_and_new_ones_exist():
+    for path, command in COMMANDS.items():
+        for old, new in RENAMED.get(path[-1], {}).items():
+            assert old not in _options(command), path
+            assert new in _options(command), path
+
+
+def test_a_short_option_means_one_thing():
+    meanings = {}
+    for path, command in COMMANDS.items():
+        for p in command.params:
+            for flag in getattr(p, "opts", ()):
+                if flag.startswith("-") and not flag.startswith("--"):
+                    meanings.setdefault(flag, {}).setdefault(max(p.opts, key=len), []).append(path)
+    assert {flag: list(found) for flag, found in meanings.items()} == {
+        "-p": ["--prompts"],
+        "-m": ["--model"],
+        "-a": ["--analyses"],
+        "-o": ["--out"],
+        "-q": ["--quiet"],
+        "-k": ["-k"],
+    }
+
+
+def _typed(monkeypatch, capsys, *words):
+    """Exit code and error of a typed command line."""
+    monkeypatch.setattr(sys, "argv", ["interp", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0, " ".join(capsys.readouterr().err.split())
+
+
+def test_an_option_by_its_old_name_says_the_new_one(monkeypatch, capsys):
+    for words, told in (
+        (("compare", "out", "--between", "role"), "interp compare: --between is now --by"),
+        (("steer", "--targets= her"), "interp steer: --targets is now --token"),
+        (("words", "near", "her", "--by", "dot"), "interp near: --by is now --similarity"),
+        (("positions", "split", "a b", "--of", "scores"), "interp split: --of is now --sum"),
+    ):
+        assert _typed(monkeypatch, capsys, *words) == (2, f"error: {told}")
+
+
+def test_exit_codes(monkeypatch, capsys, tmp_path):
+    code, said = _typed(monkeypatch, capsys, "check", "rotatoin")
+    assert (code, "did you mean 'rotation'?" in said) == (2, True)
+    code, said = _typed(monkeypatch, capsys, "run", "--prompts", "hers")
+    assert (code, "did you mean 'her'?" in said, "[" in said) == (2, True, False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    code, said = _typed(monkeypatch, capsys, "run", "--prompts", "her", "--out", tmp_path / "out")
+    assert code == 1
+    assert "overwrite=True" not in said
+    assert "--overwrite" in said
+
+
+def test_a_broken_law_is_exit_code_3(monkeypatch, capsys):
+    def broken(_):
+        raise interp.errors.BrokenPlugin("law 'deterministic' is broken")
+
+    monkeypatch.setattr(checks, "check_analysis", broken)
+    assert _typed(monkeypatch, capsys, "check", "norm")[0] == 3
+    monkeypatch.setattr(checks, "check_analysis", lambda analysis: "kept")
+    result = CliRunner().invoke(app, ["check", "norm", "--json"])
+    assert json.loads(result.output) == {"norm": {"passed": True, "said": "kept"}}
+
+
+def test_messages_lose_only_what_helps_in_python():
+    assert in_options("x = True, --y is kept") == "x = True, --y is kept"
+    assert in_options("no prompt 9; keep it by --keep tokens") == (
+        "no prompt 9; keep it by --keep tokens"
+    )
+
+
+@pytest.mark.parametrize("words", [("--version",), ("--help",)])
+def test_the_package_runs_as_a_module(words):
+    done = subprocess.run(
+        [sys.executable, "-m", "interp", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "interp" in done.stdout
+
+
+def test_a_report_is_written_to_a_file_or_into_a_folder(tmp_path):
+    interp.run("demo", ["the man"], "norm", progress=False).save(tmp_path / "out")
+    run = CliRunner().invoke
+    for asked, written in (
+        ((), tmp_path / "out" / "report.html"),
+        (("--out", str(tmp_path / "a.html")), tmp_path / "a.html"),
+        (("--out", str(tmp_path / "folder")), tmp_path / "folder" / "report.html"),
+    ):
+        done = run(app, ["report", str(tmp_path / "out"), *asked, "--json"])
+        assert json.loads(done.output) == {"written": [str(written)]}, done.output
+        assert written.is_file()
+
+
+# ---- what is read first ------------------------------------------------------------------------
+
+
+def test_a_table_that_is_cut_says_so():
+    frame = pd.DataFrame({"layer": range(30), "angle": 1.0, "low": 0.0})
+    whole = Answer("few", frame.head(ROWS), "said")
+    assert "shown:" not in whole.text()
+    cut = Answer("many", frame, "said", first=frame[["layer", "angle"]].head(8))
+    assert "shown: 8 of 30 rows, 2 of 3 columns" in cut.text()
+    assert f"shown: {ROWS} of 30 rows (" in Answer("many", frame, "said").text()
+
+
+def _space(words):
+    return WordVectors(np.random.default_rng(0).normal(size=(len(words), 5)), tuple(words))
+
+
+def test_word_commands_show_words_first_and_a_map():
+    words = ["!", "#", "$", *(f" {a}{b}ing" for a in "bcdfghjk" for b in "aeiou"), "ough"]
+    found = picture(_space(words))
+    assert set(found.frame["word"]) == set(words), "nothing is lost from the table"
+    assert all(word.startswith(" ") for word in found.short["word"])
+    drawn = found.text().split("┌")[1]
+    assert not set("!#$") & set(drawn)
+    assert sum(word.strip() in drawn for word in words) > 20
+
+
+def test_words_stand_at_their_places():
+    table = pd.DataFrame({"word": ["left", "right", "top"], "x": [0, 9, 4], "y": [0, 0, 5.0]})
+    lines = word_map(table.assign(group=""), width=30, height=5).splitlines()
+    assert lines[1].strip("│").strip() == "top"
+    assert lines[5] == "│left" + " " * 21 + "right│"
+    assert lines[1].index("top") - 1 == pytest.approx(4 / 9 * 29 - 1, abs=1)
+
+
+def test_words_without_room_are_left_out_and_nothing_overlaps():
+    table = pd.DataFrame({"word": ["first", "second"], "x": [1.0, 1.0], "y": [1.0, 1.0]})
+    drawn = word_map(table.assign(group=["", "cluster 0"]), width=20, height=3)
+    assert "second" in drawn, "words in a group go first"
+    assert "first" not in drawn
+
+
+def test_an_unknown_name_is_one_kind_of_error():
+    with pytest.raises(UnknownName, match="did you mean 'pca'"):
+        picture(_space(["a", "b"]), method="pcaa")
