@@ -41,6 +41,7 @@ from .runs.attach import attach as attach
 from .runs.checks.checks import check_analysis as check_analysis
 from .runs.corpus.run import run_corpus as run_corpus
 from .runs.from_cache import from_cache as from_cache
+from .runs.generate import generate as generate
 from .runs.load import load as load
 from .runs.results import Result as Result
 from .runs.results import Results as Results

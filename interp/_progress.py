@@ -27,10 +27,13 @@ class Counter:
         what: name of the unit whose rate is shown.
         total: number of documents.
         enabled: whether a bar is shown at all.
+        unit: name of the things whose share is shown.
     """
 
-    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
-        self._what, self._total, self._enabled = what, total, enabled
+    def __init__(
+        self, what: str, total: int, *, enabled: bool = True, unit: str = "documents"
+    ) -> None:
+        self._what, self._total, self._enabled, self._unit = what, total, enabled, unit
         self._bar: Any = None
         self._tokens = self._failures = 0
         self._start = time.monotonic()
@@ -41,7 +44,7 @@ class Counter:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._bar = Progress(
-                TextColumn("{task.completed:,.0f} of {task.total:,.0f} documents"),
+                TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {self._unit}"),
                 BarColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(elapsed_when_finished=True),

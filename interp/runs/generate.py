@@ -1,0 +1,256 @@
+"""Generation: a model continues prompts, and analyses measure prompt and continuation.
+
+The text is written first, with a KV cache where it is exact; then one pass over it is measured, so
+that every row of a table is what `run` gives for the finished text. `attach` measures the passes of
+the generation themselves; both agree wherever `inspect` found that a cache continues rightly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp._arrays import Ints
+from interp._progress import Counter
+from interp.contract.columns import refuse_taken
+from interp.contract.registry import resolve
+from interp.errors import BadInput
+from interp.models.anatomy import Anatomy
+from interp.models.for_model import prompts_of
+from interp.models.load import load_model
+from interp.models.probe import inspect, refuse_training
+from interp.models.writing import Sampling, refuse_full, refuse_silent, stop_ids, write
+from interp.prompts.prompts import Prompts
+from interp.prompts.tokens import token_id
+from interp.runs.results import Results
+from interp.runs.run import DEFAULT, Wanted, run
+
+GENERATION = "generation"  # of the provenance
+LABELS = ("given", "sample", "generated", "generation_step")
+TEXTS = ("given", "sample", "prompt", "text", "new_tokens", "stopped")
+NO_CACHE = (
+    "The text was written without a KV cache, because passes of this model that continue one do "
+    "not give what the whole pass gives."
+)
+
+
+def generate(
+    model: Any,
+    prompts: Any,
+    analyses: Wanted = DEFAULT,
+    *,
+    max_new_tokens: int = 32,
+    samples: int = 1,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: Sequence[str | int] | None = None,
+    seed: int = 0,
+    labels: Mapping[str, Sequence[Any]] | None = None,
+    prepend_bos: bool | None = None,
+    max_tokens: int = 4096,
+    progress: bool = True,
+    **options: Any,
+) -> Results:
+    """Lets a model continue prompts and measures the whole texts.
+
+    Every prompt becomes `samples` texts, numbered one after the other. Four columns are added to
+    the tables: `given`, the number of the prompt that was given; `sample`, the number of its
+    continuation; `generated`, whether the model wrote the token; `generation_step`, the number of
+    the token among those that it wrote, from 1, and 0 in the prompt. The texts themselves are in
+    `results.provenance["generation"]` and, as a table, in `generated_texts(results)`.
+
+    Args:
+        model: a bridge, or anything `load_model` takes.
+        prompts: as for `run`.
+        analyses: as for `run`.
+        max_new_tokens: number of tokens after which a text ends.
+        samples: texts per prompt; more than one only with `do_sample`.
+        do_sample: draw each token; else the likeliest is taken.
+        temperature: divides the logits before a draw, above 0.
+        top_k: draw among the so many likeliest tokens only.
+        top_p: draw among the likeliest tokens whose probabilities sum to this.
+        stop: tokens that end a text; the model's own unless given, none for `[]`.
+        seed: of the draws; those of a text do not depend on the batch that it is in.
+        labels: columns per given prompt, as for `run`.
+        prepend_bos: the model's own policy unless given.
+        max_tokens: budget of a batch.
+        progress: show bars.
+        options: further options of `run` (`control`, `keep`, `by`, `labellers`, `target`).
+
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before a token is written: for a model that
+    continues no text, a prompt that fills the context, a temperature of 0 or below; and what
+    `run` raises.
+    """
+    how = Sampling(max_new_tokens, do_sample, temperature, top_k, top_p, seed)
+    how.check()
+    _check_samples(samples, do_sample=do_sample)
+    chosen = resolve(analyses)
+    bridge = load_model(model)
+    refuse_training(bridge)
+    anatomy = inspect(bridge)
+    refuse_silent(bridge, anatomy)
+    anatomy.wire(list(chosen.values()))  # what cannot be measured is refused before writing
+    ready = prompts_of(bridge, anatomy, prompts, prepend_bos=prepend_bos, labels=labels)
+    refuse_taken([*ready.labels, *LABELS], chosen)
+    _refuse_own(ready)
+    refuse_full(ready, max_new_tokens, anatomy.n_ctx)
+    stops = stop_ids(bridge) if stop is None else [token_id(bridge, s, "stop token") for s in stop]
+    asked = repeated(ready, samples)
+    new = _written(bridge, anatomy, asked, how, stops, samples, max_tokens, progress)
+    texts = continued(bridge, anatomy, asked, new, samples)
+    options |= {"max_tokens": max_tokens, "progress": progress}
+    results = run(bridge, texts, chosen.values(), **options)
+    told = _told(how, stops, samples, anatomy, asked, new, bridge.tokenizer)
+    results.provenance[GENERATION] = told
+    if not told["cache"]:
+        for result in results.values():
+            result.notes += (NO_CACHE,)
+    return results
+
+
+def generated_texts(results: Results) -> pd.DataFrame:
+    """The texts of a generation: `given`, `sample`, `prompt` and `text` (both as text),
+    `new_tokens` and `stopped`, whether a stop token ended the text; indexed by prompt number.
+
+    Raises `BadInput` for results of something else.
+    """
+    if GENERATION not in results.provenance:
+        raise BadInput("these results are of no generation; interp.generate makes them")
+    rows = results.provenance[GENERATION]["texts"]
+    return pd.DataFrame(rows, columns=list(TEXTS))
+
+
+def _check_samples(samples: int, *, do_sample: bool) -> None:
+    if samples < 1:
+        raise BadInput(f"samples is {samples!r}; allowed is 1 or more")
+    if samples > 1 and not do_sample:
+        raise BadInput(
+            f"samples is {samples}, and without do_sample=True all continuations of a prompt are "
+            "the same text"
+        )
+
+
+def _refuse_own(ready: Prompts) -> None:
+    for name in LABELS:
+        if name in ready.labels:
+            raise BadInput(
+                f"label {name!r} is a column that a generation writes; rename it "
+                f"(labels={{'{name}_label': {name!r}}})"
+            )
+    if ready.targets is not None:
+        raise BadInput("the prompts have targets; a generated text is measured on its next tokens")
+
+
+def _written(
+    bridge: Any,
+    anatomy: Anatomy,
+    asked: Prompts,
+    how: Sampling,
+    stops: Sequence[int],
+    samples: int,
+    max_tokens: int,
+    progress: bool,
+) -> list[Ints]:
+    keys = [divmod(i, samples) for i in range(len(asked))]
+    total = len(asked) * how.max_new_tokens
+    with Counter("tokens written", total, enabled=progress, unit="tokens") as bar:
+        options: dict[str, Any] = {"keys": keys, "max_tokens": max_tokens}
+        return write(
+            bridge, anatomy, asked, how, stops, watch=lambda n: bar.advance(n, n), **options
+        )
+
+
+def repeated(prompts: Prompts, times: int) -> Prompts:
+    """Every prompt so many times, one after the other, with its labels."""
+
+    def each(items: Any) -> Any:
+        return tuple(item for item in items for _ in range(times))
+
+    return replace(
+        prompts,
+        tokens=each(prompts.tokens),
+        special=each(prompts.special),
+        texts=each(prompts.texts),
+        spans=each(prompts.spans),
+        strings=each(prompts.strings),
+        labels={name: each(cells) for name, cells in prompts.labels.items()},
+    )
+
+
+def continued(
+    bridge: Any, anatomy: Anatomy, asked: Prompts, new: Sequence[Ints], samples: int
+) -> Prompts:
+    """The prompts with their continuations, labelled; with text and spans where the ids have them.
+
+    Args:
+        asked: the prompts as `repeated` gives them.
+        new: tokens to add to each.
+        samples: continuations per given prompt.
+    """
+    rows = [np.concatenate(pair) for pair in zip(asked.tokens, new, strict=True)]
+    texts = prompts_of(bridge, anatomy, rows)
+    texts = replace(texts, source=f"{asked.source}, continued", notes=asked.notes)
+    given, sample = zip(*(divmod(i, samples) for i in range(len(asked))), strict=True)
+    steps = [
+        np.concatenate([np.zeros(len(old), np.int64), np.arange(1, len(added) + 1)])
+        for old, added in zip(asked.tokens, new, strict=True)
+    ]
+    columns: dict[str, Sequence[Any]] = {
+        name: [_lengthened(*pair) for pair in zip(cells, new, strict=True)]
+        for name, cells in asked.labels.items()
+    }
+    columns |= {"given": given, "sample": sample, "generated": [s > 0 for s in steps]}
+    columns["generation_step"] = steps
+    for name, values in columns.items():
+        texts = texts.with_labels(name, values)
+    return texts
+
+
+def _lengthened(cells: Any, new: Ints) -> list[Any]:
+    """The labels of a prompt's tokens and of those written after it.
+
+    What all of the prompt's tokens share is a fact about the prompt and holds for its continuation;
+    what is said of single tokens is unknown of new ones.
+    """
+    labels = list(cells)
+    shared = labels[0] if labels and all(cell == labels[0] for cell in labels) else None
+    return labels + [shared] * len(new)
+
+
+def _told(
+    how: Sampling,
+    stops: Sequence[int],
+    samples: int,
+    anatomy: Anatomy,
+    asked: Prompts,
+    new: Sequence[Ints],
+    tokenizer: Any,
+) -> dict[str, Any]:
+    """The generation as JSON values: how it was done, and the texts."""
+    cached = anatomy.continuation.broken(1) is None
+    texts = [
+        {
+            "given": i // samples,
+            "sample": i % samples,
+            "prompt": _text(old, tokenizer),
+            "text": _text(added, tokenizer),
+            "new_tokens": len(added),
+            "stopped": bool(len(added)) and int(added[-1]) in stops,
+        }
+        for i, (old, added) in enumerate(zip(asked.tokens, new, strict=True))
+    ]
+    told = {"samples": samples, "stops": list(stops), "cache": cached}
+    return how.settings() | told | {"texts": texts}
+
+
+def _text(ids: Ints, tokenizer: Any) -> str:
+    """The ids as text with special tokens; the numbers where there is no tokenizer."""
+    if tokenizer is None:
+        return " ".join(map(str, ids.tolist()))
+    return str(tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
