@@ -102,7 +102,7 @@ class Cause(Finding):
     @property
     def sentence(self) -> str:
         """The block that is used most, with its control, and whether use follows writing."""
-        top = self.frame.loc[self.frame["used_kl"].idxmax()]
+        top = self.frame.iloc[int(self.frame["used_kl"].to_numpy().argmax())]
         many = len(self.frame) > 2
         rank = (
             f"; over the blocks, what is written and what is used have a rank correlation of "
@@ -471,7 +471,7 @@ class _Work:
         shares = path / path.sum(0)
         for layer in self.blocks:
             lens = torch.cat(
-                [self.setting.readout.logits(x) for x in plain.states[layer + 1].split(ROWS)]
+                [self.setting.readout.logits(x) for x in torch.split(plain.states[layer + 1], ROWS)]
             )
             self._put(("known", layer, "", 0.0, 0), plain, {"kl": _kl(plain.log_p, lens)})
             self._put(("written", layer, "", 0.0, 0), plain, {"share": shares[layer]})
@@ -604,7 +604,7 @@ class _Plain:
 def _kl(log_p: Tensor, logits: Tensor) -> Tensor:
     """KL(p ‖ softmax(logits)) per row `[n]`, in nats and in float64, some rows at a time."""
     parts = []
-    for p, z in zip(log_p.split(ROWS), logits.split(ROWS), strict=True):
+    for p, z in zip(torch.split(log_p, ROWS), torch.split(logits, ROWS), strict=True):
         q = z.float().log_softmax(-1)
         parts.append((p.double().exp() * (p.double() - q.double())).nan_to_num().sum(-1))
     return torch.cat(parts) if parts else log_p.new_zeros(0).double()
@@ -612,7 +612,7 @@ def _kl(log_p: Tensor, logits: Tensor) -> Tensor:
 
 def _entropy(log_p: Tensor) -> Tensor:
     return torch.cat(
-        [-(p.double().exp() * p.double()).nan_to_num().sum(-1) for p in log_p.split(ROWS)]
+        [-(p.double().exp() * p.double()).nan_to_num().sum(-1) for p in torch.split(log_p, ROWS)]
     )
 
 
