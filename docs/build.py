@@ -64,6 +64,7 @@ EXAMPLES = {
     "continuations": f"'Mary smiled. John thanked' 'Tom smiled. John thanked' {M}",
     "steer": f"--prompts her --token ' her, his' --toward ' her' --away ' his' --layers 6 "
     f"--positions last {M}",
+    "cause": f"--prompts her --target her --positions role=target {M}",
     "words near": f"her {M}",
     "words analogy": f"him he she {M}",
     "words axis": f"--to he,him --from she,her his the {M}",
@@ -79,6 +80,7 @@ ALSO = {
     "compare": ["stats.comparison:Comparison"],
     "rollout": ["experiments.heads:rollout_maps"],
     "steer": ["experiments.dose_response:dose_response", "experiments.steering:Steer"],
+    "cause": ["experiments.cause:Cause", "experiments.interventions:pushed"],
     "words near": ["experiments.words:WordVectors.nearest"],
     "words analogy": ["experiments.words:WordVectors.analogy"],
     "words axis": ["experiments.words:WordVectors.axis", "measures.axes:axis_separation"],

@@ -233,14 +233,14 @@ def project_out(x: Tensor, v: Tensor, amount: float = 1.0) -> Tensor:
     return x - amount * dot(x, along).unsqueeze(-1) * along
 
 
-def rotate_toward(x: Tensor, v: Tensor, degrees: float) -> Tensor:
+def rotate_toward(x: Tensor, v: Tensor, degrees: float | Tensor) -> Tensor:
     """`x` turned by an angle in the plane of `x` and `v`, toward `v`; its norm stays.
 
     x′ = ‖x‖ (cos φ û + sin φ ŵ), û = x/‖x‖, ŵ the unit part of `v` across `x`. More than the angle
     between the two goes on beyond `v`; a negative angle turns away from it. Where the plane is not
     defined (`x` zero, or along `v` within 1e-6) `x` stays as it is.
 
-    Args: `x [..., d]`, `v` of a shape that broadcasts with it.
+    Args: `x [..., d]`, `v` of a shape that broadcasts with it, `degrees` one angle or `[...]`.
 
     >>> turned = rotate_toward(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 5.0]), 90.0)
     >>> [round(value, 5) for value in turned.tolist()]
@@ -255,9 +255,17 @@ def rotate_toward(x: Tensor, v: Tensor, degrees: float) -> Tensor:
         across = across - dot(across, here).unsqueeze(-1) * here
     size = norm(across).unsqueeze(-1)
     defined = (size > PARALLEL) & (length > 0)
-    phi = degrees / DEGREES
     side = across / torch.where(defined, size, 1.0)
-    return torch.where(defined, length * (math.cos(phi) * here + math.sin(phi) * side), x)
+    cos, sin = _cos_sin(degrees)
+    return torch.where(defined, length * (cos * here + sin * side), x)
+
+
+def _cos_sin(degrees: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
+    """Cosine and sine of one angle, or of `[...]` angles as `[..., 1]`."""
+    if isinstance(degrees, Tensor):
+        phi = degrees.unsqueeze(-1) / DEGREES
+        return phi.cos(), phi.sin()
+    return math.cos(degrees / DEGREES), math.sin(degrees / DEGREES)
 
 
 def closing_error(before: Tensor, terms: list[Tensor], after: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ ON_MODEL = (
     Made("drift", "drift:contextual_drift", ("word",)),
     Made("continuations", "continuations:continuation_divergence", ("a", "b")),
     Made("steer", "steer:steer", options={"targets": "--token"}),
+    Made("cause", "cause:cause"),
 )
 ON_WORDS = (
     Made("near", "word_questions:near", ("word",), K | {"by": "--similarity"}),

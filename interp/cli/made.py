@@ -40,7 +40,8 @@ from interp.errors import BadInput
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 NO = "none"  # an empty sequence, which cannot be written with commas
-HIDDEN = ("confidence", "labels", "frequency", "join", "at_least")  # for Python only
+# For Python only.
+HIDDEN = ("confidence", "labels", "frequency", "join", "at_least", "direction", "max_tokens")
 PYTHON = "In Python"  # of a parameter's documentation, what follows is for Python only
 
 Matrix = Annotated[
@@ -407,8 +408,11 @@ CONVERTERS: dict[str, Callable[[str, str], Any]] = {
     "Sequence[str] | None": names_typed,
     "str | Sequence[str]": names_typed,
     "Sequence[float] | None": numbers_typed,
+    "Sequence[float]": numbers_typed,
     "Sequence[int]": whole_typed,
     "Layers": _layers_typed,
+    "Layers | None": _layers_typed,
     "Positions": _place_typed,
+    "Positions | None": _place_typed,
     "str | tuple[str, str]": _targets_typed,
 }

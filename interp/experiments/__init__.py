@@ -1,5 +1,7 @@
 """Experiments: questions to tables or models; each returns a `Finding` with its control."""
 
+from interp.experiments.cause import Cause as Cause
+from interp.experiments.cause import cause as cause
 from interp.experiments.continuations import Continuations as Continuations
 from interp.experiments.continuations import continuation_divergence as continuation_divergence
 from interp.experiments.continuations import continuation_table as continuation_table
