@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from interp import Analysis, Batch, Examples, Leaf, Moments, PerToken, Plot
+from interp.models import read_translators
+
+PLAIN = ("log_prob", "entropy", "kl_to_final")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,15 @@ class LogitLens(Analysis):
         top_k: how many.
         identity_rows: on the first so many tokens of every prompt the last state's readout is
             compared with the model's own logits.
+        readout: a file or folder with a translator per state (a tuned lens, a Jacobian lens; see
+            `read_translators`), through which every state but the last goes first. The plain lens
+            is then measured as well, in the columns `plain_*`: it is the control.
     """
 
     examples: int = 3
     top_k: int = 5
     identity_rows: int = 4
+    readout: str = ""
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
@@ -49,6 +56,9 @@ class LogitLens(Analysis):
         "top_token": "the state's most probable token",
         "top_prob": "its probability",
         "agrees": "whether it is the final distribution's most probable token too",
+        "plain_log_prob": "log_prob without the translators; nats",
+        "plain_entropy": "entropy without the translators; nats",
+        "plain_kl_to_final": "kl_to_final without the translators; nats",
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
@@ -80,14 +90,26 @@ class LogitLens(Analysis):
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         stream, mask = batch["stream"], batch.mask
         rows, logits = stream[:, mask], batch["logits"][mask]
-        stats = batch.readout.lens(rows, logits, batch.targets[mask])
+        stats = batch.readout.lens(self._translated(batch, rows), logits, batch.targets[mask])
         out: dict[str, PerToken | Leaf] = {
             f.name: PerToken(_scatter(getattr(stats, f.name), mask)) for f in fields(stats)
         }
+        if self.readout:
+            plain = batch.readout.lens(rows, logits, batch.targets[mask])
+            for name in PLAIN:
+                out[f"plain_{name}"] = PerToken(_scatter(getattr(plain, name), mask))
         out["identity_error"] = self._identity(batch, rows[-1], logits)
         if self.examples:
             out |= self._examples(batch, stream)
         return out
+
+    def _translated(self, batch: Batch, rows: Tensor) -> Tensor:
+        """States `[state, row, d_model]` as they are read; the last one is the model's own."""
+        if not self.readout:
+            return rows
+        translators = read_translators(self.readout)
+        translators.check(batch.readout, len(rows), rows.shape[-1])
+        return translators.apply(rows)
 
     def _identity(self, batch: Batch, last: Tensor, logits: Tensor) -> Moments:
         """The last entry must be the model's own logits; raises where it is not."""
@@ -100,8 +122,9 @@ class LogitLens(Analysis):
         keep = (batch.ids.to(batch.mask.device) < self.examples).nonzero().squeeze(-1)
         if not len(keep):
             return {}
-        chosen, mask = stream[:, keep], batch.mask[keep]
-        best = [batch.readout.top(x[mask], self.top_k) for x in chosen]
+        mask = batch.mask[keep]
+        chosen = self._translated(batch, stream[:, keep][:, mask])
+        best = [batch.readout.top(x, self.top_k) for x in chosen]
         prob, token = (
             _scatter(torch.stack(part), mask).transpose(0, 1) for part in zip(*best, strict=True)
         )

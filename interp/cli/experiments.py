@@ -47,8 +47,12 @@ ON_POSITIONS = (
     Made("shift", "shift:shift_test", ("prompt",)),
 )
 
+ON_READOUTS = (Made("tuned-lens", "tuned_lens:fit_tuned_lens", options={"file": "--file"}),)
+
 words = typer.Typer(no_args_is_help=True, help="The embedding space: words and their vectors.")
 positions = typer.Typer(no_args_is_help=True, help="Token and position at the input of a model.")
+fit = typer.Typer(no_args_is_help=True, help="Fit what reads the stream.")
+app.add_typer(fit, name="fit", rich_help_panel=MODEL)
 app.add_typer(words, name="words", rich_help_panel=MODEL)
 app.add_typer(positions, name="positions", rich_help_panel=MODEL)
 
@@ -57,6 +61,7 @@ for group, commands, panel in (
     (app, ON_MODEL, MODEL),
     (words, ON_WORDS, None),
     (positions, ON_POSITIONS, None),
+    (fit, ON_READOUTS, None),
 ):
     for made in commands:
         add(group, made, panel)

@@ -286,6 +286,7 @@ def _type(p: Parameter) -> Any:
         "int | None": int | None,
         "float | None": float | None,
         "str | None": str | None,
+        "str | Path | None": str | None,
         "tuple[Any, Any] | None": tuple[str, str] | None,
     }
     return simple.get(p.kind, str)

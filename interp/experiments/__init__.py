@@ -44,6 +44,8 @@ from interp.experiments.steering import mean_difference as mean_difference
 from interp.experiments.steering import unembedding_difference as unembedding_difference
 from interp.experiments.token_vectors import TokenVectors as TokenVectors
 from interp.experiments.token_vectors import collect_states as collect_states
+from interp.experiments.tuned_lens import TunedLens as TunedLens
+from interp.experiments.tuned_lens import fit_tuned_lens as fit_tuned_lens
 from interp.experiments.word_files import WordSpace as WordSpace
 from interp.experiments.word_files import read_word_vectors as read_word_vectors
 from interp.experiments.word_questions import analogy as analogy

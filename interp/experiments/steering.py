@@ -325,10 +325,16 @@ def prepared(model: Any, anatomy: Anatomy, prompts: Any) -> Prompts:
     return prompts_of(model, anatomy, prompts)
 
 
-def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> list[Tokens]:
+def batches(
+    model: Any,
+    anatomy: Anatomy,
+    prompts: Prompts,
+    max_tokens: int,
+    only: Sequence[int] | None = None,
+) -> list[Tokens]:
     """Batches padded on a side that leaves this model's states unchanged, or of one prompt each.
 
-    On the left if possible: last tokens are then in one column.
+    On the left if possible: last tokens are then in one column. `only`: numbers of the prompts.
     """
     side = "left" if anatomy.padding.fine("left") else "right"
     pad = getattr(model.tokenizer, "pad_token_id", None)
@@ -340,6 +346,7 @@ def batches(model: Any, anatomy: Anatomy, prompts: Prompts, max_tokens: int) -> 
             pad_id=int(pad or 0),
             padding_side=side,
             max_batch=most,
+            only=only,
             apart=anatomy.apart(prompts.lengths),
         )
     )
