@@ -454,7 +454,7 @@ def test_an_encoder_in_a_zip_has_the_states_of_hugging_face_and_no_logits(shelf,
     anatomy = interp.inspect(bridge)
     assert anatomy.readout is None
     assert not anatomy.causal
-    assert not torch.allclose(interp.random_copy(bridge)(tokens), bridge(tokens))
+    assert not torch.allclose(interp.random_copy(bridge, seed=1)(tokens), bridge(tokens))
 
 
 def test_vectors_are_read_by_their_name(shelf, tmp_path):
