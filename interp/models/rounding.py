@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,18 @@ def rounded_copy(model: Any, rounding: str = "Q8_0") -> Any:
     refuse_copy(bridge, f"copy rounded to {rounding}")
     fresh = built_anew(bridge)
     fresh.load_state_dict(_plain_weights(wrapped_model(bridge), fresh))
-    done = [name for name, module in fresh.named_modules() if _round(name, module, rounding)]
+    matrices = [m for name, m in fresh.named_modules() if _is_rounded(name, m)]
+    done = [module for module in matrices if _round(module, rounding)]
     if not done:
         raise BadInput(
             f"no matrix of {bridge.cfg.model_name!r} has rows that divide into blocks of "
             f"{block_size(rounding)} numbers, which {rounding} rounds together"
+        )
+    if len(done) < len(matrices):
+        warnings.warn(
+            f"{len(matrices) - len(done)} of {len(matrices)} matrices have rows that do not divide "
+            f"into blocks of {block_size(rounding)} numbers, and stay as they are",
+            stacklevel=2,
         )
     out = bridged_like(bridge, fresh, f"rounded to {rounding}")
     return with_origin(out, {"weights": {"tensor_types": {rounding: len(done)}}})
@@ -86,13 +94,17 @@ def block_size(rounding: str) -> int:
     return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[rounding]][0])
 
 
-def _round(name: str, module: torch.nn.Module, rounding: str) -> bool:
-    """Round the weight of one module in place; False if it is none that is rounded."""
+def _is_rounded(name: str, module: torch.nn.Module) -> bool:
+    """True for a module whose weight is a matrix that files of few bits round."""
     weight = module._parameters.get("weight")
-    if weight is None or weight.ndim < 2 or _KEPT.search(name):
-        return False
+    return weight is not None and weight.ndim >= 2 and not _KEPT.search(name)
+
+
+def _round(module: Any, rounding: str) -> bool:
+    """Round the weight of one module in place; False if its rows do not divide into blocks."""
     # A Conv1D of GPT-2 has its inputs as rows.
-    by_input = weight.data.T if type(module).__name__ == "Conv1D" else weight.data
+    conv = type(module).__name__ == "Conv1D"
+    by_input = module.weight.data.T if conv else module.weight.data
     if by_input.shape[-1] % block_size(rounding):
         return False
     with torch.no_grad():
