@@ -71,7 +71,8 @@ def bridged_like(bridge: Any, fresh: Any, what: str) -> Any:
         fresh: the model.
         what: what it is, for its name, after that of the other one.
     """
-    out = load_model(fresh, bridge.tokenizer)
+    with torch.random.fork_rng(devices=[]):  # building a bridge draws numbers
+        out = load_model(fresh, bridge.tokenizer)
     out.cfg.model_name = f"{bridge.cfg.model_name} ({what})"
     for policy in ("default_prepend_bos", "tokenizer_prepends_bos"):
         if hasattr(bridge.cfg, policy):
