@@ -20,7 +20,22 @@ def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]
     return rich_track(items, description=what, console=Console(stderr=True), transient=True)
 
 
-class Counter:
+class _Bar:
+    """What every bar does when its block is left; `_bar` is None while none is shown."""
+
+    _bar: Any = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Counter(_Bar):
     """A bar on standard error for work of known size: share done, tokens per second, time left.
 
     Args:
@@ -31,7 +46,6 @@ class Counter:
 
     def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
         self._what, self._total, self._enabled = what, total, enabled
-        self._bar: Any = None
         self._tokens = self._failures = 0
         self._start = time.monotonic()
 
@@ -60,17 +74,8 @@ class Counter:
             text += f", {self._failures:,} failures" if self._failures else ""
             self._bar.update(self._task, advance=documents, rate=text)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
-
-class Bytes:
+class Bytes(_Bar):
     """A bar on standard error for a file of known size: share, megabytes, rate, time left.
 
     Args:
@@ -81,7 +86,6 @@ class Bytes:
 
     def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
         self._what, self._total, self._enabled = what, total, enabled
-        self._bar: Any = None
 
     def __enter__(self) -> Bytes:
         if self._enabled:
@@ -112,12 +116,3 @@ class Bytes:
         """Show that so many bytes are there."""
         if self._bar is not None:
             self._bar.update(self._task, completed=min(done, self._total))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()

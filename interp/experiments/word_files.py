@@ -41,7 +41,7 @@ class Tokens:
         return np.asarray([table[self.rows[word]].mean(axis=0) for word in words], np.float64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WordSpace:
     """A vector per word: `vectors [n, d]` float64, `words [n]` all different.
 
@@ -73,6 +73,12 @@ class WordSpace:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def __repr__(self) -> str:
+        first = ", ".join(self.words[:3]) + (", …" if len(self.words) > 3 else "")
+        return (
+            f"<WordSpace {self.source}: {len(self):,} words ({first}), {self.vectors.shape[1]} d>"
+        )
 
     def __contains__(self, word: object) -> bool:
         return word in self._row

@@ -466,6 +466,7 @@ def test_vectors_are_read_by_their_name(shelf, tmp_path):
     _packages.get("tiny", progress=False)
     space = read_word_vectors("tiny")
     assert space.words == ("king", "queen", "dog")
+    assert repr(space) == "<WordSpace tiny: 3 words (king, queen, dog), 2 d>"
     assert space.rows(["dog"]).tolist() == [[4.0, 5.0]]
     assert read_word_vectors("tiny", limit=2).words == ("king", "queen")
     done = CliRunner().invoke(app, ["words", "near", "dog", "--vectors", "tiny"])

@@ -315,3 +315,13 @@ def test_options_of_the_hub_are_refused(file):
 def test_a_name_that_is_no_file_is_looked_for_as_before(tmp_path):
     with pytest.raises(InterpError, match="there is no model folder"):
         interp.load_model(str(tmp_path / "absent.gguf"))
+
+
+def test_a_corpus_run_keeps_the_origin_and_can_be_continued(file, tmp_path):
+    (tmp_path / "c.txt").write_text("\n".join(TEXTS[:6]), encoding="utf-8")
+    options = {"out": tmp_path / "run", "shard_documents": 3, "progress": False}
+    interp.run_corpus(file, tmp_path / "c.txt", ["norm"], **options)
+    again = interp.run_corpus(file, tmp_path / "c.txt", ["norm"], resume=True, **options)
+    results = interp.load(tmp_path / "run")
+    assert results.provenance["weights_origin"]["weights"]["file"] == "tiny.gguf"
+    assert again.documents == 6
