@@ -20,7 +20,22 @@ def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]
     return rich_track(items, description=what, console=Console(stderr=True), transient=True)
 
 
-class Counter:
+class _Bar:
+    """What every bar does when its block is left; `_bar` is None while none is shown."""
+
+    _bar: Any = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Counter(_Bar):
     """A bar on standard error for work of known size: share done, tokens per second, time left.
 
     Args:
@@ -34,7 +49,6 @@ class Counter:
         self, what: str, total: int, *, enabled: bool = True, unit: str = "documents"
     ) -> None:
         self._what, self._total, self._enabled, self._unit = what, total, enabled, unit
-        self._bar: Any = None
         self._tokens = self._failures = 0
         self._start = time.monotonic()
 
@@ -63,11 +77,45 @@ class Counter:
             text += f", {self._failures:,} failures" if self._failures else ""
             self._bar.update(self._task, advance=documents, rate=text)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+
+class Bytes(_Bar):
+    """A bar on standard error for a file of known size: share, megabytes, rate, time left.
+
+    Args:
+        what: name of the file.
+        total: its bytes.
+        enabled: whether a bar is shown at all.
+    """
+
+    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+        self._what, self._total, self._enabled = what, total, enabled
+
+    def __enter__(self) -> Bytes:
+        if self._enabled:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=self._total)
+        return self
+
+    def reach(self, done: int) -> None:
+        """Show that so many bytes are there."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.update(self._task, completed=min(done, self._total))

@@ -30,7 +30,12 @@ out = Console()
 err = Console(stderr=True)
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A model: demo, demo-llama, a hub name or a folder.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model: demo, smollm2 (see interp get), a hub name, a folder or a .gguf file.",
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[

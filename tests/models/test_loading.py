@@ -196,10 +196,6 @@ def test_a_damaged_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        (
-            "model.gguf",
-            r"has no safetensors; model.gguf is GGUF.*gguf_file='model.gguf'\).save_pre",
-        ),
         ("tf_model.h5", r"tf_model.h5 is TensorFlow weights.*from_tf=True"),
         ("flax_model.msgpack", "flax_model.msgpack is Flax weights.*from_flax=True"),
         ("model.onnx", "an ONNX graph, which has no modules"),

@@ -24,6 +24,7 @@ REMEDY = "run it again with resume (--resume), which redoes what is damaged"
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
 _UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
 DESCRIBED = ("readout", "closing_error", "notes", "untested_versions", "loaded_from")
+ORIGIN = "weights_origin"  # of models from a GGUF file or from `interp get`
 # Names and paths may change between two calls; weights and data are compared by their fingerprints.
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
 
@@ -45,7 +46,7 @@ def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard:
             "shards": len(plan.shards),
         },
         "versions": dict(described["versions"]),
-        "provenance": {k: described[k] for k in DESCRIBED},
+        "provenance": {k: described[k] for k in (*DESCRIBED, ORIGIN) if k in described},
         "control": None if job.untrained else job.control,
         "untrained": job.untrained,
     }

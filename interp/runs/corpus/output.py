@@ -35,7 +35,7 @@ from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
 from interp.runs.collect import ids_in
 from interp.runs.corpus.documents import Failure
-from interp.runs.corpus.manifest import REMEDY, read_manifest, run_id
+from interp.runs.corpus.manifest import ORIGIN, REMEDY, read_manifest, run_id
 from interp.runs.corpus.pieces import merged, span_of, tokens_of
 from interp.runs.corpus.shard import SHARDS, CorpusJob, prompts_in, vocabulary_path
 from interp.runs.corpus.sources import Span
@@ -84,6 +84,7 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
         "analyses": parameters["analyses"],
         "versions": manifest["versions"],
         **{k: manifest["provenance"].get(k) for k in ("untested_versions", "loaded_from")},
+        **{k: v for k, v in manifest["provenance"].items() if k == ORIGIN},
         "prompts": {
             "source": data["source"],
             "count": totals["chunks"],
