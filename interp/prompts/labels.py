@@ -136,6 +136,23 @@ def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
     return partial(_mark_spacy, pipeline=pipeline, attributes=tuple(attributes))
 
 
+def labelled(prompts: Prompts, labeller: Labeller) -> Prompts:
+    """The prompts with the labels of a labeller; `BadInput` where one of them is there already."""
+    found = prompts.label(labeller)
+    for name, cells in prompts.labels.items():
+        if any(map(_differ, found.labels.get(name, ()), cells)):
+            raise BadInput(
+                f"label {name!r} is there already, and a labeller (or target=) makes another one: "
+                f"rename the first, labels={{'{name}_label': {name!r}}} or --labels "
+                f"{name}_label={name}, or give the labeller another name="
+            )
+    return found
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a is not b and list(a) != list(b)
+
+
 # --- target word ------------------------------------------------------------------------------
 
 

@@ -16,9 +16,10 @@ import pandas as pd
 from interp._arrays import Bools, Ints
 from interp.errors import BadInput, InterpError, nearest, unknown
 from interp.prompts.label_values import is_scalar, plain
+from interp.prompts.labels import labelled
+from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
 from interp.prompts.read import read_prompts
-from interp.prompts.sources import refuse_chat
 from interp.runs.corpus.sources import Document
 
 LONG = ("split", "cut", "refuse")
@@ -161,7 +162,7 @@ def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
     group: list[Document] = []
     size = 0
     for document in documents:
-        length = sum(len(v) for v in document.row.values() if isinstance(v, str))
+        length = sum(map(_length, document.row.values()))
         if group and (len(group) == WINDOW_DOCUMENTS or size + length > WINDOW_BYTES):
             yield group
             group, size = [], 0
@@ -169,6 +170,13 @@ def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
         size += length
     if group:
         yield group
+
+
+def _length(value: Any) -> int:
+    """Characters of a text, or of a conversation with what it is stored in."""
+    if isinstance(value, str):
+        return len(value)
+    return len(str(value)) if is_conversation(value) else 0
 
 
 def read_window(
@@ -217,9 +225,11 @@ def reason_of(error: BaseException) -> str:
 
 def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) -> Prompts:
     rows = [_row_of(document, reading) for document in documents]
+    chats = any(map(is_conversation, rows[0].values()))
     prompts = read_prompts(
         rows,
         tokenizer,
+        labels={n: c for n, c in reading.renamed if c == ROLE} if chats else None,
         prepend_bos=reading.prepend_bos,
         max_length=reading.limit if reading.long != "split" else None,
         vocab_size=reading.vocab_size,
@@ -228,25 +238,24 @@ def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) 
         truncate=reading.long == "cut",
     )
     for labeller in reading.labellers:
-        prompts = prompts.label(labeller)
+        prompts = labelled(prompts, labeller)
     return prompts
 
 
 def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
     """The text, the labels in use, and lists of words that may hold missing labels."""
     row = document.row
-    if reading.text_column not in row:
-        refuse_chat(row, "the document")
+    text = chat_column(row, reading.text_column) or reading.text_column
+    if text not in row:
         raise BadInput(
-            f"no column {reading.text_column!r}{nearest(reading.text_column, row)} "
-            f"(columns: {', '.join(map(str, row))})"
+            f"no column {text!r}{nearest(text, row)} (columns: {', '.join(map(str, row))})"
         )
-    out = {reading.text_column: row[reading.text_column]}
+    out = {text: row[text]}
     columns = reading.columns
     out |= {name: _label(name, row[column]) for name, column in columns.items() if column in row}
     missing = {name: column for name, column in columns.items() if column not in row}
     if missing:
-        used = set(columns.values()) | {reading.text_column}
+        used = {*columns.values(), text}
         out |= {
             k: [_asked(word, missing) for word in v]
             for k, v in row.items()

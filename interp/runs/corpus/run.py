@@ -25,6 +25,7 @@ from interp.contract.registry import resolve
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
+from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
 from interp.runs.corpus.documents import (
     POSITION_BIN,
@@ -345,10 +346,17 @@ def _check_columns(job: CorpusJob, found: Plan) -> None:
     for document in islice(job.source.read(found.shards[0]), _LOOK):
         known |= {str(name) for name in document.row}
         known |= {str(n) for v in document.row.values() for n in word_fields(v)}
+        known |= {ROLE} if _is_chat(document.row, reading.text_column) else set()
     for name in (*job.by, *job.labels):
         column = reading.columns.get(name, name)
         if column not in known:
             raise unknown("label", column, sorted(known - {reading.text_column}))
+
+
+def _is_chat(row: Mapping[str, Any], text_column: str) -> bool:
+    """True for a row whose text are chat messages, which have the label `role`."""
+    column = chat_column(row, text_column) or text_column
+    return is_conversation(row.get(column))
 
 
 def _marks_role(labeller: Labeller) -> bool:
