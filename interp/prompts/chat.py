@@ -218,6 +218,7 @@ class _Marks:
         self._starts = np.cumsum([0, *map(len, contents)])
         self._original = _codes("".join(contents))
         self._marked = np.arange(len(self._original)) + _FIRST
+        self._blanks: dict[int, tuple[int, int]] = {}
         for k, content in enumerate(contents):
             self._leave(k, content, kept)
         whole = _text(self._marked)
@@ -226,16 +227,18 @@ class _Marks:
 
     def _leave(self, k: int, content: str, kept: Any | None) -> None:
         """Keeps what a pattern matches; without one, makes the spaces at the ends rare ones."""
-        start, body = int(self._starts[k]), content.strip()
-        stop = start + len(content)
-        if kept is None and body:
-            head = start + len(content) - len(content.lstrip())
+        start, stop = int(self._starts[k]), int(self._starts[k + 1])
+        if kept is not None:
+            for match in kept.finditer(content):
+                own = slice(start + match.start(), start + match.end())
+                self._marked[own] = self._original[own]
+        elif not content.strip():
+            self._marked[start:stop] = _spaces_of(k)[0]
+            self._blanks |= {k: (start, _spaces_of(k)[0])} if content else {}
+        else:
+            head = stop - len(content.lstrip())
             end = start + len(content.rstrip())
             self._marked[start:head], self._marked[end:stop] = _spaces_of(k)
-            return
-        spans = [m.span() for m in kept.finditer(content)] if kept and body else [(0, len(content))]
-        for a, b in spans:
-            self._marked[start + a : start + b] = self._original[start + a : start + b]
 
     def found(self, out: Ints) -> Ints:
         """Place in all contents of each character of a rendering, −1 where it is of none."""
@@ -243,7 +246,18 @@ class _Marks:
         at[(at < 0) | (at >= len(self._original))] = -1
         for a, b in _gaps(at >= 0):
             self._follow(at, out, a, b)
+        self._place_blanks(at, out)
         return at
+
+    def _place_blanks(self, at: Ints, out: Ints) -> None:
+        """Assigns contents of spaces only, which have no mark beside them, in their order."""
+        cursor = 0
+        for k, (start, space) in self._blanks.items():
+            n = len(self.contents[k])
+            free = np.flatnonzero((out[cursor:] == space) & (at[cursor:] < 0))[:n] + cursor
+            if len(free) == n:
+                at[free] = np.arange(start, start + n)
+                cursor = int(free[-1]) + 1
 
     def _follow(self, at: Ints, out: Ints, a: int, b: int) -> None:
         """Assigns the characters `a … b` between two marks that continue the contents there."""

@@ -20,6 +20,7 @@ from interp.prompts.labels import labelled
 from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
 from interp.prompts.read import read_prompts
+from interp.prompts.tokens import special_ids
 from interp.runs.corpus.sources import Document
 
 LONG = ("split", "cut", "refuse")
@@ -188,7 +189,7 @@ def read_window(
     prompts, kept = _prompts_of(usable, tokenizer, reading, failures)
     if prompts is None:
         return None, failures
-    return cut(prompts, kept, reading), failures
+    return cut(prompts, kept, reading, special_ids(tokenizer)), failures
 
 
 def _prompts_of(
@@ -289,16 +290,18 @@ def word_fields(value: Any) -> set[str]:
     return {str(name) for name in first} if words and first else set()
 
 
-def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Chunks:
+def cut(
+    prompts: Prompts, documents: Sequence[Document], reading: Reading, controls: Sequence[int]
+) -> Chunks:
     """Cut prompts that are longer than the limit; chunk by chunk, in order.
 
-    Special tokens at the head (BOS) begin every chunk. The target of a chunk's last token is the
-    document's next token, although it is in the next chunk.
+    Control tokens at the head (BOS), by their ids, begin every chunk. The target of a chunk's last
+    token is the document's next token, although it is in the next chunk.
     """
     pieces = [
         (i, number, places, repeated)
-        for i, special in enumerate(prompts.special)
-        for number, (places, repeated) in enumerate(_pieces(special, reading))
+        for i, ids in enumerate(prompts.tokens)
+        for number, (places, repeated) in enumerate(_pieces(np.isin(ids, controls), reading))
     ]
     owner = np.asarray([i for i, _, _, _ in pieces], dtype=np.int64)
     numbers = np.asarray([number for _, number, _, _ in pieces], dtype=np.int64)
@@ -330,14 +333,14 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
     )
 
 
-def _pieces(special: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
+def _pieces(control: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
     """Positions of each chunk's tokens in the document, and a mask of the repeated ones."""
-    n = len(special)
+    n = len(control)
     if reading.limit is None or n <= reading.limit:
         yield np.arange(n), np.zeros(n, dtype=bool)
         return
-    # The head that every chunk repeats: the special tokens before the first that is none.
-    lead = int(np.argmin(special)) if not special.all() else 0
+    # The head that every chunk repeats: the control tokens before the first that is none.
+    lead = int(np.argmin(control)) if not control.all() else 0
     room = reading.limit - lead
     start, seen = lead, 0
     while True:
