@@ -128,8 +128,8 @@ def _listed(source: Any) -> Sequence[Any]:
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray):
         return list(source)
     raise BadInput(
-        f"cannot read prompts from {kind}; allowed: a list of strings, chat messages, a token "
-        f"tensor [batch, pos], lists of ids, a mapping with {IDS!r}, a path "
+        f"cannot read prompts from {kind}; allowed: a list of strings, a token tensor "
+        f"[batch, pos], lists of ids, chat messages, a mapping with {IDS!r}, a path "
         f"({', '.join(SUFFIXES)}), a data set, a pandas or pyarrow table, annotated documents, or "
         f"a built-in name ({', '.join(sorted(BUILT_IN))})"
     )
