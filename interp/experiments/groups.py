@@ -17,7 +17,7 @@ import pandas as pd
 from interp._arrays import Floats
 from interp.errors import BadInput, nearest, unknown
 from interp.experiments.controls import repeated_on_control
-from interp.experiments.tokens_or_words import Join, joined_by, per_token, units_of
+from interp.experiments.tokens_or_words import PLACES, Join, joined_by, per_token, units_of
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
 from interp.stats.classical import benjamini_hochberg, holm
@@ -302,6 +302,8 @@ def by_group(
 def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFrame]:
     """The table with the value; the error for an unknown label lists the known ones."""
     name, table = per_token(results, value)
+    if by in (*PLACES, "prompt", "position", "word"):
+        raise BadInput(f"by={by!r} is a column that tells rows apart, not a label of tokens")
     if by not in table:
         texts = [str(c) for c in table if not pd.api.types.is_numeric_dtype(table[c])]
         labels = [c for c in texts if c not in ("token", "top_token", "stack")]

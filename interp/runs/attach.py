@@ -338,8 +338,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         labels = [str(c) for c in rows if c not in (*columns, "token", "stack")]
         rows = rows.assign(**{name: label_column(rows[name]) for name in labels})
         for name in self._known.labels:
-            values = pd.Series(self._known.values(name, rows), rows.index, dtype=object)
-            rows[name] = label_column(values)
+            cells = self._known.values(name, rows)
+            rows[name] = label_column(pd.Series(cells, rows.index, dtype=object))
         if self._texts.branches:
             origin = rows["prompt"].map(self._texts.branches)
             for place, name in enumerate(("branch_of", "branch_at")):
