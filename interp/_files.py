@@ -163,7 +163,7 @@ def _telling(path: Path, temporary: Path) -> Iterator[None]:
     # BaseException: a Ctrl-C must leave no temporary file either.
     except BaseException as error:
         _remove(temporary)
-        if _is_full(error) or _is_about(error, path, temporary.name):
+        if is_full(error) or _is_about(error, path, temporary.name):
             raise unwritable(path, error) from error
         raise
 
@@ -176,7 +176,7 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _is_full(error: BaseException) -> bool:
+def is_full(error: BaseException) -> bool:
     """Test for a full disk or quota."""
     # Libraries in Rust, such as safetensors, put the number into the text only.
     in_text = any(f"os error {code})" in str(error) for code in _FULL)
@@ -193,7 +193,7 @@ def _is_about(error: BaseException, path: Path, temporary: str) -> bool:
 def unwritable(path: Path, error: BaseException) -> InterpError:
     """The error for a path that cannot be written, with the fix."""
     shown, code = repr(str(path)), getattr(error, "errno", None)
-    if _is_full(error):
+    if is_full(error):
         return InterpError(
             f"no space left to write {shown} ({error}); what is finished is kept: make room and "
             "run again with resume (a corpus run), or save again"

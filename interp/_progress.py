@@ -68,3 +68,56 @@ class Counter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class Bytes:
+    """A bar on standard error for a file of known size: share, megabytes, rate, time left.
+
+    Args:
+        what: name of the file.
+        total: its bytes.
+        enabled: whether a bar is shown at all.
+    """
+
+    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+        self._what, self._total, self._enabled = what, total, enabled
+        self._bar: Any = None
+
+    def __enter__(self) -> Bytes:
+        if self._enabled:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=self._total)
+        return self
+
+    def reach(self, done: int) -> None:
+        """Show that so many bytes are there."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=min(done, self._total))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -6,7 +6,7 @@ Thin: it parses, calls the library and prints; one file per family of commands. 
 4 a corpus run is done but some documents failed.
 """
 
-from interp.cli import compare, experiments, inspect, run
+from interp.cli import compare, experiments, get, inspect, run
 from interp.cli.app import app, main
 
-__all__ = ["app", "compare", "experiments", "inspect", "main", "run"]
+__all__ = ["app", "compare", "experiments", "get", "inspect", "main", "run"]

@@ -28,7 +28,12 @@ out = Console()
 err = Console(stderr=True)
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A model: demo, demo-llama, a hub name or a folder.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model: demo, smollm2 (see interp get), a hub name, a folder or a .gguf file.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]

@@ -14,7 +14,10 @@ from interp.errors import InterpError
 @app.command()
 def inspect(
     model: Annotated[
-        str, typer.Argument(help="A model: demo, demo-llama, a hub name or a folder.")
+        str,
+        typer.Argument(
+            help="A model: demo, smollm2 (see interp get), a hub name, a folder or a .gguf file."
+        ),
     ],
     as_json: Json = False,
 ) -> None:

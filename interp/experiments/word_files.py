@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats, Ints
+from interp._files import reading
+from interp._packages import folder_of, holds
 from interp.errors import BadInput, UnknownName, unknown
 from interp.experiments.words import WordVectors
 from interp.measures.matrices import matrix
@@ -117,21 +119,33 @@ def read_word_vectors(
     gensim (extra `vectors`).
 
     Args:
-        path: the file; .bin (or .bin.gz) is binary, everything else text unless `binary` is given.
+        path: the file; .bin (or .bin.gz) is binary, everything else text unless `binary` is given;
+            or `"glove"`, the vectors that the command `interp get glove` fetches.
         limit: number of words to read from the start, which in most files are the most frequent.
 
     Raises `UnknownName` for a file that does not exist; `BadInput` for a path that is no file, a
     file that is cut short, or a bad line (with its number).
     """
+    if limit is not None and limit < 1:
+        raise BadInput(f"limit is {limit!r}; allowed is 1 or more, or None for all")
+    if holds(str(path), "vectors"):
+        return _fetched(str(path), limit)
     path = Path(path)
     if not path.exists() and not path.is_symlink():
         raise UnknownName(f"unknown file of word vectors {shown(path)!r}{similar(path)}")
     regular(path)
-    if limit is not None and limit < 1:
-        raise BadInput(f"limit is {limit!r}; allowed is 1 or more, or None for all")
     if suffix_of(path) in _BINARY if binary is None else binary:
         return _read_binary(path, limit)
     return _read_text(path, limit)
+
+
+def _fetched(name: str, limit: int | None) -> WordSpace:
+    """Vectors of a package: a NumPy file, and a table of words in the same order."""
+    folder = folder_of(name)
+    with reading(folder, f"fetch it again: interp get {name}"):
+        vectors = np.load(next(folder.glob("*.npy")), mmap_mode="r")[:limit]
+        words = pd.read_parquet(next(folder.glob("*.parquet")))["index"].tolist()[:limit]
+    return WordSpace(tuple(words), np.asarray(vectors, np.float64), name)
 
 
 def _read_text(path: Path, limit: int | None) -> WordSpace:
@@ -359,6 +373,8 @@ def named_space(source: Any) -> Any:
         if matrix not in MATRICES:
             raise unknown("matrix", matrix, MATRICES)
         return model, matrix
+    if holds(source, "vectors"):
+        return read_word_vectors(source)
     path = Path(source)
     if path.is_file() or (suffix_of(path) in (".txt", ".vec", ".bin") and not path.is_dir()):
         return read_word_vectors(path)

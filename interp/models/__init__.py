@@ -3,7 +3,9 @@
 from interp.models.anatomy import Anatomy as Anatomy
 from interp.models.load import load_model as load_model
 from interp.models.logit_geometry import prediction_statistics as prediction_statistics
+from interp.models.named import get as get
 from interp.models.probe import inspect as inspect
+from interp.models.rounding import rounded_copy as rounded_copy
 from interp.models.untrained import random_copy as random_copy
 from interp.models.weights import embedding_matrix as embedding_matrix
 from interp.models.weights import position_matrix as position_matrix

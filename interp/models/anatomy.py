@@ -192,6 +192,7 @@ class Anatomy:
         causal: whether later tokens leave earlier ones untouched.
         has_logits: whether a pass gives logits at every position.
         untested: packages installed in another version than the tested one, and both versions.
+        rounded: number of weight tensors of each type of a few bits that they were stored in.
     """
 
     model: str
@@ -213,6 +214,7 @@ class Anatomy:
     positions: Positions = Positions()
     continuation: Continuation = Continuation(None, None, 0.0, "no model")
     untested: Mapping[str, str] = field(default_factory=untested)
+    rounded: Mapping[str, int] = field(default_factory=dict)
 
     def wire(self, analyses: Sequence[Analysis]) -> Wiring:
         """Jobs and hook names for these analyses; raises `Unsupported` by name."""
@@ -370,6 +372,13 @@ class Anatomy:
                 f"The model runs in {str(self.dtype).removeprefix('torch.')}: angles below about "
                 f"{angle_floor(self.dtype):.2g}° are rounding."
             )
+        if self.rounded:
+            notes.append(
+                f"The weights were stored in few bits ({_counted(self.rounded)}): the numbers are "
+                "those of the rounded model. A difference or an angle below what the rounding does "
+                "is the rounding's; a run on interp.models.rounded_copy(model, TYPE) shows how "
+                "much that is for each result."
+            )
         if self.positions.switch is not None:
             notes.append(
                 f"The encoding of positions changes beyond {self.positions.switch:,} tokens, for "
@@ -408,6 +417,7 @@ class Anatomy:
             rows += _stack_facts(stack)
         return [
             *rows,
+            ("weights stored as", _counted(self.rounded) or "floats"),
             ("readout", self._readout_fact()),
             ("attention direction", "causal" if self.causal else "bidirectional"),
             ("positions", self.positions.fact()),
@@ -457,6 +467,12 @@ class Anatomy:
             for f, v in self.facts()
         )
         return f"<table>{cells}</table>"
+
+
+def _counted(types: Mapping[str, int]) -> str:
+    """Types of tensors with their numbers, as `Q4_1 of 210 tensors, Q8_0 of 1`."""
+    first, *more = [f"{name} of {count:,}" for name, count in types.items()] or [""]
+    return ", ".join([f"{first} tensors" if first else "", *more])
 
 
 def _stack_facts(stack: StackAnatomy) -> list[tuple[str, str]]:

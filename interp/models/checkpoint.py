@@ -33,9 +33,8 @@ MOST = (4, 8)
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _ELSEWHERE = {
-    ".gguf": "GGUF, which transformers reads with the package gguf: "
-    "AutoModelForCausalLM.from_pretrained(folder, gguf_file={file!r}).save_pretrained(new) gives "
-    "a folder that can be loaded (dequantised); the original repository is better",
+    ".gguf": "GGUF: download that file and load it, load_model({file!r}) (dequantised); the "
+    "original repository is better",
     ".h5": "TensorFlow weights, which transformers 5 no longer reads: with transformers 4, "
     "AutoModelForCausalLM.from_pretrained(folder, from_tf=True).save_pretrained(new) converts them",
     ".msgpack": "Flax weights, which transformers 5 no longer reads: with transformers 4, "
@@ -186,15 +185,16 @@ class CheckedClass:
     Args:
         model_class: an `AutoModel…` or a model class.
         name: the model, for messages.
+        stored: weights of a file that is no safetensors.
     """
 
-    def __init__(self, model_class: Any, name: str) -> None:
-        self.model_class, self.name = model_class, name
+    def __init__(self, model_class: Any, name: str, stored: Stored | None = None) -> None:
+        self.model_class, self.name, self.stored = model_class, name, stored
 
     def from_pretrained(self, source: Any, **options: Any) -> Any:
         """The loaded model; `InterpError` where its weights do not fit its configuration."""
         folder = Path(source)
-        stored = Stored.of(folder) if folder.is_dir() else None
+        stored = self.stored or (Stored.of(folder) if folder.is_dir() else None)
         with _bounded(self.name, stored, options.get("config")):
             # Shapes that do not fit are refused below, by name; the error of transformers has none.
             model, found = self.model_class.from_pretrained(
@@ -205,6 +205,20 @@ class CheckedClass:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model_class, name)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Weights that are read from a disk need no progress bar; a download keeps its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

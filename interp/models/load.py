@@ -1,8 +1,8 @@
 """Loading: a name, a folder or a Hugging Face model becomes a TransformerBridge in eval mode.
 
-The only file that boots models. No remote code unless asked for, nothing is installed behind the
-user's back, folders must hold safetensors. (A hub repository without any is opened by transformers
-as data only, `weights_only=True`.)
+The only file that boots models. No remote code unless asked for, nothing is installed or fetched
+behind the user's back, folders must hold safetensors or a GGUF. (A hub repository without
+safetensors is opened by transformers as data only, `weights_only=True`.)
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ from typing import Any
 
 import torch
 
+from interp._packages import PACKAGES, folder_of, origin_of
 from interp.demo import MODELS
 from interp.errors import BadInput, InterpError, nearest
-from interp.models.checkpoint import CheckedClass, check_folder
+from interp.models import encoders
+from interp.models.checkpoint import CheckedClass, check_folder, no_bars
 from interp.models.forward import device_of, wrapped_model
+from interp.models.gguf import gguf_in, load_gguf, read_header, weights_of
 from interp.models.hub import reachable
+from interp.models.origin import with_origin
+
+NAMED = (*MODELS, *(name for name, p in PACKAGES.items() if p.kind in ("gguf", "model")))
+"""Models that have a name of this library: embedded ones, and those that `interp get` fetches."""
 
 DTYPES = {
     "float32": torch.float32,
@@ -48,11 +55,12 @@ def load_model(
     """Loads a model as a TransformerBridge in eval mode.
 
     Args:
-        model: `"demo"` or `"demo-llama"` (embedded), a hub name such as `"gpt2-xl"`, a local
-            folder in Hugging Face's format, a Hugging Face model object, or a bridge, which is
-            returned as it is (options that it does not fulfil are refused). A model object
-            becomes part of the bridge: TransformerLens replaces its modules by its own, and it is
-            left in eval mode.
+        model: `"demo"` or `"demo-llama"` (embedded), `"smollm2"` or `"minilm"` (real models, after
+            the command `interp get`), a hub name such as `"gpt2-xl"`, a local folder in Hugging
+            Face's format, a GGUF file (dequantised; extra `gguf`) or a folder with one, a Hugging
+            Face model object, or a bridge, which is returned as it is (options that it does not
+            fulfil are refused). A model object becomes part of the bridge: TransformerLens
+            replaces its modules by its own, and it is left in eval mode.
         tokenizer: for a model object, or to replace a folder's own; it is copied. Without one
             (given, in the folder, or where the object was loaded from) token prompts work and
             text prompts are refused.
@@ -68,8 +76,10 @@ def load_model(
         trust_remote_code: run code that a hub repository brings along; never by default.
 
     Raises `BadInput` for a name that is no model and no folder, a folder without safetensors, a
-    model inside another object; `InterpError` where loading fails (no network, no such model,
-    remote code needed) or weights do not fit their configuration, with what to do about it.
+    GGUF file that is damaged, split or no language model, a model inside another object;
+    `Unsupported` for an architecture that is not read from GGUF; `InterpError` where loading fails
+    (no network, no such model, not fetched yet, remote code needed) or weights do not fit their
+    configuration, with what to do about it.
     """
     options: dict[str, Any] = {
         "revision": revision,
@@ -117,8 +127,11 @@ def _full_device(asked: str, own: str) -> str:
 
 def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     """A model by its name or folder as a bridge."""
-    path = MODELS.get(name, Path(name))
+    path = _place(name)
     here = path.exists()
+    file = gguf_in(path) if here else None
+    if file is not None:
+        return _boot_gguf(file, tokenizer, options)
     if here:
         check_folder(path)
     elif name in MODELS:
@@ -127,7 +140,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
             "install the package anew"
         )
     elif _looks_local(name):
-        raise BadInput(f"there is no model folder {name!r}{nearest(name, MODELS)}")
+        raise BadInput(f"there is no model folder {name!r}{nearest(name, NAMED)}")
     options |= {"dtype": _dtype(options["dtype"] or "float32")}
     with nullcontext() if here else reachable(name, options["revision"], tuple(MODELS)):
         bridge = _boot(
@@ -136,8 +149,69 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
             without_tokenizer=here and not _has_tokenizer(path),
             **options,
         )
-    bridge.cfg.model_name = own_name(path) if here and name not in MODELS else name
-    return bridge
+    bridge.cfg.model_name = own_name(path) if here and name not in NAMED else name
+    origin = origin_of(path) if here else None
+    return bridge if origin is None else with_origin(bridge, origin)
+
+
+def _place(name: str) -> Path:
+    """Folder of an embedded model or of one that was fetched; else the name as a path.
+
+    Raises `InterpError` for one that was not fetched, `BadInput` for another package, or for a
+    name that is a model's folder here too.
+    """
+    if name not in PACKAGES:
+        return MODELS.get(name, Path(name))
+    package, own = PACKAGES[name], Path(name)
+    if package.kind not in ("gguf", "model"):
+        raise BadInput(
+            f"{name!r} is no model but {package.title}: {package.use} (models: {', '.join(NAMED)})"
+        )
+    if (own / "config.json").is_file() or next(own.glob("*.gguf"), None) is not None:
+        raise BadInput(
+            f"{name!r} is a model of this library and a folder here: write './{name}' for the "
+            "folder, or call from another folder"
+        )
+    return folder_of(name)
+
+
+def _boot_gguf(file: Path, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """A model in a GGUF file as a bridge, with where its weights are from."""
+    if options["revision"] is not None:
+        raise BadInput(f"revision= is for models on the hub; {str(file)!r} is a file here")
+    header = read_header(file)
+    dtype = _dtype(options["dtype"] or "float32")
+    device, placement = _placement(options)
+    model, own = load_gguf(header, dtype, placement, tokenizer=tokenizer is None)
+    chosen = own if tokenizer is None else tokenizer
+    bridge = _boot(
+        str(file),
+        chosen,
+        without_tokenizer=True,
+        hf_model=model if placement else model.to(device),
+        dtype=dtype,
+        device=None if placement else device,
+    )
+    bridge.cfg.model_name = file.stem
+    return with_origin(bridge, {"weights": weights_of(header)})
+
+
+def _placement(options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """A device, or a placement over several, as TransformerLens understands the options."""
+    from transformer_lens.utilities import get_device
+    from transformer_lens.utilities.multi_gpu import resolve_device_map
+
+    device = options["device"]
+    names = ("n_devices", "device_map", "max_memory")
+    n_devices, given, memory = (options[name] for name in names)
+    try:
+        device_map, memory = resolve_device_map(n_devices, given, device, memory)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    if device_map is None:
+        return str(device or get_device()), {}
+    placed = {"device_map": device_map, "max_memory": memory}
+    return None, {name: value for name, value in placed.items() if value is not None}
 
 
 def own_name(folder: Path) -> str:
@@ -272,8 +346,9 @@ def _boot(name: str, tokenizer: Any, *, without_tokenizer: bool, **options: Any)
         options["tokenizer"] = _as_given(tokenizer)
     try:
         with (
-            _no_bars(),
+            no_bars(),
             _no_installs() as missing,
+            encoders.bridged(),
             _checked_weights(name),
             _no_tokenizer(without_tokenizer and tokenizer is None),
         ):
@@ -303,24 +378,10 @@ def _checked_weights(name: str) -> Iterator[None]:
     choose = source.get_hf_model_class_for_architecture
 
     def checked(architecture: str) -> CheckedClass:
-        return CheckedClass(choose(architecture), name)
+        return CheckedClass(encoders.class_for(architecture, choose), name)
 
     with _replaced(source, "get_hf_model_class_for_architecture", checked):
         yield
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Weights that are read from a disk need no progress bar; a download keeps its own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _as_given(tokenizer: Any) -> Any:
@@ -442,11 +503,11 @@ def _loading_error(name: str, error: Exception) -> InterpError:
         return InterpError(
             f"model {name!r} is not on this machine and the hub cannot be reached; download it "
             f"first, pass a local folder, or use an embedded model ({', '.join(MODELS)})"
-            f"{nearest(name, MODELS)}"
+            f"{nearest(name, NAMED)}"
         )
     if "is not a valid model identifier" in whole or "RepositoryNotFound" in whole:
         return InterpError(
-            f"there is no model {name!r} on the hub{nearest(name, MODELS)} "
+            f"there is no model {name!r} on the hub{nearest(name, NAMED)} "
             f"(embedded: {', '.join(MODELS)})"
         )
     return InterpError(f"model {name!r} could not be loaded: {type(error).__name__}: {reason}")

@@ -28,6 +28,7 @@ from interp.models.for_model import bos_id
 from interp.models.forward import call, capped, device_of, is_remote, logits_of, wrapped_model
 from interp.models.hooks import quiet, record
 from interp.models.layout import EMBEDDINGS, Stack, hook_names, layout, named_stacks, own_children
+from interp.models.origin import origin_of_weights, rounded_types
 from interp.models.position_switch import position_switch
 from interp.models.readout import Readout
 from interp.models.weights import unembedding_of
@@ -214,6 +215,7 @@ def _measure(model: Any) -> Anatomy:
         n_ctx=getattr(cfg, "n_ctx", None),
         has_logits=logits is not None and logits.ndim == 3,
         continuation=_measure_continuation(model, measured, points, tokens, seen, causal),
+        rounded=rounded_types(origin_of_weights(model)),
     )
 
 

@@ -47,13 +47,32 @@ def random_copy(model: Any, seed: int = 0) -> Any:
     """
     bridge = load_model(model)
     _refuse(bridge)
+    return bridged_like(bridge, built_anew(bridge, seed), f"{RANDOM_INIT}, seed {seed}")
+
+
+def built_anew(bridge: Any, seed: int = 0) -> Any:
+    """The Hugging Face model of a bridge, built from its configuration with other weights.
+
+    Type and device are the model's; torch's random state stays as it is.
+    """
     inner = wrapped_model(bridge)
+    like = next(inner.parameters())
     with _drawn_from(seed):
         # A copy of the configuration, because building a model writes into it.
         fresh = type(inner)(copy.deepcopy(inner.config))
-        like = next(inner.parameters())
-        out = load_model(fresh.to(like.device, like.dtype), bridge.tokenizer)
-    out.cfg.model_name = f"{bridge.cfg.model_name} ({RANDOM_INIT}, seed {seed})"
+    return fresh.to(like.device, like.dtype)
+
+
+def bridged_like(bridge: Any, fresh: Any, what: str) -> Any:
+    """A Hugging Face model as a bridge that treats text as another one does.
+
+    Args:
+        bridge: the other one, whose tokenizer is used.
+        fresh: the model.
+        what: what it is, for its name, after that of the other one.
+    """
+    out = load_model(fresh, bridge.tokenizer)
+    out.cfg.model_name = f"{bridge.cfg.model_name} ({what})"
     for policy in ("default_prepend_bos", "tokenizer_prepends_bos"):
         if hasattr(bridge.cfg, policy):
             setattr(out.cfg, policy, getattr(bridge.cfg, policy))
@@ -77,6 +96,16 @@ def _drawn_from(seed: int) -> Iterator[None]:
 
 
 def _refuse(model: Any) -> None:
+    refuse_copy(model, "untrained copy")
+
+
+def refuse_copy(model: Any, what: str) -> None:
+    """Raises `Unsupported` for a bridge that cannot be built anew, with the reason.
+
+    Args:
+        model: a bridge.
+        what: the copy that is wanted, for the message.
+    """
     inner = wrapped_model(model)
     config = getattr(inner, "config", None)
     reason = ""
@@ -89,7 +118,7 @@ def _refuse(model: Any) -> None:
     elif len(set((getattr(inner, "hf_device_map", None) or {}).values())) > 1:
         reason = "it lies on several devices; load it on one"
     if reason:
-        raise Unsupported(f"no untrained copy of {_name(model)!r} can be made: {reason}")
+        raise Unsupported(f"no {what} of {_name(model)!r} can be made: {reason}")
 
 
 def _name(model: Any) -> str:

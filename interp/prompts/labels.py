@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from interp._arrays import Ints
+from interp._packages import folder_of, holds
 from interp.errors import BadInput, nearest
 from interp.prompts.label_values import as_mapping
 from interp.prompts.prompts import Labeller
@@ -124,7 +125,8 @@ def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
     """Labels tokens with the tags of their word by a spaCy pipeline.
 
     Args:
-        pipeline: a loaded pipeline, or the name or path of one.
+        pipeline: a loaded pipeline, or the name or path of one; `"spacy-en"` is the English one
+            that the command `interp get spacy-en` fetches.
         attributes: label columns; `pos` is spaCy's `pos_`, and so on for `tag`, `lemma`, `dep`,
             `ent_type` and `morph` (`Case=Nom|Number=Sing`).
 
@@ -358,7 +360,7 @@ def _load_spacy(name: str) -> Any:
             "spaCy is not installed; pip install 'interp-stream[linguistics]'"
         ) from error
     try:
-        return spacy.load(name)
+        return spacy.load(folder_of(name) if holds(name, "pipeline") else name)
     except OSError as error:
         raise BadInput(
             f"no spaCy pipeline {name!r} here; install it: python -m spacy download {name}"

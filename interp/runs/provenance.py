@@ -13,6 +13,7 @@ import numpy as np
 from interp.contract.analysis import Analysis
 from interp.models.anatomy import Anatomy, StackAnatomy
 from interp.models.forward import wrapped_model
+from interp.models.origin import origin_of_weights
 from interp.models.tested_versions import untested
 from interp.prompts.prompts import Prompts
 
@@ -47,6 +48,8 @@ def provenance_of(
         "untested_versions": untested(),
         "loaded_from": getattr(config, "_name_or_path", None) or None,
     }
+    if origin := origin_of_weights(bridge):
+        out["weights_origin"] = {k: v for k, v in origin.items() if k != "files"}
     if prompts is not None:
         out["prompts"] = {
             "source": prompts.source,
