@@ -5,13 +5,24 @@ VENV   ?= .venv
 UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export UV_FIND_LINKS
 
-.PHONY: demo test bench docs lock newest
+.PHONY: demo english test real bench docs lock newest
 demo: $(VENV)/.installed
 	$(VENV)/bin/interp demo
+
+# The demo on a real model of English, with an untrained copy as the control. Fetches 93 MB once.
+english: $(VENV)/.installed
+	$(VENV)/bin/interp get smollm2
+	$(VENV)/bin/interp run --model smollm2 --prompts her --target her --control random-init \
+	  --out interp-english --overwrite
 
 # One process for each core, each with one thread; a file stays in one process, with its fixtures.
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+# The tests on real models, vectors and a real tagger. Fetches 265 MB once.
+real: $(VENV)/.real-installed
+	for name in smollm2 minilm glove spacy-en; do $(VENV)/bin/interp get $$name || exit 1; done
+	$(VENV)/bin/python -m pytest -q -m real tests
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks $(BENCH)
@@ -34,6 +45,11 @@ $(VENV)/bin/uv:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -e '.[test]' \
+	  -c constraints.txt --build-constraints constraints.txt
+	touch $@
+
+$(VENV)/.real-installed: pyproject.toml constraints.txt | $(VENV)/.installed
+	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -e '.[test,linguistics,words]' \
 	  -c constraints.txt --build-constraints constraints.txt
 	touch $@
 

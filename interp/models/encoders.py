@@ -43,7 +43,7 @@ def _adapter() -> Any:
     """TransformerLens' adapter for BERT without the head, and without the name of the encoder."""
     from transformer_lens.model_bridge.supported_architectures.bert import BertArchitectureAdapter
 
-    class BertEncoderAdapter(BertArchitectureAdapter):  # type: ignore[misc]
+    class BertEncoderAdapter(BertArchitectureAdapter):
         def __init__(self, cfg: Any) -> None:
             super().__init__(cfg)
             for name in _HEAD:

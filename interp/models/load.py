@@ -149,7 +149,8 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
             without_tokenizer=here and not _has_tokenizer(path),
             **options,
         )
-    bridge.cfg.model_name = own_name(path) if here and name not in NAMED else name
+    ours = name in MODELS or name in PACKAGES
+    bridge.cfg.model_name = own_name(path) if here and not ours else name
     origin = origin_of(path) if here else None
     return bridge if origin is None else with_origin(bridge, origin)
 
