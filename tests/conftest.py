@@ -19,10 +19,6 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 FULL = os.environ.get("INTERP_FULL") == "1"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real: needs real models, which interp get fetches")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long sweeps run only when asked for."""
     skip = pytest.mark.skip(reason="long sweep; set INTERP_FULL=1")

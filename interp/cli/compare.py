@@ -29,7 +29,9 @@ def compare(
     folder: RunFolder,
     value: Annotated[str, typer.Option(help="Column to compare.")] = "angle",
     analysis: Annotated[str, typer.Option(help="Analysis whose table has it.")] = "rotation",
-    between: Annotated[str, typer.Option(help="Label column with the groups.")] = "role",
+    between: Annotated[
+        str, typer.Option("--between", "--by", help="Label column with the groups.")
+    ] = "role",
     a: Annotated[str, typer.Option("-a", "--a", help="Label of the first group.")] = "target",
     b: Annotated[str, typer.Option("-b", "--b", help="Label of the second group.")] = "previous",
     paired: Annotated[

@@ -62,7 +62,12 @@ def conversation(value: Any, where: str) -> Conversation:
     is missing or no text.
     """
     if not isinstance(value, list | tuple | np.ndarray):
-        raise BadInput(f"{where} is {type(value).__name__}; expected a list of chat messages")
+        hint = (
+            " (a column of texts is read by its name, text_column=)"
+            if isinstance(value, str)
+            else ""
+        )
+        raise BadInput(f"{where} is {type(value).__name__}; expected a list of chat messages{hint}")
     if not len(value):
         raise BadInput(f"{where} has no messages; a conversation needs at least one")
     return tuple(_checked(message, f"{where}, message {k}") for k, message in enumerate(value))

@@ -60,8 +60,9 @@ def run(
 
     Args:
         model: a bridge, or anything `load_model` takes.
-        prompts: strings, a token tensor `[batch, pos]`, a tokenizer's encoding, a file, a table or
-            data set, or a built-in name (`"her"`, `"demo"`); see `interp.prompts.read_prompts`.
+        prompts: strings, chat messages, a token tensor `[batch, pos]`, a tokenizer's encoding, a
+            file, a table or data set, or a built-in name (`"her"`, `"demo"`); see
+            `interp.prompts.read_prompts`.
             None where all analyses are of the weights, which read nothing.
         analyses: names, classes or instances.
         target: a word whose tokens get the role `target`, the token before it `previous`, and as

@@ -446,6 +446,30 @@ def test_a_template_that_rewrites_contents_is_refused():
         interp.read_prompts(say("Hello"), shouting)
 
 
+def test_a_template_that_asks_for_a_word_is_given_it():
+    strict = byte_tokens(
+        "{% for m in messages %}{% if 'Answer:' not in m['content'] %}"
+        "{{ raise_exception('no answer') }}{% endif %}> {{ m['content'] }}{% endfor %}"
+    )
+    prompts = interp.read_prompts(say("the Answer: her"), strict)
+    index = prompts.index()
+    # The space before "the" is the template's, and in one token with the word.
+    assert index[index["role"] == "user"]["token"].str.cat() == " the Answer: her"
+    assert index[index["role"] == "template"]["token"].str.cat() == ">"
+
+
+def test_a_conversation_that_is_too_long_to_be_followed_is_refused():
+    with pytest.raises(BadInput, match="has 655,361 characters; the roles of a conversation can"):
+        interp.read_prompts(say("a" * 655_361), byte_tokens(CHATML))
+
+
+def test_a_column_of_texts_under_a_name_of_chats_is_told_how_it_is_read():
+    rows = [{"chat": "the man"}]
+    with pytest.raises(BadInput, match=r"prompt 0 is str; .*read by its name, text_column="):
+        interp.read_prompts(rows, byte_tokens(CHATML))
+    assert interp.read_prompts(rows, byte_level(), text_column="chat").texts == ("the man",)
+
+
 def test_text_parts_are_joined():
     parts = [{"type": "text", "text": "he "}, {"text": "met"}, " her"]
     (message,) = conversation([{"role": "user", "content": parts}], "prompt 0")

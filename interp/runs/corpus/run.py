@@ -135,13 +135,14 @@ def run_corpus(
         out: the folder to write; docs/corpus.md describes its files.
         keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
         by: labels that make the groups of a summary: columns of the source, `role` with a
-            `target`, or `position_bin`.
+            `target` or of chat messages, or `position_bin`.
         labels: label columns of the rows of tokens; or `{label: column}`, also with `by`, to rename
             a column of the source whose name a column of the tables has already.
         target: a word; its tokens get the role `target`, as in `run`.
         labellers: functions from prompts to labelled prompts; they get a window of documents at a
             time and must not raise if nothing matches.
-        text_column, split: the column with the text, the split of a data set.
+        text_column, split: the column with the text or with chat messages (`messages`, where
+            there is no text), the split of a data set.
         long: documents longer than the context: "split" into chunks, "cut", or "refuse".
         overlap: tokens that a chunk repeats from the one before as context, not measured twice.
         prepend_bos: the model's own policy unless given.
