@@ -240,7 +240,8 @@ def index_page() -> str:
             listed("experiments", experiments),
             "## More",
             "[Models](models.md) · [what works with what](compatibility.md) · "
-            "[corpora](corpus.md) · [large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
+            "[corpora](corpus.md) · [chat prompts](chat.md) · [word frequency](frequency.md) · "
+            "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
     ) + "\n"  # fmt: skip
 

@@ -64,6 +64,52 @@ def _boot(name: str):
     return boot(ZOO[name])
 
 
+@pytest.fixture(scope="session")
+def smollm2():
+    """A real language model; skips visibly where `interp get` has not fetched it."""
+    from real_models import fetched
+
+    import interp
+
+    fetched("smollm2")
+    return interp.load_model("smollm2")
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The same model by plain transformers, in float64."""
+    from real_models import Reference, fetched
+
+    return Reference(fetched("smollm2"))
+
+
+@pytest.fixture(scope="session")
+def english(smollm2):
+    """Sentences as that model reads them."""
+    from real_models import SENTENCES
+
+    import interp
+
+    bos = interp.inspect(smollm2).prepends_bos
+    return interp.read_prompts(list(SENTENCES), smollm2.tokenizer, prepend_bos=bos)
+
+
+@pytest.fixture(scope="session")
+def plain(reference, english):
+    """Plain passes over these sentences, by prompt number."""
+    return [reference(ids) for ids in english.tokens]
+
+
+@pytest.fixture(scope="session")
+def real_results(smollm2, english):
+    """One run over these sentences with the analyses that most tests read."""
+    from real_models import MAIN
+
+    import interp
+
+    return interp.run(smollm2, english, list(MAIN), progress=False)
+
+
 @pytest.fixture(scope="module")
 def hasty():
     """Write without waiting for the disk, for tests of what is written."""

@@ -20,6 +20,7 @@ from interp.cli.app import (
     app,
     deliver,
     refuse_taken,
+    split,
     wrote,
 )
 
@@ -35,6 +36,12 @@ def compare(
     paired: Annotated[
         bool, typer.Option("--paired", help="Compare the means of the two groups within prompts.")
     ] = False,
+    adjust: Annotated[
+        str,
+        typer.Option(
+            help="Columns to compare at equal values of, by commas: zipf (--frequency), position."
+        ),
+    ] = "",
     special: Special = False,
     resamples: Resamples = 2000,
     seed: Seed = 0,
@@ -53,7 +60,13 @@ def compare(
     if csv is not None:
         refuse_existing(csv, folder=False)
     asked: dict[str, Any] = {"value": value, "between": by, "a": a, "b": b}
-    asked |= {"paired": paired, "special": special, "resamples": resamples, "seed": seed}
+    asked |= {
+        "adjust": split(adjust),
+        "paired": paired,
+        "special": special,
+        "resamples": resamples,
+        "seed": seed,
+    }
     found = compare_groups(load(folder)[analysis], **asked)
     if csv is not None:
         with atomic(csv) as whole:

@@ -93,6 +93,14 @@ Tags = Annotated[
     str,
     typer.Option(help="Tags of --spacy, by commas: pos, tag, lemma, dep, ent_type or morph."),
 ]
+Frequency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LANGUAGE",
+        help="Label each token with the Zipf frequency of its word in a language, such as en "
+        "(column zipf; needs wordfreq).",
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")
 ]
@@ -190,6 +198,7 @@ def run(
     control: Control = None,
     spacy: Spacy = None,
     tags: Tags = "pos",
+    frequency: Frequency = None,
     trust_remote_code: Trust = False,
     corpus: Corpus = None,
     long: Long = "split",
@@ -230,10 +239,13 @@ def run(
         common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
         tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
-        _run(model, prompts, chosen, folder, tagging, overwrite, as_json, loading, common)
+        common |= {"labellers": _labellers(tagging, frequency)}
+        _run(model, prompts, chosen, folder, overwrite, as_json, loading, common)
         return
-    if spacy or token:
-        raise BadInput("--spacy and --token are for --prompts; a corpus has its own labels")
+    if spacy or token or frequency:
+        raise BadInput(
+            "--spacy, --frequency and --token are for --prompts; a corpus has its own labels"
+        )
     run_corpus(
         model,
         corpus,
@@ -255,12 +267,20 @@ def run(
     )
 
 
+def _labellers(tagging: dict[str, Any] | None, frequency: str | None) -> list[Any]:
+    """The labellers of the options."""
+    from interp.prompts.frequency import word_frequency
+    from interp.prompts.labels import spacy_tags
+
+    tags = [] if tagging is None else [spacy_tags(**tagging)]
+    return [*tags, *([] if frequency is None else [word_frequency(frequency)])]
+
+
 def _run(
     model: str,
     prompts: str | None,
     analyses: list[Any],
     folder: Path,
-    tagging: dict[str, Any] | None,
     overwrite: bool,
     as_json: bool,
     loading: dict[str, Any],
@@ -270,14 +290,12 @@ def _run(
     from interp._files import refuse_existing
     from interp.contract.registry import resolve
     from interp.models.load import load_model
-    from interp.prompts.labels import spacy_tags
     from interp.runs.run import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
     resolve(analyses)  # a wrong name is refused before the model is loaded
-    tags = [spacy_tags(**tagging)] if tagging else []
     bridge = load_model(model, **loading)
-    results = run_analyses(bridge, prompts, analyses, labellers=tags, **options)
+    results = run_analyses(bridge, prompts, analyses, **options)
     written = [results.save(folder, overwrite=overwrite)]
     written.append(results.report(folder / "report.html"))
     finish(results, written, as_json)

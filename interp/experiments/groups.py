@@ -17,7 +17,7 @@ import pandas as pd
 from interp._arrays import Floats
 from interp.errors import BadInput, nearest, unknown
 from interp.experiments.controls import repeated_on_control
-from interp.experiments.tokens_or_words import Join, joined_by, per_token, units_of
+from interp.experiments.tokens_or_words import PLACES, Join, joined_by, per_token, units_of
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
 from interp.stats.classical import benjamini_hochberg, holm
@@ -34,6 +34,7 @@ ADDED = ("step", "angle", "attn_angle", "mlp_angle")
 MOST_GROUPS = 8  # drawn: there are eight colours that can be told apart
 MOST_NAMED = 4  # groups that the sentence lists; of more it names the two ends
 SHUFFLED = "shuffled labels"
+BINS = 4  # of a label of decimal numbers, unless given
 TOTALS = ("last", "sum", "mean")
 
 
@@ -216,6 +217,7 @@ def by_group(
     groups: Sequence[str] | None = None,
     at_least: int = 2,
     pairs: bool = False,
+    bins: int | None = None,
     special: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -244,7 +246,8 @@ def by_group(
     Args:
         results: of a run, or one result, or a table.
         value: a column with a value per token; several heads are averaged.
-        by: the label column, such as pos (part of speech) of the demo language or of spaCy.
+        by: the label column, such as pos (part of speech) of the demo language or of spaCy. A
+            column of decimal numbers, such as zipf (word frequency), is cut into bins.
         level: units to compare: word (its tokens are joined) or token.
         join: "mean", "last" or "sum" over the tokens of a word.
         total: value over all layers: last, sum or mean; by default the one that fits the column.
@@ -252,6 +255,8 @@ def by_group(
             Python, `at_least` sets how many units they need.
         at_least: units that a group needs.
         pairs: also compare every pair of groups. In Python, `.pairs` has the table in any case.
+        bins: number of bins with equally many units, for a label of numbers; 4 for decimal numbers
+            unless given. Their names are the smallest and largest value in them.
         special: keep special tokens, such as BOS; else left out.
         confidence: level of the intervals.
         resamples: number of shuffles and bootstrap draws.
@@ -262,8 +267,10 @@ def by_group(
     """
     _, table = _labelled_table(results, value, by)
     units, notes = units_of(table, value, by, level=level, join=join, special=special)
+    units, names, binned = _in_bins(units, by, bins)
     chosen, more = _chosen_groups(units, by, groups, at_least)
-    units = units[units[by].isin(chosen)].reset_index(drop=True)
+    chosen = [name for name in names if name in chosen] or chosen
+    units, more = units[units[by].isin(chosen)].reset_index(drop=True), binned + more
     rows = [c for c in ("stack", "layer") if c in units]
     cells, codes, clusters, keys = _cells(units, value, by, chosen, rows)
     _refuse_flat(cells, value, by)
@@ -295,6 +302,8 @@ def by_group(
 def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFrame]:
     """The table with the value; the error for an unknown label lists the known ones."""
     name, table = per_token(results, value)
+    if by in (*PLACES, "prompt", "position", "word"):
+        raise BadInput(f"by={by!r} is a column that tells rows apart, not a label of tokens")
     if by not in table:
         texts = [str(c) for c in table if not pd.api.types.is_numeric_dtype(table[c])]
         labels = [c for c in texts if c not in ("token", "top_token", "stack")]
@@ -307,11 +316,46 @@ def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFram
     return name, table
 
 
+def _in_bins(
+    units: pd.DataFrame, by: str, bins: int | None
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Units with a label of numbers cut into bins, their names in order, and a note."""
+    decimal = pd.api.types.is_float_dtype(units[by])
+    if bins is None and not decimal:
+        return units, [], []
+    x, n = numbers(units, by), BINS if bins is None else bins
+    if n < 2:
+        raise BadInput(f"bins={n}; groups to compare are at least 2")
+    # One entry per unit: a unit has a row in every layer.
+    unit, _ = numbered(units, _unit_keys(units))
+    _, first = np.unique(unit, return_index=True)
+    edges = np.unique(np.quantile(x[first], np.linspace(0, 1, n + 1)[1:-1]))
+    place = np.searchsorted(edges, x, side="left")
+    names = [_bin_name(x[place == i]) for i in range(len(edges) + 1)]
+    label = np.asarray(names, dtype=object)[place]
+    used = [name for name in names if name]
+    note = f"{by!r} was cut into {len(used)} bins with about equally many units"
+    return units.assign(**{by: label}), used, [note]
+
+
+def _unit_keys(units: pd.DataFrame) -> list[str]:
+    """Columns that tell units apart."""
+    return [c for c in ("stack", "prompt", "position") if c in units]
+
+
+def _bin_name(x: Floats) -> str:
+    """The smallest and the largest number of a bin; empty for none."""
+    if not len(x):
+        return ""
+    low, high = x.min(), x.max()
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
 def _chosen_groups(
     units: pd.DataFrame, by: str, wanted: Sequence[str] | None, at_least: int
 ) -> tuple[list[str], list[str]]:
     """The groups to compare, by falling size, and a note on those that are too small."""
-    one = units.drop_duplicates([c for c in ("stack", "prompt", "position") if c in units])
+    one = units.drop_duplicates(_unit_keys(units))
     sizes = one.groupby(by)["prompt"].agg(["size", "nunique"])
     sizes = sizes.sort_values("size", ascending=False, kind="stable")
     listed = ", ".join(f"{g!r} ({n})" for g, n in sizes["size"].head(12).items()) or "none"
@@ -336,7 +380,7 @@ def _cells(
 ) -> tuple[Floats, Codes, Codes, pd.DataFrame]:
     """Values `[unit, row]` (heads averaged), group and prompt of each unit, and the rows' keys."""
     row, keys = numbered(units, list(rows))
-    unit, first = numbered(units, [c for c in ("stack", "prompt", "position") if c in units])
+    unit, first = numbered(units, _unit_keys(units))
     x = numbers(units, value)
     n, k = len(first), len(keys)
     # One number per unit and row, so that `bincount` averages the heads in one pass.

@@ -15,16 +15,18 @@ import pandas as pd
 from interp.errors import BadInput, unknown
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
+from interp.prompts.frequency import ZIPF
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
 from interp.stats.correlation import correlation, with_corrections
 from interp.stats.shuffled import shuffled_correlation
-from interp.stats.table import is_special, left_out_note, numbered, require_columns
+from interp.stats.table import is_special, left_out_note, numbered, numbers, require_columns
 
 COEFFICIENTS = ("pearson", "spearman", "partial_pearson", "partial_spearman")
 SHUFFLED = "shuffled"
 OUTCOMES = ("logit", "log_prob", "rank")
+NEXT = "next_"
 COVARIATES = ("position", "log_frequency", "next_log_frequency")
 
 
@@ -165,7 +167,9 @@ def path_prediction(
             has.
         partial: covariates to partial out: position, log_frequency of the token,
             next_log_frequency of the one after it (wrong if the run had its own targets), or a
-            column of the path's table; none for no covariates.
+            column of numbers of the path's table, such as zipf (label of `interp.word_frequency`,
+            --frequency), with next_ before it for its value at the next token (next_zipf); none
+            for no covariates. Tokens without a value are left out.
         frequency: count per token id or token text; by default the ordinary tokens of the run
             itself. ln(1 + count) is used.
         special: keep special tokens, such as BOS; else left out.
@@ -181,7 +185,7 @@ def path_prediction(
         raise BadInput(f"{name!r} has a row per head; a path has one per token and layer")
     places = [c for c in ("stack", "prompt", "position") if c in path]
     outcome, known = _outcomes(results, outcomes)
-    tokens = _with_covariates(path, frequency)
+    tokens = _with_next(_with_covariates(path, frequency), partial)
     left_out = is_special(tokens, special)
     apart = left_out_note(tokens, left_out)
     if value in known:
@@ -189,7 +193,7 @@ def path_prediction(
     tokens = tokens[~left_out].drop(columns=known, errors="ignore")
     tokens = tokens.merge(outcome, on=[c for c in places if c in outcome], how="inner")
     for column in partial:
-        require_columns(tokens, [column], "covariate")
+        _refuse_unknown(tokens, column)
     _refuse_few(tokens, value, known, partial)
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     rows = [_path_rows(tokens, value, one, tuple(partial), levels) for one in known]
@@ -248,6 +252,33 @@ def _with_covariates(path: pd.DataFrame, frequency: Mapping[Any, float] | None) 
     following = known.groupby([tokens[c] for c in places]).shift(-1)
     added = tokens[[*places, "position"]].assign(log_frequency=known, next_log_frequency=following)
     return path.merge(added, on=[*places, "position"], how="left", sort=False)
+
+
+def _with_next(path: pd.DataFrame, partial: Sequence[str]) -> pd.DataFrame:
+    """The rows with `next_NAME`, the column NAME of the token that follows in the prompt."""
+    places = [c for c in ("stack", "prompt", "layer") if c in path]
+    names = {n: n.removeprefix(NEXT) for n in partial if n.startswith(NEXT) and n not in path}
+    names = {n: column for n, column in names.items() if column in path}
+    if not names:
+        return path
+    tokens = path.drop_duplicates([*places, "position"])
+    # By its position, so that a token whose neighbour is not in the table has no next one.
+    following = tokens[[*places, "position", *names.values()]].assign(
+        position=tokens["position"] - 1
+    )
+    following = following.rename(columns={column: n for n, column in names.items()})
+    return path.merge(following, on=[*places, "position"], how="left", sort=False)
+
+
+def _refuse_unknown(tokens: pd.DataFrame, column: str) -> None:
+    """Raises for a covariate that is not there, or no number."""
+    if column not in tokens and column.removeprefix(NEXT) == ZIPF:
+        raise BadInput(
+            f"no covariate {column!r}: the run has no word frequencies; label its tokens, "
+            "labellers=[interp.word_frequency()] or --frequency en"
+        )
+    require_columns(tokens, [column], "covariate")
+    numbers(tokens, column)
 
 
 def _refuse_few(

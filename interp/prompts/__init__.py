@@ -1,5 +1,6 @@
 """Prompts: text or token ids, read from anywhere, labelled and cut into batches."""
 
+from interp.prompts.frequency import word_frequency as word_frequency
 from interp.prompts.labels import gold as gold
 from interp.prompts.labels import regex as regex
 from interp.prompts.labels import spacy_tags as spacy_tags

@@ -12,10 +12,11 @@ import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from interp.errors import BadInput, nearest
+from interp.prompts.messages import chat_column
 from interp.prompts.user_files import byte_lines, format_of, is_compressed, opened, shown
 
 Row = Mapping[str, Any]
@@ -67,7 +68,7 @@ class DataFile(ABC):
 def data_file(
     path: str, text_column: str = "text", columns: Sequence[str] | None = None
 ) -> DataFile:
-    """The reader of a file, by its suffix.
+    """The reader of a file, by its suffix; a Parquet file without the text may have chat messages.
 
     Raises `BadInput` for an unknown suffix.
     """
@@ -80,7 +81,9 @@ def data_file(
         ".csv": _Csv,
         ".parquet": _Parquet,
     }
-    return kinds[suffix](path, text_column, None if columns is None else tuple(columns))
+    file = kinds[suffix](path, text_column, None if columns is None else tuple(columns))
+    chat = chat_column(file.names(), text_column) if suffix == ".parquet" else None
+    return file if chat is None else replace(file, text_column=chat)
 
 
 def refuse_lacking(file: DataFile) -> None:
@@ -348,6 +351,8 @@ def _text_sizes(column: Any) -> list[int]:
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_nested(column.type):  # chat messages
+        return [len(str(cell).encode("utf-8", "replace")) for cell in column.to_pylist()]
     try:
         sizes = pc.binary_length(column)
     except (NotImplementedError, ValueError) as error:  # pyarrow's own errors derive from these

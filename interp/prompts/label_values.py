@@ -165,10 +165,13 @@ def refuse_inexact(what: str, arrays: Sequence[Objects]) -> None:
 
 
 def as_column(cells: Sequence[Any]) -> pd.Series[Any]:
-    """A label as a column; whole numbers stay whole where some tokens are unlabelled."""
+    """A label as a column; whole numbers stay whole where some tokens are unlabelled.
+
+    Decimal numbers become float64, NaN where there is none, so that they can be calculated with.
+    """
     kinds = {type(cell) for cell in cells if cell is not None}
-    if kinds == {int, float}:
-        cells = [None if cell is None else float(cell) for cell in cells]
+    if kinds in ({float}, {int, float}):
+        return pd.Series([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
     column = pd.Series(cells, dtype=object)
     holes = any(cell is None for cell in cells)
     return column if holes and str not in kinds else column.infer_objects()

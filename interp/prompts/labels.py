@@ -138,6 +138,23 @@ def spacy_tags(pipeline: Any, attributes: Sequence[str] = ("pos",)) -> Labeller:
     return partial(_mark_spacy, pipeline=pipeline, attributes=tuple(attributes))
 
 
+def labelled(prompts: Prompts, labeller: Labeller) -> Prompts:
+    """The prompts with the labels of a labeller; `BadInput` where one of them is there already."""
+    found = prompts.label(labeller)
+    for name, cells in prompts.labels.items():
+        if any(map(_differ, found.labels.get(name, ()), cells)):
+            raise BadInput(
+                f"label {name!r} is there already, and a labeller (or target=) makes another one: "
+                f"rename the first, labels={{'{name}_label': {name!r}}} or --labels "
+                f"{name}_label={name}, or give the labeller another name="
+            )
+    return found
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a is not b and list(a) != list(b)
+
+
 # --- target word ------------------------------------------------------------------------------
 
 
@@ -154,7 +171,7 @@ def _mark_word(
     columns = []
     found = 0
     for i in range(len(prompts)):
-        text, spans = _located(prompts, i, f"the target word {word!r}")
+        text, spans = located(prompts, i, f"the target word {word!r}")
         column = np.full(len(spans), None, dtype=object)
         hits = [hit for m in pattern.finditer(text) if len(hit := _overlapping(spans, *m.span()))]
         found += bool(hits)
@@ -214,7 +231,7 @@ def _mark_matches(
 ) -> Prompts:
     columns = []
     for i in range(len(prompts)):
-        text, spans = _located(prompts, i, f"the pattern {pattern.pattern!r}")
+        text, spans = located(prompts, i, f"the pattern {pattern.pattern!r}")
         column = np.full(len(spans), None, dtype=object)
         for match in pattern.finditer(text):
             if match.group(group):
@@ -242,7 +259,7 @@ def _mark_gold(
             raise BadInput(f"no annotated word has {name!r}{nearest(name, known)} (known: {known})")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for i, row in enumerate(annotations):
-        text, spans = _located(prompts, i, "annotated words")
+        text, spans = located(prompts, i, "annotated words")
         ordered, intervals = _intervals(row, len(text), i)
         which = align(spans, intervals)
         for name in names:
@@ -278,7 +295,7 @@ def _intervals(
 def _mark_spacy(prompts: Prompts, *, pipeline: Any, attributes: Sequence[str]) -> Prompts:
     nlp = _load_spacy(pipeline) if isinstance(pipeline, str) else pipeline
     for i in range(len(prompts)):
-        text, _ = _located(prompts, i, "spaCy tags")
+        text, _ = located(prompts, i, "spaCy tags")
         _refuse_over_limit(i, len(text), nlp)
     documents = list(nlp.pipe(prompts.texts))
     rows = [
@@ -353,7 +370,7 @@ def _load_spacy(name: str) -> Any:
 # --- shared -----------------------------------------------------------------------------------
 
 
-def _located(prompts: Prompts, i: int, what: str) -> tuple[str, Ints]:
+def located(prompts: Prompts, i: int, what: str) -> tuple[str, Ints]:
     """Text and trimmed spans of a prompt; special tokens and spaces have empty spans."""
     text, spans = prompts.texts[i], prompts.spans[i]
     if text is None or spans is None:

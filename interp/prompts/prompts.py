@@ -45,8 +45,10 @@ class Prompts:
 
     Attributes:
         tokens: int64 `[length_i]`, as fed to the model, special tokens included.
-        special: bool `[length_i]`, true for BOS, EOS and the like, added or literal.
-        texts: the text of each prompt, None where only ids are known.
+        special: bool `[length_i]`, true for BOS, EOS and the like, added or literal, and for what
+            a chat template wrote.
+        texts: the text of each prompt, None where only ids are known; of chat messages the
+            contents at their places, with line breaks for what the template wrote.
         spans: int64 `[length_i, 2]`, character offsets in the text, (0, 0) at special tokens;
             None where the tokenizer gives none.
         strings: each token as text; bytes that are no whole character as `⟨E4 BD⟩`, and those that

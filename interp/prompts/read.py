@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from interp._arrays import Ints
 from interp.contract.columns import refuse_taken
 from interp.errors import BadInput
-from interp.prompts.label_values import frozen, is_scalar, per_token, scalars
+from interp.prompts.chat import encode_chats
+from interp.prompts.label_values import Objects, frozen, is_scalar, per_token, scalars
 from interp.prompts.labels import PLACE, gold
+from interp.prompts.messages import ROLE
 from interp.prompts.prompts import Prompts, new_names
 from interp.prompts.sources import Raw, read
 from interp.prompts.tokens import Encoded, encode, recover_text, running_strings
@@ -47,12 +49,19 @@ def read_prompts(
     where no float is exactly it). A column that can be no label is left out with a note, unless
     `columns` asks for it.
 
+    Chat messages are mappings with a `role` (system, user or assistant) and a `content`: a list of
+    them is one prompt, and so is each cell of a column `messages`. They become tokens by the
+    tokenizer's own chat template, exactly as `apply_chat_template(messages)` gives them, BOS
+    included or not. The label `role` has the speaker of each token; what the template itself wrote
+    is "template", has no character span, and counts as special.
+
     Args:
-        source: list, generator or pandas Series of strings; one string; token tensor
-            `[batch, pos]` or lists of ids; a tokenizer's `BatchEncoding` or another mapping with
-            `input_ids` and, where it is padded, `attention_mask`; path (.txt, .jsonl, .csv, each
-            also as .gz; .parquet); data set of `datasets` in any format; pandas or pyarrow table;
-            annotated documents (`.text` and `.words`); or a built-in name.
+        source: list, generator or pandas Series of strings; one string; chat messages, or a list
+            of conversations; token tensor `[batch, pos]` or lists of ids; a tokenizer's
+            `BatchEncoding` or another mapping with `input_ids` and, where it is padded,
+            `attention_mask`; path (.txt, .jsonl, .csv, each also as .gz; .parquet); data set of
+            `datasets` in any format; pandas or pyarrow table; annotated documents (`.text` and
+            `.words`); or a built-in name.
         tokenizer: a Hugging Face tokenizer, the model's own (`model.tokenizer`). Not needed for
             ids, which then have no text, and no special tokens but `special_ids`.
         mask: `[batch, pos]`, 1 for real tokens, for a padded token tensor only.
@@ -62,10 +71,12 @@ def read_prompts(
             the special tokens may be left out), or per cell of a padded tensor.
         targets: explicit target ids per position, shaped like `token_labels`; -1 for none.
         prepend_bos: whether a prompt starts with BOS; true unless given, as in the bridge. Pass
-            `model.cfg.default_prepend_bos`. Token ids stay as they are.
+            `model.cfg.default_prepend_bos`. Token ids stay as they are, and chat messages have
+            BOS where the template writes it.
         max_length: context length of the model.
         vocab_size: ids must be below it; the tokenizer's size unless given.
-        text_column: the column with the text.
+        text_column: the column with the text, or with chat messages; where there is no "text",
+            messages, conversations, conversation or chat.
         columns: the columns that become labels; all that can, unless given.
         truncate: cut prompts that are longer than `max_length` instead of raising.
         language: of the built-in set `her`: "english", or "demo" for the embedded models.
@@ -75,27 +86,39 @@ def read_prompts(
         Prompts in the order of the source.
 
     Raises:
-        BadInput: anything in the source that cannot be used, and where it is; chat messages, which
-            `tokenizer.apply_chat_template` makes into text.
+        BadInput: anything in the source that cannot be used, and where it is; chat messages where
+            the tokenizer has no chat template, or its template refuses or rewrites them.
         UnknownName: a single word that is neither a built-in set nor a file.
     """
     raw = read(source, mask=mask, text_column=text_column, columns=columns, language=language)
     limit = _check_length(max_length)
     cut = limit if truncate else None
     size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
-    texts, encoded = _tokenised(raw, tokenizer, prepend_bos, cut, size, special_ids)
+    found = _tokenised(raw, tokenizer, prepend_bos, cut, size, special_ids)
+    encoded = found.encoded
     if limit is not None:
         _refuse_long(encoded, limit)
     prompts = Prompts(
         tokens=tuple(frozen(e.tokens) for e in encoded),
         special=tuple(frozen(e.special) for e in encoded),
-        texts=texts,
+        texts=found.texts,
         spans=tuple(None if e.spans is None else frozen(e.spans) for e in encoded),
         strings=running_strings([e.tokens.tolist() for e in encoded], tokenizer),
         source=raw.source,
-        notes=raw.notes,
+        notes=(*raw.notes, *found.notes),
     )
+    if found.roles is not None:
+        prompts, labels = _with_roles(prompts, found.roles, raw, labels)
     return _annotated(prompts, raw, labels, token_labels, targets, size)
+
+
+class _Tokenised(NamedTuple):
+    """Texts and tokens of every prompt; of chats also the role of each token."""
+
+    texts: tuple[str | None, ...]
+    encoded: list[Encoded]
+    roles: list[Objects] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _tokenised(
@@ -105,26 +128,65 @@ def _tokenised(
     cut: int | None,
     vocab_size: int | None,
     special_ids: Sequence[int],
-) -> tuple[tuple[str | None, ...], list[Encoded]]:
+) -> _Tokenised:
+    if raw.ids is None and tokenizer is None:
+        raise BadInput(
+            f"{raw.source} holds {'texts' if raw.chats is None else 'chat messages'}: pass "
+            "tokenizer= (to load_model, where the model has none), or token ids"
+        )
+    if raw.chats is not None:
+        return _tokenised_chats(raw.chats, tokenizer, cut, vocab_size)
     if raw.texts is not None:
-        if tokenizer is None:
-            raise BadInput(
-                f"{raw.source} holds texts: pass tokenizer= (to load_model, where the model has "
-                "none), or token ids"
-            )
         encoded = encode(raw.texts, tokenizer, prepend_bos=prepend_bos, max_length=cut)
         for i, e in enumerate(encoded):
             if not len(e.tokens):
                 raise BadInput(f"prompt {i} gives no tokens: {raw.texts[i]!r}")
         _refuse_outside([e.tokens for e in encoded], vocab_size, "is it the model's tokenizer?")
-        return raw.texts, encoded
+        return _Tokenised(raw.texts, encoded)
     rows = [row[:cut] for row in raw.ids or ()]
     _refuse_outside(rows, vocab_size, "padding is marked by mask=")
     if tokenizer is None:
         bare = [Encoded(row, np.isin(row, list(special_ids)), None) for row in rows]
-        return (None,) * len(rows), bare
+        return _Tokenised((None,) * len(rows), bare)
     pairs = [recover_text(row, tokenizer) for row in rows]
-    return tuple(text for text, _ in pairs), [e for _, e in pairs]
+    return _Tokenised(tuple(text for text, _ in pairs), [e for _, e in pairs])
+
+
+def _tokenised_chats(
+    chats: Sequence[Any], tokenizer: Any, cut: int | None, vocab_size: int | None
+) -> _Tokenised:
+    found, notes = encode_chats(chats, tokenizer, cut)
+    encoded = [chat.encoded for chat in found]
+    for i, e in enumerate(encoded):
+        if not len(e.tokens):
+            raise BadInput(f"prompt {i} gives no tokens: the chat template writes nothing")
+    _refuse_outside([e.tokens for e in encoded], vocab_size, "is it the model's tokenizer?")
+    texts = tuple(chat.text for chat in found)
+    return _Tokenised(texts, encoded, [chat.roles for chat in found], notes)
+
+
+def _with_roles(
+    prompts: Prompts, roles: Sequence[Objects], raw: Raw, labels: Any
+) -> tuple[Prompts, Any]:
+    """The prompts with the speaker of each token as a label, and the other labels to be given."""
+    given, names = parted(labels)
+    asked = [new for new, old in names.items() if old == ROLE]
+    if ROLE not in _columns_of(raw):
+        others = {new: old for new, old in names.items() if old != ROLE}
+        return prompts.with_labels((asked or [ROLE])[0], roles), {**given, **others}
+    if not asked:
+        raise BadInput(
+            f"{raw.source} has a column {ROLE!r}, and chat messages have that label too (the "
+            f"speaker of each token): rename the column, labels={{'{ROLE}_label': {ROLE!r}}} or "
+            f"--labels {ROLE}_label={ROLE}"
+        )
+    return prompts.with_labels(ROLE, roles), labels
+
+
+def _columns_of(raw: Raw) -> list[str]:
+    """Columns of the source and fields of its words, which can be labels."""
+    words = [word for rows in raw.annotations.values() for row in rows for word in row]
+    return list(dict.fromkeys([*raw.fields, *(k for w in words for k in w if k not in PLACE)]))
 
 
 def _annotated(
@@ -170,9 +232,7 @@ def _with_names(raw: Raw, names: Mapping[str, str]) -> Raw:
     """The source with its columns, or fields of its words, under new names: `{new: old}`."""
     if not names:
         return raw
-    words = [word for rows in raw.annotations.values() for row in rows for word in row]
-    known = dict.fromkeys([*raw.fields, *(k for w in words for k in w if k not in PLACE)])
-    back = new_names(names, known, f"column of {raw.source}")
+    back = new_names(names, _columns_of(raw), f"column of {raw.source}")
     annotations = {
         column: [[{back.get(k, k): v for k, v in word.items()} for word in row] for row in rows]
         for column, rows in raw.annotations.items()

@@ -24,12 +24,18 @@ from interp._arrays import Bools, Ints
 from interp.errors import BadInput, UnknownName, nearest
 from interp.prompts.formats import SUFFIXES, Row, data_file, refuse_lacking
 from interp.prompts.label_values import as_mapping, inexact, plain, whole_text
+from interp.prompts.messages import (
+    Conversation,
+    chat_column,
+    conversation,
+    is_conversation,
+    is_message,
+)
 from interp.prompts.tabular import is_tabular, table_columns, table_name, table_rows
 from interp.prompts.user_files import regular, shown, similar, suffix_of
 
 LANGUAGES = ("english", "demo")
 IDS, MASK = "input_ids", "attention_mask"  # what tokenizers call them
-_CHAT = ("messages", "conversations", "conversation", "chat")
 # "007" and "1_000" are names, not numbers
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -37,7 +43,7 @@ _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Prompts before tokenisation: either `texts` or `ids`, and their annotations.
+    """Prompts before tokenisation: `texts`, `ids` or `chats`, and their annotations.
 
     `fields` holds one value per prompt: a scalar, a list with one value per token, or None.
     `annotations` holds gold words per prompt: mappings with `start`, `end` and other fields.
@@ -48,6 +54,7 @@ class Raw:
     source: str
     texts: tuple[str, ...] | None = None
     ids: tuple[Ints, ...] | None = None
+    chats: tuple[Conversation, ...] | None = None
     fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     annotations: Mapping[str, Sequence[Sequence[Row]]] = field(default_factory=dict)
     keep: Sequence[Bools] | None = None
@@ -122,14 +129,14 @@ def _listed(source: Any) -> Sequence[Any]:
         return list(source)
     raise BadInput(
         f"cannot read prompts from {kind}; allowed: a list of strings, a token tensor "
-        f"[batch, pos], lists of ids, a mapping with {IDS!r}, a path ({', '.join(SUFFIXES)}), a "
-        "data set, a pandas or pyarrow table, annotated documents, or a built-in name "
-        f"({', '.join(sorted(BUILT_IN))})"
+        f"[batch, pos], lists of ids, chat messages, a mapping with {IDS!r}, a path "
+        f"({', '.join(SUFFIXES)}), a data set, a pandas or pyarrow table, annotated documents, or "
+        f"a built-in name ({', '.join(sorted(BUILT_IN))})"
     )
 
 
 def _refuse_empty(raw: Raw) -> None:
-    if not (raw.texts or raw.ids):
+    if not (raw.texts or raw.ids or raw.chats):
         raise BadInput(f"no prompts in {raw.source}: at least one is needed")
     for i, text in enumerate(raw.texts or ()):
         if not isinstance(text, str):
@@ -247,20 +254,30 @@ def _from_rows(
         if not isinstance(row, Mapping):
             raise BadInput(f"{source}: row {i} is {type(row).__name__}, not a mapping")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    texts = ids = keep = None
-    if wanted.text not in names and IDS in names:
+    texts = ids = keep = chats = None
+    column = _column_of_chats(rows, names, wanted)
+    if column is not None:
+        _refuse_lacking_rows(rows, names, column, source)
+        cells = enumerate(row[column] for row in rows)
+        chats = tuple(conversation(cell, f"{source}: prompt {i}") for i, cell in cells)
+        used: tuple[str, ...] = (column,)
+    elif wanted.text not in names and IDS in names:
         found = _read_encoding([row.get(IDS) for row in rows], _masks(rows, mask), source)
-        ids, keep = found.ids, found.keep
+        ids, keep, used = found.ids, found.keep, (IDS, MASK)
     else:
-        if wanted.text not in rows[0]:
-            refuse_chat(rows[0], source)
         _refuse_lacking_rows(rows, names, wanted.text, source)
-        texts = tuple(row[wanted.text] for row in rows)
-        refuse_chat(texts[0], source)
-    used = (wanted.text,) if texts is not None else (IDS, MASK)
+        texts, used = tuple(row[wanted.text] for row in rows), (wanted.text,)
     fields, annotations, left_out = _columns(rows, names, used, wanted, source)
     notes, asked = (*notes, *left_out), wanted.columns is not None
-    return Raw(source, texts, ids, fields, annotations, keep, notes, asked)
+    return Raw(source, texts, ids, chats, fields, annotations, keep, notes, asked)
+
+
+def _column_of_chats(rows: Sequence[Row], names: Sequence[Any], wanted: Wanted) -> str | None:
+    """The column with conversations: the one asked for, or one that is called so."""
+    if wanted.text in names:
+        values = (row.get(wanted.text) for row in rows)
+        return wanted.text if any(map(is_conversation, values)) else None
+    return None if IDS in names else chat_column(names, wanted.text)
 
 
 def _masks(rows: Sequence[Row], mask: Any) -> Any:
@@ -362,15 +379,20 @@ def _is_word(value: Any) -> bool:
 
 def _read_table(source: Any, wanted: Wanted, mask: Any) -> Raw:
     names, kind = table_columns(source), table_name(source)
-    if names is not None and wanted.text not in names and IDS not in names:
-        if chat := [name for name in names if name in _CHAT]:
-            raise _no_chat(f"column {chat[0]!r} of the {kind} holds chat messages")
+    chat = chat_column(names, wanted.text)
+    if names is not None and wanted.text not in names and IDS not in names and chat is None:
         raise BadInput(
             f"the {kind} has no column {wanted.text!r}{nearest(wanted.text, names)} "
             f"(columns: {', '.join(names)}; choose one with text_column=)"
         )
     _refuse_unknown(wanted, names, f"the {kind}")
-    return _from_rows(table_rows(source, wanted.all), wanted, kind, mask)
+    return _from_rows(table_rows(source, _read_columns(wanted, names)), wanted, kind, mask)
+
+
+def _read_columns(wanted: Wanted, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Every column of a table that is read; None for all."""
+    chat = chat_column(names, wanted.text)
+    return wanted.all if wanted.all is None or chat is None else (*wanted.all, chat)
 
 
 def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
@@ -378,13 +400,18 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
     kind = type(source).__name__
     if IDS in source:
         return _read_encoding(source[IDS], source.get(MASK) if mask is None else mask, kind)
-    if wanted.text not in source:
-        refuse_chat(source, kind)
+    chat = chat_column(source, wanted.text)
+    if chat is not None and is_conversation(source[chat]):
+        return _from_rows([source], wanted, kind)
+    if wanted.text not in source and is_message(source):
+        raise BadInput("one chat message; put it in a list, which is a conversation: [message]")
+    if wanted.text not in source and chat is None:
         raise BadInput(
-            f"a {kind} is read as prompts if it has {IDS!r} (and {MASK!r}, where padded) or the "
-            f"column {wanted.text!r}; it has: {', '.join(map(str, source)) or 'nothing'}"
+            f"a {kind} is read as prompts if it has {IDS!r} (and {MASK!r}, where padded), the "
+            f"column {wanted.text!r} or 'messages'; it has: "
+            f"{', '.join(map(str, source)) or 'nothing'}"
         )
-    if isinstance(source[wanted.text], str):
+    if isinstance(source.get(wanted.text), str):
         return _from_rows([source], wanted, kind)
     for name, values in source.items():
         if isinstance(values, str):
@@ -395,35 +422,6 @@ def _read_mapping(source: Mapping[str, Any], mask: Any, wanted: Wanted) -> Raw:
         raise BadInput(f"the columns of the {kind} differ in length: {sizes}")
     cells = zip(*columns.values(), strict=True)
     return _from_rows([dict(zip(columns, row, strict=True)) for row in cells], wanted, kind)
-
-
-# --- chat messages ----------------------------------------------------------------------------
-
-
-def refuse_chat(value: Any, source: str) -> None:
-    """Raises `BadInput` for chat messages: one, lists of them, or a row that holds some."""
-    if isinstance(value, Mapping) and not _is_message(value):
-        inner = next((value[name] for name in _CHAT if name in value), None)
-    else:
-        inner = value
-    while isinstance(inner, list | tuple) and inner:
-        inner = inner[0]
-    if _is_message(inner):
-        raise _no_chat(f"{source} holds chat messages")
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and (
-        {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
-    )
-
-
-def _no_chat(what: str) -> BadInput:
-    return BadInput(
-        f"{what}, not texts; write them as the model reads them with "
-        "tokenizer.apply_chat_template(messages, tokenize=False) and pass the texts, with "
-        "prepend_bos=False if the template begins with BOS"
-    )
 
 
 # --- documents and lists ----------------------------------------------------------------------
@@ -455,9 +453,13 @@ def _read_list(source: Sequence[Any], mask: Any, wanted: Wanted) -> Raw:
     first = source[0]
     if isinstance(first, str):
         return Raw("list of strings", texts=tuple(source))
+    if is_message(first) and wanted.text not in first:
+        return Raw("list of messages", chats=(conversation(source, "prompt 0"),))
+    if is_conversation(first):
+        chats = (conversation(item, f"prompt {i}") for i, item in enumerate(source))
+        return Raw("list of conversations", chats=tuple(chats))
     if isinstance(first, Mapping):
         return _from_rows(source, wanted, "list of rows", mask)
-    refuse_chat(source, "the list")
     if _is_document(first):
         return _from_documents(source, f"{len(source)} annotated documents")
     if isinstance(first, int | np.integer):

@@ -26,6 +26,7 @@ from interp.models.for_model import set_apart, special_ids_of
 from interp.models.observer import Observer
 from interp.models.probe import inspect, refuse_training
 from interp.prompts.label_values import plain, scalars
+from interp.prompts.prompts import Prompts
 from interp.runs.collect import Collector, label_column, observe_weights, token_columns, token_texts
 from interp.runs.feed import by_stack
 from interp.runs.provenance import provenance_of, versions
@@ -106,6 +107,52 @@ class _Texts:
         self.caches.remember(cache, context.key_tokens, context.key_mask, context.ids)
 
 
+class _Known:
+    """Prompts that were read before, found again in the rows of passes by their ids.
+
+    A row is the longest prompt that it begins with: a generation goes on from its prompt.
+    """
+
+    def __init__(self, prompts: Prompts | None) -> None:
+        self.prompts = prompts
+        self._by_length: dict[int, dict[bytes, int]] = {}
+        for i, ids in enumerate(prompts.tokens if prompts is not None else ()):
+            self._by_length.setdefault(len(ids), {}).setdefault(ids.tobytes(), i)
+        self._of_row: dict[int, int] = {}
+
+    def mark(self, context: Tokens) -> Tokens:
+        """The same tokens, special where those of the prompts are; remembers whose row is whose."""
+        if self.prompts is None:
+            return context
+        special = context.special.clone()
+        for row, number in enumerate(context.ids.tolist()):
+            real = context.mask[row].nonzero().flatten()
+            ids = context.tokens[row, real].cpu().numpy()
+            if (found := self._find(ids)) is not None:
+                self._of_row[number] = found
+                own = torch.from_numpy(self.prompts.special[found].copy()).to(special.device)
+                special[row, real[: len(own)]] |= own
+        return replace(context, special=special)
+
+    def _find(self, ids: Array) -> int | None:
+        for n in sorted((n for n in self._by_length if n <= len(ids)), reverse=True):
+            if (i := self._by_length[n].get(ids[:n].astype(np.int64).tobytes())) is not None:
+                return i
+        return None
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels."""
+        return [] if self.prompts is None else list(self.prompts.labels)
+
+    def values(self, name: str, rows: pd.DataFrame) -> list[Any]:
+        """The label of every row of a token table, None where its prompt is not known."""
+        cells = self.prompts.labels[name] if self.prompts is not None else ()
+        of = [self._of_row.get(n) for n in rows["prompt"].tolist()]
+        places = zip(of, rows["position"].tolist(), strict=True)
+        return [None if i is None or p >= len(cells[i]) else cells[i][p] for i, p in places]
+
+
 class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     """Analyses attached to a model while the user runs it; read as a mapping of results.
 
@@ -119,13 +166,16 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     kind and a count in `provenance["attached"]["not_observed"]`.
     """
 
-    def __init__(self, model: Any, analyses: Mapping[str, Analysis]) -> None:
+    def __init__(
+        self, model: Any, analyses: Mapping[str, Analysis], prompts: Prompts | None = None
+    ) -> None:
         self.model, self.analyses = model, dict(analyses)
         self.anatomy = inspect(model)
         self._collector = Collector(analyses)
         self._wiring = self.anatomy.wire(list(analyses.values()))
         self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
-        self._texts = _Texts()
+        self._texts, self._known = _Texts(), _Known(prompts)
+        refuse_taken(self._known.labels, analyses)
         self._parents: Tensor | None = None
         self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
         self._calls = 0
@@ -153,6 +203,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         Raises `BadInput` for the name of a column that the tables have.
         """
         refuse_taken(labels, self.analyses, rename=False)
+        for name in labels:
+            if name in self._known.labels:
+                raise BadInput(f"label {name!r} comes with the prompts already; use another name")
         self._labels = labels
         return self
 
@@ -190,7 +243,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             past=past,
         )
         self._parents = past.ids if past is not None else torch.full((len(tokens),), -1)
-        context = set_apart(self._texts.numbered(context), self.anatomy.stacks[0])
+        context = self._texts.numbered(context)
+        context = self._known.mark(context) if past is None else context
+        context = set_apart(context, self.anatomy.stacks[0])
         if len(names) > 1:
             return by_stack(self.anatomy, context, kwargs, self._special)
         return {names[0]: context}
@@ -282,6 +337,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         rows.insert(list(rows).index("token_id"), "token", texts)
         labels = [str(c) for c in rows if c not in (*columns, "token", "stack")]
         rows = rows.assign(**{name: label_column(rows[name]) for name in labels})
+        for name in self._known.labels:
+            cells = self._known.values(name, rows)
+            rows[name] = label_column(pd.Series(cells, rows.index, dtype=object))
         if self._texts.branches:
             origin = rows["prompt"].map(self._texts.branches)
             for place, name in enumerate(("branch_of", "branch_at")):
@@ -319,16 +377,27 @@ def _many(value: Any) -> bool:
     return isinstance(value, several) and not isinstance(value, str)
 
 
-def attach(model: Any, *analyses: str | Analysis | type[Analysis]) -> Probes:
+def attach(
+    model: Any, *analyses: str | Analysis | type[Analysis], prompts: Prompts | None = None
+) -> Probes:
     """Watches a model while you run it: `with interp.attach(model, "rotation") as probes:`.
 
     Everything that reaches the model inside the block is observed: `model(...)`,
     `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the
     stream as they leave it. Leaving the block takes every hook off, also after an error.
 
+    `prompts` (of `interp.read_prompts`, such as chat messages) are found again by their ids: a row
+    that is one of them, or begins with it, has its labels per token and its special tokens, which
+    the ids alone do not tell (the role of each token of a chat).
+
     Raises `BadInput` for a model in training mode, `UnknownName`, `Unsupported` as `run` does;
     `Unsupported` before a pass that continues a KV cache where the bridge does not continue it
     rightly (`inspect` measures that). What else cannot be observed is left out with a warning and
     never ends a pass; reading an analysis of which nothing could be observed raises why.
     """
-    return Probes(model, resolve(analyses or DEFAULT))
+    if prompts is not None and not isinstance(prompts, Prompts):
+        raise BadInput(
+            f"prompts= is {type(prompts).__name__}; read them first, as the passes will have them: "
+            "interp.read_prompts(prompts, model.tokenizer)"
+        )
+    return Probes(model, resolve(analyses or DEFAULT), prompts)

@@ -23,7 +23,7 @@ from interp.models.load import load_model
 from interp.models.probe import inspect
 from interp.models.untrained import check_control, random_copy
 from interp.prompts.label_values import scalars
-from interp.prompts.labels import target_word
+from interp.prompts.labels import labelled, target_word
 from interp.prompts.prompts import Prompts
 from interp.prompts.read import parted
 from interp.prompts.tokens import token_id
@@ -60,8 +60,9 @@ def run(
 
     Args:
         model: a bridge, or anything `load_model` takes.
-        prompts: strings, a token tensor `[batch, pos]`, a tokenizer's encoding, a file, a table or
-            data set, or a built-in name (`"her"`, `"demo"`); see `interp.prompts.read_prompts`.
+        prompts: strings, chat messages, a token tensor `[batch, pos]`, a tokenizer's encoding, a
+            file, a table or data set, or a built-in name (`"her"`, `"demo"`); see
+            `interp.prompts.read_prompts`.
             None where all analyses are of the weights, which read nothing.
         analyses: names, classes or instances.
         target: a word whose tokens get the role `target`, the token before it `previous`, and as
@@ -99,7 +100,7 @@ def run(
         bridge, anatomy, prompts, labels, token_labels, mask, targets, prepend_bos, truncate
     )
     for labeller in [*([target_word(target)] if target else []), *labellers]:
-        ready = _labelled(ready, labeller)
+        ready = labelled(ready, labeller)
     refuse_taken(ready.labels, chosen)
     collector = Collector(chosen, _grouping(ready, keep, by))
     observe_weights(
@@ -164,23 +165,6 @@ def _relabelled(prompts: Prompts, labels: Any, token_labels: Any) -> Prompts:
     for name, rows in (token_labels or {}).items():
         prompts = prompts.with_labels(name, rows)
     return prompts
-
-
-def _labelled(prompts: Prompts, labeller: Callable[[Prompts], Prompts]) -> Prompts:
-    """The prompts with the labels of a labeller; `BadInput` where one of them is there already."""
-    found = prompts.label(labeller)
-    for name, cells in prompts.labels.items():
-        if any(map(_differ, found.labels.get(name, ()), cells)):
-            raise BadInput(
-                f"label {name!r} is there already, and a labeller (or target=) makes another one: "
-                f"rename the first, labels={{'{name}_label': {name!r}}} or --labels "
-                f"{name}_label={name}, or give the labeller another name="
-            )
-    return found
-
-
-def _differ(a: Any, b: Any) -> bool:
-    return a is not b and list(a) != list(b)
 
 
 def _drive(

@@ -8,6 +8,7 @@ take tokens as independent, are reported as well; the column `shuffled_welch_rat
 Welch's test would have been wrong on the same table.
 """
 
+from interp.stats.adjusted import adjusted_difference as adjusted_difference
 from interp.stats.classical import Effect as Effect
 from interp.stats.classical import TTest as TTest
 from interp.stats.classical import benjamini_hochberg as benjamini_hochberg

@@ -17,6 +17,7 @@ from interp._arrays import Bools, Floats
 from interp.contract.document_sums import Parting
 from interp.errors import BadInput, nearest
 from interp.stats import classical, summaries
+from interp.stats.adjusted import adjusted_difference
 from interp.stats.classical import benjamini_hochberg, holm
 from interp.stats.comparison import Comparison
 from interp.stats.document_tests import clustered_test, contrast
@@ -45,7 +46,16 @@ from interp.stats.table import (
 )
 
 NULLS = ("permutation", "none")
-TESTS = ("clustered", "welch", "student", "mann_whitney", "paired", "wilcoxon", "permutation")
+TESTS = (
+    "adjusted",
+    "clustered",
+    "welch",
+    "student",
+    "mann_whitney",
+    "paired",
+    "wilcoxon",
+    "permutation",
+)
 CONTRASTS = ("within_difference", "difference")
 # Cluster-robust intervals rest on the number of prompts, not of tokens; under this many they are
 # rough, and are given with a note.
@@ -67,6 +77,7 @@ def compare(
     seed: int = 0,
     special: bool = False,
     null: str = "permutation",
+    adjust: str | Sequence[str] = (),
 ) -> Comparison:
     """Compare `value` between the tokens whose column `between` is `a` and those where it is `b`.
 
@@ -76,14 +87,20 @@ def compare(
     With `paired`, each prompt is first reduced to one mean per group, prompts that lack a group
     are dropped, and everything is computed on these means. `null="none"` skips the shuffles.
 
+    Groups may differ in something else that the value depends on: nouns and pronouns in frequency,
+    say. `adjust="zipf"` (the label of `interp.word_frequency`), or several columns with one number
+    per token, adds the difference at equal values of these covariates, `adjusted_difference`, with
+    its interval and test, and makes it what the sentence quotes; see
+    `interp.stats.adjusted_difference`. All other columns stay as they are.
+
     The columns of `.frame` are described under `Comparison`.
 
     All p are two-sided. Rows where a group has fewer than two values are NaN, with a note.
 
     Raises `UnknownName` for a column that is not there; `BadInput` for a value column that is not
     numeric or is constant, a group that does not occur, a equal to b, no row with two values
-    in each group, `paired` without two prompts that carry both, bad `confidence`,
-    `resamples` or `null`.
+    in each group, `paired` without two prompts that carry both or with `adjust`, a covariate that
+    is not one number per token, bad `confidence`, `resamples` or `null`.
 
     A summary (keep="summary") gives counts, means, `welch_*`, `student_*` and `hedges_g` from its
     moments, and intervals and `clustered_*` from its sums over documents. Its interval of
@@ -99,12 +116,13 @@ def compare(
     [20]
     """
     _check_choices(a, b, null, confidence, resamples)
+    covariates = _covariates(adjust, result, value, between, paired)
     if is_summary(frame_of(result)):
         return _of_summary(result, value, between, a, b, by, paired, confidence)
     table, notes = _select(frame_of(result), value, between, a, b, cluster, special)
     names = rows_by(table, by, [value, between, cluster])
     is_a = (table[between] == a).to_numpy(dtype=bool)
-    data = grid(table, numbers(table, value), is_a, names, cluster)
+    data = grid(table, numbers(table, value), is_a, names, cluster, covariates)
     notes += _grid_notes(data, value, cluster)
     if paired:
         data, dropped = _as_pairs(data, cluster)
@@ -112,9 +130,13 @@ def compare(
     _require_content(data, value, a, b)
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     columns, test = _columns(data, levels, null)
+    if data.covariates is not None:
+        columns |= _corrected(_adjusted_columns(data, confidence))
+        notes += _adjusted_notes(data, covariates)
     frame = _with_keys(data.keys, columns)
     if (control := control_of(result)) is not None:
         same = {"by": names, "cluster": cluster, "paired": paired, "special": special}
+        same |= {"adjust": covariates}
         frame = _with_control(frame, control, (value, between, a, b), same | levels)
     if test is not None:
         notes += _exchange_notes(data, cluster, test, round(1 - confidence, 12))
@@ -133,7 +155,38 @@ def compare(
         confidence=confidence,
         smallest_p=np.nan if test is None else test.smallest_p_max,
         exact=test is not None and test.exact,
+        adjust=covariates,
     )
+
+
+def _covariates(
+    adjust: str | Sequence[str],
+    result: HasFrame | pd.DataFrame,
+    value: str,
+    between: str,
+    paired: bool,
+) -> tuple[str, ...]:
+    """The covariates, checked before anything is computed."""
+    names = (adjust,) if isinstance(adjust, str) else tuple(adjust)
+    if not names:
+        return ()
+    if paired or is_summary(frame_of(result)):
+        why = "paired=True compares means of prompts" if paired else "a summary keeps no tokens"
+        raise BadInput(
+            f"adjust={list(names)} needs the values of each token; {why}"
+            + ("" if paired else " (run with keep='tokens')")
+        )
+    frame = frame_of(result)
+    for name in names:
+        if name == "zipf" and name not in frame:
+            raise BadInput(
+                "there is no column 'zipf': label the tokens with the frequency of their words, "
+                "labellers=[interp.word_frequency()] or --frequency en"
+            )
+        if name in (value, between) or names.count(name) > 1:
+            raise BadInput(f"adjust names {name!r}, which the comparison already uses")
+        numbers(frame.head(1), name)
+    return names
 
 
 def _with_keys(keys: pd.DataFrame, columns: dict[str, Floats]) -> pd.DataFrame:
@@ -151,7 +204,8 @@ def _with_control(
     frame: pd.DataFrame, control: HasFrame, asked: tuple[Any, ...], options: dict[str, Any]
 ) -> pd.DataFrame:
     """The table with the same comparison in the untrained copy as columns `control_*`."""
-    contrasts = [f"{c}{end}" for c in CONTRASTS for end in ("", "_low", "_high")]
+    kinds = (*CONTRASTS, *(["adjusted_difference"] if options.get("adjust") else []))
+    contrasts = [f"{c}{end}" for c in kinds for end in ("", "_low", "_high")]
     names = ["mean_a", "mean_b", *contrasts]
     try:
         # Shuffles of the copy would answer another question: its columns are a baseline only.
@@ -381,6 +435,35 @@ def _clustered_test(data: Grid, enough: Bools) -> dict[str, Floats]:
     sums = parting.sums(np.where(np.isfinite(data.cells), data.cells, np.nan), ()).closed()
     test = clustered_test(contrast(sums, np.array([True, False]), np.array([False, True])))
     return {f"clustered_{name}": np.where(enough, x, np.nan) for name, x in test._asdict().items()}
+
+
+def _adjusted_columns(data: Grid, confidence: float) -> dict[str, Floats]:
+    """The difference at equal covariates, with its interval and test."""
+    assert data.covariates is not None  # noqa: S101  the caller has looked
+    found = adjusted_difference(data.cells, data.labels, data.clusters, data.covariates)
+    half = stats.t.ppf((1 + confidence) / 2, found.df) * found.se
+    both = [classical.moments(data.group(of_a)) for of_a in (True, False)]
+    return {
+        "adjusted_n": found.n,
+        "adjusted_difference": found.difference,
+        "adjusted_difference_low": found.difference - half,
+        "adjusted_difference_high": found.difference + half,
+        "adjusted_g": classical.standardised(found.difference, *both),
+        "adjusted_t": found.t,
+        "adjusted_df": found.df,
+        "adjusted_p": found.p,
+    }
+
+
+def _adjusted_notes(data: Grid, covariates: Sequence[str]) -> list[str]:
+    assert data.covariates is not None  # noqa: S101  the caller has looked
+    missing = int((~np.isfinite(data.covariates)).any(axis=1).sum())
+    if not missing:
+        return []
+    return [
+        f"adjusted for {', '.join(covariates)}: {missing} of {len(data.cells)} tokens have no "
+        "value of it and are left out of the adjusted columns"
+    ]
 
 
 def _token_tests(data: Grid, enough: Bools) -> dict[str, Floats]:

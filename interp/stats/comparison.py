@@ -53,6 +53,9 @@ class Comparison(Finding):
       are shuffled within prompts that carry both groups, and between whole prompts that carry
       one. Quote `_max`: it holds family-wise over all rows without a correction, has more power
       than Holm where rows are correlated, and needs no more shuffles for more rows.
+    - With `adjust`: `adjusted_difference` [v], the difference a − b at equal covariates, with
+      `_low`, `_high`; `adjusted_g` [sd]; `adjusted_t`, `adjusted_df`, `adjusted_p` [1]
+      (`interp.stats.adjusted_difference`); `adjusted_n`, tokens that have all covariates.
     - For each p, `_bh` (Benjamini–Hochberg) and `_holm` over the rows [1].
     - The null distribution, from shuffled labels: `shuffled_low`, `shuffled_high` [v], the central
       interval of `difference` with probability `confidence`, and `shuffled_within_low`,
@@ -86,6 +89,7 @@ class Comparison(Finding):
     confidence: float = 0.95
     smallest_p: float = np.nan
     exact: bool = False
+    adjust: tuple[str, ...] = ()
 
     @property
     def clusters(self) -> NoReturn:
@@ -95,7 +99,7 @@ class Comparison(Finding):
     @property
     def test(self) -> str:
         """The test to quote: the most careful one that this table has."""
-        careful = ("permutation", "clustered")
+        careful = (*(["adjusted"] if self.adjust else []), "permutation", "clustered")
         return next((t for t in careful if self.frame[f"{t}_p"].notna().any()), "welch")
 
     @property
@@ -104,19 +108,27 @@ class Comparison(Finding):
 
         Where no prompt carries both groups, the two contrasts are equal, and it is `difference`.
         """
+        if self.test == "adjusted":
+            return "adjusted_difference"
         within = self.test == "permutation" and bool((self.frame["prompts_both"] > 0).any())
         return "within_difference" if within else "difference"
 
     @property
-    def null_band(self) -> tuple[str, str]:
-        """The columns with the bounds of the contrast under the null hypothesis."""
+    def null_band(self) -> tuple[str, str] | None:
+        """The columns with the bounds of the contrast under the null hypothesis.
+
+        None for the adjusted difference, whose test shuffles nothing.
+        """
+        if self.test == "adjusted":
+            return None
         of = "shuffled_within" if self.contrast == "within_difference" else "shuffled"
         return f"{of}_low", f"{of}_high"
 
     @property
     def effect(self) -> str:
         """The column with the contrast in standard deviations."""
-        return "within_g" if self.contrast == "within_difference" else "hedges_g"
+        names = {"within_difference": "within_g", "adjusted_difference": "adjusted_g"}
+        return names.get(self.contrast, "hedges_g")
 
     @property
     def family_p(self) -> str:
@@ -173,7 +185,9 @@ class Comparison(Finding):
     def _sentence(self) -> str:
         """The groups compared, and the one finding that is safe to quote."""
         text = f"{self.value}: {self.between} {self.a!r} against {self.b!r}; {self.finding()}"
-        for run in self.layer_runs.head(1).itertuples() if self.decidable else ():
+        # Runs of layers are those of the shuffled labels, which know no covariate.
+        told = self.decidable and self.test != "adjusted"
+        for run in self.layer_runs.head(1).itertuples() if told else ():
             text += f"; strongest run of layers: {run.first}–{run.last}, p = {run.p:.2g}"
         return text
 
@@ -187,6 +201,7 @@ class Comparison(Finding):
                 f"is {self.smallest_p:.2g}, not below {level:.2g}"
             )
         how = {
+            "adjusted": f"adjusted for {', '.join(self.adjust)}, Holm p < {level:.2g}",
             "permutation": f"permutation, maximum statistic, p < {level:.2g}",
             "clustered": f"clustered, Holm p < {level:.2g}",
             "welch": f"Welch, tokens taken as independent: do not quote, Holm p < {level:.2g}",
@@ -195,7 +210,7 @@ class Comparison(Finding):
 
     def _short(self, rows: int | None = 8) -> pd.DataFrame:
         """The columns to read first; with `rows`, those of the largest effects, in order."""
-        contrast, within = self.contrast, self.contrast == "within_difference"
+        contrast, within = self.contrast, self.contrast != "difference"
         names = [*self.by, "n_a", "n_b", "mean_a", "mean_b", contrast]
         names += [f"{contrast}_low", f"{contrast}_high"]
         names += [f"control_{contrast}"] if f"control_{contrast}" in self.frame else []
@@ -280,6 +295,8 @@ def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
 
 def _named(comparison: Comparison) -> str:
     """The contrast of the lower panel, in words."""
+    if comparison.contrast == "adjusted_difference":
+        return f"difference adjusted for {', '.join(comparison.adjust)}"
     if comparison.contrast == "within_difference":
         return f"difference within {comparison.cluster}s"
     return "difference"
@@ -288,14 +305,15 @@ def _named(comparison: Comparison) -> str:
 def _lower(comparison: Comparison) -> pd.DataFrame:
     """The contrast, and its null distribution under shuffled labels."""
     frame, contrast = comparison.frame, comparison.contrast
-    low, high = comparison.null_band
     n = frame["n_a"] + frame["n_b"]
-    null = pd.DataFrame({"x": frame["layer"], "mean": 0.0, "low": frame[low], "high": frame[high]})
     rows = pd.DataFrame({"x": frame["layer"], "mean": frame[contrast], "n": n})
     rows = rows.assign(low=frame[f"{contrast}_low"], high=frame[f"{contrast}_high"])
     if f"control_{contrast}" in frame:
         rows["control"] = frame[f"control_{contrast}"]
-    lines = {SHUFFLED: null} if null["low"].notna().any() else {}
+    lines = {}
+    if (band := comparison.null_band) is not None and frame[band[0]].notna().any():
+        edges = {"low": frame[band[0]], "high": frame[band[1]]}
+        lines[SHUFFLED] = pd.DataFrame({"x": frame["layer"], "mean": 0.0, **edges})
     # Two lines on top of each other would hide one: pooled is drawn where it departs visibly.
     if not np.allclose(frame["difference"], rows["mean"], rtol=1e-3, equal_nan=True):
         lines[POOLED] = pd.DataFrame({"x": frame["layer"], "mean": frame["difference"], "n": n})
@@ -317,6 +335,12 @@ def comparison_caption(comparison: Comparison, pooled: bool, baselines: bool) ->
     if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
         how = f"with the {comparison.cluster} as the sampling unit"
     parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
+    if comparison.test == "adjusted":
+        names = ", ".join(comparison.adjust)
+        parts.append(
+            f"The difference is at equal {names} (regression with a spline, jackknife over "
+            f"{comparison.cluster}s)."
+        )
     if comparison.test == "permutation":
         parts.append(f"Grey: where the difference falls in {level} of shuffles of the labels.")
     if pooled:

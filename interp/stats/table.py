@@ -152,14 +152,25 @@ class Grid:
     undefined_a: NDArray[np.int64]  # [k], rows whose value is NaN
     undefined_b: NDArray[np.int64]
     averaged: int  # rows of the frame behind one value, at most
+    covariates: Floats | None = None  # [n, q]
 
     def group(self, of_a: bool) -> Floats:
         """The values of one group: `[n_a, k]` or `[n_b, k]`."""
         return self.cells[self.labels if of_a else ~self.labels]
 
 
-def grid(frame: pd.DataFrame, x: Floats, labels: Bools, by: Sequence[str], cluster: str) -> Grid:
-    """Arrange values `[rows]` by token and result row; several values of one cell are averaged."""
+def grid(
+    frame: pd.DataFrame,
+    x: Floats,
+    labels: Bools,
+    by: Sequence[str],
+    cluster: str,
+    covariates: Sequence[str] = (),
+) -> Grid:
+    """Arrange values `[rows]` by token and result row; several values of one cell are averaged.
+
+    Raises `BadInput` for a covariate that is not one number per token.
+    """
     row, keys = numbered(frame, by)
     token = _tokens(frame, labels, row, cluster)
     # Sums by the number of the cell: a pivot table would build an index of objects first.
@@ -179,7 +190,26 @@ def grid(frame: pd.DataFrame, x: Floats, labels: Bools, by: Sequence[str], clust
         undefined_a=np.bincount(row[~finite & labels], minlength=k),
         undefined_b=np.bincount(row[~finite & ~labels], minlength=k),
         averaged=int(np.bincount(cell).max()),
+        covariates=_of_tokens(frame, token, first, covariates) if covariates else None,
     )
+
+
+def _of_tokens(
+    frame: pd.DataFrame, token: NDArray[np.int64], first: NDArray[np.int64], names: Sequence[str]
+) -> Floats:
+    """Columns that have one number per token: `[n, q]`."""
+    columns = []
+    for name in names:
+        x = numbers(frame, name)
+        own = x[first]
+        varies = ~((x == own[token]) | (np.isnan(x) & np.isnan(own[token])))
+        if varies.any():
+            raise BadInput(
+                f"covariate {name!r} varies between the rows of a token, such as its layers; it "
+                "has to be one number per token (a label, or position)"
+            )
+        columns.append(own)
+    return np.column_stack(columns)
 
 
 def numbered(frame: pd.DataFrame, by: Sequence[str]) -> tuple[NDArray[np.int64], pd.DataFrame]:

@@ -564,23 +564,6 @@ def test_encodings_that_do_not_fit_are_refused():
 CHAT = [{"role": "user", "content": "Who met her?"}, {"role": "assistant", "content": "He."}]
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        CHAT,
-        [CHAT, CHAT],
-        CHAT[0],
-        {"messages": CHAT},
-        [{"messages": CHAT}],
-        [{"conversations": [{"from": "human", "value": "Who?"}]}],
-        pa.table({"messages": [CHAT]}),
-    ],
-)
-def test_chats_are_refused_by_name_with_what_to_do(source):
-    with pytest.raises(BadInput, match=r"holds chat messages, not texts; .*apply_chat_template\("):
-        read_prompts(source, byte_level())
-
-
 def test_rows_with_a_text_are_no_chat():
     mail = [{"text": "He met", "from": "a", "value": "b", "role": "c", "content": "d"}]
     assert read_prompts(mail, byte_level()).texts == ("He met",)
@@ -590,21 +573,12 @@ def test_rows_with_a_text_are_no_chat():
     assert corpus_rows(CHAT, text_column="content") == CHAT
 
 
-def test_chats_in_a_corpus_are_refused_by_name(gpt2):
-    with pytest.raises(BadInput, match="the list holds chat messages"):
-        open_source(CHAT)
+def test_texts_and_chats_in_one_corpus_fail_where_the_tokenizer_has_no_template(gpt2):
     source = open_source([{"messages": CHAT}, {"text": "the man"}])
     documents = list(source.read(plan(source).shards[0]))
     _, failures = read_window(documents, gpt2.tokenizer, Reading())
     assert [f.document for f in failures] == [0]
-    assert "holds chat messages, not texts" in failures[0].reason
-
-
-def test_chats_in_files_are_refused_by_name(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", [{"messages": CHAT}])
-    for column in ("text", "messages"):
-        with pytest.raises(BadInput, match="a.jsonl holds chat messages.*prepend_bos=False"):
-            read_prompts(path, byte_level(), text_column=column)
+    assert "has no chat template" in failures[0].reason
 
 
 @pytest.mark.parametrize(

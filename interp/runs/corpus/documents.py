@@ -16,9 +16,11 @@ import pandas as pd
 from interp._arrays import Bools, Ints
 from interp.errors import BadInput, InterpError, nearest, unknown
 from interp.prompts.label_values import is_scalar, plain
+from interp.prompts.labels import labelled
+from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
 from interp.prompts.read import read_prompts
-from interp.prompts.sources import refuse_chat
+from interp.prompts.tokens import special_ids
 from interp.runs.corpus.sources import Document
 
 LONG = ("split", "cut", "refuse")
@@ -161,7 +163,7 @@ def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
     group: list[Document] = []
     size = 0
     for document in documents:
-        length = sum(len(v) for v in document.row.values() if isinstance(v, str))
+        length = sum(map(_length, document.row.values()))
         if group and (len(group) == WINDOW_DOCUMENTS or size + length > WINDOW_BYTES):
             yield group
             group, size = [], 0
@@ -169,6 +171,13 @@ def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
         size += length
     if group:
         yield group
+
+
+def _length(value: Any) -> int:
+    """Characters of a text, or of a conversation with what it is stored in."""
+    if isinstance(value, str):
+        return len(value)
+    return len(str(value)) if is_conversation(value) else 0
 
 
 def read_window(
@@ -180,7 +189,7 @@ def read_window(
     prompts, kept = _prompts_of(usable, tokenizer, reading, failures)
     if prompts is None:
         return None, failures
-    return cut(prompts, kept, reading), failures
+    return cut(prompts, kept, reading, special_ids(tokenizer)), failures
 
 
 def _prompts_of(
@@ -217,9 +226,11 @@ def reason_of(error: BaseException) -> str:
 
 def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) -> Prompts:
     rows = [_row_of(document, reading) for document in documents]
+    chats = any(map(is_conversation, rows[0].values()))
     prompts = read_prompts(
         rows,
         tokenizer,
+        labels={n: c for n, c in reading.renamed if c == ROLE} if chats else None,
         prepend_bos=reading.prepend_bos,
         max_length=reading.limit if reading.long != "split" else None,
         vocab_size=reading.vocab_size,
@@ -228,25 +239,24 @@ def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) 
         truncate=reading.long == "cut",
     )
     for labeller in reading.labellers:
-        prompts = prompts.label(labeller)
+        prompts = labelled(prompts, labeller)
     return prompts
 
 
 def _row_of(document: Document, reading: Reading) -> Mapping[str, Any]:
     """The text, the labels in use, and lists of words that may hold missing labels."""
     row = document.row
-    if reading.text_column not in row:
-        refuse_chat(row, "the document")
+    text = chat_column(row, reading.text_column) or reading.text_column
+    if text not in row:
         raise BadInput(
-            f"no column {reading.text_column!r}{nearest(reading.text_column, row)} "
-            f"(columns: {', '.join(map(str, row))})"
+            f"no column {text!r}{nearest(text, row)} (columns: {', '.join(map(str, row))})"
         )
-    out = {reading.text_column: row[reading.text_column]}
+    out = {text: row[text]}
     columns = reading.columns
     out |= {name: _label(name, row[column]) for name, column in columns.items() if column in row}
     missing = {name: column for name, column in columns.items() if column not in row}
     if missing:
-        used = set(columns.values()) | {reading.text_column}
+        used = {*columns.values(), text}
         out |= {
             k: [_asked(word, missing) for word in v]
             for k, v in row.items()
@@ -280,16 +290,18 @@ def word_fields(value: Any) -> set[str]:
     return {str(name) for name in first} if words and first else set()
 
 
-def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Chunks:
+def cut(
+    prompts: Prompts, documents: Sequence[Document], reading: Reading, controls: Sequence[int]
+) -> Chunks:
     """Cut prompts that are longer than the limit; chunk by chunk, in order.
 
-    Special tokens at the head (BOS) begin every chunk. The target of a chunk's last token is the
-    document's next token, although it is in the next chunk.
+    Control tokens at the head (BOS), by their ids, begin every chunk. The target of a chunk's last
+    token is the document's next token, although it is in the next chunk.
     """
     pieces = [
         (i, number, places, repeated)
-        for i, special in enumerate(prompts.special)
-        for number, (places, repeated) in enumerate(_pieces(special, reading))
+        for i, ids in enumerate(prompts.tokens)
+        for number, (places, repeated) in enumerate(_pieces(np.isin(ids, controls), reading))
     ]
     owner = np.asarray([i for i, _, _, _ in pieces], dtype=np.int64)
     numbers = np.asarray([number for _, number, _, _ in pieces], dtype=np.int64)
@@ -321,14 +333,14 @@ def cut(prompts: Prompts, documents: Sequence[Document], reading: Reading) -> Ch
     )
 
 
-def _pieces(special: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
+def _pieces(control: Bools, reading: Reading) -> Iterator[tuple[Ints, Bools]]:
     """Positions of each chunk's tokens in the document, and a mask of the repeated ones."""
-    n = len(special)
+    n = len(control)
     if reading.limit is None or n <= reading.limit:
         yield np.arange(n), np.zeros(n, dtype=bool)
         return
-    # The head that every chunk repeats: the special tokens before the first that is none.
-    lead = int(np.argmin(special)) if not special.all() else 0
+    # The head that every chunk repeats: the control tokens before the first that is none.
+    lead = int(np.argmin(control)) if not control.all() else 0
     room = reading.limit - lead
     start, seen = lead, 0
     while True:

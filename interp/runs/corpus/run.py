@@ -25,6 +25,7 @@ from interp.contract.registry import resolve
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
+from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
 from interp.runs.corpus.documents import (
     POSITION_BIN,
@@ -134,13 +135,14 @@ def run_corpus(
         out: the folder to write; docs/corpus.md describes its files.
         keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
         by: labels that make the groups of a summary: columns of the source, `role` with a
-            `target`, or `position_bin`.
+            `target` or of chat messages, or `position_bin`.
         labels: label columns of the rows of tokens; or `{label: column}`, also with `by`, to rename
             a column of the source whose name a column of the tables has already.
         target: a word; its tokens get the role `target`, as in `run`.
         labellers: functions from prompts to labelled prompts; they get a window of documents at a
             time and must not raise if nothing matches.
-        text_column, split: the column with the text, the split of a data set.
+        text_column, split: the column with the text or with chat messages (`messages`, where
+            there is no text), the split of a data set.
         long: documents longer than the context: "split" into chunks, "cut", or "refuse".
         overlap: tokens that a chunk repeats from the one before as context, not measured twice.
         prepend_bos: the model's own policy unless given.
@@ -345,10 +347,17 @@ def _check_columns(job: CorpusJob, found: Plan) -> None:
     for document in islice(job.source.read(found.shards[0]), _LOOK):
         known |= {str(name) for name in document.row}
         known |= {str(n) for v in document.row.values() for n in word_fields(v)}
+        known |= {ROLE} if _is_chat(document.row, reading.text_column) else set()
     for name in (*job.by, *job.labels):
         column = reading.columns.get(name, name)
         if column not in known:
             raise unknown("label", column, sorted(known - {reading.text_column}))
+
+
+def _is_chat(row: Mapping[str, Any], text_column: str) -> bool:
+    """True for a row whose text are chat messages, which have the label `role`."""
+    column = chat_column(row, text_column) or text_column
+    return is_conversation(row.get(column))
 
 
 def _marks_role(labeller: Labeller) -> bool:

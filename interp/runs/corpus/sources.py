@@ -19,7 +19,7 @@ from typing import Any
 
 from interp.errors import BadInput, nearest
 from interp.prompts.formats import SUFFIXES, arrow_rows, data_file, refuse_lacking
-from interp.prompts.sources import refuse_chat
+from interp.prompts.messages import chat_column, is_conversation, is_message
 from interp.prompts.tabular import is_tabular, table_columns, table_name, table_rows
 from interp.prompts.user_files import format_of, regular, shown, similar, suffix_of
 
@@ -153,8 +153,9 @@ def open_source(
             as .gz), a folder of them (with its folders; hidden files and results of this library
             are left out), a glob, a list of paths; a folder that `save_to_disk` wrote; `hf:NAME`
             or `hf:NAME:CONFIG` on the hub; a data set of `datasets`; a pandas or pyarrow table; a
-            list of strings or mappings.
-        text_column: the column with the text.
+            list of strings, mappings or conversations (lists of chat messages).
+        text_column: the column with the text, or with chat messages; where there is no "text",
+            messages, conversations, conversation or chat.
         columns: other columns that are needed; the rest is not read if the format allows it.
         split: of a data set with several.
 
@@ -171,12 +172,15 @@ def open_source(
         return _table(source, text_column, split)
     source = _items(source)
     if isinstance(source, list | tuple) and source:
-        if not (isinstance(source[0], Mapping) and text_column in source[0]):
-            refuse_chat(source, "the list")
+        if is_message(source[0]) and text_column not in source[0]:
+            raise BadInput(
+                "the list is one conversation, and a corpus has several: pass a list of them, "
+                "[messages]"
+            )
         if all(isinstance(item, os.PathLike) for item in source):
             found = [path for item in source for path in _files(Path(item))]
             return Files(tuple(found), text_column, tuple(columns))
-        rows = [{text_column: item} if isinstance(item, str) else item for item in source]
+        rows = [_row(item, text_column) for item in source]
         if all(isinstance(row, Mapping) for row in rows):
             return Rows(tuple(rows), text_column)
     raise BadInput(
@@ -185,6 +189,11 @@ def open_source(
         "a pandas or pyarrow table, a list of strings or rows. A corpus is read more than once: "
         "write the items of a generator to a file first"
     )
+
+
+def _row(item: Any, text_column: str) -> Any:
+    """A text or a conversation as a row; anything else unchanged."""
+    return {text_column: item} if isinstance(item, str) or is_conversation(item) else item
 
 
 def _items(source: Any) -> Any:
@@ -294,7 +303,8 @@ class Rows(Source):
     def scan(self, digest: Any) -> Iterator[tuple[Place, int]]:
         for i, row in enumerate(self.rows):
             digest.update(json.dumps(row, default=repr, sort_keys=True).encode())
-            yield Place(0, i), len(str(row.get(self.text_column, "")).encode("utf-8", "replace"))
+            column = chat_column(row, self.text_column) or self.text_column
+            yield Place(0, i), len(str(row.get(column, "")).encode("utf-8", "replace"))
 
     def read(self, shard: Shard) -> Iterator[Document]:
         for i in range(shard.first, shard.first + shard.count):
@@ -350,6 +360,7 @@ def _table(source: Any, text_column: str, split: str | None) -> Source:
     names, kind = table_columns(source) or [], table_name(source)
     if hasattr(source, "slice") and hasattr(source, "num_rows"):  # stays Arrow until it is read
         return _dataset(source, kind, text_column, split)
+    text_column = chat_column(names, text_column) or text_column
     _refuse_without_text(kind, text_column, names)
     return Rows(tuple(table_rows(source)), text_column)
 
@@ -374,6 +385,7 @@ def _dataset(data: Any, called: str, text_column: str, split: str | None) -> Dat
             "a data set that streams from the hub has no rows by number, so that its shards cannot "
             "be read again; load it without streaming=True (it stays on the disk, not in memory)"
         )
+    text_column = chat_column(names, text_column) or text_column
     _refuse_without_text("data set", text_column, names)
     return Dataset(data, called, text_column)
 

@@ -317,6 +317,8 @@ def _runs(comparison: Comparison) -> list[str]:
 
 
 def _shuffled(comparison: Comparison) -> list[str]:
+    if comparison.null_band is None:
+        return []
     contrast, (low, high) = comparison.contrast, comparison.null_band
     frame = comparison.frame[comparison.frame[low].notna()]
     if frame.empty:

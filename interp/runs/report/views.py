@@ -124,10 +124,12 @@ def own_groups(result: ResultLike, frame: pd.DataFrame) -> list[str]:
 
 
 def label_choices(result: ResultLike) -> list[str]:
-    """Label columns that make a few groups, `role` first."""
+    """Label columns that make a few groups, `role` first; decimal numbers make none."""
     frame = result.frame
     out = []
     for name in result.labels:
+        if pd.api.types.is_float_dtype(frame[name]):
+            continue
         kinds = frame.loc[has_group(frame[name]), name].astype(str).nunique()
         if 1 < kinds <= 2 * MOST_GROUPS:
             out.append(name)
