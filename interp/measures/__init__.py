@@ -5,6 +5,16 @@ from interp.measures.attention_offsets import offset_profile as offset_profile
 from interp.measures.attention_offsets import offset_sums as offset_sums
 from interp.measures.attention_offsets import share_interval as share_interval
 from interp.measures.axes import axis_separation as axis_separation
+from interp.measures.eigenvalues import PowerLaw as PowerLaw
+from interp.measures.eigenvalues import gaussian_spectrum as gaussian_spectrum
+from interp.measures.eigenvalues import matrix_entropy as matrix_entropy
+from interp.measures.eigenvalues import power_law as power_law
+from interp.measures.eigenvalues import spectrum_of_sums as spectrum_of_sums
+from interp.measures.intrinsic_dimension import TwoNN as TwoNN
+from interp.measures.intrinsic_dimension import gaussian_like as gaussian_like
+from interp.measures.intrinsic_dimension import nearest_neighbours as nearest_neighbours
+from interp.measures.intrinsic_dimension import neighbour_overlap as neighbour_overlap
+from interp.measures.intrinsic_dimension import two_nn as two_nn
 from interp.measures.maps import SpaceMap as SpaceMap
 from interp.measures.maps import affine as affine
 from interp.measures.maps import procrustes as procrustes
@@ -12,6 +22,9 @@ from interp.measures.maps import relative_residual as relative_residual
 from interp.measures.paths import gaussian_share as gaussian_share
 from interp.measures.paths import principal_axes as principal_axes
 from interp.measures.paths import walk_share as walk_share
+from interp.measures.position_and_context import PositionContext as PositionContext
+from interp.measures.position_and_context import PositionContextSums as PositionContextSums
+from interp.measures.position_and_context import position_context as position_context
 from interp.measures.positions import describe_positions as describe_positions
 from interp.measures.positions import dominant_periods as dominant_periods
 from interp.measures.positions import shift_linearity as shift_linearity
@@ -19,6 +32,9 @@ from interp.measures.positions import shift_rotation as shift_rotation
 from interp.measures.positions import sinusoidal as sinusoidal
 from interp.measures.positions import sinusoidal_rank as sinusoidal_rank
 from interp.measures.positions import sinusoidal_share as sinusoidal_share
+from interp.measures.prediction_settling import Settling as Settling
+from interp.measures.prediction_settling import entropy_changes as entropy_changes
+from interp.measures.prediction_settling import settling as settling
 from interp.measures.retrieval import csls as csls
 from interp.measures.retrieval import precision as precision
 from interp.measures.retrieval import ranks as ranks
@@ -39,4 +55,7 @@ from interp.measures.streamed import CrossMoments as CrossMoments
 from interp.measures.streamed import StreamedCka as StreamedCka
 from interp.measures.streamed import layer_pairs as layer_pairs
 from interp.measures.streamed import streamed_cka as streamed_cka
+from interp.measures.token_steps import TokenSteps as TokenSteps
+from interp.measures.token_steps import token_steps as token_steps
+from interp.measures.token_steps import trailing_mean as trailing_mean
 from interp.measures.trust import trustworthiness as trustworthiness
