@@ -24,15 +24,16 @@ class IntrinsicDimension(Analysis):
     within long prompts, here over all prompts.
 
     Bias: TwoNN is too low where dimensions are many. Measured on uniform samples of 1000 in a
-    cube: 2.0 for 2 dimensions, 4.8 for 5, 9.0 for 10, 16 for 20, 32 for 50. Compare states with
-    each other and with the control; believe no value above 10 as it stands.
+    cube: 1.97 for 2 dimensions, 4.65 for 5, 8.5 for 10, 15 for 20, 31 for 50. Compare states with
+    each other and with the control; believe no value above 5 as it stands.
 
     Controls: `gaussian_dimension` is d̂ of as many Gaussian vectors with the same covariance: what
     lies far below it is bent or clustered, which a spectrum cannot tell. `dimension_half` is the
     mean over both halves of the sample, at a scale larger by a factor of 2^(1/d): if it differs,
     there is no one dimension. `overlap_chance` is k/(n − 1).
 
-    Caveats: intervals take tokens as independent, which those of one prompt are not. Equal states
+    Caveats: intervals are those of independent tokens, which those of one prompt are not, and of
+    the estimate, not of the dimension: bias is outside them. Equal states
     count once for d̂: at state 0 all tokens of one kind may be equal (`distinct`), and neighbours
     at distance 0 make the overlap with state 1 a matter of order. Below 10 different states d̂ is
     NaN, and below k + 1 tokens the overlap. Large dimensions carry all distances

@@ -38,6 +38,9 @@ from interp.measures.prediction_settling import settling as settling
 from interp.measures.retrieval import csls as csls
 from interp.measures.retrieval import precision as precision
 from interp.measures.retrieval import ranks as ranks
+from interp.measures.shapes import angular_shape as angular_shape
+from interp.measures.shapes import shape as shape
+from interp.measures.shapes import size_and_shape as size_and_shape
 from interp.measures.similarity import Measure as Measure
 from interp.measures.similarity import linear_cka as linear_cka
 from interp.measures.similarity import measure as measure
