@@ -41,6 +41,7 @@ SHORT = 7  # the prompt of "her" that is short enough for a picture of all its t
 READS = {
     "groups": "rotation",
     "predict": "path_length,next_token",
+    "curvature": "token_curvature,next_token",
     "growth": "path_length",
     "depth": "logit_lens",
     "heads": "attention",
@@ -52,6 +53,7 @@ M = "--model demo-llama"
 EXAMPLES = {
     "groups": "out --value angle --by pos",
     "predict": "out --value path",
+    "curvature": "out",
     "growth": "out --by pos",
     "depth": "out",
     "heads": "out",

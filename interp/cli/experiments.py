@@ -13,6 +13,7 @@ K = {"k": "-k"}
 ON_RESULTS = (
     Made("groups", "groups:by_group", options={"groups": "--only"}, defaults={"value": "angle"}),
     Made("predict", "path_prediction:path_prediction"),
+    Made("curvature", "curvature:curvature_entropy"),
     Made("growth", "growth:growth_rate"),
     Made("depth", "depth:decision_depth"),
     Made("heads", "heads:head_types"),

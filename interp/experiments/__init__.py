@@ -3,6 +3,8 @@
 from interp.experiments.continuations import Continuations as Continuations
 from interp.experiments.continuations import continuation_divergence as continuation_divergence
 from interp.experiments.continuations import continuation_table as continuation_table
+from interp.experiments.curvature import CurvatureEntropy as CurvatureEntropy
+from interp.experiments.curvature import curvature_entropy as curvature_entropy
 from interp.experiments.depth import Depth as Depth
 from interp.experiments.depth import decided as decided
 from interp.experiments.depth import decision_depth as decision_depth

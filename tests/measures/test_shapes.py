@@ -108,7 +108,7 @@ def test_an_order_is_a_reordering_of_rows(name):
 
 def test_unknown_names_and_bad_alphas_are_refused():
     with pytest.raises(
-        UnknownName, match="unknown shape metric 'angular_shap'; did you mean 'angular_shape'"
+        UnknownName, match="shape metric 'angular_shap'; did you mean 'angular_shape'"
     ):
         shape("angular_shap")
     with pytest.raises(BadInput, match=r"alpha is 2; allowed is 0 \(whitened\) to 1"):
