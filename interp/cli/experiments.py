@@ -17,6 +17,7 @@ ON_RESULTS = (
     Made("growth", "growth:growth_rate"),
     Made("depth", "depth:decision_depth"),
     Made("heads", "heads:head_types"),
+    Made("massive", "massive:massive_dimensions"),
     Made("rollout", "heads:rollout"),
 )
 ON_MODEL = (
@@ -32,6 +33,7 @@ ON_MODEL = (
     Made("drift", "drift:contextual_drift", ("word",)),
     Made("continuations", "continuations:continuation_divergence", ("a", "b")),
     Made("steer", "steer:steer"),
+    Made("leave-out", "massive:leave_out_dimensions"),
 )
 ON_WORDS = (
     Made("near", "word_questions:near", ("word",), K),

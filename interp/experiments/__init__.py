@@ -24,6 +24,8 @@ from interp.experiments.heads import rollout as rollout
 from interp.experiments.heads import rollout_maps as rollout_maps
 from interp.experiments.layers import LayerComparison as LayerComparison
 from interp.experiments.layers import compare_layers as compare_layers
+from interp.experiments.massive import leave_out_dimensions as leave_out_dimensions
+from interp.experiments.massive import massive_dimensions as massive_dimensions
 from interp.experiments.nearest import nearest_tokens as nearest_tokens
 from interp.experiments.path_prediction import PathPrediction as PathPrediction
 from interp.experiments.path_prediction import path_prediction as path_prediction

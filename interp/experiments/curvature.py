@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp._arrays import Floats
 from interp.errors import BadInput
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.stats.correlation import correlation
-from interp.stats.rotated import Rotated, rotated_correlation
+from interp.stats.rotated import family_wise, rotated_correlation
 from interp.stats.table import is_special, left_out_note
 
 FEWEST = 10
@@ -66,14 +65,14 @@ class CurvatureEntropy(Finding):
 
     @property
     def sentence(self) -> str:
-        """The state with the farthest correlation, pooled and within prompts, and its null."""
+        """The state after the embedding with the farthest correlation from its null, per kind."""
         parts = []
         for kind, rows in self.frame.groupby("kind", sort=False):
-            rows = rows[rows["pearson"].notna()]
+            rows = rows[rows["pearson"].notna() & (rows["layer"] > 0)]
             if rows.empty:
                 parts.append(f"{kind}: undefined at every state")
                 continue
-            row = rows.loc[(rows["pearson"] - rows["pearson_rotated"]).abs().idxmax()]
+            row = rows.iloc[int((rows["pearson"] - rows["pearson_rotated"]).abs().argmax())]
             parts.append(
                 f"{kind} r = {row['pearson']:+.3f} [{row['pearson_low']:+.3f}, "
                 f"{row['pearson_high']:+.3f}] at state {row['layer']:g} (rotated: "
@@ -160,7 +159,8 @@ def curvature_entropy(
     tokens = tokens.merge(entropy[[*on, "entropy"]], on=on, how="inner")
     tokens = tokens.sort_values(["layer", "prompt", "position"], ignore_index=True)
     tokens[[value, "entropy"]] = tokens[[value, "entropy"]].astype(np.float64)
-    whole = np.isfinite(tokens[[value, "entropy"]]).all(axis=1)
+    pair = tokens[[value, "entropy"]].to_numpy(np.float64)
+    whole = pd.Series(np.isfinite(pair).all(axis=1), index=tokens.index)
     most = int(whole.groupby(tokens["layer"]).sum().max()) if len(tokens) else 0
     if most < FEWEST:
         raise BadInput(
@@ -237,29 +237,18 @@ def _rotations(
         one = rotated_correlation(rows[[value]], rows["entropy"], rows["prompt"], **options)
         layers.append(layer)
         nulls.append(one)
-    low, high = (
-        np.array([np.quantile(one.null[:, 0], q) for one in nulls]) for q in (tail, 1 - tail)
-    )
+    # States apart, because each may lack other tokens; by the one seed a prompt is rotated by the
+    # same share of its length at all of them.
+    r, centre = (np.array([getattr(one, name)[0] for one in nulls]) for name in ("r", "centre"))
+    draws = np.stack([one.null[:, 0] for one in nulls], axis=1)
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return pd.DataFrame(
         {
-            "": [one.centre[0] for one in nulls],
+            "": centre,
             "_low": low,
             "_high": high,
             "_p": [one.p[0] for one in nulls],
-            "_p_max": _family_wise(nulls),
+            "_p_max": family_wise(r, centre, draws),
         },
         index=pd.Index(layers, name="layer"),
     )
-
-
-def _family_wise(nulls: list[Rotated]) -> Floats:
-    """p of each state against the farthest state of each rotation.
-
-    States are called apart, because each may lack other tokens; the seed is the same, so that a
-    prompt is rotated by the same share of its length at all of them.
-    """
-    far = np.stack([np.abs(one.null[:, 0] - one.centre[0]) for one in nulls], axis=1)
-    farthest = np.where(np.isnan(far), -np.inf, far).max(axis=1)
-    own = np.array([abs(one.r[0] - one.centre[0]) for one in nulls])
-    p = (1 + (farthest[:, None] >= own - 1e-12).sum(axis=0)) / (1 + len(farthest))
-    return np.where(np.isnan(own), np.nan, p)
