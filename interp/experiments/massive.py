@@ -196,12 +196,10 @@ def leave_out_dimensions(
     asked = list(chosen.values())
     plain = _means(run(bridge, ready, asked, **options))
     without = _means(run(bridge, ready, asked, without_dims=out, **options))
-    random = [
-        _means(
-            run(bridge, ready, asked, without_dims=rng.choice(others, len(out), False), **options)
-        )
-        for _ in range(draws)
+    drawn: list[list[int]] = [
+        rng.choice(others, len(out), replace=False).tolist() for _ in range(draws)
     ]
+    random = [_means(run(bridge, ready, asked, without_dims=one, **options)) for one in drawn]
     frame = _changes(plain, without, random)
     dimensions = ", ".join(map(str, out))
     return Answer(
@@ -258,7 +256,7 @@ def _changes(
     low, high = frame["random_low"], frame["random_high"]
     # What changes by rounding only is no finding.
     width = (high - low).clip(lower=ROUNDING)
-    outside = np.maximum(low - change, change - high)
+    outside = (low - change).combine(change - high, max)
     frame["beyond_random"] = (outside.where(outside > ROUNDING, 0.0) / width).where(change.notna())
     return frame.reset_index()[list(CHANGES)]
 

@@ -72,9 +72,9 @@ class PositionContextSums(Leaf):
 
 
 class _Fold(NamedTuple):
-    """Sums of one group of contexts; as in `PositionContextSums`."""
+    """Sums of one group of `n` contexts; the rest as in `PositionContextSums`."""
 
-    count: int
+    n: int
     mean: Floats
     within: float
     between: float
@@ -90,14 +90,14 @@ def _one_fold(x: Floats) -> _Fold:
 
 def _joined(a: _Fold, b: _Fold) -> _Fold:
     """Sums of both: the pairwise update of Chan, Golub & LeVeque (1979)."""
-    if not a.count or not b.count:
-        return a if a.count else b
-    n = a.count + b.count
+    if not a.n or not b.n:
+        return a if a.n else b
+    n = a.n + b.n
     delta = b.mean - a.mean
-    weight = a.count * b.count / n
+    weight = a.n * b.n / n
     within = a.within + b.within + weight * float((delta**2).sum())
     between = a.between + b.between + weight * float((delta.mean(axis=0) ** 2).sum())
-    return _Fold(n, a.mean + delta * (b.count / n), within, between)
+    return _Fold(n, a.mean + delta * (b.n / n), within, between)
 
 
 class PositionContext(NamedTuple):
@@ -132,7 +132,7 @@ def position_context(sums: PositionContextSums) -> PositionContext:
     folds = sums.folds()
     whole = _merged(folds, sums.mean.shape[1:])
     shares = _shares(whole)
-    c, t = whole.count, whole.mean.shape[0]
+    c, t = whole.n, whole.mean.shape[0]
     nothing = np.full(3, np.nan)
     if not np.isfinite(shares).all():
         return PositionContext(nothing, nothing, nothing, nothing, np.nan, np.nan, c)
@@ -159,13 +159,13 @@ def _merged(folds: list[_Fold], shape: tuple[int, ...]) -> _Fold:
 def _total(fold: _Fold) -> float:
     """Σ ‖x − μ‖² over contexts and positions."""
     centred = fold.mean - fold.mean.mean(axis=0)
-    return fold.within + fold.count * float((centred**2).sum())
+    return fold.within + fold.n * float((centred**2).sum())
 
 
 def _shares(fold: _Fold) -> Floats:
     """Shares of position, context and rest `[3]`; NaN where there is nothing to split."""
     total = _total(fold)
-    if fold.count < 2 or len(fold.mean) < 2 or not (np.isfinite(total) and total > 0):
+    if fold.n < 2 or len(fold.mean) < 2 or not (np.isfinite(total) and total > 0):
         return np.full(3, np.nan)
     context = len(fold.mean) * fold.between
     return np.asarray([total - fold.within, context, fold.within - context]) / total

@@ -80,10 +80,10 @@ def _unit_shape(x: Floats, *, alpha: float) -> Floats:
     """The space centred, whitened by the share 1 − `alpha`, and scaled to ‖A‖_F = 1."""
     if not 0 <= alpha <= 1:
         raise BadInput(f"alpha is {alpha!r}; allowed is 0 (whitened) to 1 (as it is)")
-    centred = _centred(x)
+    centred: Floats = _centred(x)
     # The largest entry first: squares of huge states would overflow.
     centred = centred / np.abs(centred).max()
-    centred = centred / np.linalg.norm(centred)
+    centred = np.asarray(centred / np.linalg.norm(centred), np.float64)
     if alpha == 1:
         return centred
     u, s, vt = np.linalg.svd(centred, full_matrices=False)
