@@ -39,6 +39,11 @@ class IntrinsicDimension(Analysis):
     NaN, and below k + 1 tokens the overlap. Large dimensions carry all distances
     (`massive_activations`); special tokens are left out.
 
+    No "curvature" of the cloud from local principal axes is given. Such a number takes as many axes
+    as hold a set share of a neighbourhood's variance and reports what they leave: it returns its
+    own threshold. With 0.1 left out, 20 neighbours on a flat sheet with noise in eight directions
+    gave 0.08 at 5 % of noise and at 20 %, on a bent sheet without noise 0.002.
+
     Memory is tokens · states · width · 4 bytes whatever the corpus; time grows with tokens².
 
     Attributes:

@@ -27,8 +27,8 @@ class MeanPositionContext(Analysis):
     left out and counted. Sums only: a corpus takes no more room than ten prompts.
 
     Controls: `…_chance` is the share if all states were exchanged at random, exactly; it is large
-    where prompts or positions are few. Intervals leave out a tenth of the prompts at a time, by
-    their number.
+    where prompts or positions are few. Intervals leave out about a tenth of the prompts at
+    a time.
 
     Caveats: means over prompts of another kind of text have other parts. Position 0 is left out:
     first tokens of many models are huge and would be all of the position. Neighbouring positions
@@ -51,8 +51,8 @@ class MeanPositionContext(Analysis):
         "position_share": "share of pos_t in Σ ‖x − μ‖²; the three shares sum to 1; ratio",
         "context_share": "share of ctx_c; ratio",
         "rest_share": "share of what is neither; ratio",
-        "*_share_low": "lower end of the 95 % interval over prompts (jackknife); ratio, NaN if "
-        "fewer than three tenths of the numbers of prompts occur",
+        "*_share_low": "lower end of the 95 % interval over prompts (jackknife over ten "
+        "groups); ratio, NaN for so few prompts that fewer than three groups have one",
         "*_share_high": "upper end, likewise",
         "*_chance": "expectation of the share if all states were exchanged at random; ratio",
         "mean_share": "‖μ‖² over the mean of ‖x‖²; ratio",

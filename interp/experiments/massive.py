@@ -149,8 +149,8 @@ def leave_out_dimensions(
     model: Any,
     prompts: Any,
     *,
-    analyses: Sequence[Any] = ("norm", "rotation", "path_length", "spectrum"),
-    dims: Sequence[int] | None = None,
+    analyses: Sequence[str] = ("norm", "rotation", "path_length", "spectrum"),
+    dims: Sequence[int] = (),
     count: int = 3,
     draws: int = 5,
     seed: int = 0,
@@ -166,7 +166,7 @@ def leave_out_dimensions(
         model: a name, folder or bridge.
         prompts: as for `run`.
         analyses: names, classes or instances.
-        dims: the dimensions; by default those that hold the largest entry of most states.
+        dims: the dimensions; none for those that hold the largest entry of most states.
         count: how many of these.
         draws: number of times that as many other dimensions, drawn at random, are left out.
         seed: seed of the draws.
@@ -183,10 +183,10 @@ def leave_out_dimensions(
     anatomy = inspect(bridge)
     chosen = resolve(analyses)
     # Refused before the first pass.
-    anatomy.wire([replace(a, without_dims=tuple(dims or (0,))) for a in chosen.values()])
+    anatomy.wire([replace(a, without_dims=tuple(dims) or (0,)) for a in chosen.values()])
     ready = prompts_of(bridge, anatomy, prompts)
     options: dict[str, Any] = {"progress": progress}
-    if dims is None:
+    if not len(dims):
         dims = _most_often_largest(bridge, ready, count, progress)
     out = tuple(int(i) for i in dict.fromkeys(dims))
     others = np.setdiff1d(np.arange(anatomy.d_model), out)

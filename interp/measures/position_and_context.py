@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
+import torch
 from scipy import stats
 
 from interp._arrays import Array, Floats, Ints
-from interp.contract.leaves import Leaf
+from interp.contract.leaves import Leaf, priority
 
 FOLDS = 10
-"""Groups of contexts, by number, that intervals leave out one at a time."""
+"""Groups of contexts that intervals leave out one at a time."""
 _NAMES = ("count", "mean", "within", "between", "left_out")
 
 
@@ -44,7 +45,9 @@ class PositionContextSums(Leaf):
     def of(cls, states: Array, contexts: Array, left_out: int = 0) -> Self:
         """Sums of `states [C, T, d]` of the contexts with these numbers `[C]`."""
         x = np.asarray(states, np.float64)
-        fold = np.asarray(contexts, np.int64) % FOLDS
+        # By a hash: numbers of documents in a corpus may all end in the same digit.
+        number = torch.as_tensor(np.asarray(contexts, np.int64))
+        fold = (priority(0, number, torch.zeros_like(number), 0).numpy() * FOLDS).astype(np.int64)
         parts = [_one_fold(x[fold == k]) for k in range(FOLDS)]
         count, mean, within, between = (np.asarray(part) for part in zip(*parts, strict=True))
         return cls(count, mean, within, between, np.asarray(left_out, np.int64))
