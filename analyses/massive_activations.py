@@ -42,6 +42,7 @@ class MassiveActivations(Analysis):
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream",)
+    keys: ClassVar[tuple[str, ...]] = ("dimension",)
     columns: ClassVar[Mapping[str, str]] = {
         "largest": "largest |x_i| of the state; activation units",
         "median": "median |x_i| (the lower one of an even number); activation units",

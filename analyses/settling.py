@@ -30,7 +30,8 @@ class Settling(Analysis):
     Controls: an untrained copy (control="random-init"); `late` is 1 for all tokens where only the
     last block writes the prediction, and `settled` is its whole distribution over depth.
 
-    Caveats: all those of `logit_lens`: a state may know what the lens cannot read. A prediction
+    Caveats: all those of `logit_lens`: a state may know what the lens cannot read. The paper writes
+    the lens as W_U h; here the model's own final norm comes first, as in `logit_lens`. A prediction
     may settle and leave again (`stays` is larger than `settling_depth` then): the running minimum
     does not see that. Run beside `logit_lens` it computes the lens a second time.
 

@@ -54,7 +54,9 @@ class CurvatureEntropy(Finding):
     """
 
     name = "curvature"
-    question = "Does the model expect less where the way from token to token bends?"
+    question = (
+        "Is the model less certain of the next token where the way from token to token bends?"
+    )
     columns = COLUMNS
 
     frame: pd.DataFrame
@@ -136,8 +138,8 @@ def curvature_entropy(
     shuffles make chance look smaller than it is.
 
     For the best layer, r = +0.041 (Pythia-70M), +0.102 (160M), +0.126 (410M) and +0.148 (GPT-2 XL)
-    are reported by a public replication of King, Fedorenko & Hosseini 2604.23985. The entropy
-    falls along a text, and so may the curvature: a trend that all prompts have is found here too.
+    are reported by a public replication of King, Fedorenko & Hosseini 2604.23985. Both
+    values may change along a text: a trend that all prompts have is found here too.
 
     Args:
         results: of a run with `token_curvature` and `next_token` or `logit_lens`.

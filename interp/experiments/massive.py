@@ -274,7 +274,7 @@ def _said(frame: pd.DataFrame, dimensions: str) -> str:
     beyond = int((top["beyond_random"] > 0).sum())
     parts = [
         f"{row['analysis']}.{row['value']} by {row['change']:+.0%} at layer {row['layer']:g} "
-        f"(random: {row['random_low']:+.0%} to {row['random_high']:+.0%})"
+        f"(random: {row['random_low']:+.1%} to {row['random_high']:+.1%})"
         for _, row in top.head(3).iterrows()
     ]
     return (

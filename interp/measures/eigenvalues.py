@@ -104,16 +104,25 @@ def gaussian_spectrum(n: int, d: int, *, seed: int = 0) -> Floats:
     >>> bool(abs(gaussian_spectrum(100_000, 3) - 1).max() < 0.05)
     True
     """
-    free = n - 1  # the sample mean is subtracted
-    if free < 1 or d < 1:
+    if n < 2 or d < 1:
         return np.full(d, np.nan)
+    values = linalg.eigvalsh_tridiagonal(*wishart_tridiagonal(n, d, seed))
+    out = np.zeros(d)
+    out[: len(values)] = np.maximum(values[::-1], 0.0) / n
+    return out
+
+
+def wishart_tridiagonal(n: int, d: int, seed: int) -> tuple[Floats, Floats]:
+    """Diagonal and off-diagonal of a matrix with the scatter's eigenvalues that are not zero.
+
+    The scatter is that of `n` isotropic Gaussian vectors of width `d` about their mean, n ≥ 2;
+    `[min(n − 1, d)]` and one less.
+    """
+    free = n - 1  # the sample mean is subtracted
     size, degrees = min(free, d), max(free, d)
     rng = np.random.default_rng(seed)
     across = np.sqrt(rng.chisquare(np.arange(degrees, degrees - size, -1)))
     below = np.sqrt(rng.chisquare(np.arange(size - 1, 0, -1)))
     diagonal = across**2
     diagonal[1:] += below**2
-    values = linalg.eigvalsh_tridiagonal(diagonal, across[:-1] * below)
-    out = np.zeros(d)
-    out[:size] = np.maximum(values[::-1], 0.0) / n
-    return out
+    return diagonal, across[:-1] * below

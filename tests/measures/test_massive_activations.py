@@ -60,6 +60,9 @@ def test_a_summary_has_no_mean_of_dimensions(gpt2):
     found = interp.run(gpt2, TOKENS, MassiveActivations, keep="summary", progress=False)
     values = set(found["massive_activations"].frame["value"])
     assert values == {"largest", "median", "ratio", "massive_entries"}
+    rows = interp.run(gpt2, TOKENS, MassiveActivations, progress=False)["massive_activations"]
+    assert "dimension" not in rows.values
+    assert set(rows.summary()["value"]) == values
 
 
 def test_bad_parameters_are_refused():
