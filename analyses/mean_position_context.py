@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from interp import Analysis, BadInput, Batch, Plot, State
@@ -86,27 +85,25 @@ class MeanPositionContext(Analysis):
             )
 
     def observe(self, batch: Batch) -> dict[str, PositionContextSums]:
-        rows, column, short = self._windows(batch)
+        rows, columns, short = self._windows(batch)
         ids = batch.ids.cpu().numpy()[rows.cpu().numpy()]
-        index = column[:, None] + torch.arange(self.length, device=column.device)
         states = [
             PositionContextSums.of(
-                x[rows[:, None], index].detach().double().cpu().numpy(), ids, short
+                x[rows[:, None], columns].detach().double().cpu().numpy(), ids, short
             )
             for x in batch["stream"]
         ]
         return {f"sums {i}": one for i, one in enumerate(states)}
 
     def _windows(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
-        """Prompts of the batch with all positions, where these begin, and how many lack some."""
+        """Prompts `[C]` with all positions, their columns `[C, T]`, and how many lack some."""
         mask, positions = batch.mask, batch.positions
         wanted = mask & (positions >= self.first) & (positions < self.first + self.length)
         allowed = wanted if self.special else wanted & ~batch.special
         full = allowed.sum(-1) == self.length
         rows = full.nonzero().squeeze(-1)
-        # argmax of what is 0 and 1 is its first 1.
-        start = allowed[rows].to(torch.uint8).argmax(-1)
-        return rows, start, int((mask.any(-1) & ~full).sum())
+        columns = allowed[rows].nonzero()[:, 1].view(-1, self.length)
+        return rows, columns, int((mask.any(-1) & ~full).sum())
 
     def table(self, state: State) -> pd.DataFrame:
         frames = []
