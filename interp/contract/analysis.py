@@ -151,7 +151,8 @@ class Analysis(ABC):
     plots: ClassVar[tuple[Plot, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
 
-    without_dims: tuple[int, ...] = field(default=(), kw_only=True)
+    # Not in the repr, where it would stand in every one and nearly always say nothing.
+    without_dims: tuple[int, ...] = field(default=(), kw_only=True, repr=False)
 
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:
