@@ -41,9 +41,11 @@ SHORT = 7  # the prompt of "her" that is short enough for a picture of all its t
 READS = {
     "groups": "rotation",
     "predict": "path_length,next_token",
+    "curvature": "token_curvature,next_token",
     "growth": "path_length",
     "depth": "logit_lens",
     "heads": "attention",
+    "massive": "massive_activations",
     "rollout": f"attention --set attention.maps={SHORT + 1}",
     "compare": "rotation,random_pairs",
 }
@@ -52,13 +54,16 @@ M = "--model demo-llama"
 EXAMPLES = {
     "groups": "out --value angle --by pos",
     "predict": "out --value path",
+    "curvature": "out",
     "growth": "out --by pos",
     "depth": "out",
     "heads": "out",
+    "massive": "out",
     "rollout": f"out --prompt {SHORT}",
     "compare": "out --value angle --by role --a target --b previous",
     "nearest": f"' her' --minus ' his' {M}",
     "spaces": "demo-llama:W_E demo-llama:W_U --control random-init",
+    "leave-out": f"--prompts her {M}",
     "layers": "demo-llama demo-llama --prompts her --control random-init",
     "drift": f"her --sense kind --prompts her {M}",
     "continuations": f"'Mary smiled. John thanked' 'Tom smiled. John thanked' {M}",

@@ -13,9 +13,11 @@ K = {"k": "-k"}
 ON_RESULTS = (
     Made("groups", "groups:by_group", options={"groups": "--only"}, defaults={"value": "angle"}),
     Made("predict", "path_prediction:path_prediction"),
+    Made("curvature", "curvature:curvature_entropy"),
     Made("growth", "growth:growth_rate"),
     Made("depth", "depth:decision_depth"),
     Made("heads", "heads:head_types"),
+    Made("massive", "massive:massive_dimensions"),
     Made("rollout", "heads:rollout"),
 )
 ON_MODEL = (
@@ -32,6 +34,7 @@ ON_MODEL = (
     Made("continuations", "continuations:continuation_divergence", ("a", "b")),
     Made("steer", "steer:steer", options={"targets": "--token"}),
     Made("cause", "cause:cause"),
+    Made("leave-out", "massive:leave_out_dimensions"),
 )
 ON_WORDS = (
     Made("near", "word_questions:near", ("word",), K | {"by": "--similarity"}),

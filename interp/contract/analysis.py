@@ -124,6 +124,11 @@ class Plot:
 class Analysis(ABC):
     """Base of every analysis. Parameters are fields of a frozen dataclass, stored verbatim.
 
+    Attributes:
+        without_dims: dimensions of the stream that are left out, by number: they are 0 in all that
+            the analysis reads. By keyword, for any analysis that reads nothing but the stream
+            and the terms of its steps; a pass itself stays as it is.
+
     Class attributes:
         sites: what it reads, from `interp.contract.sites.SITES`.
         optional: sites it uses where the model has them.
@@ -146,6 +151,9 @@ class Analysis(ABC):
     plots: ClassVar[tuple[Plot, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
 
+    # Not in the repr, where it would stand in every one and nearly always say nothing.
+    without_dims: tuple[int, ...] = field(default=(), kw_only=True, repr=False)
+
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:
         """Reads one batch and returns named leaves. Pure: no state in `self`, inputs untouched."""
@@ -156,8 +164,9 @@ class Analysis(ABC):
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters by name, as given."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """The parameters by name, as given; `without_dims` where it leaves something out."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in given.items() if k != "without_dims" or v}
 
     @classmethod
     def restore(cls, parameters: Mapping[str, Any]) -> Self:

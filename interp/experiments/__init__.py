@@ -5,6 +5,8 @@ from interp.experiments.cause import cause as cause
 from interp.experiments.continuations import Continuations as Continuations
 from interp.experiments.continuations import continuation_divergence as continuation_divergence
 from interp.experiments.continuations import continuation_table as continuation_table
+from interp.experiments.curvature import CurvatureEntropy as CurvatureEntropy
+from interp.experiments.curvature import curvature_entropy as curvature_entropy
 from interp.experiments.depth import Depth as Depth
 from interp.experiments.depth import decided as decided
 from interp.experiments.depth import decision_depth as decision_depth
@@ -24,6 +26,8 @@ from interp.experiments.heads import rollout as rollout
 from interp.experiments.heads import rollout_maps as rollout_maps
 from interp.experiments.layers import LayerComparison as LayerComparison
 from interp.experiments.layers import compare_layers as compare_layers
+from interp.experiments.massive import leave_out_dimensions as leave_out_dimensions
+from interp.experiments.massive import massive_dimensions as massive_dimensions
 from interp.experiments.nearest import nearest_tokens as nearest_tokens
 from interp.experiments.path_prediction import PathPrediction as PathPrediction
 from interp.experiments.path_prediction import path_prediction as path_prediction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from interp.experiments.word_files import Pieces, WordSpace, named_space, word_s
 from interp.measures.maps import SpaceMap, Width, affine, procrustes, relative_residual
 from interp.measures.matrices import varying
 from interp.measures.retrieval import SCORINGS, precision, ranks
+from interp.measures.shapes import SHAPES, shape
 from interp.measures.similarity import LEAST, SIMILARITIES, measure
 from interp.models.load import load_model
 from interp.models.untrained import check_control
@@ -26,13 +27,14 @@ from interp.stats.classical import holm
 from interp.stats.nulls import Null, permuted
 
 MAPS = ("procrustes", "affine")
-METHODS = (*MAPS, *SIMILARITIES)
+METHODS = (*MAPS, *SIMILARITIES, *SHAPES)
 DEFAULT = ("procrustes", "affine", "cka", "rsa", "mutual_knn")
 AT = (1, 5, 10)
 ALPHA = 0.05
 COLUMNS = {
-    "method": "map or similarity",
-    "score": "what is scored: relative residual, precision of a retrieval, or the similarity",
+    "method": "map, similarity or shape metric",
+    "score": "what is scored: relative residual, precision of a retrieval, or the similarity or "
+    "distance itself",
     "value": "the score of the spaces as they are matched",
     "null_mean": "its mean when the rows of one space are permuted",
     "null_sd": "its standard deviation then",
@@ -40,7 +42,7 @@ COLUMNS = {
     "p_holm": "p, corrected for the number of rows of this table (Holm)",
     "better": "whether a higher or a lower score means more alike spaces",
     "n": "words scored: held-out words for maps",
-    "n_fit": "words that the map was fitted on; 0 for similarities",
+    "n_fit": "words that the map was fitted on; 0 for similarities and distances",
 }
 
 
@@ -72,9 +74,9 @@ class SpaceComparison(Finding):
 
     @property
     def sentence(self) -> str:
-        """The residual or similarity of every method against its null, and the number of hits."""
-        # One score per method: the residual of a map, the similarity itself. The precisions are
-        # in the table.
+        """The score of every method against its null, and the number of hits."""
+        # One score per method: the residual of a map, the similarity or distance itself. The
+        # precisions are in the table.
         first = self.frame.drop_duplicates("method")
         scores = "; ".join(
             f"{row['method']}{' residual' if row['score'] == 'residual' else ''} "
@@ -114,7 +116,7 @@ class SpaceComparison(Finding):
             "bars",
             f"{self.a} and {self.b}",
             table,
-            "score (a residual is better when it is lower)",
+            "score (a residual or distance is better when it is lower)",
             caption=f"{len(self.words)} words. {'. '.join(self.notes)}.",
             control="Grey: the same scores with the words of one space permuted.",
             options={
@@ -197,8 +199,9 @@ def compare_spaces(
         b: the second space, in the same form.
         words: the words to compare; by default those that are one token in both spaces. Words
             that you name may be several tokens.
-        method: maps (procrustes, affine) and similarities (cka, cka_biased, rsa, mutual_knn,
-            svcca).
+        method: maps (procrustes, affine), similarities (cka, cka_biased, rsa, mutual_knn, svcca)
+            and shape metrics, which are distances (angular_shape and angular_cca in radians, 0 to
+            π/2; size_and_shape in the units of the vectors).
         held_out: share of the words on which maps are scored; maps are fitted on the others.
         pieces: vector of a word of several tokens: mean of its tokens, or last.
         width: spaces of different widths: pca (cut to leading axes) or pad (with zeros).
@@ -358,7 +361,7 @@ def _map_scores(fitted: SpaceMap, x: Floats, y: Floats, test: Ints, k: int) -> F
     return np.asarray(out)
 
 
-# ---- similarities ----------------------------------------------------------------------------
+# ---- similarities and distances --------------------------------------------------------------
 
 
 def _similar(name: str, data: _Data) -> Part:
@@ -367,7 +370,8 @@ def _similar(name: str, data: _Data) -> Part:
     if name in ("rsa", "mutual_knn") and n > settings.limit:
         chosen = np.sort(np.random.default_rng(settings.seed).permutation(n)[: settings.limit])
         notes.append(f"{name} is of {len(chosen)} words, drawn from {n}")
-    kind = measure(name, k=settings.k)
+    distance = name in SHAPES
+    kind = shape(name) if distance else measure(name, k=settings.k)
     first, same = kind.prepare(data.x[chosen]), np.arange(len(chosen))
     # Permuting prepared rows is cheap; with shared pieces the vectors themselves change, and every
     # permutation is prepared again.
@@ -377,6 +381,7 @@ def _similar(name: str, data: _Data) -> Part:
         null = permuted(score, len(chosen), resamples=settings.resamples, seed=settings.seed)
     else:
         null = data.null(lambda y: kind.score(first, kind.prepare(y[chosen]), same))
+    null = replace(null, lower_is_better=distance)
     return [_record(name, name, null, len(chosen), 0)], {(name, name): null.draws}, notes
 
 

@@ -15,6 +15,7 @@ from scipy import linalg
 from interp._arrays import Floats
 from interp.contract.leaves import Cov
 from interp.errors import BadInput
+from interp.measures.eigenvalues import wishart_tridiagonal
 
 WIDTH = 512
 """Random walks in a wider space are drawn in one of this width, with proportionally fewer walks."""
@@ -107,20 +108,12 @@ def gaussian_share(n: int, d: int, k: int, *, seed: int = 0) -> float:
     >>> gaussian_share(100_000, 10, 2) < 0.21
     True
     """
-    # n − 1: the sample mean is subtracted before principal axes are taken.
-    free = n - 1
-    if free < 1 or d < 1:
+    if n < 2 or d < 1:
         return float("nan")
-    size, degrees = min(free, d), max(free, d)
-    rng = np.random.default_rng(seed)
-    across = np.sqrt(rng.chisquare(np.arange(degrees, degrees - size, -1)))
-    below = np.sqrt(rng.chisquare(np.arange(size - 1, 0, -1)))
-    diagonal = across**2
-    diagonal[1:] += below**2
-    first = max(0, size - k)
-    top = linalg.eigh_tridiagonal(
-        diagonal, across[:-1] * below, True, select="i", select_range=(first, size - 1)
-    )
+    diagonal, beside = wishart_tridiagonal(n, d, seed)
+    size = len(diagonal)
+    select = (max(0, size - k), size - 1)
+    top = linalg.eigh_tridiagonal(diagonal, beside, True, select="i", select_range=select)
     return float(top.sum() / diagonal.sum())
 
 

@@ -18,7 +18,7 @@ import torch
 from interp.contract.analysis import Analysis
 from interp.contract.jobs import Key, ObserveCall, Wiring
 from interp.contract.sites import SITES
-from interp.errors import Unsupported
+from interp.errors import BadInput, Unsupported
 from interp.models.layout import Stack
 from interp.models.readout import Readout
 from interp.models.tested_versions import named, untested
@@ -220,6 +220,7 @@ class Anatomy:
         """Jobs and hook names for these analyses; raises `Unsupported` by name."""
         jobs: list[ObserveCall] = []
         for analysis in analyses:
+            self._refuse_dims(analysis)
             if analysis.scope != "weights":
                 jobs.extend(self._jobs(analysis))
         sources: dict[Key, str] = {}
@@ -260,6 +261,25 @@ class Anatomy:
         except Unsupported as refused:
             return str(refused)
         return None
+
+    def _refuse_dims(self, analysis: Analysis) -> None:
+        """Raises where an analysis is to do without dimensions that it has not, or needs."""
+        dims, name = analysis.without_dims, analysis.name()
+        wrong = [i for i in dims if not 0 <= i < self.d_model]
+        if wrong:
+            raise BadInput(
+                f"{name} without_dims={tuple(dims)}: the stream of {self.model} has the "
+                f"dimensions 0 … {self.d_model - 1}, not {wrong[0]}"
+            )
+        whole = [s for s in analysis.wanted() if "d_model" not in SITES[s].axes.split()]
+        if analysis.scope == "weights":
+            whole = ["the weights"]
+        if dims and whole:
+            raise Unsupported(
+                f"analysis {name!r} cannot leave out dimensions of the stream (without_dims="
+                f"{tuple(dims)}): it reads {', '.join(whole)}, which the model made from all of "
+                "them; what reads the stream alone can, such as 'rotation' or 'spectrum'"
+            )
 
     def _jobs(self, analysis: Analysis) -> list[ObserveCall]:
         wanted = analysis.wanted()

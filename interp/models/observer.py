@@ -238,6 +238,9 @@ class Observer:
             for site, group in job.sites.items()
             if all(k in here for k in group)
         }
+        terms = {n: here[k] for n, k in job.terms.items() if k in here}
+        if left_out := list(job.analysis.without_dims):
+            sites, terms = (_without(part, left_out) for part in (sites, terms))
         context = current.contexts[job.stack]
         sites = {s: _fitted(s, x, context, current.window) for s, x in sites.items()}
         return Batch(
@@ -245,7 +248,7 @@ class Observer:
             sites=sites,
             layer=job.layer,
             n_layers=job.n_layers,
-            terms={n: here[k] for n, k in job.terms.items() if k in here},
+            terms=terms,
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
         )
@@ -319,6 +322,14 @@ class Observer:
             waiting = current.missing[number]
             if waiting and not waiting & job.required:
                 self._run(current, job)
+
+
+def _without(vectors: Mapping[str, Tensor], dims: list[int]) -> dict[str, Tensor]:
+    """Copies of the vectors `[..., d_model]` with some dimensions 0: the model's own stay."""
+    copies = {name: x.clone() for name, x in vectors.items()}
+    for x in copies.values():
+        x[..., dims] = 0
+    return copies
 
 
 def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:

@@ -97,8 +97,15 @@ class Collector:
         for name, analysis in self.analyses.items():
             ids = ids_in(self.states[name], analysis)
             strings = token_strings(ids, getattr(bridge, "tokenizer", None))
-            out.append(Result(name, analysis, self.states[name], tokens, strings, notes))
+            own = (*notes, *left_out_note(analysis))
+            out.append(Result(name, analysis, self.states[name], tokens, strings, own))
         return Results(out, provenance)
+
+
+def left_out_note(analysis: Analysis) -> tuple[str, ...]:
+    """A note on the dimensions of the stream that an analysis does without."""
+    dims = ", ".join(map(str, analysis.without_dims))
+    return (f"Without dimensions {dims} of the stream, which are 0 here.",) if dims else ()
 
 
 def ids_in(state: State, analysis: Analysis) -> set[int]:

@@ -7,6 +7,7 @@ observers and give the same results.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +54,7 @@ def run(
     keep: Literal["tokens", "summary"] = "tokens",
     by: Sequence[str] = (),
     control: str | None = None,
+    without_dims: Sequence[int] = (),
     max_tokens: int = 4096,
     progress: bool = True,
 ) -> Results:
@@ -80,6 +82,9 @@ def run(
         by: label columns that make the groups of a summary; special tokens have none.
         control: "random-init" also runs an untrained copy of the model (`random_copy`) over the
             same prompts; its results are in `results.control` and are drawn in every figure.
+        without_dims: dimensions of the stream that all analyses leave out, such as massive ones;
+            refused for one that reads more than the stream. One analysis alone leaves them out
+            with its own parameter, `Rotation(without_dims=(7,))`, as in all other kinds of run.
         max_tokens: budget of a batch, padding included.
         progress: show a bar.
 
@@ -88,6 +93,9 @@ def run(
     an analysis fails; `InterpError` where the model yields NaN. Nothing stays attached.
     """
     chosen = resolve(analyses)
+    if len(without_dims):
+        dims = tuple(int(i) for i in without_dims)
+        chosen = {name: replace(analysis, without_dims=dims) for name, analysis in chosen.items()}
     bridge = load_model(model)
     if control is not None:
         check_control(control, bridge)

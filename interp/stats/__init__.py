@@ -34,3 +34,5 @@ from interp.stats.resampling import Interval as Interval
 from interp.stats.resampling import Permutation as Permutation
 from interp.stats.resampling import clustered_bootstrap as clustered_bootstrap
 from interp.stats.resampling import clustered_permutation as clustered_permutation
+from interp.stats.rotated import Rotated as Rotated
+from interp.stats.rotated import rotated_correlation as rotated_correlation

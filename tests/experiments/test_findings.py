@@ -37,7 +37,10 @@ COMMANDS = {
 ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("groups",): ("RUN", "--by", "kind", "--value", "step", "--resamples", 20, "--pairs"),
     ("predict",): ("RUN", "--resamples", 20, "--partial", "position"),
+    ("curvature",): ("RUN", "--resamples", 20),
     ("growth",): ("RUN", "--by", "kind"),
+    ("massive",): ("RUN",),
+    ("leave-out",): ("-p", "TEXTS", *MODEL, "--draws", 2, "-q"),
     ("depth",): ("RUN",),
     ("heads",): ("RUN", "--resamples", 20),
     ("rollout",): ("RUN",),
@@ -62,6 +65,8 @@ ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
 CONTROLS = {
     ("groups",): "shuffled labels: ",
     ("predict",): "(shuffled: ",
+    ("curvature",): "(rotated: ",
+    ("leave-out",): "(random: ",
     ("growth",): "if every step were at right angles",
     ("rollout",): "with even attention",
     ("nearest",): "if directions were random",
@@ -88,7 +93,9 @@ def files(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("findings")
     texts = [doc.text for doc in generate(8, seed=3)]
     results = interp.run(
-        "demo-llama", texts, ["path_length", "rotation", "next_token", "logit_lens", "attention"],
+        "demo-llama", texts,
+        ["path_length", "rotation", "next_token", "logit_lens", "attention", "token_curvature",
+         "massive_activations"],
         labels={"kind": ["odd", "even"] * 4}, control="random-init", progress=False,
     )  # fmt: skip
     (folder / "texts.txt").write_text("\n".join(texts))

@@ -95,7 +95,7 @@ def test_a_command_labels_and_the_tables_and_comparisons_have_it(tmp_path):
     assert frame["zipf"].between(1, 8).sum() > 0.8 * (~frame["special"]).sum()
     assert any("Zipf frequency" in note for note in results.provenance["prompts"]["notes"])
     for command in (
-        ["compare", str(out), "--between", "pos", "-a", "NOUN", "-b", "VERB"],
+        ["compare", str(out), "--by", "pos", "--a", "NOUN", "--b", "VERB"],
         ["groups", str(out), "--by", "zipf"],
         ["predict", str(out), "--partial", "position,zipf,next_zipf"],
     ):

@@ -153,6 +153,11 @@ def test_a_line_without_a_trend_is_called_so():
     )
 
 
+def test_a_line_without_a_change_is_told_by_its_value():
+    table = line("dimension", [3.0, 3.0, 3.0, 3.0]).assign(low=np.nan, high=np.nan)
+    assert said(table, "state", "") == "dimension is 3 at every state."
+
+
 def test_the_untrained_copy_is_told_by_where_it_lies_outside_the_intervals():
     table = line("angle", [5, 9, 4, 8, 5.5], control=[5, 5, 5, 5, 5.5])
     assert said(table).startswith(

@@ -33,7 +33,7 @@ from interp.contract.analysis import Analysis, meaning
 from interp.contract.leaves import State
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
-from interp.runs.collect import ids_in
+from interp.runs.collect import ids_in, left_out_note
 from interp.runs.corpus.documents import Failure
 from interp.runs.corpus.manifest import ORIGIN, REMEDY, read_manifest, run_id
 from interp.runs.corpus.pieces import merged, span_of, tokens_of
@@ -65,7 +65,8 @@ def write_summary(
     for name, state in kept.items():
         analysis = job.analyses[name]
         strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
-        results.append(Result(name, analysis, state, tokens, strings, notes))
+        own = (*notes, *left_out_note(analysis))
+        results.append(Result(name, analysis, state, tokens, strings, own))
     # Whole or absent: a reader, or a crash, must never meet a summary of half of the analyses.
     with atomic_folder(job.folder / SUMMARY) as folder:
         Results(results, provenance_from(manifest, totals)).write(folder)

@@ -84,6 +84,8 @@ def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
             f"intervals of all {len(rows)} {place}s overlap, so no change along the {place}s is "
             "seen."
         )
+    if top["mean"] == low["mean"]:  # ranks of equal places correlate with nothing
+        return f"is {_plain(low['mean'])}{unit} at every {place}."
     apart = window(rows[["x", "value", "group", "mean"]]).outside
     if len(apart) == 1:
         far = rows[rows["x"] == apart["x"].iloc[0]].iloc[0]
