@@ -9,7 +9,7 @@ from scipy.special import log_softmax, rel_entr
 
 from interp.errors import BadInput, Unsupported
 from interp.models.lens import blocks as _lens_blocks
-from interp.models.lens import fused as _lens_fused
+from interp.models.lens import plain as _lens_plain
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
 from interp.models.readout import Readout
@@ -241,7 +241,7 @@ def test_without_divergences_everything_else_is_the_same():
     with_them = as_arrays(lens_statistics(h, head, logits, TARGET_IDS))
     without = as_arrays(lens_statistics(h, head, logits, TARGET_IDS, divergences=False))
     for name, values in without.items():
-        if name in _lens_fused.FAR:
+        if name in _lens_plain.FAR:
             assert np.isnan(values).all(), name
         else:
             np.testing.assert_allclose(values, with_them[name], rtol=1e-12, err_msg=name)
@@ -252,8 +252,8 @@ def fused_lens(options, dtype, function=lambda f: f, monkeypatch=None):
     readout, x = build(dtype=dtype, **options), tensor(STREAM, dtype)
     head = Head(readout.weight, readout.bias, readout.transform if options.get("cap") else None)
     targets = TARGET_IDS.clamp(min=0)
-    monkeypatch.setattr(_lens_fused, "fused", function)
-    got, _ = _lens_fused.FusedLens(head, divergences=True).statistics(
+    monkeypatch.setattr(_lens_plain, "fused", function)
+    got, _ = _lens_plain.PlainLens(head, divergences=True, compile=False).statistics(
         readout.normalise(x[:-1]), readout.logits(x[-1]), targets
     )
     return {name: value.double().numpy() for name, value in got.items()}
@@ -276,11 +276,11 @@ def test_plain_form_of_the_fused_lens_against_scipy(options, dtype, tolerance, m
 def test_fused_lens_without_divergences_has_none_of_them():
     head, h = Head(tensor(W_U)), tensor(rms(STREAM))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_lens_fused, "fused", lambda function: function)
-        lens = _lens_fused.FusedLens(head, divergences=False)
+        patch.setattr(_lens_plain, "fused", lambda function: function)
+        lens = _lens_plain.PlainLens(head, divergences=False, compile=False)
         got, _ = lens.statistics(h, head.logits(h[-1]), TARGET_IDS.clamp(min=0))
-    assert all(got[name].isnan().all() for name in _lens_fused.FAR)
-    assert all(got[name].isfinite().all() for name in _lens_fused.NAMES)
+    assert all(got[name].isnan().all() for name in _lens_plain.FAR)
+    assert all(got[name].isfinite().all() for name in _lens_plain.NAMES)
 
 
 def test_fused_lens_rules_out_what_the_model_does(monkeypatch):
@@ -289,8 +289,8 @@ def test_fused_lens_rules_out_what_the_model_does(monkeypatch):
     head, h = Head(tensor(W_U), tensor(BIAS) + out), tensor(rms(STREAM))
     targets = torch.full((ROWS,), 6)
     logits = head.logits(h[-1])
-    monkeypatch.setattr(_lens_fused, "fused", lambda function: function)
-    got, _ = _lens_fused.FusedLens(head, divergences=True).statistics(h[:-1], logits, targets)
+    monkeypatch.setattr(_lens_plain, "fused", lambda function: function)
+    got, _ = _lens_plain.PlainLens(head, divergences=True, compile=False).statistics(h[:-1], logits, targets)
     expected = expected_lens(expected_logits(STREAM) + out.numpy(), targets.numpy())
     for name in set(got) - {"rank"}:
         np.testing.assert_allclose(
@@ -303,13 +303,13 @@ def test_without_a_compiler_the_plain_form_runs_and_says_so_once(monkeypatch):
         raise RuntimeError("no compiler\nand a long trace")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    call = _lens_fused.fused.__wrapped__(_lens_fused.row_statistics)
+    call = _lens_plain.fused.__wrapped__(_lens_plain.row_statistics)
     z, targets = tensor(RNG.standard_normal((2, 3, V))), torch.arange(3)
     with pytest.warns(UserWarning, match="cannot fuse the lens here .RuntimeError: no compiler."):
         first = call(z, targets)
     again = call(z, targets)
     for got in (first, again):
-        for a, b in zip(got, _lens_fused.row_statistics(z, targets), strict=True):
+        for a, b in zip(got, _lens_plain.row_statistics(z, targets), strict=True):
             assert torch.equal(a, b)
 
 
