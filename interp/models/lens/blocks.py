@@ -47,6 +47,9 @@ STORED_BYTES = 112 * 2**20
 ENDLESS = 1e10
 """A divergence beyond has a forbidden token in it: FORBIDDEN × a probability of 1e-20 or more."""
 
+SILENT = 1.0
+"""Seconds of preparation of which nothing is said: less than a compilation takes."""
+
 _KEPT: ContextVar[dict[torch.dtype, Tensor] | None] = ContextVar("kept memory", default=None)
 _LOCK = Lock()
 _LOOPS: list[ModuleType | None] = []
@@ -65,7 +68,9 @@ def loops() -> ModuleType | None:
 
 
 def _prepared() -> ModuleType | None:
-    said = Timer(1.0, remark, ["compiling the loops of the lens, once for this machine"])
+    said = Timer(
+        SILENT, remark, ["preparing the lens: its loops are compiled once for this machine"]
+    )
     said.daemon = True
     said.start()
     try:
@@ -205,18 +210,24 @@ class BlockLens:
         return torch.cat([self.head.of_tokens(h[rows], targets[rows]) for rows in few])
 
     def _add_up(
-        self, team: Executor | None, z: Tensor, first: int, wanted: Tensor, target: Tensor, sums: Any
+        self,
+        team: Executor | None,
+        z: Tensor,
+        first: int,
+        wanted: Tensor,
+        target: Tensor,
+        sums: Any,
     ) -> None:
-        z_, wanted_, target_ = (x.detach().numpy() for x in (z, wanted, target))
-        _share(
-            team,
-            lambda part: self.loops.add_up(
-                z_, first, part.start, part.stop, wanted_, target_, sums
-            ),
-            len(z),
-        )
+        arrays = [x.detach().numpy() for x in (z, wanted, target)]
 
-    def _compared(self, team: Executor | None, ends: Tensor, last: Any, sums: Any) -> dict[str, Tensor]:
+        def walk(part: slice) -> None:
+            self.loops.add_up(arrays[0], first, part.start, part.stop, *arrays[1:], sums)
+
+        _share(team, walk, len(z))
+
+    def _compared(
+        self, team: Executor | None, ends: Tensor, last: Any, sums: Any
+    ) -> dict[str, Tensor]:
         """KL, JS and TV, float64 `[row]`, from the stored logits of all blocks."""
         rows, final_z = len(sums.top), ends.detach().numpy()
         far, own, final = _far(self.loops, rows), _normaliser(sums), _normaliser(last)
@@ -247,9 +258,7 @@ def _team() -> Iterator[Executor | None]:
         yield team
 
 
-def _share(
-    team: Executor | None, work: Callable[[slice], None], rows: int, of: int = 1
-) -> None:
+def _share(team: Executor | None, work: Callable[[slice], None], rows: int, of: int = 1) -> None:
     """Does `work` on all rows, shared among the threads in parts that are multiples of `of`."""
     threads = 1 if team is None else torch.get_num_threads()
     size = max(-(-rows // threads), PART)

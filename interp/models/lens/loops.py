@@ -14,13 +14,19 @@ meaning: a NaN among the logits makes all sums of its row NaN, −∞ is a token
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 PIECE = 2048
 """Tokens of a row that are worked on at a time: three of them are 24 kB."""
+
+Real = np.float32
+Row = NDArray[np.float32]
+Table = NDArray[np.float32]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 F = np.float32
 HALF, ZERO, ONE = F(0.5), F(0), F(1)
@@ -81,24 +87,25 @@ class Far(NamedTuple):
     tv: np.ndarray
 
 
-def compiled(freedoms: set[str]) -> Callable[[Any], Any]:
+def compiled(freedoms: set[str]) -> Callable[[Function], Function]:
     """Compiles a function at its first call, without the interpreter's lock, and keeps the code.
 
     It is kept in NUMBA_CACHE_DIR, else beside this file, else in the user's cache.
     """
 
-    def decorate(function: Any) -> Any:
+    def decorate(function: Function) -> Function:
         options = {"nogil": True, "fastmath": freedoms, "error_model": "numpy"}
         try:
-            return njit(cache=True, **options)(function)
+            made: Function = njit(cache=True, **options)(function)
         except RuntimeError:  # none of these places can be written to
-            return njit(**options)(function)
+            made = njit(**options)(function)
+        return made
 
     return decorate
 
 
 @compiled(EXACT)
-def exp(x):
+def exp(x: Real) -> Real:
     """e^x in float32 for x ≤ 88, relative error 1e-7 + 6e-8·|x|; 0 below −87."""
     t = x * LOG2_E
     n = t + MANY
@@ -110,7 +117,7 @@ def exp(x):
 
 
 @compiled(EXACT)
-def log(x):
+def log(x: Real) -> Real:
     """Natural logarithm in float32 of a normal x > 0, relative error 1e-7."""
     # x = 2^n (1 + f) with 1 + f between √½ and √2.
     bits = np.int32(F(x).view(np.int32) - ROOT_HALF)
@@ -123,13 +130,13 @@ def log(x):
 
 
 @compiled(EXACT)
-def ordered(bits):
+def ordered(bits: np.int32) -> np.int32:
     """Bits of a float as an integer that is ordered as the floats are; its own inverse."""
     return np.int32(bits ^ ((bits >> 31) & MAGNITUDE))
 
 
 @compiled(SUM)
-def top_and_above(z, target):
+def top_and_above(z: Row, target: Real) -> tuple[Real, Real]:
     """The largest of `z`, and how many are above `target`."""
     # Integers: the maximum of floats is compiled to single steps where NaN has to keep its meaning.
     top, above = LEAST, ZERO
@@ -140,7 +147,7 @@ def top_and_above(z, target):
 
 
 @compiled(SUM)
-def mass_and_own(z, top):
+def mass_and_own(z: Row, top: Real) -> tuple[Real, Real]:
     """Σe and Σe·x of `z`, x = z − top."""
     mass, own = ZERO, ZERO
     for j in range(len(z)):
@@ -153,7 +160,7 @@ def mass_and_own(z, top):
 
 
 @compiled(EXACT)
-def place(z, value):
+def place(z: Row, value: Real) -> int:
     """The first place of `value` in `z`."""
     for j in range(len(z)):
         if z[j] == value:
@@ -162,7 +169,15 @@ def place(z, value):
 
 
 @compiled(EXACT)
-def add_up(z, first, start, stop, wanted, target, sums):
+def add_up(
+    z: Table,
+    first: int,
+    start: int,
+    stop: int,
+    wanted: NDArray[np.int64],
+    target: Row,
+    sums: Sums,
+) -> None:
     """Adds a block of logits to the sums of the first walk, for rows `start` to `stop`.
 
     Args:
@@ -191,7 +206,7 @@ def add_up(z, first, start, stop, wanted, target, sums):
 
 
 @compiled(SUM)
-def normalise(z, top, log_mass, log_q, q):
+def normalise(z: Row, top: Real, log_mass: Real, log_q: Row, q: Row) -> None:
     """Writes ln q = z − top − log_mass, and q."""
     for j in range(len(z)):
         logit = FORBIDDEN if z[j] < FORBIDDEN else z[j]
@@ -200,7 +215,7 @@ def normalise(z, top, log_mass, log_q, q):
 
 
 @compiled(SUM)
-def divergences(z, top, log_mass, log_q, q):
+def divergences(z: Row, top: Real, log_mass: Real, log_q: Row, q: Row) -> tuple[Real, Real, Real]:
     """Parts of KL(q‖p), 2·JS and 2·TV, of the logits `z` of p and the same tokens of q."""
     kl, js, tv = ZERO, ZERO, ZERO
     for j in range(len(z)):
@@ -216,7 +231,16 @@ def divergences(z, top, log_mass, log_q, q):
 
 
 @compiled(EXACT)
-def compare(z, first, start, stop, own, final_z, final, far):
+def compare(
+    z: Table,
+    first: int,
+    start: int,
+    stop: int,
+    own: tuple[Row, Row],
+    final_z: Table,
+    final: tuple[Row, Row],
+    far: Far,
+) -> None:
     """Adds a block of logits to the sums of the second walk, for rows `start` to `stop`.
 
     Args:
