@@ -205,12 +205,12 @@ def test_without_divergences_everything_else_is_the_same(dtype):
             np.testing.assert_allclose(values, with_them[name], rtol=1e-12, err_msg=name)
 
 
-def plain_lens(options, dtype, *, compile=False):
+def plain_lens(options, dtype, *, fuse=False):
     """What the form in PyTorch gives for all states but the last, `[state, row]` by name."""
     readout, x = build(dtype=dtype, **options), tensor(STREAM, dtype)
     head = Head(readout.weight, readout.bias, readout.transform if options.get("cap") else None)
     targets = TARGET_IDS.clamp(min=0)
-    got, _ = _lens_plain.PlainLens(head, divergences=True, compile=compile).statistics(
+    got, _ = _lens_plain.PlainLens(head, divergences=True, fuse=fuse).statistics(
         readout.normalise(x[:-1]), readout.logits(x[-1]), targets
     )
     return {name: value.double().numpy() for name, value in got.items()}
@@ -232,7 +232,7 @@ def test_plain_form_against_scipy(options, dtype, tolerance):
 
 def test_plain_form_without_divergences_has_none_of_them():
     head, h = Head(tensor(W_U)), tensor(rms(STREAM))
-    lens = _lens_plain.PlainLens(head, divergences=False, compile=False)
+    lens = _lens_plain.PlainLens(head, divergences=False, fuse=False)
     got, _ = lens.statistics(h, head.logits(h[-1]), TARGET_IDS.clamp(min=0))
     assert all(got[name].isnan().all() for name in _lens_plain.FAR)
     assert all(got[name].isfinite().all() for name in _lens_plain.NAMES)
@@ -244,7 +244,7 @@ def test_plain_form_rules_out_what_the_model_does():
     head, h = Head(tensor(W_U), tensor(BIAS) + out), tensor(rms(STREAM))
     targets = torch.full((ROWS,), 6)
     logits = head.logits(h[-1])
-    got, _ = _lens_plain.PlainLens(head, divergences=True, compile=False).statistics(
+    got, _ = _lens_plain.PlainLens(head, divergences=True, fuse=False).statistics(
         h[:-1], logits, targets
     )
     expected = expected_lens(expected_logits(STREAM) + out.numpy(), targets.numpy())
@@ -272,7 +272,7 @@ def test_without_a_compiler_the_plain_form_runs_and_says_so_once(monkeypatch):
 @pytest.mark.full
 def test_compiled_form_equals_the_plain_one():
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        plain, compiled = (plain_lens({}, dtype, compile=c) for c in (False, True))
+        plain, compiled = (plain_lens({}, dtype, fuse=c) for c in (False, True))
         for name, values in plain.items():
             np.testing.assert_allclose(
                 compiled[name], values, rtol=tolerance, atol=tolerance, err_msg=name

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from interp._progress import remark
 from interp.geometry import at_least_float32
+from interp.models.lens.head import FORBIDDEN
 
 if TYPE_CHECKING:
     from interp.models.lens.head import Head
@@ -47,6 +48,7 @@ STORED_BYTES = 112 * 2**20
 ENDLESS = 1e10
 """A divergence beyond has a forbidden token in it: FORBIDDEN × a probability of 1e-20 or more."""
 
+PREPARING = "preparing the lens: its loops are compiled once for this machine"
 SILENT = 1.0
 """Seconds of preparation of which nothing is said: less than a compilation takes."""
 
@@ -284,8 +286,9 @@ def _read(sums: Any, target: Tensor) -> dict[str, Tensor]:
     # A product of one column may differ in its last bit from that of many: the target itself may
     # be above the logit that was counted from, and is no rival.
     rank = above - (found > target.detach()).double()
+    found = torch.where(found > FORBIDDEN, found.double(), -torch.inf)
     return {
-        "log_prob": found.double() - top.double() - log_mass,
+        "log_prob": found - top.double() - log_mass,
         "rank": rank,
         "entropy": (log_mass - own / mass).clamp(min=0),
         "top_prob": 1 / mass,

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from interp.geometry import at_least_float32
 
+FORBIDDEN = -1e30
+"""Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
+
 
 @dataclass(frozen=True, eq=False)
 class LensStatistics:

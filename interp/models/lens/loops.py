@@ -20,6 +20,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from interp.models.lens.head import FORBIDDEN as FORBIDDEN_
+
 PIECE = 2048
 """Tokens of a row that are worked on at a time: three of them are 24 kB."""
 
@@ -29,12 +31,9 @@ Table = NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 F = np.float32
-HALF, ZERO, ONE = F(0.5), F(0), F(1)
+HALF, ZERO, ONE, FORBIDDEN = F(0.5), F(0), F(1), F(FORBIDDEN_)
 LOG2_E = F(1.4426950408889634)
 LN2_HIGH, LN2_LOW = F(0.693359375), F(-2.12194440e-4)  # their sum is ln 2 to 40 bits
-
-FORBIDDEN = F(-1e30)
-"""Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
 
 FAINT = F(-87)
 """exp(x) is 0 below; the least normal float32 is exp(−87.3)."""
@@ -205,12 +204,18 @@ def add_up(
             sums.own[r] += own
 
 
+@compiled(EXACT)
+def log_prob(logit: Real, top: Real, log_mass: Real) -> Real:
+    """Log-probability of a token."""
+    # In this order: top + log_mass is a large number, and would be rounded as one.
+    return ((FORBIDDEN if logit < FORBIDDEN else logit) - top) - log_mass
+
+
 @compiled(SUM)
 def normalise(z: Row, top: Real, log_mass: Real, log_q: Row, q: Row) -> None:
-    """Writes ln q = z − top − log_mass, and q."""
+    """Writes ln q and q of the logits `z`."""
     for j in range(len(z)):
-        logit = FORBIDDEN if z[j] < FORBIDDEN else z[j]
-        log_q[j] = (logit - top) - log_mass
+        log_q[j] = log_prob(z[j], top, log_mass)
         q[j] = exp(log_q[j])
 
 
@@ -219,8 +224,7 @@ def divergences(z: Row, top: Real, log_mass: Real, log_q: Row, q: Row) -> tuple[
     """Parts of KL(q‖p), 2·JS and 2·TV, of the logits `z` of p and the same tokens of q."""
     kl, js, tv = ZERO, ZERO, ZERO
     for j in range(len(z)):
-        logit = FORBIDDEN if z[j] < FORBIDDEN else z[j]
-        log_p = (logit - top) - log_mass
+        log_p = log_prob(z[j], top, log_mass)
         p = exp(log_p)
         middle = HALF * (p + q[j])
         log_middle = log(TINY if middle < TINY else middle)

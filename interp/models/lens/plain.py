@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from interp.geometry import at_least_float32
+from interp.models.lens.head import FORBIDDEN
 
 if TYPE_CHECKING:
     from interp.models.lens.head import Head
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 LOGIT_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Logits at a time. The plain form makes about six more tensors of this size, the compiled none."""
-
-FORBIDDEN = -1e30
-"""Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
 
 TINY = torch.finfo(torch.float32).tiny
 """Least probability of the final distribution, so that its logarithm is a number."""
@@ -104,12 +102,12 @@ class PlainLens:
     Args:
         head: the linear end of the readout.
         divergences: compute KL, JS and TV; NaN without.
-        compile: fuse the formulas with `torch.compile`.
+        fuse: fuse the formulas with `torch.compile`.
     """
 
-    def __init__(self, head: Head, *, divergences: bool, compile: bool) -> None:  # noqa: A002
+    def __init__(self, head: Head, *, divergences: bool, fuse: bool) -> None:
         self.head, self.divergences = head, divergences
-        form = fused if compile else _as_it_is
+        form = fused if fuse else _as_it_is
         self.near, self.far = form(row_statistics), form(row_divergences)
 
     @classmethod
@@ -128,7 +126,7 @@ class PlainLens:
         last = dict(zip(NAMES, self.near(final[None], targets), strict=True))
         if not states:
             return [last]
-        z = self.head.logits(h.reshape(-1, width)).view(states, tokens, -1)
+        z = self.head.logits(h.reshape(-1, width)).view(states, tokens, len(self.head.weight))
         z = at_least_float32(z).clamp_(min=FORBIDDEN)
         out = dict(zip(NAMES, self.near(z, targets), strict=True))
         far: Statistics = (torch.full_like(out["entropy"], torch.nan),) * 3

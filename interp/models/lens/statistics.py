@@ -70,7 +70,7 @@ def _lens(
     compiled = loops() if device == "cpu" and kinds == {torch.float32} else None
     if compiled is None:
         tokens = PlainLens.tokens_at_a_time(states, vocab, device)
-        return PlainLens(head, divergences=divergences, compile=device != "cpu"), tokens
+        return PlainLens(head, divergences=divergences, fuse=device != "cpu"), tokens
     # As equal as can be: the store is made for the widest chunk, so equal chunks waste none of it.
     most = BlockLens.tokens_at_a_time(states, vocab)
     tokens = max(1, -(-rows // max(1, -(-rows // most))))
