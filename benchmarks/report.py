@@ -40,8 +40,8 @@ Written by `{results["command"]}` on {results["date"]}; no number here is typed 
 Models have the named shape and random weights. Within a table all ways were timed in turns, round
 by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine slows
 all of them alike; a ratio is the median of the ratios within a round, a time the median, with the
-quartiles in brackets. Memory is the peak of the resident set of the process during one warm call, minus its size before the call.
-The processes keep freed memory for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
+quartiles in brackets. Memory is the peak of the resident set of the process during one warm call,
+minus its size before the call. The processes keep freed memory for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
 `MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as within a run. When other
 programs share the processor's caches, ratios to bare products exceed those of a quiet machine."""
 
@@ -137,7 +137,8 @@ def _peers(answers: Sequence[Answer]) -> str:
     rows = [
         "## A lens by other means\n",
         "From tokens to log-probability, rank, entropy and top token of every state, the forward "
-        "pass included. Our run\ngives the divergences too, checks the readout, and makes tables.\n",
+        "pass included. Our run\ngives the divergences too, checks the readout, and makes "
+        "tables.\n",
         "| way | model, batch | seconds | to our run | extra memory, MB | does not give |",
         "|---|---|---|---|---|---|",
     ]
