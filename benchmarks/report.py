@@ -41,9 +41,10 @@ Models have the named shape and random weights. Within a table all ways were tim
 by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine slows
 all of them alike; a ratio is the median of the ratios within a round, a time the median, with the
 quartiles in brackets. Memory is the peak of the resident set of the process during one warm call,
-minus its size before the call. The processes keep freed memory for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
-`MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as within a run. When other
-programs share the processor's caches, ratios to bare products exceed those of a quiet machine."""
+minus its size before the call. The processes keep freed memory for their next tensors
+(`MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as
+within a run. Where other programs kept the processor busy, or the rounds of the bare products
+differ, the verdict is "noisy"."""
 
 
 def _verdicts(answers: Sequence[Answer]) -> str:
