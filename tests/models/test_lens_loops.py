@@ -225,6 +225,20 @@ def test_compiled_form_equals_the_one_in_pytorch(states, rows, vocab, scale, see
             )
 
 
+def test_a_row_that_forbids_everything_has_no_distribution():
+    z = RNG.standard_normal((2, 3, 12)).astype(np.float32)
+    final = z[-1].copy()
+    final[1] = -np.inf
+    weight = torch.from_numpy(z[0].T.copy())
+    stats = lens_statistics(
+        torch.eye(3)[None], Head(weight), torch.from_numpy(final), torch.arange(3)
+    )
+    got, clean = arrays(stats), through_factors(z, np.arange(3))
+    for name in ("log_prob", "entropy", "top_prob"):
+        assert np.isnan(got[name][-1, 1]), name
+        np.testing.assert_array_equal(got[name][:, [0, 2]], clean[name][:, [0, 2]])
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_weights_that_require_gradients(mode):
     weight = torch.nn.Parameter(torch.from_numpy(RNG.standard_normal((30, 4))).float())
@@ -364,7 +378,7 @@ def test_a_long_preparation_is_said_and_a_short_one_is_not(monkeypatch):
     monkeypatch.setattr(blocks, "SILENT", 0.01)
     monkeypatch.setattr(blocks, "_loaded", lambda: time.sleep(0.3))
     blocks._prepared()
-    assert said == ["preparing the lens: its loops are compiled once for this machine"]
+    assert said == [blocks.PREPARING]
 
 
 def test_a_remark_is_for_those_who_watch(monkeypatch, capsys):

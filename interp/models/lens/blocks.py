@@ -28,7 +28,7 @@ from torch import Tensor
 
 from interp._progress import remark
 from interp.geometry import at_least_float32
-from interp.models.lens.head import FORBIDDEN
+from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
     from interp.models.lens.head import Head
@@ -70,18 +70,15 @@ def loops() -> ModuleType | None:
 
 
 def _prepared() -> ModuleType | None:
-    said = Timer(
-        SILENT, remark, ["preparing the lens: its loops are compiled once for this machine"]
-    )
+    said = Timer(SILENT, remark, [PREPARING])
     said.daemon = True
     said.start()
     try:
         return _loaded()
     except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
         warnings.warn(
-            f"numba cannot be used here ({type(error).__name__}: "
-            f"{(str(error).strip() or 'no reason').splitlines()[0]}); the lens runs in PyTorch "
-            'alone, slower and with the same numbers. `python -c "import numba"` shows the reason',
+            f"numba cannot be used here ({reason(error)}); the lens runs in PyTorch alone, slower "
+            'and with the same numbers. `python -c "import numba"` says more',
             stacklevel=4,
         )
         return None
@@ -274,7 +271,8 @@ def _share(team: Executor | None, work: Callable[[slice], None], rows: int, of: 
 
 def _normaliser(sums: Any) -> tuple[np.ndarray, np.ndarray]:
     """The largest logit and ln Σe of each row; two numbers, because their sum would be rounded."""
-    return sums.top, np.log(sums.mass).astype(np.float32)
+    with np.errstate(divide="ignore"):  # a row of −∞ alone, whose sums are NaN in the end
+        return sums.top, np.log(sums.mass).astype(np.float32)
 
 
 def _read(sums: Any, target: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from interp.geometry import at_least_float32
-from interp.models.lens.head import FORBIDDEN
+from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
     from interp.models.lens.head import Head
@@ -84,9 +84,8 @@ def fused(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
             chosen.append(compiled)
         except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
             warnings.warn(
-                f"torch.compile cannot fuse the lens here ({type(error).__name__}: "
-                f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}); "
-                "its plain form runs instead, slower and with the same numbers",
+                f"torch.compile cannot fuse the lens here ({reason(error)}); its plain form runs "
+                "instead, slower and with the same numbers",
                 stacklevel=2,
             )
             chosen.append(function)
