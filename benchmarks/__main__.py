@@ -46,7 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batches = [tuple(map(int, b.split("x"))) for b in options.batches or []] or BATCHES
     jobs = [(SHAPES[n], batch) for n in names for batch in (batches[:1] if quick else batches)]
     answers = [
-        _say(f"{shape.name}, {batch}", _measure, shape, batch, rounds, options, save=i == 0)
+        _say(
+            f"{shape.name}, {batch}",
+            _measure,
+            shape,
+            batch,
+            rounds,
+            options,
+            save=i == 0,
+            with_peers=i == 0,
+        )
         for i, (shape, batch) in enumerate(jobs)
     ]
     returned = _say(
@@ -99,6 +108,7 @@ def _measure(
     options: argparse.Namespace,
     *,
     save: bool = False,
+    with_peers: bool = False,
     only: Iterable[str] | None = None,
     kept: bool = True,
 ) -> dict[str, Any]:
@@ -116,6 +126,7 @@ def _measure(
         "rounds": rounds,
         "only": None if only is None else list(only),
         "save": save,
+        "peers": with_peers,
     }
     command = [sys.executable, "-m", "benchmarks.measure"]
     done = subprocess.run(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import platform
 import re
 import resource
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 import interp
+from benchmarks.peers import peers
 from benchmarks.shapes import Shape, bridge
 from benchmarks.ways import Way, ways
 from interp.models.lens.blocks import kept_memory
@@ -40,24 +42,32 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     """Measure one job.
 
     Args: `job` with `shape` (fields of `Shape`), `batch` (rows, tokens), `threads`, `device`,
-        `dtype`, `rounds`, and `only` (names or beginnings of names) or nothing for all ways.
+        `dtype`, `rounds`, `only` (names or beginnings of names) or nothing for all ways, and
+        `peers`, whether other packages' lenses are measured too.
     Returns: `seconds`, by way one number per round; `megabytes`, by way the peak of extra memory;
+        `others`, cores that other processes kept busy meanwhile; `absent`, by peer the reason;
         `save`, rows per second of saving a table; `machine`.
     """
     torch.set_num_threads(job["threads"])
     torch.set_grad_enabled(False)
     shape, (rows, length) = Shape(**job["shape"]), job["batch"]
-    model = bridge(shape, length, job["device"], getattr(torch, job["dtype"]))
+    dtype = getattr(torch, job["dtype"])
+    model = bridge(shape, length, job["device"], dtype)
     tokens = torch.randint(0, shape.vocab, (rows, length), device=job["device"])
-    chosen = _chosen(ways(model, tokens), job["only"])
+    others, absent = peers(shape, model, tokens, dtype) if job.get("peers") else ({}, {})
+    chosen = _chosen(ways(model, tokens) | others, job["only"])
     megabytes = {name: peak_megabytes(way, job["device"]) for name, way in chosen.items()}
     with kept_memory():  # as within a run; the bare products have their room beforehand, too
+        busy, began = others_busy(), time.perf_counter()
         seconds = in_turns(chosen, job["rounds"], job["device"])
+        busy = (others_busy() - busy) / (time.perf_counter() - began)
     return {
         "shape": job["shape"],
         "batch": [rows, length],
         "seconds": seconds,
         "megabytes": megabytes,
+        "others": busy,
+        "absent": absent,
         "save": save_speed(model, tokens) if job["save"] else None,
         "multiplications": 2 * shape.layers * rows * length * shape.width * shape.vocab,
         "machine": machine(job),
@@ -83,6 +93,18 @@ def in_turns(some: Mapping[str, Way], rounds: int, device: str) -> dict[str, lis
             _wait(device)
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def others_busy() -> float:
+    """Processor seconds that other processes used since the start of the system; 0 if not known."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _idle, _waiting, *interrupts = map(
+        int, stat.read_text().splitlines()[0].split()[1:9]
+    )
+    everything = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return everything - time.process_time()
 
 
 def _wait(device: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
-from benchmarks import ways
-from benchmarks.targets import TARGETS, Answer, Target, best_product
+from benchmarks import peers, ways
+from benchmarks.targets import TARGETS, Answer, Target, best_product, disturbed, ratios
 
 GROWN = (ways.GEOMETRY, ways.CACHE, ways.LENS, ways.THEIRS)
 CORPUS = "run_corpus: rotation + path_length, whole process"
@@ -21,6 +21,7 @@ def markdown(results: Mapping[str, Any], figure: str | None) -> str:
     """The document, from what `benchmarks.__main__` collected; `figure` is a path or None."""
     parts = [_head(results), _verdicts(results["answers"]), _returned(results["returned"])]
     parts += [_table(answer) for answer in results["answers"]]
+    parts.append(_peers(results["answers"]))
     parts.append(_start_up(results["start_up"]))
     if figure:
         parts.append(_growth(results["growth"], figure))
@@ -38,20 +39,24 @@ Written by `{results["command"]}` on {results["date"]}; no number here is typed 
 
 Models have the named shape and random weights. Within a table all ways were timed in turns, round
 by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine slows
-all of them alike; a ratio is the median of the ratios within a round, a time the median. Memory is
-the peak of the resident set of the process during one warm call, minus its size before the call.
-The processes keep freed memory for their next tensors (`MALLOC_TRIM_THRESHOLD_` and
-`MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as within a run. When other
-programs share the processor's caches, ratios to bare products exceed those of a quiet machine."""
+all of them alike; a ratio is the median of the ratios within a round, a time the median, with the
+quartiles in brackets. Memory is the peak of the resident set of the process during one warm call,
+minus its size before the call. The processes keep freed memory for their next tensors
+(`MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as
+within a run. Where other programs kept the processor busy, or the rounds of the bare products
+differ, the verdict is "noisy"."""
 
 
 def _verdicts(answers: Sequence[Answer]) -> str:
     rows = ["| target | model, batch | limit | measured | |", "|---|---|---|---|---|"]
     for target in TARGETS:
         for answer in answers:
-            value = target.measured(answer)
-            if value is not None:
-                rows.append(_verdict(target, answer, value))
+            values = target.measured(answer)
+            if values:
+                rows.append(_verdict(target, answer, values))
+    noise = [f"{_name(a)}: {disturbed(a)}." for a in answers if disturbed(a)]
+    if noise:
+        rows += ["\nThe machine was not quiet, so times are reported and not judged.", *noise]
     return "## Targets\n\n" + "\n".join(rows)
 
 
@@ -67,11 +72,22 @@ attached and {run} × for their run alone: while states are held for an analysis
 tensors lie on new pages."""
 
 
-def _verdict(target: Target, answer: Answer, value: float) -> str:
+def _verdict(target: Target, answer: Answer, values: Sequence[float]) -> str:
     sign = "≥" if target.at_least else "≤"
-    verdict = "met" if target.met(value) else "**missed**"
+    verdict = "met" if target.met(median(values)) else "**missed**"
+    if target.unit != "MB" and disturbed(answer):
+        verdict = "noisy"
     limit = f"{sign} {target.limit:g} {target.unit}"
-    return f"| {target.text} | {_name(answer)} | {limit} | {value:.2f} {target.unit} | {verdict} |"
+    measured = f"{_spread(values)} {target.unit}"
+    return f"| {target.text} | {_name(answer)} | {limit} | {measured} | {verdict} |"
+
+
+def _spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median, and the quartiles where there are several values."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
 def _name(answer: Answer) -> str:
@@ -90,10 +106,12 @@ def _table(answer: Answer) -> str:
         "|---|---|---|---|---|",
     ]
     for name, taken in seconds.items():
+        if name in peers.LACKS:
+            continue
         memory = answer["megabytes"][name]
         cells = (
             name,
-            f"{median(taken):.3f}",
+            _spread(taken, 3),
             _cell(taken, base),
             _cell(taken, own) if "lens" in name or name.startswith(ways.PRODUCTS) else "",
             "" if memory is None else f"{memory:.0f}",
@@ -112,7 +130,35 @@ def _table(answer: Answer) -> str:
 
 
 def _cell(taken: Sequence[float], base: Sequence[float] | None) -> str:
-    return f"{median(a / b for a, b in zip(taken, base, strict=True)):.2f}" if base else ""
+    return _spread([a / b for a, b in zip(taken, base, strict=True)]) if base else ""
+
+
+def _peers(answers: Sequence[Answer]) -> str:
+    """The table of lenses by other means, each from tokens to statistics."""
+    rows = [
+        "## A lens by other means\n",
+        "From tokens to log-probability, rank, entropy and top token of every state, the forward "
+        "pass included. Our run\ngives the divergences too, checks the readout, and makes "
+        "tables.\n",
+        "| way | model, batch | seconds | to our run | extra memory, MB | does not give |",
+        "|---|---|---|---|---|---|",
+    ]
+    for answer in answers:
+        for name, taken in answer["seconds"].items():
+            if name in (*peers.LACKS, ways.LENS_RUN):
+                memory = answer["megabytes"][name]
+                cells = (
+                    name,
+                    _name(answer),
+                    _spread(taken, 3),
+                    _spread(ratios(answer, name, ways.LENS_RUN)),
+                    "" if memory is None else f"{memory:.0f}",
+                    peers.LACKS.get(name, ""),
+                )
+                rows.append("| " + " | ".join(cells) + " |")
+    absent = {name: why for answer in answers for name, why in answer.get("absent", {}).items()}
+    rows += [f"\nNot measured: {name}. {why}" for name, why in absent.items()]
+    return "\n".join(rows)
 
 
 def _start_up(start_up: Mapping[str, Mapping[str, float]]) -> str:

@@ -31,7 +31,7 @@ CACHE = "run_with_cache, then NumPy"
 THEIRS = "TransformerLens logit_lens"
 HIDDEN = "Hugging Face output_hidden_states"
 
-BLOCKS = ((256, 512), (512, 512), (512, 1024), (512, 8192), (1 << 30, 1 << 30))
+BLOCKS = ((512, 1024), (512, 2048), (512, 8192), (1 << 30, 1 << 30))
 """Rows and columns of the products that are tried; the fastest counts."""
 
 

@@ -20,6 +20,15 @@ def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]
     return rich_track(items, description=what, console=Console(stderr=True), transient=True)
 
 
+def remark(text: str) -> None:
+    """Print a line on standard error, if somebody watches: on a terminal or in a notebook."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal or console.is_jupyter:
+        console.print(f"{text} …", highlight=False)
+
+
 class _Bar:
     """What every bar does when its block is left; `_bar` is None while none is shown."""
 

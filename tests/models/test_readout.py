@@ -8,8 +8,7 @@ import torch
 from scipy.special import log_softmax, rel_entr
 
 from interp.errors import BadInput, Unsupported
-from interp.models.lens import blocks as _lens_blocks
-from interp.models.lens import fused as _lens_fused
+from interp.models.lens import plain as _lens_plain
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
 from interp.models.readout import Readout
@@ -192,68 +191,26 @@ def test_kl_is_infinite_where_the_state_rules_out_what_the_model_says():
     assert 0 < stats.js_to_final[0].item() <= math.log(2)
 
 
-@pytest.mark.parametrize("columns", [1, 3, 1000])
-@pytest.mark.parametrize(("rows", "part"), [(1, 1), (4, 100), (100, 3), (100, 7), (100, 100)])
-def test_blocks_of_any_size_give_the_same(monkeypatch, rows, part, columns):
-    whole = as_arrays(lens(build()))
-    monkeypatch.setattr(_lens_blocks, "ROWS", rows)
-    monkeypatch.setattr(_lens_blocks, "PART", part)
-    monkeypatch.setattr(_lens_blocks, "COLUMNS", columns)
-    blocks = as_arrays(lens(build()))
-    for name, values in whole.items():
-        np.testing.assert_allclose(blocks[name], values, rtol=1e-12, atol=1e-12, err_msg=name)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_several_threads_give_what_one_does(monkeypatch, mode):
-    monkeypatch.setattr(_lens_blocks, "COLUMNS", 7)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            with mode():
-                found.append(as_arrays(lens(build())))
-    finally:
-        torch.set_num_threads(before)
-    for name, values in found[0].items():
-        np.testing.assert_allclose(found[1][name], values, rtol=1e-12, atol=1e-12, err_msg=name)
-
-
-def test_kept_memory_is_used_again_and_let_go():
-    first = as_arrays(lens(build()))
-    with _lens_blocks.kept_memory():
-        for rows in (ROWS, 2, ROWS):
-            got = as_arrays(lens(build(), targets=TARGETS[:rows], stream=STREAM[:, :rows]))
-            for name, values in got.items():
-                np.testing.assert_allclose(
-                    values, first[name][:, :rows], rtol=1e-12, atol=1e-12, err_msg=name
-                )
-        store = _lens_blocks._memory(4, torch.zeros(0).double())
-        again = _lens_blocks._memory(4, torch.zeros(0).double())
-        assert store.data_ptr() == again.data_ptr()
-    assert _lens_blocks._KEPT.get() is None
-
-
-def test_without_divergences_everything_else_is_the_same():
-    readout, x = build(cap=True), tensor(STREAM)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_without_divergences_everything_else_is_the_same(dtype):
+    readout, x = build(cap=True, dtype=dtype), tensor(STREAM, dtype)
     head = Head(readout.weight, readout.bias, readout.transform)
     h, logits = readout.normalise(x[:-1]), readout.logits(x[-1])
     with_them = as_arrays(lens_statistics(h, head, logits, TARGET_IDS))
     without = as_arrays(lens_statistics(h, head, logits, TARGET_IDS, divergences=False))
     for name, values in without.items():
-        if name in _lens_fused.FAR:
+        if name in _lens_plain.FAR:
             assert np.isnan(values).all(), name
         else:
             np.testing.assert_allclose(values, with_them[name], rtol=1e-12, err_msg=name)
 
 
-def fused_lens(options, dtype, function=lambda f: f, monkeypatch=None):
-    """What the path for GPUs gives for all states but the last, `[state, row]` by name."""
+def plain_lens(options, dtype, *, fuse=False):
+    """What the form in PyTorch gives for all states but the last, `[state, row]` by name."""
     readout, x = build(dtype=dtype, **options), tensor(STREAM, dtype)
     head = Head(readout.weight, readout.bias, readout.transform if options.get("cap") else None)
     targets = TARGET_IDS.clamp(min=0)
-    monkeypatch.setattr(_lens_fused, "fused", function)
-    got, _ = _lens_fused.FusedLens(head, divergences=True).statistics(
+    got, _ = _lens_plain.PlainLens(head, divergences=True, fuse=fuse).statistics(
         readout.normalise(x[:-1]), readout.logits(x[-1]), targets
     )
     return {name: value.double().numpy() for name, value in got.items()}
@@ -263,8 +220,8 @@ def fused_lens(options, dtype, function=lambda f: f, monkeypatch=None):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 3e-5)], ids=str
 )
-def test_plain_form_of_the_fused_lens_against_scipy(options, dtype, tolerance, monkeypatch):
-    got = fused_lens(options, dtype, monkeypatch=monkeypatch)
+def test_plain_form_against_scipy(options, dtype, tolerance):
+    got = plain_lens(options, dtype)
     expected = expected_lens(expected_logits(STREAM, **options), np.maximum(TARGETS, 0))
     assert sorted([*got, "agrees"]) == sorted(expected)
     for name, values in got.items():
@@ -273,24 +230,23 @@ def test_plain_form_of_the_fused_lens_against_scipy(options, dtype, tolerance, m
         )
 
 
-def test_fused_lens_without_divergences_has_none_of_them():
+def test_plain_form_without_divergences_has_none_of_them():
     head, h = Head(tensor(W_U)), tensor(rms(STREAM))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_lens_fused, "fused", lambda function: function)
-        lens = _lens_fused.FusedLens(head, divergences=False)
-        got, _ = lens.statistics(h, head.logits(h[-1]), TARGET_IDS.clamp(min=0))
-    assert all(got[name].isnan().all() for name in _lens_fused.FAR)
-    assert all(got[name].isfinite().all() for name in _lens_fused.NAMES)
+    lens = _lens_plain.PlainLens(head, divergences=False, fuse=False)
+    got, _ = lens.statistics(h, head.logits(h[-1]), TARGET_IDS.clamp(min=0))
+    assert all(got[name].isnan().all() for name in _lens_plain.FAR)
+    assert all(got[name].isfinite().all() for name in _lens_plain.NAMES)
 
 
-def test_fused_lens_rules_out_what_the_model_does(monkeypatch):
+def test_plain_form_rules_out_what_the_model_does():
     out = torch.zeros(V, dtype=torch.float64)
     out[5:9] = -torch.inf
     head, h = Head(tensor(W_U), tensor(BIAS) + out), tensor(rms(STREAM))
     targets = torch.full((ROWS,), 6)
     logits = head.logits(h[-1])
-    monkeypatch.setattr(_lens_fused, "fused", lambda function: function)
-    got, _ = _lens_fused.FusedLens(head, divergences=True).statistics(h[:-1], logits, targets)
+    got, _ = _lens_plain.PlainLens(head, divergences=True, fuse=False).statistics(
+        h[:-1], logits, targets
+    )
     expected = expected_lens(expected_logits(STREAM) + out.numpy(), targets.numpy())
     for name in set(got) - {"rank"}:
         np.testing.assert_allclose(
@@ -303,23 +259,20 @@ def test_without_a_compiler_the_plain_form_runs_and_says_so_once(monkeypatch):
         raise RuntimeError("no compiler\nand a long trace")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    call = _lens_fused.fused.__wrapped__(_lens_fused.row_statistics)
+    call = _lens_plain.fused.__wrapped__(_lens_plain.row_statistics)
     z, targets = tensor(RNG.standard_normal((2, 3, V))), torch.arange(3)
     with pytest.warns(UserWarning, match="cannot fuse the lens here .RuntimeError: no compiler."):
         first = call(z, targets)
     again = call(z, targets)
     for got in (first, again):
-        for a, b in zip(got, _lens_fused.row_statistics(z, targets), strict=True):
+        for a, b in zip(got, _lens_plain.row_statistics(z, targets), strict=True):
             assert torch.equal(a, b)
 
 
 @pytest.mark.full
-def test_compiled_form_equals_the_plain_one(monkeypatch):
+def test_compiled_form_equals_the_plain_one():
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        plain = fused_lens({}, dtype, monkeypatch=monkeypatch)
-        compiled = fused_lens(
-            {}, dtype, lambda f: torch.compile(f, dynamic=True), monkeypatch=monkeypatch
-        )
+        plain, compiled = (plain_lens({}, dtype, fuse=c) for c in (False, True))
         for name, values in plain.items():
             np.testing.assert_allclose(
                 compiled[name], values, rtol=tolerance, atol=tolerance, err_msg=name

@@ -10,6 +10,14 @@ from torch import Tensor
 
 from interp.geometry import at_least_float32
 
+FORBIDDEN = -1e30
+"""Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
+
+
+def reason(error: Exception) -> str:
+    """Kind and first line of an error, for a warning."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason').splitlines()[0]}"
+
 
 @dataclass(frozen=True, eq=False)
 class LensStatistics:

@@ -1,9 +1,9 @@
 """Vocabulary statistics of many states, with one matrix product per state.
 
-Knows matrices only: no model, no hooks. On a CPU the vocabulary is walked in blocks that stay in
-cache (`lens.blocks`), on a GPU a few tokens are taken whole by a fused function
-(`lens.fused`), whose plain form runs anywhere. Of `[state, batch, pos, vocab]` only the
-part at hand ever exists.
+Knows matrices only: no model, no hooks. On a CPU, in float32, the vocabulary is walked in blocks by
+compiled loops (`lens.blocks`); on a GPU, in float64, and where these loops cannot be used, a few
+tokens are taken whole by PyTorch (`lens.plain`). Of `[state, batch, pos, vocab]` only the part at
+hand ever exists.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from interp.errors import BadInput
 from interp.geometry import at_least_float32
-from interp.models.lens.blocks import BlockLens
-from interp.models.lens.fused import FAR, FusedLens
+from interp.models.lens.blocks import BlockLens, loops
 from interp.models.lens.head import Head, LensStatistics
+from interp.models.lens.plain import FAR, PlainLens
 
 
 def lens_statistics(
@@ -63,17 +63,18 @@ def lens_statistics(
 
 def _lens(
     h: Tensor, head: Head, logits: Tensor, *, divergences: bool
-) -> tuple[BlockLens | FusedLens, int]:
+) -> tuple[BlockLens | PlainLens, int]:
     """Kernel that computes the statistics on this device, and its number of tokens at a time."""
     states, (rows, vocab) = len(h), logits.shape
-    if h.device.type != "cpu":
-        return FusedLens(head, divergences=divergences), FusedLens.tokens_at_a_time(states, vocab)
-    # As equal as can be, and no wider than there are tokens.
+    device, kinds = h.device.type, {at_least_float32(x[:0]).dtype for x in (h, logits)}
+    compiled = loops() if device == "cpu" and kinds == {torch.float32} else None
+    if compiled is None:
+        tokens = PlainLens.tokens_at_a_time(states, vocab, device)
+        return PlainLens(head, divergences=divergences, fuse=device != "cpu"), tokens
+    # As equal as can be: the store is made for the widest chunk, so equal chunks waste none of it.
     most = BlockLens.tokens_at_a_time(states, vocab)
-    # Buffers are made for the widest chunk, so equal chunks waste none of them.
     tokens = max(1, -(-rows // max(1, -(-rows // most))))
-    like = at_least_float32(h[:0])
-    return BlockLens(head, states, tokens, like, divergences=divergences), tokens
+    return BlockLens(head, states, tokens, compiled, divergences=divergences), tokens
 
 
 def joined(parts: Sequence[LensStatistics]) -> LensStatistics:
@@ -86,7 +87,7 @@ def _chunk(
     h: Tensor,
     logits: Tensor,
     targets: Tensor,
-    lens: BlockLens | FusedLens,
+    lens: BlockLens | PlainLens,
     *,
     divergences: bool,
 ) -> LensStatistics:

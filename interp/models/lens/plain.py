@@ -1,8 +1,9 @@
-"""The lens on a GPU: a few tokens with the whole vocabulary, fused where a compiler is at hand.
+"""The lens in PyTorch, a few tokens with the whole vocabulary: on a GPU, and in float64.
 
-Knows matrices only. `row_statistics` is the plain form and the reference; `torch.compile` makes
-of it a few kernels that read the logits from memory instead of some twenty. Where it cannot, the
-plain form runs after one warning.
+Knows matrices only. `row_statistics` and `row_divergences` are the formulas and the reference. On a
+GPU `torch.compile` makes of them a few kernels that read the logits from memory instead of some
+twenty; where it cannot, they run as they are after one warning. On a CPU they run as they are, for
+float64 and where `interp.models.lens.loops` cannot be used.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ import torch
 from torch import Tensor
 
 from interp.geometry import at_least_float32
-from interp.models.lens.blocks import FORBIDDEN, TINY
+from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
     from interp.models.lens.head import Head
 
 
-LOGIT_BYTES = 2**29
+LOGIT_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Logits at a time. The plain form makes about six more tensors of this size, the compiled none."""
+
+TINY = torch.finfo(torch.float32).tiny
+"""Least probability of the final distribution, so that its logarithm is a number."""
 
 Statistics = tuple[Tensor, ...]
 NAMES = ("log_prob", "rank", "entropy", "top_prob", "top_token")
@@ -60,6 +64,10 @@ def row_divergences(z: Tensor, q: Tensor, q_entropy: Tensor) -> Statistics:
     return kl, js.clamp(0, math.log(2)), tv.clamp(max=1)
 
 
+def _as_it_is(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
+    return function
+
+
 @cache
 def fused(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
     """`function` compiled at its first call, or as it is, with a warning, where that fails."""
@@ -76,9 +84,8 @@ def fused(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
             chosen.append(compiled)
         except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
             warnings.warn(
-                f"torch.compile cannot fuse the lens here ({type(error).__name__}: "
-                f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}); "
-                "its plain form runs instead, slower and with the same numbers",
+                f"torch.compile cannot fuse the lens here ({reason(error)}); its plain form runs "
+                "instead, slower and with the same numbers",
                 stacklevel=2,
             )
             chosen.append(function)
@@ -88,19 +95,25 @@ def fused(function: Callable[..., Statistics]) -> Callable[..., Statistics]:
     return call
 
 
-class FusedLens:
+class PlainLens:
     """Statistics of all states of a few tokens, with one product for all of the vocabulary.
 
-    Args: `head`, the linear end of the readout; `divergences`, compute KL, JS and TV, NaN without.
+    Args:
+        head: the linear end of the readout.
+        divergences: compute KL, JS and TV; NaN without.
+        fuse: fuse the formulas with `torch.compile`.
     """
 
-    def __init__(self, head: Head, *, divergences: bool) -> None:
+    def __init__(self, head: Head, *, divergences: bool, fuse: bool) -> None:
         self.head, self.divergences = head, divergences
+        form = fused if fuse else _as_it_is
+        self.near, self.far = form(row_statistics), form(row_divergences)
 
     @classmethod
-    def tokens_at_a_time(cls, states: int, vocab: int) -> int:
+    def tokens_at_a_time(cls, states: int, vocab: int, device: str) -> int:
         """Number of tokens that fit into one product."""
-        return max(1, LOGIT_BYTES // (4 * vocab * max(1, states)))
+        room = LOGIT_BYTES["cpu" if device == "cpu" else "gpu"]
+        return max(1, room // (4 * vocab * max(1, states)))
 
     def statistics(self, h: Tensor, logits: Tensor, targets: Tensor) -> list[dict[str, Tensor]]:
         """All statistics of the states, `[state, token]` each, if there are any, and of the end.
@@ -109,14 +122,14 @@ class FusedLens:
         """
         states, tokens, width = h.shape
         final = at_least_float32(logits).clamp(min=FORBIDDEN)
-        last = dict(zip(NAMES, fused(row_statistics)(final[None], targets), strict=True))
+        last = dict(zip(NAMES, self.near(final[None], targets), strict=True))
         if not states:
             return [last]
-        z = self.head.logits(h.reshape(-1, width)).view(states, tokens, -1)
+        z = self.head.logits(h.reshape(-1, width)).view(states, tokens, len(self.head.weight))
         z = at_least_float32(z).clamp_(min=FORBIDDEN)
-        out = dict(zip(NAMES, fused(row_statistics)(z, targets), strict=True))
+        out = dict(zip(NAMES, self.near(z, targets), strict=True))
         far: Statistics = (torch.full_like(out["entropy"], torch.nan),) * 3
         if self.divergences:
             q = torch.softmax(final, -1).clamp_(min=TINY)
-            far = fused(row_divergences)(z, q, last["entropy"][0])
+            far = self.far(z, q, last["entropy"][0])
         return [out | dict(zip(FAR, far, strict=True)), last]
