@@ -1,27 +1,103 @@
-"""Progress bars, in one place so that they can be switched off everywhere."""
+"""Progress bars and lines on standard error, in one place so that they can be switched off.
+
+In a terminal they are drawn by rich and leave no trace. In a notebook rich needs ipywidgets;
+without them one line of text is written over. In a file or a pipe there are no bars, and a stage
+is one line.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 1.0
+"""Seconds of work before a bar appears: what is done sooner needs none."""
+
+
+@contextmanager
+def stage(what: str, *, enabled: bool = True) -> Iterator[None]:
+    """Says what is being done for as long as the block runs; silent when not enabled."""
+    console = _console() if enabled else None
+    if console is None:
+        yield
+    elif _draws(console):
+        with console.status(what):
+            yield
+    else:
+        print(f"{what} …", file=sys.stderr, flush=True)
+        yield
+
 
 def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]:
-    """Iterate with a bar on standard error: done, rate, time left. Silent when not enabled."""
-    if not enabled or len(items) < 2:
-        return items
-    from rich.console import Console
-    from rich.progress import track as rich_track
+    """Iterates with a bar: share done, time, time left. Silent when not enabled."""
+    with Bar(what, len(items), enabled=enabled) as bar:
+        for number, item in enumerate(items):
+            yield item
+            bar.show(number + 1)
 
-    return rich_track(items, description=what, console=Console(stderr=True), transient=True)
+
+class Bar:
+    """A bar that appears once the work has taken a second, and leaves no trace.
+
+    Args:
+        what: name of the work.
+        total: number of steps.
+        enabled: whether a bar is shown at all.
+    """
+
+    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+        self._what, self._total, self._enabled = what, total, enabled
+        self._shown: Any = None
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        return self
+
+    def show(self, done: int, doing: str = "") -> None:
+        """Shows that so many steps are done, and what is being done now."""
+        if not self._enabled or time.monotonic() - self._start < PATIENCE:
+            return
+        if self._shown is None:
+            self._shown = _display(self._columns, lasting=False)
+            self._enabled = self._shown is not None
+            if not self._enabled:
+                return
+            self._task = self._shown.add_task(self._what, total=self._total, doing="")
+        text = f"{self._what} {done / max(self._total, 1):.0%} {doing}"
+        self._shown.update(self._task, completed=done, doing=doing, text=text)
+
+    @staticmethod
+    def _columns() -> list[Any]:
+        from rich import progress
+
+        return [
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[doing]}"),
+        ]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown is not None:
+            self._shown.stop()
 
 
 class Counter:
-    """A bar on standard error for work of known size: share done, tokens per second, time left.
+    """A bar for work of known size: share done, tokens per second, time left.
 
     Args:
         what: name of the unit whose rate is shown.
@@ -32,33 +108,37 @@ class Counter:
     def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
         self._what, self._total, self._enabled = what, total, enabled
         self._bar: Any = None
-        self._tokens = self._failures = 0
+        self._done = self._tokens = self._failures = 0
         self._start = time.monotonic()
 
     def __enter__(self) -> Counter:
         if self._enabled:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.completed:,.0f} of {task.total:,.0f} documents"),
-                BarColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, rate="")
+            self._bar = _display(self._columns, lasting=True)
+            if self._bar is not None:
+                self._task = self._bar.add_task("", total=self._total, rate="")
         return self
 
+    @staticmethod
+    def _columns() -> list[Any]:
+        from rich import progress
+
+        return [
+            progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} documents"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+        ]
+
     def advance(self, documents: int, tokens: int, failures: int = 0) -> None:
-        """Add the numbers of documents, tokens and failures that were completed."""
+        """Adds the numbers of documents, tokens and failures that were completed."""
+        self._done += documents
         self._tokens, self._failures = self._tokens + tokens, self._failures + failures
         if self._bar is not None:
             rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
             text = f"{self._tokens:,} {self._what}, {rate:,.0f}/s"
             text += f", {self._failures:,} failures" if self._failures else ""
-            self._bar.update(self._task, advance=documents, rate=text)
+            whole = f"{self._done:,} of {self._total:,} documents, {text}"
+            self._bar.update(self._task, completed=self._done, rate=text, text=whole)
 
     def __exit__(
         self,
@@ -68,3 +148,52 @@ class Counter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _draws(console: Any) -> bool:
+    """True if rich can draw there: in a terminal, or in a notebook that has ipywidgets."""
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return bool(console.is_terminal)
+
+
+def _display(columns: Callable[[], list[Any]], *, lasting: bool) -> Any:
+    """A started display; None where there is nobody to look at it.
+
+    `lasting`: its last state stays, also in a file or a pipe.
+    """
+    from rich.progress import Progress
+
+    console = _console()
+    if console.is_jupyter and not _draws(console):
+        return _Line(lasting=lasting)
+    if not (lasting or _draws(console)):
+        return None
+    display = Progress(*columns(), console=console, transient=not lasting)
+    display.start()
+    return display
+
+
+class _Line:
+    """One line of text that is written over: the bar of a notebook without ipywidgets."""
+
+    def __init__(self, *, lasting: bool) -> None:
+        self._lasting, self._length = lasting, 0
+
+    def add_task(self, *_: Any, **__: Any) -> int:
+        return 0
+
+    def update(self, _task: int, *, text: str, **_: Any) -> None:
+        # Spaces cover the end of a longer line that stood there before.
+        print(f"\r{text:<{self._length}}", end="", file=sys.stderr, flush=True)
+        self._length = len(text)
+
+    def stop(self) -> None:
+        end = "\n" if self._lasting else "\r" + " " * self._length + "\r"
+        print(end, end="", file=sys.stderr, flush=True)

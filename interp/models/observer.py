@@ -63,6 +63,7 @@ class Observer:
     ) -> None:
         self.model, self.wiring = model, wiring
         self.contexts, self.deliver, self.guest = contexts, deliver, guest
+        self.begun: Callable[[ObserveCall], None] | None = None  # told before every call
         self.unobserved: Counter[str] = Counter()
         self.failures: dict[Analysis, Exception] = {}
         # What is replayed afterwards cannot be stopped.
@@ -191,6 +192,8 @@ class Observer:
             raise StopAtLayerException(value)
 
     def _run(self, current: Pass, job: ObserveCall) -> None:
+        if self.begun is not None:
+            self.begun(job)
         if job.analysis not in current.failed:
             self._observe(current, job)
         for key in job.needs:
