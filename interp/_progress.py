@@ -31,7 +31,7 @@ def stage(what: str, *, enabled: bool = True) -> Iterator[None]:
         with console.status(what):
             yield
     else:
-        print(f"{what} …", file=sys.stderr, flush=True)
+        _write(f"{what} …\n")
         yield
 
 
@@ -150,6 +150,11 @@ class Counter:
             self._bar.stop()
 
 
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 def _console() -> Any:
     from rich.console import Console
 
@@ -191,9 +196,8 @@ class _Line:
 
     def update(self, _task: int, *, text: str, **_: Any) -> None:
         # Spaces cover the end of a longer line that stood there before.
-        print(f"\r{text:<{self._length}}", end="", file=sys.stderr, flush=True)
+        _write(f"\r{text:<{self._length}}")
         self._length = len(text)
 
     def stop(self) -> None:
-        end = "\n" if self._lasting else "\r" + " " * self._length + "\r"
-        print(end, end="", file=sys.stderr, flush=True)
+        _write("\n" if self._lasting else "\r" + " " * self._length + "\r")

@@ -102,7 +102,7 @@ def run(
     """
     chosen = resolve(analyses)
     marks = [*([target_word(target)] if target else []), *labellers]
-    _refuse_early(chosen, keep, by, control, max_tokens)
+    _refuse_early(keep, by, control, max_tokens)
     given = NOTHING if prompts is None else opened(model, prompts, mask)
     refuse_target(given, target)
     refuse_labels(
@@ -136,13 +136,7 @@ def run(
     return Results(results.values(), {**provenance, "control": control}, beside)
 
 
-def _refuse_early(
-    chosen: Mapping[str, Analysis],
-    keep: str,
-    by: Sequence[str],
-    control: str | None,
-    max_tokens: int,
-) -> None:
+def _refuse_early(keep: str, by: Sequence[str], control: str | None, max_tokens: int) -> None:
     """Raises for options that contradict each other or do not exist, before a model is loaded."""
     refuse_keep(keep, by)
     refuse_batches(max_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 
@@ -122,6 +123,12 @@ def test_the_command_refuses_a_place_that_cannot_be_written(tmp_path):
     asked = ["run", "--model", NOWHERE, "--prompts", "her", "--out", str(tmp_path / "file" / "x")]
     with pytest.raises(InterpError, match="file"):
         CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def test_a_run_starts_without_the_statistics_of_scipy():
+    code = "import sys, interp.runs.run, interp.runs.load; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 # ---- progress --------------------------------------------------------------------------------
