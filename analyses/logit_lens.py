@@ -79,7 +79,7 @@ class LogitLens(Analysis):
 
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         stream, mask = batch["stream"], batch.mask
-        rows, logits = stream[:, mask], batch["logits"][mask]
+        rows, logits = _real(stream, mask), _real(batch["logits"], mask)
         stats = batch.readout.lens(rows, logits, batch.targets[mask])
         out: dict[str, PerToken | Leaf] = {
             f.name: PerToken(_scatter(getattr(stats, f.name), mask)) for f in fields(stats)
@@ -110,6 +110,12 @@ class LogitLens(Analysis):
             "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
             "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
         }
+
+
+def _real(x: Tensor, mask: Tensor) -> Tensor:
+    """The vectors of the real tokens, `[..., batch, pos, d] -> [..., row, d]`."""
+    # A view where nothing is padded: a copy of the logits is the largest thing in memory.
+    return x.flatten(-3, -2) if bool(mask.all()) else x[..., mask, :]
 
 
 def _scatter(values: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import ways
+from benchmarks import corpus_rates, startup, ways
 from benchmarks.targets import TARGETS, Answer, Target, best_product
 
 GROWN = (ways.GEOMETRY, ways.CACHE, ways.LENS, ways.THEIRS)
@@ -22,6 +22,9 @@ def markdown(results: Mapping[str, Any], figure: str | None) -> str:
     parts = [_head(results), _verdicts(results["answers"]), _returned(results["returned"])]
     parts += [_table(answer) for answer in results["answers"]]
     parts.append(_start_up(results["start_up"]))
+    for name, room in (("start_to_finish", startup), ("corpora", corpus_rates)):
+        if name in results:
+            parts.append(room.section(results[name]))
     if figure:
         parts.append(_growth(results["growth"], figure))
     return "\n\n".join(parts) + "\n"
