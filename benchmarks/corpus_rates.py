@@ -1,6 +1,6 @@
 """Tokens per second of corpus runs, as shares of what the model alone needs on the same batches.
 
-    python -m benchmarks.corpus_rates                  # a section of docs/benchmarks.md, as Markdown
+    python -m benchmarks.corpus_rates              # a section of docs/benchmarks.md
 
 One process and one thread: the bare forward on the batches that a run fed, the same with the bare
 products of a lens, and whole runs of `run_corpus`: reading, tokenising, measuring, writing. Then
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -137,9 +139,6 @@ def _rate_of_workers(model: Path, place: Path, tokens: int, workers: int) -> flo
 
 def _timed_run(model: Path, place: Path, tokens: int, workers: int) -> tuple[int, float]:
     """Tokens and seconds of a run in a process of its own."""
-    import subprocess
-    import sys
-
     from transformers import AutoTokenizer
 
     corpus = _corpus(

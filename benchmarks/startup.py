@@ -1,7 +1,7 @@
 """Where the seconds of a whole command go: `interp run --prompts her`, `compare`, `report`.
 
-    python -m benchmarks.startup                       # a section of docs/benchmarks.md, as Markdown
-    python -m benchmarks.startup --model FOLDER        # a model of your own
+    python -m benchmarks.startup                   # a section of docs/benchmarks.md
+    python -m benchmarks.startup --model FOLDER    # a model of your own
 
 By default on a model of 30 blocks, width 576 and vocabulary 49,152 with random weights, saved to a
 folder and loaded from it. Each command runs in a process of its own whose Python code is compiled
