@@ -86,7 +86,7 @@ class LogitLens(Analysis):
         }
         out["identity_error"] = self._identity(batch, rows[-1], logits)
         if self.examples:
-            out |= self._examples(batch, stream)
+            out |= self._examples(batch, _scatter(stats.top_prob, mask))
         return out
 
     def _identity(self, batch: Batch, last: Tensor, logits: Tensor) -> Moments:
@@ -95,17 +95,24 @@ class LogitLens(Analysis):
         error = batch.readout.check(last[chosen], logits[chosen])
         return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
 
-    def _examples(self, batch: Batch, stream: Tensor) -> dict[str, Leaf]:
+    def _examples(self, batch: Batch, top_prob: Tensor) -> dict[str, Leaf]:
         # Known from the id alone: no batch projects what another one's examples would displace.
         keep = (batch.ids.to(batch.mask.device) < self.examples).nonzero().squeeze(-1)
         if not len(keep):
             return {}
-        chosen, mask = stream[:, keep], batch.mask[keep]
-        best = [batch.readout.top(x[mask], self.top_k) for x in chosen]
-        prob, token = (
+        mask, ids = batch.mask[keep], batch.ids[keep]
+        *states, _ = batch["stream"]
+        best = [batch.readout.best(x[keep][mask], self.top_k) for x in states]
+        # The last state is not projected: its logits are the model's own.
+        logits = (batch["logits"][i][batch.mask[i]] for i in keep.tolist())
+        last = [batch.readout.best_of(z, self.top_k) for z in logits]
+        best.append((torch.cat([z for z, _ in last]), torch.cat([t for _, t in last])))
+        logit, token = (
             _scatter(torch.stack(part), mask).transpose(0, 1) for part in zip(*best, strict=True)
         )
-        ids = batch.ids[keep]
+        # By the known probability of the first, without another sum over the vocabulary.
+        share = (logit - logit[..., :1]).exp()
+        prob = top_prob[:, keep].transpose(0, 1).unsqueeze(-1) * share
         return {
             "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
             "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
