@@ -200,11 +200,7 @@ def test_long_csv_cells_are_read_by_both_and_the_limit_of_csv_stays(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        (
-            "a.txt.gz",
-            gzip.compress(b"the man " * 4000, mtime=0)[:40],
-            "cannot be unpacked; it is cut short",
-        ),
+        ("a.txt.gz", gzip.compress(b"the man " * 4000, mtime=0)[:40], "cannot be unpacked; it is cut short"),
         ("a.txt.gz", b"the man\n", "cannot be unpacked; .*Not a gzipped file"),
         ("a.txt", gzip.compress(b"the man", mtime=0), r"is compressed; name it '.*a.txt.gz'"),
         ("a.txt", "the man".encode("utf-16"), "is UTF-16, not UTF-8; save it as UTF-8"),
