@@ -145,7 +145,8 @@ class Readout:
     def best(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[row, d_model] -> (logits, ids) [row, k]`."""
         rows = max(1, ROW_BYTES // (4 * len(self.weight)))
-        parts = [largest(self.logits(some), k) for some in x.split(rows)]
+        starts = range(0, max(1, len(x)), rows)
+        parts = [largest(self.logits(x[i : i + rows]), k) for i in starts]
         return torch.cat([z for z, _ in parts]), torch.cat([ids for _, ids in parts])
 
     @staticmethod
@@ -167,8 +168,9 @@ def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n = z.shape[-1]
     k, whole = min(k, n), n - n % BLOCK
     if whole < 2 * k * BLOCK or z.device.type != "cpu":
-        return tuple(z.topk(k, dim=-1))  # type: ignore[return-value]
-    heads = z[..., :whole].unflatten(-1, (-1, BLOCK)).amax(-1)
+        whole_sort = z.topk(k, dim=-1)
+        return whole_sort.values, whole_sort.indices
+    heads = z[..., :whole].view(*z.shape[:-1], whole // BLOCK, BLOCK).amax(-1)
     blocks = heads.topk(k, dim=-1).indices.unsqueeze(-1) * BLOCK
     inside = (blocks + torch.arange(BLOCK)).flatten(-2)
     rest = torch.arange(whole, n).expand(*z.shape[:-1], -1)
