@@ -106,7 +106,11 @@ def timed_command(arguments: Sequence[str], counted: bool) -> dict[str, Any]:
     from interp.cli import main
 
     sys.argv = ["interp", *arguments]
-    main()
+    try:
+        main()
+    except SystemExit as ended:  # which is how a command returns
+        if ended.code:
+            raise
     return {
         "processor": time.process_time(),
         "seconds": time.perf_counter() - began,

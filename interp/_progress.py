@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +42,17 @@ def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]
             bar.show(number + 1)
 
 
-class Bar:
+class _Drawn:
+    """What stops its display at the end of a block."""
+
+    _bar: Any = None
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Bar(_Drawn):
     """A bar that appears once the work has taken a second, and leaves no trace.
 
     Args:
@@ -54,7 +63,6 @@ class Bar:
 
     def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
         self._what, self._total, self._enabled = what, total, enabled
-        self._shown: Any = None
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
@@ -64,14 +72,14 @@ class Bar:
         """Shows that so many steps are done, and what is being done now."""
         if not self._enabled or time.monotonic() - self._start < PATIENCE:
             return
-        if self._shown is None:
-            self._shown = _display(self._columns, lasting=False)
-            self._enabled = self._shown is not None
+        if self._bar is None:
+            self._bar = _display(self._columns, lasting=False)
+            self._enabled = self._bar is not None
             if not self._enabled:
                 return
-            self._task = self._shown.add_task(self._what, total=self._total, doing="")
+            self._task = self._bar.add_task(self._what, total=self._total, doing="")
         text = f"{self._what} {done / max(self._total, 1):.0%} {doing}"
-        self._shown.update(self._task, completed=done, doing=doing, text=text)
+        self._bar.update(self._task, completed=done, doing=doing, text=text)
 
     @staticmethod
     def _columns() -> list[Any]:
@@ -86,17 +94,8 @@ class Bar:
             progress.TextColumn("{task.fields[doing]}"),
         ]
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._shown is not None:
-            self._shown.stop()
 
-
-class Counter:
+class Counter(_Drawn):
     """A bar for work of known size: share done, tokens per second, time left.
 
     Args:
@@ -107,7 +106,6 @@ class Counter:
 
     def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
         self._what, self._total, self._enabled = what, total, enabled
-        self._bar: Any = None
         self._done = self._tokens = self._failures = 0
         self._start = time.monotonic()
 
@@ -139,15 +137,6 @@ class Counter:
             text += f", {self._failures:,} failures" if self._failures else ""
             whole = f"{self._done:,} of {self._total:,} documents, {text}"
             self._bar.update(self._task, completed=self._done, rate=text, text=whole)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 def _write(text: str) -> None:

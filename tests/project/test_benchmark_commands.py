@@ -83,6 +83,16 @@ def test_every_phase_is_a_function_that_is_there():
             patch.setattr(owner, last, clock.timed(getattr(owner, last), lambda *_, **__: "x"))
 
 
+def test_a_command_is_timed_in_a_process_of_its_own(tmp_path):
+    environment = startup._environment(tmp_path, 1)
+    found = startup._run(["list", "--json"], environment, counted=False)
+    assert 0 < found["processor"] < 60
+    assert found["phases"] == {}
+    assert found["first_pass"] is None
+    with pytest.raises(SystemExit, match="interp lists failed"):
+        startup._run(["lists"], environment, counted=False)
+
+
 def test_the_model_of_the_benchmark_reads_text(tmp_path):
     shape = {"layers": 2, "width": 16, "inner": 32, "heads": 2, "groups": 1, "vocab": 600}
     folder = startup.random_model(tmp_path / "model", shape)
