@@ -89,7 +89,7 @@ class LogitLens(Analysis):
 
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         stream, mask = batch["stream"], batch.mask
-        rows, logits = stream[:, mask], batch["logits"][mask]
+        rows, logits = _real(stream, mask), _real(batch["logits"], mask)
         stats = batch.readout.lens(self._translated(batch, rows), logits, batch.targets[mask])
         out: dict[str, PerToken | Leaf] = {
             f.name: PerToken(_scatter(getattr(stats, f.name), mask)) for f in fields(stats)
@@ -100,7 +100,7 @@ class LogitLens(Analysis):
                 out[f"plain_{name}"] = PerToken(_scatter(getattr(plain, name), mask))
         out["identity_error"] = self._identity(batch, rows[-1], logits)
         if self.examples:
-            out |= self._examples(batch, stream)
+            out |= self._examples(batch, _scatter(stats.top_prob, mask))
         return out
 
     def _translated(self, batch: Batch, rows: Tensor) -> Tensor:
@@ -117,22 +117,34 @@ class LogitLens(Analysis):
         error = batch.readout.check(last[chosen], logits[chosen])
         return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
 
-    def _examples(self, batch: Batch, stream: Tensor) -> dict[str, Leaf]:
+    def _examples(self, batch: Batch, top_prob: Tensor) -> dict[str, Leaf]:
         # Known from the id alone: no batch projects what another one's examples would displace.
         keep = (batch.ids.to(batch.mask.device) < self.examples).nonzero().squeeze(-1)
         if not len(keep):
             return {}
-        mask = batch.mask[keep]
-        chosen = self._translated(batch, stream[:, keep][:, mask])
-        best = [batch.readout.top(x, self.top_k) for x in chosen]
-        prob, token = (
+        mask, ids = batch.mask[keep], batch.ids[keep]
+        *states, _ = self._translated(batch, batch["stream"][:, keep][:, mask])
+        best = [batch.readout.best(x, self.top_k) for x in states]
+        # The last state is not projected: its logits are the model's own.
+        logits = (batch["logits"][i][batch.mask[i]] for i in keep.tolist())
+        last = [batch.readout.best_of(z, self.top_k) for z in logits]
+        best.append((torch.cat([z for z, _ in last]), torch.cat([t for _, t in last])))
+        logit, token = (
             _scatter(torch.stack(part), mask).transpose(0, 1) for part in zip(*best, strict=True)
         )
-        ids = batch.ids[keep]
+        # By the known probability of the first, without another sum over the vocabulary.
+        share = (logit - logit[..., :1]).exp()
+        prob = top_prob[:, keep].transpose(0, 1).unsqueeze(-1) * share
         return {
             "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
             "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
         }
+
+
+def _real(x: Tensor, mask: Tensor) -> Tensor:
+    """The vectors of the real tokens, `[..., batch, pos, d] -> [..., row, d]`."""
+    # A view where nothing is padded: a copy of the logits is the largest thing in memory.
+    return x.flatten(-3, -2) if bool(mask.all()) else x[..., mask, :]
 
 
 def _scatter(values: Tensor, mask: Tensor) -> Tensor:

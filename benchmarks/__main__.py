@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import corpus
+from benchmarks import corpus, corpus_rates, startup
 from benchmarks.report import CORPUS, GROWN, figure, markdown, write_png
 from benchmarks.shapes import CPU, GPU, SHAPES, Shape
 from benchmarks.ways import ATTACHED, FORWARD, GEOMETRY
@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "answers": answers,
         "returned": returned,
         "start_up": start_up(),
+        "start_to_finish": _say("start to finish", startup.measure, threads=options.threads),
+        "corpora": _say("corpora", corpus_rates.measure, *((6_000, 1) if quick else ())),
         "growth": []
         if options.no_growth
         else list(_growth(SHAPES[names[0]], options, quick=quick)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks import peers, ways
+from benchmarks import corpus_rates, peers, startup, ways
 from benchmarks.targets import TARGETS, Answer, Target, best_product, disturbed, ratios
 
 GROWN = (ways.GEOMETRY, ways.CACHE, ways.LENS, ways.THEIRS)
@@ -23,6 +23,9 @@ def markdown(results: Mapping[str, Any], figure: str | None) -> str:
     parts += [_table(answer) for answer in results["answers"]]
     parts.append(_peers(results["answers"]))
     parts.append(_start_up(results["start_up"]))
+    for name, room in (("start_to_finish", startup), ("corpora", corpus_rates)):
+        if name in results:
+            parts.append(room.section(results[name]))
     if figure:
         parts.append(_growth(results["growth"], figure))
     return "\n\n".join(parts) + "\n"

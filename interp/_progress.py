@@ -1,23 +1,45 @@
-"""Progress bars, in one place so that they can be switched off everywhere."""
+"""Progress bars and lines on standard error, in one place so that they can be switched off.
+
+In a terminal they are drawn by rich and leave no trace. In a notebook rich needs ipywidgets;
+without them one line of text is written over. In a file or a pipe there are no bars, and a stage
+is one line.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 1.0
+"""Seconds of work before a bar appears: what is done sooner needs none."""
+
+
+@contextmanager
+def stage(what: str, *, enabled: bool = True) -> Iterator[None]:
+    """Says what is being done for as long as the block runs; silent when not enabled."""
+    console = _console() if enabled else None
+    if console is None:
+        yield
+    elif _draws(console):
+        with console.status(what):
+            yield
+    else:
+        _write(f"{what} …\n")
+        yield
+
 
 def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]:
-    """Iterate with a bar on standard error: done, rate, time left. Silent when not enabled."""
-    if not enabled or len(items) < 2:
-        return items
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
-    return rich_track(items, description=what, console=Console(stderr=True), transient=True)
+    """Iterates with a bar: share done, time, time left. Silent when not enabled."""
+    with Bar(what, len(items), enabled=enabled) as bar:
+        for number, item in enumerate(items):
+            yield item
+            bar.show(number + 1)
 
 
 def remark(text: str) -> None:
@@ -29,23 +51,61 @@ def remark(text: str) -> None:
         console.print(f"{text} …", highlight=False)
 
 
-class _Bar:
-    """What every bar does when its block is left; `_bar` is None while none is shown."""
+class _Drawn:
+    """What stops its display at the end of a block."""
 
     _bar: Any = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
 
-class Counter(_Bar):
-    """A bar on standard error for work of known size: share done, tokens per second, time left.
+class Bar(_Drawn):
+    """A bar that appears once the work has taken a second, and leaves no trace.
+
+    Args:
+        what: name of the work.
+        total: number of steps.
+        enabled: whether a bar is shown at all.
+    """
+
+    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+        self._what, self._total, self._enabled = what, total, enabled
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        return self
+
+    def show(self, done: int, doing: str = "") -> None:
+        """Shows that so many steps are done, and what is being done now."""
+        if not self._enabled or time.monotonic() - self._start < PATIENCE:
+            return
+        if self._bar is None:
+            self._bar = _display(self._columns, lasting=False)
+            self._enabled = self._bar is not None
+            if not self._enabled:
+                return
+            self._task = self._bar.add_task(self._what, total=self._total, doing="")
+        text = f"{self._what} {done / max(self._total, 1):.0%} {doing}"
+        self._bar.update(self._task, completed=done, doing=doing, text=text)
+
+    @staticmethod
+    def _columns() -> list[Any]:
+        from rich import progress
+
+        return [
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[doing]}"),
+        ]
+
+
+class Counter(_Drawn):
+    """A bar for work of known size: share done, tokens per second, time left.
 
     Args:
         what: name of the unit whose rate is shown.
@@ -58,37 +118,40 @@ class Counter(_Bar):
         self, what: str, total: int, *, enabled: bool = True, unit: str = "documents"
     ) -> None:
         self._what, self._total, self._enabled, self._unit = what, total, enabled, unit
-        self._tokens = self._failures = 0
+        self._done = self._tokens = self._failures = 0
         self._start = time.monotonic()
 
     def __enter__(self) -> Counter:
         if self._enabled:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {self._unit}"),
-                BarColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, rate="")
+            self._bar = _display(self._columns, lasting=True)
+            if self._bar is not None:
+                self._task = self._bar.add_task("", total=self._total, rate="")
         return self
 
+    def _columns(self) -> list[Any]:
+        from rich import progress
+
+        return [
+            progress.TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {self._unit}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+        ]
+
     def advance(self, documents: int, tokens: int, failures: int = 0) -> None:
-        """Add the numbers of documents, tokens and failures that were completed."""
+        """Adds the numbers of documents, tokens and failures that were completed."""
+        self._done += documents
         self._tokens, self._failures = self._tokens + tokens, self._failures + failures
         if self._bar is not None:
             rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
             text = f"{self._tokens:,} {self._what}, {rate:,.0f}/s"
             text += f", {self._failures:,} failures" if self._failures else ""
-            self._bar.update(self._task, advance=documents, rate=text)
+            whole = f"{self._done:,} of {self._total:,} {self._unit}, {text}"
+            self._bar.update(self._task, completed=self._done, rate=text, text=whole)
 
 
-class Bytes(_Bar):
-    """A bar on standard error for a file of known size: share, megabytes, rate, time left.
+class Bytes(_Drawn):
+    """A bar for a file of known size: share, megabytes, rate, time left.
 
     Args:
         what: name of the file.
@@ -101,30 +164,79 @@ class Bytes(_Bar):
 
     def __enter__(self) -> Bytes:
         if self._enabled:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._what, total=self._total)
+            self._bar = _display(self._columns, lasting=False)
+            if self._bar is not None:
+                self._task = self._bar.add_task(self._what, total=self._total)
         return self
+
+    @staticmethod
+    def _columns() -> list[Any]:
+        from rich import progress
+
+        return [
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        ]
 
     def reach(self, done: int) -> None:
         """Show that so many bytes are there."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=min(done, self._total))
+            done = min(done, self._total)
+            text = f"{self._what} {done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB"
+            self._bar.update(self._task, completed=done, text=text)
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _draws(console: Any) -> bool:
+    """True if rich can draw there: in a terminal, or in a notebook that has ipywidgets."""
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return bool(console.is_terminal)
+
+
+def _display(columns: Callable[[], list[Any]], *, lasting: bool) -> Any:
+    """A started display; None where there is nobody to look at it.
+
+    `lasting`: its last state stays, also in a file or a pipe.
+    """
+    from rich.progress import Progress
+
+    console = _console()
+    if console.is_jupyter and not _draws(console):
+        return _Line(lasting=lasting)
+    if not (lasting or _draws(console)):
+        return None
+    display = Progress(*columns(), console=console, transient=not lasting)
+    display.start()
+    return display
+
+
+class _Line:
+    """One line of text that is written over: the bar of a notebook without ipywidgets."""
+
+    def __init__(self, *, lasting: bool) -> None:
+        self._lasting, self._length = lasting, 0
+
+    def add_task(self, *_: Any, **__: Any) -> int:
+        return 0
+
+    def update(self, _task: int, *, text: str, **_: Any) -> None:
+        # Spaces cover the end of a longer line that stood there before.
+        _write(f"\r{text:<{self._length}}")
+        self._length = len(text)
+
+    def stop(self) -> None:
+        _write("\n" if self._lasting else "\r" + " " * self._length + "\r")

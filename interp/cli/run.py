@@ -288,16 +288,16 @@ def _run(
 ) -> None:
     """A run over prompts that fit in memory."""
     from interp._files import refuse_existing
-    from interp.contract.registry import resolve
-    from interp.models.load import load_model
+    from interp._progress import stage
     from interp.runs.run import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
-    resolve(analyses)  # a wrong name is refused before the model is loaded
-    bridge = load_model(model, **loading)
-    results = run_analyses(bridge, prompts, analyses, **options)
-    written = [results.save(folder, overwrite=overwrite)]
-    written.append(results.report(folder / "report.html"))
+    options |= {"model_options": loading}
+    results = run_analyses(model, prompts, analyses, **options)
+    with stage("writing tables", enabled=options["progress"]):
+        written = [results.save(folder, overwrite=overwrite)]
+    with stage("writing the report", enabled=options["progress"]):
+        written.append(results.report(folder / "report.html"))
     finish(results, written, as_json)
 
 

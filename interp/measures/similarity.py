@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
-from scipy.stats import rankdata
+import scipy
 
 from interp._arrays import Floats, Ints
 from interp.errors import BadInput, unknown
@@ -168,16 +167,20 @@ def _dissimilarity_ranks(x: Floats, *, metric: str) -> Prepared:
     rows = matrix(x, "a space", least=LEAST)
     varying(rows, "a space")
     if metric == "euclidean":
-        distance = pdist(rows, "euclidean")
+        distance = scipy.spatial.distance.pdist(rows, "euclidean")
     else:
         unit = unit_rows(rows if metric == "cosine" else rows - rows.mean(axis=1, keepdims=True))
         cosine = unit @ unit.T
         distance = 1 - cosine[np.triu_indices(len(rows), 1)]
     # Equal distances must tie, although rounding sets them apart.
-    ranks = rankdata(np.round(distance, 12))
+    ranks = scipy.stats.rankdata(np.round(distance, 12))
     ranks -= ranks.mean()
     size = float(np.linalg.norm(ranks))
-    return squareform(ranks / size) if size > 0 else np.full((len(rows),) * 2, np.nan)
+    return (
+        scipy.spatial.distance.squareform(ranks / size)
+        if size > 0
+        else np.full((len(rows),) * 2, np.nan)
+    )
 
 
 def _rank_correlation(a: Prepared, b: Prepared, order: Ints) -> float:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from interp._arrays import Array, Floats
@@ -51,7 +51,7 @@ class CovarianceSpectrum:
 
         σ² = Nλ. Source: Roy & Vetterli, EUSIPCO 2007.
         """
-        return float(np.exp(stats.entropy(np.sqrt(self.share))))
+        return float(np.exp(scipy.stats.entropy(np.sqrt(self.share))))
 
     @property
     def entropy_dimension(self) -> float:
@@ -60,7 +60,7 @@ class CovarianceSpectrum:
         The number of equal variances with this entropy: the effective dimensionality n₁ of Del
         Giudice, Multivariate Behavioral Research 56 (2021).
         """
-        return float(np.exp(stats.entropy(self.share)))
+        return float(np.exp(scipy.stats.entropy(self.share)))
 
     @property
     def participation_ratio(self) -> float:
@@ -154,14 +154,14 @@ def random_cosine(k: Array | int, n: int, d: int) -> Floats:
     numbers has Beta(n−k+1, k): exact. k counts from 1.
     """
     half = (d - 1) / 2
-    u = stats.beta.ppf(0.5, n - np.asarray(k) + 1, k)
-    return np.asarray(2 * stats.beta.ppf(u, half, half) - 1, dtype=np.float64)
+    u = scipy.stats.beta.ppf(0.5, n - np.asarray(k) + 1, k)
+    return np.asarray(2 * scipy.stats.beta.ppf(u, half, half) - 1, dtype=np.float64)
 
 
 def random_cosine_above(threshold: float, d: int) -> float:
     """Probability that the cosine of two random directions in `d` dimensions is above it."""
     half = (d - 1) / 2
-    return float(stats.beta.sf((threshold + 1) / 2, half, half))
+    return float(scipy.stats.beta.sf((threshold + 1) / 2, half, half))
 
 
 def checked(vectors: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from interp._arrays import Array, Floats
 from interp.contract.leaves import Leaf
@@ -168,7 +168,7 @@ def streamed_cka(moments: CrossMoments) -> StreamedCka:
     variance = _permutation_variance(n, trace, np.diag(cross), np.diag(moments.fourth))
     scale = np.sqrt(np.outer(np.diag(cross), np.diag(cross)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        gamma = stats.gamma.sf(cross, mean**2 / variance, scale=variance / mean)
+        gamma = scipy.stats.gamma.sf(cross, mean**2 / variance, scale=variance / mean)
         p = np.asarray(gamma, np.float64)
         np.fill_diagonal(p, np.nan)
         return StreamedCka(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.models.forward import is_remote, silence
+from interp.models.forward import is_remote, silence, stopped
 
 
 class Tap:
@@ -42,6 +42,13 @@ class Tap:
         self.point.fwd_hooks[:] = [h for h in self.point.fwd_hooks if h is not self.handle]
 
 
+def end_pass(value: Any) -> None:
+    """Ends the pass that is under way, as TransformerLens itself does where it stops at a layer."""
+    from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+    raise StopAtLayerException(value)
+
+
 @contextmanager
 def quiet(root: Any) -> Iterator[None]:
     """Silences every hook under `root` while it is called outside a pass.
@@ -71,19 +78,28 @@ def _points_under(root: Any) -> list[Any]:
 
 
 @contextmanager
-def record(points: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
-    """Keeps, detached, everything the named hook points emit; for short probes only."""
+def record(points: Mapping[str, Any], *, stop: bool = False) -> Iterator[dict[str, list[Any]]]:
+    """Keeps, detached, everything the named hook points emit; for short probes only.
+
+    `stop`: ends the pass once each of them has emitted something, which leaves out what is not
+    looked at, the unembedding above all. The pass is then the last thing to do inside the block.
+    """
     seen: dict[str, list[Any]] = {name: [] for name in points}
 
     def keep(name: str) -> Callable[..., None]:
         def hook_fn(value: Any, hook: Any) -> None:  # noqa: ARG001
             seen[name].append(value.detach() if isinstance(value, Tensor) else value)
+            if stop and all(seen.values()):
+                end_pass(value)
 
         return hook_fn
 
     taps = [Tap(point, keep(name)) for name, point in points.items()]
     try:
         yield seen
+    except Exception as error:
+        if not (stop and stopped(error)):
+            raise
     finally:
         for tap in taps:
             tap.remove()

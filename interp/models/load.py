@@ -142,6 +142,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     elif _looks_local(name):
         raise BadInput(f"there is no model folder {name!r}{nearest(name, NAMED)}")
     options |= {"dtype": _dtype(options["dtype"] or "float32")}
+    _check_device(options["device"])
     with nullcontext() if here else reachable(name, options["revision"], tuple(MODELS)):
         bridge = _boot(
             str(path) if here else name,
@@ -236,9 +237,11 @@ def own_name(folder: Path) -> str:
     return parts[-1]
 
 
-def is_embedded(bridge: Any) -> bool:
-    """True if a bridge is one of the embedded models, or an untrained copy of one."""
-    config = getattr(wrapped_model(bridge), "config", None)
+def is_embedded(model: Any) -> bool:
+    """True if a bridge, a name or a folder is of an embedded model, or of its untrained copy."""
+    if isinstance(model, str | Path):
+        return str(model) in MODELS or Path(model) in MODELS.values()
+    config = getattr(wrapped_model(model), "config", None)
     return Path(str(getattr(config, "_name_or_path", ""))) in MODELS.values()
 
 
@@ -310,6 +313,23 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
         known = ", ".join(DTYPES)
         raise BadInput(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)} (known: {known})")
     return DTYPES[dtype]
+
+
+def _check_device(device: str | None) -> None:
+    """Raises `BadInput` for a device that there is not, before anything is read for it."""
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        known = ("cpu", "cuda", "mps", "xpu")
+        raise BadInput(
+            f"unknown device {device!r}{nearest(str(device), known)}; allowed: "
+            f"{', '.join(known)}, with a number where there are several, such as cuda:1"
+        ) from error
+    available = getattr(getattr(torch, kind, None), "is_available", lambda: True)
+    if not available():
+        raise BadInput(f"there is no device {device!r} on this machine; leave it out, or use 'cpu'")
 
 
 def _looks_local(name: str) -> bool:

@@ -34,7 +34,7 @@ from interp.errors import InterpError, ObserveError
 from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
 from interp.models.forward import is_remote, stopped, watch
-from interp.models.hooks import Tap
+from interp.models.hooks import Tap, end_pass
 
 
 class Observer:
@@ -63,6 +63,7 @@ class Observer:
     ) -> None:
         self.model, self.wiring = model, wiring
         self.contexts, self.deliver, self.guest = contexts, deliver, guest
+        self.begun: Callable[[ObserveCall], None] | None = None  # told before every call
         self.unobserved: Counter[str] = Counter()
         self.failures: dict[Analysis, Exception] = {}
         # What is replayed afterwards cannot be stopped.
@@ -184,13 +185,12 @@ class Observer:
                 self._run(current, self.wiring.jobs[number])
 
     def _maybe_stop(self, current: Pass, value: Tensor) -> None:
-        # Ended by an exception, as TransformerLens itself does: nothing after it is computed.
         if self.stop_early and not any(current.readers.values()):
-            from transformer_lens.model_bridge.exceptions import StopAtLayerException
-
-            raise StopAtLayerException(value)
+            end_pass(value)
 
     def _run(self, current: Pass, job: ObserveCall) -> None:
+        if self.begun is not None:
+            self.begun(job)
         if job.analysis not in current.failed:
             self._observe(current, job)
         for key in job.needs:

@@ -87,7 +87,7 @@ class _Probe:
         """Frequencies and the first tokens' states in a pass with positions up to `length` − 1."""
         positions = torch.arange(TOKENS + 1, device=self.tokens.device)[None]
         positions[0, -1] = length - 1
-        with record(self.points) as states:
+        with record(self.points, stop=bool(self.points)) as states:
             call(self.model, self.tokens, position_ids=positions)
         buffers = wrapped_model(self.model).named_buffers()
         # A copy, for the next pass may write new frequencies into the same buffer.

@@ -8,10 +8,10 @@ model's own logits. Other people's hooks are silenced while it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import combinations, product
+from functools import cached_property, partial
+from itertools import combinations, pairwise, product
 from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,7 +25,14 @@ from interp.geometry import at_least_float32, closing_error, norm
 from interp.models.anatomy import TOLERANCE, Anatomy, Continuation, Padding, Positions, StackAnatomy
 from interp.models.caches import cache_out
 from interp.models.for_model import bos_id
-from interp.models.forward import call, capped, device_of, is_remote, logits_of, wrapped_model
+from interp.models.forward import (
+    call,
+    capped,
+    device_of,
+    is_remote,
+    logits_of,
+    wrapped_model,
+)
 from interp.models.hooks import quiet, record
 from interp.models.layout import EMBEDDINGS, Stack, hook_names, layout, named_stacks, own_children
 from interp.models.origin import origin_of_weights, rounded_types
@@ -323,6 +330,13 @@ class _StackProbe:
     d_model: int
     tolerance: float
 
+    @cached_property
+    def _crossed(self) -> set[str]:
+        """Numbers of the blocks that have cross-attention."""
+        path = f"{self.stack.path}."
+        parts = (n.removeprefix(path).split(".", 2) for n in self.points if n.startswith(path))
+        return {number for number, *inside in parts if inside[:-1] == ["cross_attn"]}
+
     def first(self, name: str | None) -> Any:
         """First activation of the hook, None if it never fired."""
         values = self.seen.get(name or "", [])
@@ -457,9 +471,7 @@ class _StackProbe:
         """Per term the hooks that fired once with the shape of the stream, likeliest first."""
         fired: dict[str, list[str]] = {}
         used: set[int] = set()
-        crossed = any(
-            name.startswith(self.stack.inside(layer, "cross_attn.")) for name in self.points
-        )
+        crossed = str(layer) in self._crossed
         # First choices of every term before second ones: names further down the lists are norms
         # that carry one term in one family and another in the next.
         for rank in range(max(map(len, TERM_HOOKS.values()))):
@@ -681,7 +693,7 @@ def _with_first_token(
     plain, behind_bos = slice(None), None
     if rows is not None and watched and not is_remote(model):  # drivers take one prompt at a time
         try:
-            with record({name: points[name] for name in watched}) as seen:
+            with record({name: points[name] for name in watched}, stop=True) as seen:
                 _forward(model, rows)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return stacks
@@ -752,12 +764,12 @@ def _measure_padding(
     length = single.shape[1]
     padded, mask = _padded(single, tokens.shape[1])
     try:
-        with record({n: points[n] for n in watched}) as batch:
+        with record({n: points[n] for n in watched}, stop=True) as batch:
             _forward(model, padded, mask)
         if causal and len(stacks) == 1:
             reference = {n: seen[n][0][:, :length] for n in watched}
         else:
-            with record({n: points[n] for n in watched}) as alone:
+            with record({n: points[n] for n in watched}, stop=True) as alone:
                 _forward(model, single)
             reference = {n: alone[n][0] for n in watched}
     except (RuntimeError, TypeError, ValueError, IndexError):
@@ -827,21 +839,34 @@ def _measure_continuation(
     reason = _not_continued(model, stacks, causal)
     if reason or tokens.shape[1] <= PADS:
         return Continuation(None, None, tolerance, reason or "the context is too short")
-    name = stacks[0].boundaries[-1]
-    whole, missed = seen[name][0], []
+    name, length = stacks[0].boundaries[-1], tokens.shape[1]
+    whole = seen[name][0]
+    missed: list[str] = []
 
-    def error(new: int) -> float | None:
-        start = tokens.shape[1] - new
+    def errors(*starts: int) -> list[float | None]:
+        """Of every continuation, each from its start to the next one's; None of the refused."""
+        found: list[float | None] = []
+        missed.clear()
+        parts = [slice(*ends) for ends in pairwise((*starts, length))]
         try:
-            later = _continued(model, points[name], tokens, start)
+            later = _continued(model, points[name], tokens, parts)
+            for part, state in zip(parts, later, strict=True):
+                same = whole[:, part]
+                found.append(relative(state, same) if state.shape == same.shape else inf)
         except _REFUSALS as no:
             first = (str(no).splitlines() or [""])[0][:80]
             missed.append(f"{type(no).__name__.lstrip('_')}: {first}".removesuffix(": "))
-            return None
-        return relative(later, whole[:, start:]) if later.shape == whole[:, start:].shape else inf
+        return found + [None] * (len(starts) - len(found))
 
-    one, several = error(1), error(PADS)
-    return Continuation(one, several, tolerance, "; ".join(dict.fromkeys(missed)))
+    # One token and then several go on from one cache, which saves a pass.
+    if length > PADS + 1:
+        one, several = errors(length - PADS - 1, length - PADS)
+        if all(error is not None and error <= tolerance for error in (one, several)):
+            return Continuation(one, several, tolerance, "")
+    # Where either fails, each is judged by itself.
+    (one,), reasons = errors(length - 1), list(missed)
+    (several,), reasons = errors(length - PADS), [*reasons, *missed]
+    return Continuation(one, several, tolerance, "; ".join(dict.fromkeys(reasons)))
 
 
 def _not_continued(model: Any, stacks: tuple[StackAnatomy, ...], causal: bool) -> str:
@@ -852,22 +877,26 @@ def _not_continued(model: Any, stacks: tuple[StackAnatomy, ...], causal: bool) -
     return "; ".join(stacks[0].problems)
 
 
-def _continued(model: Any, point: Any, tokens: Tensor, start: int) -> Tensor:
-    """Activation at `point` for the tokens from `start` on, in a pass that continues a cache."""
+def _continued(model: Any, point: Any, tokens: Tensor, parts: Sequence[slice]) -> Iterator[Tensor]:
+    """Activations at `point` for each part of the tokens, the last of which ends with them.
+
+    Each is of a pass that continues the cache of the one before.
+    """
     outputs: list[Any] = []
     inner = wrapped_model(model)
     handle = inner.register_forward_hook(lambda _module, _args, output: outputs.append(output))
     try:
-        _forward(model, tokens[:, :start], use_cache=True)
+        _forward(model, tokens[:, : parts[0].start], use_cache=True)
+        for part in parts:
+            cache = cache_out(outputs[-1]) if outputs else None
+            if cache is None:
+                raise _NoCache("a pass leaves none")
+            recurrent = getattr(outputs[-1], "cache_params", None) is cache
+            given = {"cache_params" if recurrent else "past_key_values": cache}
+            # Only the last one needs no cache of its own, and may end early.
+            with record({"later": point}, stop=part is parts[-1]) as seen:
+                mask = torch.ones_like(tokens[:, : part.stop])
+                _forward(model, tokens[:, part], mask, use_cache=True, **given)
+            yield seen["later"][0]
     finally:
         handle.remove()
-    cache = cache_out(outputs[-1]) if outputs else None
-    if cache is None:
-        raise _NoCache("a pass leaves none")
-    recurrent = getattr(outputs[-1], "cache_params", None) is cache
-    name = "cache_params" if recurrent else "past_key_values"
-    with record({"later": point}) as seen:
-        mask = torch.ones_like(tokens)
-        _forward(model, tokens[:, start:], mask, use_cache=True, **{name: cache})
-    later: Tensor = seen["later"][0]
-    return later

@@ -22,6 +22,9 @@ from interp.models.lens.statistics import lens_statistics
 ROW_BYTES = 32 * 2**20
 """Logits held at a time, in bytes; several buffers of this size exist during a lens."""
 
+BLOCK = 128
+"""Columns among which the largest is found at a time."""
+
 
 def _same(z: Tensor) -> Tensor:
     return z
@@ -136,5 +139,41 @@ class Readout:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
         z = self.logits(x)
         # Probabilities of the k best only: a softmax would write the whole vocabulary once more.
-        best = z.topk(min(k, z.shape[-1]), dim=-1)
-        return (best.values - z.logsumexp(-1, keepdim=True)).exp(), best.indices
+        values, ids = largest(z, k)
+        return (values - z.logsumexp(-1, keepdim=True)).exp(), ids
+
+    def best(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The `k` best tokens, at most all: `[row, d_model] -> (logits, ids) [row, k]`."""
+        rows = max(1, ROW_BYTES // (4 * len(self.weight)))
+        starts = range(0, max(1, len(x)), rows)
+        parts = [largest(self.logits(x[i : i + rows]), k) for i in starts]
+        return torch.cat([z for z, _ in parts]), torch.cat([ids for _, ids in parts])
+
+    @staticmethod
+    def best_of(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The same of logits that are there already: `[..., vocab] -> (logits, ids) [..., k]`."""
+        return largest(at_least_float32(logits), k)
+
+
+def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` largest entries of the last axis, falling, and their places; at most all.
+
+    `torch.topk`, but first the k blocks of columns that hold the largest maxima are found: no
+    other block can hold one of the k, and to look through all of a vocabulary takes longer.
+
+    >>> values, places = largest(torch.tensor([1.0, 5.0, 3.0]), 2)
+    >>> values.tolist(), places.tolist()
+    ([5.0, 3.0], [1, 2])
+    """
+    n = z.shape[-1]
+    k, whole = min(k, n), n - n % BLOCK
+    if whole < 2 * k * BLOCK or z.device.type != "cpu":
+        whole_sort = z.topk(k, dim=-1)
+        return whole_sort.values, whole_sort.indices
+    heads = z[..., :whole].view(*z.shape[:-1], whole // BLOCK, BLOCK).amax(-1)
+    blocks = heads.topk(k, dim=-1).indices.unsqueeze(-1) * BLOCK
+    inside = (blocks + torch.arange(BLOCK)).flatten(-2)
+    rest = torch.arange(whole, n).expand(*z.shape[:-1], -1)
+    columns = torch.cat([inside, rest], dim=-1)
+    values, places = z.gather(-1, columns).topk(k, dim=-1)
+    return values, columns.gather(-1, places)

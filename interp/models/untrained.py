@@ -21,13 +21,14 @@ RANDOM_INIT = "random-init"
 CONTROLS = (RANDOM_INIT,)
 
 
-def check_control(control: str, model: Any) -> None:
+def check_control(control: str, model: Any = None) -> None:
     """Raises before anything is computed: `UnknownName` for a control that there is not,
-    `Unsupported` for a model that cannot be copied untrained.
+    `Unsupported` for a model that cannot be copied untrained. Without a model the name is checked.
     """
     if control not in CONTROLS:
         raise unknown("control", control, CONTROLS)
-    _refuse(model)
+    if model is not None:
+        _refuse(model)
 
 
 def random_copy(model: Any, seed: int = 0) -> Any:

@@ -178,7 +178,7 @@ def _mark_word(
         _assign_roles(column, hits, spans, pieces, _generator(seed, prompts.tokens[i]))
         columns.append(column)
     if required and not found:
-        raise BadInput(_never(prompts, word, pattern))
+        raise BadInput(_never(prompts.texts, word, pattern))
     missing = len(prompts) - found
     note = f"target word {word!r}: {missing} of {len(prompts)} prompts are without it"
     return prompts.with_labels(name, columns, note=note if missing else None)
@@ -211,16 +211,23 @@ def _generator(seed: int, tokens: Ints) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def _never(prompts: Prompts, word: str, pattern: Any) -> str:
+def refuse_absent(texts: Sequence[str | None], word: str) -> None:
+    """Raises `BadInput` where `target_word(word)` would find its word in none of the texts."""
+    pattern = word_pattern(word)
+    if not any(pattern.search(text or "") for text in texts):
+        raise BadInput(_never(texts, word, pattern))
+
+
+def _never(texts: Sequence[str | None], word: str, pattern: Any) -> str:
     seen: dict[str, str] = {}
-    for text in prompts.texts:
+    for text in texts:
         for start, end in words(text or ""):
             seen.setdefault((text or "")[start:end].casefold(), (text or "")[start:end])
     close = difflib.get_close_matches(word.casefold(), seen, n=3, cutoff=0.5)
     hint = f"; nearest words that occur: {', '.join(repr(seen[c]) for c in close)}" if close else ""
     if word.casefold() in seen and not pattern.flags & re.IGNORECASE:
         hint += "; case_sensitive=False would match it"
-    return f"target word {word!r} occurs in none of the {len(prompts)} prompts searched{hint}"
+    return f"target word {word!r} occurs in none of the {len(texts)} prompts searched{hint}"
 
 
 # --- the other labellers ----------------------------------------------------------------------

@@ -61,7 +61,8 @@ def read_prompts(
             `BatchEncoding` or another mapping with `input_ids` and, where it is padded,
             `attention_mask`; path (.txt, .jsonl, .csv, each also as .gz; .parquet); data set of
             `datasets` in any format; pandas or pyarrow table; annotated documents (`.text` and
-            `.words`); or a built-in name.
+            `.words`); or a built-in name. Also `Raw`, what
+            `interp.prompts.sources.read` returned.
         tokenizer: a Hugging Face tokenizer, the model's own (`model.tokenizer`). Not needed for
             ids, which then have no text, and no special tokens but `special_ids`.
         mask: `[batch, pos]`, 1 for real tokens, for a padded token tensor only.
@@ -199,7 +200,7 @@ def _annotated(
 ) -> Prompts:
     """Labels of the source first, then those of the caller, who wins."""
     given_labels, names = parted(labels)
-    prompts = _with_columns(prompts, _with_names(raw, names))
+    prompts = _with_columns(prompts, with_names(raw, names))
     if token_labels is not None and not isinstance(token_labels, Mapping):
         raise BadInput("token_labels= maps names to values, one for each prompt: {name: [...]}")
     for name, values in given_labels.items():
@@ -228,8 +229,11 @@ def parted(labels: Any) -> tuple[dict[str, Sequence[Any]], dict[str, str]]:
     return {name: v for name, v in (labels or {}).items() if name not in names}, names
 
 
-def _with_names(raw: Raw, names: Mapping[str, str]) -> Raw:
-    """The source with its columns, or fields of its words, under new names: `{new: old}`."""
+def with_names(raw: Raw, names: Mapping[str, str]) -> Raw:
+    """The source with its columns, or fields of its words, under new names: `{new: old}`.
+
+    Raises `UnknownName` for a name that the source does not have.
+    """
     if not names:
         return raw
     back = new_names(names, _columns_of(raw), f"column of {raw.source}")

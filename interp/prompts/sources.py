@@ -83,7 +83,12 @@ def read(
     language: str,
     columns: Sequence[str] | None = None,
 ) -> Raw:
-    """Reads any supported source; errors say which part of it is at fault."""
+    """Reads any supported source; errors say which part of it is at fault.
+
+    What was read already stays as it is, whatever the options.
+    """
+    if isinstance(source, Raw):
+        return source
     if isinstance(columns, str):
         raise BadInput(f"columns={columns!r} is one text; pass a list of names: [{columns!r}]")
     wanted = Wanted(text_column, None if columns is None else tuple(columns))

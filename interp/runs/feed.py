@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from interp.contract.jobs import NotFollowed, Pass
+from interp.contract.jobs import NotFollowed, ObserveCall, Pass
 from interp.contract.tokens import Tokens
 from interp.errors import InterpError
 from interp.models.anatomy import Anatomy
@@ -33,6 +33,10 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._observer = Observer(
             bridge, wiring, self._contexts, self._finished.append, stop_early=True
         )
+        self._observer.begun = self._tell
+        self._calls = 0
+        self.begun: Callable[[int, ObserveCall], None] | None = None
+        """Called before every call of an analysis, with the number of those done in this pass."""
 
     def __enter__(self) -> Feeder:
         with ExitStack() as stack:
@@ -60,7 +64,7 @@ class Feeder(AbstractContextManager["Feeder"]):
 
     def feed(self, batch: Tokens) -> Pass:
         """One pass; `InterpError` where the model yields NaN."""
-        self._current = batch
+        self._current, self._calls = batch, 0
         self._finished.clear()
         device = device_of(self.bridge)
         # Without padding no mask is passed: with one some models take a slower attention kernel.
@@ -70,6 +74,11 @@ class Feeder(AbstractContextManager["Feeder"]):
             out = call(self.bridge, batch.tokens.to(device), **options)
         refuse_nan(out, batch)
         return self._finished.pop()
+
+    def _tell(self, call: ObserveCall) -> None:
+        if self.begun is not None:
+            self.begun(self._calls, call)
+        self._calls += 1
 
     def _contexts(self, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Tokens]:
         assert self._current is not None  # noqa: S101  set by feed, which makes the call

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from interp._progress import track
+from interp._progress import Bar, stage
 from interp.contract.analysis import Analysis, Batch
 from interp.contract.columns import refuse_taken
+from interp.contract.jobs import ObserveCall
 from interp.contract.reduce import Groups, groups_by
 from interp.contract.registry import resolve
-from interp.errors import BadInput, unknown
+from interp.errors import unknown
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
@@ -28,6 +31,14 @@ from interp.prompts.labels import labelled, target_word
 from interp.prompts.prompts import Prompts
 from interp.prompts.read import parted
 from interp.prompts.tokens import token_id
+from interp.runs.before_loading import (
+    opened,
+    refuse_batches,
+    refuse_keep,
+    refuse_labels,
+    refuse_reading,
+    refuse_target,
+)
 from interp.runs.collect import Collector, observe_weights, token_index
 from interp.runs.feed import Feeder
 from interp.runs.provenance import provenance_of
@@ -56,6 +67,7 @@ def run(
     control: str | None = None,
     without_dims: Sequence[int] = (),
     max_tokens: int = 4096,
+    model_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Results:
     """Runs analyses over prompts and returns their tables.
@@ -86,28 +98,35 @@ def run(
             refused for one that reads more than the stream. One analysis alone leaves them out
             with its own parameter, `Rotation(without_dims=(7,))`, as in all other kinds of run.
         max_tokens: budget of a batch, padding included.
-        progress: show a bar.
+        model_options: for `load_model`: `dtype`, `device`, `revision` ….
+        progress: say what is being done, with a bar for the passes.
 
     Returns: `Results`, by analysis name.
-    Raises: `BadInput`, `UnknownName`, `Unsupported` before the first batch; `ObserveError` where
-    an analysis fails; `InterpError` where the model yields NaN. Nothing stays attached.
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before the first batch, and before the model is
+    loaded where that can be told without it; `ObserveError` where an analysis fails; `InterpError`
+    where the model yields NaN. Nothing stays attached.
     """
     chosen = resolve(analyses)
     if len(without_dims):
         dims = tuple(int(i) for i in without_dims)
         chosen = {name: replace(analysis, without_dims=dims) for name, analysis in chosen.items()}
-    bridge = load_model(model)
+    marks = [*([target_word(target)] if target else []), *labellers]
+    _refuse_early(keep, by, control, max_tokens)
+    given = NOTHING if prompts is None else opened(model, prompts, mask)
+    refuse_target(given, target)
+    refuse_labels(
+        given, chosen, labels, token_labels, by, role=bool(target), complete=not labellers
+    )
+    if prompts is None:
+        refuse_reading(chosen)
+    with stage(f"loading {model}", enabled=progress and isinstance(model, str | Path)):
+        bridge = load_model(model, **(model_options or {}))
+        anatomy = inspect(bridge)
     if control is not None:
         check_control(control, bridge)
-    anatomy = inspect(bridge)
     wiring = anatomy.wire(list(chosen.values()))
-    if prompts is None:
-        _refuse_reading(chosen)
-        prompts = NOTHING
-    ready = _prepare(
-        bridge, anatomy, prompts, labels, token_labels, mask, targets, prepend_bos, truncate
-    )
-    for labeller in [*([target_word(target)] if target else []), *labellers]:
+    ready = _prepare(bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate)
+    for labeller in marks:
         ready = labelled(ready, labeller)
     refuse_taken(ready.labels, chosen)
     collector = Collector(chosen, _grouping(ready, keep, by))
@@ -126,14 +145,12 @@ def run(
     return Results(results.values(), {**provenance, "control": control}, beside)
 
 
-def _refuse_reading(chosen: Mapping[str, Analysis]) -> None:
-    """Raises where an analysis needs prompts and there are none."""
-    reading = next((name for name, a in chosen.items() if a.scope != "weights"), None)
-    if reading is not None:
-        raise BadInput(
-            f"analysis {reading!r} reads prompts: pass some as the second argument (only analyses "
-            "of the weights, such as 'embedding', need none)"
-        )
+def _refuse_early(keep: str, by: Sequence[str], control: str | None, max_tokens: int) -> None:
+    """Raises for options that contradict each other or do not exist, before a model is loaded."""
+    refuse_keep(keep, by)
+    refuse_batches(max_tokens)
+    if control is not None:
+        check_control(control)
 
 
 def _prepare(
@@ -142,7 +159,6 @@ def _prepare(
     prompts: Any,
     labels: Any,
     token_labels: Any,
-    mask: Any,
     targets: Any,
     prepend_bos: bool | None,
     truncate: bool,
@@ -155,7 +171,6 @@ def _prepare(
         anatomy,
         prompts,
         prepend_bos=prepend_bos,
-        mask=mask,
         labels=labels,
         token_labels=token_labels,
         targets=None if one is not None else targets,
@@ -188,17 +203,22 @@ def _drive(
     with Feeder(bridge, anatomy, wiring) as feeder:
         # A list, for the bar needs to know how many there are.
         batches = list(feeder.batches(prompts, max_tokens))
-        for batch in track(batches, "passes", enabled=progress):
-            collector.take(feeder.feed(batch))
+        calls = len(wiring.jobs)
+        with Bar("passes", len(batches) * calls, enabled=progress) as bar:
+            for number, batch in enumerate(batches):
+                # By calls of analyses, because all may fit one pass that takes a minute.
+                feeder.begun = partial(_tell, bar, number * calls)
+                collector.take(feeder.feed(batch))
+
+
+def _tell(bar: Bar, before: int, done: int, call: ObserveCall) -> None:
+    where = "" if call.layer is None else f", block {call.layer}"
+    bar.show(before + done, f"{call.analysis.name()}{where}")
 
 
 def _grouping(prompts: Prompts, keep: str, by: Sequence[str]) -> Callable[[Batch], Groups] | None:
     """Assignment of tokens to groups, or None where rows are kept."""
-    if keep not in ("tokens", "summary"):
-        raise unknown("value of keep", keep, ("tokens", "summary"))
     if keep == "tokens":
-        if by:
-            raise BadInput(f"by={list(by)} makes groups of a summary: use keep='summary'")
         return None
     index = prompts.index()
     for label in by:

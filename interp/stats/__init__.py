@@ -8,6 +8,9 @@ take tokens as independent, are reported as well; the column `shuffled_welch_rat
 Welch's test would have been wrong on the same table.
 """
 
+# Here and wherever scipy is used its parts are named in full (`scipy.stats.t`): scipy imports them
+# on first use, and `scipy.stats` takes half a second, which most commands never need.
+
 from interp.stats.adjusted import adjusted_difference as adjusted_difference
 from interp.stats.classical import Effect as Effect
 from interp.stats.classical import TTest as TTest

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from interp._arrays import Bools, Floats
 from interp.contract.document_sums import Parting
@@ -441,7 +441,7 @@ def _adjusted_columns(data: Grid, confidence: float) -> dict[str, Floats]:
     """The difference at equal covariates, with its interval and test."""
     assert data.covariates is not None  # noqa: S101  the caller has looked
     found = adjusted_difference(data.cells, data.labels, data.clusters, data.covariates)
-    half = stats.t.ppf((1 + confidence) / 2, found.df) * found.se
+    half = scipy.stats.t.ppf((1 + confidence) / 2, found.df) * found.se
     both = [classical.moments(data.group(of_a)) for of_a in (True, False)]
     return {
         "adjusted_n": found.n,
@@ -473,7 +473,7 @@ def _token_tests(data: Grid, enough: Bools) -> dict[str, Floats]:
     welch, student = classical.welch_from_moments(*both), classical.student_from_moments(*both)
     rank_p = np.full(data.cells.shape[1], np.nan)
     rows = np.flatnonzero(enough)
-    rank_p[rows] = stats.mannwhitneyu(a[:, rows], b[:, rows], nan_policy="omit").pvalue
+    rank_p[rows] = scipy.stats.mannwhitneyu(a[:, rows], b[:, rows], nan_policy="omit").pvalue
     return {
         **{f"welch_{name}": x for name, x in welch._asdict().items()},
         **{f"student_{name}": x for name, x in student._asdict().items()},
@@ -491,7 +491,7 @@ def _pair_tests(data: Grid) -> dict[str, Floats]:
     rows = np.flatnonzero((pairs > 1) & (np.nan_to_num(a - b) != 0).any(axis=0))
     if len(rows):
         difference = (a - b)[:, rows]
-        wilcoxon_p[rows] = stats.wilcoxon(difference, nan_policy="omit").pvalue
+        wilcoxon_p[rows] = scipy.stats.wilcoxon(difference, nan_policy="omit").pvalue
     test = classical.paired_test(a, b)
     return {
         "pairs": pairs,

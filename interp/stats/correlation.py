@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from interp._arrays import Floats
 from interp.errors import BadInput, unknown
@@ -174,8 +174,8 @@ def _interval(x: Floats, clusters: Codes, moments: Moments, draw: _Draw) -> tupl
         parts.append(_partial(moments(x, weights, clusters)))
     # A percentile interval of c clusters is too narrow by √((c − 1)/c) and by normal for t tails;
     # both are put back into the level (Hesterberg 2015).
-    tail = stats.t.isf((1 - draw.confidence) / 2, c - 1) * np.sqrt(c / (c - 1))
-    level = float(stats.norm.cdf(-tail))
+    tail = scipy.stats.t.isf((1 - draw.confidence) / 2, c - 1) * np.sqrt(c / (c - 1))
+    level = float(scipy.stats.norm.cdf(-tail))
     low, high = np.nanquantile(np.concatenate(parts), [level, 1 - level])
     return float(low), float(high)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from interp._arrays import Bools, Floats
 from interp.contract.document_sums import small_sample
@@ -101,7 +102,7 @@ def group_means(
         count = (sizes > 0).sum(axis=0)
         factor, df = small_sample(n, (sizes**2).sum(axis=0), (sizes**3).sum(axis=0))
         se = np.sqrt((sums**2).sum(axis=0) * factor) / n
-        half = np.where(count > 1, stats.t.ppf((1 + confidence) / 2, df) * se, np.nan)
+        half = np.where(count > 1, scipy.stats.t.ppf((1 + confidence) / 2, df) * se, np.nan)
         sd = np.where(n > 1, np.sqrt((residual**2).sum(axis=0) / (n - 1)), np.nan)
         parts.append((n, count, mean, sd, mean - half, mean + half))
     return Means(*(np.stack(column).astype(np.float64) for column in zip(*parts, strict=True)))

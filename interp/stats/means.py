@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from interp._arrays import Floats
 from interp.contract.document_sums import small_sample
@@ -141,7 +141,7 @@ def _half_width(
             ends = [np.minimum(first, second)[other], np.maximum(first, second)[other]]
             square = square - _sums(cell[other], ends, residual[other], len(n))[0]
         variance = np.maximum(square, 0) * factor / n**2
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, df) * np.sqrt(variance)
+        half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * np.sqrt(variance)
     return np.where(count > 1, half, np.nan), count.astype(np.int64)
 
 
@@ -186,6 +186,6 @@ def _of_moments(frame: pd.DataFrame, keys: pd.DataFrame, values: Sequence[str]) 
     whole = known.groupby([rows["value"], *place], sort=True).all().to_numpy()
     # Of several heads the fewest documents and degrees of freedom: the wider band.
     out["clusters"] = cells["documents"].min().to_numpy()
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, cells["df"].min().to_numpy())
+    quantile = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, cells["df"].min().to_numpy())
     half = (quantile * out["spread"] / out["n"]).where(whole)
     return out.assign(low=out["mean"] - half, high=out["mean"] + half)[COLUMNS]

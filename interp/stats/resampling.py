@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from interp._arrays import Bools, Floats
 from interp.errors import BadInput
@@ -382,7 +383,7 @@ def jackknife(
     """
     g = len(left_out)
     se = np.sqrt((g - 1) / g * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-    half = stats.t.isf((1 - confidence) / 2, g - 1) * se
+    half = scipy.stats.t.isf((1 - confidence) / 2, g - 1) * se
     return estimate - half, estimate + half
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import linalg, stats
+from scipy import linalg
 
 from interp._arrays import Floats
 from interp.errors import BadInput
@@ -70,7 +71,7 @@ def shuffled_correlation(
         )
     rest = np.ones((len(left), 1)) if covariates is None else np.asarray(covariates, np.float64)
     if ranks:
-        left, right, rest = (stats.rankdata(part, axis=0) for part in (left, right, rest))
+        left, right, rest = (scipy.stats.rankdata(part, axis=0) for part in (left, right, rest))
     order = np.argsort(number, kind="stable")
     left, right, rest, number = left[order], right[order], rest[order], number[order]
     # Residuals of length 1: their product is the correlation.

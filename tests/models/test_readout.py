@@ -11,7 +11,7 @@ from interp.errors import BadInput, Unsupported
 from interp.models.lens import plain as _lens_plain
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
-from interp.models.readout import Readout
+from interp.models.readout import Readout, largest
 
 D, V, STATES, ROWS = 12, 40, 4, 9
 RNG = np.random.default_rng(3)
@@ -318,6 +318,40 @@ def test_top_tokens_against_numpy():
     order = np.argsort(-p, axis=-1)[..., :3]
     assert (ids.numpy() == order).all()
     np.testing.assert_allclose(probabilities.numpy(), np.take_along_axis(p, order, -1))
+
+
+@pytest.mark.parametrize("n", [1, 5, 1279, 1280, 1281, 50_257])
+@pytest.mark.parametrize("k", [1, 5, 9])
+def test_the_largest_are_those_of_a_whole_sort(n, k):
+    z = torch.from_numpy(
+        np.random.default_rng(n).permuted(np.arange(3.0 * n).reshape(3, n), axis=1)
+    )
+    z[0, : n // 2] = -torch.inf
+    values, places = largest(z, k)
+    order = np.argsort(-z.numpy(), axis=1)[:, :k]
+    assert torch.equal(values, torch.from_numpy(np.take_along_axis(z.numpy(), order, 1)))
+    assert torch.equal(z.gather(1, places), values)
+    finite = values > -torch.inf
+    assert torch.equal(places[finite], torch.from_numpy(order)[finite])
+
+
+def test_the_largest_of_what_is_not_a_number_show_it():
+    z = torch.zeros(2, 5000)
+    z[1, 4321] = torch.nan
+    values, places = largest(z, 3)
+    assert values[0].tolist() == [0.0] * 3
+    assert bool(values[1, 0].isnan())
+    assert places[1, 0] == 4321
+
+
+def test_the_best_are_the_top_with_logits_for_probabilities():
+    readout, x = build(), tensor(STREAM).flatten(0, 1)
+    logits, ids = readout.best(x, 3)
+    probabilities, same = readout.top(x, 3)
+    assert torch.equal(ids, same)
+    z = readout.logits(x)
+    assert torch.equal(logits, z.gather(1, ids))
+    assert torch.allclose(z.softmax(-1).gather(1, ids), probabilities, rtol=1e-5)
 
 
 def test_top_asks_for_no_more_than_there_is():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,16 +103,29 @@ class Lens:
         ]
         return "<br>".join([*lines, *self._target(state, position)])
 
+    @cached_property
+    def _targets(self) -> dict[tuple[int, int], tuple[float, float]]:
+        """Log-probability and rank (NaN where the table has none) by state and position."""
+        if "log_prob" not in self.rows:
+            return {}
+        # At once: to look up one row of a table by its index takes longer than to draw the cell.
+        found = self.rows["log_prob"].to_numpy(dtype=np.float64, na_value=np.nan)
+        ranks = np.full(len(found), np.nan)
+        if "rank" in self.rows:
+            ranks = self.rows["rank"].to_numpy(dtype=np.float64, na_value=np.nan)
+        pairs = zip(found.tolist(), ranks.tolist(), strict=True)
+        return dict(zip(self.rows.index, pairs, strict=True))
+
     def _target(self, state: int, position: int) -> list[str]:
         """Rank and log-probability of the target: the next token, unless the run had its own."""
-        if "log_prob" not in self.rows or (state, position) not in self.rows.index:
+        if (state, position) not in self._targets:
             return []
-        row: Any = self.rows.loc[(state, position)]
-        if not np.isfinite(row["log_prob"]):
+        log_prob, rank = self._targets[state, position]
+        if not np.isfinite(log_prob):
             return ["no target here"]
-        rank = f", rank {int(row['rank']):,}" if "rank" in row else ""
+        ranked = f", rank {int(rank):,}" if "rank" in self.rows else ""
         follows = f" {label(self.texts[position + 1])}" if position + 1 < len(self.texts) else ""
-        return [f"target (next:{follows or ' ?'}): log P = {row['log_prob']:.2f}{rank}"]
+        return [f"target (next:{follows or ' ?'}): log P = {log_prob:.2f}{ranked}"]
 
     def depth(self) -> Floats:
         """First state `[position]` from which the best token stays that of the last state."""
