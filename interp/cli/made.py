@@ -95,10 +95,12 @@ def command_of(made: Made) -> Callable[..., None]:
     source = _source_of(made.experiment)
     asked = [p for p in source.parameters if p.name not in HIDDEN]
     shown = [each for p in asked for each in _shown(p, made)]
+    writes = any(p.name == "overwrite" for p in asked)
 
     def command(**given: Any) -> None:
-        folder, overwrite = given.pop("out_folder"), given.pop("overwrite")
-        as_json = given.pop("as_json")
+        folder, as_json = given.pop("out_folder"), given.pop("as_json")
+        # An experiment that writes a file itself has the option too.
+        overwrite = given["overwrite"] if writes else given.pop("overwrite")
         refuse_taken(folder, overwrite)
         inputs = _inputs(asked, given, made.models)
         found = _run(made.experiment, asked, inputs)
@@ -119,13 +121,13 @@ def _common(shown: Sequence[inspect.Parameter], made: Made) -> list[tuple[str, A
     loading: list[tuple[str, Any, Any]] = []
     if "model" in names or made.models:
         loading = [("device", Device, None), ("dtype", Dtype, "float32")]
-    quiet = [("quiet", Quiet, False)]
     written: list[tuple[str, Any, Any]] = [
+        ("quiet", Quiet, False),
         ("out_folder", OutFolder, None),
         ("overwrite", Overwrite, False),
         ("as_json", Json, False),
     ]
-    return [*loading, *(each for each in quiet if each[0] not in names), *written]
+    return [*loading, *(each for each in written if each[0] not in names)]
 
 
 def _told(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,6 +261,7 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
         ],
         "prompts": [("prompts", Prompts, none)],
         "progress": [("quiet", Quiet, False)],
+        "overwrite": [("overwrite", Overwrite, False)],
         "special": [("special", Special, False)],
         "prepend_bos": [("bos", Bos, None)],
     }
