@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from torch import Tensor
 
 from interp import Analysis, BadInput, Batch, Count, Cov, Leaf, Moments, Plot, State, Sum
@@ -177,7 +177,7 @@ def _ranks(prefix: str, eigenvalues: np.ndarray) -> dict[str, float]:
     if not (np.isfinite(total) and total > 0):
         return {f"{prefix}participation_ratio": np.nan, f"{prefix}rankme": np.nan}
     ratio = total**2 / (eigenvalues**2).sum()
-    rank = np.exp(stats.entropy(np.sqrt(eigenvalues)))
+    rank = np.exp(scipy.stats.entropy(np.sqrt(eigenvalues)))
     return {f"{prefix}participation_ratio": float(ratio), f"{prefix}rankme": float(rank)}
 
 
@@ -199,5 +199,5 @@ def _interval(entropy: Moments) -> tuple[float, float]:
     n = int(entropy.count[0])
     if n < 2:
         return np.nan, np.nan
-    reach = stats.t.isf(0.025, n - 1) * np.sqrt(entropy.variance[0] / n)
+    reach = scipy.stats.t.isf(0.025, n - 1) * np.sqrt(entropy.variance[0] / n)
     return float(entropy.mean[0] - reach), float(entropy.mean[0] + reach)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from interp._arrays import Floats
@@ -106,7 +106,7 @@ class Cause(Finding):
         many = len(self.frame) > 2
         rank = (
             f"; over the blocks, what is written and what is used have a rank correlation of "
-            f"{stats.spearmanr(self.frame['written'], self.frame['used_kl']).statistic:.2f}"
+            f"{scipy.stats.spearmanr(self.frame['written'], self.frame['used_kl']).statistic:.2f}"
             if many
             else ""
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, stats
+import scipy
+from scipy import linalg
 
 from interp._arrays import Array, Floats
 from interp.contract.leaves import Cov
@@ -70,7 +71,7 @@ def power_law(eigenvalues: Array, first: int = 11, last: int = 100) -> PowerLaw:
     if last - first + 1 < FEWEST:
         return PowerLaw(np.nan, np.nan, first, last)
     rank = np.log(np.arange(first, last + 1, dtype=np.float64))
-    fit = stats.linregress(rank, np.log(values[first - 1 : last]))
+    fit = scipy.stats.linregress(rank, np.log(values[first - 1 : last]))
     return PowerLaw(float(-fit.slope), float(fit.rvalue**2), first, last)
 
 
@@ -92,7 +93,7 @@ def matrix_entropy(rows: Array) -> float:
     x = x / scale  # squares of huge states would overflow
     gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
     values = np.maximum(np.linalg.eigvalsh(gram), 0.0)
-    return float(stats.entropy(values / values.sum()))
+    return float(scipy.stats.entropy(values / values.sum()))
 
 
 def gaussian_spectrum(n: int, d: int, *, seed: int = 0) -> Floats:

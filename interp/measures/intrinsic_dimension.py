@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from interp._arrays import Array, Bools, Floats, Ints
 from interp.errors import BadInput
@@ -67,7 +67,9 @@ def two_nn(vectors: Array) -> TwoNN:
     if n < FEWEST or not total > 0:
         return TwoNN(np.nan, np.nan, np.nan, n)
     independent = n / (1 + float(near.mutual[used].mean()))
-    low, high = stats.chi2.ppf([0.025, 0.975], 2 * independent) / (2 * total * independent / n)
+    low, high = scipy.stats.chi2.ppf([0.025, 0.975], 2 * independent) / (
+        2 * total * independent / n
+    )
     return TwoNN((n - 1) / total, float(low), float(high), n)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 
 from interp._arrays import Array, Floats, Ints
 from interp.contract.leaves import Leaf, priority
@@ -183,6 +183,6 @@ def _interval(shares: Floats, folds: list[_Fold], shape: tuple[int, ...]) -> tup
     logits = [np.log(x.clip(tiny) / (1 - x).clip(tiny)) for x in (shares, np.asarray(without))]
     deviation = logits[1] - logits[1].mean(axis=0)
     error = np.sqrt((k - 1) / k * (deviation**2).sum(axis=0))
-    reach = stats.t.isf(0.025, k - 1) * error
+    reach = scipy.stats.t.isf(0.025, k - 1) * error
     low, high = (1 / (1 + np.exp(-(logits[0] + side * reach))) for side in (-1, 1))
     return np.asarray(low), np.asarray(high)

@@ -171,17 +171,29 @@ def _with_roles(
 ) -> tuple[Prompts, Any]:
     """The prompts with the speaker of each token as a label, and the other labels to be given."""
     given, names = parted(labels)
+    name, others = speaker_name(raw, names)
+    return prompts.with_labels(name, roles), {**given, **others}
+
+
+def speaker_name(raw: Raw, names: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The label with the speaker of each token of a chat, and the new names of other labels.
+
+    Args:
+        names: `{new: old}`, as for `with_names`.
+
+    Raises `BadInput` where a column of the source has the label's name and keeps it.
+    """
     asked = [new for new, old in names.items() if old == ROLE]
     if ROLE not in _columns_of(raw):
         others = {new: old for new, old in names.items() if old != ROLE}
-        return prompts.with_labels((asked or [ROLE])[0], roles), {**given, **others}
+        return (asked or [ROLE])[0], others
     if not asked:
         raise BadInput(
             f"{raw.source} has a column {ROLE!r}, and chat messages have that label too (the "
             f"speaker of each token): rename the column, labels={{'{ROLE}_label': {ROLE!r}}} or "
             f"--labels {ROLE}_label={ROLE}"
         )
-    return prompts.with_labels(ROLE, roles), labels
+    return ROLE, dict(names)
 
 
 def _columns_of(raw: Raw) -> list[str]:

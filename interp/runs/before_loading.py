@@ -13,7 +13,7 @@ from interp.prompts.batches import check_batching
 from interp.prompts.label_values import is_scalar
 from interp.prompts.labels import PLACE, refuse_absent
 from interp.prompts.prompts import Prompts
-from interp.prompts.read import parted, with_names
+from interp.prompts.read import parted, speaker_name, with_names
 from interp.prompts.sources import Raw, read
 
 
@@ -82,6 +82,9 @@ def refuse_labels(
     if isinstance(prompts, Prompts):
         known = [*prompts.renamed(names).labels, *made]
     elif isinstance(prompts, Raw):
+        if prompts.chats is not None:
+            speaker, names = speaker_name(prompts, names)
+            made = [speaker, *made]
         prompts = with_names(prompts, names)
         # A column that can be no label is left out later, and then has no name to refuse.
         sure = [name for name, values in prompts.fields.items() if all(map(is_scalar, values))]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from interp._arrays import Floats, Ints
 from interp.errors import BadInput
@@ -78,7 +78,7 @@ def rotated_correlation(
     order = np.argsort(number, kind="stable")
     left, right, number = left[order], right[order], number[order]
     if ranks:
-        left, right = stats.rankdata(left, axis=0), stats.rankdata(right)
+        left, right = scipy.stats.rankdata(left, axis=0), scipy.stats.rankdata(right)
     left, right = _unit(left), _unit(right[:, None])[:, 0]
     r = right @ left
     rng = np.random.default_rng(seed)
