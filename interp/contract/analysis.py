@@ -23,7 +23,7 @@ from interp.contract.leaves import Leaf, PerHead, PerToken, State
 from interp.contract.sites import SITES
 from interp.contract.table import default_table
 from interp.contract.tokens import Tokens
-from interp.errors import BadInput, unknown
+from interp.errors import BadInput, UnknownName, unknown
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
@@ -118,6 +118,17 @@ class Plot:
     title: str
     unit: str = ""
     if_null: str = ""
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Raises `UnknownName` for an argument that a figure does not take, with those it takes."""
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                # Its name in earlier versions, which is like none of today's.
+                new = "if_null" if name == "nothing" else ""
+                is_now = f"; it is now {new!r}" if new else ""
+                error = unknown("argument of Plot", name, cls.__dataclass_fields__)
+                raise UnknownName(f"{error}{is_now}")
+        return super().__new__(cls)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
+from interp.contract.emissions import checked, failed
 from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
 from interp.contract.tokens import Tokens
@@ -205,9 +206,11 @@ class Observer:
             batch = self._batch(current, job)
             try:
                 with torch.no_grad(), full_precision():
-                    emitted = job.analysis.observe(batch)
+                    emitted = checked(job.analysis, batch, job.analysis.observe(batch))
+            except ObserveError:
+                raise
             except Exception as error:
-                raise _explain(job, batch, error) from error
+                raise failed(job.analysis, batch, error) from error
         except Exception as error:
             if not self.guest:
                 raise
@@ -319,18 +322,6 @@ class Observer:
             waiting = current.missing[number]
             if waiting and not waiting & job.required:
                 self._run(current, job)
-
-
-def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:
-    """Re-attaches the call once at the border: which analysis, where, on what shapes."""
-    if isinstance(error, ObserveError):
-        return error
-    where = "" if job.layer is None else f" at layer {job.layer}"
-    shapes = ", ".join(f"{site} {tuple(x.shape)}" for site, x in batch.sites.items())
-    return ObserveError(
-        f"analysis {job.analysis.name()!r} failed{where} on {shapes}, "
-        f"mask {tuple(batch.mask.shape)}: {type(error).__name__}: {error}"
-    )
 
 
 def _kept(wanted: Any, n: int) -> Any:

@@ -10,10 +10,13 @@ import torch
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
+from interp.contract.emissions import checked, failed
 from interp.contract.jobs import ObserveCall, Pass
 from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
+from interp.contract.table import rowless
 from interp.contract.tokens import Tokens
+from interp.errors import InterpError
 from interp.geometry import full_precision
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import explained, special_ids_of
@@ -28,8 +31,18 @@ def observe_weights(bridge: Any, chosen: Mapping[str, Analysis], collector: Coll
     batch = weights_batch(bridge)
     for analysis in chosen.values():
         if analysis.scope == "weights":
-            with torch.no_grad(), full_precision():
-                collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
+            collector.add(analysis, reduce_emissions(_observed(analysis, batch), batch, "", None))
+
+
+def _observed(analysis: Analysis, batch: Batch) -> Mapping[str, Emission]:
+    """What an analysis of the weights emits; an error that is no answer names its author's line."""
+    try:
+        with torch.no_grad(), full_precision():
+            return checked(analysis, batch, analysis.observe(batch))
+    except InterpError:
+        raise
+    except Exception as error:
+        raise failed(analysis, batch, error) from error
 
 
 class Collector:
@@ -97,8 +110,13 @@ class Collector:
         for name, analysis in self.analyses.items():
             ids = ids_in(self.states[name], analysis)
             strings = token_strings(ids, getattr(bridge, "tokenizer", None))
-            out.append(Result(name, analysis, self.states[name], tokens, strings, notes))
+            own = (*notes, *filter(None, [_rowless(analysis, self.states[name])]))
+            out.append(Result(name, analysis, self.states[name], tokens, strings, own))
         return Results(out, provenance)
+
+
+def _rowless(analysis: Analysis, state: State) -> str:
+    return "" if type(analysis).table is not Analysis.table else rowless(state)
 
 
 def ids_in(state: State, analysis: Analysis) -> set[int]:

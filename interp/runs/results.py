@@ -18,8 +18,9 @@ from interp._arrays import Array
 from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
 from interp.contract.analysis import Analysis, meaning
 from interp.contract.columns import ATTACHED, INDEX, MODE
+from interp.contract.emissions import failed_table
 from interp.contract.leaves import Examples, Leaf, State, only
-from interp.errors import BadInput, unknown
+from interp.errors import BadInput, InterpError, unknown
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
 from interp.runs.storage import save_state
@@ -62,7 +63,12 @@ class Result:
         """The tidy table: index columns, labels, then the value columns of the analysis."""
         if self._frame is not None:
             return self._frame
-        table = self.analysis.table(self.state)
+        try:
+            table = self.analysis.table(self.state)
+        except InterpError:
+            raise
+        except Exception as error:
+            raise failed_table(self.analysis, error) from error
         if table.columns.empty:  # nothing was observed
             values = [c for c in self.analysis.columns if "*" not in c]
             table = pd.DataFrame(columns=["prompt", "position", "layer", *values])

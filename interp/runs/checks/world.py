@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
+from interp.contract.emissions import checked
 from interp.contract.jobs import Key, ObserveCall
 from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
@@ -170,7 +171,7 @@ def observe(analysis: Analysis, world: World) -> Observed:
         model = stand_in_model()
         batch = weights_batch(model)
         with torch.no_grad():
-            emitted = analysis.observe(batch)
+            emitted = checked(analysis, batch, analysis.observe(batch))
         tensors = {k: v for k, v in vars(model).items() if isinstance(v, Tensor)}
         return Observed([(None, batch, emitted)], tensors)
     wiring = world.anatomy().wire([analysis])
