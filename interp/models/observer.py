@@ -36,6 +36,7 @@ from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
 from interp.models.forward import is_remote, stopped, watch
 from interp.models.hooks import Tap
+from interp.models.weights import head_results
 
 
 class Observer:
@@ -243,6 +244,9 @@ class Observer:
         }
         context = current.contexts[job.stack]
         sites = {s: _fitted(s, x, context, current.window) for s, x in sites.items()}
+        weights = self._weights(job)
+        if "result" in sites:
+            sites["result"] = head_results(sites["result"], weights(job.layer, "W_O"))
         return Batch(
             **context.to(device).tensors(),
             sites=sites,
@@ -251,7 +255,11 @@ class Observer:
             terms={n: here[k] for n, k in job.terms.items() if k in here},
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
+            weights=weights,
         )
+
+    def _weights(self, job: ObserveCall) -> Any:
+        return (self.wiring.weights or {}).get(job.stack)
 
     def _end(self, logits: Tensor | None, error: BaseException | None, cache: Any = None) -> None:
         if not self.passes:

@@ -21,6 +21,7 @@ from interp.contract.columns import ATTACHED, INDEX, MODE
 from interp.contract.emissions import failed_table
 from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, InterpError, unknown
+from interp.runs.depth import merged_tables, with_states
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
 from interp.runs.storage import save_state
@@ -77,6 +78,17 @@ class Result:
             if column in table:
                 table[column] = table[column].map(self.strings)
         return _with_tokens(table, self.tokens)
+
+    @property
+    def states(self) -> pd.DataFrame:
+        """The table with a column `state`, the one key of depth that all tables share.
+
+        The column `layer` counts blocks 0 … L−1 in tables of blocks (`rotation`, `path_length`)
+        and states 0 … L in tables of states (`logit_lens`), so that merging two tables on `layer`
+        may pair block l with the state before it. `state` is the state that a row ends in: l + 1
+        for block l, l for state l. Raises `BadInput` for a table without layers.
+        """
+        return with_states(self)
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -203,6 +215,15 @@ class Results(Mapping[str, Result]):
     def tokens(self) -> pd.DataFrame:
         """The token table of the run: its input, with labels."""
         return next(iter(self._results.values())).tokens
+
+    def merged(self, *names: str) -> pd.DataFrame:
+        """Several tables as one, a row per token and state; see `Result.states` for the key.
+
+        Columns that two of them have are named `ANALYSIS_COLUMN`. State 0, which no block leads
+        to, has values of tables of states only. Raises `BadInput` for fewer than two names and
+        for a table that has other rows: of heads, of pairs, of weights or of a summary.
+        """
+        return merged_tables([self[name] for name in names])
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name}: {len(r.frame)} rows" for name, r in self.items())

@@ -155,7 +155,7 @@ def axis_title(result: ResultLike, x: str | None) -> str:
     """Title of the horizontal axis: blocks, or states at their boundaries."""
     if x != "layer":
         return x or ""
-    if result.analysis.scope == "model" and "stream" in result.analysis.sites:
+    if result.analysis.depth() == "state":
         return "state (0 enters the first block, the last leaves the last block)"
     return "block"
 
