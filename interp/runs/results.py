@@ -21,9 +21,11 @@ from interp.contract.columns import ATTACHED, INDEX, MODE
 from interp.contract.emissions import failed_table
 from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, InterpError, unknown
+from interp.render.look import Look, Palette
 from interp.runs.depth import merged_tables, with_states
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
+from interp.runs.report.views import own_name
 from interp.runs.storage import save_state
 
 SCHEMA = 1
@@ -148,13 +150,53 @@ class Result:
         control = self.control.summary(keys, special=special).rename(columns={"mean": "control"})
         return out.merge(control[[*keys, "value", "control"]], on=[*keys, "value"], how="left")
 
-    def plot(self, value: str | Sequence[str] | None = None, **options: Any) -> Any:
+    def plot(
+        self,
+        value: str | Sequence[str] | None = None,
+        *,
+        by: str | Sequence[str] | None = None,
+        prompt: int | None = None,
+        special: bool = False,
+        layer: int | None = None,
+        heads: Sequence[Any] | None = None,
+        score: str | Sequence[str] | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        title: str | None = None,
+        palette: Palette = None,
+        legend: bool = False,
+    ) -> Any:
         """The first declared figure, or the one that shows `value` (or several); by plotly.
 
-        Options: `by`, a label column (or several) with a line per group; `prompt`, for figures of
-        one prompt; `special`, to keep special tokens.
+        Args:
+            value: a declared value or any numeric column; several are drawn together.
+            by: a label column, or several, with a line per group.
+            prompt: which prompt, for figures of one prompt; by default the first that is kept.
+            special: keep special tokens in means.
+            layer: of attention maps: only this layer.
+            heads: of attention maps: only these, as `(layer, head)`, or as numbers in `layer`.
+            score: of attention maps: columns whose highest means choose the heads.
+            width, height: of the whole figure in pixels; by default the width is the page's.
+            title: plain text in place of the figure's own title.
+            palette: colours `#RRGGBB` for the lines in their order, or by name
+                (`{"target": "#CC0000"}`); for heatmaps and pictures of attention maps the name of
+                a plotly colour scale, such as "Viridis".
+            legend: also list lines, bands and controls in a legend.
+
+        Returns a plotly figure, or for attention maps `AttentionMaps`, whose `save` writes .html,
+        .png, .svg or .pdf. Raises `UnknownName` for a value, label, prompt, layer, head or line
+        that is not there, `BadInput` for a size or colour that cannot be.
         """
-        return result_figure(self, value, **options)
+        of_maps = {"layer": layer, "heads": heads, "score": score}
+        return result_figure(
+            self,
+            value,
+            by=by,
+            prompt=prompt,
+            special=special,
+            look=Look(width, height, title, palette, legend),
+            **{name: given for name, given in of_maps.items() if given is not None},
+        )
 
     def __repr__(self) -> str:
         columns = ", ".join(map(str, self.frame))
@@ -198,7 +240,8 @@ class Results(Mapping[str, Result]):
         for name, result in self._results.items():
             result.control = control.get(name) if control is not None else None
         for result in self._results.values():
-            result.model = result.model or str(self.provenance.get("model", {}).get("name", ""))
+            name = str(self.provenance.get("model", {}).get("name", ""))
+            result.model = result.model or own_name(name)
 
     def __getitem__(self, name: str) -> Result:
         if name not in self._results:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import pandas as pd
@@ -14,7 +15,7 @@ import pandas as pd
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Plot
 from interp.contract.columns import SUMMARY
-from interp.errors import unknown
+from interp.errors import UnknownName, unknown
 from interp.render.tables import is_number
 from interp.stats.means import cluster_columns, has_group
 from interp.stats.table import is_summary
@@ -57,6 +58,33 @@ class ResultsLike(Protocol):
     def get(self, name: str) -> ResultLike | None: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
+
+
+def unkept(prompt: int, kept: Sequence[int], result: ResultLike, parameter: str) -> UnknownName:
+    """The error for a prompt whose arrays a result does not keep, with what would keep them."""
+    error = unknown("kept prompt", str(prompt), [str(p) for p in kept])
+    if parameter not in result.analysis.parameters():
+        return error
+    setting = f"{result.analysis.name()}.{parameter}"
+    return UnknownName(
+        f"{error}; settings={{{setting!r}: {prompt + 1}}} (--set {setting}={prompt + 1}) of the "
+        "run keeps it"
+    )
+
+
+def own_name(model: str) -> str:
+    """The name of a model without the folders that it was read from.
+
+    >>> own_name("/home/me/models/gpt2-medium"), own_name("openai/gpt2")
+    ('gpt2-medium', 'openai/gpt2')
+    >>> own_name("/home/me/hub/models--openai--gpt2/snapshots/1a2b3c")
+    'openai/gpt2'
+    """
+    path = PurePath(model)
+    if not path.is_absolute():
+        return model
+    cached = next((p for p in path.parts if p.startswith("models--")), "")
+    return cached.removeprefix("models--").replace("--", "/") or path.name
 
 
 @dataclass(frozen=True, eq=False)
