@@ -19,7 +19,6 @@ from interp.models.load import load_model
 from interp.prompts.labels import target_word
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
-from interp.runs.report.views import own_name
 from interp.stats.classical import holm
 from interp.stats.nulls import Null, orders, undecided
 
@@ -181,7 +180,7 @@ def contextual_drift(
     frame.insert(4, "random", random)
     notes += undecided(frame.attrs["smallest_p_max"])
     occurrences = found[["prompt", "position", sense]].reset_index(drop=True)
-    name = own_name(str(getattr(bridge.cfg, "model_name", type(bridge).__name__)))
+    name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
     drift = Drift(frame, word, senses, occurrences, cosines, tuple(notes), name)
     asked: dict[str, Any] = {"sense": sense, "case_sensitive": case_sensitive}
     # The copy reads the same tokens.

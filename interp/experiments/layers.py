@@ -21,7 +21,6 @@ from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import words as word_spans
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Finding
-from interp.runs.report.views import own_name
 from interp.stats.nulls import Null, undecided
 
 COLUMNS = {
@@ -175,9 +174,7 @@ def compare_layers(
     null = similarity_null(
         list(states_a), list(states_b), kind, resamples=resamples, seed=seed, clusters=clusters
     )
-    names = (
-        own_name(str(getattr(m.cfg, "model_name", type(m).__name__))) for m in (model_a, model_b)
-    )
+    names = (str(getattr(m.cfg, "model_name", type(m).__name__)) for m in (model_a, model_b))
     notes += undecided(null.smallest_p_max)
     found = LayerComparison(_frame(null), method, words, notes, *names)
     asked: dict[str, Any] = {"method": method, "per_prompt": per_prompt, "pieces": pieces, "k": k}

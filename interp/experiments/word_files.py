@@ -21,7 +21,6 @@ from interp.measures.matrices import matrix
 from interp.models.weights import MATRICES, embedding_matrix
 from interp.prompts.tokens import special_ids
 from interp.prompts.user_files import byte_lines, opened, regular, shown, similar, suffix_of
-from interp.runs.report.views import own_name
 
 Pieces = Literal["mean", "last"]
 PIECES = ("mean", "last")
@@ -269,7 +268,7 @@ def model_space(
     if tokenizer is None:
         raise BadInput(f"the model has no tokenizer, so no row of its {which} is a word")
     table = matrix(rows, which)
-    name = own_name(str(getattr(model.cfg, "model_name", None) or type(model).__name__))
+    name = str(getattr(model.cfg, "model_name", None) or type(model).__name__)
     encoded = encode_words(words, tokenizer) if words else vocabulary(tokenizer)
     limit = min(len(table), len(tokenizer))
     usable = {w: ids for w, ids in encoded.items() if ids and max(ids) < limit}

@@ -372,6 +372,11 @@ class Anatomy:
     def caveats(self) -> list[str]:
         """Sentences a reader of any table of this model must know."""
         notes = []
+        if self.basis not in ("raw", "unknown"):
+            notes.append(
+                f"The weights are in another basis than raw ones ({self.basis}): compare this "
+                "table with tables of the same basis only."
+            )
         if self.dtype in (torch.bfloat16, torch.float16):
             notes.append(
                 f"The model runs in {str(self.dtype).removeprefix('torch.')}: angles below about "

@@ -28,7 +28,7 @@ def answers_of(model: Any, given: Any, what: str) -> Answers:
     if given is None:
         return None
     if isinstance(given, str | int | np.integer):
-        return token_id(model, _plain(given), what)
+        return token_id(model, _plain(given), what.removesuffix("s"))
     listed = _listed(given)
     if listed is None or any(not isinstance(item, str | int | np.integer) for item in listed):
         return None

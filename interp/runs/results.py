@@ -25,7 +25,7 @@ from interp.render.look import Look, Palette
 from interp.runs.depth import merged_tables, with_states
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
-from interp.runs.report.views import own_name
+from interp.runs.report.views import name_of
 from interp.runs.storage import save_state
 
 SCHEMA = 1
@@ -49,6 +49,8 @@ class Result:
         model: name of the model, for titles; `Results` fills it in from its provenance.
         control: the same analysis of the same prompts on an untrained copy of the model, if the
             run had a control; `Results` fills it in.
+        basis: of the weights, "raw" or that of folded ones; `Results` fills it in. Tables of two
+            bases are not comparable.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Result:
     _frame: pd.DataFrame | None = None
     model: str = ""
     control: Result | None = None
+    basis: str = ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -201,12 +204,25 @@ class Result:
     def __repr__(self) -> str:
         columns = ", ".join(map(str, self.frame))
         head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {columns}>"
-        return "\n".join([head, *(f"note: {n}" for n in self.notes)])
+        return "\n".join([head, *(f"note: {n}" for n in self.said)])
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The notes that stand with the table: the basis of its weights, then its caveats."""
+        return (f"Basis of the weights: {self.basis}.", *self.notes) if self.basis else self.notes
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.said)
         table = self.frame.head(10).to_html(escape=True)
         return f"<b>{html.escape(self.name)}</b>, {len(self.frame)} rows{notes}{table}"
+
+
+def _overview(result: Result) -> str:
+    """A table row on a result, in HTML."""
+    values = ", ".join(result.columns)
+    notes = " ".join(result.notes)
+    cells = (result.name, f"{len(result.frame):,}", values, notes)
+    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _with_tokens(table: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +257,9 @@ class Results(Mapping[str, Result]):
             result.control = control.get(name) if control is not None else None
         for result in self._results.values():
             name = str(self.provenance.get("model", {}).get("name", ""))
-            result.model = result.model or own_name(name)
+            result.model = result.model or name_of(name)
+            basis = self.provenance.get("model", {}).get("basis", "")
+            result.basis = result.basis or str(basis)
 
     def __getitem__(self, name: str) -> Result:
         if name not in self._results:
@@ -271,6 +289,22 @@ class Results(Mapping[str, Result]):
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name}: {len(r.frame)} rows" for name, r in self.items())
         return f"<Results of {self.provenance.get('model', {}).get('name', '?')}\n{rows}>"
+
+    def _repr_html_(self) -> str:
+        """Model, prompts and control, and a row per table with its size, columns and notes."""
+        model, prompts = (self.provenance.get(k, {}) for k in ("model", "prompts"))
+        facts = {
+            "model": model.get("name", "?"),
+            "basis": model.get("basis", ""),
+            "prompts": f"{prompts.get('count', 0):,} from {prompts.get('source', '?')}",
+            "control": self.provenance.get("control", "none"),
+        }
+        said = "".join(
+            f"<li>{name}: {html.escape(str(value))}</li>" for name, value in facts.items() if value
+        )
+        heads = "".join(f"<th>{name}</th>" for name in ("table", "rows", "values", "notes"))
+        rows = "".join(map(_overview, self.values()))
+        return f"<b>Results</b><ul>{said}</ul><table><tr>{heads}</tr>{rows}</table>"
 
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
         """Write one self-contained HTML file that opens without a network; returns its path.

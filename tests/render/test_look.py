@@ -11,7 +11,7 @@ from render_data import make_results
 import interp
 from interp.errors import BadInput, UnknownName
 from interp.render import style
-from interp.runs.report.views import own_name
+from interp.runs.report.views import name_of
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,9 @@ def test_help_of_plot_lists_its_options():
 
 
 def test_unknown_prompt_says_what_keeps_it(results):
-    text = r"unknown kept prompt '9' .*settings=\{'attention.maps': 10\} \(--set attention.maps=10\)"
+    text = (
+        r"unknown kept prompt '9' .*settings=\{'attention.maps': 10\} \(--set attention.maps=10\)"
+    )
     with pytest.raises(UnknownName, match=text):
         results["attention"].plot("pattern", prompt=9)
     text = r"unknown kept prompt '9' .*settings=\{'logit_lens.examples': 10\}"
@@ -142,8 +144,8 @@ def test_maps_save_as_png_and_svg(results, tmp_path, ending, begins):
         ("demo", "demo"),
     ],
 )
-def test_titles_have_the_models_own_name(given, shown):
-    assert own_name(given) == shown
+def test_titles_have_the_models_name_of(given, shown):
+    assert name_of(given) == shown
     made = make_results()
     named = interp.Results([made["rotation"]], {"model": {"name": given}})
     named["rotation"].model = ""

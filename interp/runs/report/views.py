@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -16,6 +16,7 @@ from interp._arrays import Array
 from interp.contract.analysis import Analysis, Plot
 from interp.contract.columns import SUMMARY
 from interp.errors import UnknownName, unknown
+from interp.models.load import own_name
 from interp.render.tables import is_number
 from interp.stats.means import cluster_columns, has_group
 from interp.stats.table import is_summary
@@ -72,19 +73,14 @@ def unkept(prompt: int, kept: Sequence[int], result: ResultLike, parameter: str)
     )
 
 
-def own_name(model: str) -> str:
-    """The name of a model without the folders that it was read from.
+def name_of(model: str) -> str:
+    """The name of a model for titles: its own, where a bridge was booted from a path.
 
-    >>> own_name("/home/me/models/gpt2-medium"), own_name("openai/gpt2")
+    >>> name_of("/home/me/models/gpt2-medium"), name_of("openai/gpt2")
     ('gpt2-medium', 'openai/gpt2')
-    >>> own_name("/home/me/hub/models--openai--gpt2/snapshots/1a2b3c")
-    'openai/gpt2'
     """
-    path = PurePath(model)
-    if not path.is_absolute():
-        return model
-    cached = next((p for p in path.parts if p.startswith("models--")), "")
-    return cached.removeprefix("models--").replace("--", "/") or path.name
+    path = Path(model)
+    return own_name(path) if path.is_absolute() else model
 
 
 @dataclass(frozen=True, eq=False)
