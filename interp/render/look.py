@@ -135,12 +135,19 @@ def _transparent(found: re.Match[str], new: Mapping[str, str]) -> str:
 def _list_lines(figure: Any) -> None:
     """A legend of every line, band and control, each name once."""
     seen: set[str] = set()
+    kinds = (", band", ", untrained")
+    order = list(_named(figure))
     for trace in figure.data:
         # Bands have no name of their own, so that they are not told in hover texts.
         trace.name = trace.name or trace.meta
         if trace.type != "scatter" or not trace.name:
             continue
-        trace.update(showlegend=trace.name not in seen, legendgroup=trace.name)
+        kind = next((k for k in kinds if trace.name.endswith(k)), "")
+        line = trace.name.removesuffix(kind)
+        # Each line, then its band and its control.
+        rank = 10 * order.index(line) if line in order else 10 * len(order)
+        rank += 1 + kinds.index(kind) if kind else 0
+        trace.update(showlegend=trace.name not in seen, legendgroup=trace.name, legendrank=rank)
         seen.add(trace.name)
     # Below the axis: at the right the lines have their names already.
     figure.update_layout(

@@ -229,3 +229,8 @@ def test_another_function_is_refused_by_name():
 def test_no_row_is_no_error():
     scale, _, _ = frozen_scale(rms_norm(torch.ones(8)), torch.zeros(0, 8), 1e-4, "path")
     assert scale.shape == (0, 8)
+
+
+@pytest.mark.parametrize("kind", [LogitAttribution, HeadAttribution, LogitDifference])
+def test_they_keep_the_contract(kind):
+    assert interp.check_analysis(kind).passed
