@@ -19,14 +19,19 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import interp
 from interp.cli.experiments import ON_MODEL, ON_POSITIONS, ON_RESULTS, ON_WORDS
+from interp.contract.analysis import Batch
+from interp.contract.leaves import LEAVES, Leaf, PerHead, PerToken
 from interp.contract.registry import get, names
+from interp.contract.sites import SITES, TERM_HOOKS
+from interp.contract.tokens import Tokens
+from interp.models.readout import Readout
 
 HERE = Path(__file__).parent
 # Analyses of what demo-llama does not have, here learned positions.
@@ -171,7 +176,7 @@ def pages() -> dict[str, str]:
     """Every page by its path below docs/, without the figures."""
     out = {f"analyses/{name}.md": analysis_page(name) for name in names()}
     out |= {f"experiments/{name}.md": experiment_page(name) for name in EXPERIMENTS}
-    return out | {"README.md": index_page()}
+    return out | {"sites.md": sites_page(), "README.md": index_page()}
 
 
 def analysis_page(name: str) -> str:
@@ -195,6 +200,69 @@ def analysis_page(name: str) -> str:
             _table(("figure", "what it would show"), null),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def sites_page() -> str:
+    """What the author of an analysis reads and returns: sites, the batch, the readout, leaves."""
+    kinds = {"state": "layer", "block": "layer", "model": "model"}
+    both = {"readout": "layer, model"}
+    rows = ((n, both.get(n, kinds[s.kind]), s.axes, s.doc) for n, s in SITES.items())
+    heads = ("site", "scope", "axes", "what it is")
+    emitted = (PerToken, PerHead)
+    leaves = [kind for name, kind in LEAVES.items() if name in interp.__all__]
+    return "\n\n".join(
+        [
+            "# Sites, the readout and leaves",
+            "What the author of an analysis reads and returns. An analysis names its sites, gets "
+            "a batch with them, and returns leaves by name; [notebook 09]"
+            "(../notebooks/09_write_your_own.py) writes one step by step.",
+            "## Sites",
+            "Scope `model` calls `observe` once for a batch, with all states stacked; scope "
+            "`layer` once for each block l. `resid_next` is absent at the last block; a block "
+            "without a required site is left out. `interp.inspect(model)` lists what a model has.",
+            _rows(heads, rows),
+            "The terms in `batch.terms` have these names, where a block has them: "
+            + ", ".join(f"`{name}`" for name in TERM_HOOKS)
+            + ".",
+            "## The batch",
+            *markdown(inspect.getdoc(Tokens) or ""),
+            *markdown(inspect.getdoc(Batch) or ""),
+            *_methods(Batch, ("get", "weight", "running", "to_grid")),
+            "## The readout",
+            *markdown(inspect.getdoc(Readout) or ""),
+            *_methods(Readout, ("logits", "logits_of", "lens", "top", "direction", "check")),
+            "## What `observe` returns",
+            _table(("leaf", "what it is"), ((k.__name__, _first(k)) for k in emitted)),
+            "They become rows, or moments of groups of tokens (`keep=\"summary\"`). The others "
+            "are sums of their own over all tokens; a table is made of those with a mark.",
+            _rows(
+                ("leaf", "in the table", "what it is"),
+                ((k.__name__, _shown(k), _first(k)) for k in leaves),
+            ),
+            "An analysis may write `table(state)` itself. A leaf that is missing here is one class "
+            "in the file of the analysis: see the recipe in [CONTRIBUTING.md](../CONTRIBUTING.md).",
+            "## Depth in tables",
+            unwrapped((inspect.getdoc(interp.Result.states) or "").split("\n\n", 1)[1]),
+            *_methods(interp.Results, ("merged",)),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _methods(kind: Any, names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        yield f"### `{kind.__name__}.{_signature(kind, name)}`"
+        yield from markdown(inspect.getdoc(getattr(kind, name)) or "")
+
+
+def _signature(kind: Any, name: str) -> str:
+    found = inspect.signature(getattr(kind, name)).parameters.values()
+    shown = [("*" if p.kind is p.VAR_POSITIONAL else "") + p.name for p in found]
+    return f"{name}({', '.join(p for p in shown if p != 'self')})"
+
+
+def _shown(kind: type[Leaf]) -> str:
+    """A mark for a leaf of which the default table makes rows."""
+    return "yes" if kind.records is not Leaf.records else ""
 
 
 def run_command(name: str) -> str:
@@ -244,8 +312,9 @@ def index_page() -> str:
             "On saved results or on a model: a function that returns a finding, and a command.",
             listed("experiments", experiments),
             "## More",
-            "[Models](models.md) · [what works with what](compatibility.md) · "
-            "[corpora](corpus.md) · [chat prompts](chat.md) · [word frequency](frequency.md) · "
+            "[Sites, the readout and leaves](sites.md) · [models](models.md) · "
+            "[what works with what](compatibility.md) · [corpora](corpus.md) · "
+            "[chat prompts](chat.md) · [word frequency](frequency.md) · "
             "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
     ) + "\n"  # fmt: skip
@@ -285,6 +354,14 @@ def _table(heads: tuple[str, str], rows: Any) -> str:
     for name, text in rows:
         shown = name if name.startswith("[") or " " in name else f"`{name}`"
         lines.append(f"| {shown} | {_cell(text)} |")
+    return "\n".join(lines)
+
+
+def _rows(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table whose first cells are names."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, *cells in rows:
+        lines.append("| " + " | ".join([f"`{name}`", *map(_cell, cells)]) + " |")
     return "\n".join(lines)
 
 

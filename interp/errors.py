@@ -50,7 +50,15 @@ class ContractError(BrokenPlugin):
 
 
 class ObserveError(InterpError):
-    """Failure of an analysis inside `observe`, with its name, layer and shapes."""
+    """Failure of an analysis inside `observe` or `table`, with its name, layer and shapes."""
+
+
+class EmissionError(ObserveError):
+    """What `observe` returned is no mapping of leaves."""
+
+
+class EmissionShapeError(EmissionError):
+    """A value that `observe` returned fits no table: its name is taken or its shape is another."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -125,7 +125,7 @@ results["path_length"].plot("attn_share")
 # %%
 lens = results["logit_lens"]
 kept = lens.frame.groupby("prompt")["position"].nunique().loc[:2]
-lens.plot(prompt=int(kept.idxmin()))
+lens.plot(prompt=int(kept.idxmin()), width=1350)  # wide: scroll it sideways
 
 # %%
 summary = lens.summary()

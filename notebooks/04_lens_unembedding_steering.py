@@ -34,6 +34,8 @@ from IPython.display import Markdown
 
 import interp
 
+px.defaults.template, px.defaults.height = interp.render.figure_template(), 420
+
 model = interp.load_model(MODEL)
 n_blocks, vocabulary = model.cfg.n_layers, model.cfg.d_vocab
 
@@ -131,7 +133,6 @@ px.histogram(
     color="model",
     barmode="group",
     histnorm="percent",
-    template="plotly_white",
     height=340,
     labels={"decision_depth": f"state from which the word is decided (of {n_blocks})"},
 )
@@ -435,7 +436,6 @@ px.line(
     color="direction",
     error_y=by_state["high"] - by_state["effect"],
     markers=True,
-    template="plotly_white",
     height=340,
     labels={"effect": "change (logits)"},
 )

@@ -34,6 +34,8 @@ import plotly.express as px
 from IPython.display import Markdown, display
 
 import interp
+
+px.defaults.template, px.defaults.height = interp.render.figure_template(), 420
 from analyses.position_profile import PositionProfile
 
 model = interp.load_model(MODEL)
@@ -56,7 +58,6 @@ px.imshow(
     encoding.T,
     aspect="auto",
     color_continuous_scale="RdBu",
-    template="plotly_white",
     height=340,
     labels={"x": "position", "y": "component", "color": ""},
 )
@@ -225,7 +226,6 @@ px.scatter(
     by_distance,
     x="name",
     y=["share", "shuffled_share"],
-    template="plotly_white",
     height=320,
     color_discrete_map={"shuffled_share": "lightgrey"},
     labels={"name": "block.head", "value": "share of distance", "variable": ""},
@@ -298,7 +298,6 @@ px.line(
     color="kind",
     error_y="pattern_std",
     markers=True,
-    template="plotly_white",
     height=360,
     labels={"offset": "distance (tokens back)", "pattern": "mean attention", "kind": ""},
 )
@@ -331,7 +330,6 @@ px.line(
     color="model",
     line_dash="shift",
     markers=True,
-    template="plotly_white",
     height=340,
     labels={"layer": "state", "angle": "angle (degrees)"},
 )

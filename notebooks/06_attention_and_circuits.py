@@ -31,7 +31,7 @@ import torch
 
 import interp
 
-px.defaults.template, px.defaults.height = "simple_white", 400
+px.defaults.template, px.defaults.height = interp.render.figure_template(), 400
 
 model = interp.load_model(MODEL)
 n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads

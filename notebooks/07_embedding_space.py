@@ -34,7 +34,7 @@ import plotly.express as px
 
 import interp
 
-px.defaults.template, px.defaults.height = "simple_white", 420
+px.defaults.template, px.defaults.height = interp.render.figure_template(), 420
 
 model = interp.load_model(MODEL)
 space = interp.WordVectors.of(model, MATRIX)

@@ -37,7 +37,7 @@ import plotly.express as px
 
 import interp
 
-px.defaults.template, px.defaults.height = "simple_white", 400
+px.defaults.template, px.defaults.height = interp.render.figure_template(), 400
 
 model, other = interp.load_model(MODEL), interp.load_model(OTHER)
 

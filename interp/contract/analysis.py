@@ -23,7 +23,7 @@ from interp.contract.leaves import Leaf, PerHead, PerToken, State
 from interp.contract.sites import SITES
 from interp.contract.table import default_table
 from interp.contract.tokens import Tokens
-from interp.errors import BadInput, unknown
+from interp.errors import BadInput, UnknownName, Unsupported, unknown
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
@@ -46,6 +46,7 @@ class Batch(Tokens):
         before: what this analysis emitted for the previous block of the same batch; None at the
             first one. It makes running totals over depth possible without state.
         readout: path from residual vectors to vocabulary statistics, if the model has one.
+        weights: matrices of this block by name, read with `weight`.
         model: the model itself, in scope "weights" only.
     """
 
@@ -56,6 +57,7 @@ class Batch(Tokens):
     before: Mapping[str, Emission] | None = None
     readout: Any = None
     model: Any = None
+    weights: Any = None
 
     def __getitem__(self, site: str) -> Tensor:
         try:
@@ -66,6 +68,17 @@ class Batch(Tokens):
     def get(self, site: str) -> Tensor | None:
         """The activation of an optional site, or None where this block has none."""
         return self.sites.get(site)
+
+    def weight(self, name: str) -> Tensor:
+        """A matrix of this block in scope "layer", such as `W_O [head, d_head, d_model]`.
+
+        Names: `W_Q`, `W_K`, `W_V`, `W_O`, `W_in`, `W_out`, `W_gate` and their biases `b_…`. The
+        unembedding is `readout.weight`. Raises `Unsupported` where the block has none.
+        """
+        if self.weights is None or self.layer is None:
+            raise Unsupported(f"no weight {name!r} here: weights are those of a block of a model")
+        found: Tensor = self.weights(self.layer, name)
+        return found
 
     def running(self, name: str, step: Tensor) -> Tensor:
         """`step [batch, pos]` plus what `name` had come to at the previous block."""
@@ -119,6 +132,17 @@ class Plot:
     unit: str = ""
     if_null: str = ""
 
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Raises `UnknownName` for an argument that a figure does not take, with those it takes."""
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                # Its name in earlier versions, which is like none of today's.
+                new = "if_null" if name == "nothing" else ""
+                is_now = f"; it is now {new!r}" if new else ""
+                error = unknown("argument of Plot", name, cls.__dataclass_fields__)
+                raise UnknownName(f"{error}{is_now}")
+        return super().__new__(cls)
+
 
 @dataclass(frozen=True)
 class Analysis(ABC):
@@ -140,6 +164,7 @@ class Analysis(ABC):
         token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
         renamed: names of columns by the names that earlier versions saved them under.
+        contrasts: whether it compares two answers, so that `against=` has to be given.
     """
 
     sites: ClassVar[tuple[str, ...]] = ()
@@ -150,6 +175,7 @@ class Analysis(ABC):
     token_columns: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
+    contrasts: ClassVar[bool] = False
 
     # Not in the repr, where it would stand in every one and nearly always say nothing.
     without_dims: tuple[int, ...] = field(default=(), kw_only=True, repr=False)
@@ -176,6 +202,14 @@ class Analysis(ABC):
     def table(self, state: State) -> pd.DataFrame:
         """Tidy table of the state; see `default_table` for which leaves it knows."""
         return default_table(state)
+
+    @classmethod
+    def depth(cls) -> Literal["block", "state"]:
+        """What the column `layer` of its table counts: blocks, or the states at their boundaries.
+
+        Block l leads from state l to state l + 1.
+        """
+        return "state" if cls.scope == "model" and "stream" in cls.sites else "block"
 
     @classmethod
     def wanted(cls) -> tuple[str, ...]:

@@ -24,6 +24,10 @@ INDEX = (
     "word",
 )
 """Columns of token tables that say which row it is, in their order."""
+INDEX_OF_ROWS = ("prompt", "position", "layer", "stack", "head")
+"""Columns that the framework adds to what an analysis emits."""
+TOKEN_TABLE = ("token", "token_id", "special", "word")
+"""Columns that come from the prompts, so no analysis may have them."""
 ATTACHED = ("call", "branch_of", "branch_at")
 """Columns of tables of a user's own passes: which pass, and where a text branches off."""
 DOCUMENTS = ("document", "chunk", "document_position", "position_bin")

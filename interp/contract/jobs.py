@@ -63,7 +63,9 @@ class Key(NamedTuple):
     def axes(self) -> tuple[str, ...]:
         """Names of the axes of this activation."""
         vector = self.is_state or self.term is not None
-        return tuple(SITES["terms" if vector else self.point].axes.split())
+        if vector:
+            return tuple(SITES["terms"].axes.split())
+        return tuple(SITES[SITES[self.point].of or self.point].axes.split())
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,15 @@ class ObserveCall:
 class Wiring:
     """Hook names to attach by key, and the calls to make, in order of depth.
 
-    `final` is the last state, which the logits are read out from where a pass keeps few of them.
+    `weights` gives the matrices of blocks. `final` is the last state, which the logits are read
+    out from where a pass keeps few of them.
     """
 
     sources: Mapping[Key, str]
     jobs: tuple[ObserveCall, ...]
     readout: Any = None
     final: Key | None = None
+    weights: Any = None
 
     @property
     def needs_logits(self) -> bool:

@@ -22,6 +22,7 @@ class Site:
             "model" (of the whole pass).
         offset: for states, boundary index minus block index.
         hooks: for block sites, hook names inside the block, first that fires wins.
+        of: for a site that is computed, the site that it is computed from.
     """
 
     axes: str
@@ -29,6 +30,7 @@ class Site:
     kind: Literal["state", "block", "model"]
     offset: int = 0
     hooks: tuple[str, ...] = ()
+    of: str = ""
 
 
 _ATTN = ("attn", "self_attn")
@@ -46,6 +48,7 @@ SITES: dict[str, Site] = {
         _STREAM, "x_{l+2}, the stream that leaves the next block; absent at the last", "state", 2
     ),
     "resid_initial": Site(_STREAM, "x_0, the stream that enters the first block", "state"),
+    "resid_final": Site(_STREAM, "x_L, the stream that leaves the last block", "state"),
     "resid_mid": Site(
         _STREAM,
         "x_l + a_l, the stream between attention and MLP of a sequential block",
@@ -66,6 +69,13 @@ SITES: dict[str, Site] = {
     "k": Site("batch pos kv_head d_head", "keys", "block", hooks=_attn("hook_k")),
     "v": Site("batch pos kv_head d_head", "values", "block", hooks=_attn("hook_v")),
     "z": Site("batch pos head d_head", "mixed values of each head", "block", hooks=_attn("hook_z")),
+    "result": Site(
+        "batch pos head d_model",
+        "output of each head after W_O, computed from z; with b_O they sum to the attention term",
+        "block",
+        hooks=_attn("hook_z"),
+        of="z",
+    ),
     "mlp_pre": Site(
         "batch pos d_mlp", "MLP before its non-linearity", "block", hooks=("mlp.hook_pre",)
     ),

@@ -30,6 +30,20 @@ def default_table(state: State) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def rowless(state: State) -> str:
+    """A sentence on a state of which `default_table` makes no row; "" where it makes some."""
+    kinds = {n: type(leaf).__name__ for leaves in state.values() for n, leaf in leaves.items()}
+    found = [leaf for leaves in state.values() for leaf in leaves.values()]
+    if not found or any(isinstance(leaf, Rows | Grouped) or leaf.records() for leaf in found):
+        return ""
+    named = ", ".join(f"{name!r} is a {kind}" for name, kind in sorted(kinds.items()))
+    one = sorted(kinds)[0]
+    return (
+        f"The table has no rows: {named}, of which no table is made. result.leaves({one!r}) has "
+        "what was kept; an analysis with a `table` of its own shows it."
+    )
+
+
 def _layer_table(leaves: Mapping[str, Leaf], kind: type[Leaf] | None) -> pd.DataFrame | None:
     """The leaves of one kind, or without one the records of all."""
     if kind is Rows:

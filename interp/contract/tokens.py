@@ -6,13 +6,13 @@ Knows tensors; knows nothing of tokenizers or models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-PER_TOKEN = ("tokens", "mask", "special", "positions", "targets")
+PER_TOKEN = ("tokens", "mask", "special", "positions", "targets", "contrasts")
 """Fields with one value per token of the batch; the others are per prompt or per key."""
 
 
@@ -29,6 +29,8 @@ class Tokens:
         targets: `[batch, pos]` int64, the next token unless the caller gave others; -1 for none.
         key_tokens, key_mask: `[batch, key]`, the tokens that can be attended to: the same as
             `tokens` and `mask`, but with a KV cache also those of earlier passes (-1 if unknown).
+        contrasts: `[batch, pos]` int64, a second answer that the target is compared with, -1 for
+            none; None where the caller gave none (`against=`).
     """
 
     tokens: Tensor
@@ -39,6 +41,7 @@ class Tokens:
     targets: Tensor
     key_tokens: Tensor
     key_mask: Tensor
+    contrasts: Tensor | None = field(default=None, kw_only=True)
 
     @classmethod
     def whole(
@@ -49,9 +52,11 @@ class Tokens:
         ids: Tensor,
         positions: Tensor,
         targets: Tensor,
+        contrasts: Tensor | None = None,
     ) -> Tokens:
         """Tokens of prompts with nothing before them: their keys are the tokens themselves."""
-        return Tokens(tokens, mask, special, ids, positions, targets, tokens, mask)
+        parts = (tokens, mask, special, ids, positions, targets, tokens, mask)
+        return Tokens(*parts, contrasts=contrasts)
 
     @classmethod
     def none(cls) -> Tokens:
@@ -61,8 +66,19 @@ class Tokens:
         return cls.whole(empty, real, real, empty[:, 0:0].reshape(0), empty, empty)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields of this record by name, without those that a subclass adds."""
-        return {f.name: getattr(self, f.name) for f in fields(Tokens)}
+        """The fields of this record by name, without those that are None or a subclass's own."""
+        found = {f.name: getattr(self, f.name) for f in fields(Tokens)}
+        return {name: x for name, x in found.items() if x is not None}
+
+    def answered(self, targets: Any = None, contrasts: Any = None) -> Self:
+        """The same with other answers at every real token: ids, one or `[batch]`; None keeps."""
+        given = {"targets": targets, "contrasts": contrasts}
+        spread = {n: self._spread(x) for n, x in given.items() if x is not None}
+        return replace(self, **spread)
+
+    def _spread(self, ids: Any) -> Tensor:
+        rows = torch.as_tensor(ids, device=self.tokens.device).reshape(-1, 1)
+        return torch.where(self.mask, rows, -1)
 
     def to(self, device: Any) -> Tokens:
         """The same on another device."""
@@ -70,10 +86,14 @@ class Tokens:
 
     def columns(self, index: Any) -> Self:
         """The tokens in some columns; all of their keys stay, for they are still attended to."""
-        return replace(self, **{name: getattr(self, name)[:, index] for name in PER_TOKEN})
+        return replace(self, **{name: x[:, index] for name, x in self._per_token().items()})
+
+    def _per_token(self) -> dict[str, Tensor]:
+        return {name: x for name, x in self.tensors().items() if name in PER_TOKEN}
 
     def row(self, number: int) -> Tokens:
         """One prompt `[1, pos]` without its padding, with nothing before it."""
         real = self.mask[number]
-        parts = {name: getattr(self, name)[number : number + 1, real] for name in PER_TOKEN}
+        one = slice(number, number + 1)
+        parts = {name: x[one, real] for name, x in self._per_token().items()}
         return Tokens.whole(ids=self.ids[number : number + 1], **parts)

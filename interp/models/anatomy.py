@@ -215,6 +215,7 @@ class Anatomy:
     continuation: Continuation = Continuation(None, None, 0.0, "no model")
     untested: Mapping[str, str] = field(default_factory=untested)
     rounded: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def wire(self, analyses: Sequence[Analysis]) -> Wiring:
         """Jobs and hook names for these analyses; raises `Unsupported` by name."""
@@ -229,7 +230,7 @@ class Anatomy:
                 name = self.source(key)
                 if name is not None:
                     sources[key] = name
-        wiring = Wiring(sources, tuple(jobs), self.readout)
+        wiring = Wiring(sources, tuple(jobs), self.readout, weights=self.weights)
         if not wiring.needs_logits or self.readout is None:
             return wiring
         stack = next(s for s in self.stacks if s.name == self.readout_stack)
@@ -321,11 +322,16 @@ class Anatomy:
 
     def _nothing_to_read(self, analysis: Analysis) -> str:
         missing = [s for s in analysis.sites if not self._has(s)]
-        instead = (
-            "rotation and path_length read the stream alone"
-            if "pattern" in missing or "scores" in missing
-            else "see interp.inspect(model) for what fires"
-        )
+        instead = "see interp.inspect(model) for what fires"
+        if {"pattern", "scores"} & set(missing):
+            instead = "rotation and path_length read the stream alone"
+        if "result" in missing:
+            instead = (
+                "z times W_O of its heads, with b_O, does not add up to what attention adds to the "
+                "stream there (a norm or a scale after W_O), or one of them is not to be seen"
+            )
+        if "terms" in missing:
+            instead = "its blocks are not a sum of named terms; rotation reads the stream alone"
         return (
             f"analysis {analysis.name()!r} needs {', '.join(missing)}, which "
             f"{self.model} ({self.architecture}) does not have on any block; {instead}"
@@ -368,7 +374,8 @@ class Anatomy:
     def _key(self, stack: StackAnatomy, site: str, layer: int) -> Key | None:
         what = SITES[site]
         if what.kind == "state":
-            index = 0 if site == "resid_initial" else layer + what.offset
+            ends = {"resid_initial": 0, "resid_final": stack.n_blocks}
+            index = ends.get(site, layer + what.offset)
             return Key.state(stack.name, index) if index <= stack.n_blocks else None
         hooks = stack.sites.get(site)
         return Key(stack.name, site, layer) if hooks and hooks[layer] else None
@@ -387,6 +394,11 @@ class Anatomy:
     def caveats(self) -> list[str]:
         """Sentences a reader of any table of this model must know."""
         notes = []
+        if self.basis not in ("raw", "unknown"):
+            notes.append(
+                f"The weights are in another basis than raw ones ({self.basis}): compare this "
+                "table with tables of the same basis only."
+            )
         if self.dtype in (torch.bfloat16, torch.float16):
             notes.append(
                 f"The model runs in {str(self.dtype).removeprefix('torch.')}: angles below about "
@@ -459,7 +471,7 @@ class Anatomy:
         out = {
             k: v
             for k, v in vars(self).items()
-            if k not in ("readout", "stacks", "padding", "continuation", "dtype")
+            if k not in ("readout", "stacks", "padding", "continuation", "dtype", "weights")
         }
         out["readout_tried"] = dict(self.readout_tried)
         out["readout"] = self.readout and {"path": self.readout.path, "error": self.readout.error}

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
+from interp.contract.emissions import checked, failed
 from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
 from interp.contract.tokens import Tokens
@@ -35,6 +36,7 @@ from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
 from interp.models.forward import is_remote, stopped, watch
 from interp.models.hooks import Tap, end_pass
+from interp.models.weights import head_results
 
 
 class Observer:
@@ -205,9 +207,11 @@ class Observer:
             batch = self._batch(current, job)
             try:
                 with torch.no_grad(), full_precision():
-                    emitted = job.analysis.observe(batch)
+                    emitted = checked(job.analysis, batch, job.analysis.observe(batch))
+            except ObserveError:
+                raise
             except Exception as error:
-                raise _explain(job, batch, error) from error
+                raise failed(job.analysis, batch, error) from error
         except Exception as error:
             if not self.guest:
                 raise
@@ -243,6 +247,9 @@ class Observer:
             sites, terms = (_without(part, left_out) for part in (sites, terms))
         context = current.contexts[job.stack]
         sites = {s: _fitted(s, x, context, current.window) for s, x in sites.items()}
+        weights = self._weights(job)
+        if "result" in sites:
+            sites["result"] = head_results(sites["result"], weights(job.layer, "W_O"))
         return Batch(
             **context.to(device).tensors(),
             sites=sites,
@@ -251,7 +258,11 @@ class Observer:
             terms=terms,
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
+            weights=weights,
         )
+
+    def _weights(self, job: ObserveCall) -> Any:
+        return (self.wiring.weights or {}).get(job.stack)
 
     def _end(self, logits: Tensor | None, error: BaseException | None, cache: Any = None) -> None:
         if not self.passes:
@@ -330,18 +341,6 @@ def _without(vectors: Mapping[str, Tensor], dims: list[int]) -> dict[str, Tensor
     for x in copies.values():
         x[..., dims] = 0
     return copies
-
-
-def _explain(job: ObserveCall, batch: Batch, error: Exception) -> Exception:
-    """Re-attaches the call once at the border: which analysis, where, on what shapes."""
-    if isinstance(error, ObserveError):
-        return error
-    where = "" if job.layer is None else f" at layer {job.layer}"
-    shapes = ", ".join(f"{site} {tuple(x.shape)}" for site, x in batch.sites.items())
-    return ObserveError(
-        f"analysis {job.analysis.name()!r} failed{where} on {shapes}, "
-        f"mask {tuple(batch.mask.shape)}: {type(error).__name__}: {error}"
-    )
 
 
 def _kept(wanted: Any, n: int) -> Any:

@@ -38,7 +38,7 @@ from interp.models.layout import EMBEDDINGS, Stack, hook_names, layout, named_st
 from interp.models.origin import origin_of_weights, rounded_types
 from interp.models.position_switch import position_switch
 from interp.models.readout import Readout
-from interp.models.weights import unembedding_of
+from interp.models.weights import BlockWeights, head_results, unembedding_of
 from interp.prompts.tokens import special_ids
 
 PROBE_LENGTH = 16
@@ -100,7 +100,8 @@ def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
     # Two names of one activation share its memory.
     first: dict[int, Any] = {}
     points = {name: first.setdefault(v[0].data_ptr(), v[0]) for name, v in seen.items()}
-    probes = [_StackProbe(s, seen, points, d_model, TOLERANCE[dtype]) for s in stacks]
+    none = BlockWeights(None, "")
+    probes = [_StackProbe(s, seen, points, d_model, TOLERANCE[dtype], none) for s in stacks]
     measured = (probe.measure(()) for probe in probes)
     return Anatomy(
         model="a cache without its model",
@@ -194,8 +195,11 @@ def _measure(model: Any) -> Anatomy:
         logits = None  # what came is of the last position only
     d_model = int(model.cfg.d_model)
     tolerance = TOLERANCE[_stream_dtype(model, seen)]
+    weights = {stack.name: BlockWeights(model, stack.path) for stack in stacks}
     measured = tuple(
-        _StackProbe(stack, seen, points, d_model, tolerance).measure(_blocks(model, stack))
+        _StackProbe(stack, seen, points, d_model, tolerance, weights[stack.name]).measure(
+            _blocks(model, stack)
+        )
         for stack in stacks
     )
     measured = _with_first_token(model, measured, points, seen)
@@ -223,6 +227,7 @@ def _measure(model: Any) -> Anatomy:
         has_logits=logits is not None and logits.ndim == 3,
         continuation=_measure_continuation(model, measured, points, tokens, seen, causal),
         rounded=rounded_types(origin_of_weights(model)),
+        weights=weights,
     )
 
 
@@ -329,6 +334,7 @@ class _StackProbe:
     points: Mapping[str, Any]
     d_model: int
     tolerance: float
+    weights: BlockWeights
 
     @cached_property
     def _crossed(self) -> set[str]:
@@ -358,6 +364,7 @@ class _StackProbe:
             terms, closing = (tuple(part) for part in zip(*pairs, strict=True))
         problems += self._unverified_input(boundaries, closing)
         closes = all(error <= self.tolerance for error in closing)
+        sites["result"] = self._head_results(sites["z"], terms)
         mids = sites["resid_mid"]
         sites["resid_mid"] = tuple(
             mid if closes and self._is_mid(mid, self.first(boundaries[i]), terms[i]) else None
@@ -504,6 +511,27 @@ class _StackProbe:
         if mid is None or "mlp" not in terms or not early or mid.shape != before.shape:
             return False
         return bool(closing_error(before, early, mid).nan_to_num().max() <= self.tolerance)
+
+    def _head_results(
+        self, hooks: tuple[str | None, ...], terms: tuple[Mapping[str, str], ...]
+    ) -> tuple[str | None, ...]:
+        """The hooks of z in those blocks where z W_O + b_O is the attention term."""
+        pairs = enumerate(zip(hooks, terms, strict=True))
+        return tuple(
+            z if self._is_sum_of_heads(layer, z, block.get("attn")) else None
+            for layer, (z, block) in pairs
+        )
+
+    def _is_sum_of_heads(self, layer: int, z_hook: str | None, term_hook: str | None) -> bool:
+        z, term, weight = self.first(z_hook), self.first(term_hook), self.weights.find(layer, "W_O")
+        if z is None or term is None or weight is None:
+            return False
+        if z.ndim != 4 or tuple(weight.shape) != (*z.shape[2:], term.shape[-1]):
+            return False
+        summed = head_results(z, weight).sum(2)
+        bias = self.weights.find(layer, "b_O")
+        summed = summed if bias is None else summed + bias.to(summed)
+        return relative(summed, term) <= self.tolerance
 
     def _is_pattern(self, name: str | None) -> bool:
         """Weights between 0 and 1 in rows that sum to at most 1: `[1, head, query, key]`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, full_precision
+from interp.models.frozen import frozen_scale
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
 
@@ -89,6 +90,16 @@ class Readout:
             z += self.bias
         return z
 
+    @full_precision()
+    def logits_of(self, x: Tensor, ids: Tensor) -> Tensor:
+        """The logit of one token per vector: `x [row, d_model]`, `ids [row]` to `[row]`.
+
+        The transform T is taken to act on each logit alone, as soft caps and scales do.
+        """
+        h = at_least_float32(self.normalise(x))
+        z = (h * at_least_float32(self.weight[ids]).to(h.dtype)).sum(-1) + self._bias_of(ids)
+        return self.transform(z)
+
     def _project(self, h: Tensor) -> Tensor:
         return self.transform(self.linear(h))
 
@@ -114,6 +125,46 @@ class Readout:
                 "block, or changed weights, would do that"
             )
         return error
+
+    @full_precision()
+    def direction(
+        self, final: Tensor, targets: Tensor, contrasts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors u and numbers c by which u·x + c reads a logit with the norm frozen at x_L.
+
+        The final norm is taken apart as N(x) = γ ⊙ C x · r + β, where C centres or does nothing
+        and r is the scale of the given final state. What blocks add to the stream then adds up in
+        the logit: u·x_0 + Σ u·term + c is the target's logit before the output transform T, or
+        its difference from that of a second answer.
+
+        Args:
+            final: `[row, d_model]`, the last state x_L of each token.
+            targets: `[row]` int64, −1 for none.
+            contrasts: `[row]` int64, second answers, −1 for none.
+
+        Returns `u [row, d_model]` and `c [row]`, NaN where there is no target. Raises
+        `Unsupported` where the final norm is another function than that.
+        Source: Elhage et al. 2021 (direct paths); the frozen scale as in TransformerLens.
+        """
+        scale, shift, centred = frozen_scale(self.normalise, final, self.tolerance, self.path)
+        weight = at_least_float32(self.weight)
+        rows, bias = weight[targets.clamp(min=0)], self._bias_of(targets)
+        if contrasts is not None:
+            other = (contrasts >= 0).unsqueeze(-1)
+            rows = torch.where(other, rows - weight[contrasts.clamp(min=0)], rows)
+            bias = torch.where(other[:, 0], bias - self._bias_of(contrasts), bias)
+        missing = targets < 0
+        constant = (rows * shift).sum(-1) + bias
+        u = rows * scale
+        u = u - u.mean(-1, keepdim=True) if centred else u
+        nothing = torch.nan
+        return u.masked_fill(missing.unsqueeze(-1), nothing), constant.masked_fill(missing, nothing)
+
+    def _bias_of(self, ids: Tensor) -> Tensor:
+        """b_U of tokens `[row]`, 0 without one."""
+        if self.bias is None:
+            return at_least_float32(self.weight).new_zeros(ids.shape)
+        return at_least_float32(self.bias)[ids.clamp(min=0)]
 
     def lens(self, stream: Tensor, logits: Tensor, targets: Tensor) -> LensStatistics:
         """Lens statistics of every state against the model's own final distribution.

@@ -55,6 +55,7 @@ class Prompts:
             complete one as `⟨A0→你⟩`.
         labels: per label name one object array `[length_i]` for each prompt; None is unlabelled.
         targets: int64 `[length_i]`, explicit target ids, -1 for none; None: the next tokens.
+        contrasts: int64 `[length_i]`, second answers that targets are compared with; None: none.
         source: what the prompts were read from.
         notes: what a reader of results should know, such as prompts without the target word.
         massive_first: the model that reads them has a massive first token: summaries leave the
@@ -71,6 +72,7 @@ class Prompts:
     source: str = "unknown"
     notes: tuple[str, ...] = ()
     massive_first: bool = False
+    contrasts: tuple[Ints, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -214,9 +216,13 @@ class Prompts:
             mask[row, at], positions[row, at] = True, np.arange(length)
             targets[row, at] = self.targets_of(i)
         ids = np.asarray(rows, dtype=np.int64)
-        return Tokens.whole(
+        whole = Tokens.whole(
             *map(torch.from_numpy, (tokens, mask, special, ids, positions, targets))
         )
+        if self.contrasts is None:
+            return whole
+        # One second answer per prompt, so that any of its tokens has it.
+        return whole.answered(contrasts=[int(max(self.contrasts[i], default=-1)) for i in rows])
 
     def targets_of(self, i: int) -> Ints:
         """int64 `[length]`: the target of each token, the next one unless given; -1 for none."""
@@ -224,16 +230,46 @@ class Prompts:
             return self.targets[i]
         return np.append(self.tokens[i][1:], np.int64(-1))
 
-    def aimed_at(self, token: int) -> Prompts:
-        """The same prompts with one token id as the target at every position."""
-        note = f"the target is token {token} at every position, not the one that comes next"
-        targets = tuple(frozen(np.full(len(row), token, np.int64)) for row in self.tokens)
-        return replace(self, targets=targets, notes=(*self.notes, note))
+    def aimed_at(
+        self, targets: int | Sequence[int] | None, against: int | Sequence[int] | None = None
+    ) -> Prompts:
+        """The same prompts with answers at every position: one token id, or one per prompt.
+
+        Args:
+            targets: the answers; None leaves the targets as they are.
+            against: second answers, which the first are compared with.
+
+        Raises `BadInput` for another number of answers than prompts.
+        """
+        out = self
+        if targets is not None:
+            rows, said = self._everywhere(targets, "targets")
+            note = f"the target is {said} at every position, not the one that comes next"
+            out = replace(out, targets=rows, notes=(*out.notes, note))
+        if against is not None:
+            rows, said = self._everywhere(against, "against")
+            note = f"the target is compared with {said} at every position"
+            out = replace(out, contrasts=rows, notes=(*out.notes, note))
+        return out
+
+    def _everywhere(self, answers: int | Sequence[int], what: str) -> tuple[tuple[Ints, ...], str]:
+        """The answers at every token, and what they are in words."""
+        one = isinstance(answers, int)
+        listed = [answers] * len(self) if isinstance(answers, int) else list(answers)
+        if len(listed) != len(self):
+            raise BadInput(
+                f"{what}= has {len(listed)} answers and there are {len(self)} prompts; give one "
+                "token, or one for each prompt"
+            )
+        pairs = zip(listed, self.tokens, strict=True)
+        rows = tuple(frozen(np.full(len(row), token, np.int64)) for token, row in pairs)
+        return rows, f"token {answers}" if one else "the answer given for each prompt"
 
     def fingerprint(self) -> str:
         """SHA-256 of tokens, special tokens, labels and explicit targets, as 64 hex digits."""
         digest = hashlib.sha256()
-        arrays = [self.tokens, self.special, *([] if self.targets is None else [self.targets])]
+        answers = [rows for rows in (self.targets, self.contrasts) if rows is not None]
+        arrays = [self.tokens, self.special, *answers]
         for rows in arrays:
             digest.update(f"|{len(rows)}".encode())
             for row in rows:

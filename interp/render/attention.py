@@ -8,14 +8,17 @@ circuitsvis is used: its Python side escapes nothing and opens a network connect
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from interp._arrays import Floats
 from interp.render import style
+from interp.render.export import save_figure
+from interp.render.look import PLAIN, Look
 from interp.render.page import Block, Choice, figure_page, safe_json
 from interp.render.tokens import label, show
 
@@ -73,10 +76,24 @@ class AttentionMaps:
     title: str
     views: tuple[MapView, ...]
     notes: tuple[str, ...] = ()
+    look: Look = PLAIN
+
+    def looking(self, look: Look) -> AttentionMaps:
+        """The same maps with another title, size or colour scale."""
+        title = self.title if look.title is None else look.title
+        return replace(self, title=title, look=look)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the maps as .html with every view, or the first view as .png, .svg or .pdf.
+
+        Pictures need the extra `export` and a Chrome or Chromium. Returns the path; raises
+        `BadInput` for another ending or a file that exists.
+        """
+        return save_figure(self, path, overwrite=overwrite)
 
     def figure(self) -> Any:
         """The first view as a plotly figure, for pictures and places without scripts."""
-        return _small_multiples(self)
+        return self.look.on(_small_multiples(self))
 
     @property
     def block(self) -> Block:
@@ -96,9 +113,10 @@ class AttentionMaps:
     def _repr_html_(self) -> str:
         # A frame of its own: the notebook's styles and other scripts stay out.
         page = html.escape(self._page, quote=True)
+        width = "100%" if self.look.width is None else f"{self.look.width}px"
         return (
             f'<iframe title="{html.escape(self.title)}" srcdoc="{page}" '
-            'style="width:100%;height:1080px;border:0"></iframe>'
+            f'style="width:{width};height:{self.look.height or 1080}px;border:0"></iframe>'
         )
 
 

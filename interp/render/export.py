@@ -25,12 +25,12 @@ def save_figure(figure: Any, path: str | Path, *, overwrite: bool = False) -> Pa
     if path.suffix.lower() == ".html":
         return write_text(path, figure_page(figure))
     drawn = figure.figure() if hasattr(figure, "views") else figure
-    width = int((drawn.layout.meta or {}).get("width", 0))
+    width = max(900, int((drawn.layout.meta or {}).get("width", 0)))
     # kaleido and the browser fail in many ways; all of them have the same remedy.
     try:
         with atomic(path) as whole:
             ending = path.suffix[1:].lower()
-            drawn.write_image(whole, format=ending, width=max(900, width), scale=2)
+            drawn.write_image(whole, format=ending, width=drawn.layout.width or width, scale=2)
     except (ImportError, ValueError, RuntimeError) as error:
         raise InterpError(
             f"no {path.suffix} could be made ({str(error).strip().splitlines()[0]}); install "

@@ -28,6 +28,7 @@ from interp._files import (
 from interp.errors import BadInput, unknown
 from interp.render.draw import figure
 from interp.render.drawing import Drawing
+from interp.render.look import Look, Palette
 from interp.render.page import Section, block, fill, libraries, numbered
 from interp.render.tables import TEXT, Table, flat, table_of
 from interp.render.text import text_of
@@ -107,18 +108,36 @@ class Finding(ABC):
         """The columns and rows to read first."""
         return self.frame
 
-    def plot(self, name: str | None = None) -> Any:
+    def plot(
+        self,
+        name: str | None = None,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        title: str | None = None,
+        palette: Palette = None,
+        legend: bool = False,
+    ) -> Any:
         """The first figure, or the one of that name, by plotly.
+
+        Args:
+            name: of the figure.
+            width, height: of the whole figure in pixels; by default the width is the page's.
+            title: plain text in place of the figure's own title.
+            palette: colours `#RRGGBB` for the lines in their order, or by name; for heatmaps the
+                name of a plotly colour scale, such as "Viridis".
+            legend: also list lines, bands and controls in a legend.
 
         Raises `BadInput` if the experiment has no figure, `UnknownName` for another name.
         """
+        look = Look(width, height, title, palette, legend)
         drawings = self.drawings
         if not drawings:
             raise BadInput(f"{self.name} has no figure: read its table (.frame)")
         chosen = next(iter(drawings)) if name is None else name
         if chosen not in drawings:
             raise unknown(f"figure of {self.name}", chosen, drawings)
-        return figure(drawings[chosen])
+        return look.on(figure(drawings[chosen]))
 
     def text(self) -> str:
         """The sentence, the first rows, maps of words, the notes and the control's sentence."""

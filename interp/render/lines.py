@@ -177,7 +177,7 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
     if rows.empty:
         return
     for run in _runs(rows):
-        shade(figure, run["x"], run["low"], run["high"], colour, **where)
+        shade(figure, run["x"], run["low"], run["high"], colour, name, **where)
     few = len(rows) <= FEW
     figure.add_trace(
         go.Scatter(
@@ -219,14 +219,17 @@ def places(x: pd.Series[Any]) -> list[Any]:
     return at.astype(np.int64).tolist() if (at == np.round(at)).all() else at.tolist()
 
 
-def shade(figure: Any, x: Any, low: Any, high: Any, colour: str, **where: int) -> None:
-    """The area between two lines."""
+def shade(
+    figure: Any, x: Any, low: Any, high: Any, colour: str, name: str = "", **where: int
+) -> None:
+    """The area between two lines, of the line `name`."""
     import plotly.graph_objects as go
 
     figure.add_trace(
         go.Scatter(
             x=[*x, *reversed(list(x))],
             y=style.rounded([*high, *reversed(list(low))]),
+            meta=f"{label(name, 40)}, band" if name else None,
             fill="toself",
             fillcolor=style.alpha(colour, 0.16),
             line={"width": 0},
@@ -263,7 +266,7 @@ def add_level(
 
     x = [span[0], span[1]]
     if mean["low"] == mean["low"]:
-        shade(figure, x, [mean["low"]] * 2, [mean["high"]] * 2, colour, **where)
+        shade(figure, x, [mean["low"]] * 2, [mean["high"]] * 2, colour, name, **where)
     figure.add_trace(
         go.Scatter(
             x=x,

@@ -11,8 +11,32 @@
     script.textContent = document.getElementById("library-" + kind).textContent;
     document.head.append(script);
   };
+  // On a narrow screen the names at the ends of lines become a legend above them, and the figure
+  // fits. Panels side by side and heatmaps keep their width and are scrolled.
+  const narrow = (box, { data, layout }) => {
+    const full = (axis) => !axis.domain || axis.domain[1] - axis.domain[0] > 0.9;
+    const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis"));
+    if (innerWidth > 560 || !data.every((trace) => trace.type === "scatter")) return;
+    if (!axes.every((key) => full(layout[key]))) return;
+    const ends = (note) => note.x === 1 && note.xanchor === "left";
+    const notes = layout.annotations || [];
+    const names = new Set(notes.filter(ends).map((note) => note.text));
+    if (!names.size) return;
+    layout.annotations = notes.filter((note) => !ends(note));
+    for (const trace of data) {
+      if (names.delete(trace.name)) trace.showlegend = true;
+    }
+    const lines = 20 * data.filter((trace) => trace.showlegend).length;
+    layout.showlegend = true;
+    layout.legend = { x: 0, y: 1, yref: "container", yanchor: "top", orientation: "h" };
+    const top = (layout.margin.t || 30) + lines;
+    layout.margin = Object.assign({}, layout.margin, { l: 48, r: 12, t: top });
+    box.style.minWidth = "0";
+    box.style.height = `${box.clientHeight + lines}px`;
+  };
   const draw = {
     plotly(box, data) {
+      narrow(box, data);
       const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
       return Plotly.newPlot(box, data.data, data.layout, config);
     },

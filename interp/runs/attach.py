@@ -17,9 +17,12 @@ from interp._arrays import Array
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.jobs import NotFollowed, Pass
+from interp.contract.kept import ALL, Kept
 from interp.contract.registry import resolve
+from interp.contract.settings import configured
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
+from interp.models.answers import answers_of, refuse_unanswered, second_answers
 from interp.models.caches import Caches, Past, cache_in, cache_length
 from interp.models.contexts import tokens_from_call, tokens_of
 from interp.models.for_model import set_apart, special_ids_of
@@ -167,12 +170,19 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     """
 
     def __init__(
-        self, model: Any, analyses: Mapping[str, Analysis], prompts: Prompts | None = None
+        self,
+        model: Any,
+        analyses: Mapping[str, Analysis],
+        prompts: Prompts | None = None,
+        kept: Kept = ALL,
+        targets: Any = None,
+        against: Any = None,
     ) -> None:
         self.model, self.analyses = model, dict(analyses)
         self.anatomy = inspect(model)
-        self._collector = Collector(analyses)
-        self._wiring = self.anatomy.wire(list(analyses.values()))
+        self._collector = Collector(analyses, kept=kept)
+        self._wiring = kept.wiring(self.anatomy.wire(list(analyses.values())))
+        self.answer(targets, against)
         self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
         self._texts, self._known = _Texts(), _Known(prompts)
         refuse_taken(self._known.labels, analyses)
@@ -208,6 +218,34 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 raise BadInput(f"label {name!r} comes with the prompts already; use another name")
         self._labels = labels
         return self
+
+    def answer(self, targets: Any = None, against: Any = None) -> Probes:
+        """Answers of the passes to come: one token, or a list with one for each prompt of a pass.
+
+        Args:
+            targets: whose logits are measured, in place of the next tokens.
+            against: second answers, which the targets are compared with.
+
+        Returns itself. Raises `BadInput` for text that is no one token of this model, and where
+        an analysis compares two answers and there is one.
+        """
+        refuse_unanswered(self.analyses.values(), against)
+        ids = answers_of(self.model, targets, "targets")
+        if targets is not None and ids is None:
+            raise BadInput("targets= takes one token, or one for each prompt of a pass")
+        self._answers = ids, second_answers(self.model, against)
+        return self
+
+    def _answered(self, contexts: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """The tokens of a pass with the answers that are asked for."""
+        for ids in self._answers:
+            for context in contexts.values():
+                if isinstance(ids, list) and len(ids) != len(context.tokens):
+                    raise BadInput(
+                        f"{len(ids)} answers were given and the pass has {len(context.tokens)} "
+                        "prompts; give one token, or one for each prompt of a pass"
+                    )
+        return {stack: context.answered(*self._answers) for stack, context in contexts.items()}
 
     def _labels_of(self, n: int) -> dict[str, list[Any]]:
         """The labels of a pass of `n` prompts, one value each."""
@@ -247,8 +285,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         context = self._known.mark(context) if past is None else context
         context = set_apart(context, self.anatomy.stacks[0])
         if len(names) > 1:
-            return by_stack(self.anatomy, context, kwargs, self._special)
-        return {names[0]: context}
+            return self._answered(by_stack(self.anatomy, context, kwargs, self._special))
+        return self._answered({names[0]: context})
 
     def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
         """Raises before a pass that continues a cache which the bridge does not use correctly."""
@@ -378,7 +416,14 @@ def _many(value: Any) -> bool:
 
 
 def attach(
-    model: Any, *analyses: str | Analysis | type[Analysis], prompts: Prompts | None = None
+    model: Any,
+    *analyses: str | Analysis | type[Analysis],
+    prompts: Prompts | None = None,
+    targets: Any = None,
+    against: Any = None,
+    layers: Any = None,
+    positions: Any = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Probes:
     """Watches a model while you run it: `with interp.attach(model, "rotation") as probes:`.
 
@@ -386,9 +431,21 @@ def attach(
     `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the
     stream as they leave it. Leaving the block takes every hook off, also after an error.
 
-    `prompts` (of `interp.read_prompts`, such as chat messages) are found again by their ids: a row
-    that is one of them, or begins with it, has its labels per token and its special tokens, which
-    the ids alone do not tell (the role of each token of a chat).
+    Args:
+        model: a bridge.
+        analyses: names, classes or instances.
+        prompts: read before (`interp.read_prompts`), such as chat messages. A row of a pass that is
+            one of them by its ids, or begins with it, has its labels per token and its special
+            tokens, which the ids alone do not tell (the role of each token of a chat).
+        targets: whose logits are measured in place of the next tokens: one token, `" her"`, or a
+            list with one for each prompt of a pass. `probes.answer(…)` changes them between passes.
+        against: second answers, which `logit_difference` and `logit_attribution` compare with.
+        layers: keep the rows of these layers only, by the numbers in the column `layer`; negative
+            ones count from the end of each table.
+        positions: keep the rows of these positions only; -1, or "last", is the last token of each
+            prompt of a pass.
+        settings: parameters of analyses by name, `{"logit_lens": {"top_k": 3}}` or
+            `{"logit_lens.top_k": 3}`.
 
     Raises `BadInput` for a model in training mode, `UnknownName`, `Unsupported` as `run` does;
     `Unsupported` before a pass that continues a KV cache where the bridge does not continue it
@@ -400,4 +457,5 @@ def attach(
             f"prompts= is {type(prompts).__name__}; read them first, as the passes will have them: "
             "interp.read_prompts(prompts, model.tokenizer)"
         )
-    return Probes(model, resolve(analyses or DEFAULT), prompts)
+    chosen = configured(resolve(analyses or DEFAULT), settings)
+    return Probes(model, chosen, prompts, Kept.of(layers, positions), targets, against)

@@ -10,10 +10,14 @@ import torch
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
+from interp.contract.emissions import checked, failed
 from interp.contract.jobs import ObserveCall, Pass
+from interp.contract.kept import ALL, Kept
 from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
+from interp.contract.table import rowless
 from interp.contract.tokens import Tokens
+from interp.errors import InterpError
 from interp.geometry import full_precision
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import explained, special_ids_of
@@ -28,8 +32,18 @@ def observe_weights(bridge: Any, chosen: Mapping[str, Analysis], collector: Coll
     batch = weights_batch(bridge)
     for analysis in chosen.values():
         if analysis.scope == "weights":
-            with torch.no_grad(), full_precision():
-                collector.add(analysis, reduce_emissions(analysis.observe(batch), batch, "", None))
+            collector.add(analysis, reduce_emissions(_observed(analysis, batch), batch, "", None))
+
+
+def _observed(analysis: Analysis, batch: Batch) -> Mapping[str, Emission]:
+    """What an analysis of the weights emits; an error that is no answer names its author's line."""
+    try:
+        with torch.no_grad(), full_precision():
+            return checked(analysis, batch, analysis.observe(batch))
+    except InterpError:
+        raise
+    except Exception as error:
+        raise failed(analysis, batch, error) from error
 
 
 class Collector:
@@ -39,8 +53,9 @@ class Collector:
         self,
         analyses: Mapping[str, Analysis],
         grouping: Callable[[Batch], Groups] | None = None,
+        kept: Kept = ALL,
     ) -> None:
-        self.analyses, self.grouping = dict(analyses), grouping
+        self.analyses, self.grouping, self.kept = dict(analyses), grouping, kept
         self.states: dict[str, State] = {name: {} for name in analyses}
         self.tokens: list[pd.DataFrame] = []
         self.seen_stacks: set[str] = set()
@@ -71,11 +86,13 @@ class Collector:
                 self.tokens.append(_token_rows(context, stack))
 
     def _reduced(self, job: ObserveCall, batch: Batch, emitted: Mapping[str, Emission]) -> State:
+        batch = self.kept.narrowed(batch)
         groups = self.grouping(batch) if self.grouping else None
         ids = job.analysis.token_columns
-        return reduce_emissions(
+        state = reduce_emissions(
             emitted, batch, job.stack, groups, tokens=ids, tallied=groups is not None
         )
+        return self.kept.of_layers(state, job)
 
     def add(self, analysis: Analysis, state: State) -> None:
         for name, known in self.analyses.items():
@@ -97,9 +114,16 @@ class Collector:
         for name, analysis in self.analyses.items():
             ids = ids_in(self.states[name], analysis)
             strings = token_strings(ids, getattr(bridge, "tokenizer", None))
-            own = (*notes, *left_out_note(analysis))
+            state = self.states[name]
+            said = [_rowless(analysis, state), self.kept.note(analysis, state)]
+            own = (*notes, *filter(None, said), *left_out_note(analysis))
             out.append(Result(name, analysis, self.states[name], tokens, strings, own))
-        return Results(out, provenance)
+        kept = self.kept.record()
+        return Results(out, {**provenance, **({"kept": kept} if kept else {})})
+
+
+def _rowless(analysis: Analysis, state: State) -> str:
+    return "" if type(analysis).table is not Analysis.table else rowless(state)
 
 
 def left_out_note(analysis: Analysis) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def _pad_id(bridge: Any) -> int:
 def refuse_nan(out: Any, batch: Tokens) -> None:
     """Raises where a real token's logits or last state are NaN or ∞: nothing would come of it."""
     final = out if isinstance(out, Tensor) else logits_of(out)
-    if final is None or final.shape[:2] != batch.mask.shape:
+    if final is None or final.ndim != 3 or final.shape[:2] != batch.mask.shape:
         return
     largest = final.amax(-1).cpu()  # NaN if any is; -inf alone rules a token out
     bad = (torch.isnan(largest) | (largest == torch.inf)) & batch.mask.cpu()

@@ -20,6 +20,7 @@ from interp.contract.registry import resolve
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
 from interp.models.anatomy import Anatomy
+from interp.models.answers import answers_of, refuse_unanswered, second_answers
 from interp.models.contexts import tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import device_of
@@ -47,6 +48,8 @@ def from_cache(
     model: Any = None,
     mask: Any = None,
     positions: Any = None,
+    targets: Any = None,
+    against: Any = None,
 ) -> Results:
     """Runs analyses over an `ActivationCache` and returns the tables that `run` gives.
 
@@ -68,6 +71,8 @@ def from_cache(
             other. A cut that shows in the cache (patterns with other keys, position ids) is
             refused without it; one of the stream alone does not show.
 
+        targets, against: answers, one token or one for each prompt, as `attach` takes them.
+
     The final logits are those of the cache (`unembed.hook_out`), else they are read out from the
     last state, in which case the lens agrees with itself at the last state by construction;
     which one it was stands in the notes and the provenance.
@@ -78,6 +83,7 @@ def from_cache(
     values, model = _opened(cache, model)
     chosen = resolve(analyses)
     _refuse_without_model(chosen, model)
+    refuse_unanswered(chosen.values(), against)
     if positions is None:
         _refuse_cut(values)
         context = _context(_tokens(values, tokens), mask, model)
@@ -86,6 +92,9 @@ def from_cache(
     ids = context.tokens
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
     context = set_apart(context, anatomy.stacks[0])
+    if model is not None:
+        answers = answers_of(model, targets, "targets"), second_answers(model, against)
+        context = context.answered(*answers)
     if len(anatomy.stacks) != 1:
         raise Unsupported("from_cache reads models with one stack of blocks; use run or attach")
     store = _Store(values, (*ids.shape, context.key_tokens.shape[1]), anatomy, model)

@@ -18,10 +18,14 @@ from interp._arrays import Array
 from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
 from interp.contract.analysis import Analysis, meaning
 from interp.contract.columns import ATTACHED, INDEX, MODE
+from interp.contract.emissions import failed_table
 from interp.contract.leaves import Examples, Leaf, State, only
-from interp.errors import BadInput, unknown
+from interp.errors import BadInput, InterpError, unknown
+from interp.render.look import Look, Palette
+from interp.runs.depth import merged_tables, with_states
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
+from interp.runs.report.views import name_of
 from interp.runs.storage import save_state
 
 SCHEMA = 1
@@ -45,6 +49,8 @@ class Result:
         model: name of the model, for titles; `Results` fills it in from its provenance.
         control: the same analysis of the same prompts on an untrained copy of the model, if the
             run had a control; `Results` fills it in.
+        basis: of the weights, "raw" or that of folded ones; `Results` fills it in. Tables of two
+            bases are not comparable.
     """
 
     name: str
@@ -56,13 +62,19 @@ class Result:
     _frame: pd.DataFrame | None = None
     model: str = ""
     control: Result | None = None
+    basis: str = ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The tidy table: index columns, labels, then the value columns of the analysis."""
         if self._frame is not None:
             return self._frame
-        table = self.analysis.table(self.state)
+        try:
+            table = self.analysis.table(self.state)
+        except InterpError:
+            raise
+        except Exception as error:
+            raise failed_table(self.analysis, error) from error
         if table.columns.empty:  # nothing was observed
             values = [c for c in self.analysis.columns if "*" not in c]
             table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
@@ -71,6 +83,17 @@ class Result:
             if column in table:
                 table[column] = table[column].map(self.strings)
         return _with_tokens(table, self.tokens)
+
+    @property
+    def states(self) -> pd.DataFrame:
+        """The table with a column `state`, the one key of depth that all tables share.
+
+        The column `layer` counts blocks 0 … L−1 in tables of blocks (`rotation`, `path_length`)
+        and states 0 … L in tables of states (`logit_lens`), so that merging two tables on `layer`
+        may pair block l with the state before it. `state` is the state that a row ends in: l + 1
+        for block l, l for state l. Raises `BadInput` for a table without layers.
+        """
+        return with_states(self)
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -130,23 +153,76 @@ class Result:
         control = self.control.summary(keys, special=special).rename(columns={"mean": "control"})
         return out.merge(control[[*keys, "value", "control"]], on=[*keys, "value"], how="left")
 
-    def plot(self, value: str | Sequence[str] | None = None, **options: Any) -> Any:
+    def plot(
+        self,
+        value: str | Sequence[str] | None = None,
+        *,
+        by: str | Sequence[str] | None = None,
+        prompt: int | None = None,
+        special: bool = False,
+        layer: int | None = None,
+        heads: Sequence[Any] | None = None,
+        score: str | Sequence[str] | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        title: str | None = None,
+        palette: Palette = None,
+        legend: bool = False,
+    ) -> Any:
         """The first declared figure, or the one that shows `value` (or several); by plotly.
 
-        Options: `by`, a label column (or several) with a line per group; `prompt`, for figures of
-        one prompt; `special`, to keep special tokens.
+        Args:
+            value: a declared value or any numeric column; several are drawn together.
+            by: a label column, or several, with a line per group.
+            prompt: which prompt, for figures of one prompt; by default the first that is kept.
+            special: keep special tokens in means.
+            layer: of attention maps: only this layer.
+            heads: of attention maps: only these, as `(layer, head)`, or as numbers in `layer`.
+            score: of attention maps: columns whose highest means choose the heads.
+            width, height: of the whole figure in pixels; by default the width is the page's.
+            title: plain text in place of the figure's own title.
+            palette: colours `#RRGGBB` for the lines in their order, or by name
+                (`{"target": "#CC0000"}`); for heatmaps and pictures of attention maps the name of
+                a plotly colour scale, such as "Viridis".
+            legend: also list lines, bands and controls in a legend.
+
+        Returns a plotly figure, or for attention maps `AttentionMaps`, whose `save` writes .html,
+        .png, .svg or .pdf. Raises `UnknownName` for a value, label, prompt, layer, head or line
+        that is not there, `BadInput` for a size or colour that cannot be.
         """
-        return result_figure(self, value, **options)
+        of_maps = {"layer": layer, "heads": heads, "score": score}
+        return result_figure(
+            self,
+            value,
+            by=by,
+            prompt=prompt,
+            special=special,
+            look=Look(width, height, title, palette, legend),
+            **{name: given for name, given in of_maps.items() if given is not None},
+        )
 
     def __repr__(self) -> str:
         columns = ", ".join(map(str, self.frame))
         head = f"<Result {self.name!r}: {len(self.frame)} rows, columns {columns}>"
-        return "\n".join([head, *(f"note: {n}" for n in self.notes)])
+        return "\n".join([head, *(f"note: {n}" for n in self.said)])
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The notes that stand with the table: the basis of its weights, then its caveats."""
+        return (f"Basis of the weights: {self.basis}.", *self.notes) if self.basis else self.notes
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.said)
         table = self.frame.head(10).to_html(escape=True)
         return f"<b>{html.escape(self.name)}</b>, {len(self.frame)} rows{notes}{table}"
+
+
+def _overview(result: Result) -> str:
+    """A table row on a result, in HTML."""
+    values = ", ".join(result.columns)
+    notes = " ".join(result.notes)
+    cells = (result.name, f"{len(result.frame):,}", values, notes)
+    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _with_tokens(table: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
@@ -180,7 +256,10 @@ class Results(Mapping[str, Result]):
         for name, result in self._results.items():
             result.control = control.get(name) if control is not None else None
         for result in self._results.values():
-            result.model = result.model or str(self.provenance.get("model", {}).get("name", ""))
+            name = str(self.provenance.get("model", {}).get("name", ""))
+            result.model = result.model or name_of(name)
+            basis = self.provenance.get("model", {}).get("basis", "")
+            result.basis = result.basis or str(basis)
 
     def __getitem__(self, name: str) -> Result:
         if name not in self._results:
@@ -198,9 +277,34 @@ class Results(Mapping[str, Result]):
         """The token table of the run: its input, with labels."""
         return next(iter(self._results.values())).tokens
 
+    def merged(self, *names: str) -> pd.DataFrame:
+        """Several tables as one, a row per token and state; see `Result.states` for the key.
+
+        Columns that two of them have are named `ANALYSIS_COLUMN`. State 0, which no block leads
+        to, has values of tables of states only. Raises `BadInput` for fewer than two names and
+        for a table that has other rows: of heads, of pairs, of weights or of a summary.
+        """
+        return merged_tables([self[name] for name in names])
+
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name}: {len(r.frame)} rows" for name, r in self.items())
         return f"<Results of {self.provenance.get('model', {}).get('name', '?')}\n{rows}>"
+
+    def _repr_html_(self) -> str:
+        """Model, prompts and control, and a row per table with its size, columns and notes."""
+        model, prompts = (self.provenance.get(k, {}) for k in ("model", "prompts"))
+        facts = {
+            "model": model.get("name", "?"),
+            "basis": model.get("basis", ""),
+            "prompts": f"{prompts.get('count', 0):,} from {prompts.get('source', '?')}",
+            "control": self.provenance.get("control", "none"),
+        }
+        said = "".join(
+            f"<li>{name}: {html.escape(str(value))}</li>" for name, value in facts.items() if value
+        )
+        heads = "".join(f"<th>{name}</th>" for name in ("table", "rows", "values", "notes"))
+        rows = "".join(map(_overview, self.values()))
+        return f"<b>Results</b><ul>{said}</ul><table><tr>{heads}</tr>{rows}</table>"
 
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
         """Write one self-contained HTML file that opens without a network; returns its path.

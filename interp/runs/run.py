@@ -18,10 +18,13 @@ from interp._progress import Bar, stage
 from interp.contract.analysis import Analysis, Batch
 from interp.contract.columns import refuse_taken
 from interp.contract.jobs import ObserveCall
+from interp.contract.kept import Kept
 from interp.contract.reduce import Groups, groups_by
 from interp.contract.registry import resolve
+from interp.contract.settings import configured
 from interp.errors import unknown
 from interp.models.anatomy import Anatomy
+from interp.models.answers import answers_of, refuse_unanswered, second_answers
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
 from interp.models.probe import inspect
@@ -30,7 +33,6 @@ from interp.prompts.label_values import scalars
 from interp.prompts.labels import labelled, target_word
 from interp.prompts.prompts import Prompts
 from interp.prompts.read import parted
-from interp.prompts.tokens import token_id
 from interp.runs.before_loading import (
     opened,
     refuse_batches,
@@ -60,6 +62,10 @@ def run(
     labellers: Sequence[Callable[[Prompts], Prompts]] = (),
     mask: Any = None,
     targets: Any = None,
+    against: Any = None,
+    layers: Any = None,
+    positions: Any = None,
+    settings: Mapping[str, Any] | None = None,
     prepend_bos: bool | None = None,
     truncate: bool = False,
     keep: Literal["tokens", "summary"] = "tokens",
@@ -87,7 +93,16 @@ def run(
         labellers: functions from prompts to labelled prompts, applied in order.
         mask: for a padded token tensor.
         targets: whose log-probability and rank are measured: token ids per position, -1 for none;
-            or one token, `" her"`, at every position. The next tokens unless given.
+            or one token, `" her"`, at every position, or one for each prompt, `[" her", " him"]`.
+            The next tokens unless given.
+        against: second answers, one token or one for each prompt: what compares two answers
+            (`logit_difference`, `logit_attribution`) takes the target's logit minus theirs.
+        layers: keep the rows of these layers only, by the numbers in the column `layer`; negative
+            ones count from the end of each table. Deeper blocks are not observed.
+        positions: keep the rows of these positions only; -1, or "last", is the last token of each
+            prompt. Analyses see all tokens.
+        settings: parameters of analyses by name, `{"logit_lens": {"top_k": 3}}` or
+            `{"logit_lens.top_k": 3}`.
         prepend_bos: the model's own policy unless given.
         truncate: cut prompts that are longer than the context instead of refusing them.
         keep: "tokens": a row per token; "summary": moments per group of `by`.
@@ -106,7 +121,8 @@ def run(
     loaded where that can be told without it; `ObserveError` where an analysis fails; `InterpError`
     where the model yields NaN. Nothing stays attached.
     """
-    chosen = resolve(analyses)
+    chosen, kept = configured(resolve(analyses), settings), Kept.of(layers, positions)
+    refuse_unanswered(chosen.values(), against)
     if len(without_dims):
         dims = tuple(int(i) for i in without_dims)
         chosen = {name: replace(analysis, without_dims=dims) for name, analysis in chosen.items()}
@@ -124,12 +140,14 @@ def run(
         anatomy = inspect(bridge)
     if control is not None:
         check_control(control, bridge)
-    wiring = anatomy.wire(list(chosen.values()))
-    ready = _prepare(bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate)
+    wiring = kept.wiring(anatomy.wire(list(chosen.values())))
+    ready = _prepare(
+        bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate
+    ).aimed_at(None, second_answers(bridge, against))
     for labeller in marks:
         ready = labelled(ready, labeller)
     refuse_taken(ready.labels, chosen)
-    collector = Collector(chosen, _grouping(ready, keep, by))
+    collector = Collector(chosen, _grouping(ready, keep, by), kept)
     observe_weights(
         bridge, chosen, collector
     )  # first, because it refuses what the model does not have
@@ -140,6 +158,7 @@ def run(
     if control is None:
         return results
     options: dict[str, Any] = {"keep": keep, "by": by, "max_tokens": max_tokens}
+    options |= {"layers": layers, "positions": positions, "against": against}
     # `ready`, not `prompts`: the copy must see the same tokens, labels and random choices.
     beside = run(random_copy(bridge), ready, list(chosen.values()), progress=progress, **options)
     return Results(results.values(), {**provenance, "control": control}, beside)
@@ -163,7 +182,7 @@ def _prepare(
     prepend_bos: bool | None,
     truncate: bool,
 ) -> Prompts:
-    one = token_id(bridge, targets, "target") if isinstance(targets, str | int) else None
+    one = answers_of(bridge, targets, "targets")
     if isinstance(prompts, Prompts):
         prompts, labels, token_labels = _relabelled(prompts, labels, token_labels), None, None
     ready = prompts_of(

@@ -51,13 +51,21 @@ def test_a_row_is_a_prompt_without_its_padding():
     assert bool(row.key_mask.all())
 
 
+def test_answers_are_those_of_real_tokens_only():
+    one = tokens().answered(targets=5, contrasts=[1, 2])
+    assert one.targets.tolist() == [[5, 5, 5], [5, 5, -1]]
+    assert one.contrasts.tolist() == [[1, 1, 1], [2, 2, -1]]
+    assert one.answered().targets is one.targets
+    assert "contrasts" not in tokens().tensors()
+
+
 def test_a_record_moves_as_a_whole():
     moved = tokens().to("meta")
     assert {x.device.type for x in moved.tensors().values()} == {"meta"}
 
 
 def test_per_token_fields_have_the_shape_of_the_tokens():
-    one = tokens()
+    one = tokens(contrasts=torch.tensor([[1, 2, 3], [4, 5, -1]]))
     shaped = [name for name, x in one.columns(slice(2)).tensors().items() if x.shape[1:] == (2,)]
     assert tuple(shaped) == PER_TOKEN
 
@@ -70,7 +78,8 @@ def test_prompts_are_cut_into_the_record_and_an_analysis_reads_it():
     seen = Batch(**batch.tensors(), sites={}, layer=0)
     assert isinstance(seen, Tokens)
     assert seen.targets.tolist() == [[2, 3, -1]]
-    assert list(seen.tensors()) == [f.name for f in fields(Tokens)], "without what Batch adds"
+    own = [f.name for f in fields(Tokens) if f.name != "contrasts"]  # nobody gave second answers
+    assert list(seen.tensors()) == own, "without what Batch adds"
 
 
 def test_an_analysis_of_the_weights_gets_no_tokens():

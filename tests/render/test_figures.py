@@ -21,7 +21,7 @@ from analyses.attention import Attention
 from analyses.rotation import Rotation
 from interp import Plot, Result, Results, compare
 from interp.contract.leaves import Grouped, Moments
-from interp.errors import UnknownName
+from interp.errors import BadInput, UnknownName
 from interp.render import tokens
 from interp.render.draw import figure as drawn
 from interp.render.lines import spread
@@ -326,8 +326,10 @@ def test_names_that_do_not_exist_raise(results):
         result_figure(results["rotation"], "angel")
     with pytest.raises(UnknownName, match="unknown label 'rloe'; did you mean 'role'"):
         result_figure(results["rotation"], by="rloe")
-    with pytest.raises(UnknownName, match="unknown option 'layer'"):
+    with pytest.raises(BadInput, match="layer= is an option of attention maps"):
         result_figure(results["rotation"], layer=3)
+    with pytest.raises(UnknownName, match="unknown option 'promt'; did you mean 'prompt'"):
+        result_figure(results["rotation"], promt=3)
 
 
 def test_more_groups_than_can_be_told_apart_are_cut_and_said():

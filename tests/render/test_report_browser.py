@@ -183,12 +183,40 @@ def test_nothing_is_cut_at_the_right_edge_without_a_word(chromium, report_path, 
 
 def test_the_word_goes_when_the_end_is_reached(chromium, report_path):
     seen = Visit(chromium, report_path, 390, 844)
-    pane = seen.page.locator(".scroll:visible").first
-    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
-    word = seen.page.locator(".scroll:visible + .beyond").first
+    seen.draw_all()
+    number = seen.page.evaluate(
+        """() => [...document.querySelectorAll(".scroll")].findIndex(
+            pane => pane.offsetParent !== null && pane.classList.contains("more"))"""
+    )
+    pane = seen.page.locator(".scroll").nth(number)
+    word = seen.page.locator(".scroll + .beyond").nth(number)
     assert word.is_visible()
     pane.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
     word.wait_for(state="hidden", timeout=WAIT)
+    seen.context.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+def test_the_first_screen_has_the_answer_and_its_picture(chromium, report_path, width, height):
+    seen = Visit(chromium, report_path, width, height)
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    answer = seen.page.locator(".answer").first.bounding_box()
+    assert answer["y"] + answer["height"] < height / 2
+    picture = seen.page.locator("#f0 .main-svg").first.bounding_box()
+    assert answer["y"] < picture["y"] < height * 0.75, "the axes begin on the first screen"
+    assert picture["x"] >= 0
+    assert picture["x"] + picture["width"] <= width
+    seen.context.close()
+
+
+@pytest.mark.parametrize(("width", "in_legend"), [(390, True), (1280, False)])
+def test_names_of_lines_are_seen_at_every_width(chromium, report_path, width, in_legend):
+    seen = Visit(chromium, report_path, width, 900)
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    legend = set(seen.page.locator("#f0 .legendtext").all_text_contents())
+    assert ({"target", "previous"} <= legend) == in_legend
+    notes = set(seen.page.locator("#f0 .annotation-text").all_text_contents())
+    assert ({"target", "previous"} <= notes) != in_legend
     seen.context.close()
 
 

@@ -244,6 +244,6 @@ def test_error_of_the_contract_pickles():
     assert (str(again), again.broken) == ("text", {"runs": "seen"})
 
 
-def test_without_columns_or_docstring_there_is_advice():
+def test_without_docstring_there_is_advice():
     notes = check_analysis(NamelessUnit()).notes
-    assert [n.split(":")[0] for n in notes] == ["`columns` is empty", "the class has no docstring"]
+    assert [n.split(":")[0] for n in notes] == ["the class has no docstring"]

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 
 from interp.contract.analysis import Analysis
+from interp.contract.emissions import author_line
 from interp.contract.registry import resolve
-from interp.errors import ContractError, unknown
+from interp.errors import ContractError, ObserveError, unknown
 from interp.runs.checks import laws as _laws
 
 
@@ -86,7 +87,9 @@ def check_analysis(
     with _one_thread():
         broken = _broken(applicable, subject)
     if broken:
-        raise ContractError(_message(name, broken), broken)
+        # Plain text, which comes back from other processes.
+        seen = {law: str(text) for law, text in broken.items()}
+        raise ContractError(_message(name, broken), seen)
     passed = tuple(law.name for law in applicable)
     return Report(name, passed, tuple(skipped), _notes(subject))
 
@@ -123,25 +126,47 @@ def _law(name: str) -> Law:
     return LAWS[name]
 
 
+class _Raised(str):
+    """An exception in words: the author's code ended, and no law was judged."""
+
+    __slots__ = ()
+
+
 def _judge(law: Law, analysis: Analysis) -> str | None:
     try:
         return law.broken(analysis)
+    except ObserveError as error:
+        return _Raised(error)  # has the author's line
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises is what is reported
-        return f"{type(error).__name__}: {error}"
+        line = author_line(analysis, error)
+        return _Raised(f"{type(error).__name__}: {error}{line}")
 
 
 def _message(name: str, broken: Mapping[str, str]) -> str:
     many = "1 law" if len(broken) == 1 else f"{len(broken)} laws"
     lines = [f"analysis {name!r} breaks {many} of the contract"]
+    told: set[str] = set()
     for law, seen in broken.items():
-        lines += [f"  {law}: {seen}", f"    {LAWS[law].fix}"]
+        if seen in told:
+            continue
+        lines.append(f"  {law}: {seen}")
+        if isinstance(seen, _Raised):
+            told.add(seen)
+            lines.append(f"    {_raised(seen, law, broken)}")
+        else:
+            lines.append(f"    {LAWS[law].fix}")
     return "\n".join(lines)
+
+
+def _raised(seen: str, law: str, broken: Mapping[str, str]) -> str:
+    """Advice on an exception: which laws it kept from being judged."""
+    others = [other for other, said in broken.items() if said == seen and other != law]
+    also = f", nor were {', '.join(others)}" if others else ""
+    return f"The code of the analysis raised this, so this law was not judged{also}."
 
 
 def _notes(analysis: Analysis) -> tuple[str, ...]:
     notes = []
-    if not analysis.columns:
-        notes.append("`columns` is empty: no table or figure can say what its values mean")
     if not (type(analysis).__doc__ or "").strip() or type(analysis).__doc__ == Analysis.__doc__:
         notes.append("the class has no docstring: `interp list` has nothing to say of it")
     return tuple(notes)

@@ -26,27 +26,24 @@ from torch import Tensor
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, PlotKind, meaning
+from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE
 from interp.contract.leaves import (
     Leaf,
-    PerHead,
-    PerToken,
     State,
     merge_states,
     without_rows,
 )
 from interp.contract.reduce import Groups
 from interp.contract.sites import SITES
+from interp.errors import EmissionError, EmissionShapeError
 from interp.runs.checks.difference import RTOL, frame_difference, leaf_difference, state_difference
 from interp.runs.checks.world import World, observe
 from interp.runs.results import Result, Results
 from interp.runs.saved import load_results
 
-ROW_INDEX = ("prompt", "position", "layer", "stack", "head")
 SUMMARY = ("value", "n", "mean", "std", "min", "max", "undefined")
 LEAF_COLUMNS = ("entry", "total", "low", "high", "score")
-"""Columns of the default tables in addition to those of `ROW_INDEX`."""
-TOKEN_TABLE = ("token", "token_id", "special", "word")
-"""Columns that come from the prompts, so no analysis may have them."""
+"""Columns of the default tables in addition to those of every table."""
 # Uneven on purpose: an average of averages over 1, 2 and 2 prompts is not the average.
 _SPLIT = ((0,), (1, 2), (3, 4))
 
@@ -154,6 +151,8 @@ def figures(analysis: Analysis) -> str | None:
         if plot.kind not in kinds:
             allowed = ", ".join(kinds)
             return f"figure {plot.title!r} is of kind {plot.kind!r}; allowed are {allowed}"
+        if not isinstance(plot.values, tuple):
+            return f"figure {plot.title!r} draws {plot.values!r}, not a tuple of names"
         lost = [v for v in plot.values if v not in known and not meaning(analysis.columns, v)]
         if lost:
             return f"figure {plot.title!r} draws {lost[0]!r}, which is no column and no leaf"
@@ -165,49 +164,22 @@ def figures(analysis: Analysis) -> str | None:
 
 def runs(analysis: Analysis) -> str | None:
     """`observe` is called, and returns a mapping of leaves and values."""
-    observed = observe(analysis, World())
-    if not observed.calls:
-        return "`observe` was never called"
-    for job, _, emitted in observed.calls:
-        where = "" if job is None or job.layer is None else f" at layer {job.layer}"
-        if not isinstance(emitted, Mapping):
-            return f"`observe` returned {type(emitted).__name__}{where}, not a mapping"
-        for name, value in emitted.items():
-            if not isinstance(value, Leaf | PerToken | PerHead):
-                return f"emits {name!r} as {type(value).__name__}{where}"
-    return None
+    try:
+        observed = observe(analysis, World())
+    except EmissionShapeError:
+        return None  # of the next law
+    except EmissionError as error:
+        return str(error)
+    return None if observed.calls else "`observe` was never called"
 
 
 def emissions(analysis: Analysis) -> str | None:
     """Values cover the whole rectangle of the batch, under free names."""
-    for _, batch, emitted in observe(analysis, World(extra=1)).calls:
-        for name, value in emitted.items():
-            seen = _bad_name(name) or _bad_shape(value, batch, analysis.scope == "model")
-            if seen:
-                return f"emits {name!r}{seen}"
+    try:
+        observe(analysis, World(extra=1))
+    except EmissionError as error:
+        return str(error)
     return None
-
-
-def _bad_name(name: object) -> str | None:
-    if not isinstance(name, str) or not name or "/" in name:
-        return ", which is no name: text without '/'"
-    taken = name in (*ROW_INDEX, *TOKEN_TABLE)
-    return ", a column that every table has" if taken else None
-
-
-def _bad_shape(value: Emission, batch: Batch, stacked: bool) -> str | None:
-    if isinstance(value, Leaf):
-        return None
-    if not isinstance(value.values, Tensor) or value.values.is_complex():
-        return f" with {type(value.values).__name__}, not a tensor of real numbers"
-    shape, (n, width) = tuple(value.values.shape), batch.mask.shape
-    if isinstance(value, PerHead):
-        fine, allowed = len(shape) == 3 and shape[::2] == (n, width), "[batch, head, pos]"
-    else:
-        fine, allowed = shape == (n, width), "[batch, pos]"
-        if stacked:
-            fine, allowed = fine or shape[-2:] == (n, width), "[batch, pos] or [layer, batch, pos]"
-    return None if fine else f" with shape {shape}; allowed is {allowed}, here {(n, width)}"
 
 
 def optional_sites(analysis: Analysis) -> str | None:
@@ -224,6 +196,8 @@ def optional_sites(analysis: Analysis) -> str | None:
     }
     for site in set(analysis.optional) & everything.sites:
         worlds[f"without {site!r}"] = replace(everything, sites=everything.sites - {site})
+    # What fails on an ordinary batch too is not the fault of a missing site.
+    analysis.table(_state(analysis, everything))
     for what, world in worlds.items():
         if world.anatomy().refusal(analysis):
             continue
@@ -648,9 +622,9 @@ def _untidy(table: Any) -> str | None:
 
 
 def columns_documented(analysis: Analysis) -> str | None:
-    """Every column is documented in `columns`, or none."""
+    """Every column is documented in `columns`."""
     if not analysis.columns:
-        return None  # a note in the report: a first version may document nothing, but not half
+        return "`columns` is empty: no table or figure can say what its values mean"
     unknown_tokens = [c for c in analysis.token_columns if not meaning(analysis.columns, c)]
     if unknown_tokens:
         return f"token column {unknown_tokens[0]!r} is not in `columns`"
@@ -659,7 +633,7 @@ def columns_documented(analysis: Analysis) -> str | None:
     values = summary.get("value", summary.columns)
     for column in sorted({str(c) for c in [*rows.columns, *values]}):
         fixed = column in (
-            *ROW_INDEX,
+            *INDEX_OF_ROWS,
             *SUMMARY,
             *LEAF_COLUMNS,
             *analysis.keys,

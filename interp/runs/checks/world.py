@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
+from interp.contract.emissions import checked
 from interp.contract.jobs import Key, ObserveCall
 from interp.contract.leaves import State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
@@ -120,6 +121,7 @@ class World:
             d_model=WIDTH,
             d_vocab=VOCAB,
             n_ctx=N_CTX,
+            weights={"": _block_weight},
         )
 
     def token_table(self) -> pd.DataFrame:
@@ -170,7 +172,7 @@ def observe(analysis: Analysis, world: World) -> Observed:
         model = stand_in_model()
         batch = weights_batch(model)
         with torch.no_grad():
-            emitted = analysis.observe(batch)
+            emitted = checked(analysis, batch, analysis.observe(batch))
         tensors = {k: v for k, v in vars(model).items() if isinstance(v, Tensor)}
         return Observed([(None, batch, emitted)], tensors)
     wiring = world.anatomy().wire([analysis])
@@ -210,7 +212,10 @@ def _context(world: World, prompts: Sequence[Prompt], starts: Sequence[int], wid
         positions[row, real] = torch.arange(len(p.tokens))
         mask[row, real] = True
     ids = torch.tensor([p.id for p in prompts])
-    parts = (tokens, mask, (tokens == BOS) & mask, ids, positions, next_tokens(tokens, mask))
+    special, targets = (tokens == BOS) & mask, next_tokens(tokens, mask)
+    # A second answer for most tokens, by their ids, and none for BOS.
+    contrasts = torch.where(mask & ~special, (tokens + 5) % VOCAB, -1)
+    parts = (tokens, mask, special, ids, positions, targets, contrasts)
     return Tokens.whole(*parts).to(world.device)
 
 
@@ -284,7 +289,7 @@ def _block(
     pattern = scores.softmax(-1)
     z = torch.einsum("hqk,khd->qhd", pattern, every_v)
     attn, mlp, pre = draw(WIDTH), draw(WIDTH), draw(D_MLP)
-    heads = {"q": q, "k": k, "v": v, "scores": scores, "pattern": pattern, "z": z}
+    heads = {"q": q, "k": k, "v": v, "scores": scores, "pattern": pattern, "z": z, "result": z}
     inner = {"resid_mid": x + attn, "mlp_pre": pre, "mlp_post": pre.relu()}
     return {
         **{Key("", site, layer): value for site, value in heads.items()},
@@ -310,6 +315,13 @@ def _rms(x: Tensor) -> Tensor:
     return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
 
 
+def _block_weight(layer: int, name: str) -> Tensor:
+    """A matrix of a block, as `interp.models.weights.BlockWeights` gives it."""
+    weight: Tensor = getattr(stand_in_model(), name)[layer % 3]
+    return weight
+
+
+@lru_cache(maxsize=1)
 def stand_in_model() -> SimpleNamespace:
     """Random weights under the names that a bridge uses, without a model."""
     random = torch.Generator().manual_seed(11)

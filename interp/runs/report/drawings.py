@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.errors import UnknownName, unknown
+from interp.errors import BadInput, UnknownName, unknown
 from interp.render.draw import figure
 from interp.render.drawing import CONTROL_NOTE, Drawing, cell_rows, nothing
+from interp.render.look import PLAIN, Look
 from interp.render.text import as_text, text_of
 from interp.render.tokens import label, show
 from interp.runs.report.lens_examples import Lens, lens_of
@@ -28,6 +29,9 @@ from interp.runs.report.views import (
 from interp.stats.means import ANYWHERE, cluster_columns, has_group, means
 from interp.stats.table import is_summary
 
+OF_MAPS = ("layer", "heads", "score")
+LOOK = tuple(f.name for f in fields(Look))
+PLOT_OPTIONS = ("by", "prompt", "special", *OF_MAPS, *LOOK)
 MOST_CELLS = 4000  # of one lens with text in every cell; the positions beyond are left out
 
 
@@ -38,6 +42,7 @@ def result_figure(
     by: str | Sequence[str] | None = None,
     prompt: int | None = None,
     special: bool = False,
+    look: Look = PLAIN,
     **options: Any,
 ) -> Any:
     """Draw the first declared figure of a result, or the one that shows `value`.
@@ -48,6 +53,7 @@ def result_figure(
         by: label columns; one line (or colour) per group.
         prompt: which prompt, for figures of one prompt; by default the first kept one.
         special: keep special tokens in means.
+        look: size, title and colours that the caller wants.
         options: for attention maps: `layer`, `heads`, `score`, as `attention_maps` takes them.
 
     Returns a plotly figure; for attention, the maps (`interp.render.attention`).
@@ -55,10 +61,14 @@ def result_figure(
     """
     view = view_of(result, value, by=by, prompt=prompt, special=special)
     if view.plot.kind == "attention":
-        return attention_maps(result, view.plot.values[0], prompt=prompt, **options)
+        found = attention_maps(result, view.plot.values[0], prompt=prompt, **options)
+        return found.looking(look)
     if options:
-        raise unknown("option", next(iter(options)), ["by", "prompt", "special"])
-    return figure(drawing_of(view))
+        name = next(iter(options))
+        if name in OF_MAPS:
+            raise BadInput(f"{name}= is an option of attention maps: plot('pattern', {name}=…)")
+        raise unknown("option", name, PLOT_OPTIONS)
+    return look.on(figure(drawing_of(view)))
 
 
 def result_text(

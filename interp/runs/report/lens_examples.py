@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Array, Floats
-from interp.errors import unknown
 from interp.render.tokens import label, show
-from interp.runs.report.views import ResultLike
+from interp.runs.report.views import ResultLike, unkept
 
 TOKENS, PROBS = "top_tokens", "top_probs"
 
@@ -35,7 +34,7 @@ def lens_of(result: ResultLike, prompt: int | None = None) -> Lens | None:
         return None
     chosen = kept[0] if prompt is None else prompt
     if chosen not in kept:
-        raise unknown("kept prompt", str(chosen), [str(p) for p in kept])
+        raise unkept(chosen, kept, result, "examples")
     probs = result.examples(PROBS)
     for key, items in result.examples(TOKENS).items():
         if chosen in items:

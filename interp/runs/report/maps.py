@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from interp._arrays import Array
-from interp.errors import unknown
+from interp.errors import BadInput, UnknownName, unknown
 from interp.render.attention import AttentionMaps, MapView
-from interp.runs.report.views import ResultLike, View
+from interp.runs.report.views import ResultLike, View, unkept
 
 MOST_CELLS = 50_000  # of one view: about two and a half seconds in a slow browser
 ALL_CELLS = 300_000  # of all views together, which travel with the page
@@ -47,8 +47,10 @@ def attention_maps(
     prompts = sorted({p for items in kept.values() for p in items})
     if not prompts:
         return AttentionMaps(title, (), (f"No {name!r} was kept: there are no maps to show.",))
-    _check("kept prompt", prompt, prompts)
+    if prompt is not None and prompt not in prompts:
+        raise unkept(prompt, prompts, result, "maps")
     _check("layer", layer, sorted({key[1] for key in kept}))
+    _check_heads(kept, layer, heads or ())
     chosen = [prompts[0] if prompt is None else prompt, *(p for p in prompts if prompt is None)]
     views: list[MapView] = []
     left: list[str] = []
@@ -64,6 +66,22 @@ def attention_maps(
 def _check(kind: str, value: Any, known: Sequence[Any]) -> None:
     if value is not None and value not in known:
         raise unknown(kind, str(value), [str(k) for k in known])
+
+
+def _check_heads(kept: Any, layer: int | None, heads: Sequence[Head | int]) -> None:
+    """Raises `UnknownName` for a head or layer without a map, `BadInput` for one without its layer.
+
+    A number alone is a head of `layer`.
+    """
+    sizes = {key[1]: len(next(iter(items.values()))) for key, items in kept.items() if items}
+    for head in heads:
+        if isinstance(head, int) and layer is None:
+            raise BadInput(f"heads=[{head}] names no layer: pass layer=, or (layer, head)")
+        at, number = (layer, head) if isinstance(head, int) else head
+        if at not in sizes:
+            raise unknown("layer in heads=", str(at), [str(k) for k in sorted(sizes)])
+        if not 0 <= number < sizes[at]:
+            raise UnknownName(f"unknown head {number} of layer {at} (known: 0 … {sizes[at] - 1})")
 
 
 def _left_out(names: list[str], budget: int) -> str:

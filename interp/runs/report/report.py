@@ -15,7 +15,7 @@ from interp.errors import BadInput
 from interp.render.page import Section, fill, libraries, numbered
 from interp.render.tables import flat
 from interp.runs.report.sections import sections_of
-from interp.runs.report.views import ResultsLike
+from interp.runs.report.views import ResultsLike, name_of
 
 CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
@@ -52,7 +52,7 @@ def report_html(results: ResultsLike, title: str | None = None, *, special: bool
     blocks = [block for section in sections for block in section.blocks]
     return fill(
         "report.html.j2",
-        title=title or f"Inside {_model(results).get('name', 'a model')}",
+        title=title or f"Inside {name_of(str(_model(results).get('name', 'a model')))}",
         lead=_lead(results),
         measured=measured(results),
         notes=caveats(results),
@@ -79,7 +79,23 @@ def _model(results: ResultsLike) -> Mapping[str, Any]:
 def _lead(results: ResultsLike) -> str:
     names = [name.replace("_", " ") for name in results]
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    return f"Measured in one pass over the prompts: {listed}."
+    return f"{listed[:1].upper()}{listed[1:]} over {_counted(results)}."
+
+
+def _counted(results: ResultsLike) -> str:
+    """Numbers of prompts and tokens that were read, or that there were none.
+
+    A corpus run counts its documents and keeps no token of them in a table of tokens.
+    """
+    given, tokens = results.provenance.get("prompts", {}), results.tokens
+    known = tokens["prompt"].nunique() if "prompt" in tokens else 0
+    documents = given.get("documents")
+    counted = int(given.get("count", known) if documents is None else documents)
+    read = int(given.get("tokens", 0)) or len(tokens)
+    if not read:
+        return "no prompts: only the weights were read"
+    noun = "prompt" if documents is None else "document"
+    return f"{counted:,} {noun}{'s' * (counted != 1)}, {read:,} tokens"
 
 
 def measured(results: ResultsLike) -> list[tuple[str, str]]:
@@ -91,10 +107,10 @@ def measured(results: ResultsLike) -> list[tuple[str, str]]:
     tokens = results.tokens
     special = int(tokens["special"].astype(bool).sum()) if "special" in tokens else 0
     massive = int(tokens["massive"].eq(True).sum()) if "massive" in tokens else 0
-    counted = f"{prompts.get('count', tokens['prompt'].nunique() if 'prompt' in tokens else 0):,}"
-    fed = f"{counted} prompts, {len(tokens):,} tokens, of which {special - massive:,} special"
+    fed = _counted(results).removeprefix("no prompts: ")
+    if len(tokens):
+        fed += f", of which {special - massive:,} special"
     fed += f" and {massive:,} first ones with a massive norm, left out as BOS is" * (massive > 0)
-    fed = fed if len(tokens) else "none: only the weights were read"
     pairs = [
         ("Model", " ".join(str(p) for p in (model.get("name", "unknown"), architecture) if p)),
         ("Shape", shape),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -14,7 +15,8 @@ import pandas as pd
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Plot
 from interp.contract.columns import SUMMARY
-from interp.errors import unknown
+from interp.errors import UnknownName, unknown
+from interp.models.load import own_name
 from interp.render.tables import is_number
 from interp.stats.means import cluster_columns, has_group
 from interp.stats.table import is_summary
@@ -57,6 +59,28 @@ class ResultsLike(Protocol):
     def get(self, name: str) -> ResultLike | None: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
+
+
+def unkept(prompt: int, kept: Sequence[int], result: ResultLike, parameter: str) -> UnknownName:
+    """The error for a prompt whose arrays a result does not keep, with what would keep them."""
+    error = unknown("kept prompt", str(prompt), [str(p) for p in kept])
+    if parameter not in result.analysis.parameters():
+        return error
+    setting = f"{result.analysis.name()}.{parameter}"
+    return UnknownName(
+        f"{error}; settings={{{setting!r}: {prompt + 1}}} (--set {setting}={prompt + 1}) of the "
+        "run keeps it"
+    )
+
+
+def name_of(model: str) -> str:
+    """The name of a model for titles: its own, where a bridge was booted from a path.
+
+    >>> name_of("/home/me/models/gpt2-medium"), name_of("openai/gpt2")
+    ('gpt2-medium', 'openai/gpt2')
+    """
+    path = Path(model)
+    return own_name(path) if path.is_absolute() else model
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +181,7 @@ def axis_title(result: ResultLike, x: str | None) -> str:
     """Title of the horizontal axis: blocks, or states at their boundaries."""
     if x != "layer":
         return x or ""
-    if result.analysis.scope == "model" and "stream" in result.analysis.sites:
+    if result.analysis.depth() == "state":
         return "state (0 enters the first block, the last leaves the last block)"
     return "block"
 

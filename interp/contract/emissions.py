@@ -1,0 +1,112 @@
+"""The emissions of `observe`, judged before they become state, and the line of an error.
+
+Knows shapes, names and tracebacks; knows nothing of models or of the laws that authors run.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from interp.contract.analysis import Analysis, Batch
+from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE
+from interp.contract.leaves import Leaf, PerHead, PerToken
+from interp.errors import EmissionError, EmissionShapeError, ObserveError, Unsupported
+
+
+def checked(analysis: Analysis, batch: Batch, emitted: Any) -> Mapping[str, Any]:
+    """What `observe` returned, if it can become state.
+
+    Raises `EmissionError` for anything but leaves by name, `EmissionShapeError` for values of
+    another shape or name than a table can hold; both name analysis, layer, sites and shapes.
+    """
+    seen = foreign(emitted)
+    if seen is not None:
+        raise EmissionError(f"{place(analysis, batch)}: {seen}")
+    for name, value in emitted.items():
+        seen = _bad_name(name) or _bad_shape(value, batch, analysis.scope == "model")
+        if seen is not None:
+            raise EmissionShapeError(f"{place(analysis, batch)}: emits {name!r}{seen}")
+    return dict(emitted)
+
+
+def foreign(emitted: Any) -> str | None:
+    """What is no mapping of leaves in `emitted`, in words; None if all of it is."""
+    allowed = "return a dict of PerToken, PerHead or other leaves"
+    if not isinstance(emitted, Mapping):
+        return f"`observe` returned {type(emitted).__name__}, not a mapping; {allowed}"
+    for name, value in emitted.items():
+        if not isinstance(value, Leaf | PerToken | PerHead):
+            wrap = f", PerToken(…) for one value per token; {allowed}"
+            bare = isinstance(value, Tensor)
+            shape = f" {tuple(value.shape)}, no leaf: wrap it{wrap}" if bare else f"; {allowed}"
+            return f"emits {name!r} as {type(value).__name__}{shape}"
+    return None
+
+
+def _bad_name(name: object) -> str | None:
+    if not isinstance(name, str) or not name or "/" in name:
+        return ", which is no name: text without '/'"
+    taken = name in (*INDEX_OF_ROWS, *TOKEN_TABLE)
+    return ", a column that every table has" if taken else None
+
+
+def _bad_shape(value: Any, batch: Batch, stacked: bool) -> str | None:
+    if isinstance(value, Leaf):
+        return None
+    if not isinstance(value.values, Tensor) or value.values.is_complex():
+        return f" with {type(value.values).__name__}, not a tensor of real numbers"
+    shape, (n, width) = tuple(value.values.shape), batch.mask.shape
+    if isinstance(value, PerHead):
+        fine, allowed = len(shape) == 3 and shape[::2] == (n, width), "[batch, head, pos]"
+    else:
+        fine, allowed = shape == (n, width), "[batch, pos]"
+        if stacked:
+            fine, allowed = fine or shape[-2:] == (n, width), "[batch, pos] or [layer, batch, pos]"
+    return None if fine else f" with shape {shape}; allowed is {allowed}, here {(n, width)}"
+
+
+def place(analysis: Analysis, batch: Batch) -> str:
+    """Analysis, layer, sites and shapes of one call of `observe`, as the head of a message."""
+    where = "" if batch.layer is None else f" at layer {batch.layer}"
+    shapes = ", ".join(f"{site} {tuple(x.shape)}" for site, x in batch.sites.items())
+    on = f" on {shapes}, mask {tuple(batch.mask.shape)}" if shapes else ""
+    return f"analysis {analysis.name()!r} failed{where}{on}"
+
+
+def failed(analysis: Analysis, batch: Batch, error: Exception) -> ObserveError:
+    """The author's exception with the call that it came from and the author's own line."""
+    # What a model lacks is no mistake of the author's code.
+    line = "" if isinstance(error, Unsupported) else author_line(analysis, error)
+    return ObserveError(f"{place(analysis, batch)}: {type(error).__name__}: {error}{line}")
+
+
+def failed_table(analysis: Analysis, error: Exception) -> ObserveError:
+    """The same for an exception of `table`."""
+    line = author_line(analysis, error)
+    return ObserveError(
+        f"analysis {analysis.name()!r} failed in `table`: {type(error).__name__}: {error}{line}"
+    )
+
+
+def author_line(analysis: Analysis, error: BaseException) -> str:
+    """Deepest line of the author's own file, ` (file.py, line 12, in observe: code)`, or "".
+
+    The author's file is the one that `observe` stands in, so that the line is not one of torch.
+    """
+    own = type(analysis).observe.__code__.co_filename
+    found = ""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        code, number = trace.tb_frame.f_code, trace.tb_lineno
+        if code.co_filename == own:
+            text = linecache.getline(own, number, trace.tb_frame.f_globals).strip()
+            said = f": {text}" if text else ""
+            found = f" ({Path(own).name}, line {number}, in {code.co_name}{said})"
+        trace = trace.tb_next
+    return found

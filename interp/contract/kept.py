@@ -1,0 +1,119 @@
+"""The rows of tables that a caller keeps: layers and positions.
+
+Analyses observe every block and token all the same, because what they emit may depend on the others
+(running totals, attention). Only the rows are fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.contract.analysis import Analysis, Batch
+from interp.contract.jobs import ObserveCall, Wiring
+from interp.contract.leaves import Grouped, Rows, State
+from interp.errors import BadInput
+
+LAST = "last"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Layers and positions whose rows are kept; None keeps all of them.
+
+    Attributes:
+        layers: numbers in the column `layer` of each table; negative ones count from its end.
+        positions: numbers in the column `position`; negative ones count from the end of the
+            prompt, -1 is its last token.
+    """
+
+    layers: tuple[int, ...] | None = None
+    positions: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, layers: Any = None, positions: Any = None) -> Kept:
+        """From a number, several, or `"last"`; `BadInput` for anything else."""
+        return cls(_numbers(layers, "layers"), _numbers(positions, "positions"))
+
+    def wiring(self, wiring: Wiring) -> Wiring:
+        """The calls without those of blocks that lie deeper than every layer kept.
+
+        Raises `BadInput` for a layer that no table of these calls has.
+        """
+        if self.layers is None or not wiring.jobs:
+            return wiring
+        jobs = [job for job in wiring.jobs if self._reaches(job)]
+        most = max(_size(job) for job in wiring.jobs)
+        for layer in self.layers:
+            if not -most <= layer < most:
+                raise BadInput(
+                    f"layers= names {layer}; these tables have 0 … {most - 1} (a table of blocks "
+                    "counts blocks, a table of states has one more)"
+                )
+        needed = {key for job in jobs for key in job.needs}
+        sources = {k: name for k, name in wiring.sources.items() if k in needed | {wiring.final}}
+        return replace(wiring, jobs=tuple(jobs), sources=sources)
+
+    def _reaches(self, job: ObserveCall) -> bool:
+        if job.layer is None:
+            return True
+        return job.layer <= max(self._layers(job.n_layers), default=-1)
+
+    def _layers(self, size: int) -> set[int]:
+        return {i + size if i < 0 else i for i in self.layers or () if -size <= i < size}
+
+    def narrowed(self, batch: Batch) -> Batch:
+        """The batch with only the kept positions in its mask, from which rows are made."""
+        if self.positions is None:
+            return batch
+        at = batch.positions.to(batch.mask.device)
+        end = torch.where(batch.mask, at, -1).amax(-1, keepdim=True) + 1
+        kept = torch.zeros_like(batch.mask)
+        for position in self.positions:
+            kept |= at == (position if position >= 0 else end + position)
+        return replace(batch, mask=batch.mask & kept)
+
+    def of_layers(self, state: State, job: ObserveCall) -> State:
+        """The part of a state that is of a kept layer, or of none."""
+        if self.layers is None:
+            return state
+        wanted = self._layers(_size(job))
+        return {at: leaves for at, leaves in state.items() if at[1] < 0 or at[1] in wanted}
+
+    def note(self, analysis: Analysis, state: State) -> str:
+        """A sentence on a table that positions do not apply to; "" for the others."""
+        leaves = [leaf for found in state.values() for leaf in found.values()]
+        rows = any(isinstance(leaf, Rows | Grouped) for leaf in leaves)
+        if self.positions is None or rows or not leaves or analysis.scope == "weights":
+            return ""
+        return "positions= keeps rows of tokens: this table is a sum over all of them."
+
+    def record(self) -> dict[str, list[int]]:
+        """What is kept, as JSON values; empty where everything is."""
+        given = {"layers": self.layers, "positions": self.positions}
+        return {name: list(numbers) for name, numbers in given.items() if numbers is not None}
+
+
+ALL = Kept()
+
+
+def _size(job: ObserveCall) -> int:
+    """Number of layers in the table of a call: blocks, or the states at their boundaries."""
+    return job.n_layers + (job.layer is None)
+
+
+def _numbers(given: Any, what: str) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, str) and given == LAST:
+        return (-1,)
+    several = isinstance(given, Sequence | range | Tensor) or hasattr(given, "tolist")
+    items: Iterable[Any] = given if several and not isinstance(given, str) else [given]
+    numbers = [item.item() if hasattr(item, "item") else item for item in items]
+    if not numbers or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
+        raise BadInput(f"{what}={given!r}; give a number, several, or 'last' (-1 is the last, too)")
+    return tuple(dict.fromkeys(numbers))

@@ -1,0 +1,64 @@
+"""Answers whose logits are measured: one token, or one per prompt, as ids of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from interp.contract.analysis import Analysis
+from interp.errors import BadInput
+from interp.prompts.tokens import token_id
+
+Answers = int | list[int] | None
+
+
+def answers_of(model: Any, given: Any, what: str) -> Answers:
+    """Token ids of `given`: of one token's text or id, or of a list with one per prompt.
+
+    Args:
+        what: name of the argument, for messages.
+
+    Returns None for None, and for rows of ids per position, which are no answers of prompts.
+    Raises `BadInput` for text that is several tokens of this model or none.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | int | np.integer):
+        return token_id(model, _plain(given), what.removesuffix("s"))
+    listed = _listed(given)
+    if listed is None or any(not isinstance(item, str | int | np.integer) for item in listed):
+        return None
+    return [token_id(model, _plain(item), f"{what}[{i}]") for i, item in enumerate(listed)]
+
+
+def second_answers(model: Any, given: Any) -> Answers:
+    """The same for `against=`, which takes nothing else; `BadInput` for rows per position."""
+    found = answers_of(model, given, "against")
+    if given is not None and found is None:
+        raise BadInput("against= takes one token, or one for each prompt: a list of texts or ids")
+    return found
+
+
+def _plain(token: Any) -> str | int:
+    return token if isinstance(token, str) else int(token)
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """A flat sequence as a list; None for anything with rows."""
+    if isinstance(given, Tensor | np.ndarray):
+        return list(given.tolist()) if given.ndim == 1 else None
+    return list(given) if isinstance(given, Sequence | pd.Series) else None
+
+
+def refuse_unanswered(analyses: Iterable[Analysis], against: Any) -> None:
+    """Raises `BadInput` for an analysis that compares two answers where there is one."""
+    for analysis in analyses:
+        if analysis.contrasts and against is None:
+            raise BadInput(
+                f"analysis {analysis.name()!r} compares two answers: pass targets= and against=, "
+                "each a token such as ' her', or a list with one per prompt"
+            )

@@ -1,0 +1,281 @@
+"""Answers, layers, positions and parameters that a caller gives to `run` and to `attach`."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import interp
+from analyses.logit_attribution import LogitAttribution
+from analyses.logit_difference import LogitDifference
+from analyses.logit_lens import LogitLens
+from interp.contract.kept import Kept
+from interp.errors import BadInput, UnknownName
+
+IDS = torch.tensor([[3, 9, 4, 1], [2, 6, 5, 3], [8, 8, 7, 2]])
+QUIET = {"progress": False}
+
+
+# ---- answers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "targets", [[7, 11, 5], np.array([7, 11, 5]), torch.tensor([7, 11, 5]), pd.Series([7, 11, 5])]
+)
+def test_one_answer_per_prompt(model, targets):
+    frame = interp.run(model, IDS, "next_token", targets=targets, **QUIET)["next_token"].frame
+    log_p = model(IDS).detach().log_softmax(-1)
+    expected = torch.stack([p[:, t] for p, t in zip(log_p, [7, 11, 5], strict=True)])
+    np.testing.assert_allclose(frame["log_prob"], expected.flatten().numpy(), atol=1e-5)
+
+
+def test_attach_takes_the_same_answers(model):
+    options = {"targets": [7, 11, 5], "against": 4}
+    run = interp.run(model, IDS, LogitDifference, **options, **QUIET)
+    with interp.attach(model, LogitDifference, **options) as probes:
+        model(IDS)
+    columns = ["prompt", "position", "layer", "logit_diff", "target_logit", "contrast_logit"]
+    pd.testing.assert_frame_equal(
+        run["logit_difference"].frame[columns], probes["logit_difference"].frame[columns]
+    )
+
+
+def test_answers_change_between_passes(gpt2):
+    with interp.attach(gpt2, "next_token", targets=7, positions=-1) as probes:
+        gpt2(IDS)
+        probes.answer(targets=[1, 2, 3])
+        gpt2(IDS)
+        probes.answer()
+        gpt2(IDS)
+    logits = gpt2(IDS).detach()[:, -1]
+    expected = [*logits[:, 7], *logits[[0, 1, 2], [1, 2, 3]], *[torch.nan] * 3]
+    np.testing.assert_allclose(probes["next_token"].frame["logit"], expected, atol=1e-5)
+
+
+def test_text_of_an_answer_is_one_token(gpt2):
+    text = interp.run(gpt2, ["the man saw her"], "next_token", targets=["woman"], **QUIET)
+    assert text["next_token"].frame["logit"].notna().all()
+    with pytest.raises(BadInput, match=r"targets\[0\] 'the man' is 2 tokens of this model"):
+        interp.run(gpt2, ["the man saw her"], "next_token", targets=["the man"], **QUIET)
+
+
+def test_another_number_of_answers_than_prompts_is_refused(gpt2):
+    with pytest.raises(BadInput, match="targets= has 2 answers and there are 3 prompts; give one"):
+        interp.run(gpt2, IDS, "next_token", targets=[7, 11], **QUIET)
+    with (
+        interp.attach(gpt2, "next_token", targets=[7, 11]),
+        pytest.raises(BadInput, match="2 answers were given and the pass has 3 prompts"),
+    ):
+        gpt2(IDS)
+
+
+@pytest.mark.parametrize("way", [interp.run, interp.attach], ids=["run", "attach"])
+def test_two_answers_are_asked_for_before_the_first_pass(gpt2, way):
+    prompts = (IDS, LogitDifference) if way is interp.run else (LogitDifference,)
+    with pytest.raises(BadInput, match="'logit_difference' compares two answers: pass targets="):
+        way(gpt2, *prompts, targets=7)
+
+
+def test_rows_per_position_still_are_targets(gpt2):
+    rows = [[5, -1, 6, -1]] * 3
+    frame = interp.run(gpt2, IDS, "next_token", targets=rows, **QUIET)["next_token"].frame
+    assert frame["logit"].notna().tolist() == [True, False, True, False] * 3
+    with pytest.raises(BadInput, match="against= takes one token, or one for each prompt"):
+        interp.run(gpt2, IDS, LogitDifference, against=rows, **QUIET)
+
+
+def test_the_untrained_copy_has_the_same_answers(gpt2):
+    options = {"targets": [7, 11, 5], "against": 4, "positions": -1}
+    results = interp.run(gpt2, IDS, LogitAttribution, control="random-init", **options, **QUIET)
+    control = results.control["logit_attribution"].frame
+    assert control["attn_logit"].notna().all()
+    assert len(control) == len(results["logit_attribution"].frame) == 3 * gpt2.cfg.n_layers
+    assert "compared with token 4" in " ".join(results.provenance["prompts"]["notes"])
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def test_rows_of_kept_layers_and_positions_are_those_of_the_whole_run(model):
+    names = ["path_length", "logit_lens"]
+    whole = interp.run(model, IDS, names, **QUIET)
+    part = interp.run(model, IDS, names, layers=[1, -1], positions=[0, -1], **QUIET)
+    last = {"path_length": model.cfg.n_layers - 1, "logit_lens": model.cfg.n_layers}
+    for name in names:
+        frame = whole[name].frame
+        expected = frame[frame["layer"].isin([1, last[name]]) & frame["position"].isin([0, 3])]
+        pd.testing.assert_frame_equal(
+            part[name].frame, expected.reset_index(drop=True), check_exact=False, rtol=1e-4
+        )
+    assert part.provenance["kept"] == {"layers": [1, -1], "positions": [0, -1]}
+
+
+def test_last_is_the_end_of_each_prompt_whatever_its_length(model):
+    prompts = ["the man saw her", "he was very old and the house was small", "dog"]
+    frame = interp.run(model, prompts, "norm", positions="last", layers=0, **QUIET)["norm"].frame
+    whole = interp.run(model, prompts, "norm", layers=0, **QUIET)["norm"].frame
+    ends = whole.groupby("prompt")["position"].max().tolist()
+    assert frame["position"].tolist() == ends
+    with interp.attach(model, "norm", positions="last", layers=0) as probes:
+        model(prompts)
+    assert probes["norm"].frame["position"].tolist() == ends
+
+
+def test_a_summary_is_of_the_kept_positions(gpt2):
+    options = {"keep": "summary", "layers": 0} | QUIET
+    frame = interp.run(gpt2, IDS, "norm", positions=[1], **options)["norm"].frame
+    rows = interp.run(gpt2, IDS, "norm", positions=[1], layers=0, **QUIET)["norm"].frame
+    assert frame["n"].tolist() == [3]
+    np.testing.assert_allclose(frame["mean"], rows["norm"].mean(), rtol=1e-6)
+
+
+def test_blocks_beyond_the_kept_ones_are_not_run(gpt2):
+    seen = []
+    last = f"blocks.{gpt2.cfg.n_layers - 1}.hook_out"
+    hook = gpt2.hook_dict[last].add_hook(lambda x, hook: seen.append(1))
+    try:
+        interp.run(gpt2, IDS, "norm", layers=0, **QUIET)
+    finally:
+        hook.hook.remove()
+        gpt2.reset_hooks()
+    assert gpt2.cfg.n_layers > 1
+    assert not seen, "the pass ends where nothing more is read"
+
+
+def test_sums_over_positions_say_that_they_are(gpt2):
+    result = interp.run(gpt2, IDS, "layer_similarity", positions=-1, **QUIET)["layer_similarity"]
+    assert any(n.startswith("positions= keeps rows of tokens") for n in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"layers": 9}, "layers= names 9; these tables have 0 … "),
+        ({"layers": [0, -9]}, "layers= names -9; these tables have"),
+        ({"positions": "first"}, "positions='first'; give a number, several, or 'last'"),
+        ({"layers": []}, r"layers=\[\]; give a number"),
+        ({"positions": [0.5]}, r"positions=\[0.5\]; give a number"),
+        ({"layers": True}, "layers=True; give a number"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(gpt2, options, text):
+    with pytest.raises(BadInput, match=text):
+        interp.run(gpt2, IDS, "norm", **options, **QUIET)
+    with pytest.raises(BadInput, match=text):
+        interp.attach(gpt2, "norm", **options)
+
+
+@pytest.mark.parametrize("given", [range(2), np.array([0, 1]), torch.tensor([0, 1]), (0, 1, 0)])
+def test_several_numbers_in_any_form(given):
+    assert Kept.of(given).layers == (0, 1)
+
+
+# ---- parameters --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"logit_lens": {"top_k": 2}}, {"logit_lens.top_k": 2}])
+def test_parameters_by_name(gpt2, settings):
+    results = interp.run(gpt2, IDS, ["logit_lens", "norm"], settings=settings, **QUIET)
+    assert results["logit_lens"].analysis == LogitLens(top_k=2)
+    with interp.attach(gpt2, "logit_lens", settings=settings) as probes:
+        gpt2(IDS)
+    assert probes["logit_lens"].analysis == LogitLens(top_k=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        (
+            {"logit_lens.topk": 2},
+            UnknownName,
+            "of logit_lens 'topk'; did you mean 'top_k'",
+        ),
+        ({"lens.top_k": 2}, UnknownName, "unknown analysis in settings= 'lens'"),
+        ({"logit_lens.top_k": "2"}, BadInput, "logit_lens.top_k='2'; expected a value like 5"),
+        ({"logit_lens": 2}, BadInput, r"give \{'logit_lens': \{'parameter': value\}\} or"),
+    ],
+)
+def test_wrong_parameters_are_named(gpt2, settings, error, text):
+    with pytest.raises(error, match=text):
+        interp.run(gpt2, IDS, "logit_lens", settings=settings, **QUIET)
+
+
+# ---- depth -------------------------------------------------------------------------------------
+
+
+def test_one_key_of_depth_joins_blocks_and_states(model):
+    results = interp.run(model, IDS, ["path_length", "logit_lens", "rotation"], **QUIET)
+    both = results.merged("path_length", "logit_lens", "rotation")
+    n = model.cfg.n_layers
+    assert sorted(both["state"].unique()) == list(range(n + 1))
+    assert "layer" not in both
+    assert len(both) == IDS.numel() * (n + 1)
+    # What the tables say of one vector: ‖x_l‖ before block l is ‖x_l‖ after block l − 1.
+    _, cache = model.run_with_cache(IDS)
+    for state in range(1, n + 1):
+        x = cache[f"blocks.{state - 1}.hook_resid_post"].detach()
+        rows = both[both["state"] == state]
+        np.testing.assert_allclose(rows["norm_after"], x.norm(dim=-1).flatten(), rtol=1e-5)
+        p = model.unembed(model.ln_final(x)).detach().softmax(-1)
+        np.testing.assert_allclose(rows["top_prob"], p.amax(-1).flatten(), rtol=1e-4)
+    first = both[both["state"] == 0]
+    assert first["norm_after"].isna().all()
+    assert first["top_prob"].notna().all()
+    assert both["token"].notna().all()
+
+
+def test_columns_of_two_tables_keep_their_analysis(gpt2):
+    both = interp.run(gpt2, IDS, ["norm", "path_length"], **QUIET).merged("norm", "path_length")
+    np.testing.assert_allclose(both["norm_norm"], both["norm_after"], rtol=1e-5)
+    assert {"norm_norm", "path_length_norm"} <= set(both)
+
+
+def test_tables_with_other_rows_are_refused_by_name(gpt2):
+    results = interp.run(gpt2, IDS, ["norm", "attention", "embedding"], **QUIET)
+    with pytest.raises(BadInput, match="table of 'attention' has a row per head; take its mean"):
+        results.merged("norm", "attention")
+    with pytest.raises(BadInput, match="table of 'embedding' has the columns"):
+        results.merged("norm", "embedding")
+    with pytest.raises(BadInput, match="takes the names of two tables at least"):
+        results.merged("norm")
+    summary = interp.run(gpt2, IDS, ["norm", "rotation"], keep="summary", **QUIET)
+    with pytest.raises(BadInput, match="table of 'norm' is a summary of groups"):
+        summary.merged("norm", "rotation")
+    with pytest.raises(BadInput, match="'embedding' has no column 'layer', and so no depth"):
+        _ = results["embedding"].states
+
+
+def test_weights_of_a_block_are_at_hand(model):
+    class Read(interp.Analysis):
+        """Norm of the mixed values after W_O, by hand."""
+
+        sites = ("z",)
+        columns = {"size": "norm"}  # noqa: RUF012
+
+        def observe(self, batch):
+            out = torch.einsum("bphe,hed->bpd", batch["z"], batch.weight("W_O"))
+            return {"size": interp.PerToken(out.norm(dim=-1))}
+
+    frame = interp.run(model, IDS, Read, **QUIET)["read"].frame
+    _, cache = model.run_with_cache(IDS)
+    for layer in range(model.cfg.n_layers):
+        attn = model.blocks[layer].attn
+        out = cache[f"blocks.{layer}.hook_attn_out"].detach()
+        bias = getattr(attn, "b_O", None)
+        out = out if bias is None else out - bias.detach()
+        mine = frame[frame["layer"] == layer]["size"]
+        np.testing.assert_allclose(mine, out.norm(dim=-1).flatten(), rtol=1e-4)
+
+
+def test_a_weight_that_is_none_is_named(gpt2):
+    class Wrong(interp.Analysis):
+        """Reads a matrix that there is none of."""
+
+        sites = ("z",)
+        columns = {"size": "norm"}  # noqa: RUF012
+
+        def observe(self, batch):
+            return {"size": interp.PerToken(batch.weight("W_X"))}
+
+    with pytest.raises(interp.errors.ObserveError, match="unknown weight of a block 'W_X'"):
+        interp.run(gpt2, IDS, Wrong, **QUIET)

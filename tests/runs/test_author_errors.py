@@ -1,0 +1,176 @@
+"""What an author reads whose `observe` or `table` goes wrong: who, where, which line."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp import Analysis, Cov, PerHead, PerToken, Plot
+from interp.errors import (
+    ContractError,
+    EmissionError,
+    EmissionShapeError,
+    ObserveError,
+    UnknownName,
+)
+from interp.geometry import norm
+
+TEXTS = ["Mary smiled.", "John thanked her."]
+
+
+class Size(Analysis):
+    """A value per token."""
+
+    sites = ("resid_post",)
+    columns = {"x": "norm"}  # noqa: RUF012
+
+    def observe(self, batch):
+        return {"x": PerToken(norm(batch["resid_post"]))}
+
+
+class Turned(Size):
+    def observe(self, batch):
+        return {"x": PerToken(norm(batch["resid_post"]).T)}
+
+
+class Bare(Size):
+    def observe(self, batch):
+        return {"x": norm(batch["resid_post"])}
+
+
+class Alone(Size):
+    def observe(self, batch):
+        return PerToken(norm(batch["resid_post"]))
+
+
+class HeadsLast(Size):
+    sites = ("pattern",)
+
+    def observe(self, batch):
+        return {"x": PerHead(batch["pattern"].sum(-1).transpose(1, 2))}
+
+
+class Taken(Size):
+    def observe(self, batch):
+        return {"layer": PerToken(norm(batch["resid_post"]))}
+
+
+class Broken(Size):
+    def observe(self, batch):
+        wanted = {"size": batch["resid_post"]}
+        return {"x": PerToken(wanted["sise"])}
+
+
+class BrokenTable(Size):
+    def table(self, state):
+        return state["no such place"]
+
+
+class BrokenWeights(Size):
+    scope = "weights"
+    sites = ()
+
+    def observe(self, batch):
+        return {"x": batch.model.no_such_matrix}
+
+
+class Spread(Size):
+    """A leaf of which no table is made."""
+
+    def observe(self, batch):
+        return {"spread": Cov.of(batch["resid_post"], batch.mask)}
+
+
+CASES = [
+    (
+        Turned,
+        EmissionShapeError,
+        r"with shape \(\d+, 2\); allowed is \[batch, pos\], here \(2, \d+\)",
+    ),
+    (Bare, EmissionError, r"emits 'x' as Tensor \(2, \d+\), no leaf: wrap it, PerToken"),
+    (Alone, EmissionError, "`observe` returned PerToken, not a mapping; return a dict"),
+    (HeadsLast, EmissionShapeError, r"allowed is \[batch, head, pos\], here"),
+    (Taken, EmissionShapeError, "emits 'layer', a column that every table has"),
+    (
+        Broken,
+        ObserveError,
+        r"KeyError: 'sise' \(test_author_errors.py, line \d+, in observe: return",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "error", "text"), CASES, ids=[c[0].__name__ for c in CASES])
+def test_run_names_analysis_layer_site_and_shapes(gpt2, kind, error, text):
+    with pytest.raises(error, match=text) as caught:
+        interp.run(gpt2, torch.arange(10).reshape(2, 5) + 1, kind, progress=False)
+    site = kind.sites[0]
+    assert str(caught.value).startswith(
+        f"analysis {kind.name()!r} failed at layer 0 on {site} (2, "
+    )
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(("kind", "error", "text"), CASES[:2], ids=["Turned", "Bare"])
+def test_attach_warns_of_the_same_and_raises_it_when_read(gpt2, kind, error, text):
+    with interp.attach(gpt2, kind) as probes, pytest.warns(UserWarning, match=text):
+        gpt2(torch.arange(10).reshape(2, 5) + 1)
+    with pytest.raises(error, match=text):
+        probes[kind.name()]
+
+
+def test_line_in_table_is_the_authors(gpt2):
+    results = interp.run(gpt2, torch.arange(4)[None] + 1, BrokenTable, progress=False)
+    line = (
+        r"'broken_table' failed in `table`: KeyError: 'no such place' \(test_author_errors.py, line"
+    )
+    with pytest.raises(ObserveError, match=line) as caught:
+        _ = results["broken_table"].frame
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_line_of_an_analysis_of_weights_is_the_authors(gpt2):
+    with pytest.raises(ObserveError, match=r"'broken_weights' failed: .*no_such_matrix.* line \d+"):
+        interp.run(gpt2, None, BrokenWeights, progress=False)
+
+
+def test_check_shows_an_exception_once_and_no_advice_that_does_not_fit():
+    with pytest.raises(ContractError) as caught:
+        interp.check_analysis(BrokenTable, laws=["optional sites", "deterministic", "merge order"])
+    lines = str(caught.value).splitlines()
+    assert lines[1].startswith("  optional sites: KeyError: 'no such place' (test_author_errors.py")
+    assert lines[2:] == [
+        "    The code of the analysis raised this, so this law was not judged, nor were "
+        "deterministic, merge order."
+    ]
+    assert set(caught.value.broken) == {"optional sites", "deterministic", "merge order"}
+
+
+def test_leaf_without_a_table_says_so(gpt2):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = interp.run(gpt2, torch.arange(4)[None] + 1, Spread, progress=False)["spread"]
+    assert result.frame.empty
+    assert any(n.startswith("The table has no rows: 'spread' is a Cov") for n in result.notes)
+    assert np.isfinite(next(iter(result.leaves("spread").values())).arrays()["mean"]).all()
+
+
+def test_an_ordinary_table_has_no_such_note(gpt2):
+    result = interp.run(gpt2, torch.arange(4)[None] + 1, Size, progress=False)["size"]
+    assert not any("no rows" in n for n in result.notes)
+
+
+def test_plot_names_the_arguments_that_it_takes():
+    with pytest.raises(UnknownName, match=r"'nothing' \(known: kind, values, title, unit, if_null"):
+        Plot("line", ("x",), "Sizes", nothing="flat")
+    with pytest.raises(UnknownName, match="'untit'; did you mean 'unit'"):
+        Plot("line", ("x",), "Sizes", untit="m")
+
+
+def test_values_of_a_figure_are_a_tuple():
+    class Wrong(Size):
+        plots = (Plot("line", "x", "Sizes"),)
+
+    with pytest.raises(ContractError, match="figure 'Sizes' draws 'x', not a tuple of names"):
+        interp.check_analysis(Wrong, laws=["figures draw what is there"])
