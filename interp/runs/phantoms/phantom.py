@@ -113,7 +113,12 @@ class Known:
         rows = frame if self.where is None else frame[np.asarray(self.where(frame), bool)]
         found = rows[self.column] if self.measured is None else self.measured(rows)
         measured = np.asarray(found, np.float64).reshape(-1)
-        true, most = (_values(x, rows, len(measured)) for x in (self.true, self.tolerance))
+        try:
+            true, most = (_values(x, rows, len(measured)) for x in (self.true, self.tolerance))
+        except (IndexError, KeyError):
+            # A row of a layer, token or prompt that the phantom does not have.
+            true = most = np.full(len(measured), np.nan)
+            measured = np.where(np.isnan(measured), np.inf, measured)
         if self.mean:
             measured, true, most = (np.atleast_1d(x.mean()) for x in (measured, true, most))
         return {"column": self.column, **_compared(true, measured, most), "because": self.why}
@@ -128,15 +133,14 @@ def _compared(true: Any, measured: Any, most: Any) -> dict[str, Any]:
     both = np.isnan(true) & np.isnan(measured)
     distance = np.where(both, 0.0, np.abs(measured - true))
     # A comparison with NaN is false: a number where none is defined is a fault, and the reverse.
-    fits = bool(len(true)) and bool((distance <= most).all())
-    worst = int(np.argmax(np.nan_to_num(distance / np.maximum(most, 1e-300), nan=np.inf))) if (
-        len(true)
-    ) else -1
-    told = {"rows": len(true), "true": np.nan, "measured": np.nan, "distance": np.nan}
-    if len(true):
-        told |= {"true": true[worst], "measured": measured[worst], "distance": distance[worst]}
-    told["tolerance"] = most[worst] if len(true) else np.nan
-    return told | {"passed": fits}
+    fits = both | (distance <= most)
+    names, parts = ("true", "measured", "distance", "tolerance"), (true, measured, distance, most)
+    if not len(true):  # nothing was measured where something is known
+        return {"rows": 0, **dict.fromkeys(names, np.nan), "passed": False}
+    share = np.where(both, 0.0, distance / np.maximum(most, np.finfo(float).tiny))
+    worst = int(np.argmax(np.nan_to_num(share, nan=np.inf)))
+    told = {name: float(part[worst]) for name, part in zip(names, parts, strict=True)}
+    return {"rows": len(true), **told, "passed": bool(fits.all())}
 
 
 def rows_known(n: int) -> Known:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.linalg import hadamard
 from scipy.stats import ortho_group
 
-from interp.runs.phantoms.hand_set import Block, Matrix, Mlp, hand_set, mapped
+from interp.models.hand_set import BlockWeights, Matrix, MlpWeights, hand_set, mapped
 from interp.runs.phantoms.phantom import Known, Phantom, Trial, rounding, rows_known, sampling
 
 DEGREES = 180 / np.pi
@@ -38,7 +38,7 @@ def at_both(values: Matrix) -> Any:
 
 def relative(values: Any, operations: int) -> Any:
     """A tolerance: so many roundings of numbers of the size of the known value, or of 1."""
-    return lambda rows: rounding(1.0, operations) * np.maximum(1.0, np.abs(values(rows)))
+    return lambda rows: rounding(1.0, operations) * np.fmax(1.0, np.abs(values(rows)))
 
 
 def exactly(column: str, values: Any, operations: int = 64) -> Known:
@@ -118,7 +118,7 @@ def straight() -> Phantom:
     embed = np.zeros((TOKENS, 4))
     embed[:, 0] = START
     along = np.eye(4)[1]
-    blocks = [Block(attn=along * s / 4, bias=along * s * 3 / 4) for s in STRAIGHT]
+    blocks = [BlockWeights(attn=along * s / 4, bias=along * s * 3 / 4) for s in STRAIGHT]
     return Phantom(
         "straight path",
         "Every block adds 1, 2, 4 and 8 along one axis, a quarter of it by attention; all numbers "
@@ -202,7 +202,7 @@ def right_angles() -> Phantom:
     embed = np.zeros((TOKENS, 9))
     embed[:, 0] = START
     axes = np.eye(9)
-    blocks = [Block(attn=3 * axes[2 * i + 1], bias=4 * axes[2 * i + 2]) for i in range(4)]
+    blocks = [BlockWeights(attn=3 * axes[2 * i + 1], bias=4 * axes[2 * i + 2]) for i in range(4)]
     return Phantom(
         "right angles",
         "Every block makes a step of 5 at right angles to all before, 3 by attention and 4 by the "
@@ -242,7 +242,7 @@ def walk() -> Phantom:
     embed = np.hstack([np.zeros((WALKERS, WALK)), np.eye(WALKERS)])
     # The token is read off its own dimension, which no step reaches.
     inner = np.vstack([np.zeros((WALK, WALKERS)), np.eye(WALKERS)])
-    blocks = [Block(mlp=Mlp(inner, np.hstack([s, np.zeros((WALKERS, WALKERS))]))) for s in steps]
+    blocks = [BlockWeights(mlp=MlpWeights(inner, np.hstack([s, np.zeros((WALKERS, WALKERS))]))) for s in steps]
     return Phantom(
         "random walk",
         "192 tokens make 6 steps of length 100 each, every one in a random direction of 64 "
@@ -302,7 +302,7 @@ def cone() -> Phantom:
         "cone",
         "Each token has an axis of its own, all have one in common that the blocks raise to a = 1, "
         "3, 6 and 12: two tokens after blocks i and j have the cosine a_i a_j/√((a_i²+4)(a_j²+4)).",
-        lambda: hand_set("cone", embed, [Block(bias=axis * r) for r in rises], norm="LN"),
+        lambda: hand_set("cone", embed, [BlockWeights(bias=axis * r) for r in rises], norm="LN"),
         PROMPTS,
     )
 
@@ -445,7 +445,7 @@ def massive() -> Phantom:
         "massive dimension",
         "All entries are ±1 but dimension 3 of one token, which is 2048 until the second block "
         "brings it down to 1.",
-        lambda: hand_set("massive dimension", embed, [Block(), mapped(shrink), Block()]),
+        lambda: hand_set("massive dimension", embed, [BlockWeights(), mapped(shrink), BlockWeights()]),
         PROMPTS,
     )
 

@@ -18,7 +18,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class HeadWeights:
     """An attention head: score of a query and a key is (x_q Q)·(x_k K), its output x_k V O.
 
     `query`, `key` are `[d_model, k]`; `value [d_model, k]` and `out [k, d_model]` are zero unless
@@ -32,7 +32,7 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class Mlp:
+class MlpWeights:
     """An MLP: relu(x inner + threshold) outer + bias."""
 
     inner: Matrix
@@ -41,30 +41,30 @@ class Mlp:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class BlockWeights:
     """What one block adds: heads, a vector by attention, an MLP, a vector by the MLP."""
 
-    heads: Sequence[Head] = ()
+    heads: Sequence[HeadWeights] = ()
     attn: Matrix | float = 0.0
-    mlp: Mlp | None = None
+    mlp: MlpWeights | None = None
     bias: Matrix | float = 0.0
 
 
-def linear(matrix: Matrix) -> Mlp:
+def linear(matrix: Matrix) -> MlpWeights:
     """An MLP that adds x·matrix: relu(z) − relu(−z) = z."""
     eye = np.eye(matrix.shape[1])
-    return Mlp(np.hstack([matrix, -matrix]), np.vstack([eye, -eye]))
+    return MlpWeights(np.hstack([matrix, -matrix]), np.vstack([eye, -eye]))
 
 
-def mapped(matrix: Matrix) -> Block:
+def mapped(matrix: Matrix) -> BlockWeights:
     """A block that maps x to x·matrix."""
-    return Block(mlp=linear(matrix - np.eye(len(matrix))))
+    return BlockWeights(mlp=linear(matrix - np.eye(len(matrix))))
 
 
 def hand_set(
     name: str,
     embed: Matrix,
-    blocks: Sequence[Block],
+    blocks: Sequence[BlockWeights],
     *,
     positions: Matrix | None = None,
     unembed: Matrix | None = None,
@@ -114,7 +114,7 @@ def hand_set(
     return bridge.eval()
 
 
-def _set_block(layer: Any, block: Block, width: int) -> None:
+def _set_block(layer: Any, block: BlockWeights, width: int) -> None:
     attn = layer.attn
     for i, head in enumerate(block.heads):
         here = slice(i * width, i * width + head.query.shape[1])
