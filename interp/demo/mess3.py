@@ -33,7 +33,7 @@ LENGTH = 10
 """Letters of a sequence, as in Shai et al."""
 ALPHA, STAY = 0.85, 0.05
 """How much a letter tells of the state, and the probability of each change of state."""
-ROWS = 256
+ROWS, STEPS = 256, 3000
 RATE = 3e-3
 
 Floats = NDArray[np.float64]
@@ -120,9 +120,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel(vocabulary, START))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), START)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, model_max_length=LENGTH + 1, **special
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=LENGTH + 1, **special)
 
 
 def fit(model: GPT2LMHeadModel, seed: int, steps: int) -> None:
@@ -144,14 +142,14 @@ def fit(model: GPT2LMHeadModel, seed: int, steps: int) -> None:
             log.info("mess3 %d: %.4f", step, loss.item())
 
 
-def train(out: Path, seed: int = 0, steps: int = 3000) -> Path:
+def train(out: Path, seed: int = 0, steps: int | None = None) -> Path:
     """Train the model and save it, with its tokenizer and its model card, in `out/mess3`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     started = time.process_time()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = build().train()
-    fit(model, seed, steps)
+    fit(model, seed, STEPS if steps is None else steps)
     model.eval()
     folder = out / "mess3"
     model.save_pretrained(folder)

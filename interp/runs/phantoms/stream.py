@@ -323,7 +323,11 @@ def pairs_cone() -> Trial:
     return Trial(
         cone(),
         [
-            # A pair across blocks may be one token; those are left out, and none is kept for it.
+            # Across blocks a pair may be one token, which is left out; within one it is not.
+            Known(
+                "(pairs within a block)", 128.0 * len(HEIGHTS), 0, "a count",
+                measured=lambda frame: [(frame["kind"] == "same layer").sum()],
+            ),
             Known("angle", angle, limit, "64 roundings, as an angle"),
             Known("(layer)", layer, 0, "a number", measured=lambda f: f["layer"].astype(float)),
         ],
@@ -390,7 +394,8 @@ def similarity_features() -> Trial:
         return lambda rows: values[rows["layer_a"].to_numpy(int), rows["layer_b"].to_numpy(int)]
 
     # Products of four entries, and the debiased form subtracts numbers of the size of its result.
-    return Trial(features(), _columns({name: of_pair(x) for name, x in known.items()}, 256))
+    columns = _columns({name: of_pair(x) for name, x in known.items()}, 256)
+    return Trial(features(), [rows_known(4 * 4), *columns])
 
 
 @cache

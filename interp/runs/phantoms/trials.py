@@ -10,14 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 from interp.contract.analysis import Analysis
 from interp.errors import BadInput
-from interp.runs.phantoms import heads, predictions, stream, weights
+from interp.runs.phantoms import beliefs, heads, predictions, stream, weights
 from interp.runs.phantoms.phantom import Trial
 
-BUILT_IN: Mapping[str, Sequence[Callable[[], Trial]]] = {
-    name: makers
-    for tables in (stream, heads, predictions, weights)
-    for name, makers in tables.TRIALS.items()
-}
+TABLES = (stream, heads, predictions, weights, beliefs)
+"""Files with phantoms; each has `TRIALS`, functions that make a trial by the analysis' name."""
+
+
+def _by_analysis() -> Mapping[str, Sequence[Callable[[], Trial]]]:
+    out: dict[str, tuple[Callable[[], Trial], ...]] = {}
+    for table in TABLES:
+        for name, makers in table.TRIALS.items():
+            out[name] = (*out.get(name, ()), *makers)
+    return out
+
+
+BUILT_IN = _by_analysis()
 
 
 def trials_of(analysis: Analysis) -> list[Trial]:
