@@ -135,6 +135,31 @@ def lens_answer() -> Trial:
     return Trial(answer(), [rows_known(rows), *_known(known), top])
 
 
+def settling_answer() -> Trial:
+    """`settling` on `answer`, in bits: a token settles where its answer is written."""
+    logits = answer_logits()
+    log_p = log_softmax(logits, axis=-1)
+    js = divergences(logits)["js_to_final"] / np.log(2)
+    entropy = -(np.exp(log_p) * log_p).sum(-1)
+    change = np.diff(entropy, axis=0)
+    none = np.full((1, VOCABULARY), np.nan)
+    depth = DECIDED + 0 * js
+    known = {
+        "js": js,
+        "js_min": np.vstack([none, np.minimum.accumulate(js[1:])]),
+        "settled": (np.arange(BLOCKS + 1)[:, None] >= DECIDED).astype(float),
+        "settling_depth": depth,
+        "stays": depth,
+        "late": (depth == BLOCKS).astype(float),  # ⌈0.85 · 4⌉ is 4
+        "expansion": np.vstack([none, np.maximum(change, 0)]),
+        "pruning": np.vstack([none, np.maximum(-change, 0)]),
+    }
+    rows = sum(map(len, PROMPTS)) * (BLOCKS + 1)
+    return Trial(
+        answer(), [rows_known(rows), *_known({n: _of_row(v) for n, v in known.items()})]
+    )
+
+
 # ---- read out through a LayerNorm --------------------------------------------------------------
 
 SIZES = np.array([4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5])
@@ -245,5 +270,6 @@ def lens_normed() -> Trial:
 TRIALS: dict[str, Sequence[Any]] = {
     "logit_lens": (lens_answer, lens_normed),
     "next_token": (next_answer,),
+    "settling": (settling_answer,),
     "prediction_geometry": (geometry_normed,),
 }

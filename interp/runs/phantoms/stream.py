@@ -455,7 +455,7 @@ def massive() -> Phantom:
     )
 
 
-def _third() -> Matrix:
+def third_entry() -> Matrix:
     """|x_3| at states 0 … 3: `[state, token]`."""
     first = np.where(np.arange(TOKENS) == PLANTED, MASSIVE, 1.0)
     return np.stack([first, first, first * SHRINK, first * SHRINK])
@@ -463,7 +463,7 @@ def _third() -> Matrix:
 
 def norm_massive() -> Trial:
     """`norm` on `massive`."""
-    return Trial(massive(), [exactly("norm", at_both(np.sqrt(7 + _third()[1:] ** 2)))])
+    return Trial(massive(), [exactly("norm", at_both(np.sqrt(7 + third_entry()[1:] ** 2)))])
 
 
 TRIALS: dict[str, Sequence[Any]] = {

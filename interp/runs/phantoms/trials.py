@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from interp.contract.analysis import Analysis
 from interp.errors import BadInput
-from interp.runs.phantoms import beliefs, heads, predictions, stream, weights
+from interp.runs.phantoms import beliefs, clouds, heads, predictions, stream, weights
 from interp.runs.phantoms.phantom import Trial
 
-TABLES = (stream, heads, predictions, weights, beliefs)
+TABLES = (stream, clouds, heads, predictions, weights, beliefs)
 """Files with phantoms; each has `TRIALS`, functions that make a trial by the analysis' name."""
 
 
