@@ -138,7 +138,7 @@ def _compared(true: Any, measured: Any, most: Any) -> dict[str, Any]:
     if not len(true):  # nothing was measured where something is known
         return {"rows": 0, **dict.fromkeys(names, np.nan), "passed": False}
     with np.errstate(over="ignore", invalid="ignore"):
-        share = np.where(both, 0.0, distance / np.maximum(most, np.finfo(float).tiny))
+        share = np.where(both, -1.0, distance / np.maximum(most, np.finfo(float).tiny))
     worst = int(np.argmax(np.nan_to_num(share, nan=np.inf)))
     told = {name: float(part[worst]) for name, part in zip(names, parts, strict=True)}
     return {"rows": len(true), **told, "passed": bool(fits.all())}
