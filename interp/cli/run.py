@@ -293,17 +293,24 @@ def report(
         ),
     ] = None,
     special: Special = False,
+    phantoms: Annotated[
+        bool,
+        typer.Option("--phantoms", help="Add what the analyses measure on known geometry."),
+    ] = False,
     overwrite: Overwrite = False,
     _quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of saved results again."""
     from interp.runs.load import load
+    from interp.runs.phantoms.calibrate import calibrate
 
     path = path or folder
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "report.html"
-    written = load(folder).report(path, special=special, overwrite=overwrite)
+    results = load(folder)
+    findings = [calibrate(results)] if phantoms else []
+    written = results.report(path, special=special, overwrite=overwrite, findings=findings)
     if as_json:
         print_json(json.dumps({"written": [str(written)]}))
     else:

@@ -51,7 +51,8 @@ def transitions(alpha: float = ALPHA, x: float = STAY) -> Floats:
     moves = np.full((3, 3), x) + (1 - 3 * x) * np.eye(3)
     letters = np.full((3, 3), (1 - alpha) / 2) + (alpha - (1 - alpha) / 2) * np.eye(3)
     # [i, j] · [j, o], the letter first.
-    return np.einsum("ij,jo->oij", moves, letters)
+    joint: Floats = np.einsum("ij,jo->oij", moves, letters)
+    return joint
 
 
 def beliefs(letters: NDArray[np.int64], matrices: Floats | None = None) -> Floats:
@@ -71,7 +72,8 @@ def beliefs(letters: NDArray[np.int64], matrices: Floats | None = None) -> Float
 def next_letter(belief: Floats, matrices: Floats | None = None) -> Floats:
     """P(next letter | belief): `[..., 3] -> [..., 3]`, which no model can better."""
     matrices = transitions() if matrices is None else matrices
-    return belief @ matrices.sum(axis=2).T
+    chances: Floats = belief @ matrices.sum(axis=2).T
+    return chances
 
 
 def sequences(rows: int, length: int, seed: int) -> NDArray[np.int64]:

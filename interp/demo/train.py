@@ -1,8 +1,9 @@
 """Trains the embedded models from a seed: `python -m interp.demo.train --out DIR`.
 
-Each model of the language first learns to copy: rows of uniformly random tokens and their repetition, of which only
-the repetition can be predicted, by previous-token and induction heads. Then it learns the demo
-language from documents packed into rows of 128 tokens, mixed with rows of random tokens.
+Each model of the demo language first learns to copy: rows of uniformly random tokens and their
+repetition, of which only the repetition can be predicted, by previous-token and induction heads.
+Then it learns the language from documents packed into rows of 128 tokens, mixed with rows of random
+tokens. The model of a process is trained by `interp.demo.mess3`.
 """
 
 from __future__ import annotations
@@ -364,11 +365,6 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
 
-def _options(name: str, chosen: argparse.Namespace) -> tuple[object, ...]:
-    given = (chosen.out, chosen.seed, chosen.steps)
-    return given if name == MESS3 else (name, *given)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; models are trained in parallel, each in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -380,7 +376,9 @@ def main(arguments: list[str] | None = None) -> None:
     names = [*RECIPES, MESS3] if chosen.model == "all" else [chosen.model]
     with ProcessPoolExecutor(len(names), multiprocessing.get_context("spawn")) as pool:
         jobs = [
-            pool.submit(mess3.train if name == MESS3 else train, *_options(name, chosen))
+            pool.submit(mess3.train, chosen.out, chosen.seed, chosen.steps)
+            if name == MESS3
+            else pool.submit(train, name, chosen.out, chosen.seed, chosen.steps)
             for name in names
         ]
         for job in jobs:

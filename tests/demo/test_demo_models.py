@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from interp.demo import model_path, train
 from interp.demo import evaluate as measure
+from interp.demo import model_path, train
 from interp.demo.language import PRONOUN_CHOICES, REFERENT_CHOICES, choices, generate, her_documents
 from interp.demo.tokenizer import CONTEXT, VOCABULARY, train_tokenizer
 
@@ -33,7 +33,10 @@ def test_folder_is_small_and_holds_no_pickle(name):
 
 
 def test_shapes_differ_between_the_two_models():
-    configs = [json.loads((path / "config.json").read_text()) for path in map(model_path, ("demo", "demo-llama"))]
+    configs = [
+        json.loads((path / "config.json").read_text())
+        for path in map(model_path, ("demo", "demo-llama"))
+    ]
     gpt2, llama = configs
     assert (gpt2["model_type"], gpt2["n_layer"], gpt2["n_embd"]) == ("gpt2", 6, 128)
     assert (llama["model_type"], llama["num_hidden_layers"], llama["hidden_size"]) == (

@@ -18,12 +18,12 @@ from interp.errors import BadInput, ContractError
 from interp.runs.checks.checks import check_analysis
 from interp.runs.phantoms.calibrate import measured
 from interp.runs.phantoms.phantom import Known, rounding
-from interp.runs.phantoms.trials import BUILT_IN, trials_of
+from interp.runs.phantoms.trials import trials_of
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NAMES = PYPROJECT["project"]["entry-points"]["interp.analyses"]
 KEYS = ("layer", "layer_a", "component", "direction", "vocab_id", "position")
-"""A key that says where a row is from, the first that a table has; rolled by one in a wrong copy."""
+"""Keys that say where a row is from; the first that a table has is rolled in a wrong copy."""
 
 
 @cache
@@ -36,7 +36,7 @@ def kind_of(name):
 def tables(name):
     """Each trial of an analysis with its table, measured once."""
     analysis = kind_of(name)()
-    return [(trial, measured(trial, analysis, name)) for trial in trials_of(analysis)]
+    return [(trial, measured(trial, analysis)) for trial in trials_of(analysis)]
 
 
 def misses(name, change):
@@ -129,10 +129,10 @@ def test_a_copy_that_ignores_the_mask_is_caught_or_is_the_same(name):
     wrong = unmasked(name)
     if name in READ_NO_MASK:
         for trial, frame in tables(name):
-            pd.testing.assert_frame_equal(measured(trial, wrong, name), frame)
+            pd.testing.assert_frame_equal(measured(trial, wrong), frame)
         return
     try:
-        verdicts = [trial.judge(measured(trial, wrong, name)) for trial in trials_of(wrong)]
+        verdicts = [trial.judge(measured(trial, wrong)) for trial in trials_of(wrong)]
     except interp.InterpError:
         return  # refused while it ran
     if pd.concat(verdicts)["passed"].all():
@@ -155,7 +155,9 @@ class Stretch(interp.Analysis):
 
     @classmethod
     def phantoms(cls):
-        doubled = interp.Phantom("doubling", "Every block doubles the stream.", _doubling, ((1, 2, 3),))
+        doubled = interp.Phantom(
+            "doubling", "Every block doubles the stream.", _doubling, ((1, 2, 3),)
+        )
         return [interp.Trial(doubled, [Known("growth", 2.0, rounding(2.0, 64))])]
 
 
@@ -258,3 +260,155 @@ def test_no_row_at_all_is_missed():
 def test_a_column_that_is_not_there_is_named():
     with pytest.raises(BadInput, match="the table has no column 'y'"):
         Known("y", 1.0, 1.0).verdict(FRAME)
+
+
+# ---- the finding ---------------------------------------------------------------------------------
+
+
+def test_the_finding_draws_saves_and_goes_into_a_report(tmp_path):
+    found = interp.calibrate("norm")
+    assert found.sentence == "norm: all 3 known columns are met on 2 phantoms."
+    assert set(found.tables) == {"calibration", "phantoms"}
+    assert len(found.plot().data[0].x) + len(found.plot().data[1].x) == len(found.frame)
+    found.save(tmp_path / "out")
+    saved = pd.read_parquet(tmp_path / "out" / "calibration.parquet")
+    assert set(saved["verdict"]) == {"met"}
+    page = interp.run("demo", ["Mary smiled."], "norm", progress=False).report(
+        tmp_path / "page.html", findings=[found]
+    )
+    text = page.read_text()
+    assert "norm: all 3 known columns are met on 2 phantoms." in text
+    assert 'id="finding-1"' in text
+
+
+def test_results_are_calibrated_by_the_classes_of_their_analyses():
+    from analyses.position_profile import PositionProfile
+
+    results = interp.run("demo", ["Mary smiled."], PositionProfile(max_offset=2), progress=False)
+    assert interp.calibrate(results).passed
+
+
+def test_columns_that_no_phantom_knows_are_named():
+    found = interp.calibrate("layer_similarity")
+    assert found.open == {"layer_similarity": ("null_sd", "p", "p_bonferroni")}
+    assert "no phantom knows these columns of layer_similarity: null_sd" in found.notes[0]
+
+
+# ---- pairs, experiments, beliefs -----------------------------------------------------------------
+
+
+def test_models_that_are_rotations_of_each_other_are_the_same_space():
+    from interp.runs.phantoms.stream import rotated_pair
+
+    a, b = rotated_pair()
+    spaces = interp.experiments.compare_spaces(
+        (a, "W_E"), (b, "W_E"), method=("procrustes", "cka"), resamples=9
+    ).frame.set_index(["method", "score"])["value"]
+    assert spaces["procrustes", "residual"] == pytest.approx(0, abs=1e-5)
+    assert spaces["cka", "cka"] == pytest.approx(1, abs=1e-6)
+    prompts = torch.arange(48).view(6, 8)
+    layers = interp.experiments.compare_layers(a, b, prompts, resamples=9).frame
+    same = layers[layers["layer_a"] == layers["layer_b"]]
+    assert same["value"].to_numpy() == pytest.approx(1, abs=1e-5)
+    plain = [model(prompts) for model in (a, b)]
+    torch.testing.assert_close(*plain, rtol=1e-4, atol=1e-3)
+
+
+def test_the_depth_of_decision_is_where_the_answer_was_written():
+    from interp.runs.phantoms import predictions
+
+    phantom = predictions.answer()
+    ids, mask = phantom.tokens
+    results = interp.run(phantom.model, ids, "logit_lens", mask=mask, progress=False)
+    found = interp.experiments.decision_depth(results["logit_lens"]).frame
+    assert found["depth"].to_list() == predictions.DECIDED[found["token_id"]].tolist()
+
+
+def test_head_types_are_those_that_were_set():
+    from interp.runs.phantoms import heads
+
+    phantom = heads.heads()
+    ids, mask = phantom.tokens
+    results = interp.run(phantom.model, ids, "attention", mask=mask, progress=False)
+    found = interp.experiments.head_types(results["attention"]).frame
+    found = found.set_index(["layer", "head"])
+    for kind in ("previous", "duplicate", "induction"):
+        best = found[kind].to_numpy() > 0.99
+        set_so = [kind == heads.HEADS[layer][head] for layer, head in found.index]
+        assert best.tolist() == set_so, kind
+
+
+def test_beliefs_follow_bayes_rule():
+    from interp.demo import mess3
+
+    letters = mess3.sequences(200, 6, seed=3)
+    belief = mess3.beliefs(letters)
+    assert np.allclose(belief.sum(-1), 1)
+    # Summed over all ways through the hidden states, one sequence at a time.
+    table = mess3.transitions()
+    for row in range(5):
+        joint = np.full(3, 1 / 3)
+        for letter in letters[row]:
+            joint = joint @ table[letter]
+        assert np.allclose(belief[row, -1], joint / joint.sum(), atol=1e-12)
+    # 200 000 letters: every pair as often as the process says, within 5 standard errors.
+    long = mess3.sequences(2000, 100, seed=4)
+    pairs = np.zeros((3, 3))
+    np.add.at(pairs, (long[:, :-1].ravel(), long[:, 1:].ravel()), 1)
+    start = np.full(3, 1 / 3)
+    expected = np.array([[(start @ table[a] @ table[b]).sum() for b in range(3)] for a in range(3)])
+    assert np.abs(pairs / pairs.sum() - expected).max() < 5 * np.sqrt(0.25 / pairs.sum())
+
+
+def test_the_trained_model_of_mess3_is_near_the_best_possible_and_holds_beliefs():
+    from interp.demo import mess3, model_path
+    from interp.runs.phantoms.beliefs import fit_to_beliefs
+
+    folder = model_path("mess3")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
+    model = interp.load_model("mess3")
+    letters = mess3.sequences(500, mess3.LENGTH, seed=12)
+    ids = torch.from_numpy(mess3.tokens(letters))
+    with torch.no_grad():
+        log_p = model(ids[:, :-1])[..., :3].log_softmax(-1).double().numpy()
+    best = mess3.next_letter(mess3.beliefs(letters)[:, :-1])
+    assert np.abs(np.exp(log_p) - best).mean() < 0.02
+    fit, untrained = fit_to_beliefs(model), fit_to_beliefs(interp.random_copy(model))
+    assert fit["r2"].iloc[-1] > 0.97 > untrained["r2"].iloc[-1]
+    assert fit["shuffled"].max() < 0.05
+    with pytest.raises(BadInput, match="rows=5: a fit and its test take 20 sequences or more"):
+        fit_to_beliefs(model, rows=5)
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_prints_verdicts_and_ends_with_3_where_one_is_missed(monkeypatch, tmp_path):
+    from typer.testing import CliRunner
+
+    from interp.cli import app
+    from interp.runs.phantoms import trials
+
+    def call(*words):
+        return CliRunner().invoke(app, ["calibrate", *map(str, words)])
+
+    done = call("norm", "--out", tmp_path / "out")
+    assert done.exit_code == 0
+    assert "norm: all 3 known columns are met on 2 phantoms." in done.output
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert '"verdict": "met"' in call("norm", "--json").output
+    wrong = dict(trials.BUILT_IN, norm=(lambda: _stretched(trials.BUILT_IN["norm"][0]()),))
+    monkeypatch.setattr("interp.runs.phantoms.trials.BUILT_IN", wrong)
+    done = call("norm")
+    assert done.exit_code == 3
+    assert "1 of 1 known columns are missed" in done.output
+    assert call().exit_code == call("norm", "--all").exit_code == 2
+
+
+def _stretched(trial):
+    return interp.Trial(trial.phantom, [Known("norm", 0.0, 1e-3)])
+
+
+def test_a_name_that_is_not_there_has_its_nearest():
+    with pytest.raises(interp.errors.UnknownName, match="did you mean 'rotation'"):
+        interp.calibrate("rotatoin")

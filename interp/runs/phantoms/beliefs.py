@@ -86,8 +86,6 @@ def plane_of_beliefs() -> Trial:
     return Trial(belief_states(), known)
 
 
-
-
 def fit_to_beliefs(model: Any = "mess3", *, rows: int = 600, seed: int = 0) -> pd.DataFrame:
     """R² of an affine map from the states of a model of Mess3 to the exact beliefs, by state.
 
@@ -127,9 +125,7 @@ def _stream(bridge: Any, ids: Any) -> list[Matrix]:
     last = bridge.cfg.n_layers - 1
     names = [f"blocks.{i}.hook_resid_pre" for i in range(last + 1)]
     names.append(f"blocks.{last}.hook_resid_post")
-    _, cache = bridge.run_with_cache(
-        torch.from_numpy(ids), names_filter=lambda name: name in names
-    )
+    _, cache = bridge.run_with_cache(torch.from_numpy(ids), names_filter=lambda name: name in names)
     return [cache[name].double().cpu().numpy() for name in names]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from interp.render.drawing import Drawing
 from interp.render.finding import Finding
 from interp.runs.phantoms.phantom import Trial
 from interp.runs.phantoms.trials import trials_of
+from interp.runs.results import Results
 from interp.runs.run import Wanted, run
 
 PASSED, FAILED = "met", "missed"
@@ -24,6 +24,19 @@ ORDER = (
     "analysis", "phantom", "column", "rows", "true", "measured", "distance", "tolerance", "because",
     "verdict",
 )  # fmt: skip
+
+COLUMNS = {
+    "analysis": "what measured",
+    "phantom": "the model that was measured",
+    "column": "column of the analysis' table",
+    "rows": "rows of that table with a known value; count",
+    "true": "the known value of the row that is furthest off, in units of its tolerance",
+    "measured": "what the analysis measured there",
+    "distance": "|measured − true|",
+    "tolerance": "largest distance that rounding or sampling explains",
+    "because": "where the tolerance comes from",
+    "verdict": "'met', or 'missed' if a row is further off than its tolerance",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,23 +49,12 @@ class Calibration(Finding):
         phantoms: what is known of each phantom, by name.
     """
 
-    name: ClassVar[str] = "calibration"
-    question: ClassVar[str] = (
+    name = "calibration"
+    question = (
         "Does the analysis measure what is there? Each is run on models with weights set by hand, "
         "of which the geometry is known before anything is measured."
     )
-    columns: ClassVar[Mapping[str, str]] = {
-        "analysis": "what measured",
-        "phantom": "the model that was measured",
-        "column": "column of the analysis' table",
-        "rows": "rows of that table with a known value; count",
-        "true": "the known value of the row that is furthest off, in units of its tolerance",
-        "measured": "what the analysis measured there",
-        "distance": "|measured − true|",
-        "tolerance": "largest distance that rounding or sampling explains",
-        "because": "where the tolerance comes from",
-        "verdict": "'met', or 'missed' if a row is further off than its tolerance",
-    }
+    columns = COLUMNS
     frame: pd.DataFrame
     open: Mapping[str, tuple[str, ...]]
     without: tuple[str, ...]
@@ -69,7 +71,7 @@ class Calibration(Finding):
         """What was missed, else all, without the columns that are the same in all rows."""
         missed = self.frame[self.frame["verdict"] == FAILED]
         rows = self.frame if missed.empty else missed
-        same = ["analysis"] if rows["analysis"].nunique() == 1 else []
+        same = ["analysis"] if len(rows["analysis"].unique()) == 1 else []
         return rows.drop(columns=["because", *same])
 
     @property
@@ -101,10 +103,8 @@ class Calibration(Finding):
         """The distance of every column as a share of its tolerance."""
         frame = self.frame
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(
-                frame["distance"] == 0, 0.0, frame["distance"] / frame["tolerance"]
-            )
-        one = frame["analysis"].nunique() == 1
+            share = np.where(frame["distance"] == 0, 0.0, frame["distance"] / frame["tolerance"])
+        one = len(frame["analysis"].unique()) == 1
         names = frame["column"] if one else frame["analysis"] + "." + frame["column"]
         table = pd.DataFrame(
             {
@@ -130,18 +130,21 @@ class Calibration(Finding):
         return {"distance": drawing}
 
 
-def calibrate(analyses: Wanted) -> Calibration:
+def calibrate(analyses: Wanted | Results) -> Calibration:
     """Measures analyses on their phantoms: models whose geometry is known in closed form.
 
     Args:
-        analyses: names, classes or instances; of a plug-in, what its class returns from the
-            classmethod `phantoms` (a list of `interp.Trial`).
+        analyses: names, classes or instances, or the results of a run, for the classes of its
+            analyses. What is known holds for the default parameters. A plug-in names its own
+            phantoms by the classmethod `phantoms` of its class, a list of `interp.Trial`.
 
     Returns a finding with a row per column that is known: true and measured value, the largest
     distance, its tolerance (from float32's resolution or from the sampling error) and a verdict;
     `passed` is True if all are met. Columns that no phantom knows are named in a note.
     Raises `BadInput` if none of the analyses has a phantom.
     """
+    if isinstance(analyses, Results):
+        analyses = [type(result.analysis) for result in analyses.values()]
     chosen = resolve(analyses)
     trials = {name: trials_of(analysis) for name, analysis in chosen.items()}
     without = tuple(name for name, found in trials.items() if not found)
@@ -154,7 +157,7 @@ def calibrate(analyses: Wanted) -> Calibration:
     for name, found in trials.items():
         seen: set[str] = set()
         for trial in found:
-            frame = measured(trial, chosen[name], name)
+            frame = measured(trial, chosen[name])
             seen |= set(map(str, frame))
             frames.append(trial.judge(frame).assign(analysis=name))
             phantoms[trial.phantom.name] = trial.phantom.about
@@ -165,7 +168,7 @@ def calibrate(analyses: Wanted) -> Calibration:
     return Calibration(frame[list(ORDER)], left, without, phantoms, _notes(left, without))
 
 
-def measured(trial: Trial, analysis: Analysis, name: str) -> pd.DataFrame:
+def measured(trial: Trial, analysis: Analysis) -> pd.DataFrame:
     """The table of an analysis on a trial's phantom."""
     fitted, phantom = trial.fitted(analysis), trial.phantom
     if not phantom.prompts:
@@ -182,7 +185,7 @@ def uncertified(analysis: Analysis, trials: list[Trial], seen: set[str]) -> tupl
     known = " ".join(k.column for trial in trials for k in trial.known)
     documented = [c for c in sorted(seen) if any(fnmatchcase(c, p) for p in analysis.columns)]
     keys = {*analysis.keys, *analysis.token_columns}
-    named = {word for word in known.replace("·", " ").replace("/", " ").split()}
+    named = set(known.replace("·", " ").replace("/", " ").split())
     return tuple(c for c in documented if c not in named and c not in keys)
 
 
@@ -195,9 +198,3 @@ def _notes(left: Mapping[str, tuple[str, ...]], without: tuple[str, ...]) -> tup
     if without:
         notes.append(f"without a phantom: {', '.join(without)}")
     return tuple(notes)
-
-
-def trial_tables(name: str) -> Any:
-    """Every trial of a registered analysis with its table: `[(trial, frame)]`."""
-    ((_, analysis),) = resolve([name]).items()
-    return [(trial, measured(trial, analysis, name)) for trial in trials_of(analysis)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import hadamard
 
-from interp.models.hand_set import BlockWeights, Matrix, hand_set, mapped
+from interp.models.hand_set import Matrix, hand_set, mapped
 from interp.runs.phantoms.phantom import Known, Phantom, Trial, rounding, rows_known, sampling
 from interp.runs.phantoms.stream import (
     DEGREES,

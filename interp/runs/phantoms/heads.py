@@ -15,7 +15,7 @@ from interp.runs.phantoms.phantom import Known, Phantom, Trial, rounding, rows_k
 KINDS = 12
 CONTEXT = 16
 SHARP = 256.0
-"""Score above the others at which their softmax is 0 in float32, whose smallest number is e^-104."""
+"""Score above the others at which their softmax is 0 in float32 (the least number is e^-104)."""
 PROMPTS = (
     (0, 3, 5, 7, 3, 5, 9, 4, 3, 5),
     (0, 1, 2, 6, 1, 2, 6, 1, 2, 6),
@@ -52,7 +52,7 @@ LOOKS: Mapping[str, Weights] = {
     "previous": lambda _, q: {max(q - 1, 0): 1.0},
     "duplicate": _duplicate,
     "even": lambda _, q: _spread(range(q + 1)),
-    "first": lambda _, q: {0: 1.0},
+    "first": lambda *_: {0: 1.0},
     "induction": _induction,
 }
 """Where each kind of head looks: from the ids of a prompt and a query to weights of keys."""
@@ -85,9 +85,7 @@ def _head(kind: str) -> HeadWeights:
     tables = {"self": np.eye(CONTEXT), "previous": shift.T + np.eye(CONTEXT) / 2, "first": none}
     tables["first"][:, 0] = 1
     if kind == "duplicate":  # a copy of the token, but not the token itself
-        return HeadWeights(
-            SHARP * np.hstack([token, -2 * place]), np.hstack([token, place])
-        )
+        return HeadWeights(SHARP * np.hstack([token, -2 * place]), np.hstack([token, place]))
     if kind == "induction":
         return HeadWeights(SHARP * token, before)
     if kind == "even":
@@ -142,8 +140,9 @@ def attention_heads() -> Trial:
 
     def of_row(name: str) -> Any:
         def values(rows: pd.DataFrame) -> Any:
-            keys = rows[["layer", "head", "prompt", "position"]].itertuples(index=False)
-            return np.array([table[tuple(map(int, key))][name] for key in keys])
+            columns = ("layer", "head", "prompt", "position")
+            keys = zip(*(rows[c].astype(int) for c in columns), strict=True)
+            return np.array([table[key][name] for key in keys])
 
         return values
 
@@ -176,8 +175,8 @@ def profile_heads() -> Trial:
 
     def of_row(name: str) -> Any:
         def values(rows: pd.DataFrame) -> Any:
-            keys = rows[["layer", "head", "offset"]].itertuples(index=False)
-            return np.array([table[tuple(map(int, key))][name] for key in keys])
+            keys = zip(*(rows[c].astype(int) for c in ("layer", "head", "offset")), strict=True)
+            return np.array([table[key][name] for key in keys])
 
         return values
 

@@ -12,7 +12,7 @@ from scipy.special import log_softmax, rel_entr
 
 from interp.models.hand_set import BlockWeights, Matrix, MlpWeights, hand_set
 from interp.runs.phantoms.phantom import Known, Phantom, Trial, rounding, rows_known
-from interp.runs.phantoms.stream import at_layer, at_token, exactly
+from interp.runs.phantoms.stream import exactly
 
 VOCABULARY, BLOCKS = 12, 4
 GUESS, ANSWER = 1.0, 6.0
@@ -33,7 +33,11 @@ def answer() -> Phantom:
     embed = np.hstack([eye, GUESS * eye[GUESSED]])
     inner = np.vstack([eye, none])
     blocks = [
-        BlockWeights(mlp=MlpWeights(inner, np.hstack([none, ANSWER * eye[ANSWERED] * (DECIDED == i + 1)[:, None]])))
+        BlockWeights(
+            mlp=MlpWeights(
+                inner, np.hstack([none, ANSWER * eye[ANSWERED] * (i + 1 == DECIDED)[:, None]])
+            )
+        )
         for i in range(BLOCKS)
     ]
     return Phantom(
@@ -48,7 +52,7 @@ def answer() -> Phantom:
 def answer_logits() -> Matrix:
     """Exact logits `[state, token, vocabulary]`."""
     eye, states = np.eye(VOCABULARY), np.arange(BLOCKS + 1)
-    written = (states[:, None] >= DECIDED)[:, :, None]
+    written = np.where(states[:, None] >= DECIDED, 1.0, 0.0)[:, :, None]
     return GUESS * eye[GUESSED] + ANSWER * eye[ANSWERED] * written
 
 
@@ -155,16 +159,16 @@ def settling_answer() -> Trial:
         "pruning": np.vstack([none, np.maximum(-change, 0)]),
     }
     rows = sum(map(len, PROMPTS)) * (BLOCKS + 1)
-    return Trial(
-        answer(), [rows_known(rows), *_known({n: _of_row(v) for n, v in known.items()})]
-    )
+    return Trial(answer(), [rows_known(rows), *_known({n: _of_row(v) for n, v in known.items()})])
 
 
 # ---- read out through a LayerNorm --------------------------------------------------------------
 
 SIZES = np.array([4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5])
 """Singular values of the unembedding; as many as the stream has directions across its mean."""
-SHAPES = np.array([[3, 1, 0, 0, 1, 0, 0, 1], [0, 2, 1, 0, 0, 1, 0, 0], [1, 0, 1, 2.5, 0, 0, 1, 3.2]])
+SHAPES = np.array(
+    [[3, 1, 0, 0, 1, 0, 0, 1], [0, 2, 1, 0, 0, 1, 0, 0], [1, 0, 1, 2.5, 0, 0, 1, 3.2]]
+)
 PULLS = np.array([[0, 0, 2, 0, 0, 0, 1, 0], [4, 0, 0, 0, 0, 2, 0, 0.0]])
 NORM_PROMPTS = ((0, 1, 2), (1, 2, 0), (2, 2))
 
@@ -199,7 +203,8 @@ def normed() -> Phantom:
 def normed_directions() -> Matrix:
     """h in the directions of the unembedding, of length √9: `[state, token, direction]`."""
     states = np.cumsum([np.zeros_like(PULLS[0]), *PULLS], axis=0)[:, None] + SHAPES
-    return 3 * states / np.linalg.norm(states, axis=-1, keepdims=True)
+    directions: Matrix = 3 * states / np.linalg.norm(states, axis=-1, keepdims=True)
+    return directions
 
 
 def geometry_normed() -> Trial:

@@ -1,4 +1,4 @@
-"""Phantoms of the stream: paths, turns, clouds of states, and what analyses must measure on them."""
+"""Phantoms of the stream: paths, turns and clouds, and what analyses must measure on them."""
 
 from __future__ import annotations
 
@@ -215,7 +215,12 @@ def right_angles() -> Phantom:
 def path_right_angles() -> Trial:
     """`path_length` on `right_angles`."""
     n = np.arange(1, 5)
-    known = {"step": 5.0 + 0 * n, "path": 5.0 * n, "chord": 5 * np.sqrt(n), "tortuosity": np.sqrt(n)}
+    known = {
+        "step": 5.0 + 0 * n,
+        "path": 5.0 * n,
+        "chord": 5 * np.sqrt(n),
+        "tortuosity": np.sqrt(n),
+    }
     known |= {"attn_share": 0.36 + 0 * n, "mlp_share": 0.64 + 0 * n, "attn_mlp_cos": 0.0 * n}
     known |= {"attn_norm": 3.0 + 0 * n, "mlp_norm": 4.0 + 0 * n, "closing_error": 0.0 * n}
     return Trial(right_angles(), _columns({name: at_layer(x) for name, x in known.items()}))
@@ -242,7 +247,10 @@ def walk() -> Phantom:
     embed = np.hstack([np.zeros((WALKERS, WALK)), np.eye(WALKERS)])
     # The token is read off its own dimension, which no step reaches.
     inner = np.vstack([np.zeros((WALK, WALKERS)), np.eye(WALKERS)])
-    blocks = [BlockWeights(mlp=MlpWeights(inner, np.hstack([s, np.zeros((WALKERS, WALKERS))]))) for s in steps]
+    blocks = [
+        BlockWeights(mlp=MlpWeights(inner, np.hstack([s, np.zeros((WALKERS, WALKERS))])))
+        for s in steps
+    ]
     return Phantom(
         "random walk",
         "192 tokens make 6 steps of length 100 each, every one in a random direction of 64 "
@@ -281,9 +289,7 @@ def rotation_walk() -> Trial:
     why = f"5 standard errors of {WALKERS * (STEPS - 1)} angles"
     return Trial(
         walk(),
-        [
-            Known("turning", 90.0, limit, why, mean=True, where=lambda f: f["layer"] < STEPS - 1)
-        ],
+        [Known("turning", 90.0, limit, why, mean=True, where=lambda f: f["layer"] < STEPS - 1)],
     )
 
 
@@ -312,7 +318,8 @@ def pairs_cone() -> Trial:
 
     def angle(rows: pd.DataFrame) -> Matrix:
         a, b = (HEIGHTS[rows[f"layer_{x}"].to_numpy(int)] for x in "ab")
-        return DEGREES * np.arccos(a * b / np.sqrt((a**2 + 4) * (b**2 + 4)))
+        cosine: Matrix = a * b / np.sqrt((a**2 + 4) * (b**2 + 4))
+        return DEGREES * np.arccos(cosine)
 
     def layer(rows: pd.DataFrame) -> Any:
         """The block of a pair within one, NaN of a pair across blocks."""
@@ -325,7 +332,10 @@ def pairs_cone() -> Trial:
         [
             # Across blocks a pair may be one token, which is left out; within one it is not.
             Known(
-                "(pairs within a block)", 128.0 * len(HEIGHTS), 0, "a count",
+                "(pairs within a block)",
+                128.0 * len(HEIGHTS),
+                0,
+                "a count",
                 measured=lambda frame: [(frame["kind"] == "same layer").sum()],
             ),
             Known("angle", angle, limit, "64 roundings, as an angle"),
@@ -367,7 +377,10 @@ def trajectory_features() -> Trial:
     outside = 1 - (sizes[:, order] ** 2).sum(1) / (sizes**2).sum(1)
     effective = variance.sum() ** 2 / (variance**2).sum()
     known = [exactly(f"pc{i + 1}_share", _constant(share[i])) for i in range(3)]
-    known += [exactly("shown_share", _constant(share[:3].sum())), exactly("outside", at_layer(outside))]
+    known += [
+        exactly("shown_share", _constant(share[:3].sum())),
+        exactly("outside", at_layer(outside)),
+    ]
     known += [exactly("effective_dimension", _constant(effective))]
     for i, feature in enumerate(order):
         places = sizes[:, feature, None] * signs[:, feature]
@@ -450,7 +463,9 @@ def massive() -> Phantom:
         "massive dimension",
         "All entries are ±1 but dimension 3 of one token, which is 2048 until the second block "
         "brings it down to 1.",
-        lambda: hand_set("massive dimension", embed, [BlockWeights(), mapped(shrink), BlockWeights()]),
+        lambda: hand_set(
+            "massive dimension", embed, [BlockWeights(), mapped(shrink), BlockWeights()]
+        ),
         PROMPTS,
     )
 

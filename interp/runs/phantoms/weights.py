@@ -23,7 +23,8 @@ OPERATIONS = 512
 
 def _signs() -> Matrix:
     """Uncorrelated columns of ±1 without a mean: `[64, 7]`."""
-    return hadamard(WORDS)[:, 1 : WIDTH].astype(np.float64)
+    columns: Matrix = hadamard(WORDS)[:, 1:WIDTH].astype(np.float64)
+    return columns
 
 
 def embedding_rows() -> Matrix:
@@ -37,7 +38,7 @@ def planted_embedding() -> Phantom:
     rows = embedding_rows()
     return Phantom(
         "planted embedding",
-        "64 vectors with a mean of length 2.5 and uncorrelated features of standard deviation 7 … 1; "
+        "64 vectors with a mean of length 2.5 and uncorrelated features of deviation 7 … 1; "
         "all norms are equal. The unembedding is the same matrix.",
         lambda: hand_set("planted embedding", rows, [BlockWeights()]),
     )
@@ -175,7 +176,8 @@ def unembedding_turned() -> Trial:
 
 def _along_mean(columns: Matrix) -> Matrix:
     mean = columns.mean(axis=1)
-    return mean @ columns / np.linalg.norm(mean) / np.linalg.norm(columns, axis=0)
+    along: Matrix = mean @ columns / np.linalg.norm(mean) / np.linalg.norm(columns, axis=0)
+    return along
 
 
 # ---- positions on a circle ---------------------------------------------------------------------
@@ -198,7 +200,9 @@ def position_circle() -> Phantom:
         "positions on a circle",
         "64 learned positions go eight times round a circle: two components with half of the "
         "variance each, both with a period of 8, and every shift is a rotation.",
-        lambda: hand_set("positions on a circle", np.eye(4), [BlockWeights()], positions=circle_rows(4)),
+        lambda: hand_set(
+            "positions on a circle", np.eye(4), [BlockWeights()], positions=circle_rows(4)
+        ),
     )
 
 
