@@ -239,7 +239,8 @@ def index_page() -> str:
             listed("experiments", experiments),
             "## More",
             "[Models](models.md) · [what works with what](compatibility.md) · "
-            "[corpora](corpus.md) · [phantoms](phantoms.md) · [large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
+            "[phantoms](phantoms.md) · [corpora](corpus.md) · "
+            "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
     ) + "\n"  # fmt: skip
 
@@ -349,7 +350,7 @@ def phantoms_page(found: Any) -> str:
             "# Phantoms: does an analysis measure what is there?",
             "Written by `python docs/build.py --phantoms`, from the same numbers as "
             "`interp calibrate --all`.",
-            "A phantom is a model with weights set by hand: an ordinary TransformerBridge, of which "
+            "A phantom is a model with weights set by hand, an ordinary TransformerBridge of which "
             "the geometry is known before anything is measured. An analysis is run on the phantoms "
             "that concern it; a value that is further from the known one than rounding or sampling "
             "explains is missed, and the command ends with exit code 3. In the tests wrong copies "
@@ -360,14 +361,13 @@ def phantoms_page(found: Any) -> str:
             "In Python: `interp.calibrate(\"rotation\")`. A plug-in returns trials of its own from "
             "the classmethod `phantoms` of its class; see CONTRIBUTING.md.",
             "## What is known",
-            _table(("phantom", "what is known"), sorted(found.phantoms.items())),
+            "\n".join(f"- **{n}**: {about}" for n, about in sorted(found.phantoms.items())),
             "## Verdicts",
             _table(("column", "meaning"), columns.items()),
             *(part for parts in verdicts for part in parts),
             "## Not certified",
             "Columns whose true value no phantom knows: mostly controls that are drawn at random, "
-            "p-values and intervals. They are tested against independent computations and under "
-            "their null distributions instead.",
+            "p-values and intervals.",
             _table(("analysis", "columns"), ((n, c) for n, c in uncovered.items() if c)),
         ]
     ) + "\n"  # fmt: skip

@@ -47,6 +47,16 @@ def misses(name, change):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_page_has_a_verdict_on_every_built_in_analysis(name):
+    """Renew with `python docs/build.py --phantoms`."""
+    page = (ROOT / "docs" / "phantoms.md").read_text(encoding="utf-8")
+    (rows,) = [part for part in page.split("\n### ")[1:] if part.startswith(f"{name}\n")]
+    known = {k.column for trial, _ in tables(name) for k in trial.known}
+    assert all(f"| {column} |" in rows for column in known)
+    assert "| missed |" not in page
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_built_in_analysis_meets_all_that_is_known(name):
     found = pd.concat([trial.judge(frame) for trial, frame in tables(name)])
     assert len(found) >= 3
@@ -301,17 +311,25 @@ def test_models_that_are_rotations_of_each_other_are_the_same_space():
     from interp.runs.phantoms.stream import rotated_pair
 
     a, b = rotated_pair()
-    spaces = interp.experiments.compare_spaces(
-        (a, "W_E"), (b, "W_E"), method=("procrustes", "cka"), resamples=9
-    ).frame.set_index(["method", "score"])["value"]
+    words = tuple(f"w{i}" for i in range(48))
+    found = interp.experiments.compare_spaces(
+        *(interp.WordVectors(model.W_E.detach().numpy(), words) for model in (a, b)),
+        method=("procrustes", "cka"),
+        resamples=9,
+    )
+    spaces = found.frame.set_index(["method", "score"])["value"]
     assert spaces["procrustes", "residual"] == pytest.approx(0, abs=1e-5)
     assert spaces["cka", "cka"] == pytest.approx(1, abs=1e-6)
     prompts = torch.arange(48).view(6, 8)
-    layers = interp.experiments.compare_layers(a, b, prompts, resamples=9).frame
-    same = layers[layers["layer_a"] == layers["layer_b"]]
-    assert same["value"].to_numpy() == pytest.approx(1, abs=1e-5)
-    plain = [model(prompts) for model in (a, b)]
-    torch.testing.assert_close(*plain, rtol=1e-4, atol=1e-3)
+    with torch.no_grad():
+        (plain, states), (turned, others) = (model.run_with_cache(prompts) for model in (a, b))
+    torch.testing.assert_close(plain, turned, rtol=1e-4, atol=1e-3)
+    for layer in range(2):
+        x, y = (c[f"blocks.{layer}.hook_resid_post"].view(-1, 8).numpy() for c in (states, others))
+        assert interp.measures.linear_cka(x, y) == pytest.approx(1, abs=1e-6)
+        fitted = interp.measures.procrustes(x, y)
+        assert interp.measures.relative_residual(fitted, x, y) < 1e-5
+        assert np.abs(x - y).max() > 1
 
 
 def test_the_depth_of_decision_is_where_the_answer_was_written():
@@ -320,8 +338,8 @@ def test_the_depth_of_decision_is_where_the_answer_was_written():
     phantom = predictions.answer()
     ids, mask = phantom.tokens
     results = interp.run(phantom.model, ids, "logit_lens", mask=mask, progress=False)
-    found = interp.experiments.decision_depth(results["logit_lens"]).frame
-    assert found["depth"].to_list() == predictions.DECIDED[found["token_id"]].tolist()
+    found = interp.experiments.decision_depth(results["logit_lens"]).tables["tokens"]
+    assert found["decision_depth"].to_list() == predictions.DECIDED[found["token_id"]].tolist()
 
 
 def test_head_types_are_those_that_were_set():
@@ -331,11 +349,12 @@ def test_head_types_are_those_that_were_set():
     ids, mask = phantom.tokens
     results = interp.run(phantom.model, ids, "attention", mask=mask, progress=False)
     found = interp.experiments.head_types(results["attention"]).frame
-    found = found.set_index(["layer", "head"])
-    for kind in ("previous", "duplicate", "induction"):
-        best = found[kind].to_numpy() > 0.99
-        set_so = [kind == heads.HEADS[layer][head] for layer, head in found.index]
-        assert best.tolist() == set_so, kind
+    names = [heads.HEADS[layer][head] for layer, head in found[["layer", "head"]].to_numpy(int)]
+    whole = found["score"] == 1
+    # A head that looks at the first token is a sink.
+    expected = found["kind"].replace("sink", "first") == names
+    assert whole.tolist() == expected.tolist()
+    assert expected.sum() == 5
 
 
 def test_beliefs_follow_bayes_rule():
@@ -397,7 +416,8 @@ def test_the_command_prints_verdicts_and_ends_with_3_where_one_is_missed(monkeyp
     assert "norm: all 3 known columns are met on 2 phantoms." in done.output
     assert (tmp_path / "out" / "report.html").is_file()
     assert '"verdict": "met"' in call("norm", "--json").output
-    wrong = dict(trials.BUILT_IN, norm=(lambda: _stretched(trials.BUILT_IN["norm"][0]()),))
+    (right, *_) = trials.BUILT_IN["norm"]
+    wrong = dict(trials.BUILT_IN, norm=(lambda: _stretched(right()),))
     monkeypatch.setattr("interp.runs.phantoms.trials.BUILT_IN", wrong)
     done = call("norm")
     assert done.exit_code == 3
