@@ -35,7 +35,7 @@ def answer() -> Phantom:
     blocks = [
         BlockWeights(
             mlp=MlpWeights(
-                inner, np.hstack([none, ANSWER * eye[ANSWERED] * (i + 1 == DECIDED)[:, None]])
+                inner, np.hstack([none, ANSWER * eye[ANSWERED] * np.equal(DECIDED, i + 1)[:, None]])
             )
         )
         for i in range(BLOCKS)
