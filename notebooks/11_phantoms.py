@@ -169,9 +169,9 @@ fits.round(3)
 
 # %% [markdown]
 # R² of the affine map, fitted on one half of the sequences and scored on the other. With shuffled
-# beliefs it is not above 0. But the untrained copy already has 0.95: the last few letters nearly fix the
-# belief, and random attention and MLPs mix them into the stream. What training added is the rest,
-# and an R² near 1 alone would say little. The prediction is the sharper test:
+# beliefs it is not above 0. But the untrained copy already has 0.95: the last few letters nearly
+# fix the belief, and random attention and MLPs mix them into the stream. What training added is the
+# rest, and an R² near 1 alone would say little. The prediction is the sharper test:
 
 # %%
 letters = mess3.sequences(500, mess3.LENGTH, seed=12)

@@ -227,8 +227,28 @@ def geometry_normed() -> Trial:
     for j in range(1, 4):
         kept = np.where(np.arange(len(SIZES)) < 2 * j, logits, 0.0)
         known[f"kl_top_{j}"] = rel_entr(p, np.exp(log_softmax(kept, axis=-1))).sum(-1)
+    known |= _factors(h)
     tests = [exactly(n, lambda r, v=v: _at(v, r), OPERATIONS * 4) for n, v in known.items()]
     return Trial(normed(), [rows_known(3 * 8), *tests, *_pulls(h, p)])
+
+
+def _factors(h: Matrix) -> dict[str, Matrix]:
+    """Shares of norms and of cosines in the variance of logits that are their product.
+
+    Half of what exchanging one factor for its mean takes away, averaged over both orders (Shapley):
+    with z = n·c the part of n is (n c + n c̄ − n̄ c)/2 up to a constant.
+    """
+    c, n = h / 3, np.broadcast_to(SIZES, h.shape)
+    c_mean, n_mean = c.mean(-1, keepdims=True), n.mean(-1, keepdims=True)
+    parts = {
+        "norm_share": (n * c + n * c_mean - n_mean * c) / 2,
+        "cosine_share": (n * c - n * c_mean + n_mean * c) / 2,
+        "bias_share": np.zeros_like(h),
+    }
+    z = n * c
+    spread = z - z.mean(-1, keepdims=True)
+    total = (spread**2).sum(-1)
+    return {name: (part * spread).sum(-1) / total for name, part in parts.items()}
 
 
 def _at(values: Matrix, rows: pd.DataFrame) -> Any:
