@@ -432,3 +432,16 @@ def _stretched(trial):
 def test_a_name_that_is_not_there_has_its_nearest():
     with pytest.raises(interp.errors.UnknownName, match="did you mean 'rotation'"):
         interp.calibrate("rotatoin")
+
+
+def test_the_report_of_saved_results_can_have_the_verdicts(tmp_path):
+    from typer.testing import CliRunner
+
+    from interp.cli import app
+
+    folder = interp.run("demo", ["Mary smiled."], "norm", progress=False).save(tmp_path / "out")
+    done = CliRunner().invoke(app, ["report", str(folder), "--phantoms"])
+    assert done.exit_code == 0, done.output
+    text = (folder / "report.html").read_text()
+    assert "norm: all 3 known columns are met on 2 phantoms." in text
+    assert "straight path" in text
