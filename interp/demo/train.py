@@ -3,7 +3,7 @@
 Each model of the demo language first learns to copy: rows of uniformly random tokens and their
 repetition, of which only the repetition can be predicted, by previous-token and induction heads.
 Then it learns the language from documents packed into rows of 128 tokens, mixed with rows of random
-tokens. The model of a process is trained by `interp.demo.mess3`.
+tokens. The model of a process is trained by `interp.demo.train_mess3`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from interp.demo import mess3
+from interp.demo import train_mess3
 from interp.demo.evaluate import evaluate, load
 from interp.demo.language import REFERENT_CHOICES, generate
 from interp.demo.tokenizer import CONTEXT, VOCABULARY, ordinary_ids, train_tokenizer
@@ -49,7 +49,7 @@ INITIAL = 0.07
 
 
 MESS3 = "mess3"
-"""Model of a process instead of a language; its training is in `interp.demo.mess3`."""
+"""Model of a process instead of a language; its training is in `interp.demo.train_mess3`."""
 
 ASKING = ("?", " to")
 
@@ -376,7 +376,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = [*RECIPES, MESS3] if chosen.model == "all" else [chosen.model]
     with ProcessPoolExecutor(len(names), multiprocessing.get_context("spawn")) as pool:
         jobs = [
-            pool.submit(mess3.train, chosen.out, chosen.seed, chosen.steps)
+            pool.submit(train_mess3.train, chosen.out, chosen.seed, chosen.steps)
             if name == MESS3
             else pool.submit(train, name, chosen.out, chosen.seed, chosen.steps)
             for name in names

@@ -156,20 +156,22 @@ def test_the_command_writes_a_folder_that_loads(tmp_path):
 
 
 def test_the_model_of_the_process_is_trained_to_a_folder(tmp_path):
-    from interp.demo import mess3
+    from interp.demo import train_mess3
 
     with torch.random.fork_rng(devices=[]):
-        folder = mess3.train(tmp_path, steps=2)
+        folder = train_mess3.train(tmp_path, steps=2)
     model, tokenizer = measure.load(folder)
     assert tokenizer("A B C")["input_ids"] == [0, 1, 2]
-    loss, best = mess3.loss_above_optimum(model, rows=200)
+    loss, best = train_mess3.loss_above_optimum(model, rows=200)
     assert best < loss
     shipped, _ = measure.load(model_path("mess3"))
-    assert mess3.loss_above_optimum(shipped, rows=2000)[0] < 1.002 * best_of(mess3, 2000)
+    assert train_mess3.loss_above_optimum(shipped, rows=2000)[0] < 1.002 * best_of(
+        train_mess3, 2000
+    )
     for mine, theirs in zip(model.parameters(), shipped.parameters(), strict=True):
         assert mine.shape == theirs.shape
 
 
-def best_of(mess3, rows):
+def best_of(train_mess3, rows):
     """Loss of exact beliefs on as many new sequences."""
-    return mess3.loss_above_optimum(mess3.build(), rows=rows)[1]
+    return train_mess3.loss_above_optimum(train_mess3.build(), rows=rows)[1]
