@@ -101,7 +101,8 @@ def calibrate(
 ) -> None:
     """Measure models whose geometry is known, and compare.
 
-    The exit code is 3 if an analysis misses a known value, 2 for a name that is not installed.
+    The exit code is 3 if an analysis misses a known value or cannot be loaded, 2 for a name that is
+    not installed.
     """
     from interp.contract.registry import names
     from interp.runs.phantoms.calibrate import calibrate as measure
@@ -109,11 +110,27 @@ def calibrate(
     if (name is None) == (not every):
         raise typer.BadParameter("name one analysis, or pass --all")
     refuse_taken(folder, overwrite)
-    found = measure(names() if every else [str(name)])
+    broken = _broken() if every else {}
+    found = measure([n for n in names() if n not in broken] if every else [str(name)])
+    for reason in broken.values():
+        found = found.with_note(f"not measured: {reason}")
     found = found.with_about(**about("calibrate", analyses=sorted(set(found.frame["analysis"]))))
     deliver(found, folder, overwrite, as_json)
-    if not found.passed:
+    if broken or not found.passed:
         raise typer.Exit(3)
+
+
+def _broken() -> dict[str, str]:
+    """Installed analyses that cannot be loaded, with the reason."""
+    from interp.contract.registry import names, resolve
+
+    reasons = {}
+    for name in names():
+        try:
+            resolve(name)
+        except InterpError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
 def _checked(name: str) -> tuple[bool, str]:

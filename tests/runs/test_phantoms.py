@@ -445,3 +445,22 @@ def test_the_report_of_saved_results_can_have_the_verdicts(tmp_path):
     text = (folder / "report.html").read_text()
     assert "norm: all 3 known columns are met on 2 phantoms." in text
     assert "straight path" in text
+
+
+def test_of_all_a_plug_in_that_cannot_be_loaded_is_told_and_ends_with_3(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    from typer.testing import CliRunner
+
+    from interp.cli import app
+    from interp.contract import registry
+
+    entries = {
+        name: [EntryPoint(name, value, registry.GROUP)]
+        for name, value in (("norm", NAMES["norm"]), ("gone", "no_such_package.gone:Gone"))
+    }
+    monkeypatch.setattr(registry, "registered", lambda: entries)
+    done = CliRunner().invoke(app, ["calibrate", "--all"])
+    assert done.exit_code == 3
+    assert "norm: all 3 known columns are met on 2 phantoms." in done.output
+    assert "note: not measured: analysis 'gone' (no_such_package.gone:Gone" in done.output
