@@ -5,6 +5,7 @@
                                              interp run -m demo-llama -p her --target her
                                              --control random-init -a (all)
                                              --set attention.maps=8 -o RESULTS
+    python docs/build.py --phantoms          the verdicts too, in half a minute: docs/phantoms.md
 
 The pages hold no words of their own: questions, formulas, caveats and sources are the docstrings',
 columns and figures are those that an analysis or a finding declares, and the experiments are those
@@ -313,7 +314,8 @@ def index_page() -> str:
             listed("experiments", experiments),
             "## More",
             "[Sites, the readout and leaves](sites.md) · [models](models.md) · "
-            "[what works with what](compatibility.md) · [corpora](corpus.md) · "
+            "[what works with what](compatibility.md) · [phantoms](phantoms.md) · "
+            "[corpora](corpus.md) · "
             "[chat prompts](chat.md) · [word frequency](frequency.md) · "
             "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
@@ -420,6 +422,59 @@ def _items(text: str) -> str:
 # ---- figures ---------------------------------------------------------------------------------
 
 
+def phantoms_page(found: Any) -> str:
+    """Verdicts on every analysis, and what is known of each phantom.
+
+    Distances are left out: they are rounding, and differ between machines.
+    """
+    verdicts = [_verdicts(name, rows) for name, rows in found.frame.groupby("analysis")]
+    uncovered = {name: ", ".join(f"`{c}`" for c in left) for name, left in found.open.items()}
+    columns = {c: found.columns[c] for c in ("column", "rows", "true", "tolerance", "verdict")}
+    return "\n\n".join(
+        [
+            "# Phantoms: does an analysis measure what is there?",
+            "Written by `python docs/build.py --phantoms`, from the same numbers as "
+            "`interp calibrate --all`.",
+            "A phantom is a model with weights set by hand, an ordinary TransformerBridge of which "
+            "the geometry is known before anything is measured. An analysis is run on the phantoms "
+            "that concern it; a value that is further from the known one than rounding or sampling "
+            "explains is missed, and the command ends with exit code 3. In the tests wrong copies "
+            "of every analysis (each column a hundredth off, one per cent off, one layer shifted, "
+            "a row lost, the mask ignored) are caught by a phantom or by a law of `interp check`.",
+            "```sh\ninterp calibrate rotation\ninterp calibrate --all --out verdicts\n"
+            "interp report out --phantoms --out with_verdicts.html\n```",
+            "In Python: `interp.calibrate(\"rotation\")`. A plug-in returns trials of its own from "
+            "the classmethod `phantoms` of its class; see CONTRIBUTING.md.",
+            "## What is known",
+            "\n".join(f"- **{n}**: {about}" for n, about in sorted(found.phantoms.items())),
+            "## Verdicts",
+            _table(("column", "meaning"), columns.items()),
+            *(part for parts in verdicts for part in parts),
+            "## Not certified",
+            "Columns whose true value no phantom knows: mostly controls that are drawn at random, "
+            "p-values and intervals.",
+            _table(("analysis", "columns"), ((n, c) for n, c in uncovered.items() if c)),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _verdicts(name: str, rows: Any) -> Iterator[str]:
+    """One analysis: a line per column and phantom."""
+    yield f"### {name}"
+    lines = [
+        "| phantom | column | rows | true value | tolerance | verdict |",
+        "|---|---|--:|--:|--:|---|",
+    ]
+    for row in rows.itertuples():
+        true = "not defined" if row.true != row.true else f"{row.true:.6g}"
+        tolerance = "" if row.tolerance != row.tolerance else f"{row.tolerance:.1g}"
+        lines.append(
+            f"| {row.phantom} | {row.column} | {row.rows} | {true} | {tolerance}, {row.because} "
+            f"| {row.verdict} |"
+        )
+    yield "\n".join(lines)
+
+
 def draw_figures(results: Path, only: list[str]) -> None:
     """The first figure of every analysis and of every experiment, as small pictures."""
     found = interp.load(results)
@@ -473,7 +528,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the pages of docs/.")
     parser.add_argument("--figures", type=Path, help="folder of saved results to draw from")
     parser.add_argument("--only", nargs="*", default=[], help="draw these only, by name")
+    parser.add_argument("--phantoms", action="store_true", help="measure all phantoms anew")
     chosen = parser.parse_args()
+    if chosen.phantoms:
+        text = phantoms_page(interp.calibrate(names()))
+        (HERE / "phantoms.md").write_text(text, encoding="utf-8")
     if chosen.figures:
         draw_figures(chosen.figures, chosen.only)
     for path, text in pages().items():

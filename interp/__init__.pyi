@@ -45,6 +45,10 @@ from .runs.corpus.run import run_corpus as run_corpus
 from .runs.from_cache import from_cache as from_cache
 from .runs.generate import generate as generate
 from .runs.load import load as load
+from .runs.phantoms.calibrate import calibrate as calibrate
+from .runs.phantoms.phantom import Known as Known
+from .runs.phantoms.phantom import Phantom as Phantom
+from .runs.phantoms.phantom import Trial as Trial
 from .runs.results import Result as Result
 from .runs.results import Results as Results
 from .runs.run import run as run

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp._packages import folder_of
 from interp.errors import InterpError
+from interp.prompts.packages import folder_of
 
 SENTENCES = (
     "The old king gave his daughter a small horse, and the horse followed her everywhere.",

@@ -1,5 +1,5 @@
-"""The command line: `interp demo | run | inspect | list | report | compare | check`, and a command
-for each experiment.
+"""The command line: `interp demo | run | inspect | list | report | compare | check | calibrate`,
+and a command for each experiment.
 
 Thin: it parses, calls the library and prints; one file per family of commands. Exit codes: 0 done,
 1 the request was refused or failed (with the reason), 2 wrong usage or an unknown name, 3 a check

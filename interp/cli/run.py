@@ -31,7 +31,10 @@ from interp.cli.app import (
 from interp.errors import BadInput
 
 if TYPE_CHECKING:
+    from interp.render.finding import Finding
+    from interp.runs.corpus.output import CorpusTables
     from interp.runs.corpus.run import CorpusRun
+    from interp.runs.results import Results
 
 
 PromptsOption = Annotated[
@@ -311,6 +314,10 @@ def report(
         ),
     ] = None,
     special: Special = False,
+    phantoms: Annotated[
+        bool,
+        typer.Option("--phantoms", help="Add what the analyses measure on known geometry."),
+    ] = False,
     overwrite: Overwrite = False,
     _quiet: Quiet = False,
     as_json: Json = False,
@@ -321,11 +328,21 @@ def report(
     path = path or folder
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "report.html"
-    written = load(folder).report(path, special=special, overwrite=overwrite)
+    results = load(folder)
+    findings = _verdicts(results) if phantoms else []
+    written = results.report(path, special=special, overwrite=overwrite, findings=findings)
     if as_json:
         print_json(json.dumps({"written": [str(written)]}))
     else:
         wrote([written])
+
+
+def _verdicts(results: Results | CorpusTables) -> list[Finding]:
+    """What the analyses of a run measure on phantoms, for its report."""
+    from interp.runs.phantoms.calibrate import calibrate
+    from interp.runs.results import Results
+
+    return [calibrate(results if isinstance(results, Results) else list(results))]
 
 
 def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -188,6 +188,11 @@ class Analysis(ABC):
     def name(cls) -> str:
         """Name in snake case, as in the registry: `LogitLens` is `logit_lens`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def phantoms(cls) -> Iterable[Any]:
+        """Trials (`interp.Trial`) on models of known geometry, for `interp.calibrate`."""
+        return ()
 
     def parameters(self) -> dict[str, Any]:
         """The parameters by name, as given; `without_dims` where it leaves something out."""

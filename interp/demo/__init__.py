@@ -1,4 +1,4 @@
-"""The embedded models, the small language of their training, and the training itself."""
+"""The embedded models, the language and the process that they learnt, and the training itself."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MODELS: dict[str, Path] = {
-    name: Path(__file__).parent / "models" / name for name in ("demo", "demo-llama")
+    name: Path(__file__).parent / "models" / name for name in ("demo", "demo-llama", "mess3")
 }
 
 

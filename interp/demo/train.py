@@ -1,8 +1,9 @@
 """Trains the embedded models from a seed: `python -m interp.demo.train --out DIR`.
 
-Each model first learns to copy: rows of uniformly random tokens and their repetition, of which only
-the repetition can be predicted, by previous-token and induction heads. Then it learns the demo
-language from documents packed into rows of 128 tokens, mixed with rows of random tokens.
+Each model of the demo language first learns to copy: rows of uniformly random tokens and their
+repetition, of which only the repetition can be predicted, by previous-token and induction heads.
+Then it learns the language from documents packed into rows of 128 tokens, mixed with rows of random
+tokens. The model of a process is trained by `interp.demo.train_mess3`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from interp.demo import train_mess3
 from interp.demo.evaluate import evaluate, load
 from interp.demo.language import REFERENT_CHOICES, generate
 from interp.demo.tokenizer import CONTEXT, VOCABULARY, ordinary_ids, train_tokenizer
@@ -45,6 +47,9 @@ TOKENS = 1600
 INITIAL = 0.07
 """Standard deviation near 1 / sqrt(width); with the usual 0.02 so narrow a model starts slowly."""
 
+
+MESS3 = "mess3"
+"""Model of a process instead of a language; its training is in `interp.demo.train_mess3`."""
 
 ASKING = ("?", " to")
 
@@ -361,16 +366,21 @@ def _log_to_stderr() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; two models are trained in parallel, each in its own process."""
+    """Run the command line; models are trained in parallel, each in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder to write to")
-    parser.add_argument("--model", choices=[*RECIPES, "all"], default="all")
+    parser.add_argument("--model", choices=[*RECIPES, MESS3, "all"], default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=None, help="fewer for a quick look")
     chosen = parser.parse_args(arguments)
-    names = list(RECIPES) if chosen.model == "all" else [chosen.model]
+    names = [*RECIPES, MESS3] if chosen.model == "all" else [chosen.model]
     with ProcessPoolExecutor(len(names), multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(train, name, chosen.out, chosen.seed, chosen.steps) for name in names]
+        jobs = [
+            pool.submit(train_mess3.train, chosen.out, chosen.seed, chosen.steps)
+            if name == MESS3
+            else pool.submit(train, name, chosen.out, chosen.seed, chosen.steps)
+            for name in names
+        ]
         for job in jobs:
             log.info("wrote %s", job.result())
 

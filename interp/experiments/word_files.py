@@ -16,11 +16,11 @@ import pandas as pd
 
 from interp._arrays import Floats, Ints
 from interp._files import reading
-from interp._packages import folder_of, holds
 from interp.errors import BadInput, UnknownName, unknown
 from interp.experiments.words import WordVectors
 from interp.measures.matrices import matrix
 from interp.models.weights import MATRICES, embedding_matrix
+from interp.prompts.packages import folder_of, holds
 from interp.prompts.tokens import special_ids
 from interp.prompts.user_files import byte_lines, opened, regular, shown, similar, suffix_of
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from interp._packages import PACKAGES, folder_of, origin_of
 from interp.demo import MODELS
 from interp.errors import BadInput, InterpError, nearest
 from interp.models import encoders
@@ -28,6 +27,7 @@ from interp.models.forward import device_of, wrapped_model
 from interp.models.gguf import gguf_in, load_gguf, read_header, weights_of
 from interp.models.hub import reachable
 from interp.models.origin import with_origin
+from interp.prompts.packages import PACKAGES, folder_of, origin_of
 
 NAMED = (*MODELS, *(name for name, p in PACKAGES.items() if p.kind in ("gguf", "model")))
 """Models that have a name of this library: embedded ones, and those that `interp get` fetches."""

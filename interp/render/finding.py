@@ -10,7 +10,7 @@ import html
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -217,7 +217,22 @@ class Finding(ABC):
 
     def page(self) -> str:
         """The finding as one HTML page."""
-        blocks = numbered([block(name, d) for name, d in self.all_drawings().items()])
+        found = self.section("finding", "What was found")
+        section = replace(found, blocks=numbered(found.blocks))
+        return fill(
+            "report.html.j2",
+            title=self.name.replace("_", " ").capitalize(),
+            lead=self.question,
+            measured=self._measured(),
+            notes=self.notes,
+            sections=[section],
+            provenance=flat(dict(self.about)),
+            libraries=libraries(section.blocks),
+        )
+
+    def section(self, name: str, title: str, lead: str = "") -> Section:
+        """Figures, sentence and tables as a section of a page; its figures have no numbers yet."""
+        blocks = tuple(block(name, d) for name, d in self.all_drawings().items())
         tables = [
             (_heading(name, table), _table(table), i == 0)
             for i, (name, table) in enumerate(self.all_tables().items())
@@ -229,19 +244,7 @@ class Finding(ABC):
             self.sentence,
             *((f"Untrained copy: {self.control.sentence}",) if self.control else ()),
         )
-        section = Section(
-            "finding", "What was found", "", blocks, findings=said, tables=tuple(tables)
-        )
-        return fill(
-            "report.html.j2",
-            title=self.name.replace("_", " ").capitalize(),
-            lead=self.question,
-            measured=self._measured(),
-            notes=self.notes,
-            sections=[section],
-            provenance=flat(dict(self.about)),
-            libraries=libraries(blocks),
-        )
+        return Section(name, title, lead, blocks, findings=said, tables=tuple(tables))
 
     def _measured(self) -> list[tuple[str, str]]:
         """The model, for the head of the page; empty where it is not known."""

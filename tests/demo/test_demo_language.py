@@ -246,6 +246,8 @@ def test_wrong_names_are_refused_with_the_right_ones():
         generate(1, 0, split="test")
     with pytest.raises(ValueError, match="unknown kind of choice 'verb'"):
         choices(1, 0, "verb")
-    with pytest.raises(KeyError, match="no embedded model 'dmeo'; there are demo, demo-llama"):
+    with pytest.raises(
+        KeyError, match="no embedded model 'dmeo'; there are demo, demo-llama, mess3"
+    ):
         model_path("dmeo")
-    assert set(MODELS) == {"demo", "demo-llama"}
+    assert set(MODELS) == {"demo", "demo-llama", "mess3"}

@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from interp.demo import MODELS, model_path, train
 from interp.demo import evaluate as measure
+from interp.demo import model_path, train
 from interp.demo.language import PRONOUN_CHOICES, REFERENT_CHOICES, choices, generate, her_documents
 from interp.demo.tokenizer import CONTEXT, VOCABULARY, train_tokenizer
 
 SIX_MEGABYTES = 6_000_000
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+@pytest.fixture(scope="module", params=["demo", "demo-llama"])
 def name(request):
     return request.param
 
@@ -33,7 +33,10 @@ def test_folder_is_small_and_holds_no_pickle(name):
 
 
 def test_shapes_differ_between_the_two_models():
-    configs = [json.loads((path / "config.json").read_text()) for path in MODELS.values()]
+    configs = [
+        json.loads((path / "config.json").read_text())
+        for path in map(model_path, ("demo", "demo-llama"))
+    ]
     gpt2, llama = configs
     assert (gpt2["model_type"], gpt2["n_layer"], gpt2["n_embd"]) == ("gpt2", 6, 128)
     assert (llama["model_type"], llama["num_hidden_layers"], llama["hidden_size"]) == (
@@ -150,3 +153,25 @@ def test_the_command_writes_a_folder_that_loads(tmp_path):
     assert "seed 0" in (folder / "README.md").read_text()
     assert '"PreTrainedTokenizerFast"' in (folder / "tokenizer_config.json").read_text()
     measure.load(folder)
+
+
+def test_the_model_of_the_process_is_trained_to_a_folder(tmp_path):
+    from interp.demo import train_mess3
+
+    with torch.random.fork_rng(devices=[]):
+        folder = train_mess3.train(tmp_path, steps=2)
+    model, tokenizer = measure.load(folder)
+    assert tokenizer("A B C")["input_ids"] == [0, 1, 2]
+    loss, best = train_mess3.loss_above_optimum(model, rows=200)
+    assert best < loss
+    shipped, _ = measure.load(model_path("mess3"))
+    assert train_mess3.loss_above_optimum(shipped, rows=2000)[0] < 1.002 * best_of(
+        train_mess3, 2000
+    )
+    for mine, theirs in zip(model.parameters(), shipped.parameters(), strict=True):
+        assert mine.shape == theirs.shape
+
+
+def best_of(train_mess3, rows):
+    """Loss of exact beliefs on as many new sequences."""
+    return train_mess3.loss_above_optimum(train_mess3.build(), rows=rows)[1]

@@ -205,7 +205,7 @@ def test_the_same_context_does_not_diverge_and_bad_settings_are_refused(gpt2, cl
 
 @embedded
 def test_last_layers_of_the_embedded_models_are_the_most_alike():
-    a, b = (interp.load_model(name) for name in interp.demo.MODELS)
+    a, b = (interp.load_model(name) for name in ("demo", "demo-llama"))
     documents = interp.demo.demo_documents(60)
     found = interp.experiments.compare_layers(a, b, documents, resamples=49)
     assert (found.best["layer_a"], found.best["layer_b"]) == (6, 8)
@@ -216,7 +216,7 @@ def test_last_layers_of_the_embedded_models_are_the_most_alike():
 @embedded
 def test_senses_drift_apart_in_the_embedded_models():
     documents = interp.demo.generate(240, 5, ["sense"], "held_out")
-    for name in interp.demo.MODELS:
+    for name in ("demo", "demo-llama"):
         model = interp.load_model(name)
         found = interp.experiments.contextual_drift(model, documents, "bank", resamples=199)
         # The null is that of the largest over layers, so that a layer may be chosen.

@@ -20,12 +20,11 @@ ANALYSES = ROOT.parent / "analyses"
 # The rooms from the ground up; a room imports only from the rooms before it. Every import counts:
 # those at the top of a file, those inside functions, and those for typing.
 ROOMS = (
-    *("errors", "geometry", "_progress", "_arrays", "demo", "_files", "_download", "_packages"),
+    *("errors", "geometry", "_progress", "_arrays", "demo", "_files"),
     *("contract", "prompts"),
     *("render", "stats", "measures", "models", "runs", "experiments", "cli"),
 )
 TOP_MODULES = {"__init__", "errors", "geometry", "_files", "_progress", "_arrays"}
-TOP_MODULES |= {"_download", "_packages"}
 LATE = {"transformer_lens", "transformers", "ray", "plotly", "circuitsvis", "spacy", "datasets"}
 
 

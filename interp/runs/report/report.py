@@ -5,13 +5,14 @@ Knows results and their provenance; `sections` decides the content of a section.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from interp._files import refuse_existing, write_text
 from interp.errors import BadInput
+from interp.render.finding import Finding
 from interp.render.page import Section, fill, libraries, numbered
 from interp.render.tables import flat
 from interp.runs.report.sections import sections_of
@@ -33,29 +34,41 @@ def write_report(
     title: str | None = None,
     special: bool = False,
     overwrite: bool = False,
+    findings: Sequence[Finding] = (),
 ) -> Path:
     """Write one self-contained HTML file: figures, their controls, tables and provenance.
 
-    Figures leave special tokens out of their means unless `special`. The file appears whole or not
-    at all. Raises `BadInput` if it exists, unless `overwrite`, and if there is nothing to report.
+    Figures leave special tokens out of their means unless `special`. `findings`, such as that of
+    `interp.calibrate`, get a section each at the end. The file appears whole or not at all.
+    Raises `BadInput` if it exists, unless `overwrite`, and if there is nothing to report.
     """
     path = Path(path)
     if not len(results):
         raise BadInput("there are no results to report")
     refuse_existing(path, overwrite=overwrite, folder=False)
-    return write_text(path, report_html(results, title, special=special))
+    return write_text(path, report_html(results, title, special=special, findings=findings))
 
 
-def report_html(results: ResultsLike, title: str | None = None, *, special: bool = False) -> str:
+def report_html(
+    results: ResultsLike,
+    title: str | None = None,
+    *,
+    special: bool = False,
+    findings: Sequence[Finding] = (),
+) -> str:
     """The page as text."""
-    sections = _numbered(sections_of(results, special))
+    more = [
+        found.section(f"finding-{i}", found.name.replace("_", " ").capitalize(), found.question)
+        for i, found in enumerate(findings, 1)
+    ]
+    sections = _numbered([*sections_of(results, special), *more])
     blocks = [block for section in sections for block in section.blocks]
     return fill(
         "report.html.j2",
         title=title or f"Inside {name_of(str(_model(results).get('name', 'a model')))}",
         lead=_lead(results),
         measured=measured(results),
-        notes=caveats(results),
+        notes=[*caveats(results), *(note for found in findings for note in found.notes)],
         sections=sections,
         provenance=flat(results.provenance, skip=("token_ids", "notes")),
         libraries=libraries(blocks),

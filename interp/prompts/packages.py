@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from interp._download import PATIENCE, download
 from interp._files import (
     TEMPORARY,
     atomic_folder,
@@ -28,6 +27,7 @@ from interp._files import (
     write_sealed,
 )
 from interp.errors import InterpError, unknown
+from interp.prompts.download import PATIENCE, download
 
 CACHE = "INTERP_CACHE"
 """Environment variable that names another folder for what is fetched."""
