@@ -238,7 +238,8 @@ def index_page() -> str:
             listed("experiments", experiments),
             "## More",
             "[Models](models.md) · [what works with what](compatibility.md) · "
-            "[corpora](corpus.md) · [large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
+            "[corpora](corpus.md) · [large vocabularies](vocabulary.md) · [speed](benchmarks.md) · "
+            "[findings on a real model](findings.md)",
         ]
     ) + "\n"  # fmt: skip
 
@@ -347,12 +348,12 @@ def draw_figures(results: Path, only: list[str]) -> None:
         plots = [p for p in result.analysis.plots if p.kind != "attention"]
         if plots and (not only or name in only):
             options = {"prompt": 2} if name == "logit_lens" else {}  # the shortest of those kept
-            _save(result.plot(plots[0].values, **options), "analyses", name)
+            save_picture(result.plot(plots[0].values, **options), "analyses", name)
     for name, experiment in EXPERIMENTS.items():
         if not only or name in only:
             words = shlex.split(experiment.example)[1:]
             asked = [str(results) if word == "out" else word for word in words]
-            _save(_found(asked).plot(), "experiments", name)
+            save_picture(_found(asked).plot(), "experiments", name)
 
 
 def _found(arguments: list[str]) -> Any:
@@ -373,7 +374,7 @@ def _found(arguments: list[str]) -> Any:
     return found[0]
 
 
-def _save(figure: Any, folder: str, name: str) -> None:
+def save_picture(figure: Any, folder: str, name: str) -> None:
     from PIL import Image
 
     path = HERE / "images" / folder / f"{name}.png"
