@@ -28,6 +28,8 @@ def measure(sources: Sources) -> Measured:
         "company": len(COMPANY),
         "last": int(found.frame["layer"].max()),
         "start": _at(found.frame.iloc[0]),
+        "middle_state": len(found.frame) // 2,
+        "middle": _at(found.frame.iloc[len(found.frame) // 2]),
         "end": _at(found.frame.iloc[-1]),
         **_apart(found.frame),
         "untrained": _apart(found.control.frame),
@@ -67,8 +69,9 @@ def tell(n: Numbers) -> str:
         f"p = {top['p_max']:.2g}; *apple* with random other tokens: {top['random']:.3f}). In the "
         f"untrained copy they differ at {counted(u['apart_count'], 'state')}; its largest "
         f"difference is {u['top']['difference']:+.4f}.\n\n"
-        f"From state 0, where all occurrences are one vector, to state {n['last']} the cosine of "
-        f"two occurrences of the same sense falls to {end['within']:.3f}.\n\n"
+        f"The cosine of two occurrences of the same sense is {n['start']['within']:.3f} at "
+        f"state 0, {n['middle']['within']:.3f} at state {n['middle_state']} and "
+        f"{end['within']:.3f} at state {n['last']}.\n\n"
         + verdict(_holds(n), f"{n['published']['source']}.")
     )
 
@@ -79,4 +82,8 @@ def _holds(n: Numbers) -> str:
     more = n["top"]["difference"] > n["untrained"]["top"]["difference"]
     if not more:
         return "Does not hold beyond the untrained copy, which tells the senses apart as well."
-    return "Holds: the context tells the senses apart, and more than in the untrained copy."
+    if n["end"]["within"] < n["middle"]["within"]:
+        also = "Holds: occurrences of one sense grow less alike from the middle to the end, and the"
+    else:
+        also = "Does not hold: occurrences do not grow less alike towards the end. But the"
+    return f"{also} context tells the senses apart, more than in the untrained copy."

@@ -29,6 +29,7 @@ def measure(sources: Sources) -> Measured:
             k: float(np.exp(v)) for k, v in _mean(found, "orthogonal_growth").items() if k != "n"
         },
         "untrained": _mean(found.control, "factor"),
+        "after_block_0": _later(sources.results["path_length"].frame),
         "r2": clustered(ordinary["r2"], ordinary["prompt"]),
     }
     return Measured(numbers, {"growth": sources.results["path_length"].plot("norm")})
@@ -36,7 +37,21 @@ def measure(sources: Sources) -> Measured:
 
 def _mean(found: Any, value: str) -> dict[str, float]:
     row = found.mean[found.mean["value"] == value].iloc[0]
-    return {name: float(row[name]) for name in ("mean", "low", "high", "n")}
+    return {name: float(row[name]) for name in ("mean", "low", "high")} | {"n": int(row["n"])}
+
+
+def _later(frame: Any) -> dict[str, float]:
+    """Factor per block from state 1 on: the first block lifts a short embedding far."""
+    frame = frame[~frame["special"].astype(bool)]
+    wide = frame.pivot_table(index=["prompt", "position"], columns="layer", values="norm_after")
+    y = np.log(wide.to_numpy(np.float64))
+    x = np.arange(y.shape[1]) - (y.shape[1] - 1) / 2
+    slope = clustered((y - y.mean(axis=1, keepdims=True)) @ x / (x @ x), _prompts(wide))
+    return {name: float(np.exp(slope[name])) for name in ("mean", "low", "high")}
+
+
+def _prompts(wide: Any) -> Any:
+    return wide.index.get_level_values("prompt")
 
 
 def tell(n: Numbers) -> str:
@@ -64,6 +79,8 @@ def tell(n: Numbers) -> str:
     return (
         f"The norm {direction}: ×{told(f, '.4f')} per block ({f['n']} ordinary tokens), {steps} "
         f"(×{told(o, '.4f')}). A straight line of ln‖x‖ over depth explains {told(n['r2'], '.2f')} "
-        f"of its variance within a token. Untrained copy: ×{told(n['untrained'], '.4f')}.\n\n"
+        f"of its variance within a token. From the state after block 0 on, the factor is "
+        f"×{told(n['after_block_0'], '.4f')}. Untrained copy, over all states: "
+        f"×{told(n['untrained'], '.4f')}.\n\n"
         + verdict(holds, f"×{p['factor']} per layer ({p['source']}).")
     )

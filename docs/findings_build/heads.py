@@ -26,7 +26,7 @@ from docs.findings_build.sources import Sources
 
 TITLE = "Heads that copy, and what is lost without them"
 KINDS = ("previous", "duplicate", "induction")
-SEQUENCES, LENGTH, SEED = 24, 24, 0
+SEQUENCES, LENGTH, SEED = 12, 20, 0
 DRAWS = 19  # random sets of heads; with them, p is at least 1 / 20
 LISTED = 3  # heads of a kind that the page names
 PUBLISHED = {

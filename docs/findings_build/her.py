@@ -77,7 +77,7 @@ def _tokens(frame: Any) -> dict[str, Any]:
 
 def _random(frame: Any) -> dict[str, float]:
     row = means(frame[frame["kind"] == "any layers"], ["angle"], None).iloc[0]
-    return {name: float(row[name]) for name in ("mean", "low", "high", "n")}
+    return {name: float(row[name]) for name in ("mean", "low", "high")} | {"n": int(row["n"])}
 
 
 def _differences(found: Any) -> dict[str, Any]:
@@ -148,13 +148,24 @@ def _levels(n: Numbers) -> str:
         f"({told(t['last_more'], '+.1f', '°')}). Between block 1 and the last one, the largest "
         f"mean is {t['largest_between']:.1f}°, in block {t['largest_between_block']}. In the "
         f"untrained copy the three are {told(u['first'], unit='°')}, "
-        f"{told(u['middle'], unit='°')} and {told(u['last'], unit='°')}.\n\n"
+        f"{told(u['middle'], unit='°')} and {told(u['last'], unit='°')}{_learned(t, u)}.\n\n"
         + verdict(
             holds,
             f"near {p['first']}° in the first block, about {p['middle']}° in the middle, a burst "
             "in the last.",
         )
     )
+
+
+def _learned(t: Numbers, u: Numbers) -> str:
+    """Which of the two bursts the untrained copy has as well."""
+    places = {"first_more": "first", "last_more": "last"}
+    there = {k: v for k, v in places.items() if side(t[k]) == "above"}
+    same = [v for k, v in there.items() if side(u[k]) == "above"]
+    own = [v for v in there.values() if v not in same]
+    parts = [f"the large turn of the {v} block is there as well" for v in same]
+    parts += [f"that of the {v} block is not" for v in own]
+    return f"; {' and '.join(parts)}" if parts else ""
 
 
 def _random_pairs(n: Numbers) -> str:
@@ -180,11 +191,7 @@ def _random_pairs(n: Numbers) -> str:
 
 def _pronoun(n: Numbers) -> str:
     top, u, p = n["top"], n["untrained"], n["published"]
-    runs = "; ".join(
-        f"blocks {r['first']} to {r['last']}, {'further' if r['more'] else 'less far'}, "
-        f"p = {r['p']:.2g}"
-        for r in n["runs"]
-    )
+    runs = "; ".join(map(_run, n["runs"]))
     return (
         f"*her* turns further than the token before it in {blocks_of(n['more'])}, and less far in "
         f"{blocks_of(n['less'])} (permutation within sentences, maximum statistic over the blocks, "
@@ -193,7 +200,8 @@ def _pronoun(n: Numbers) -> str:
         f"{top['previous']:.1f}°, a difference of {told(top, '+.1f', '°')} "
         f"(g = {top['g']:+.2f}, p = {top['p']:.2g}). In the untrained copy *her* turns further in "
         f"{counted(u['more_count'], 'block')} and less far in "
-        f"{counted(u['less_count'], 'block')}.\n\n"
+        f"{counted(u['less_count'], 'block')}; its largest effect is "
+        f"{told(u['top'], '+.2f', '°')} (g = {u['top']['g']:+.2f}).\n\n"
         + verdict(
             _late(n),
             f"from block {p['from']} of {p['blocks']} on, about {p['target']}° for *her* and "
@@ -201,6 +209,13 @@ def _pronoun(n: Numbers) -> str:
             f"{n['late_from']} here.",
         )
     )
+
+
+def _run(r: Numbers) -> str:
+    where = f"block {r['first']}"
+    if r["last"] > r["first"]:
+        where = f"blocks {r['first']} to {r['last']}"
+    return f"{where}, {'further' if r['more'] else 'less far'}, p = {r['p']:.2g}"
 
 
 def _late(n: Numbers) -> str:

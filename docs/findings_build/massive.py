@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 import interp
 from docs.findings_build.parts import (
@@ -20,7 +22,7 @@ from docs.findings_build.parts import (
     verdict,
 )
 from docs.findings_build.sources import Sources
-from interp.geometry import at_least_float32
+from interp.geometry import at_least_float32, ratio
 from interp.prompts import Prompts
 
 TITLE = "Massive activations: which dimensions, which tokens"
@@ -36,16 +38,16 @@ DELIMITERS = (".", ",", ";", ":", "!", "?")
 
 @dataclass(frozen=True)
 class Largest(interp.Analysis):
-    """Largest component of a token's state after each block, against the median one.
+    """Largest component of a token's state after each block, against the median of its prompt.
 
     A state is massive by the criterion of Sun et al. 2402.17762: its largest component exceeds 100
-    and is 1,000 times the median or more.
+    and is 1,000 times the median or more, over all components of all tokens of the prompt.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_post",)
     columns: ClassVar[Mapping[str, str]] = {
         "largest": "max |x_i|; activation units",
-        "median": "median |x_i|; activation units",
+        "median": "median |x_i| over the tokens of the prompt; activation units",
         "decades": "log10 of max |x_i| / median |x_i|",
         "dimension": "number of the largest component",
         "exceeds": "1 if massive, else 0",
@@ -63,16 +65,25 @@ class Largest(interp.Analysis):
     def observe(self, batch: interp.Batch) -> dict[str, interp.PerToken]:
         size = at_least_float32(batch["resid_post"]).abs()
         largest, dimension = size.max(dim=-1)
-        median = size.median(dim=-1).values
+        median = medians(size, batch.mask).expand_as(largest)
+        # The logarithm of a state of zeros is not defined.
+        decades = ratio(largest, median).log10()
         exceeds = (largest > PUBLISHED["larger_than"]) & (largest >= PUBLISHED["times"] * median)
         values = {
             "largest": largest,
             "median": median,
-            "decades": (largest / median).log10(),
+            "decades": decades.where(largest > 0, torch.nan),
             "dimension": dimension.to(largest.dtype),
             "exceeds": exceeds.to(largest.dtype),
         }
         return {name: interp.PerToken(value) for name, value in values.items()}
+
+
+def medians(size: Tensor, mask: Tensor) -> Tensor:
+    """Median over real tokens and components: `[batch, pos, d], [batch, pos] -> [batch, 1]`."""
+    rows = [each[keep].flatten() for each, keep in zip(size, mask, strict=True)]
+    nan = size.new_tensor(float("nan"))
+    return torch.stack([x.median() if len(x) else nan for x in rows])[:, None]
 
 
 def place(prompts: Prompts) -> Prompts:
@@ -159,7 +170,7 @@ def tell(n: Numbers) -> str:
         [
             f"{_criterion(n)} Without BOS, the sentences with *her* have {n['states']} massive "
             f"states, after {blocks_of(n['blocks'])}. The largest component of all is "
-            f"{top['value']:.0f}, {top['ratio']:.0f} times the median of its state: dimension "
+            f"{top['value']:.0f}, {top['ratio']:.0f} times the median of its prompt: dimension "
             f"{top['dimension']} of a token of the kind *{top['place']}* after block "
             f"{top['block']}. For tokens that are neither first nor delimiters the ratio is "
             f"{told(n['ordinary_ratio'], '.1f')} (geometric mean over tokens and blocks), and the "
@@ -177,7 +188,7 @@ def _criterion(n: Numbers) -> str:
     p = n["published"]
     return (
         f"A state is massive if its largest component exceeds {p['larger_than']} and is "
-        f"{p['times']} times the median or more ({p['source']})."
+        f"{p['times']} times the median of all tokens of its prompt or more ({p['source']})."
     )
 
 

@@ -91,6 +91,8 @@ def told(x: Numbers, spec: str = ".1f", unit: str = "") -> str:
     >>> told({"mean": 13.04, "low": 12.5, "high": 13.61}, unit="°")
     '13.0° [12.5, 13.6]'
     """
+    signed = spec.startswith("+")
+    spec = f"{'+' * signed}z{spec[signed:]}"  # no minus before zero
     return f"{x['mean']:{spec}}{unit} [{x['low']:{spec}}, {x['high']:{spec}}]"
 
 
@@ -121,9 +123,9 @@ def counted(n: int, noun: str) -> str:
     """A number of things.
 
     >>> counted(1, "head"), counted(0, "head")
-    ('1 head', 'no heads')
+    ('1 head', 'no head')
     """
-    return f"{n if n else 'no'} {noun}{'' if n == 1 else 's'}"
+    return f"{n} {noun}{'' if n == 1 else 's'}" if n else f"no {noun}"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ TITLE = "Rounded weights: which numbers are the model's?"
 ROUNDINGS = ("BF16", "Q8_0", "Q4_1")
 ACROSS = "Q4_1 across"
 ANALYSES = ("rotation", "path_length", "next_token", "attention")
-LENS, LENS_SENTENCES = "logit_lens", 16
+LENS, LENS_SENTENCES = "logit_lens", 8
 KEYS = ("prompt", "position", "layer", "head")
 ANGLES = ("angle", "attn_angle", "mlp_angle", "turning")
 

@@ -20,20 +20,17 @@ from docs.findings_build.parts import (
 from docs.findings_build.sources import Sources
 
 TITLE = "Translating between GloVe, SmolLM2 and MiniLM"
-WORDS = 1500
-RESAMPLES = 299
+WORDS = 1000
+RESAMPLES = 249
 METHODS = ("procrustes", "cka", "mutual_knn")
 PUBLISHED = {
-    "cosine": 0.34,
-    "inverted_softmax": 0.43,
-    "source": "Smith et al. 1702.03859, English to Italian, precision@1 without and with the "
-    "inverted softmax",
+    "precision": 0.34,
+    "source": "Smith et al. 1702.03859, for Mikolov's linear map from English to Italian",
 }
 SCORES = {
     "residual": "residual (1: nothing explained)",
     "cosine@1": "precision@1",
     "cosine@10": "precision@10",
-    "inverted_softmax@1": "precision@1, inverted softmax",
     "cka": "CKA",
     "mutual_knn": "mutual neighbours",
 }
@@ -98,10 +95,12 @@ def _scores(found: Any) -> dict[str, Any]:
         for score in SCORES
     }
     n = int(rows.loc["cosine@1", "n"])
-    hits = sum(s["p"] < SIGNIFICANT for s in scores.values())
-    return {"scores": scores, "held_out": n, "hits": hits, "scored": len(scores)} | {
-        name: _proportion(scores[f"{name}@1"]["value"], n)
-        for name in ("cosine", "inverted_softmax")
+    return {
+        "scores": scores,
+        "held_out": n,
+        "hits": sum(s["p"] < SIGNIFICANT for s in scores.values()),
+        "scored": len(scores),
+        "precision": _proportion(scores["cosine@1"]["value"], n),
     }
 
 
@@ -136,20 +135,20 @@ def tell(n: Numbers) -> str:
             + "; ".join(f"{k} in {c['hits']} of {c['scored']} scores" for k, c in columns.items())
             + ". "
             + " ".join(_precision(name, each) for name, each in n["pairs"].items()),
-            verdict(_holds(n), f"{_shares(n['published'])} ({n['published']['source']})."),
+            "Words are found by the plain cosine. CSLS and the inverted softmax, which the figure "
+            "shows too, also use the similarities of the words that the map was fitted on, and "
+            "that makes the task easier.",
+            verdict(
+                _holds(n),
+                f"precision@1 of {n['published']['precision']} ({n['published']['source']}); there "
+                "between languages and among many more words, so only the kind of result compares.",
+            ),
         ]
     )
 
 
 def _precision(name: str, one: Numbers) -> str:
-    return (
-        f"{name}: precision@1 {told(one['cosine'], '.3f')}, with the inverted softmax "
-        f"{told(one['inverted_softmax'], '.3f')}."
-    )
-
-
-def _shares(p: Numbers) -> str:
-    return f"{p['cosine']:.2f} and {p['inverted_softmax']:.2f}"
+    return f"{name}: precision@1 {told(one['precision'], '.3f')}."
 
 
 def _holds(n: Numbers) -> str:
@@ -157,14 +156,9 @@ def _holds(n: Numbers) -> str:
     if not above:
         return "Does not hold at 135 M parameters: words are found no more often than by chance."
     rest = [name for name in n["pairs"] if name not in above]
-    high = [k for k in above if n["pairs"][k]["inverted_softmax"]["low"] > n["published"]["cosine"]]
-    as_well = (
-        f"as well as published between {listed(high)}" if high else "less often than published"
-    )
     missing = f"; not between {listed(rest)}" if rest else ""
     return (
-        f"Holds in kind: held-out words are found beyond chance between {listed(above)}, {as_well}"
-        f"{missing}."
+        f"Holds in kind: held-out words are found beyond chance between {listed(above)}{missing}."
     )
 
 
