@@ -34,7 +34,8 @@ def measure(sources: Sources) -> Measured:
         copy = _copy(bridge, name)
         other = _run(copy)
         found[name] = {
-            "weights": _moved(bridge, copy),
+            "weights": _moved(bridge, copy, embedding=True),
+            "blocks": _moved(bridge, copy, embedding=False),
             "columns": _columns(own, other),
             "verdicts": _changed(differs, _verdicts(other["rotation"])),
             "by_block": _by_block(own["rotation"], other["rotation"]),
@@ -88,13 +89,15 @@ def _matrices(a: Any, b: Any) -> Iterator[Any]:
 def _named(bridge: Any) -> list[tuple[str, torch.Tensor]]:
     from interp.models.forward import wrapped_model
 
-    return list(wrapped_model(bridge).named_parameters())
+    return [(name, p.detach()) for name, p in wrapped_model(bridge).named_parameters()]
 
 
-def _moved(bridge: Any, copy: Any) -> float:
-    """‖W′ − W‖ / ‖W‖ over all matrices."""
+def _moved(bridge: Any, copy: Any, *, embedding: bool) -> float:
+    """‖W′ − W‖ / ‖W‖ over all matrices, or all but those with a row per token."""
     change = total = 0.0
     for (_, own), (_, other) in _matrices(bridge, copy):
+        if not embedding and len(own) == bridge.cfg.d_vocab:
+            continue
         change += float((other.double() - own.double()).square().sum())
         total += float(own.double().square().sum())
     return float(np.sqrt(change / total))
@@ -186,16 +189,17 @@ def tell(n: Numbers) -> str:
         [
             f"The run with *her* ({n['sentences']} sentences; {n['lens_sentences']} for the lens), "
             "repeated with the weights rounded. The published file is itself rounded to Q4_1 (its "
-            "embedding to Q8_0), so rounding to Q4_1 once more changes few weights; *across* "
-            "rounds in blocks of the other axis, which gives errors of the size of a first "
-            "rounding. The weights change by "
+            "embedding to Q8_0), so its numbers lie on that grid; *across* rounds in blocks of "
+            "the other axis, where they do not, as in a first rounding. All matrices change by "
             + listed(f"{one['weights']:.2g} ({name})" for name, one in found.items())
-            + ", as ‖W′ − W‖ / ‖W‖.",
+            + ", as ‖W′ − W‖ / ‖W‖; those of the blocks, without the embedding, by "
+            + listed(f"{one['blocks']:.2g} ({name})" for name, one in found.items())
+            + ".",
             "**From which angle on is a number the model's?** For 99 % of tokens and blocks "
             "the angle moves by less than "
             + listed(f"{one['p99']:.2g}° ({name})" for name, one in angle.items())
             + ". A smaller angle, or a smaller difference between the angles of two single tokens, "
-            "may be the rounding's. Means over many tokens move less: "
+            f"may be the rounding's. {_means(found)}: "
             + "; ".join(_verdict(name, one["verdicts"], n) for name, one in found.items())
             + ".",
             "Absolute differences between the weights as they are and rounded ones, over ordinary "
@@ -203,6 +207,13 @@ def tell(n: Numbers) -> str:
             table(heads, rows),
         ]
     )
+
+
+def _means(found: Numbers) -> str:
+    less = all(
+        one["verdicts"]["most"] < one["columns"]["rotation.angle"]["p99"] for one in found.values()
+    )
+    return "Means over the sentences move less" if less else "Means over the sentences move as well"
 
 
 def _pair(one: Numbers) -> str:
@@ -219,4 +230,7 @@ def _verdict(name: str, v: Numbers, n: Numbers) -> str:
 def _kept(v: Numbers, n: Numbers) -> str:
     if not v["changed_count"]:
         return f"the verdict is the same in all {n['blocks']} blocks"
-    return f"the verdict changes in {v['changed_count']} of {n['blocks']} blocks"
+    return (
+        f"the verdict changes in {v['changed_count']} of {n['blocks']} blocks "
+        f"({listed(v['changed'])})"
+    )

@@ -301,12 +301,19 @@ OPPOSITES = {
         {"apart_count": 9, "middle": {"within": 0.7}, "end": {"within": 0.8}},
         "**Does not hold: occurrences do not grow",
     ),
+    "rounding, means": (
+        "rounding",
+        {f"roundings/{k}/verdicts": {"most": 0.0} for k in (*rounding.ROUNDINGS, rounding.ACROSS)},
+        "Means over the sentences move less",
+        {"roundings/BF16/verdicts": {"most": 99.0}},
+        "Means over the sentences move as well",
+    ),
     "rounding": (
         "rounding",
         {"roundings/BF16/verdicts": {"changed_count": 0}},
         "and the verdict is the same in all 30 blocks; with Q8_0",
-        {"roundings/BF16/verdicts": {"changed_count": 3}},
-        "and the verdict changes in 3 of 30 blocks; with Q8_0",
+        {"roundings/BF16/verdicts": {"changed_count": 2, "changed": [4, 9]}},
+        "and the verdict changes in 2 of 30 blocks (4 and 9); with Q8_0",
     ),
 }
 
