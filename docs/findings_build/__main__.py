@@ -60,6 +60,7 @@ def _about(sources: Sources) -> dict[str, Any]:
     return {
         "model": str(cfg.model_name),
         "origin": str(origin.get("package", "as named")),
+        "rounded_to": list(origin.get("weights", {}).get("tensor_types", {})),
         "blocks": int(cfg.n_layers),
         "width": int(cfg.d_model),
         "confidence": CONFIDENCE,

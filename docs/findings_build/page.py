@@ -58,6 +58,15 @@ def _head(about: Numbers) -> str:
             "in `docs/data/findings.json`, and each sentence on a direction is chosen by "
             "its interval. One model, one set of sentences and many tests: read a single p-value "
             "accordingly.",
-            f"Made with {versions}.",
+            f"Made with {versions}. {_weights(about)}",
         ]
+    )
+
+
+def _weights(about: Numbers) -> str:
+    if not about["rounded_to"]:
+        return "The last section measures what rounding of the weights moves."
+    return (
+        f"The weights come from a file that keeps them as {listed(about['rounded_to'])}; the last "
+        "section measures what such rounding moves."
     )

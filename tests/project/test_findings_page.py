@@ -101,6 +101,11 @@ def test_every_finding_has_its_figure_and_they_are_small():
     assert all(f"(images/findings/{p.name})" in PAGE for p in pictures)
 
 
+def test_the_head_tells_rounded_weights_from_others():
+    assert "keeps them as Q4_1 and F32; the last" in page._weights({"rounded_to": ["Q4_1", "F32"]})
+    assert "keeps them as" not in page._weights({"rounded_to": []})
+
+
 # ---- sentences follow the numbers --------------------------------------------------------------
 
 
