@@ -233,8 +233,8 @@ def _order(n: Numbers) -> str:
         return "Which kind comes first cannot be said, because one of them is missing."
     said = "before" if previous < induction else "not before"
     return (
-        f"The first previous-token head is in block {previous}, the first induction head in block "
-        f"{induction}: {said} it. Induction by composition (Olsson et al.) needs an earlier "
+        f"The first previous-token head is in block {previous}, {said} the first induction head "
+        f"in block {induction}. Induction by composition (Olsson et al.) needs an earlier "
         "previous-token head."
     )
 

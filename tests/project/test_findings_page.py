@@ -260,9 +260,9 @@ OPPOSITES = {
     "order of heads": (
         "heads",
         {"kinds/previous/first_block": 1, "kinds/induction/first_block": 4},
-        "is in block 1, the first induction head in block 4: before it",
+        "is in block 1, before the first induction head in block 4",
         {"kinds/previous/first_block": 4, "kinds/induction/first_block": 4},
-        "in block 4: not before it",
+        "is in block 4, not before the first induction head in block 4",
     ),
     "ablation": (
         "heads",
