@@ -20,6 +20,7 @@ from interp.stats import holm
 
 TITLE = "Nouns and adjectives"
 A, B = "NOUN", "ADJ"
+OPEN = "it cannot be "
 VALUES = {
     "path": "path over all blocks",
     "angle": "sum of the angles, degrees",
@@ -109,6 +110,9 @@ def tell(n: Numbers) -> str:
 
 def _said(value: str, one: Numbers) -> str:
     known = [_direction(value, one[kind]) for kind in ("within", "adjusted")]
+    if known[0] == known[1] and known[0].startswith(OPEN):
+        undecided = known[0].removeprefix(OPEN)
+        return f"Neither as they stand nor at equal frequency and position can it be {undecided}."
     if known[0] == known[1]:
         also = "as they stand, and at equal frequency and position"
         return f"{known[0].capitalize()}, {also}{_learned(one)}."
@@ -117,13 +121,21 @@ def _said(value: str, one: Numbers) -> str:
 
 def _direction(value: str, x: Numbers) -> str:
     """Which kind of word has more, if the interval and the corrected p agree that one has."""
-    more = {"path": "travel further", "angle": "turn further", "turning": "take sharper turns"}
-    less = {"path": "travel less far", "angle": "turn less", "turning": "take wider turns"}
+    more = {
+        "path": "travel further",
+        "angle": "turn further",
+        "turning": "bend more from step to step",
+    }
+    less = {
+        "path": "travel less far",
+        "angle": "turn less",
+        "turning": "bend less from step to step",
+    }
     where = side(x) if x["p_holm"] < SIGNIFICANT else "open"
     return {
         "above": f"nouns {more[value]} than adjectives",
         "below": f"nouns {less[value]} than adjectives",
-        "open": f"it cannot be decided whether nouns {more[value]} than adjectives",
+        "open": f"{OPEN}decided whether nouns {more[value]} than adjectives",
     }[where]
 
 

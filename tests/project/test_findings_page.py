@@ -236,6 +236,14 @@ OPPOSITES = {
         "As they stand, nouns travel further than adjectives; at equal frequency and position, it "
         "cannot be decided",
     ),
+    "speech, undecided": (
+        "speech",
+        {f"values/angle/{kind}": interval(0) | {"p_holm": 0.4} for kind in ("within", "adjusted")},
+        "Neither as they stand nor at equal frequency and position can it be decided whether nouns "
+        "turn further",
+        {f"values/angle/{kind}": LESS | {"p_holm": 0.001} for kind in ("within", "adjusted")},
+        "Nouns turn less than adjectives, as they stand, and",
+    ),
     "depth": (
         "depth",
         {"late": interval(0.7)},
