@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import interp
-from interp.cli.experiments import ON_MODEL, ON_POSITIONS, ON_RESULTS, ON_WORDS
+from interp.cli.experiments import ON_MODEL, ON_POSITIONS, ON_READOUTS, ON_RESULTS, ON_WORDS
 from interp.contract.analysis import Batch
 from interp.contract.leaves import LEAVES, Leaf, PerHead, PerToken
 from interp.contract.registry import get, names
@@ -76,6 +76,7 @@ EXAMPLES = {
     "steer": f"--prompts her --token ' her, his' --toward ' her' --away ' his' --layers 6 "
     f"--positions last {M}",
     "cause": f"--prompts her --target her --positions role=target {M}",
+    "fit tuned-lens": f"--prompts demo --file lens.safetensors {M}",
     "words near": f"her {M}",
     "words analogy": f"him he she {M}",
     "words axis": f"--to he,him --from she,her his the {M}",
@@ -151,6 +152,7 @@ class Experiment(NamedTuple):
 def _experiments() -> Iterator[Experiment]:
     made = [(m.name, m) for m in ON_RESULTS]
     made += [(m.name, m) for m in ON_MODEL]
+    made += [(f"fit {m.name}", m) for m in ON_READOUTS]
     made += [(f"words {m.name}", m) for m in ON_WORDS]
     made += [(f"positions {m.name}", m) for m in ON_POSITIONS]
     places = {command: f"experiments.{m.experiment}" for command, m in made}
@@ -313,9 +315,9 @@ def index_page() -> str:
             "On saved results or on a model: a function that returns a finding, and a command.",
             listed("experiments", experiments),
             "## More",
-            "[Sites, the readout and leaves](sites.md) · [models](models.md) · "
-            "[what works with what](compatibility.md) · [phantoms](phantoms.md) · "
-            "[corpora](corpus.md) · "
+            "[Findings on a real model](findings.md) · [phantoms](phantoms.md) · "
+            "[sites, the readout and leaves](sites.md) · [models](models.md) · "
+            "[what works with what](compatibility.md) · [corpora](corpus.md) · "
             "[chat prompts](chat.md) · [word frequency](frequency.md) · "
             "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
@@ -487,12 +489,12 @@ def draw_figures(results: Path, only: list[str]) -> None:
         plots = [p for p in result.analysis.plots if p.kind != "attention"]
         if plots and (not only or name in only):
             options = {"prompt": 2} if name == "logit_lens" else {}  # the shortest of those kept
-            _save(result.plot(plots[0].values, **options), "analyses", name)
+            save_picture(result.plot(plots[0].values, **options), "analyses", name)
     for name, experiment in EXPERIMENTS.items():
         if not only or name in only:
             words = shlex.split(experiment.example)[1:]
             asked = [str(results) if word == "out" else word for word in words]
-            _save(_found(asked).plot(), "experiments", name)
+            save_picture(_found(asked).plot(), "experiments", name)
 
 
 def _found(arguments: list[str]) -> Any:
@@ -513,7 +515,7 @@ def _found(arguments: list[str]) -> Any:
     return found[0]
 
 
-def _save(figure: Any, folder: str, name: str) -> None:
+def save_picture(figure: Any, folder: str, name: str) -> None:
     from PIL import Image
 
     path = HERE / "images" / folder / f"{name}.png"

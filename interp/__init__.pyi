@@ -33,7 +33,6 @@ from .experiments.words import WordVectors as WordVectors
 from .models.load import load_model as load_model
 from .models.probe import inspect as inspect
 from .models.untrained import random_copy as random_copy
-from .prompts.frequency import word_frequency as word_frequency
 from .prompts.labels import gold as gold
 from .prompts.labels import regex as regex
 from .prompts.labels import spacy_tags as spacy_tags

@@ -167,7 +167,7 @@ def path_prediction(
             has.
         partial: covariates to partial out: position, log_frequency of the token,
             next_log_frequency of the one after it (wrong if the run had its own targets), or a
-            column of numbers of the path's table, such as zipf (label of `interp.word_frequency`,
+            column of numbers of the path's table, such as zipf (label of `interp.prompts.word_frequency`,
             --frequency), with next_ before it for its value at the next token (next_zipf); none
             for no covariates. Tokens without a value are left out.
         frequency: count per token id or token text; by default the ordinary tokens of the run
@@ -275,7 +275,7 @@ def _refuse_unknown(tokens: pd.DataFrame, column: str) -> None:
     if column not in tokens and column.removeprefix(NEXT) == ZIPF:
         raise BadInput(
             f"no covariate {column!r}: the run has no word frequencies; label its tokens, "
-            "labellers=[interp.word_frequency()] or --frequency en"
+            "labellers=[interp.prompts.word_frequency()] or --frequency en"
         )
     require_columns(tokens, [column], "covariate")
     numbers(tokens, column)

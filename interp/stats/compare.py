@@ -88,7 +88,7 @@ def compare(
     are dropped, and everything is computed on these means. `null="none"` skips the shuffles.
 
     Groups may differ in something else that the value depends on: nouns and pronouns in frequency,
-    say. `adjust="zipf"` (the label of `interp.word_frequency`), or several columns with one number
+    say. `adjust="zipf"` (the label of `interp.prompts.word_frequency`), or several columns with one number
     per token, adds the difference at equal values of these covariates, `adjusted_difference`, with
     its interval and test, and makes it what the sentence quotes; see
     `interp.stats.adjusted_difference`. All other columns stay as they are.
@@ -181,7 +181,7 @@ def _covariates(
         if name == "zipf" and name not in frame:
             raise BadInput(
                 "there is no column 'zipf': label the tokens with the frequency of their words, "
-                "labellers=[interp.word_frequency()] or --frequency en"
+                "labellers=[interp.prompts.word_frequency()] or --frequency en"
             )
         if name in (value, between) or names.count(name) > 1:
             raise BadInput(f"adjust names {name!r}, which the comparison already uses")

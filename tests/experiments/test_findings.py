@@ -30,6 +30,7 @@ COMMANDS = {
         ((), experiments.ON_MODEL),
         (("words",), experiments.ON_WORDS),
         (("positions",), experiments.ON_POSITIONS),
+        (("fit",), experiments.ON_READOUTS),
     )
     for each in table
 }
@@ -51,6 +52,7 @@ ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("continuations",): ("Mary smiled.", "Tom", *MODEL, "--samples", 4, "--length", 2, *COPY),
     ("steer",): ("-p", "TEXTS", "--token", " her, his", *TOWARD, "-q", *MODEL),
     ("cause",): ("-p", "TEXTS", "--layers", "0,7", "--doses", "1", *MODEL, "-q", *COPY),
+    ("fit", "tuned-lens"): ("-p", "TEXTS", "--steps", 3, "-q", *MODEL),
     ("words", "near"): ("he", *MODEL),
     ("words", "analogy"): ("he", "him", "she", *MODEL),
     ("words", "axis"): ("his", "--to", "he,him", "--from", "she,her", "--resamples", 20, *MODEL),
@@ -75,6 +77,7 @@ CONTROLS = {
     ("drift",): "shuffled senses: ",
     ("steer",): "random directions of the same norm: ",
     ("cause",): "a random push of the size of its step gives",
+    ("fit", "tuned-lens"): "(the plain lens)",
     ("words", "near"): "if directions are random",
     ("words", "analogy"): "if directions are random",
     ("words", "axis"): "dealt to the two sides at random",

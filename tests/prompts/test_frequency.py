@@ -28,12 +28,12 @@ def test_without_the_package_the_fix_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     prompts = interp.read_prompts(TEXTS, byte_level())
     with pytest.raises(BadInput, match=r"not installed; pip install 'interp-stream\[words\]'"):
-        prompts.label(interp.word_frequency())
+        prompts.label(interp.prompts.word_frequency())
 
 
 def test_every_token_has_the_frequency_of_its_whole_word():
     wordfreq = pytest.importorskip("wordfreq")
-    prompts = interp.read_prompts(TEXTS, byte_level()).label(interp.word_frequency())
+    prompts = interp.read_prompts(TEXTS, byte_level()).label(interp.prompts.word_frequency())
     index = prompts.index()
     by_word = {
         (i, k): wordfreq.zipf_frequency(word, "en")
@@ -60,15 +60,15 @@ def interp_version():
 def test_another_language_and_name():
     pytest.importorskip("wordfreq")
     german = interp.read_prompts(["der Mann traf"], byte_level())
-    marked = german.label(interp.word_frequency("de", name="seltenheit"))
+    marked = german.label(interp.prompts.word_frequency("de", name="seltenheit"))
     assert max(filter(None, marked.labels["seltenheit"][0])) > 7
     with pytest.raises(BadInput, match=r"no words of the language 'xx'.*known: ar, bg"):
-        german.label(interp.word_frequency("xx"))
+        german.label(interp.prompts.word_frequency("xx"))
     with pytest.raises(BadInput, match="no word of the 1 prompts is in the list of 'en'"):
-        interp.read_prompts(["xqzzy !!"], byte_level()).label(interp.word_frequency())
+        interp.read_prompts(["xqzzy !!"], byte_level()).label(interp.prompts.word_frequency())
     ids = interp.read_prompts([[300, 301]], None)
     with pytest.raises(BadInput, match="cannot place word frequencies in prompt 0"):
-        ids.label(interp.word_frequency())
+        ids.label(interp.prompts.word_frequency())
 
 
 def test_a_language_whose_words_need_a_package(monkeypatch):
@@ -79,7 +79,7 @@ def test_a_language_whose_words_need_a_package(monkeypatch):
 
     monkeypatch.setattr(wordfreq, "zipf_frequency", lacking)
     with pytest.raises(BadInput, match=r"\(jieba\); pip install 'wordfreq\[cjk\]'"):
-        interp.read_prompts(["a"], byte_level()).label(interp.word_frequency("zh"))
+        interp.read_prompts(["a"], byte_level()).label(interp.prompts.word_frequency("zh"))
 
 
 def test_a_command_labels_and_the_tables_and_comparisons_have_it(tmp_path):

@@ -96,7 +96,7 @@ def test_path_prediction(real_results, plain, english):
 
 def test_groups_and_comparison_of_tags_and_frequencies(smollm2, plain, english):
     pytest.importorskip("wordfreq")
-    marked = english.label(interp.word_frequency())
+    marked = english.label(interp.prompts.word_frequency())
     run = interp.run(smollm2, marked, ["norm"], progress=False)
     found = experiments.by_group(run, "norm", "zipf", level="token", bins=2, resamples=50)
     low = found.frame[found.frame["zipf"] == found.groups[0]].set_index("layer")["mean"]
