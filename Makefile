@@ -5,7 +5,7 @@ VENV   ?= .venv
 UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export UV_FIND_LINKS
 
-.PHONY: demo english test real bench docs lock newest
+.PHONY: demo english findings test real bench docs lock newest
 demo: $(VENV)/.installed
 	$(VENV)/bin/interp demo
 
@@ -23,6 +23,12 @@ test: $(VENV)/.installed
 real: $(VENV)/.real-installed
 	for name in smollm2 minilm glove spacy-en; do $(VENV)/bin/interp get $$name || exit 1; done
 	$(VENV)/bin/python -m pytest -q -m real tests
+
+# The page of findings on a real model, measured anew: about 15 minutes on two cores.
+findings: $(VENV)/.real-installed
+	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python pillow -c constraints.txt
+	for name in smollm2 minilm glove spacy-en; do $(VENV)/bin/interp get $$name || exit 1; done
+	$(VENV)/bin/python -m docs.findings_build
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks $(BENCH)

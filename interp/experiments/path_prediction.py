@@ -167,9 +167,9 @@ def path_prediction(
             has.
         partial: covariates to partial out: position, log_frequency of the token,
             next_log_frequency of the one after it (wrong if the run had its own targets), or a
-            column of numbers of the path's table, such as zipf (label of `interp.prompts.word_frequency`,
-            --frequency), with next_ before it for its value at the next token (next_zipf); none
-            for no covariates. Tokens without a value are left out.
+            column of numbers of the path's table, such as zipf (the label of --frequency), with
+            next_ before it for its value at the next token (next_zipf); none for no covariates.
+            Tokens without a value are left out.
         frequency: count per token id or token text; by default the ordinary tokens of the run
             itself. ln(1 + count) is used.
         special: keep special tokens, such as BOS; else left out.

@@ -88,8 +88,8 @@ def compare(
     are dropped, and everything is computed on these means. `null="none"` skips the shuffles.
 
     Groups may differ in something else that the value depends on: nouns and pronouns in frequency,
-    say. `adjust="zipf"` (the label of `interp.prompts.word_frequency`), or several columns with one number
-    per token, adds the difference at equal values of these covariates, `adjusted_difference`, with
+    say. `adjust="zipf"` (the label of `word_frequency`), or several columns with one number per
+    token, adds the difference at equal values of these covariates, `adjusted_difference`, with
     its interval and test, and makes it what the sentence quotes; see
     `interp.stats.adjusted_difference`. All other columns stay as they are.
 
