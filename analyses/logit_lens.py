@@ -1,6 +1,6 @@
 """The model's prediction if it stopped at each boundary of the stream."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -34,14 +34,15 @@ class LogitLens(Analysis):
         identity_rows: on the first so many tokens of every prompt the last state's readout is
             compared with the model's own logits.
         readout: a file or folder with a translator per state (a tuned lens, a Jacobian lens; see
-            `read_translators`), through which every state but the last goes first. The plain lens
-            is then measured as well, in the columns `plain_*`: it is the control.
+            `read_translators`), through which every state but the last goes first; in Python also
+            a function of the state's number and `[row, d_model]`. The plain lens is then measured
+            as well, in the columns `plain_*`: it is the control.
     """
 
     examples: int = 3
     top_k: int = 5
     identity_rows: int = 4
-    readout: str = ""
+    readout: str | Callable[[int, Tensor], Tensor] = ""
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
@@ -107,6 +108,9 @@ class LogitLens(Analysis):
         """States `[state, row, d_model]` as they are read; the last one is the model's own."""
         if not self.readout:
             return rows
+        if callable(self.readout):
+            translated = [self.readout(i, x) for i, x in enumerate(rows[:-1])]
+            return torch.stack([*translated, rows[-1]])
         translators = read_translators(self.readout)
         translators.check(batch.readout, len(rows), rows.shape[-1])
         return translators.apply(rows)

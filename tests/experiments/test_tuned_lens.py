@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import _boot
@@ -138,6 +139,19 @@ def test_the_lens_reads_translated_states(demo, tmp_path):
             expected = (np.exp(final) * (final - log_softmax(z, -1))).sum(-1)
             assert np.allclose(rows.loc[state, name], expected, rtol=1e-3, atol=1e-4)
     assert np.allclose(rows.loc[8, "kl_to_final"], 0, atol=1e-6), "the last state is not moved"
+
+
+def test_a_function_may_be_the_translator(demo, tmp_path):
+    lens = drawn()
+    by_file = LogitLens(readout=str(lens.save(tmp_path / "t.safetensors")))
+    results = [
+        interp.run(demo, TEXTS[:2], analysis, progress=False)["logit_lens"]
+        for analysis in (by_file, LogitLens(readout=lens.one))
+    ]
+    pd.testing.assert_frame_equal(results[0].frame, results[1].frame)
+    run = interp.run(demo, TEXTS[:1], LogitLens(readout=lens.one), progress=False)
+    run.save(tmp_path / "out")
+    assert "one" in str(interp.load(tmp_path / "out")["logit_lens"].analysis.readout)
 
 
 def test_without_translators_nothing_changes(demo):
