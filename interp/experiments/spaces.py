@@ -189,7 +189,9 @@ def compare_spaces(
     because "walked" and "talked" share a piece in any two models, trained or not.
 
     Maps are scored by their residual and by precision@1, 5 and 10: whether the nearest word to the
-    mapped vector is the word itself, by cosine, CSLS and inverted softmax.
+    mapped vector is the word itself, by cosine, CSLS and inverted softmax. The last two also use
+    the similarities of the words that the map was fitted on, whose targets are as good as taken:
+    compare the cosine with published scores, and any of them with its own null.
 
     Args:
         a: a space of words: MODEL, MODEL:W_E or MODEL:W_U, or the path of a file with word
