@@ -59,7 +59,7 @@ def test_the_page_has_a_verdict_on_every_built_in_analysis(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_built_in_analysis_meets_all_that_is_known(name):
     found = pd.concat([trial.judge(frame) for trial, frame in tables(name)])
-    assert len(found) >= 3
+    assert len(found) >= 2
     assert found["passed"].all(), found[~found["passed"]].to_string()
 
 
@@ -363,6 +363,8 @@ def test_beliefs_follow_bayes_rule():
     letters = mess3.sequences(200, 6, seed=3)
     belief = mess3.beliefs(letters)
     assert np.allclose(belief.sum(-1), 1)
+    published = [[0.765, 0.00375, 0.00375], [0.0425, 0.0675, 0.00375], [0.0425, 0.00375, 0.0675]]
+    assert np.allclose(mess3.transitions()[0], published, rtol=1e-12)
     # Summed over all ways through the hidden states, one sequence at a time.
     table = mess3.transitions()
     for row in range(5):

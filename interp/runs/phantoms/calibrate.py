@@ -176,7 +176,8 @@ def measured(trial: Trial, analysis: Analysis) -> pd.DataFrame:
     ids, mask = phantom.tokens
     # Few tokens a batch, so that most trials take several.
     most = max(2 * ids.shape[1], 64)
-    results = run(phantom.model, ids, [fitted], mask=mask, max_tokens=most, progress=False)
+    options = {"mask": mask, "max_tokens": most, "progress": False, **dict(trial.options)}
+    results = run(phantom.model, ids, [fitted], **options)
     return results[fitted.name()].frame
 
 

@@ -20,7 +20,10 @@ PROMPTS = (
     (0, 3, 5, 7, 3, 5, 9, 4, 3, 5),
     (0, 1, 2, 6, 1, 2, 6, 1, 2, 6),
     (0, 8, 10, 4, 8, 11),
+    (0, 1, 2, 1, 2, 1),
 )
+WRITTEN = 2.0
+"""Logit that a previous-token head gives to the token that it read."""
 HEADS = (("self", "previous", "duplicate", "even"), ("first", "even", "induction", "previous"))
 """What each head of both blocks does."""
 
@@ -65,11 +68,13 @@ def heads() -> Phantom:
     embed = np.hstack([np.eye(KINDS), np.zeros((KINDS, CONTEXT + KINDS))])
     places = np.hstack([np.zeros((CONTEXT, KINDS)), np.eye(CONTEXT), np.zeros((CONTEXT, KINDS))])
     blocks = [BlockWeights(heads=[_head(kind) for kind in row]) for row in HEADS]
+    unembed = np.vstack([np.zeros((KINDS + CONTEXT, KINDS)), WRITTEN * np.eye(KINDS)])
     return Phantom(
         "heads",
         "Heads that attend exactly to this token, the previous one, earlier copies of it, what "
-        "followed them, the first token, or evenly to all.",
-        lambda: hand_set("heads", embed, blocks, positions=places),
+        "followed them, the first token, or evenly to all. Previous-token heads write what they "
+        "read, which is all that is read out, with logit 2.",
+        lambda: hand_set("heads", embed, blocks, positions=places, unembed=unembed),
         PROMPTS,
     )
 
@@ -190,7 +195,29 @@ def profile_heads() -> Trial:
     return Trial(heads(), [rows_known(len(table)), *known])
 
 
+def attribution_heads() -> Trial:
+    """`head_attribution` on `heads`: previous-token heads write the token before."""
+
+    def written(rows: pd.DataFrame) -> Any:
+        columns = ("layer", "head", "prompt", "position")
+        keys = zip(*(rows[c].astype(int) for c in columns), strict=True)
+        return np.array([_written(*key) for key in keys])
+
+    limit = rounding(WRITTEN, 2 * KINDS + CONTEXT)
+    known = Known("head_logit", written, limit, f"{2 * KINDS + CONTEXT} roundings")
+    return Trial(heads(), [rows_known(sum(map(len, PROMPTS)) * 8), known])
+
+
+def _written(layer: int, head: int, prompt: int, position: int) -> float:
+    ids = PROMPTS[prompt]
+    if position + 1 == len(ids):
+        return np.nan
+    right = ids[position + 1] == ids[max(position - 1, 0)]
+    return WRITTEN * (HEADS[layer][head] == "previous" and right)
+
+
 TRIALS: dict[str, Sequence[Any]] = {
     "attention": (attention_heads,),
     "position_profile": (profile_heads,),
+    "head_attribution": (attribution_heads,),
 }

@@ -157,11 +157,13 @@ class Trial:
         phantom: the model and its prompts.
         known: the columns with known values.
         parameters: of the analysis, where its defaults do not fit the phantom.
+        options: of `interp.run`, such as ("against", 9) for what compares two answers.
     """
 
     phantom: Phantom
     known: Sequence[Known]
     parameters: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
     def fitted(self, analysis: Any) -> Any:
         """The analysis with the trial's parameters."""

@@ -162,6 +162,38 @@ def settling_answer() -> Trial:
     return Trial(answer(), [rows_known(rows), *_known({n: _of_row(v) for n, v in known.items()})])
 
 
+def attribution_answer() -> Trial:
+    """`logit_attribution` on `answer`: the MLP writes all of it."""
+    logits = answer_logits()
+    nothing = 0 * logits[1:]
+    known = {
+        "stream_logit": logits[:-1],
+        "stream_logit_after": logits[1:],
+        "attn_logit": nothing,
+        "mlp_logit": np.diff(logits, axis=0),
+        "constant_logit": nothing,
+    }
+    rows = sum(map(len, PROMPTS)) * BLOCKS
+    columns = _known({name: _of_target(values) for name, values in known.items()})
+    return Trial(answer(), [rows_known(rows), *columns])
+
+
+AGAINST = 9
+
+
+def difference_answer() -> Trial:
+    """`logit_difference` on `answer`: the next token against token 9."""
+    logits = answer_logits()
+    target, other = _of_target(logits), _of_row(logits[:, :, AGAINST])
+    known = {
+        "target_logit": target,
+        "contrast_logit": other,
+        "logit_diff": lambda rows: target(rows) - other(rows),
+    }
+    rows = sum(map(len, PROMPTS)) * (BLOCKS + 1)
+    return Trial(answer(), [rows_known(rows), *_known(known)], options=(("against", AGAINST),))
+
+
 # ---- read out through a LayerNorm --------------------------------------------------------------
 
 SIZES = np.array([4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5])
@@ -296,5 +328,7 @@ TRIALS: dict[str, Sequence[Any]] = {
     "logit_lens": (lens_answer, lens_normed),
     "next_token": (next_answer,),
     "settling": (settling_answer,),
+    "logit_attribution": (attribution_answer,),
+    "logit_difference": (difference_answer,),
     "prediction_geometry": (geometry_normed,),
 }
