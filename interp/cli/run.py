@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli import generation
 from interp.cli.app import (
     Bos,
     Device,
@@ -214,6 +215,13 @@ def run(
     shard_documents: ShardDocuments = None,
     text_column: TextColumn = "text",
     split_name: Split = None,
+    new_tokens: generation.Generate = None,
+    sample: generation.Sample = False,
+    samples: generation.Samples = 1,
+    temperature: generation.Temperature = 1.0,
+    top_k: generation.TopK = None,
+    top_p: generation.TopP = None,
+    seed: generation.Seed = 0,
     labels: Labels = "",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -237,14 +245,19 @@ def run(
     }
     streaming = {"resume": resume, "ray": ray, "overlap": overlap}
     check_choice(prompts, corpus, workers=workers > 1, **streaming)
+    drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
+    drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    written = generation.asked(new_tokens, **drawing)
     chosen = with_parameters(split(analyses), settings or [])
     if corpus is None:
         common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
         tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
         common |= {"labellers": _labellers(tagging, frequency)}
-        _run(model, prompts, chosen, folder, overwrite, as_json, loading, common)
+        _run(model, prompts, chosen, folder, overwrite, as_json, loading, common, written)
         return
+    if written:
+        raise BadInput("--generate is for --prompts; a corpus is measured as it is")
     if spacy or token or frequency:
         raise BadInput(
             "--spacy, --frequency and --token are for --prompts; a corpus has its own labels"
@@ -288,20 +301,36 @@ def _run(
     as_json: bool,
     loading: dict[str, Any],
     options: dict[str, Any],
+    writing: dict[str, Any] | None,
 ) -> None:
-    """A run over prompts that fit in memory."""
+    """A run over prompts that fit in memory, or over what a model makes of them."""
     from interp._files import refuse_existing
     from interp._progress import stage
     from interp.runs.run import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
     options |= {"model_options": loading}
-    results = run_analyses(model, prompts, analyses, **options)
+    if writing is None:
+        results = run_analyses(model, prompts, analyses, **options)
+    else:
+        results = _generated(model, prompts, analyses, options | writing)
     with stage("writing tables", enabled=options["progress"]):
         written = [results.save(folder, overwrite=overwrite)]
     with stage("writing the report", enabled=options["progress"]):
         written.append(results.report(folder / "report.html"))
     finish(results, written, as_json)
+
+
+def _generated(
+    model: str, prompts: str | None, analyses: list[Any], options: dict[str, Any]
+) -> Results:
+    from interp.runs.generate import generate
+
+    if prompts is None:
+        raise BadInput("--generate continues prompts: name some by --prompts")
+    if options.pop("truncate"):
+        raise BadInput("--truncate cuts what the model should continue; leave one of the two out")
+    return generate(model, prompts, analyses, **options)
 
 
 @app.command()

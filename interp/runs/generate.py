@@ -54,6 +54,7 @@ def generate(
     labels: Mapping[str, Sequence[Any]] | None = None,
     prepend_bos: bool | None = None,
     max_tokens: int = 4096,
+    model_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Results:
@@ -80,6 +81,7 @@ def generate(
         labels: columns per given prompt, as for `run`.
         prepend_bos: the model's own policy unless given.
         max_tokens: budget of a batch.
+        model_options: for `load_model`, as for `run`.
         progress: show bars.
         options: further options of `run` (`control`, `keep`, `by`, `labellers`, `target`).
 
@@ -91,7 +93,7 @@ def generate(
     how.check()
     _check_samples(samples, do_sample=do_sample)
     chosen = resolve(analyses)
-    bridge = load_model(model)
+    bridge = load_model(model, **(model_options or {}))
     refuse_training(bridge)
     anatomy = inspect(bridge)
     refuse_silent(bridge, anatomy)

@@ -187,3 +187,33 @@ def test_words_without_room_are_left_out_and_nothing_overlaps():
 def test_an_unknown_name_is_one_kind_of_error():
     with pytest.raises(UnknownName, match="did you mean 'pca'"):
         picture(_space(["a", "b"]), method="pcaa")
+
+
+# ---- generation --------------------------------------------------------------------------------
+
+
+def test_a_model_continues_prompts_from_the_command_line(tmp_path):
+    (tmp_path / "p.txt").write_text("Mary met John. She\nThe river\n")
+    asked = ["run", "-m", "demo-llama", "-p", str(tmp_path / "p.txt"), "-a", "norm", "-q",
+             "--generate", "3", "--sample", "--samples", "2", "--seed", "4"]  # fmt: skip
+    done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")], catch_exceptions=False)
+    assert done.exit_code == 0
+    frame = interp.load(tmp_path / "out")["norm"].frame
+    assert frame.groupby("prompt")["generation_step"].max().tolist() == [3, 3, 3, 3]
+    assert frame.groupby("given")["sample"].nunique().tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-p", "her", "--sample", "--top-k", "5"), "--sample, --top-k: only with --generate"),
+        (("--generate", "3"), "--generate continues prompts: name some by --prompts"),
+        (("-p", "her", "--generate", "0"), "max_new_tokens is 0; allowed is 1 or more"),
+        (("-p", "her", "--generate", "3", "--truncate"), "--truncate cuts what the model should"),
+        (("--corpus", "x.txt", "--generate", "3"), "--generate is for --prompts"),
+    ],
+)
+def test_options_of_a_generation_that_do_not_go(monkeypatch, capsys, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, said = _typed(monkeypatch, capsys, "run", *words, "-a", "norm")
+    assert (code, message in said) == (1, True), said
