@@ -147,15 +147,24 @@ def measure(model: str | None = None, threads: int = 1) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         environment = _environment(place, threads)
-        model = model or str(random_model(place / "model"))
+        folder_of_model = model or str(random_model(place / "model"))
         out = place / "out"
         # Python compiles what it has not seen, which an installation has done already.
         _run(["demo", "--out", str(place / "demo"), "--quiet"], environment, counted=True)
-        asked = ["run", "--model", model, "--prompts", "her", "--target", "her", "--quiet"]
+        asked = [
+            "run",
+            "--model",
+            folder_of_model,
+            "--prompts",
+            "her",
+            "--target",
+            "her",
+            "--quiet",
+        ]
         found = {"run": _run([*asked, "--out", str(out)], environment, counted=True)}
         for command in (["compare", str(out)], ["report", str(out), "--overwrite"]):
             found[command[0]] = _run(command, environment, counted=False)
-    return found | {"threads": threads}
+    return found | {"threads": threads, "model": model and Path(model).name}
 
 
 def _environment(folder: Path, threads: int) -> dict[str, str]:
@@ -243,14 +252,17 @@ def section(found: Mapping[str, Any]) -> str:
     for name, (processor, seconds) in [*spent.items(), ("whole", [run[k] for k in _CLOCKS])]:
         share = f"{processor / run['processor']:.0%}"
         table.append(f"| {name} | {processor:.2f} | {seconds:.2f} | {share} |")
+    what = found["model"] or (
+        f"a model of {SHAPE['layers']} blocks, width {SHAPE['width']} and vocabulary "
+        f"{SHAPE['vocab']:,}, random weights"
+    )
     return "\n".join(
         [
             "## From start to finish",
             "",
-            f"`interp run --prompts her` on a model of {SHAPE['layers']} blocks, width "
-            f"{SHAPE['width']} and vocabulary {SHAPE['vocab']:,},",
-            "random weights, five analyses, tables and report included, in a process of its own "
-            f"with {found['threads']} thread(s).",
+            f"`interp run --prompts her` on {what};",
+            "five analyses, tables and report included, in a process of its own with "
+            f"{found['threads']} thread(s).",
             "Limits are of processor time, which other programs on the machine disturb least.",
             "",
             *rows,

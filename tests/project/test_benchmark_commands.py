@@ -58,6 +58,7 @@ def found():
         "compare": {"processor": 3.0, "seconds": 3.1},
         "report": {"processor": 5.5, "seconds": 6.0},
         "threads": 1,
+        "model": None,
     }
 
 
