@@ -321,7 +321,6 @@ def _block_weight(layer: int, name: str) -> Tensor:
     return weight
 
 
-@lru_cache(maxsize=1)
 def stand_in_model() -> SimpleNamespace:
     """Random weights under the names that a bridge uses, without a model."""
     random = torch.Generator().manual_seed(11)
