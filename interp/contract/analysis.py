@@ -63,7 +63,20 @@ class Batch(Tokens):
         try:
             return self.sites[site]
         except KeyError:
-            raise unknown("site in this batch", site, self.sites) from None
+            raise self._lacks(site) from None
+
+    def _lacks(self, site: str) -> Exception:
+        """The error for a site that is not in this batch, with the reason."""
+        if site == "terms":
+            return BadInput("terms are read as `batch.terms`, a mapping by name")
+        if site in SITES:
+            seen = ", ".join(self.sites) or "none"
+            return BadInput(
+                f"no site {site!r} in this batch (here: {seen}): declare it in `sites` of the "
+                "analysis; one of `optional` is read by batch.get(…), which is None where a block "
+                "has none"
+            )
+        return unknown("site in this batch", site, self.sites)
 
     def get(self, site: str) -> Tensor | None:
         """The activation of an optional site, or None where this block has none."""

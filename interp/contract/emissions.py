@@ -19,6 +19,28 @@ from interp.contract.leaves import Leaf, PerHead, PerToken
 from interp.errors import EmissionError, EmissionShapeError, ObserveError, Unsupported
 
 
+def observed(analysis: Analysis, batch: Batch) -> Mapping[str, Any]:
+    """What `observe` emits for a batch, checked, and its activations found as they were.
+
+    Raises `EmissionError` where it changed one in place, and what `checked` raises.
+    """
+    before = {site: _version(x) for site, x in batch.sites.items()}
+    emitted = analysis.observe(batch)
+    for site, x in batch.sites.items():
+        if _version(x) != before[site]:
+            raise EmissionError(
+                f"{place(analysis, batch)}: `observe` changed {site!r} in place, which is the "
+                "model's own activation, so the pass is no longer the model's; write x = x − … in "
+                "place of x −= …"
+            )
+    return checked(analysis, batch, emitted)
+
+
+def _version(x: Tensor) -> int:
+    """Number of changes that torch has counted; inference tensors count none."""
+    return 0 if x.is_inference() else int(x._version)
+
+
 def checked(analysis: Analysis, batch: Batch, emitted: Any) -> Mapping[str, Any]:
     """What `observe` returned, if it can become state.
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
-from interp.contract.emissions import checked, failed
+from interp.contract.emissions import failed, observed
 from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
 from interp.contract.tokens import Tokens
@@ -207,7 +207,7 @@ class Observer:
             batch = self._batch(current, job)
             try:
                 with torch.no_grad(), full_precision():
-                    emitted = checked(job.analysis, batch, job.analysis.observe(batch))
+                    emitted = observed(job.analysis, batch)
             except ObserveError:
                 raise
             except Exception as error:

@@ -10,7 +10,7 @@ import torch
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
-from interp.contract.emissions import checked, failed
+from interp.contract.emissions import failed, observed
 from interp.contract.jobs import ObserveCall, Pass
 from interp.contract.kept import ALL, Kept
 from interp.contract.leaves import State, merge_states
@@ -39,7 +39,7 @@ def _observed(analysis: Analysis, batch: Batch) -> Mapping[str, Emission]:
     """What an analysis of the weights emits; an error that is no answer names its author's line."""
     try:
         with torch.no_grad(), full_precision():
-            return checked(analysis, batch, analysis.observe(batch))
+            return observed(analysis, batch)
     except InterpError:
         raise
     except Exception as error:

@@ -1,6 +1,7 @@
 """What an author reads whose `observe` or `table` goes wrong: who, where, which line."""
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -174,3 +175,52 @@ def test_values_of_a_figure_are_a_tuple():
 
     with pytest.raises(ContractError, match="figure 'Sizes' draws 'x', not a tuple of names"):
         interp.check_analysis(Wrong, laws=["figures draw what is there"])
+
+
+class InPlace(interp.Analysis):
+    """Mean of what it has centred itself, wrongly."""
+
+    sites = ("resid_post",)
+    columns: ClassVar = {"mean": "mean of the entries"}
+
+    def observe(self, batch):
+        x = batch["resid_post"]
+        x -= x.mean(-1, keepdim=True)
+        return {"mean": interp.PerToken(x.mean(-1))}
+
+
+def test_an_activation_that_was_changed_in_place_is_named():
+    message = r"'in_place' failed at layer 0 .*changed 'resid_post' in place.*write x = x − …"
+    with pytest.raises(EmissionError, match=message):
+        interp.run("demo", ["the man"], InPlace, progress=False)
+    model = interp.load_model("demo")
+    with (
+        pytest.warns(UserWarning, match="changed 'resid_post' in place"),
+        interp.attach(model, InPlace),
+    ):
+        model(model.to_tokens("the man"))
+
+
+class Undeclared(interp.Analysis):
+    """Norm of a state that was not asked for."""
+
+    sites = ("resid_post",)
+    columns: ClassVar = {"norm": "norm"}
+    asked: ClassVar[str] = "resid_pre"
+
+    def observe(self, batch):
+        return {"norm": interp.PerToken(batch[self.asked].norm(dim=-1))}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("resid_pre", r"no site 'resid_pre' in this batch \(here: resid_post\): declare it in"),
+        ("terms", "terms are read as `batch.terms`"),
+        ("resid_poste", "did you mean 'resid_post'"),
+    ],
+)
+def test_a_site_that_was_not_declared_says_so(monkeypatch, asked, message):
+    monkeypatch.setattr(Undeclared, "asked", asked)
+    with pytest.raises(ObserveError, match=message):
+        interp.run("demo", ["the man"], Undeclared, progress=False)
