@@ -29,7 +29,8 @@ class LogitLens(Analysis):
 
     Attributes:
         examples: of so many prompts the `top_k` tokens of every state and position are kept for
-            the figure.
+            the figure. They are projected a second time, which doubles the cost of a pass over
+            these few; 0 does without.
         top_k: how many.
         identity_rows: on the first so many tokens of every prompt the last state's readout is
             compared with the model's own logits.

@@ -205,7 +205,8 @@ def cause(
         prompts: as for `run`.
         layers: numbers of the blocks to leave out (0 … L − 1), or all.
         positions: tokens that are changed: all, last, positions such as 3,4, or a label such as
-            role=target; by default every token that is not special.
+            role=target; by default every token that is not special. In Python positions are a
+            list, and a label is `{"role": "target"}`.
         read: tokens whose prediction is measured, in the same form; by default those changed.
         target: a word: its tokens get the label role=target.
         parts: parts to leave out: block, attention or mlp.
@@ -288,13 +289,13 @@ def _blocks(layers: Layers, stack: Any) -> list[int]:
     """Numbers of blocks 0 … L − 1."""
     if layers == "all":
         return list(range(stack.n_blocks))
-    blocks = layers_of(layers, stack)
-    if blocks[-1] == stack.n_blocks:
-        raise BadInput(
-            f"block {stack.n_blocks} is out of range: this model has blocks 0 … "
-            f"{stack.n_blocks - 1}"
-        )
-    return blocks
+    wanted = [layers] if isinstance(layers, int) else list(layers)
+    for block in wanted:
+        if isinstance(block, int | np.integer) and not 0 <= block < stack.n_blocks:
+            raise BadInput(
+                f"block {block} is out of range: this model has blocks 0 … {stack.n_blocks - 1}"
+            )
+    return layers_of(wanted, stack)
 
 
 def _push_layers(layers: Layers | None, n: int, *, any_pushes: bool) -> list[int]:

@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from interp._arrays import Ints
 from interp._progress import Counter
 from interp.contract.columns import refuse_taken
 from interp.contract.registry import resolve
-from interp.errors import BadInput
+from interp.errors import BadInput, unknown
 from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
@@ -26,12 +25,12 @@ from interp.models.probe import inspect, refuse_training
 from interp.models.writing import Sampling, refuse_full, refuse_silent, stop_ids, write
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
-from interp.runs.results import Results
+from interp.runs.results import GENERATION, Results
 from interp.runs.run import DEFAULT, Wanted, run
 
-GENERATION = "generation"  # of the provenance
 LABELS = ("given", "sample", "generated", "generation_step")
-TEXTS = ("given", "sample", "prompt", "text", "new_tokens", "stopped")
+OPTIONS = ("target", "token_labels", "labellers", "targets", "against", "keep", "by", "control",
+           "layers", "positions", "settings", "without_dims")  # fmt: skip
 NO_CACHE = (
     "The text was written without a KV cache, because passes of this model that continue one do "
     "not give what the whole pass gives."
@@ -64,7 +63,7 @@ def generate(
     the tables: `given`, the number of the prompt that was given; `sample`, the number of its
     continuation; `generated`, whether the model wrote the token; `generation_step`, the number of
     the token among those that it wrote, from 1, and 0 in the prompt. The texts themselves are in
-    `results.provenance["generation"]` and, as a table, in `generated_texts(results)`.
+    `results.texts`.
 
     Args:
         model: a bridge, or anything `load_model` takes.
@@ -89,6 +88,9 @@ def generate(
     continues no text, a prompt that fills the context, a temperature of 0 or below; and what
     `run` raises.
     """
+    for name in options:
+        if name not in OPTIONS:
+            raise unknown("option of generate", name, OPTIONS)
     how = Sampling(max_new_tokens, do_sample, temperature, top_k, top_p, seed)
     how.check()
     _check_samples(samples, do_sample=do_sample)
@@ -114,18 +116,6 @@ def generate(
         for result in results.values():
             result.notes += (NO_CACHE,)
     return results
-
-
-def generated_texts(results: Results) -> pd.DataFrame:
-    """The texts of a generation: `given`, `sample`, `prompt` and `text` (both as text),
-    `new_tokens` and `stopped`, whether a stop token ended the text; indexed by prompt number.
-
-    Raises `BadInput` for results of something else.
-    """
-    if GENERATION not in results.provenance:
-        raise BadInput("these results are of no generation; interp.generate makes them")
-    rows = results.provenance[GENERATION]["texts"]
-    return pd.DataFrame(rows, columns=list(TEXTS))
 
 
 def _check_samples(samples: int, *, do_sample: bool) -> None:

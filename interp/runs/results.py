@@ -31,6 +31,8 @@ from interp.runs.storage import save_state
 SCHEMA = 1
 CORPUS = "corpus.json"  # the manifest of a corpus run
 _NUMBER = "\0number"  # no label has this name
+GENERATION = "generation"  # of the provenance
+TEXTS = ("given", "sample", "prompt", "text", "new_tokens", "stopped")
 CONTROL = "control"  # the folder with the results of the untrained copy
 
 
@@ -285,6 +287,19 @@ class Results(Mapping[str, Result]):
         for a table that has other rows: of heads, of pairs, of weights or of a summary.
         """
         return merged_tables([self[name] for name in names])
+
+    @property
+    def texts(self) -> pd.DataFrame:
+        """The texts of `interp.generate`, a row per prompt number: `given`, `sample`, `prompt` and
+        `text` (what was given and what was written), `new_tokens`, and `stopped`, whether a stop
+        token ended it.
+
+        Raises `BadInput` for results of something else.
+        """
+        if GENERATION not in self.provenance:
+            raise BadInput("these results are of no generation; interp.generate makes them")
+        rows = self.provenance[GENERATION]["texts"]
+        return pd.DataFrame(rows, columns=list(TEXTS))
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name}: {len(r.frame)} rows" for name, r in self.items())

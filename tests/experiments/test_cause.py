@@ -252,7 +252,7 @@ def test_a_label_names_the_tokens_and_the_copy_is_the_control():
         ({"parts": ("atention",)}, BadInput, "part 'atention'; did you mean 'attention'"),
         ({"pushes": ("alon",)}, BadInput, "push 'alon'; did you mean 'along'"),
         ({"layers": 3}, BadInput, r"block 3 is out of range: this model has blocks 0 … 2"),
-        ({"layers": 9}, BadInput, "layer 9 is out of range"),
+        ({"layers": [-1]}, BadInput, "block -1 is out of range: this model has blocks 0 … 2"),
         ({"pushes": ("along",), "push_layers": [3]}, BadInput, "state 3 cannot be pushed: allowed"),
         ({"pushes": ("along",), "doses": ()}, BadInput, "expected finite numbers, one or more"),
         ({"controls": 0}, BadInput, "controls=0"),

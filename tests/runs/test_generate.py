@@ -15,9 +15,9 @@ from analyses.logit_lens import LogitLens
 from analyses.next_token import NextToken
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp.errors import BadInput, Unsupported
+from interp.errors import BadInput, UnknownName, Unsupported
 from interp.models.writing import Sampling
-from interp.runs.generate import generate, generated_texts
+from interp.runs.generate import generate
 
 pytestmark = pytest.mark.usefixtures("clean")
 ALL = (Rotation, PathLength, LogitLens, NextToken, Attention)
@@ -61,7 +61,7 @@ def test_tables_tell_what_was_given_and_what_was_written(demo):
         assert text["generation_step"].tolist()[-5:] == [0, 1, 2, 3, 4]
         assert text["generated"].tolist() == (text["generation_step"] > 0).tolist()
         assert text["kind"].unique().tolist() == ["aba"[number]]
-    texts = generated_texts(results)
+    texts = results.texts
     assert texts["prompt"].tolist() == ["<|endoftext|>" + prompt for prompt in PROMPTS]
     assert texts["new_tokens"].tolist() == [4, 4, 4]
     joined = rows[rows["generated"]].groupby("prompt")["token"].apply("".join)
@@ -81,7 +81,7 @@ def test_a_stop_token_ends_a_text_and_belongs_to_it(demo):
     for whole, cut in zip(free, new_ids(ended), strict=True):
         end = whole.index(stop) + 1 if stop in whole else len(whole)
         assert cut == whole[:end]
-    texts = generated_texts(ended)
+    texts = ended.texts
     assert texts["stopped"].tolist() == [stop in whole for whole in free]
     assert texts["stopped"].sum() > 0
 
@@ -90,7 +90,7 @@ def test_texts_and_settings_are_saved(demo, tmp_path):
     results = written(demo, max_new_tokens=3, do_sample=True, top_k=5, seed=3)
     results.save(tmp_path / "out")
     again = interp.load(tmp_path / "out")
-    assert generated_texts(again).equals(generated_texts(results))
+    assert again.texts.equals(results.texts)
     told = again.provenance["generation"]
     assert {k: told[k] for k in ("max_new_tokens", "do_sample", "top_k", "seed", "cache")} == {
         "max_new_tokens": 3, "do_sample": True, "top_k": 5, "seed": 3, "cache": True,
@@ -223,6 +223,11 @@ def test_settings_that_are_not_allowed(demo, options, message):
         written(demo, **options)
 
 
+def test_an_option_that_is_none(demo):
+    with pytest.raises(UnknownName, match="unknown option of generate 'num_return_sequences'"):
+        written(demo, num_return_sequences=3)
+
+
 def test_a_prompt_that_fills_the_context(demo):
     full = torch.full((1, interp.inspect(demo).n_ctx), 20)
     with pytest.raises(BadInput, match="context of .*: shorten the prompt"):
@@ -238,7 +243,7 @@ def test_models_that_continue_nothing():
 
 def test_results_of_a_run_are_no_generation(demo):
     with pytest.raises(BadInput, match=r"of no generation; interp.generate makes them"):
-        generated_texts(interp.run(demo, ["a b"], "norm", progress=False))
+        _ = interp.run(demo, ["a b"], "norm", progress=False).texts
 
 
 def test_settings_are_json_values():
