@@ -76,7 +76,7 @@ def test_every_figure_is_a_small_picture(path):
         assert png.startswith(b"\x89PNG"), source
         assert len(png) <= 60_000, source
         assert 700 <= width <= 1400, source
-        assert 200 <= height <= 1100, source
+        assert 200 <= height <= 1600, source
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
