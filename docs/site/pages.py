@@ -169,7 +169,7 @@ def result_shown(result: dict[str, Any], picture: str) -> str:
         says = html.escape("".join(data["text/plain"]))
         return f'<p><img src="{picture}" alt="{says}"></p>'
     if "text/html" in data:
-        return f'<div class="result">\n{"".join(data["text/html"])}\n</div>'
+        return f'<div class="notebook-result">\n{"".join(data["text/html"])}\n</div>'
     if "text/markdown" in data:
         return "".join(data["text/markdown"])
     return f"```text\n{''.join(data.get('text/plain', result.get('text', ''))).rstrip()}\n```"
