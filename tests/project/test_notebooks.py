@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import importlib.util
 import json
 import re
 import struct
@@ -98,6 +99,56 @@ def test_the_notebooks_stay_small():
     assert {name: size for name, size in sizes.items() if size > 400_000} == {}
     assert sum(sizes.values()) < 3_000_000
     assert sum(len(pictures(p)) for p in SOURCES) > 50
+
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location(f"from_docs_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kept(output):
+    return loaded(ROOT / "docs" / "notebooks.py").kept_of(nbformat.from_dict(output))
+
+
+def test_messages_on_the_way_are_not_stored():
+    warning = {"output_type": "stream", "name": "stderr", "text": "/home/me/x.py:21: a warning"}
+    progress = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">preparing</pre>'
+    said = {"output_type": "display_data", "data": {"text/html": progress, "text/plain": "p"}}
+    assert kept(warning) is None
+    assert kept(said) is None
+
+
+def test_a_table_is_stored_without_its_style_and_its_plain_copy():
+    table = (
+        "<div>\n<style scoped>\n  td {}\n</style>\n<table>\n  <tr><td>1</td></tr>\n</table></div>"
+    )
+    data = {"text/plain": "1", "text/html": table}
+    stored = kept({"output_type": "execute_result", "execution_count": 7, "data": data})
+    assert "execution_count" not in stored
+    text = "<div>\n<table>\n<tr><td>1</td></tr>\n</table></div>"
+    assert {k: "".join(v) for k, v in stored["data"].items()} == {"text/html": text}
+
+
+@pytest.mark.parametrize(
+    "text", ["<p>a</p><script>b</script>", "<f at 0x7f3a91b2c0>", "read /home/me/model"]
+)
+def test_a_result_that_must_not_be_stored_stops_the_command(text):
+    with pytest.raises(SystemExit, match="not to be stored"):
+        kept({"output_type": "execute_result", "data": {"text/plain": text}})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_the_page_of_the_site_shows_every_result(path):
+    site = loaded(ROOT / "docs" / "site" / "pages.py")
+    page, files = site.notebook_page(path), site.pictures()
+    linked = re.findall(r'<img src="([^"]+)"', page)
+    assert [files[f"notebooks/{name}"] for name in linked] == [png for _, png in pictures(path)]
+    for _, output in results(path):
+        for kind, lines in output.get("data", {"text": output.get("text")}).items():
+            if kind != "image/png" and "image/png" not in output.get("data", {}):
+                assert "".join(lines).rstrip() in page
 
 
 @pytest.mark.filterwarnings("ignore")
