@@ -186,6 +186,7 @@ def _lines(text: str) -> list[str]:
     """Lines of a text, of HTML without styles and indentation; `UNWANTED` ends the program."""
     if text.lstrip().startswith("<"):
         text = re.sub(r"<style.*?</style>\s*", "", text, flags=re.DOTALL)
+        text = re.sub(r' id="T_[^"]*"', "", text)  # pandas draws the names of a styled table
         text = re.sub(r"\n\s+", "\n", text).strip()
     if found := UNWANTED.search(text):
         around = text[max(0, found.start() - 60) : found.end() + 60]

@@ -19,7 +19,7 @@ REAL = {"10_real_english": "smollm2"}
 
 FIGURE = re.compile(r"\.plot\(|\bpx\.|^figure$", re.MULTILINE)
 UNWANTED = re.compile(
-    r"<script|<iframe|<style| at 0x[0-9a-f]{6}|(?<![\w.:/])/\w+/[\w./-]*\w|[A-Z]:\\"
+    r"<script|<iframe|<style|id=.T_| at 0x[0-9a-f]{6}|(?<![\w.:/])/\w+/[\w./-]*\w|[A-Z]:\\"
 )
 
 jupytext = pytest.importorskip("jupytext")
