@@ -522,8 +522,11 @@ def save_picture(figure: Any, folder: str, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     width = int((figure.layout.meta or {}).get("width", 0))
     figure.write_image(path, width=max(820, width), scale=1)
-    # Few colours: a third of the size.
-    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+    # Few colours: a third of the size. The usual median cut merges colours that few pixels have,
+    # such as the end of a colour bar.
+    whole = Image.open(path).convert("RGB")
+    few = whole.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def main() -> None:

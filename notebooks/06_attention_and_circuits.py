@@ -136,7 +136,7 @@ prose.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", va
 #
 # ## Maps
 #
-# One prompt, the heads with the highest induction score. In a notebook this is an interactive
+# One prompt, the heads with the highest induction score. When you run it, this is an interactive
 # picture (circuitsvis); hover to read single weights. An induction head shows a stripe that runs
 # parallel to the diagonal, as far below it as the repeated part is long.
 
@@ -147,7 +147,8 @@ on_repeats["attention"].plot("pattern", score=["induction", "previous"], prompt=
 # ## Rollout: where does a token's content come from, over all blocks?
 #
 # Ã_l = ½·I + ½·Ā_l (mean over heads; the ½ is the stream that skips the block), R_l = Ã_l R_{l−1}
-# (Abnar & Zuidema 2020). Left: the model. Right, the control: the same product with even attention.
+# (Abnar & Zuidema 2020). `rollout`: the model. `even`, the control: the same product with even
+# attention.
 
 # %%
 rolled = interp.experiments.rollout(on_repeats["attention"], prompt=0)
@@ -344,7 +345,7 @@ px.strip(
     title=f"What the repetition loses without {size} heads",
     labels={"x": "change of log P (nats)", "y": ""},
     height=260,
-).update_layout(showlegend=False)
+).update_layout(showlegend=False).update_yaxes(automargin=True)
 
 # %%
 p = (1 + sum(c <= own for c in changes)) / (1 + len(changes))

@@ -1,19 +1,22 @@
 """The pages of the site that are no files of docs/, and its navigation.
 
 A hook of mkdocs, named in mkdocs.yml. What a page shows is written once, elsewhere: README.md is
-the home page, notebooks/*.py the notebooks, the public page of the library (`__init__.pyi`, and
-`__init__.py` of a namespace) the list of the reference. Links between files of the repository are
-turned into links between pages. After the build every link of the finished HTML is followed.
+the home page, notebooks/ has the notebooks and their results, the public page of the library
+(`__init__.pyi`, and `__init__.py` of a namespace) the list of the reference. Links between files of
+the repository are turned into links between pages. After the build every link of the finished HTML
+is followed.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
 import html
+import json
 import logging
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -131,14 +134,56 @@ def cells(text: str) -> Iterator[tuple[str, str]]:
 
 
 def notebook_page(path: Path) -> str:
-    """A notebook as text and code, without its results, which are made when it runs."""
-    show: dict[str, Callable[[str], str]] = {
-        "markdown": lambda text: relinked(text, f"notebooks/{path.name}", f"notebooks/{path.name}"),
-        "code": lambda text: f"```python\n{text}\n```",
-    }
-    shown = [show[kind](text) for kind, text in cells(path.read_text(encoding="utf-8"))]
-    where = f"*The notebook is `notebooks/{path.stem}.ipynb`; its results come when it runs.*"
+    """A notebook as text, code, and the results that are stored with it."""
+    results = stored_results(path)
+    shown = []
+    for i, (kind, text) in enumerate(cells(path.read_text(encoding="utf-8"))):
+        if kind == "markdown":
+            shown.append(relinked(text, f"notebooks/{path.name}", f"notebooks/{path.name}"))
+        else:
+            shown.append(f"```python\n{text}\n```")
+        shown += [result_shown(r, picture_name(path, i, k)) for k, r in enumerate(results[i])]
+    where = f"*The notebook is `notebooks/{path.stem}.ipynb`; its results are stored with it.*"
     return "\n\n".join([shown[0], where, *shown[1:]]) + "\n"
+
+
+def stored_results(path: Path) -> list[list[dict[str, Any]]]:
+    """What each cell of a notebook gave when docs/notebooks.py ran it, in the form of an .ipynb."""
+    notebook = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    return [cell.get("outputs", []) for cell in notebook["cells"]]
+
+
+def picture_name(path: Path, cell: int, result: int) -> str:
+    """The file of a picture, beside the page of its notebook."""
+    return f"{path.stem}_{cell:02d}_{result}.png"
+
+
+def result_shown(result: dict[str, Any], picture: str) -> str:
+    """A stored result as Markdown; a picture is a link to its file.
+
+    >>> result_shown({"output_type": "stream", "text": ["a\\n", "b"]}, "")
+    '```text\\na\\nb\\n```'
+    """
+    data = result.get("data", {})
+    if "image/png" in data:
+        says = html.escape("".join(data["text/plain"]))
+        return f'<p><img src="{picture}" alt="{says}"></p>'
+    if "text/html" in data:
+        return f'<div class="notebook-result">\n{"".join(data["text/html"])}\n</div>'
+    if "text/markdown" in data:
+        return "".join(data["text/markdown"])
+    return f"```text\n{''.join(data.get('text/plain', result.get('text', ''))).rstrip()}\n```"
+
+
+def pictures() -> dict[str, bytes]:
+    """The pictures of all notebooks by their path."""
+    return {
+        f"notebooks/{picture_name(path, i, k)}": base64.b64decode(result["data"]["image/png"])
+        for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+        for i, results in enumerate(stored_results(path))
+        for k, result in enumerate(results)
+        if "image/png" in result.get("data", {})
+    }
 
 
 def title_of(text: str) -> str:
@@ -273,8 +318,8 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     files.remove(files.get_file_from_path("README.md"))
-    for path, text in pages().items():
-        files.append(File.generated(config, path, content=text))
+    for path, content in (pages() | pictures()).items():
+        files.append(File.generated(config, path, content=content))
     return files
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import base64
+import importlib.util
+import json
+import re
+import struct
 import sys
 
 import pytest
@@ -11,24 +17,145 @@ SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 REAL = {"10_real_english": "smollm2"}
 """Notebooks on a model that has to be fetched first."""
 
+FIGURE = re.compile(r"\.plot\(|\bpx\.|^figure$", re.MULTILINE)
+UNWANTED = re.compile(
+    r"<script|<iframe|<style|id=.T_| at 0x[0-9a-f]{6}|(?<![\w.:/])/\w+/[\w./-]*\w|[A-Z]:\\"
+)
+
 jupytext = pytest.importorskip("jupytext")
+nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 
+def read(path):
+    return json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))
+
+
+def results(path):
+    """(text of the cell, output) for every stored result."""
+    cells = [c for c in read(path)["cells"] if c["cell_type"] == "code"]
+    return [("".join(c["source"]), o) for c in cells for o in c["outputs"]]
+
+
+def pictures(path):
+    """(text of the cell, PNG) for every stored figure."""
+    return [
+        (source, base64.b64decode(o["data"]["image/png"]))
+        for source, o in results(path)
+        if "image/png" in o.get("data", {})
+    ]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
-def test_the_ipynb_is_in_step_and_carries_no_output(path):
-    """Renew with `jupytext --to ipynb notebooks/*.py`."""
+def test_the_ipynb_is_in_step(path):
+    """Renew with `python docs/notebooks.py`."""
     source, stored = jupytext.read(path), jupytext.read(path.with_suffix(".ipynb"))
     ours = [(c.cell_type, c.source) for c in source.cells]
     assert [(c.cell_type, c.source) for c in stored.cells] == ours
-    assert not any(c.get("outputs") for c in stored.cells)
+    nbformat.validate(read(path))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_every_cell_that_ends_in_a_value_shows_it(path):
+    last = {
+        "".join(c["source"]): ast.parse("".join(c["source"])).body[-1]
+        for c in read(path)["cells"]
+        if c["cell_type"] == "code"
+    }
+    values = {s for s, node in last.items() if isinstance(node, ast.Expr)}
+    assert len(values) > 3
+    assert values <= {source for source, _ in results(path)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_every_figure_is_a_small_picture(path):
+    drawn = {source for source, _ in pictures(path)}
+    asked = [s for s, _ in results(path) if FIGURE.search(s.rpartition("\n\n")[2])]
+    assert [s for s in asked if s not in drawn] == []
+    for source, png in pictures(path):
+        width, height = struct.unpack(">II", png[16:24])
+        assert png.startswith(b"\x89PNG"), source
+        assert len(png) <= 60_000, source
+        assert 700 <= width <= 1400, source
+        assert 200 <= height <= 1600, source
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_results_hold_no_script_path_or_number_of_a_run(path):
+    for source, output in results(path):
+        text = "".join(output.get("text", ""))
+        for kind, value in output.get("data", {}).items():
+            assert kind in ("image/png", "text/html", "text/markdown", "text/plain"), source
+            text += "" if kind == "image/png" else "".join(value)
+        assert not UNWANTED.findall(text), source
+        assert output.get("name") != "stderr", source
+    cells = read(path)["cells"]
+    assert {c.get("execution_count") for c in cells} == {None}
+    assert [c["metadata"] for c in cells] == [{}] * len(cells)
+
+
+def test_the_notebooks_stay_small():
+    sizes = {p.stem: p.with_suffix(".ipynb").stat().st_size for p in SOURCES}
+    assert {name: size for name, size in sizes.items() if size > 400_000} == {}
+    assert sum(sizes.values()) < 3_000_000
+    assert sum(len(pictures(p)) for p in SOURCES) > 50
+
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location(f"from_docs_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kept(output):
+    return loaded(ROOT / "docs" / "notebooks.py").kept_of(nbformat.from_dict(output))
+
+
+def test_messages_on_the_way_are_not_stored():
+    warning = {"output_type": "stream", "name": "stderr", "text": "/home/me/x.py:21: a warning"}
+    progress = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">preparing</pre>'
+    said = {"output_type": "display_data", "data": {"text/html": progress, "text/plain": "p"}}
+    assert kept(warning) is None
+    assert kept(said) is None
+
+
+def test_a_table_is_stored_without_its_style_and_its_plain_copy():
+    table = (
+        "<div>\n<style scoped>\n  td {}\n</style>\n<table>\n  <tr><td>1</td></tr>\n</table></div>"
+    )
+    data = {"text/plain": "1", "text/html": table}
+    stored = kept({"output_type": "execute_result", "execution_count": 7, "data": data})
+    assert "execution_count" not in stored
+    text = "<div>\n<table>\n<tr><td>1</td></tr>\n</table></div>"
+    assert {k: "".join(v) for k, v in stored["data"].items()} == {"text/html": text}
+
+
+@pytest.mark.parametrize(
+    "text", ["<p>a</p><script>b</script>", "<f at 0x7f3a91b2c0>", "read /home/me/model"]
+)
+def test_a_result_that_must_not_be_stored_stops_the_command(text):
+    with pytest.raises(SystemExit, match="not to be stored"):
+        kept({"output_type": "execute_result", "data": {"text/plain": text}})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_the_page_of_the_site_shows_every_result(path):
+    site = loaded(ROOT / "docs" / "site" / "pages.py")
+    page, files = site.notebook_page(path), site.pictures()
+    linked = re.findall(r'<img src="([^"]+)"', page)
+    assert [files[f"notebooks/{name}"] for name in linked] == [png for _, png in pictures(path)]
+    for _, output in results(path):
+        for kind, lines in output.get("data", {"text": output.get("text")}).items():
+            if kind != "image/png" and "image/png" not in output.get("data", {}):
+                assert "".join(lines).rstrip() in page
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_the_notebook_runs(path, tmp_path, monkeypatch):
     if path.stem in REAL:
-        packages = pytest.importorskip("interp._packages")
+        packages = pytest.importorskip("interp.prompts.packages")
         if not packages.is_here(REAL[path.stem]):
             pytest.skip(f"needs a real model: interp get {REAL[path.stem]}")
     # The kernel has to be this interpreter, whatever kernels are installed.
