@@ -196,7 +196,9 @@ def print_json(text: str) -> None:
 
 def print_table(columns: list[str], rows: Any) -> None:
     """Print a table of text cells."""
-    table = Table(*columns, show_lines=False, header_style="bold")
+    table = Table(show_lines=False, header_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=number == 0)  # a name that is cut cannot be typed
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))  # no markup in the cells
     out.print(table)

@@ -354,6 +354,8 @@ def report(
     """Write the report of saved results again."""
     from interp.runs.load import load
 
+    # Without a place of its own it is the report that is already there, written again.
+    overwrite = overwrite or path is None
     path = path or folder
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "report.html"

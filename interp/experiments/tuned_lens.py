@@ -161,12 +161,14 @@ def fit_tuned_lens(
     path = None if file is None else translators.save(file)
     if kept is not None:
         kept.end()
-    return TunedLens(frame, losses, translators, path, _notes(len(fit_rows)))
+    return TunedLens(frame, losses, translators, path, _notes(len(fit_rows), path))
 
 
-def _notes(n: int) -> tuple[str, ...]:
+def _notes(n: int, path: Path | None) -> tuple[str, ...]:
     few = f"Only {n} prompts were fitted on: the maps may fit their words." if n < 200 else ""
-    return (few,) if few else ()
+    where = "The maps were not written: name a file (file=, --file)."
+    where = where if path is None else f"The maps are in {path}, for logit_lens (readout)."
+    return (*([few] if few else []), where)
 
 
 def _check(steps: int, rate: float, held_out: float, file: str | Path | None, resume: bool) -> None:

@@ -143,7 +143,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
         raise BadInput(f"there is no model folder {name!r}{nearest(name, NAMED)}")
     options |= {"dtype": _dtype(options["dtype"] or "float32")}
     _check_device(options["device"])
-    with nullcontext() if here else reachable(name, options["revision"], tuple(MODELS)):
+    with nullcontext() if here else reachable(name, options["revision"], NAMED):
         bridge = _boot(
             str(path) if here else name,
             tokenizer,
