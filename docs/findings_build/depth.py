@@ -67,7 +67,8 @@ def tell(n: Numbers) -> str:
         "above": "Does not hold at 135 M parameters: most predictions are decided by the last "
         "state only.",
         "below": "Holds in kind: most predictions are decided before the last state.",
-        "open": "Cannot be decided: about half of the predictions are decided only at the last state.",
+        "open": "Cannot be decided: about half of the predictions are decided only at the last "
+        "state.",
     }[side(n["late"], 0.5)]
     control = {
         "above": "later than in the untrained copy",
