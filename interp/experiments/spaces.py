@@ -117,7 +117,7 @@ class SpaceComparison(Finding):
             f"{self.a} and {self.b}",
             table,
             "score (a residual or distance is better when it is lower)",
-            caption=f"{len(self.words)} words. {'. '.join(self.notes)}.",
+            caption=f"{'. '.join([f'{len(self.words)} words', *self.notes])}.",
             control="Grey: the same scores with the words of one space permuted.",
             options={
                 "control_name": "permuted: mean and middle 95 %",
