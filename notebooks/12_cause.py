@@ -113,6 +113,38 @@ found.plot("Pushes")
 found.control.frame[["layer", "known_kl", "written", "used_kl", "random_kl"]].round(4)
 
 # %% [markdown]
+# ## A real model
+#
+# The same at "her" in 16 English sentences on SmolLM2-135M-Instruct, measured on 2026-11-29 (12
+# minutes of one core, so it is not run here):
+#
+# ```python
+# texts = ...  # 16 sentences with "her"
+# cause("smollm2", texts, target="her", positions={"role": "target"}, pushes=(), controls=2)
+# ```
+#
+# | block | known (nats) | written | used [95 %] | random push | without attention | without MLP |
+# |--:|--:|--:|--:|--:|--:|--:|
+# | 0 | 10.96 | 1.7 % | 3.30 [1.91, 4.68] | 1.93 | 0.03 | 2.95 |
+# | 1 | 8.32 | 1.7 % | 1.30 [0.45, 2.15] | 0.24 | 2.87 | 0.02 |
+# | 10 | 10.56 | 2.0 % | 0.11 [0.06, 0.16] | 0.07 | 0.36 | 0.13 |
+# | 17 | 11.98 | 1.8 % | 0.06 [0.02, 0.11] | 0.05 | 0.10 | 0.06 |
+# | 24 | 4.53 | 9.9 % | 0.42 [0.29, 0.55] | 0.60 | 0.35 | 0.05 |
+# | 28 | 0.96 | 8.7 % | 1.52 [1.18, 1.85] | 0.30 | 0.05 | 0.60 |
+# | 29 | 0.00 | 17.6 % | 0.96 [0.59, 1.34] | 1.71 | 0.02 | 0.82 |
+#
+# Blocks 2 to 23 each write 1 to 4 % of the path and are used by less than 0.13 nats, about as much
+# as a random push of that length: at this one token nothing shows that their direction matters.
+# Blocks 1 and 28 are the ones that matter beyond their size, by a factor of five. The last block
+# writes most, and what it writes costs less than a random push as long. Over all 30 blocks,
+# written and used have a rank correlation of 0.79; in the embedded model above there is none.
+# Knowledge comes late: at block 23 the lens is still 8.4 nats away.
+#
+# A warning is in the table as well. Without the attention of block 10 or block 1 the model loses
+# *more* than without the whole block. The MLP then works on a state that never occurs, so a part
+# that is left out is not a cause by itself. And 16 sentences are few: the intervals say so.
+
+# %% [markdown]
 # ## How far this carries
 #
 # Leaving a block out is a strong intervention: later blocks get states that they never saw in
