@@ -34,7 +34,7 @@ PHASES = {
     "interp.models.probe:inspect": VERIFY,
     "interp.models.for_model:prompts_of": PROMPTS,
     "interp.runs.before_loading:opened": PROMPTS,
-    "interp.runs.run:_labelled": PROMPTS,
+    "interp.runs.run:labelled": PROMPTS,
     "interp.runs.feed:Feeder.feed": MODEL,
     "interp.runs.collect:Collector.take": ROWS,
     "interp.runs.collect:Collector.results": ROWS,
