@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr
@@ -331,9 +332,12 @@ def test_compiled_code_is_kept_for_later_processes(tmp_path):
         print(sum(loops.add_up.stats.cache_hits.values()), len(loops.add_up.overloads))
     """
     kept = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    assert python(body, **kept)[0] == "0 1"
+    assert python(body, **kept)[0] == "1 1", "compiled apart, and read from its file here too"
     assert list(tmp_path.rglob("loops.add_up*.nbc"))
+    (done,) = tmp_path.rglob("prepared-*")
+    before = done.stat().st_mtime_ns
     assert python(body, **kept)[0] == "1 1"
+    assert done.stat().st_mtime_ns == before, "nothing was compiled again"
 
 
 def test_where_nothing_can_be_written_it_is_compiled_in_memory(monkeypatch):
@@ -395,3 +399,26 @@ def test_a_remark_is_for_those_who_watch(monkeypatch, capsys):
     monkeypatch.setattr(rich.console, "Console", lambda **_: watched)
     remark("preparing")
     assert printed == ["preparing …"]
+
+
+def test_processes_that_start_together_compile_the_same_code(tmp_path):
+    """Four processes with one empty cache: every bit of their statistics is the same."""
+    script = """
+import os, sys, torch
+torch.set_num_threads(1)
+from interp.models.lens.head import Head
+from interp.models.lens.statistics import lens_statistics
+torch.manual_seed(0)
+head = Head(torch.randn(3000, 16))
+h = torch.randn(3, 40, 16)
+found = lens_statistics(h[:-1], head, head.logits(h[-1].clone()), torch.arange(40))
+sys.stdout.write(found.log_prob.double().numpy().tobytes().hex())
+"""
+    environment = dict(os.environ, NUMBA_CACHE_DIR=str(tmp_path / "cache"), PYTHONPATH=str(ROOT))
+    running = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    printed = {process.communicate(timeout=240)[0] for process in running}
+    assert len(printed) == 1
+    assert len(printed.pop()) > 100

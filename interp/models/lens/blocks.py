@@ -12,12 +12,18 @@ process can fork, and several threads can use a lens at once.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from threading import Lock, Timer
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +58,9 @@ PREPARING = "preparing the lens: its loops are compiled once for this machine"
 SILENT = 1.0
 """Seconds of preparation of which nothing is said: less than a compilation takes."""
 
+PATIENCE = 60.0
+"""Seconds to wait for another process that compiles."""
+
 _KEPT: ContextVar[dict[torch.dtype, Tensor] | None] = ContextVar("kept memory", default=None)
 _LOCK = Lock()
 _LOOPS: list[ModuleType | None] = []
@@ -74,7 +83,8 @@ def _prepared() -> ModuleType | None:
     said.daemon = True
     said.start()
     try:
-        return _loaded()
+        with _alone():
+            return _loaded()
     except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
         warnings.warn(
             f"numba cannot be used here ({reason(error)}); the lens runs in PyTorch alone, slower "
@@ -86,6 +96,29 @@ def _prepared() -> ModuleType | None:
         said.cancel()
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Lets one process of this machine compile at a time.
+
+    Processes that start together would each compile a part and take the rest from each other's
+    files. Their code could then add in another order, and a run that is resumed give other last
+    bits than an unbroken one.
+    """
+    from filelock import FileLock, Timeout
+
+    owner = hashlib.sha256(f"{Path(__file__).resolve()}:{Path.home()}".encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"interp-lens-{owner}.lock")
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except (Timeout, OSError):  # somebody died with it, or nothing can be written there
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _loaded() -> ModuleType:
     import numba
 
@@ -93,12 +126,47 @@ def _loaded() -> ModuleType:
         raise RuntimeError("NUMBA_DISABLE_JIT is set")
     from interp.models.lens import loops
 
-    # Compiles for the types of a real call, now, where it can be said and may fail.
+    _compile_apart(loops)
+    _tried(loops)
+    return loops
+
+
+def _compile_apart(loops: ModuleType) -> None:
+    """Compiles in a process of its own, so that this one reads the code from its file like others.
+
+    Code that a process has just compiled adds in another order than the same code from its file,
+    and a run that is resumed would give other last bits than an unbroken one. Where no file can be
+    kept, every process compiles for itself, and all alike.
+    """
+    from llvmlite.binding import get_host_cpu_name
+    from numba import __version__
+
+    place = loops.add_up.stats.cache_path
+    if place is None:
+        return
+    source = Path(str(loops.__file__)).read_bytes() + f"{__version__} {get_host_cpu_name()}".encode()
+    done = Path(place) / f"prepared-{hashlib.sha256(source).hexdigest()[:16]}"
+    if done.exists():
+        return
+    paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    order = f"from {__package__} import blocks, loops; blocks._tried(loops)"
+    found = subprocess.run(  # noqa: S603  this Python, and a line that stands here
+        [sys.executable, "-c", order],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        check=False,
+    )
+    if found.returncode == 0:
+        with suppress(OSError):
+            done.touch()
+
+
+def _tried(loops: ModuleType) -> None:
+    """Compiles for the types of a real call, or reads what was compiled, where that may fail."""
     z, ends = np.zeros((1, 2), np.float32), (np.zeros(1, np.float32),) * 2
     sums = _sums(loops, 1)
     loops.add_up(z, 0, 0, 1, sums.best, ends[0], sums)
     loops.compare(z, 0, 0, 1, ends, z, ends, _far(loops, 1))
-    return loops
 
 
 def _sums(loops: ModuleType, rows: int) -> Any:
