@@ -144,8 +144,9 @@ def _compile_apart(loops: ModuleType) -> None:
     place = loops.add_up.stats.cache_path
     if place is None:
         return
-    source = Path(str(loops.__file__)).read_bytes() + f"{__version__} {get_host_cpu_name()}".encode()
-    done = Path(place) / f"prepared-{hashlib.sha256(source).hexdigest()[:16]}"
+    version = f"{__version__} {get_host_cpu_name()}".encode()
+    source = hashlib.sha256(Path(str(loops.__file__)).read_bytes() + version)
+    done = Path(place) / f"prepared-{source.hexdigest()[:16]}"
     if done.exists():
         return
     paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
