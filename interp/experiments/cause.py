@@ -319,7 +319,7 @@ def _tokens(ready: Prompts, positions: Positions | None) -> Tensor:
     """Tokens `[prompt, longest]`, the ones that are not special unless named."""
     if positions is not None:
         return chosen(positions, ready)
-    out = torch.zeros(len(ready), int(ready.lengths.max()), dtype=torch.bool)
+    out = torch.zeros(len(ready), int(ready.lengths.max()), dtype=torch.bool, device="cpu")
     for i, special in enumerate(ready.left_out):
         out[i, : len(special)] = torch.from_numpy(~special)
     if not bool(out.any()):
@@ -396,7 +396,7 @@ class _Cloud:
         for batch in setting.passes:
             mask = in_batch(setting.changed, batch)
             _, states = setting.plain(batch, mask)
-            kept = torch.randperm(int(mask.sum()), generator=generator)[:room]
+            kept = torch.randperm(int(mask.sum()), generator=generator, device="cpu")[:room]
             for layer in layers:
                 rows[layer].append(states[layer][kept])
                 steps[layer].append((states[layer + 1] - states[layer])[kept])
@@ -415,11 +415,13 @@ class _Cloud:
             return self.along[layer]
         states = self.states[layer]
         if kind == "random":
-            return random_directions(torch.ones(states.shape[1]), draw + 1, seed)[draw]
+            return random_directions(states.new_ones(states.shape[1]), draw + 1, seed)[draw]
         if kind == "within":
             # A Gaussian mixture of centred states has their covariance.
             generator = torch.Generator().manual_seed(seed * 1000 + draw)
-            weights = torch.randn(len(states), generator=generator, dtype=torch.float64)
+            weights = torch.randn(
+                len(states), generator=generator, dtype=torch.float64, device="cpu"
+            )
             return (weights.to(states.device, states.dtype) @ states).cpu()
         return None
 
@@ -499,7 +501,7 @@ class _Work:
         x, after = plain.own[layer], plain.own[layer + 1]
         names = self.setting.stack.boundaries
         if what == "beside":  # the control of leaving out: as far, after the block
-            direction = random_directions(torch.ones(x.shape[1]), draw + 1, self.seed)[draw]
+            direction = random_directions(x.new_ones(x.shape[1]), draw + 1, self.seed)[draw]
             step = pushed("random", x, after, dose, direction) - x
             return names[layer + 1], after + step
         assert self.cloud is not None  # noqa: S101  there are no pushes without it

@@ -288,7 +288,7 @@ def _part(batch: Tokens, generator: torch.Generator) -> Tensor:
     keep = batch.mask & ~batch.special
     places = keep.nonzero()
     if len(places) > DRAWN:
-        chosen = places[torch.randperm(len(places), generator=generator)[:DRAWN]]
+        chosen = places[torch.randperm(len(places), generator=generator, device="cpu")[:DRAWN]]
         keep = torch.zeros_like(keep)
         keep[chosen[:, 0], chosen[:, 1]] = True
     return keep

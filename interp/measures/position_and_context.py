@@ -46,7 +46,7 @@ class PositionContextSums(Leaf):
         """Sums of `states [C, T, d]` of the contexts with these numbers `[C]`."""
         x = np.asarray(states, np.float64)
         # By a hash: numbers of documents in a corpus may all end in the same digit.
-        number = torch.as_tensor(np.asarray(contexts, np.int64))
+        number = torch.as_tensor(np.asarray(contexts, np.int64), device="cpu")
         fold = (priority(0, number, torch.zeros_like(number), 0).numpy() * FOLDS).astype(np.int64)
         parts = [_one_fold(x[fold == k]) for k in range(FOLDS)]
         count, mean, within, between = (np.asarray(part) for part in zip(*parts, strict=True))

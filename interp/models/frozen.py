@@ -63,7 +63,7 @@ def _worst(error: Tensor) -> float:
 
 def _balanced(width: int) -> Tensor:
     """A vector without a zero whose sum is 0, for elements are divided by it: `[width]`."""
-    values = torch.ones(width)
+    values = torch.ones(width, dtype=torch.float32, device="cpu")
     values[1::2] = -1.0
     if width % 2 and width > 1:
         values[0] = 2.0

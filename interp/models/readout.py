@@ -223,8 +223,8 @@ def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return whole_sort.values, whole_sort.indices
     heads = z[..., :whole].view(*z.shape[:-1], whole // BLOCK, BLOCK).amax(-1)
     blocks = heads.topk(k, dim=-1).indices.unsqueeze(-1) * BLOCK
-    inside = (blocks + torch.arange(BLOCK)).flatten(-2)
-    rest = torch.arange(whole, n).expand(*z.shape[:-1], -1)
+    inside = (blocks + torch.arange(BLOCK, device=z.device)).flatten(-2)
+    rest = torch.arange(whole, n, device=z.device).expand(*z.shape[:-1], -1)
     columns = torch.cat([inside, rest], dim=-1)
     values, places = z.gather(-1, columns).topk(k, dim=-1)
     return values, columns.gather(-1, places)

@@ -121,7 +121,7 @@ def sampled_norms(weight: Tensor) -> Tensor:
 
     By them a model is known again, at any precision and on any device.
     """
-    rows = torch.linspace(0, len(weight) - 1, min(SAMPLED, len(weight))).long()
+    rows = torch.linspace(0, len(weight) - 1, min(SAMPLED, len(weight)), device="cpu").long()
     return norm(weight.detach()[rows.to(weight.device)]).float().cpu()
 
 
@@ -204,10 +204,10 @@ def _jacobian_lens(path: Path) -> Translators:
     # What leaves block l is state l + 1; the last block's own output is the last state.
     n = max(matrices) + 2
     d = next(iter(matrices.values())).shape[0]
-    weight = torch.zeros(n, d, d)
+    weight = torch.zeros(n, d, d, device="cpu")
     for layer, matrix in matrices.items():
-        weight[layer + 1] = matrix - torch.eye(d)
-    return Translators(weight, torch.zeros(n, d), None, {"source": "Jacobian lens"})
+        weight[layer + 1] = matrix - torch.eye(d, device="cpu")
+    return Translators(weight, torch.zeros(n, d, device="cpu"), None, {"source": "Jacobian lens"})
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -200,7 +200,7 @@ class _Choice:
         watch: Callable[[int], None] | None,
     ) -> None:
         self.how, self.draws, self.watch = how, draws, watch
-        self.stops = torch.tensor(list(stops), dtype=torch.long)
+        self.stops = torch.tensor(list(stops), dtype=torch.long, device="cpu")
         self.begin: int | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -215,7 +215,9 @@ class _Choice:
         scores = self._narrowed(input_ids, scores / self.how.temperature)
         # In float64, or the sum over a large vocabulary would move the borders between tokens.
         reached = scores.double().softmax(-1).cumsum(-1).cpu()
-        uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in self.draws])
+        uniform = torch.cat(
+            [torch.rand(1, generator=g, dtype=torch.float64, device="cpu") for g in self.draws]
+        )
         chosen = torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True)
         chosen = chosen.clamp(max=scores.shape[1] - 1).to(scores.device)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)

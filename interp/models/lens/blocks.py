@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -138,13 +139,13 @@ def _compile_apart(loops: ModuleType) -> None:
     and a run that is resumed would give other last bits than an unbroken one. Where no file can be
     kept, every process compiles for itself, and all alike.
     """
-    from llvmlite.binding import get_host_cpu_name
     from numba import __version__
 
     place = loops.add_up.stats.cache_path
     if place is None:
         return
-    version = f"{__version__} {get_host_cpu_name()}".encode()
+    # By the machine's name: a home folder may be shared by machines with other processors.
+    version = f"{__version__} {platform.node()}".encode()
     source = hashlib.sha256(Path(str(loops.__file__)).read_bytes() + version)
     done = Path(place) / f"prepared-{source.hexdigest()[:16]}"
     if done.exists():
@@ -233,7 +234,8 @@ class BlockLens:
         self.spans = [slice(i, min(i + columns, vocab)) for i in range(0, vocab, columns)]
         self.size = states * tokens * columns
         blocks = len(self.spans) if self.keeps else 1
-        self.store = _memory(blocks * self.size, torch.empty(0)).view(blocks, self.size)
+        empty = torch.empty(0, dtype=torch.float32, device="cpu")  # whatever torch's default is
+        self.store = _memory(blocks * self.size, empty).view(blocks, self.size)
 
     @classmethod
     def tokens_at_a_time(cls, states: int, vocab: int) -> int:
