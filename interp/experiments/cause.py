@@ -44,9 +44,9 @@ from interp.experiments.steering import (
     one_stack,
     prepared,
 )
-from interp.geometry import at_least_float32, norm
+from interp.geometry import norm
 from interp.models.load import load_model
-from interp.models.prefix import run_hooked
+from interp.models.prefix import run_hooked, run_watched
 from interp.prompts.labels import target_word
 from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing, line_rows
@@ -352,21 +352,11 @@ class _Setting:
     changed: Tensor
     read: Tensor
 
-    def plain(self, batch: Tokens, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def watched(
+        self, batch: Tokens, mask: Tensor, hooks: Hooks | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Logits and the states of the masked tokens, `[n, d_model]` for each of L + 1."""
-        return self.watched(batch, [], mask)
-
-    def watched(self, batch: Tokens, hooks: Hooks, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same with other hooks on, which run before the watchers."""
-        states: dict[int, Tensor] = {}
-
-        def watch(layer: int, value: Tensor, hook: Any) -> None:  # noqa: ARG001
-            states[layer] = at_least_float32(value[mask.to(value.device)].detach())
-
-        watchers = [(n, partial(watch, i)) for i, n in enumerate(self.stack.boundaries)]
-        with torch.no_grad():
-            logits = run_hooked(self.model, batch, [*hooks, *watchers])
-        return logits, [states[i] for i in range(len(self.stack.boundaries))]
+        return run_watched(self.model, batch, self.stack.boundaries, mask, hooks or [])
 
     def notes(self) -> tuple[str, ...]:
         lost = int((~self.read.any(-1)).sum())
@@ -395,7 +385,7 @@ class _Cloud:
         room = max(1, CLOUD // max(1, len(setting.passes)))
         for batch in setting.passes:
             mask = in_batch(setting.changed, batch)
-            _, states = setting.plain(batch, mask)
+            _, states = setting.watched(batch, mask)
             kept = torch.randperm(int(mask.sum()), generator=generator, device="cpu")[:room]
             for layer in layers:
                 rows[layer].append(states[layer][kept])
@@ -487,13 +477,13 @@ class _Work:
             left = LeftOut(self.setting.stack, layer, part, where)
             if not left.possible:
                 return
-            logits, states = self.setting.watched(batch, left.hooks(), plain.read)
+            logits, states = self.setting.watched(batch, plain.read, left.hooks())
             left.check(self.setting.tolerance)
             after = layer + 1
         else:
             name, pushed_states = self._pushed(plain, key)
             hooks = push_hooks(name, where, pushed_states)
-            logits, states = self.setting.watched(batch, hooks, plain.read)
+            logits, states = run_hooked(self.setting.model, batch, hooks), []
         self._put(key, plain, plain.outcome(logits, states, after, (what, layer, part, dose)))
 
     def _pushed(self, plain: _Plain, key: Key) -> tuple[str, Tensor]:
@@ -547,7 +537,7 @@ class _Plain:
     def of(cls, setting: _Setting, batch: Tokens) -> _Plain:
         changed, read = in_batch(setting.changed, batch), in_batch(setting.read, batch)
         both = changed | read
-        logits, states = setting.plain(batch, both)
+        logits, states = setting.watched(batch, both)
         log_p = logits[read.to(logits.device)].float().log_softmax(-1)
         if bool(log_p.isnan().any()):
             raise InterpError("the model yields NaN; try bfloat16 or float32")

@@ -25,7 +25,7 @@ from interp.experiments.dose_response import student_interval
 from interp.experiments.steering import batches, one_stack, prepared
 from interp.geometry import at_least_float32
 from interp.models.load import load_model
-from interp.models.prefix import run_hooked
+from interp.models.prefix import run_watched
 from interp.models.readout import Readout
 from interp.models.translators import Translators, sampled_norms
 from interp.render.drawing import Drawing, line_rows
@@ -204,16 +204,8 @@ class _Source:
 
     def of(self, batch: Tokens, keep: Tensor) -> tuple[list[Tensor], Tensor]:
         """States `[n, d_model]` 0 … L − 1, and log P `[n, vocab]` of the tokens of a mask."""
-        states: dict[int, Tensor] = {}
-
-        def watch(layer: int, value: Tensor, hook: Any) -> None:  # noqa: ARG001
-            states[layer] = at_least_float32(value[keep.to(value.device)].detach())
-
-        hooks = [(name, partial(watch, i)) for i, name in enumerate(self.boundaries[:-1])]
-        with torch.no_grad():
-            logits = run_hooked(self.model, batch, hooks)
-            final = at_least_float32(logits[keep.to(logits.device)]).log_softmax(-1)
-        return [states[i] for i in range(len(hooks))], final
+        logits, states = run_watched(self.model, batch, self.boundaries[:-1], keep)
+        return states, at_least_float32(logits[keep.to(logits.device)]).log_softmax(-1)
 
     def loss(self, x: Tensor, final: Tensor) -> Tensor:
         """KL(final ‖ lens of x) per token `[n]`."""

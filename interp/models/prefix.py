@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from interp.contract.tokens import Tokens
+from interp.geometry import at_least_float32
 from interp.models.forward import device_of
 
 Hooks = Sequence[tuple[str, Callable[..., Tensor | None]]]
@@ -27,6 +30,28 @@ def run_hooked(model: Any, batch: Tokens, hooks: Hooks) -> Tensor:
         **_mask(model, batch.mask),
     )
     return out
+
+
+def run_watched(
+    model: Any, batch: Tokens, names: Sequence[str], keep: Tensor, hooks: Hooks = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits of one batch, and the activations `[n, d]` of some tokens at hooks of these names.
+
+    Args:
+        keep: bool `[batch, pos]`, the tokens.
+        hooks: further hooks, which run before the activations are read.
+
+    Nothing has a gradient; the activations are in float32 at least.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def watch(number: int, value: Tensor, hook: Any) -> None:  # noqa: ARG001
+        seen[number] = at_least_float32(value[keep.to(value.device)].detach())
+
+    watchers = [(name, partial(watch, i)) for i, name in enumerate(names)]
+    with torch.no_grad():
+        logits = run_hooked(model, batch, [*hooks, *watchers])
+    return logits, [seen[i] for i in range(len(names))]
 
 
 def _mask(model: Any, mask: Tensor) -> dict[str, Tensor]:

@@ -84,8 +84,7 @@ def _prepared() -> ModuleType | None:
     said.daemon = True
     said.start()
     try:
-        with _alone():
-            return _loaded()
+        return _loaded()
     except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
         warnings.warn(
             f"numba cannot be used here ({reason(error)}); the lens runs in PyTorch alone, slower "
@@ -150,6 +149,14 @@ def _compile_apart(loops: ModuleType) -> None:
     done = Path(place) / f"prepared-{source.hexdigest()[:16]}"
     if done.exists():
         return
+    with _alone():
+        if not done.exists() and _compiled_elsewhere():
+            with suppress(OSError):
+                done.touch()
+
+
+def _compiled_elsewhere() -> bool:
+    """Whether another process of this Python has compiled the loops."""
     paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
     order = f"from {__package__} import blocks, loops; blocks._tried(loops)"
     found = subprocess.run(  # noqa: S603  this Python, and a line that stands here
@@ -158,9 +165,7 @@ def _compile_apart(loops: ModuleType) -> None:
         capture_output=True,
         check=False,
     )
-    if found.returncode == 0:
-        with suppress(OSError):
-            done.touch()
+    return found.returncode == 0
 
 
 def _tried(loops: ModuleType) -> None:
