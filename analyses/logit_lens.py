@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from interp import Analysis, Batch, Examples, Leaf, Moments, PerToken, Plot
-from interp.models import read_translators
+from interp.models import Best, LensStatistics, read_translators
 
 PLAIN = ("log_prob", "entropy", "kl_to_final")
+STATISTICS = tuple(f.name for f in fields(LensStatistics) if f.name != "best")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class LogitLens(Analysis):
 
     Attributes:
         examples: of so many prompts the `top_k` tokens of every state and position are kept for
-            the figure. They are projected a second time, which doubles the cost of a pass over
-            these few; 0 does without.
+            the figure; 0 does without.
         top_k: how many.
         identity_rows: on the first so many tokens of every prompt the last state's readout is
             compared with the model's own logits.
@@ -92,17 +92,24 @@ class LogitLens(Analysis):
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         stream, mask = batch["stream"], batch.mask
         rows, logits = _real(stream, mask), _real(batch["logits"], mask)
-        stats = batch.readout.lens(self._translated(batch, rows), logits, batch.targets[mask])
+        shown = _shown(batch, self.examples)
+        stats = batch.readout.lens(
+            self._translated(batch, rows),
+            logits,
+            batch.targets[mask],
+            best=self.top_k,
+            best_rows=shown,
+        )
         out: dict[str, PerToken | Leaf] = {
-            f.name: PerToken(_scatter(getattr(stats, f.name), mask)) for f in fields(stats)
+            name: PerToken(_scatter(getattr(stats, name), mask)) for name in STATISTICS
         }
         if self.readout:
             plain = batch.readout.lens(rows, logits, batch.targets[mask])
             for name in PLAIN:
                 out[f"plain_{name}"] = PerToken(_scatter(getattr(plain, name), mask))
         out["identity_error"] = self._identity(batch, rows[-1], logits)
-        if self.examples:
-            out |= self._examples(batch, _scatter(stats.top_prob, mask))
+        if stats.best is not None:
+            out |= self._examples(batch, stats.best, stats.top_prob[:, shown])
         return out
 
     def _translated(self, batch: Batch, rows: Tensor) -> Tensor:
@@ -122,28 +129,26 @@ class LogitLens(Analysis):
         error = batch.readout.check(last[chosen], logits[chosen])
         return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
 
-    def _examples(self, batch: Batch, top_prob: Tensor) -> dict[str, Leaf]:
-        # Known from the id alone: no batch projects what another one's examples would displace.
-        keep = (batch.ids.to(batch.mask.device) < self.examples).nonzero().squeeze(-1)
-        if not len(keep):
-            return {}
+    def _examples(self, batch: Batch, best: Best, top_prob: Tensor) -> dict[str, Leaf]:
+        keep = _kept(batch, self.examples)
         mask, ids = batch.mask[keep], batch.ids[keep]
-        *states, _ = self._translated(batch, batch["stream"][:, keep][:, mask])
-        best = [batch.readout.best(x, self.top_k) for x in states]
-        # The last state is not projected: its logits are the model's own.
-        logits = (batch["logits"][i][batch.mask[i]] for i in keep.tolist())
-        last = [batch.readout.best_of(z, self.top_k) for z in logits]
-        best.append((torch.cat([z for z, _ in last]), torch.cat([t for _, t in last])))
-        logit, token = (
-            _scatter(torch.stack(part), mask).transpose(0, 1) for part in zip(*best, strict=True)
-        )
         # By the known probability of the first, without another sum over the vocabulary.
-        share = (logit - logit[..., :1]).exp()
-        prob = top_prob[:, keep].transpose(0, 1).unsqueeze(-1) * share
+        prob = top_prob.unsqueeze(-1) * (best.logits - best.logits[..., :1]).exp()
+        prob, token = (_scatter(x, mask).transpose(0, 1) for x in (prob, best.tokens))
         return {
             "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
             "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
         }
+
+
+def _kept(batch: Batch, examples: int) -> Tensor:
+    """Which prompts of the batch are shown: known from the id alone, whatever else comes."""
+    return batch.ids.to(batch.mask.device) < examples
+
+
+def _shown(batch: Batch, examples: int) -> Tensor:
+    """Which real tokens are those of shown prompts, `[row]`."""
+    return _kept(batch, examples).unsqueeze(-1).expand_as(batch.mask)[batch.mask]
 
 
 def _real(x: Tensor, mask: Tensor) -> Tensor:

@@ -41,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, write the document, the numbers and the figure."""
     options = _parser().parse_args(arguments)
     quick = options.quick
-    rounds = options.rounds or (3 if quick else 7)
+    rounds = options.rounds or (2 if quick else 7)
     names = options.shapes or (GPU if options.device.startswith("cuda") else CPU)
     batches = [tuple(map(int, b.split("x"))) for b in options.batches or []] or BATCHES
     jobs = [(SHAPES[n], batch) for n in names for batch in (batches[:1] if quick else batches)]
+    parts = Parts(options.out / "data" / "benchmarks.part.json", options)
     answers = [
-        _say(
-            f"{shape.name}, {batch}",
+        parts.measured(
+            f"{shape.name}, {batch[0]} × {batch[1]}",
             _measure,
             shape,
             batch,
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for i, (shape, batch) in enumerate(jobs)
     ]
-    returned = _say(
+    returned = parts.measured(
         "with memory given back",
         partial(_measure, kept=False, only=(FORWARD, ATTACHED, GEOMETRY)),
         *jobs[0],
@@ -71,19 +72,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rounds": rounds,
         "answers": answers,
         "returned": returned,
-        "start_up": start_up(),
-        "start_to_finish": _say("start to finish", startup.measure, threads=options.threads),
-        "corpora": _say("corpora", corpus_rates.measure, *((6_000, 1) if quick else ())),
-        "growth": []
-        if options.no_growth
-        else list(_growth(SHAPES[names[0]], options, quick=quick)),
+        "start_up": parts.measured("start of commands", start_up),
+        "start_to_finish": parts.measured(
+            "start to finish", startup.measure, threads=options.threads
+        ),
+        "corpora": parts.measured("corpora", corpus_rates.measure, *((2_000, 1) if quick else ())),
+        "growth": [] if quick or options.no_growth else _growth(SHAPES[names[0]], options, parts),
     }
     write(results, options.out)
+    parts.path.unlink()
+
+
+class Parts:
+    """What has been measured so far, in a file: an interrupted benchmark goes on where it was.
+
+    A file of other options is begun anew.
+    """
+
+    def __init__(self, path: Path, options: argparse.Namespace) -> None:
+        self.path, self.of = path, str(vars(options))
+        self.done: dict[str, Any] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.done = found["done"] if found["of"] == self.of else {}
+
+    def measured(self, name: str, do: Any, *args: Any, **options: Any) -> Any:
+        """The part of this name from the file, or what `do` answers now."""
+        print(name, end=" … ", flush=True)
+        if name in self.done:
+            print("measured before", flush=True)
+            return self.done[name]
+        start = time.monotonic()
+        # Through JSON: it is the same whether it comes from the file or not.
+        self.done[name] = json.loads(json.dumps(do(*args, **options)))
+        text = json.dumps({"of": self.of, "done": self.done}, ensure_ascii=False)
+        self.path.write_text(text, encoding="utf-8")
+        print(f"{time.monotonic() - start:.0f} s", flush=True)
+        return self.done[name]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, one batch per model")
+    parser.add_argument(
+        "--quick", action="store_true", help="two rounds, one batch per model, no figure"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of the measured process")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -93,14 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-growth", action="store_true", help="leave the figure out")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to")
     return parser
-
-
-def _say(what: str, do: Any, *args: Any, **options: Any) -> Any:
-    print(what, end=" … ", flush=True)
-    start = time.monotonic()
-    result = do(*args, **options)
-    print(f"{time.monotonic() - start:.0f} s", flush=True)
-    return result
 
 
 def _measure(
@@ -145,12 +170,11 @@ def _measure(
     return answer
 
 
-def _growth(
-    shape: Shape, options: argparse.Namespace, *, quick: bool
-) -> Iterable[Mapping[str, Any]]:
+def _growth(shape: Shape, options: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:
     """The ways of the figure, with one quantity varied at a time."""
+    found = []
     for axis, values in AXES.items():
-        for value in values[:: 3 if quick else 1]:
+        for value in values:
             changed, length = shape, 256
             if axis == "tokens":
                 length = value
@@ -158,15 +182,13 @@ def _growth(
                 changed = replace(shape, layers=value)
             else:
                 changed = replace(shape, vocab=value)
-            batch = (1, length)
-            answer = _say(f"{axis} {value}", _measure, changed, batch, 3, options, only=GROWN)
-            yield {"axis": axis, "value": value, "answer": answer}
-    for tokens in CORPORA[:: 3 if quick else 1]:
-        yield {
-            "axis": "corpus tokens",
-            "value": tokens,
-            "answer": _say(f"corpus {tokens}", _corpus, tokens),
-        }
+            given = changed, (1, length), 3, options
+            answer = parts.measured(f"{axis} {value}", _measure, *given, only=GROWN)
+            found.append({"axis": axis, "value": value, "answer": answer})
+    for tokens in CORPORA:
+        answer = parts.measured(f"corpus {tokens}", _corpus, tokens)
+        found.append({"axis": "corpus tokens", "value": tokens, "answer": answer})
+    return found
 
 
 def _corpus(tokens: int) -> dict[str, Any]:

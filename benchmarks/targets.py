@@ -97,6 +97,26 @@ def _streams(name: str) -> Callable[[Answer], Sequence[float]]:
     return measured
 
 
+def _to_parts(name: str) -> Callable[[Answer], Sequence[float]]:
+    """Relative to the forward pass, the best bare product and, for `DEFAULT_RUN`, attention.
+
+    The statistics of attention are what their run takes beyond that of rotation and path length.
+    """
+
+    def measured(answer: Answer) -> Sequence[float]:
+        seconds, product = answer["seconds"], best_product(answer)
+        if name not in seconds or product is None:
+            return []
+        parts = [seconds[ways.FORWARD], seconds[product]]
+        if name == ways.DEFAULT_RUN:
+            pairs = zip(seconds[ways.ATTENTION], seconds[ways.GEOMETRY], strict=True)
+            parts.append([max(0.0, a - b) for a, b in pairs])
+        bases = map(sum, zip(*parts, strict=True))
+        return [a / b for a, b in zip(seconds[name], bases, strict=True)]
+
+    return measured
+
+
 def _rows(answer: Answer) -> Sequence[float]:
     return [answer["save"]["rows_per_second"] / 1e6] if answer["save"] else []
 
@@ -131,6 +151,28 @@ TARGETS = (
         lambda a: ratios(a, ways.THEIRS, ways.LENS),
         1.3,
         at_least=True,
+    ),
+    Target(
+        "TransformerLens logit_lens on states it is given, to the run of logit_lens, all included",
+        lambda a: ratios(a, ways.THEIRS, ways.LENS_RUN),
+        1.8,
+        at_least=True,
+    ),
+    Target(
+        "run of logit_lens, to the forward and the bare products together",
+        _to_parts(ways.LENS_RUN),
+        1.2,
+    ),
+    Target(
+        "run of the default analyses, to forward, bare products and statistics of attention",
+        _to_parts(ways.DEFAULT_RUN),
+        1.15,
+    ),
+    Target(
+        "peak memory of the run of logit_lens, above the forward's",
+        _extra(ways.LENS_RUN, ways.FORWARD),
+        200.0,
+        unit="MB",
     ),
     Target("peak extra memory of the lens", _extra(ways.LENS), 200.0, unit="MB"),
     Target(

@@ -25,7 +25,8 @@ GEOMETRY = "run: rotation + path_length"
 ATTENTION = "run: attention statistics"
 LENS = "lens, all statistics"
 BASIC = "lens, log-prob, rank, entropy, top-1"
-LENS_RUN = "run: logit_lens, without the tokens of its figure"
+LENS_RUN = "run: logit_lens"
+DEFAULT_RUN = "run: the default analyses"
 PRODUCTS = "matrix products alone"
 CACHE = "run_with_cache, then NumPy"
 THEIRS = "TransformerLens logit_lens"
@@ -102,7 +103,8 @@ def _lens_ways(model: Any, tokens: Tensor, options: dict[str, Any]) -> dict[str,
     return products | {
         LENS: lambda: readout.lens(stream, logits, targets),
         BASIC: lambda: lens_statistics(h, head, logits, targets, divergences=False),
-        LENS_RUN: lambda: interp.run(model, tokens, LogitLens(examples=0), **options),
+        LENS_RUN: lambda: interp.run(model, tokens, LogitLens(), **options),
+        DEFAULT_RUN: lambda: interp.run(model, tokens, **options),
         THEIRS: lambda: logit_lens(
             model, cache=cache, positions=None, targets=follow, return_type="log_probs"
         ),

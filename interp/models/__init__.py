@@ -5,6 +5,8 @@ from interp.models.hand_set import BlockWeights as BlockWeights
 from interp.models.hand_set import HeadWeights as HeadWeights
 from interp.models.hand_set import MlpWeights as MlpWeights
 from interp.models.hand_set import hand_set as hand_set
+from interp.models.lens.best import Best as Best
+from interp.models.lens.head import LensStatistics as LensStatistics
 from interp.models.load import load_model as load_model
 from interp.models.logit_geometry import prediction_statistics as prediction_statistics
 from interp.models.named import get as get

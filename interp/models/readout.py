@@ -17,14 +17,12 @@ from torch import Tensor
 from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, full_precision
 from interp.models.frozen import frozen_scale
+from interp.models.lens.best import largest
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
 
 ROW_BYTES = 32 * 2**20
 """Logits held at a time, in bytes; several buffers of this size exist during a lens."""
-
-BLOCK = 128
-"""Columns among which the largest is found at a time."""
 
 
 def _same(z: Tensor) -> Tensor:
@@ -166,7 +164,15 @@ class Readout:
             return at_least_float32(self.weight).new_zeros(ids.shape)
         return at_least_float32(self.bias)[ids.clamp(min=0)]
 
-    def lens(self, stream: Tensor, logits: Tensor, targets: Tensor) -> LensStatistics:
+    def lens(
+        self,
+        stream: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        best: int = 0,
+        best_rows: Tensor | None = None,
+    ) -> LensStatistics:
         """Lens statistics of every state against the model's own final distribution.
 
         Args:
@@ -174,6 +180,8 @@ class Readout:
                 its logits are the model's own.
             logits: `[row, vocab]`, the model's logits for the same rows.
             targets: `[row]` int64, -1 for none.
+            best: how many of the best tokens to keep; 0 for none.
+            best_rows: of which rows, bool `[row]`; all unless given.
         Returns: statistics `[state, row]`. Raises `BadInput` if the numbers of rows differ.
         """
         if stream.shape[1] != len(logits) or len(targets) != len(logits):
@@ -184,7 +192,9 @@ class Readout:
         # None tells the kernel to skip a pass over all logits.
         transform = None if self.transform is _same else self.transform
         head = Head(self.weight, self.bias, transform)
-        return lens_statistics(stream[:-1], head, logits, targets, prepare=self.normalise)
+        wanted = {"best": best, "best_rows": best_rows}
+        states = stream[:-1]
+        return lens_statistics(states, head, logits, targets, prepare=self.normalise, **wanted)
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""
@@ -192,39 +202,3 @@ class Readout:
         # Probabilities of the k best only: a softmax would write the whole vocabulary once more.
         values, ids = largest(z, k)
         return (values - z.logsumexp(-1, keepdim=True)).exp(), ids
-
-    def best(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The `k` best tokens, at most all: `[row, d_model] -> (logits, ids) [row, k]`."""
-        rows = max(1, ROW_BYTES // (4 * len(self.weight)))
-        starts = range(0, max(1, len(x)), rows)
-        parts = [largest(self.logits(x[i : i + rows]), k) for i in starts]
-        return torch.cat([z for z, _ in parts]), torch.cat([ids for _, ids in parts])
-
-    @staticmethod
-    def best_of(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The same of logits that are there already: `[..., vocab] -> (logits, ids) [..., k]`."""
-        return largest(at_least_float32(logits), k)
-
-
-def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` largest entries of the last axis, falling, and their places; at most all.
-
-    `torch.topk`, but first the k blocks of columns that hold the largest maxima are found: no
-    other block can hold one of the k, and to look through all of a vocabulary takes longer.
-
-    >>> values, places = largest(torch.tensor([1.0, 5.0, 3.0]), 2)
-    >>> values.tolist(), places.tolist()
-    ([5.0, 3.0], [1, 2])
-    """
-    n = z.shape[-1]
-    k, whole = min(k, n), n - n % BLOCK
-    if whole < 2 * k * BLOCK or z.device.type != "cpu":
-        whole_sort = z.topk(k, dim=-1)
-        return whole_sort.values, whole_sort.indices
-    heads = z[..., :whole].view(*z.shape[:-1], whole // BLOCK, BLOCK).amax(-1)
-    blocks = heads.topk(k, dim=-1).indices.unsqueeze(-1) * BLOCK
-    inside = (blocks + torch.arange(BLOCK, device=z.device)).flatten(-2)
-    rest = torch.arange(whole, n, device=z.device).expand(*z.shape[:-1], -1)
-    columns = torch.cat([inside, rest], dim=-1)
-    values, places = z.gather(-1, columns).topk(k, dim=-1)
-    return values, columns.gather(-1, places)

@@ -21,7 +21,7 @@ from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.plain import PlainLens
 from interp.models.lens.statistics import lens_statistics
 
-NAMES = tuple(LensStatistics.__dataclass_fields__)
+NAMES = tuple(n for n in LensStatistics.__dataclass_fields__ if n != "best")
 RNG = np.random.default_rng(5)
 
 
@@ -160,6 +160,43 @@ def test_ties_within_and_across_blocks(monkeypatch):
     got = given_logits(z, np.arange(7))
     assert got["rank"].tolist() == [[0, 3, 0, 3, 0, 6, 3]] * 2
     assert (got["top_token"] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["compiled", "PyTorch"])
+@pytest.mark.parametrize("divergences", [True, False])
+@pytest.mark.parametrize("columns", [7, 1000])
+@pytest.mark.parametrize("k", [1, 5, 60])
+def test_the_best_tokens_are_those_of_a_sort(monkeypatch, form, divergences, columns, k):
+    monkeypatch.setattr("interp.models.lens.blocks.COLUMNS", columns)
+    monkeypatch.setattr("interp.models.lens.blocks.ROWS", 12)  # several chunks, some without any
+    if form == "PyTorch":
+        monkeypatch.setattr("interp.models.lens.statistics.loops", lambda: None)
+    z = RNG.permuted(np.arange(3.0 * 20 * 50).reshape(3, 20, 50), axis=-1).astype(np.float32)
+    rows = np.arange(20) % 5 == 2
+    head, targets = Head(torch.eye(50)), torch.zeros(20, dtype=torch.int64)
+    stats = lens_statistics(
+        torch.from_numpy(z[:-1]),
+        head,
+        torch.from_numpy(z[-1]),
+        targets,
+        divergences=divergences,
+        best=k,
+        best_rows=torch.from_numpy(rows),
+    )
+    order = np.argsort(-z[:, rows], axis=-1)[..., :k]
+    assert (stats.best.tokens.numpy() == order).all()
+    assert (stats.best.logits.numpy() == np.take_along_axis(z[:, rows], order, -1)).all()
+    assert (stats.best.tokens[..., 0] == stats.top_token[:, torch.from_numpy(rows)]).all()
+
+
+def test_no_best_tokens_are_kept_unless_they_are_wanted():
+    z = torch.from_numpy(RNG.standard_normal((2, 4, 9)).astype(np.float32))
+    nobody = torch.zeros(4, dtype=torch.bool)
+    targets, head = torch.zeros(4, dtype=torch.int64), Head(torch.eye(9))
+    assert lens_statistics(z[:-1], head, z[-1], targets).best is None
+    assert lens_statistics(z[:-1], head, z[-1], targets, best=3, best_rows=nobody).best is None
+    every = lens_statistics(z[:-1], head, z[-1], targets, best=3).best
+    assert every.tokens.shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf])

@@ -36,6 +36,7 @@ NAMES = {
     ways.LENS,
     ways.BASIC,
     ways.LENS_RUN,
+    ways.DEFAULT_RUN,
     ways.THEIRS,
 }
 
@@ -76,7 +77,7 @@ def test_a_disturbed_run_reports_and_does_not_judge(answer):
     text = report.markdown(results_of(busy), None)
     assert "tiny, 2 × 8: other processes kept 0.9 cores busy." in text
     # Memory is judged all the same, and the start of commands.
-    assert text.count("noisy |") == len(TARGETS) - 2 - 1
+    assert text.count("noisy |") == len(TARGETS) - 2 - 2
     products = f"{ways.PRODUCTS}, any"
     uneven = {"seconds": {products: [1.0, 1.0, 1.3, 1.3]}, "others": 0.0}
     assert disturbed(uneven) == "rounds of the same products differ by 26%"

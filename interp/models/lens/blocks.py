@@ -38,6 +38,7 @@ from interp.geometry import at_least_float32
 from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
+    from interp.models.lens.best import BestSoFar
     from interp.models.lens.head import Head
 
 
@@ -249,10 +250,13 @@ class BlockLens:
         return max(1, rows // max(1, states))
 
     @torch.no_grad()
-    def statistics(self, h: Tensor, logits: Tensor, targets: Tensor) -> list[dict[str, Tensor]]:
+    def statistics(
+        self, h: Tensor, logits: Tensor, targets: Tensor, best: BestSoFar | None = None
+    ) -> list[dict[str, Tensor]]:
         """All statistics of the states, `[state, token]` each, if there are any, and of the end.
 
-        Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative.
+        Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative;
+        `best` is shown the logits of the states.
         """
         ends, wanted = at_least_float32(logits).contiguous(), targets.contiguous()
         last = _sums(self.loops, len(ends))
@@ -268,6 +272,8 @@ class BlockLens:
                 z = self._block(block, len(rows))
                 self.head.logits(rows, span.start, span.stop, out=z)
                 self._add_up(team, z, span.start, wanted, target, sums)
+                if best is not None:
+                    best.see(z, span.start)
             out = _read(sums, target)
             if self.keeps:
                 out |= self._compared(team, ends, last, sums)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.geometry import at_least_float32
+from interp.models.lens.best import Best
 
 FORBIDDEN = -1e30
 """Stands for a logit of −∞ (a forbidden token), which would make 0·∞ of every sum."""
@@ -21,7 +22,7 @@ def reason(error: Exception) -> str:
 
 @dataclass(frozen=True, eq=False)
 class LensStatistics:
-    """Statistics of the lens per state and token; every field `[state, row]`.
+    """Statistics of the lens per state and token; every field but `best` is `[state, row]`.
 
     Attributes:
         log_prob: natural log of the target's probability; NaN where there is no target.
@@ -33,6 +34,7 @@ class LensStatistics:
         top_token: id of the most probable token.
         top_prob: its probability.
         agrees: whether it is also the final distribution's.
+        best: the best tokens of the rows for which they were wanted, `[state, wanted row, k]`.
     """
 
     log_prob: Tensor
@@ -44,6 +46,7 @@ class LensStatistics:
     top_token: Tensor
     top_prob: Tensor
     agrees: Tensor
+    best: Best | None = None
 
 
 @dataclass(frozen=True, eq=False)

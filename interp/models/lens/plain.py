@@ -21,6 +21,7 @@ from interp.geometry import at_least_float32
 from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
+    from interp.models.lens.best import BestSoFar
     from interp.models.lens.head import Head
 
 
@@ -115,10 +116,13 @@ class PlainLens:
         room = LOGIT_BYTES["cpu" if device == "cpu" else "gpu"]
         return max(1, room // (4 * vocab * max(1, states)))
 
-    def statistics(self, h: Tensor, logits: Tensor, targets: Tensor) -> list[dict[str, Tensor]]:
+    def statistics(
+        self, h: Tensor, logits: Tensor, targets: Tensor, best: BestSoFar | None = None
+    ) -> list[dict[str, Tensor]]:
         """All statistics of the states, `[state, token]` each, if there are any, and of the end.
 
-        Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative.
+        Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative;
+        `best` is shown the logits of the states.
         """
         states, tokens, width = h.shape
         final = at_least_float32(logits).clamp(min=FORBIDDEN)
@@ -127,6 +131,8 @@ class PlainLens:
             return [last]
         z = self.head.logits(h.reshape(-1, width)).view(states, tokens, len(self.head.weight))
         z = at_least_float32(z).clamp_(min=FORBIDDEN)
+        if best is not None:
+            best.see(z.transpose(0, 1).flatten(0, 1), 0)
         out = dict(zip(NAMES, self.near(z, targets), strict=True))
         far: Statistics = (torch.full_like(out["entropy"], torch.nan),) * 3
         if self.divergences:

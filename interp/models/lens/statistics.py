@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import BadInput
 from interp.geometry import at_least_float32
+from interp.models.lens.best import Best, BestSoFar
 from interp.models.lens.blocks import BlockLens, loops
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.plain import FAR, PlainLens
@@ -29,6 +30,8 @@ def lens_statistics(
     *,
     divergences: bool = True,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    best: int = 0,
+    best_rows: Tensor | None = None,
 ) -> LensStatistics:
     """Statistics of every state against the model's own final distribution.
 
@@ -40,6 +43,8 @@ def lens_statistics(
         divergences: compute KL, JS and TV, which need a second walk; NaN without.
         prepare: makes what the unembedding reads of `h`, which then is `[state, row, d_model]`; for
             a few rows at a time, so that no second copy of the stream is made.
+        best: how many of the best tokens to keep; 0 for none.
+        best_rows: of which rows, bool `[row]`; all unless given.
     Returns: statistics `[state + 1, row]`. Raises `BadInput` if the numbers of rows differ.
     """
     if h.shape[1] != len(logits) or len(targets) != len(logits):
@@ -48,6 +53,8 @@ def lens_statistics(
             "they must be equal"
         )
     lens, tokens = _lens(h, head, logits, divergences=divergences)
+    if best_rows is None:
+        best_rows = torch.full(targets.shape, best > 0, device=h.device)
     parts = [
         _chunk(
             prepare(h[:, part]) if prepare else h[:, part],
@@ -55,6 +62,8 @@ def lens_statistics(
             targets[part],
             lens,
             divergences=divergences,
+            best=best,
+            best_tokens=best_rows[part].nonzero().squeeze(-1),
         )
         for part in (slice(i, i + tokens) for i in range(0, max(1, len(logits)), tokens))
     ]
@@ -79,8 +88,10 @@ def _lens(
 
 def joined(parts: Sequence[LensStatistics]) -> LensStatistics:
     """Statistics of consecutive rows as one."""
-    names = [f.name for f in fields(LensStatistics)]
-    return LensStatistics(**{n: torch.cat([getattr(p, n) for p in parts], dim=1) for n in names})
+    names = [f.name for f in fields(LensStatistics) if f.name != "best"]
+    rows = {n: torch.cat([getattr(p, n) for p in parts], dim=1) for n in names}
+    best = [p.best for p in parts if p.best is not None]
+    return LensStatistics(**rows, best=Best.joined(best, 1) if best else None)
 
 
 def _chunk(
@@ -90,10 +101,13 @@ def _chunk(
     lens: BlockLens | PlainLens,
     *,
     divergences: bool,
+    best: int,
+    best_tokens: Tensor,
 ) -> LensStatistics:
     """Statistics of a few tokens in all states at once."""
+    seen = BestSoFar(best_tokens, len(h), best) if best and len(best_tokens) else None
     # Rows without a target are computed as well and blanked below: sorting them out costs a copy.
-    *rows, last = lens.statistics(h, logits, targets.clamp(min=0))
+    *rows, last = lens.statistics(h, logits, targets.clamp(min=0), seen)
     # Compared with itself the last state differs in nothing.
     far = 0.0 if divergences or not len(h) else torch.nan
     last |= dict.fromkeys(FAR, torch.full_like(last["log_prob"], far))
@@ -102,4 +116,9 @@ def _chunk(
     whole = {n: v if n == "top_token" else v.to(kind) for n, v in whole.items()}
     for name in ("log_prob", "rank"):
         whole[name] = whole[name].masked_fill(targets < 0, torch.nan)
-    return LensStatistics(agrees=whole["top_token"] == last["top_token"], **whole)
+    agrees = whole["top_token"] == last["top_token"]
+    if seen is None:
+        return LensStatistics(agrees=agrees, **whole)
+    of_end = Best.of(logits[None, best_tokens], best)
+    every = Best.joined([seen.best(), of_end], 0) if len(h) else of_end
+    return LensStatistics(agrees=agrees, best=every, **whole)
