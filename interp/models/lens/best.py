@@ -39,26 +39,29 @@ class Best:
 
 
 class BestSoFar:
-    """The best of a vocabulary that comes in blocks of columns."""
+    """The best of rows that come by token, then state, with the vocabulary in one or more blocks.
+
+    Attributes:
+        rows: numbers of the rows that are looked at, `[wanted row]`.
+        logits, tokens: the best so far, `[wanted row, k]`; filled from outside.
+    """
 
     def __init__(self, tokens: Tensor, states: int, k: int) -> None:
         """`tokens`: numbers of the tokens that are looked at, in all `states`."""
         rows = tokens.unsqueeze(-1) * states + torch.arange(states, device=tokens.device)
-        self.rows, self.states, self.k = rows.flatten(), states, k
-        self.parts: list[tuple[Tensor, Tensor]] = []
+        self.rows, self.states = rows.flatten(), states
+        self.logits = torch.full((len(self.rows), k), -torch.inf, device=tokens.device)
+        self.tokens = self.rows.new_zeros(len(self.rows), k)
 
-    def see(self, z: Tensor, first: int) -> None:
-        """Takes logits `[row, column]`; rows by token, then state; `first` column's token."""
-        logits, places = largest(z if len(self.rows) == len(z) else z[self.rows], self.k)
-        self.parts.append((logits, places + first))
+    def take(self, z: Tensor) -> None:
+        """Takes the logits `[row, vocab]` of all rows and the whole vocabulary."""
+        wanted = at_least_float32(z[self.rows])
+        self.logits, self.tokens = largest(wanted, self.logits.shape[-1])
 
     def best(self) -> Best:
-        """The best of all blocks."""
-        values, tokens = (torch.cat(part, -1) for part in zip(*self.parts, strict=True))
-        values, places = values.topk(min(self.k, values.shape[-1]), dim=-1)
-        shape = (-1, self.states, values.shape[-1])
-        both = values, tokens.gather(-1, places)
-        return Best(*(x.view(shape).transpose(0, 1) for x in both))
+        """What was found, by state."""
+        shape = (-1, self.states, self.logits.shape[-1])
+        return Best(*(x.view(shape).transpose(0, 1) for x in (self.logits, self.tokens)))
 
 
 def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -174,6 +174,7 @@ def _tried(loops: ModuleType) -> None:
     z, ends = np.zeros((1, 2), np.float32), (np.zeros(1, np.float32),) * 2
     sums = _sums(loops, 1)
     loops.add_up(z, 0, 0, 1, sums.best, ends[0], sums)
+    loops.keep_best(z, 0, 0, 1, sums.best, z.copy(), np.zeros((1, 2), np.int64))
     loops.compare(z, 0, 0, 1, ends, z, ends, _far(loops, 1))
 
 
@@ -273,7 +274,7 @@ class BlockLens:
                 self.head.logits(rows, span.start, span.stop, out=z)
                 self._add_up(team, z, span.start, wanted, target, sums)
                 if best is not None:
-                    best.see(z, span.start)
+                    self._keep(team, z, span.start, best)
             out = _read(sums, target)
             if self.keeps:
                 out |= self._compared(team, ends, last, sums)
@@ -305,6 +306,14 @@ class BlockLens:
             self.loops.add_up(arrays[0], first, part.start, part.stop, *arrays[1:], sums)
 
         _share(team, walk, len(z))
+
+    def _keep(self, team: Executor | None, z: Tensor, first: int, best: BestSoFar) -> None:
+        arrays = [x.numpy() for x in (z, best.rows, best.logits, best.tokens)]
+
+        def walk(part: slice) -> None:
+            self.loops.keep_best(arrays[0], first, part.start, part.stop, *arrays[1:])
+
+        _share(team, walk, len(best.rows))
 
     def _compared(
         self, team: Executor | None, ends: Tensor, last: Any, sums: Any

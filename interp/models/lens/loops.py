@@ -1,6 +1,6 @@
 """The arithmetic of the lens on logits in float32, compiled by numba for the processor at hand.
 
-Two walks over rows of logits z. `add_up` needs nothing but the logits: largest logit, Σe and Σe·x
+Two walks over rows of logits z, and a third over those of which the best tokens are wanted. `add_up` needs nothing but the logits: largest logit, Σe and Σe·x
 with x = z − largest and e = exp(x), logits above the target. `compare` needs the whole Σe first: it
 sums KL, JS and TV between p = softmax(z) and the final distribution q. Both work on a piece of a
 row that fits into a core's first cache, in float32, and join pieces in float64 with the online
@@ -24,6 +24,9 @@ from interp.models.lens.head import FORBIDDEN as FORBIDDEN_
 
 PIECE = 2048
 """Tokens of a row that are worked on at a time: three of them are 24 kB."""
+
+FEW = 256
+"""Tokens that are searched one by one if any of them is among the best so far."""
 
 Real = np.float32
 Row = NDArray[np.float32]
@@ -202,6 +205,43 @@ def add_up(
             mass, own = mass_and_own(piece, sums.top[r])
             sums.mass[r] += mass
             sums.own[r] += own
+
+
+@compiled(EXACT)
+def keep_best(
+    z: Table,
+    first: int,
+    start: int,
+    stop: int,
+    rows: NDArray[np.int64],
+    logits: Table,
+    tokens: NDArray[np.int64],
+) -> None:
+    """Keeps the best tokens of a block of logits and those before it, for wanted rows.
+
+    Args:
+        z: `[row, column]` in float32, contiguous.
+        first: id of the first column's token.
+        start, stop: a range of the wanted rows.
+        rows: their numbers in `z`.
+        logits, tokens: the best so far, falling, `[wanted row, k]`, changed in place; of equal
+            logits the first token stays.
+    """
+    last = logits.shape[1] - 1
+    for r in range(start, stop):
+        for begin in range(0, z.shape[1], FEW):
+            piece = z[rows[r]][begin : begin + FEW]
+            token = first + begin
+            if token > last and top_and_above(piece, logits[r, last])[1] == 0:
+                continue
+            for j in range(len(piece)):
+                if token + j > last and not piece[j] > logits[r, last]:
+                    continue
+                at = min(token + j, last)
+                while at > 0 and logits[r, at - 1] < piece[j]:
+                    logits[r, at], tokens[r, at] = logits[r, at - 1], tokens[r, at - 1]
+                    at -= 1
+                logits[r, at], tokens[r, at] = piece[j], token + j
 
 
 @compiled(EXACT)

@@ -132,7 +132,7 @@ class PlainLens:
         z = self.head.logits(h.reshape(-1, width)).view(states, tokens, len(self.head.weight))
         z = at_least_float32(z).clamp_(min=FORBIDDEN)
         if best is not None:
-            best.see(z.transpose(0, 1).flatten(0, 1), 0)
+            best.take(z.transpose(0, 1).flatten(0, 1))
         out = dict(zip(NAMES, self.near(z, targets), strict=True))
         far: Statistics = (torch.full_like(out["entropy"], torch.nan),) * 3
         if self.divergences:

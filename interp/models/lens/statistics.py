@@ -105,6 +105,7 @@ def _chunk(
     best_tokens: Tensor,
 ) -> LensStatistics:
     """Statistics of a few tokens in all states at once."""
+    best = min(best, logits.shape[-1])
     seen = BestSoFar(best_tokens, len(h), best) if best and len(best_tokens) else None
     # Rows without a target are computed as well and blanked below: sorting them out costs a copy.
     *rows, last = lens.statistics(h, logits, targets.clamp(min=0), seen)
