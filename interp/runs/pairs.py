@@ -274,7 +274,9 @@ def _distances(
 
 def _measured(x: Sequence[Tensor], y: Sequence[Tensor]) -> dict[str, Floats]:
     """Every measure of two streams, `[state, row]` each; of no step at state 0."""
-    out = {name: np.stack([_numpy(f(a, b)) for a, b in _zip(x, y)]) for name, f in _PAIRWISE.items()}
+    out = {
+        name: np.stack([_numpy(f(a, b)) for a, b in _zip(x, y)]) for name, f in _PAIRWISE.items()
+    }
     none = np.full((1, len(x[0])), np.nan)
     steps = list(zip(_steps(x), _steps(y), strict=True))
     for name in ("angle", "distance"):
@@ -349,7 +351,9 @@ def _unrelated(
     place = np.concatenate(rows)
     here = [state[torch.from_numpy(place).to(state.device)] for state in x]
     for name in UNRELATED:
-        out[name][:, place] = np.stack([_numpy(_PAIRWISE[name](a, b)) for a, b in _zip(here, other)])
+        out[name][:, place] = np.stack(
+            [_numpy(_PAIRWISE[name](a, b)) for a, b in _zip(here, other)]
+        )
     return out
 
 
