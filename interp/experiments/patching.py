@@ -7,7 +7,7 @@ has the effect 0 to the last bit. Source: Meng et al. 2202.05262; Zhang & Nanda 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,8 +252,8 @@ def by_part(patches: pd.DataFrame, tokens: pd.DataFrame, **levels: Any) -> pd.Da
 
 def _of_part(rows: pd.DataFrame, part: str, levels: dict[str, Any]) -> pd.DataFrame:
     columns = ["clean", "corrupted", "patched", "unrelated", "recovery", "unrelated_recovery"]
-    means = rows.groupby(["pair", STATE])[columns].mean()
-    wide = {name: means[name].unstack(STATE) for name in columns}
+    table = rows.pivot_table(index="pair", columns=STATE, values=columns, dropna=False)
+    wide = {name: table[name] for name in columns}
     states = np.asarray(wide["clean"].columns, np.int64)
     x = {name: table.to_numpy(np.float64) for name, table in wide.items()}
     scale = x["clean"] - x["corrupted"]

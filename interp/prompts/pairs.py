@@ -27,7 +27,7 @@ SIDES = (("clean", "corrupted"), ("base", "contrast"))
 ANSWER, WRONG, SPANS = "answer", "wrong", "spans"
 ALIGNMENTS = ("ends",)
 PARTS = ("before", "changed", "after", "last")
-"""Aligned tokens: before the first difference, with different ids, with equal ids after it, last."""
+"""Aligned tokens: before the first difference, with other ids, with equal ids after it, last."""
 FILES = (".csv", ".jsonl", ".parquet")
 
 
@@ -152,10 +152,7 @@ def read_pairs(
     >>> read_pairs([("He is her", "She is her")], answer=" son").clean
     ('He is her',)
     """
-    if isinstance(source, RawPairs):
-        raw = source
-    else:
-        raw = _from_rows(*_rows_of(source))
+    raw = source if isinstance(source, RawPairs) else _from_rows(*_rows_of(source))
     answers = dict(raw.answers)
     for name, given in ((ANSWER, answer), (WRONG, wrong)):
         if given is not None:

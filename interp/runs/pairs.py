@@ -7,6 +7,7 @@ nothing of patching or tests.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,8 +65,8 @@ def pairs_of(
     for i, place in enumerate(places):
         if not len(place):
             raise BadInput(
-                f"pair {i}: no token of the clean prompt is equal to one of the corrupted prompt at "
-                "either end, so none are aligned; give spans="
+                f"pair {i}: the two prompts have no equal token at either end, so none are "
+                "aligned; give spans="
             )
     ids = {name: _ids(model, raw.answers.get(name), name) for name in (ANSWER, WRONG)}
     _refuse_equal(ids[ANSWER], ids[WRONG])
@@ -262,7 +263,7 @@ def _distances(
     columns = _measured(x, y)
     columns["repeated_distance"] = np.stack([_numpy(norm(a - b)) for a, b in _zip(x, again)])
     others = [
-        _unrelated(model, stack, passes, x, group, partners[group, draw], at[1], width)
+        _unrelated(model, stack, passes, x, partners[group, draw], at[1], width)
         for draw in range(partners.shape[1])
     ]
     for name in UNRELATED:
@@ -302,7 +303,7 @@ _PAIRWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _steps(states: Sequence[Tensor]) -> list[Tensor]:
-    return [b - a for a, b in zip(states, states[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(states)]
 
 
 def _zip(x: Sequence[Tensor], y: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -328,7 +329,6 @@ def _unrelated(
     stack: StackAnatomy,
     passes: PairPasses,
     x: Sequence[Tensor],
-    group: Ints,
     partners: Ints,
     at: Sequence[Ints],
     width: int,
@@ -386,15 +386,16 @@ def parting(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
         table: as `distances` gives.
         threshold: relative distance up to which two streams count as the same.
     """
-    wide = table.pivot(index=list(KEYS), columns=STATE, values="relative_distance")
+    rows = table.sort_values([*KEYS, STATE])
+    states = np.sort(rows[STATE].unique())
     # Two zero vectors have no relative distance, and are the same.
-    x = np.nan_to_num(wide.to_numpy(np.float64))
+    x = np.nan_to_num(rows["relative_distance"].to_numpy(np.float64)).reshape(-1, len(states))
     apart = x > threshold
-    some, states = apart.any(axis=1), np.asarray(wide.columns, np.int64)
+    some = apart.any(axis=1)
     last = x.shape[1] - 1 - apart[:, ::-1].argmax(axis=1)
     meets = some & (last < x.shape[1] - 1)
     after = states[np.minimum(last + 1, x.shape[1] - 1)]
-    out = wide.index.to_frame(index=False)
+    out = rows.loc[rows[STATE] == states[0], list(KEYS)].reset_index(drop=True)
     return out.assign(
         parts=np.where(some, states[apart.argmax(axis=1)], np.nan),
         peak_state=np.where(some, states[x.argmax(axis=1)], np.nan),

@@ -34,6 +34,7 @@ from interp.stats.nulls import Null as Null
 from interp.stats.nulls import orders as orders
 from interp.stats.nulls import permuted as permuted
 from interp.stats.paired import first_detected as first_detected
+from interp.stats.paired import mean_band as mean_band
 from interp.stats.paired import paired_profile as paired_profile
 from interp.stats.resampling import Interval as Interval
 from interp.stats.resampling import Permutation as Permutation

@@ -50,16 +50,16 @@ def paired_profile(
         raise BadInput(f"a {left.shape} and b {right.shape}: both are [pairs, layers]")
     whole = np.isfinite(left) & np.isfinite(right)
     left, right = (np.where(whole, x, np.nan) for x in (left, right))
-    n, mean, m2 = moments(left - right)
-    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(m2 / (n - 1) / n)
+    n = (whole.sum(axis=0)).astype(int)
+    mean, low, high = mean_band(left - right, confidence)
     table = pd.DataFrame(
         {
-            "pairs": n.astype(int),
+            "pairs": n,
             "mean_a": moments(left)[1],
             "mean_b": moments(right)[1],
             "difference": mean,
-            "low": mean - half,
-            "high": mean + half,
+            "low": low,
+            "high": high,
         }
     )
     tests = _tests(left, right, resamples, seed)
@@ -82,6 +82,17 @@ def _tests(left: Floats, right: Floats, resamples: int, seed: int) -> dict[str, 
             columns[name][rows] = x
         columns["wilcoxon_p"][rows] = ranks.pvalue
     return columns | {"wilcoxon_p_holm": holm(columns["wilcoxon_p"])}
+
+
+def mean_band(values: Floats, confidence: float = 0.95) -> tuple[Floats, Floats, Floats]:
+    """Mean over the first axis and its Student interval: `[n, k]` to three `[k]`; NaN left out.
+
+    >>> [x.round(3).item() for x in mean_band(np.array([[1.0], [2.0], [3.0]]))]
+    [2.0, -0.484, 4.484]
+    """
+    n, mean, m2 = moments(values)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(m2 / (n - 1) / n)
+    return mean, mean - half, mean + half
 
 
 def first_detected(p_max: ArrayLike, level: float = 0.05) -> int | None:
