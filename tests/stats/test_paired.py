@@ -13,7 +13,7 @@ from interp.stats import first_detected, mean_band, paired_profile
 from interp.stats.classical import holm
 
 RNG = np.random.default_rng(5)
-A = RNG.normal(size=(9, 4)) + [0.0, 0.3, 1.0, 2.0]
+A = RNG.normal(size=(9, 4)) + np.array([0.0, 0.3, 1.0, 2.0])
 B = RNG.normal(size=(9, 4))
 
 
