@@ -315,7 +315,7 @@ def test_every_metric_is_that_of_a_hook_by_hand(model, metric):
     scale = read(logits), read(model(b))
     for state, place in ((0, 2), (1, 4), (len(stack.boundaries) - 1, 6)):
 
-        def hook(value, hook, place=place, state=state):  # noqa: ARG001
+        def hook(value, hook, place=place, state=state):
             value = value.clone()
             value[:, place] = cache[stack.boundaries[state]][:, place]
             return value
@@ -555,7 +555,7 @@ def test_figures_hold_the_numbers_of_the_tables(found):
     assert "family-wise" in found.sentence or "no column" in found.sentence
 
 
-def test_saved_pairs_come_back_whole(tmp_path, found, hasty):  # noqa: ARG001
+def test_saved_pairs_come_back_whole(tmp_path, found, hasty):
     found.save(tmp_path / "pairs")
     back = Pairs.load(tmp_path / "pairs")
     assert back.sentence == found.sentence
@@ -580,7 +580,7 @@ def test_only_pairs_are_loaded_as_pairs(tmp_path):
         Pairs.load(tmp_path)
 
 
-def test_the_untrained_copy_is_compared_beside(tmp_path, gpt2, hasty):  # noqa: ARG001
+def test_the_untrained_copy_is_compared_beside(tmp_path, gpt2, hasty):
     found = interp.pairs(gpt2, random_pairs(3), "rotation", control="random-init", **QUIET)
     assert isinstance(found.control, Pairs)
     assert found.control.frame["angle"].notna().all()
