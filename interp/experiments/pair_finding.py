@@ -124,9 +124,11 @@ class Pairs(Finding):
         top = known.iloc[int(known["angle"].to_numpy().argmax())]
         other = top["unrelated_angle"]
         beside = f" (unrelated pairs {other:.3g}°)" if np.isfinite(other) else ""
+        parted, met = (self.parting[name].notna() for name in ("parts", "meets"))
         return (
             f"{counted}: the streams are furthest apart at state {int(top[STATE])}, "
-            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}"
+            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}; of {len(parted)} aligned "
+            f"tokens {int(parted.sum())} part, and {int(met.sum())} of these meet again"
         )
 
     def _first(self) -> str:
