@@ -84,6 +84,7 @@ def _tests(left: Floats, right: Floats, resamples: int, seed: int) -> dict[str, 
     return columns | {"wilcoxon_p_holm": holm(columns["wilcoxon_p"])}
 
 
+@undefined_is_nan
 def mean_band(values: Floats, confidence: float = 0.95) -> tuple[Floats, Floats, Floats]:
     """Mean over the first axis and its Student interval: `[n, k]` to three `[k]`; NaN left out.
 

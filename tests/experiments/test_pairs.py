@@ -304,10 +304,10 @@ def test_every_metric_is_that_of_a_hook_by_hand(model, metric):
     _, stack = one_stack(model, "pairs")
     a, b = (torch.tensor([side]) for side in pairs[1])
     logits, cache = model.run_with_cache(a)
-    target = logits[0, -1].double().log_softmax(-1)
+    target = logits[0, -1].detach().double().log_softmax(-1)
 
     def read(out):
-        log_p = out[0, -1].double().log_softmax(-1)
+        log_p = out[0, -1].detach().double().log_softmax(-1)
         if metric == "kl":
             return float((target.exp() * (target - log_p)).sum())
         return float(log_p[11] if metric == "log_prob" else log_p[11] - log_p[12])
