@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def _share(table: pd.DataFrame, column: str, metric: str) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Patched:
-    """All patches of one pair: aligned token p is patched in row p modulo the number of rows."""
+    """All patches of one pair: one state of the clean run in each row of a pass."""
 
     model: Any
     stack: StackAnatomy
@@ -106,56 +107,89 @@ class _Patched:
     def places(self) -> Ints:
         return self.pairs.places[self.number]
 
-    @property
+    @cached_property
+    def todo(self) -> Ints:
+        """Places where the two streams differ at some state, to the last bit.
+
+        Elsewhere a patch would put a state in the place of an equal one; before the first
+        difference of a causal model that is every place.
+        """
+        if self.number in np.flatnonzero(self.pairs.same):
+            return np.empty(0, np.int64)
+        states = [
+            self._watched(self._rows(side, self.number, 1), np.zeros_like(at), at)[1]
+            for side, at in zip(
+                (self.pairs.clean, self.pairs.corrupted), self.places.T, strict=True
+            )
+        ]
+        differ = torch.stack([(x != y).any(-1) for x, y in zip(*states, strict=True)]).any(0)
+        return np.flatnonzero(differ.cpu().numpy())
+
+    @cached_property
     def height(self) -> int:
-        """Rows of a pass: one per aligned token, as many as fit."""
+        """Rows of a pass: one per place, as many as fit."""
         sides = (self.pairs.clean, self.pairs.corrupted)
         longest = max(len(side.tokens[self.number]) for side in sides)
-        return max(1, min(len(self.places), self.max_tokens // longest))
+        return max(1, min(len(self.todo), self.max_tokens // longest))
 
     def table(self, partner: int) -> pd.DataFrame:
         """The metric of every patch, own and unrelated."""
-        base = self._rows(self.pairs.corrupted, self.number)
-        every = np.arange(len(self.places))
-        logits, own = self._source(self.number, every)
+        base = self._rows(self.pairs.corrupted, self.number, self.height)
+        logits, own = self._source(self.number, self.todo)
         metric = _Metric.of(self.pairs, self.number, logits)
-        row = every % self.height
         corrupted = metric(self._last(run_hooked(self.model, base, [])))
-        other, inside = None, every[:0]
-        if partner != NO_PARTNER:
-            # A prompt that is shorter has no token at some of the positions.
-            inside = every[self.places[:, 0] < len(self.pairs.clean.tokens[partner])]
-            other = self._source(partner, inside)[1]
+        inside, other = self._unrelated(partner)
+        row = np.zeros(len(self.places), np.int64)
+        row[self.todo] = np.arange(len(self.todo)) % self.height
         parts = []
         for k, state in enumerate(self.states):
             columns: dict[str, Any] = {"clean": metric.clean[row], "corrupted": corrupted[row]}
-            columns["patched"] = self._patch(base, metric, own[k], state, every)
-            columns["unrelated"] = np.full(len(every), np.nan)
-            if other is not None:
-                columns["unrelated"][inside] = self._patch(base, metric, other[k], state, inside)
-            index = {"pair": self.number, "place": every, "layer": state, STATE: state}
-            parts.append(pd.DataFrame({**index, "block": state - 1, **columns}))
+            columns |= {"patched": corrupted[row], "unrelated": np.full(len(row), np.nan)}
+            which = np.arange(len(self.todo))
+            columns["patched"][self.todo] = self._patch(base, metric, own[k], state, which)
+            if len(inside):
+                found = self._patch(base, metric, other[k], state, inside)
+                columns["unrelated"][self.todo[inside]] = found
+            index = {"pair": self.number, "place": np.arange(len(row)), "layer": state}
+            parts.append(pd.DataFrame({**index, STATE: state, "block": state - 1, **columns}))
         return pd.concat(parts, ignore_index=True)
 
-    def _rows(self, prompts: Prompts, number: int) -> Tokens:
+    def _unrelated(self, partner: int) -> tuple[Ints, list[Tensor]]:
+        """The states of an unrelated clean prompt, and which of the places it has."""
+        if partner == NO_PARTNER:
+            return np.empty(0, np.int64), []
+        # A prompt that is shorter has no token at some of the positions.
+        length = len(self.pairs.clean.tokens[partner])
+        inside = np.flatnonzero(self.places[self.todo, 0] < length)
+        return inside, self._source(partner, self.todo[inside], inside)[1]
+
+    def _rows(self, prompts: Prompts, number: int, height: int) -> Tokens:
         """One prompt in every row of a pass."""
         (one,) = prompts.batches(1 << 62, only=[number])
         repeated = {
-            name: x.expand(self.height, *x.shape[1:]).contiguous()
-            for name, x in one.tensors().items()
+            name: x.expand(height, *x.shape[1:]).contiguous() for name, x in one.tensors().items()
         }
         return Tokens(**repeated)
 
-    def _source(self, number: int, places: Ints) -> tuple[Tensor, list[Tensor]]:
-        """Logits at the last token `[row, vocab]` and states `[n, d_model]` of a clean prompt."""
-        batch = self._rows(self.pairs.clean, number)
-        row, at = places % self.height, self.places[places, 0]
+    def _source(
+        self, number: int, places: Ints, which: Ints | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits at the last token `[row, vocab]` and states `[n, d_model]` of a clean prompt.
+
+        A state is that of the row in which it will be put, because rows of a product may be
+        rounded differently: row `which` (number of the place in `todo`) modulo the height.
+        """
+        which = np.arange(len(places)) if which is None else which
+        batch = self._rows(self.pairs.clean, number, self.height)
+        return self._watched(batch, which % self.height, self.places[places, 0])
+
+    def _watched(self, batch: Tokens, row: Ints, at: Ints) -> tuple[Tensor, list[Tensor]]:
+        """Logits at the last token, and the states at these rows and positions, in this order."""
         keep = torch.zeros(batch.tokens.shape, dtype=torch.bool, device="cpu")
         keep[torch.from_numpy(row), torch.from_numpy(np.ascontiguousarray(at))] = True
         names = [self.stack.boundaries[state] for state in self.states]
         logits, states = run_watched(self.model, batch, names, keep)
-        # States come row by row; each is that of the row in which it will be put, because rows of
-        # a product may be rounded differently.
+        # They come row by row.
         order = torch.from_numpy(np.argsort(np.lexsort((at, row)), kind="stable"))
         return self._last(logits), [x[order.to(x.device)] for x in states]
 
@@ -169,22 +203,27 @@ class _Patched:
         return found
 
     def _patch(
-        self, base: Tokens, metric: _Metric, source: Tensor, state: int, places: Ints
+        self, base: Tokens, metric: _Metric, source: Tensor, state: int, which: Ints
     ) -> Floats:
-        """The metric `[n]` with the states of `places`, a row of `source` each, one at a time."""
-        out = np.empty(len(places))
-        for start in range(0, len(self.places), self.height):
-            here = np.flatnonzero((places >= start) & (places < start + self.height))
+        """The metric `[n]` with one state put into each row, for places by their number in `todo`.
+
+        Args:
+            source: the states `[n, d_model]`.
+            which: the numbers `[n]`, ascending.
+        """
+        out = np.empty(len(which))
+        for start in range(0, len(self.todo), self.height):
+            here = np.flatnonzero((which >= start) & (which < start + self.height))
             if len(here):
-                out[here] = self._pass(base, metric, source[torch.from_numpy(here)], state,
-                                       places[here])  # fmt: skip
+                states = source[torch.from_numpy(here).to(source.device)]
+                out[here] = self._pass(base, metric, states, state, which[here])
         return out
 
     def _pass(
-        self, base: Tokens, metric: _Metric, source: Tensor, state: int, places: Ints
+        self, base: Tokens, metric: _Metric, source: Tensor, state: int, which: Ints
     ) -> Floats:
-        row = places % self.height
-        at = np.ascontiguousarray(self.places[places, 1])
+        row = which % self.height
+        at = np.ascontiguousarray(self.places[self.todo[which], 1])
         where = torch.zeros(base.tokens.shape, dtype=torch.bool, device="cpu")
         where[torch.from_numpy(row), torch.from_numpy(at)] = True
         hooks = push_hooks(self.stack.boundaries[state], where, source)

@@ -333,7 +333,10 @@ def test_the_last_state_of_the_last_token_recovers_exactly_everything(model):
     assert (last["recovery"] == 1).all()
     others = table[(table["state"] == table["state"].max()) & (table["place"] < 6)]
     assert (others["recovery"] == 0).all()
+    # Before any block a later token has the same state on both sides: that patch is run, too.
     assert (table.loc[table["place"] < 2, "recovery"] == 0).all()
+    later = table[(table["state"] == 0) & (table["place"] > 2)]
+    assert (later["patched"] == later["corrupted"]).all()
 
 
 def test_also_in_several_passes_of_few_rows(gpt2):
@@ -474,10 +477,8 @@ def test_sides_of_other_length_are_aligned_at_their_ends(request, name):
 
 def test_words_of_a_text_are_spans():
     model = interp.load_model("demo")
-    text = interp.demo.her_documents(n=1)[0].text
-    first = text.split()[0]
-    other = text.replace(first, "the old king", 1)
-    spans = [(first, "the old king")]
+    text, first, other = "Mary met Tom.", "Mary", "The old farmer met Tom."
+    spans = [(first, "The old farmer")]
     found = interp.pairs(model, [(text, other)], [], spans=spans, patch=False, **QUIET)
     assert found.tokens["corrupted_position"].iloc[-1] > found.tokens["clean_position"].iloc[-1]
     outside = [((0, len(first)), (0, len(other) + 5))]
@@ -511,7 +512,7 @@ def test_options_that_cannot_be_are_refused(gpt2, options, said):
 
 def test_an_answer_of_several_tokens_is_refused():
     model = interp.load_model("demo")
-    text = interp.demo.her_documents(n=1)[0].text
+    text = "Mary met Tom."
     with pytest.raises(BadInput, match=r"answer\[0\] ' her her' is \d tokens of this model"):
         interp.pairs(model, [(text, text)], [], answer=" her her", **QUIET)
 
@@ -609,10 +610,14 @@ def test_the_command_compares_a_file(tmp_path, monkeypatch):
 
     from interp.cli.app import app
 
-    documents = interp.demo.her_documents(n=6)
+    names = ("Mary John", "Anna Tom", "Lucy Paul", "Emma Peter", "Sara Mark", "Nora David")
     rows = [
-        {"clean": d.text, "corrupted": d.text.replace(" her", " him"), "kind": "pronoun"}
-        for d in documents
+        {
+            "clean": f"The dog saw {a} and {b}.",
+            "corrupted": f"The dog saw {b} and {a}.",
+            "kind": "swap",
+        }
+        for a, b in map(str.split, names)
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
