@@ -38,6 +38,7 @@ COLUMNS = {
 OPTIONAL = ("patches", "patched", "agreement", "tests", "onsets")
 DIFFERENCES = "differences_"
 MARGIN = "…"
+HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -145,19 +146,25 @@ class Pairs(Finding):
         )
 
     def _recovered(self) -> str:
+        """Up to which state a changed token carries half of the metric, and from which the last."""
         if not len(self.patched):
             return ""
         known = self.patched[self.patched["recovery"].notna()]
-        rows = known[known["part"] != "last"]
-        rows = rows if len(rows) else known
-        top = rows.iloc[int(rows["recovery"].to_numpy().argmax())]
-        other = top["unrelated_recovery"]
-        beside = f", unrelated {other:.2g}" if np.isfinite(other) else ""
-        return (
-            f"patching one token recovers most of the {in_words(self.facts['metric'])} at state "
-            f"{int(top[STATE])} of the tokens {_WHERE[top['part']]}: {top['recovery']:.2g}"
-            f"{_band(top, 'recovery')}{beside}"
-        )
+        changed, last = (known[known["part"] == part] for part in ("changed", "last"))
+        metric, out = in_words(self.facts["metric"]), []
+        if len(changed):
+            half = changed.loc[changed["recovery"] >= HALF, STATE]
+            until = "at no state" if half.empty else f"up to state {int(half.max())}"
+            top = changed.iloc[int(changed["recovery"].to_numpy().argmax())]
+            other = top["unrelated_recovery"]
+            beside = f"; from an unrelated pair {other:.2g}" if np.isfinite(other) else ""
+            most = f"{top['recovery']:.2g}{_band(top, 'recovery')}{beside}"
+            out.append(f"a changed token {until} (at state {int(top[STATE])}: {most})")
+        if len(last):
+            half = last.loc[last["recovery"] >= HALF, STATE]
+            since = "at no state" if half.empty else f"from state {int(half.min())} on"
+            out.append(f"the last token {since}")
+        return f"half of the {metric} comes back by patching {', '.join(out)}" if out else ""
 
     def _agreed(self) -> str:
         found = self.correlation()
@@ -399,12 +406,6 @@ class Pairs(Finding):
 
 
 _UNRELATED = "unrelated pairs"
-_WHERE = {
-    "before": "before the first difference",
-    "changed": "that differ",
-    "after": "after the first difference",
-    "last": "at the end",
-}
 
 
 def in_words(metric: str) -> str:

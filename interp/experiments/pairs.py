@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp._arrays import Floats
+from interp._arrays import Floats, Ints
 from interp.contract.columns import refuse_taken
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
@@ -159,7 +159,7 @@ def pairs(
         },
         clean=clean,
         corrupted=corrupted,
-        notes=(*ready.notes, *_control_notes(partners, controls)),
+        notes=(*ready.notes, *_control_notes(ready, partners)),
     )  # fmt: skip
     if clean is not None and corrupted is not None:
         found = _subtracted(found, mask, levels)
@@ -216,14 +216,20 @@ def _refuse_unread(mask: pd.Series[bool], told: str) -> None:
         )
 
 
-def _control_notes(partners: Any, controls: int) -> tuple[str, ...]:
-    alone = int((partners < 0).all(axis=1).sum()) if controls else 0
-    if not alone:
-        return ()
-    return (
-        f"{alone} of {len(partners)} pairs have no unrelated pair of their length to be compared "
-        "with; their controls are missing.",
-    )
+def _control_notes(ready: PromptPairs, partners: Ints) -> list[str]:
+    notes = []
+    alone = int((partners < 0).all(axis=1).sum()) if partners.shape[1] else 0
+    if alone:
+        notes.append(
+            f"{alone} of {len(partners)} pairs have no unrelated pair of their length to be "
+            "compared with; their controls are missing."
+        )
+    if ready.answer is not None and len(ready) > 1 and len(set(ready.answer)) == 1:
+        notes.append(
+            "All pairs have the same answer, so that a patch from an unrelated pair brings it as "
+            "well; give pairs in both directions to make it a control."
+        )
+    return notes
 
 
 def _both_sides(
