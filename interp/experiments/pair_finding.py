@@ -395,8 +395,8 @@ class Pairs(Finding):
         cls, tables: Mapping[str, pd.DataFrame], document: Mapping[str, Any], **sides: Any
     ) -> Pairs:
         apart = {n.removeprefix(DIFFERENCES): t for n, t in tables.items() if DIFFERENCES in n}
-        given = {name: tables[name] for name in OPTIONAL if name in tables}
-        always = {name: tables[name] for name in ("tokens", "distances", "parting")}
+        given: dict[str, Any] = {name: tables[name] for name in OPTIONAL if name in tables}
+        always: dict[str, Any] = {name: tables[name] for name in ("tokens", "distances", "parting")}
         try:
             frame = tables["pairs"]
         except KeyError as error:

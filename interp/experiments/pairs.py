@@ -247,7 +247,9 @@ def _both_sides(
         for name, values in ready.fields.items():
             labelled = labelled.with_labels(name, list(values))
         answers = {"targets": ready.answer, "against": ready.wrong}
-        given = {name: list(ids) for name, ids in answers.items() if ids is not None}
+        given: dict[str, Any] = {
+            name: list(ids) for name, ids in answers.items() if ids is not None
+        }
         found.append(run(model, labelled, list(chosen.values()), **given, **options))
     return found[0], found[1]
 

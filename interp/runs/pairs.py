@@ -61,7 +61,7 @@ def pairs_of(
     # Spans of ids count positions, also where the ids have a text.
     blank = [p if raw.of_texts else replace(p, texts=(None,) * len(raw)) for p in both]
     spans = raw.spans or (None,) * len(raw)
-    places = tuple(aligned(*blank, i, align, spans[i]) for i in range(len(raw)))
+    places = tuple(aligned(blank[0], blank[1], i, align, spans[i]) for i in range(len(raw)))
     for i, place in enumerate(places):
         if not len(place):
             raise BadInput(
@@ -350,10 +350,10 @@ def _unrelated(
 ) -> dict[str, Floats]:
     """The measures between clean streams and those of unrelated corrupted prompts."""
     prompts = passes.pairs.corrupted
-    known = np.flatnonzero(partners != NO_PARTNER)
+    known = np.flatnonzero(partners != NO_PARTNER).tolist()
     counts = [len(p) for p in at]
     out = {name: np.full((len(x), sum(counts)), np.nan) for name in UNRELATED}
-    if not len(known):
+    if not known:
         return out
     starts = np.concatenate([[0], np.cumsum(counts)])
     wanted, rows = [], []
@@ -410,14 +410,15 @@ def parting(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     last = x.shape[1] - 1 - apart[:, ::-1].argmax(axis=1)
     meets = some & (last < x.shape[1] - 1)
     after = states[np.minimum(last + 1, x.shape[1] - 1)]
-    out = rows.loc[rows[STATE] == states[0], list(KEYS)].reset_index(drop=True)
-    return out.assign(
+    out: pd.DataFrame = rows.loc[rows[STATE] == states[0], list(KEYS)].reset_index(drop=True)
+    out = out.assign(
         parts=np.where(some, states[apart.argmax(axis=1)], np.nan),
         peak_state=np.where(some, states[x.argmax(axis=1)], np.nan),
         peak=x.max(axis=1),
         meets=np.where(meets, after, np.nan),
         last=x[:, -1],
     )
+    return out
 
 
 # ---- differences of tables ---------------------------------------------------------------------
