@@ -227,7 +227,7 @@ def _control_notes(ready: PromptPairs, partners: Ints) -> list[str]:
     if ready.answer is not None and len(ready) > 1 and len(set(ready.answer)) == 1:
         notes.append(
             "All pairs have the same answer, so that a patch from an unrelated pair brings it as "
-            "well; give pairs in both directions to make it a control."
+            "well; with other answers in some pairs it is a control."
         )
     return notes
 

@@ -100,6 +100,7 @@ def _notes(pairs: PromptPairs) -> list[str]:
             f"{len(same)} of {len(pairs)} pairs have the same tokens on both sides (the first: "
             f"pair {same[0]}); their differences are 0, and patching has nothing to recover."
         )
+    notes += _shared(pairs)
     lengths = np.stack([pairs.clean.lengths, pairs.corrupted.lengths], axis=1)
     uneven = np.flatnonzero(lengths[:, 0] != lengths[:, 1])
     if len(uneven):
@@ -110,6 +111,29 @@ def _notes(pairs: PromptPairs) -> list[str]:
             "at two positions, which is a difference by itself."
         )
     return notes
+
+
+def _sides(pairs: PromptPairs) -> list[set[bytes]]:
+    """The prompts of each pair, to be compared with those of others."""
+    both = zip(pairs.clean.tokens, pairs.corrupted.tokens, strict=True)
+    return [{a.tobytes(), b.tobytes()} for a, b in both]
+
+
+def _shared(pairs: PromptPairs) -> list[str]:
+    """A note on pairs that have a prompt in common."""
+    first: dict[bytes, int] = {}
+    found = []
+    for i, sides in enumerate(_sides(pairs)):
+        earlier = [first[side] for side in sides if side in first]
+        found += [(min(earlier), i)] if earlier else []
+        first |= {side: i for side in sides if side not in first}
+    if not found:
+        return []
+    a, b = found[0]
+    return [
+        f"{len(found)} of {len(pairs)} pairs share a prompt with an earlier one (pair {b} with "
+        f"pair {a}); they are not independent, and tests and intervals take them as if they were."
+    ]
 
 
 # ---- unrelated pairs ---------------------------------------------------------------------------
@@ -125,8 +149,7 @@ def unrelated(pairs: PromptPairs, draws: int, seed: int) -> Ints:
     rng = np.random.default_rng(seed)
     out = np.full((len(pairs), draws), NO_PARTNER, dtype=np.int64)
     a, b = pairs.clean.lengths, pairs.corrupted.lengths
-    sides = [{pairs.clean.tokens[i].tobytes(), pairs.corrupted.tokens[i].tobytes()} for i in
-             range(len(pairs))]  # fmt: skip
+    sides = _sides(pairs)
     for i in range(len(pairs)):
         other = np.array([j for j in range(len(pairs)) if not sides[i] & sides[j]], dtype=np.int64)
         even = other[(a[other] == a[i]) & (b[other] == b[i])]
@@ -410,15 +433,14 @@ def parting(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     last = x.shape[1] - 1 - apart[:, ::-1].argmax(axis=1)
     meets = some & (last < x.shape[1] - 1)
     after = states[np.minimum(last + 1, x.shape[1] - 1)]
-    out: pd.DataFrame = rows.loc[rows[STATE] == states[0], list(KEYS)].reset_index(drop=True)
-    out = out.assign(
+    out = rows.loc[rows[STATE] == states[0], list(KEYS)].reset_index(drop=True)
+    return pd.DataFrame(out).assign(
         parts=np.where(some, states[apart.argmax(axis=1)], np.nan),
         peak_state=np.where(some, states[x.argmax(axis=1)], np.nan),
         peak=x.max(axis=1),
         meets=np.where(meets, after, np.nan),
         last=x[:, -1],
     )
-    return out
 
 
 # ---- differences of tables ---------------------------------------------------------------------
