@@ -651,3 +651,15 @@ def test_options_that_do_not_go_together_are_refused(tmp_path, monkeypatch, give
     done = CliRunner().invoke(app, ["run", *given, "--quiet"])
     assert isinstance(done.exception, BadInput)
     assert said in str(done.exception)
+
+
+def test_pairs_that_share_a_prompt_or_all_have_one_answer_are_named(gpt2):
+    pairs = random_pairs(3)
+    mirrored = [*pairs, pairs[1][::-1]]
+    options = {"patch": False, "answer": 11, **QUIET}
+    notes = interp.pairs(gpt2, mirrored, [], **options).notes
+    told = "1 of 4 pairs share a prompt with an earlier one (pair 3 with pair 1)"
+    assert any(told in note for note in notes)
+    assert any("All pairs have the same answer" in note for note in notes)
+    notes = interp.pairs(gpt2, pairs, [], **(options | {"answer": [11, 12, 11]})).notes
+    assert not notes
