@@ -45,8 +45,8 @@ found.frame[
 
 # %% [markdown]
 # The two streams are furthest apart at state 7, by 14°. That is *more* than between unrelated
-# pairs, the clean prompt of one and the corrupted one of another: of these, some have two names of
-# the same sex. From state 3 on the difference is beyond chance (`unrelated_p_max`). A second run of
+# pairs, the clean prompt of one and the corrupted one of another, because many of these have two
+# names of the same gender. From state 3 on the difference is beyond chance (`unrelated_p_max`). A second run of
 # the clean prompts is at distance 0, so nothing here is noise of the computation.
 
 # %%
@@ -56,9 +56,10 @@ found.plot("Distance")
 # ## Where they part, and where they meet
 #
 # Before the name the streams are the same to the last bit. At the name they differ from the start
-# (state 0); at every later token from state 1 on, because block 0 lets all of them look at the name.
-# By "the same" the library means rounding. Ask where they are *nearly* the same, and most tokens
-# never part by more than a tenth of their length:
+# (state 0), at every later token from state 1 on: block 0 lets all of them look at the name. By
+# "the same" the library means up to rounding. Ask where they are *nearly* the same, and in the first
+# pair eight of 18 tokens never part by more than a tenth of their length; those that do part do not
+# meet again:
 
 # %%
 near = interp.pairs(PAIR_MODEL, pairs, [], threshold=0.1, patch=False, progress=False)
@@ -66,8 +67,8 @@ parted = near.parting.merge(near.tokens[["pair", "place", "clean_token"]])
 parted[parted["pair"] == 0][["clean_token", "parts", "peak_state", "peak", "meets"]].round(2)
 
 # %% [markdown]
-# Three places stand out behind the name and the word after it: the **full stop**, the space after
-# "The", and the **last token**, where the answer has to be given.
+# Behind the name and the words next to it two places stand out: the **full stop**, and the **last
+# token**, where the answer has to be given.
 #
 # ## Which difference does the prediction depend on?
 #
@@ -80,11 +81,11 @@ found.plot("Distance and patched effect")
 # %% [markdown]
 # The two pictures disagree, and that is the lesson.
 #
-# - **The name** stays far apart to the end. But from state 3 on, nothing comes back when it is
-#   patched: by then nobody reads it any more.
-# - **The full stop** takes over. Block 1 copies the sex of the person there, and from state 3 to
-#   state 6 three quarters of the answer can be put back at this token alone, which is no more
-#   different than others.
+# - **The name** stays far apart to the end. But from state 3 on next to nothing comes back when it
+#   is patched: by then nobody reads it any more.
+# - **The full stop** takes over. Block 1 writes there what the answer needs, and from state 3 to
+#   state 6 three quarters of it can be put back at this token alone, which differs less than the
+#   name and the word behind it.
 # - **The last token** has it from state 7 on: block 6 fetches it from the full stop.
 #
 # Where a stream differs is not where the difference is used. Over the cells in which the streams
@@ -97,8 +98,8 @@ found.correlation()[["pairs", "difference", "low", "high", "p"]].round(3)
 # %% [markdown]
 # ## The control of a patch
 #
-# A state of another prompt at the same place may bring an answer, too. Here unrelated pairs have
-# the same answer about as often as not, so their patches should bring back much less.
+# A state of another prompt at the same place may bring an answer, too. Here an unrelated pair may
+# have the same answer or the other one, so its patches should bring back much less.
 
 # %%
 found.plot("Recovered")
@@ -111,7 +112,7 @@ found.plot("Recovered")
 # ## Which measured quantities differ?
 #
 # For this question the direction has to be the same in all pairs: woman clean, man corrupted. The
-# unit is the pair, and if the sex did not matter, the two sides of any pair could be swapped. The
+# unit is the pair, and if the gender did not matter, the two sides of any pair could be swapped. The
 # table has the first layer at which each quantity differs beyond such swaps; the p values hold for
 # all layers of a column together.
 
@@ -124,10 +125,9 @@ one_way.onsets[["analysis", "column", "state", "difference", "p_max"]].round(3)
 one_way.plot("rotation: angle")
 
 # %% [markdown]
-# Blocks 1 and 2 turn the stream half a degree further after a man's name, no other block does so
-# detectably. These are small differences that only twelve *pairs* can show: between twelve unpaired
-# sentences they would drown. "At state 2" means at state 2 *at the latest*; with more pairs the
-# onset can only move forward.
+# Blocks 1 and 2 turn the stream by half a degree or more further if the name is a man's; no other
+# block differs detectably. "State 2" means at state 2 *at the latest*: more pairs may show an
+# earlier difference.
 #
 # ## Sides of different length
 #
@@ -154,10 +154,10 @@ by_words.tokens[["clean_position", "corrupted_position", "clean_token", "corrupt
 # ## A real model
 #
 # Eight sentences like "When Mary and John went to the store, John gave a drink to" on
-# SmolLM2-135M-Instruct, with the other giver in the corrupted one; no name twice. Measured on
-# 2026-11-29 (three minutes of one core, so it is not run here), every third state patched:
+# SmolLM2-135M-Instruct, with the other giver in the corrupted one; no name is in two pairs. Measured
+# on 2026-11-29 (three minutes of one core, so it is not run here), every third state patched:
 #
-# | state | the giver's second name: distance | recovered [95 %] | unrelated | last token: recovered | unrelated |
+# | state | second name: distance | recovered [95 %] | unrelated | last token: recovered | unrelated |
 # |--:|--:|--:|--:|--:|--:|
 # | 0 | 1.16 | 1.00 [1.00, 1.00] | 0.49 | 0.00 | 0.00 |
 # | 12 | 0.68 | 1.00 [1.00, 1.01] | 0.53 | 0.00 | 0.00 |
