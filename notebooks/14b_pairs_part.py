@@ -46,8 +46,8 @@ found.frame[
 # %% [markdown]
 # The two streams are furthest apart at state 7, by 14°. That is *more* than between unrelated
 # pairs, the clean prompt of one and the corrupted one of another, because many of these have two
-# names of the same gender. From state 3 on the difference is beyond chance (`unrelated_p_max`). A second run of
-# the clean prompts is at distance 0, so nothing here is noise of the computation.
+# names of the same gender. From state 3 on the difference is beyond chance (`unrelated_p_max`). A
+# second run of the clean prompts is at distance 0, so nothing here is noise of the computation.
 
 # %%
 found.plot("Distance")
@@ -57,9 +57,9 @@ found.plot("Distance")
 #
 # Before the name the streams are the same to the last bit. At the name they differ from the start
 # (state 0), at every later token from state 1 on: block 0 lets all of them look at the name. By
-# "the same" the library means up to rounding. Ask where they are *nearly* the same, and in the first
-# pair eight of 18 tokens never part by more than a tenth of their length; those that do part do not
-# meet again:
+# "the same" the library means up to rounding. Ask where they are *nearly* the same, and in the
+# first pair eight of 18 tokens never part by more than a tenth of their length; those that do part
+# do not meet again:
 
 # %%
 near = interp.pairs(PAIR_MODEL, pairs, [], threshold=0.1, patch=False, progress=False)
@@ -112,9 +112,9 @@ found.plot("Recovered")
 # ## Which measured quantities differ?
 #
 # For this question the direction has to be the same in all pairs: woman clean, man corrupted. The
-# unit is the pair, and if the gender did not matter, the two sides of any pair could be swapped. The
-# table has the first layer at which each quantity differs beyond such swaps; the p values hold for
-# all layers of a column together.
+# unit is the pair, and if the gender did not matter, the two sides of any pair could be swapped.
+# The table has the first layer at which each quantity differs beyond such swaps; the p values hold
+# for all layers of a column together.
 
 # %%
 women = [twins(woman, man) for woman, man in names]
@@ -154,10 +154,11 @@ by_words.tokens[["clean_position", "corrupted_position", "clean_token", "corrupt
 # ## A real model
 #
 # Eight sentences like "When Mary and John went to the store, John gave a drink to" on
-# SmolLM2-135M-Instruct, with the other giver in the corrupted one; no name is in two pairs. Measured
-# on 2026-11-29 (three minutes of one core, so it is not run here), every third state patched:
+# SmolLM2-135M-Instruct, with the other giver in the corrupted one; no name is in two pairs.
+# Measured on 2026-11-29 (three minutes of one core, so it is not run here), every
+# third state patched:
 #
-# | state | second name: distance | recovered [95 %] | unrelated | last token: recovered | unrelated |
+# | state | second name: distance | recovered [95 %] | unrelated | last: recovered | unrelated |
 # |--:|--:|--:|--:|--:|--:|
 # | 0 | 1.16 | 1.00 [1.00, 1.00] | 0.49 | 0.00 | 0.00 |
 # | 12 | 0.68 | 1.00 [1.00, 1.01] | 0.53 | 0.00 | 0.00 |

@@ -255,7 +255,7 @@ class Pairs(Finding):
             "Relative distance: 0 where the streams are the same. Recovered: share of the "
             f"{in_words(self.facts['metric'])} that comes back when this one state of the clean "
             "run is put into the corrupted run; 1 is all of it.",
-            "Control: patches from unrelated pairs, in the table `patches`.",
+            "Control: patches from unrelated pairs, in the figure by state.",
             "both panels are 0.",
             options={
                 "columns": _token_names(tokens), "tokens": True, "y": "state", "across": 2,
@@ -279,12 +279,14 @@ class Pairs(Finding):
 
     def _recovery_drawing(self) -> Drawing:
         lines = {}
+        names = {STATE: "x", "recovery": "mean", "recovery_low": "low", "recovery_high": "high",
+                 "pairs": "n"}  # fmt: skip
+        other = {STATE: "x", "unrelated_recovery": "mean", "pairs": "n"}
         for part, rows in self.patched.groupby("part", sort=False):
-            names = {STATE: "x", "recovery": "mean", "recovery_low": "low", "recovery_high": "high",
-                     "pairs": "n"}  # fmt: skip
-            lines[f"{part}"] = rows[list(names)].rename(columns=names)
-            other = {STATE: "x", "unrelated_recovery": "mean", "pairs": "n"}
-            if rows["unrelated_recovery"].notna().any():
+            if part == "before" and not rows["recovery"].any():
+                continue  # a causal model: nothing differs there
+            lines[str(part)] = rows[list(names)].rename(columns=names)
+            if part in ("changed", "last") and rows["unrelated_recovery"].notna().any():
                 lines[f"{part}, unrelated"] = rows[list(other)].rename(columns=other)
         greys = tuple(name for name in lines if name.endswith(", unrelated"))
         return Drawing(
