@@ -287,7 +287,7 @@ class Pairs(Finding):
                 continue  # a causal model: nothing differs there
             lines[str(part)] = rows[list(names)].rename(columns=names)
             if part in ("changed", "last") and rows["unrelated_recovery"].notna().any():
-                lines[f"{part}, unrelated"] = rows[list(other)].rename(columns=other)
+                lines[f"{part!s}, unrelated"] = rows[list(other)].rename(columns=other)
         greys = tuple(name for name in lines if name.endswith(", unrelated"))
         return Drawing(
             "lines",
