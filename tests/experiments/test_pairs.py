@@ -663,3 +663,40 @@ def test_pairs_that_share_a_prompt_or_all_have_one_answer_are_named(gpt2):
     assert any("All pairs have the same answer" in note for note in notes)
     notes = interp.pairs(gpt2, pairs, [], **(options | {"answer": [11, 12, 11]})).notes
     assert not notes
+
+
+@pytest.mark.parametrize("name", ["bert", "bloom", "mamba", "gemma2"])
+def test_what_must_be_exact_is_exact_in_every_kind_of_model(name):
+    """Attention in both directions, ALiBi, recurrence, post-norms; two lengths in one batch."""
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    torch.manual_seed(0)
+    model = boot(ZOO[name])
+    pairs = [*random_pairs(3, high=60), *random_pairs(2, length=5, high=60)]
+    found = interp.pairs(model, pairs, [], answer=11, wrong=12, **QUIET)
+    assert (found.distances["repeated_distance"] == 0).all()
+    before = found.distances.loc[found.distances["place"] < 2, "distance"]
+    assert (before > 0).any() if name == "bert" else (before == 0).all()
+    assert found.facts["read"] == ("all aligned" if name == "bert" else "changed, after, last")
+    table = found.patches
+    ends = table.groupby("pair")["place"].transform("max")
+    top = table[(table["state"] == table["state"].max()) & (table["place"] == ends)]
+    assert (top["recovery"] == 1).all()
+
+
+def test_half_precision_is_as_exact():
+    model = interp.load_model("demo", dtype="bfloat16")
+    found = interp.pairs(model, random_pairs(3), [], answer=11, wrong=12, **QUIET)
+    table = found.patches
+    top = table[(table["state"] == table["state"].max()) & (table["place"] == 6)]
+    assert (top["recovery"] == 1).all()
+    assert (found.distances.loc[found.distances["place"] < 2, "distance"] == 0).all()
+
+
+def test_models_with_several_stacks_are_refused():
+    from zoo import ZOO
+    from zoo.boot import boot
+
+    with pytest.raises(interp.errors.Unsupported, match="pairs runs models with one stack"):
+        interp.pairs(boot(ZOO["t5"]), random_pairs(2, high=60), [], **QUIET)
