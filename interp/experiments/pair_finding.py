@@ -19,7 +19,7 @@ from interp.render.finding import UNTRAINED, Finding
 from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
-from interp.stats.paired import paired_profile
+from interp.stats.paired import paired_profile, smallest_p
 
 COLUMNS = {
     "state": "number of the state, 0 … L; it is the one that block `block` leaves",
@@ -135,6 +135,9 @@ class Pairs(Finding):
     def _first(self) -> str:
         if not len(self.onsets):
             return ""
+        pairs = int(self.tests["pairs"].max())
+        if (smallest := smallest_p(pairs)) >= self.level:
+            return f"too few pairs for a test: no p can be below {smallest:.2g}"
         found = self.onsets[self.onsets["layer"].notna()]
         if found.empty:
             return f"no column of the analyses differs detectably (p < {self.level:g})"

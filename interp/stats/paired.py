@@ -96,6 +96,15 @@ def mean_band(values: Floats, confidence: float = 0.95) -> tuple[Floats, Floats,
     return mean, mean - half, mean + half
 
 
+def smallest_p(pairs: int) -> float:
+    """The smallest two-sided p that sign flips of so many pairs can give: 2 of 2^pairs.
+
+    >>> smallest_p(6)
+    0.03125
+    """
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
 def first_detected(p_max: ArrayLike, level: float = 0.05) -> int | None:
     """The first layer whose family-wise p is below the level, None where there is none.
 
