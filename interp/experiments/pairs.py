@@ -75,7 +75,7 @@ def pairs(
     model_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Pairs:
-    """Compare pairs of prompts: clean and corrupted, or base and contrast.
+    """Compares pairs of prompts: clean and corrupted, or base and contrast.
 
     Both sides are run, and every aligned token is compared at every state: angle and distance of
     the two streams, where they part and meet again, and the difference of every column of every

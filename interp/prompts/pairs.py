@@ -5,6 +5,7 @@ Knows files, tables, texts and token ids; knows nothing of models.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -231,7 +232,7 @@ def _from_rows(rows: list[Any], source: str) -> RawPairs:
     if len(kinds) > 1:
         raise BadInput(f"{source} mixes texts and token ids; give one or the other")
     names = list(dict.fromkeys(name for row in extra for name in row))
-    columns = {name: tuple(row.get(name) for row in extra) for name in names}
+    columns = {name: tuple(_known(row.get(name)) for row in extra) for name in names}
     spans = columns.pop(SPANS, None)
     answers = {n: _whole(n, columns.pop(n)) for n in (ANSWER, WRONG) if n in columns}
     return RawPairs(
@@ -242,6 +243,11 @@ def _from_rows(rows: list[Any], source: str) -> RawPairs:
         answers,
         spans,
     )
+
+
+def _known(value: Any) -> Any:
+    """A cell of a table; None where it is missing, which pandas writes as NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _parted(row: Any, i: int, source: str) -> tuple[tuple[Any, Any], Mapping[str, Any]]:
@@ -287,6 +293,7 @@ def _seen(row: Any) -> str:
 
 def _side(value: Any, name: str, i: int) -> Any:
     """A text that is not empty, or ids."""
+    value = _known(value)
     if value is None or (isinstance(value, str | Sequence) and not len(value)):
         raise BadInput(f"pair {i}: the {name} text is empty")
     if isinstance(value, str):
@@ -428,7 +435,7 @@ def _between(at: tuple[int, int], to: tuple[int, int], i: int, where: str) -> In
 
 def _listed(spans: Any, i: int) -> list[Any]:
     """The parts as a list of two sides each."""
-    given = list(spans)
+    given = list(_as_lists(spans))
     if len(given) == 2 and not all(_is_part(part) for part in given):
         given = [given]
     for part in given:
@@ -438,6 +445,13 @@ def _listed(spans: Any, i: int) -> list[Any]:
                 "themselves: ('Mary', 'Anna')"
             )
     return given
+
+
+def _as_lists(value: Any) -> Any:
+    """Arrays, as tables hold them, as lists."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return [_as_lists(v) for v in value] if isinstance(value, list) else value
 
 
 def _is_part(part: Any) -> bool:

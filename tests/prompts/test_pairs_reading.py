@@ -89,6 +89,9 @@ def test_options_take_the_place_of_columns():
         ([("a", "")], "pair 0: the corrupted text is empty"),
         ([(None, "b")], "pair 0: the clean text is empty"),
         ([([], [1])], "pair 0: the clean text is empty"),
+        (pd.DataFrame({"clean": ["a", "b"], "corrupted": ["c", None]}), "pair 1: the corrupted"),
+        (pd.DataFrame({"clean": ["a"], "corrupted": [np.nan]}), "the corrupted text is empty"),
+        (pd.DataFrame(ROWS).assign(answer=["x", np.nan]), "pair 1 has no 'answer', and others"),
         ([("a", "b"), ([1], [2])], "mixes texts and token ids; give one or the other"),
         ([([[1]], [[2]])], "the clean side is list of shape (1, 1)"),
         ([([1.5], [2.0])], "of shape (1,) and type float64; a side is a text or one list of token"),
@@ -137,6 +140,18 @@ def test_numbers_of_answers_labels_and_spans_must_fit():
     ):
         with pytest.raises(BadInput, match=re.escape(said)):
             read_pairs(TEXTS, **given)
+
+
+def test_spans_come_from_tables_as_arrays(tmp_path):
+    path = tmp_path / "spans.parquet"
+    spans = [[[[1, 2], [1, 3]]], None]
+    rows = [{"clean": [7, 1, 8], "corrupted": [7, 4, 5, 8]}, {"clean": [1, 2], "corrupted": [1, 3]}]
+    pd.DataFrame(rows).assign(spans=spans).to_parquet(path)
+    for source in (path, pd.read_parquet(path)):
+        raw = read_pairs(source)
+        assert raw.spans[1] is None
+        a, b = (ids(*side) for side in (raw.clean, raw.corrupted))
+        assert aligned(a, b, 0, None, raw.spans[0]).tolist() == [[0, 0], [1, 2], [2, 3]]
 
 
 # ---- alignment ---------------------------------------------------------------------------------
