@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats, Ints
+from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
@@ -27,7 +28,7 @@ from interp.experiments.patching import METRICS, agreement, by_part, metric_of, 
 from interp.experiments.steering import Layers, layers_of, one_stack
 from interp.models.load import load_model
 from interp.models.untrained import check_control
-from interp.prompts.pairs import PARTS, PromptPairs, read_pairs
+from interp.prompts.pairs import PARTS, PromptPairs, joined, read_pairs
 from interp.runs.depth import STATE
 from interp.runs.pairs import (
     MEASURES,
@@ -40,7 +41,7 @@ from interp.runs.pairs import (
     taken_labels,
     unrelated,
 )
-from interp.runs.results import Results
+from interp.runs.results import Result, Results
 from interp.runs.run import DEFAULT, Wanted, run
 from interp.stats.classical import holm
 from interp.stats.paired import first_detected, mean_band, paired_profile
@@ -238,7 +239,7 @@ def _both_sides(
     """The analyses over the clean prompts and over the corrupted ones."""
     if not chosen:
         return None, None
-    found = []
+    sides = []
     for column, prompts in enumerate((ready.clean, ready.corrupted)):
         parts = [np.full(len(row), None, dtype=object) for row in prompts.tokens]
         for i, places in enumerate(ready.places):
@@ -246,12 +247,41 @@ def _both_sides(
         labelled = prompts.with_labels("part", [row.tolist() for row in parts])
         for name, values in ready.fields.items():
             labelled = labelled.with_labels(name, list(values))
-        answers = {"targets": ready.answer, "against": ready.wrong}
-        given: dict[str, Any] = {
-            name: list(ids) for name, ids in answers.items() if ids is not None
-        }
-        found.append(run(model, labelled, list(chosen.values()), **given, **options))
-    return found[0], found[1]
+        sides.append(labelled)
+    answers = {"targets": ready.answer, "against": ready.wrong}
+    given: dict[str, Any] = {name: list(ids) for name, ids in answers.items() if ids is not None}
+    clean, corrupted = (run(model, s, list(chosen.values()), **given, **options) for s in sides)
+    shared = [chosen[name] for name, result in clean.items() if _of_the_whole(result)]
+    if not shared:
+        return clean, corrupted
+    twice = {name: ids * 2 for name, ids in given.items()}
+    both = run(model, joined(sides[0], sides[1]), shared, **twice, **options)
+    return _side_of(both, clean, 0), _side_of(both, corrupted, 1)
+
+
+def _of_the_whole(result: Result) -> bool:
+    """Whether the rows of tokens may depend on the other prompts of the run, such as by a basis."""
+    own = type(result.analysis).table is not Analysis.table
+    return own and {"prompt", "position"} <= set(result.frame)
+
+
+def _side_of(both: Results, results: Results, side: int) -> Results:
+    """The results of one side, with those of a run over both sides in their place."""
+    pairs = len(results.tokens["prompt"].unique())
+
+    def cut(frame: pd.DataFrame) -> pd.DataFrame:
+        rows = frame[frame["prompt"] // pairs == side]
+        return rows.assign(prompt=rows["prompt"] - side * pairs).reset_index(drop=True)
+
+    replaced = {
+        name: replace(
+            result, tokens=cut(result.tokens), _frame=cut(result.frame),
+            notes=(*result.notes, "Measured on both sides of the pairs in one run."),
+        )
+        for name, result in both.items()
+    }  # fmt: skip
+    found = [replaced.get(name, result) for name, result in results.items()]
+    return Results(found, results.provenance)
 
 
 def _origin(clean: Results | None) -> dict[str, Any]:

@@ -122,6 +122,19 @@ class PromptPairs:
         return out
 
 
+def joined(first: Prompts, second: Prompts) -> Prompts:
+    """Two sets of prompts with the same labels as one, the second after the first."""
+    return replace(
+        first,
+        tokens=first.tokens + second.tokens,
+        special=first.special + second.special,
+        texts=first.texts + second.texts,
+        spans=first.spans + second.spans,
+        strings=first.strings + second.strings,
+        labels={name: cells + second.labels[name] for name, cells in first.labels.items()},
+    )
+
+
 # ---- reading ---------------------------------------------------------------------------------
 
 

@@ -701,3 +701,23 @@ def test_models_with_several_stacks_are_refused():
 
     with pytest.raises(interp.errors.Unsupported, match="pairs runs models with one stack"):
         interp.pairs(boot(ZOO["t5"]), random_pairs(2, high=60), [], **QUIET)
+
+
+def test_an_analysis_with_a_basis_of_its_own_is_measured_on_both_sides_together(gpt2):
+    """The axes of two runs are two bases: coordinates of one run cannot be subtracted."""
+    pairs = random_pairs(5)
+    found = interp.pairs(gpt2, pairs, ("trajectory", "norm"), patch=False, **QUIET)
+    every = [side for pair in zip(*pairs, strict=True) for side in pair]
+    frame = interp.run(gpt2, every, "trajectory", **QUIET)["trajectory"].frame
+    frame = frame.sort_values(["prompt", "position", "layer"])
+    clean, corrupted = (frame[frame["prompt"] // 5 == side] for side in (0, 1))
+    expected = corrupted["pc1"].to_numpy() - clean["pc1"].to_numpy()
+    table = found.differences["trajectory"].sort_values(["pair", "place", "layer"])
+    np.testing.assert_allclose(table["pc1"], expected, atol=1e-4)
+    before = table.merge(found.tokens)
+    assert np.abs(before.loc[before["part"] == "before", "pc1"]).max() < 1e-4
+    assert set(found.corrupted["trajectory"].frame["prompt"]) == set(range(5))
+    assert "Measured on both sides of the pairs in one run." in found.clean["trajectory"].notes
+    assert list(found.clean) == ["trajectory", "norm"]
+    apart = interp.run(gpt2, [p[1] for p in pairs], "norm", **QUIET)["norm"].frame
+    np.testing.assert_allclose(found.corrupted["norm"].frame["norm"], apart["norm"], rtol=1e-6)
