@@ -140,6 +140,8 @@ def pairs(
     ready = pairs_of(model, anatomy, raw, align=align, prepend_bos=prepend_bos)
     tokens = ready.index()
     wanted, told = _read(read, anatomy.causal)
+    mask = tokens["part"].isin(wanted) & (special | ~tokens["special"])
+    _refuse_unread(mask, told)
     levels: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     same = max(anatomy.tolerance, 1e-6) if threshold is None else threshold
     partners = unrelated(ready, controls, seed)
@@ -147,8 +149,6 @@ def pairs(
     apart = distances(model, stack, passes, partners, progress=progress)
     options: dict[str, Any] = {"max_tokens": max_tokens, "progress": progress}
     clean, corrupted = _both_sides(model, ready, chosen, options)
-    mask = tokens["part"].isin(wanted) & (special | ~tokens["special"])
-    _refuse_unread(mask, told)
     found = Pairs(
         frame=_by_state(apart, tokens, mask, levels),
         tokens=tokens,
@@ -170,8 +170,7 @@ def pairs(
     found = found.with_about(model=anatomy.model, source=raw.source, **_origin(clean))
     again: dict[str, Any] = {
         "pairs": raw, "analyses": list(chosen.values()), "align": align, "read": read,
-        "special": special,
-        "threshold": threshold, "patch": patch, "patch_states": patch_states,
+        "special": special, "threshold": threshold, "patch": patch, "patch_states": patch_states,
         "controls": controls, "prepend_bos": prepend_bos, **levels, **options,
     }  # fmt: skip
     return with_untrained_copy(found, control, model, partial(_again, again))
