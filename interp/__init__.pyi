@@ -29,6 +29,7 @@ from .contract.leaves import priority as priority
 from .errors import BadInput as BadInput
 from .errors import InterpError as InterpError
 from .experiments.cause import cause as cause
+from .experiments.pairs import pairs as pairs
 from .experiments.words import WordVectors as WordVectors
 from .models.load import load_model as load_model
 from .models.probe import inspect as inspect

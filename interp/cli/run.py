@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli import generation
+from interp.cli import pairs as of_pairs
 from interp.cli.app import (
     Bos,
     Device,
@@ -222,6 +223,12 @@ def run(
     top_k: generation.TopK = None,
     top_p: generation.TopP = None,
     seed: generation.Seed = 0,
+    pairs: of_pairs.PairsFile = None,
+    align: of_pairs.Align = None,
+    read: of_pairs.Read = "",
+    answer: of_pairs.Answer = None,
+    wrong: of_pairs.Wrong = None,
+    patch: of_pairs.Patch = True,
     labels: Labels = "",
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -247,8 +254,20 @@ def run(
     check_choice(prompts, corpus, workers=workers > 1, **streaming)
     drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    written = generation.asked(new_tokens, **drawing)
+    others = {"--prompts": prompts, "--corpus": corpus, "--generate": new_tokens, "--keep": keep}
+    others |= {"--by": by, "--target": target, "--token": token, "--truncate": truncate}
+    others |= {"--spacy": spacy, "--frequency": frequency, "--labels": labels}
+    twins = of_pairs.asked(
+        pairs, others, align=align, read=read, answer=answer, wrong=wrong, patch=patch
+    )
+    written = generation.asked(new_tokens, **drawing | ({"seed": 0} if pairs else {}))
     chosen = with_parameters(split(analyses), settings or [])
+    if pairs is not None and twins is not None:
+        twins |= {"seed": seed, "control": control, "prepend_bos": bos, "progress": not quiet}
+        twins |= {"max_tokens": max_tokens}
+        twins |= {"model_options": loading | {"trust_remote_code": trust_remote_code}}
+        of_pairs.run_pairs(model, pairs, chosen, folder, overwrite, as_json, twins)
+        return
     if corpus is None:
         common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}

@@ -29,6 +29,8 @@ from interp.experiments.layers import compare_layers as compare_layers
 from interp.experiments.massive import leave_out_dimensions as leave_out_dimensions
 from interp.experiments.massive import massive_dimensions as massive_dimensions
 from interp.experiments.nearest import nearest_tokens as nearest_tokens
+from interp.experiments.pair_finding import Pairs as Pairs
+from interp.experiments.pairs import pairs as pairs
 from interp.experiments.path_prediction import PathPrediction as PathPrediction
 from interp.experiments.path_prediction import path_prediction as path_prediction
 from interp.experiments.score_split import Split as Split

@@ -193,6 +193,7 @@ class Finding(ABC):
             (temporary / "report.html").write_text(page, encoding="utf-8")
             text = json.dumps(self.document(), indent=1, ensure_ascii=False, default=json_value)
             (temporary / EXPERIMENT).write_text(text, encoding="utf-8")
+            names += self.write_more(temporary)
         return [folder / name for name in sorted(names)]
 
     def report(self, path: str | Path = "report.html", *, overwrite: bool = False) -> Path:
@@ -200,6 +201,10 @@ class Finding(ABC):
         path = Path(path)
         refuse_existing(path, overwrite=overwrite, folder=False)
         return write_text(path, self.page())
+
+    def write_more(self, folder: Path) -> list[str]:  # noqa: ARG002  for subclasses that have more
+        """Files of its own that a finding writes into its folder; their names."""
+        return []
 
     def all_tables(self) -> dict[str, pd.DataFrame]:
         """The tables, and those of the untrained copy under their own names."""

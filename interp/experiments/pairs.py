@@ -1,0 +1,420 @@
+"""Pairs of prompts: how far two streams are apart, what differs, and what a patch brings back.
+
+The clean and the corrupted prompt of a pair differ in few tokens. Their streams are compared state
+by state and token by token, every analysis is subtracted, and the clean state of each token is put
+into the corrupted run: a distance says that two states differ, a patch whether the model uses the
+difference. The pair is the unit of every statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp._arrays import Floats, Ints
+from interp.contract.analysis import Analysis
+from interp.contract.columns import refuse_taken
+from interp.contract.registry import resolve
+from interp.contract.settings import configured
+from interp.errors import BadInput, Unsupported, nearest
+from interp.experiments.controls import with_untrained_copy
+from interp.experiments.pair_finding import Pairs, in_words
+from interp.experiments.patching import METRICS, agreement, by_part, metric_of, patch_pairs
+from interp.experiments.steering import Layers, layers_of, one_stack
+from interp.models.load import load_model
+from interp.models.untrained import check_control
+from interp.prompts.pairs import PARTS, PromptPairs, joined, read_pairs
+from interp.runs.depth import STATE
+from interp.runs.pairs import (
+    MEASURES,
+    UNRELATED,
+    PairPasses,
+    differences,
+    distances,
+    pairs_of,
+    parting,
+    taken_labels,
+    unrelated,
+)
+from interp.runs.results import Result, Results
+from interp.runs.run import DEFAULT, Wanted, run
+from interp.stats.classical import holm
+from interp.stats.paired import first_detected, mean_band, paired_profile
+from interp.stats.resampling import check_resampling
+
+STEPS = ("step_angle", "step_distance")
+
+
+def pairs(
+    model: Any,
+    pairs: Any,
+    analyses: Wanted = DEFAULT,
+    *,
+    answer: Any = None,
+    wrong: Any = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
+    align: str | None = None,
+    spans: Sequence[Any] | None = None,
+    read: str | Sequence[str] | None = None,
+    special: bool = False,
+    threshold: float | None = None,
+    patch: bool = True,
+    patch_states: Layers = "all",
+    settings: Mapping[str, Any] | None = None,
+    controls: int = 1,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    control: str | None = None,
+    prepend_bos: bool | None = None,
+    max_tokens: int = 2048,
+    model_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Pairs:
+    """Compares pairs of prompts: clean and corrupted, or base and contrast.
+
+    Both sides are run, and every aligned token is compared at every state: angle and distance of
+    the two streams, where they part and meet again, and the difference of every column of every
+    analysis. Then one state of the clean run at a time is put into the corrupted run (activation
+    patching), which measures whether the prediction depends on it. Controls: pairs of prompts that
+    have nothing to do with each other, patches from them, and a repeated clean run.
+
+    Args:
+        model: a bridge, or anything `load_model` takes.
+        pairs: list of (clean, corrupted), each a text or token ids, or mappings; a table; or a file
+            (.csv, .jsonl, .parquet) with the columns clean and corrupted, or base and contrast;
+            see `interp.prompts.read_pairs`.
+        analyses: names, classes or instances; none for distances and patches only.
+        answer, wrong: the right and the wrong answer to the clean prompt, one token or one per
+            pair; also from columns of these names. With both, patching measures their logit
+            difference; with the first, its log-probability; without, the KL divergence from the
+            clean prediction. Analyses measure the answer in place of the next token.
+        labels: columns per pair.
+        align: "ends" aligns the tokens that are equal at both ends where the two sides differ in
+            length, which is else refused.
+        spans: per pair the parts that correspond; see `interp.prompts.aligned_by_spans`.
+        read: the aligned tokens that means and tests are about: "all", or parts of "before",
+            "changed", "after" and "last"; by default all but those before the first difference,
+            which are the same in a causal model.
+        special: also read special tokens, such as BOS.
+        threshold: relative distance up to which two streams count as the same; by default what is
+            rounding in this model.
+        patch: whether states are patched.
+        patch_states: numbers of the states to patch, or "all".
+        settings: parameters of analyses by name, as for `run`.
+        controls: number of unrelated pairs that each pair is compared with.
+        confidence: of the intervals; tests have the error 1 − confidence.
+        resamples: sign flips; with few pairs all of them are taken.
+        seed: of unrelated pairs and sign flips.
+        control: "random-init" also compares them in an untrained copy of the model.
+        prepend_bos: the model's own policy unless given.
+        max_tokens: budget of a pass.
+        model_options: for `load_model`, as for `run`.
+        progress: show bars.
+
+    Patching takes a pass per state and pair, in which every row has another token patched.
+
+    Raises: `BadInput`, `UnknownName`, `Unsupported` before the first pass: for pairs of different
+    length that nothing aligns, an answer of several tokens, spans out of range, a model with
+    several stacks; `InterpError` where the model yields NaN. Nothing stays attached.
+    """
+    _check(controls, confidence, resamples, threshold)
+    raw = read_pairs(pairs, labels=labels, answer=answer, wrong=wrong, spans=spans)
+    taken_labels(list(raw.fields))
+    chosen = configured(resolve(analyses), settings) if _any(analyses) else {}
+    refuse_taken([*raw.fields, "part"], chosen)
+    model = load_model(model, **(model_options or {}))
+    anatomy, stack = one_stack(model, "pairs")
+    if control is not None:
+        check_control(control, model)
+    states = layers_of(patch_states, stack) if patch else []
+    if patch and not anatomy.has_logits:
+        raise Unsupported(f"{anatomy.model} gives no logits to patch for; pass patch=False")
+    if chosen:
+        anatomy.wire(list(chosen.values()))  # what cannot be measured is refused before a pass
+    ready = pairs_of(model, anatomy, raw, align=align, prepend_bos=prepend_bos)
+    tokens = ready.index()
+    wanted, told = _read(read, anatomy.causal)
+    mask = tokens["part"].isin(wanted) & (special | ~tokens["special"])
+    _refuse_unread(mask, told)
+    levels: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    same = max(anatomy.tolerance, 1e-6) if threshold is None else threshold
+    partners = unrelated(ready, controls, seed)
+    passes = PairPasses.of(model, anatomy, ready, max_tokens)
+    apart = distances(model, stack, passes, partners, progress=progress)
+    options: dict[str, Any] = {"max_tokens": max_tokens, "progress": progress}
+    clean, corrupted = _both_sides(model, ready, chosen, options)
+    found = Pairs(
+        frame=_by_state(apart, tokens, mask, levels),
+        tokens=tokens,
+        distances=apart,
+        parting=parting(apart, same),
+        facts={
+            "metric": metric_of(ready), "read": told, "threshold": same, "confidence": confidence,
+            "model": anatomy.model, "metric_meaning": METRICS[metric_of(ready)],
+        },
+        clean=clean,
+        corrupted=corrupted,
+        notes=(*ready.notes, *_control_notes(ready, partners)),
+    )  # fmt: skip
+    if clean is not None and corrupted is not None:
+        found = _subtracted(found, mask, levels)
+    if patch:
+        table = patch_pairs(model, stack, ready, partners, states=states, **options)
+        found = _with_patches(found, table, same, levels)
+    found = found.with_about(model=anatomy.model, source=raw.source, **_origin(clean))
+    again: dict[str, Any] = {
+        "pairs": raw, "analyses": list(chosen.values()), "align": align, "read": read,
+        "special": special, "threshold": threshold, "patch": patch, "patch_states": patch_states,
+        "controls": controls, "prepend_bos": prepend_bos, **levels, **options,
+    }  # fmt: skip
+    return with_untrained_copy(found, control, model, partial(_again, again))
+
+
+def _again(options: Mapping[str, Any], model: Any) -> Pairs:
+    return pairs(model, **options)
+
+
+def _any(analyses: Any) -> bool:
+    """Whether there are analyses to run; an empty list asks for none."""
+    return not (isinstance(analyses, Sequence) and not len(analyses))
+
+
+def _check(controls: int, confidence: float, resamples: int, threshold: float | None) -> None:
+    check_resampling(confidence, resamples)
+    if controls < 0:
+        raise BadInput(f"controls={controls}: a number of unrelated pairs, 0 or more")
+    if threshold is not None and not threshold >= 0:
+        raise BadInput(f"threshold={threshold}: a relative distance, 0 or more")
+
+
+def _read(read: str | Sequence[str] | None, causal: bool) -> tuple[list[str], str]:
+    """The parts that are read, and how they are called."""
+    if read == "all" or (read is None and not causal):
+        return list(PARTS), "all aligned"
+    wanted = list(PARTS[1:]) if read is None else [read] if isinstance(read, str) else list(read)
+    for part in wanted:
+        if part not in PARTS:
+            raise BadInput(
+                f"read={part!r}{nearest(part, ('all', *PARTS))}; allowed: all, {', '.join(PARTS)}"
+            )
+    if not wanted:
+        raise BadInput(f"read is empty; allowed: all, {', '.join(PARTS)}")
+    return wanted, ", ".join(wanted)
+
+
+def _refuse_unread(mask: pd.Series[bool], told: str) -> None:
+    if not bool(mask.any()):
+        raise BadInput(
+            f"no pair has an ordinary token to read ({told}); choose other parts by read=, or pass "
+            "special=True"
+        )
+
+
+def _control_notes(ready: PromptPairs, partners: Ints) -> list[str]:
+    notes = []
+    alone = int((partners < 0).all(axis=1).sum()) if partners.shape[1] else 0
+    if alone:
+        notes.append(
+            f"{alone} of {len(partners)} pairs have no unrelated pair of their length to be "
+            "compared with; their controls are missing."
+        )
+    if ready.answer is not None and len(ready) > 1 and len(set(ready.answer)) == 1:
+        notes.append(
+            "All pairs have the same answer, so that a patch from an unrelated pair brings it as "
+            "well; with other answers in some pairs it is a control."
+        )
+    return notes
+
+
+def _both_sides(
+    model: Any, ready: PromptPairs, chosen: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Results | None, Results | None]:
+    """The analyses over the clean prompts and over the corrupted ones."""
+    if not chosen:
+        return None, None
+    sides = []
+    for column, prompts in enumerate((ready.clean, ready.corrupted)):
+        parts = [np.full(len(row), None, dtype=object) for row in prompts.tokens]
+        for i, places in enumerate(ready.places):
+            parts[i][places[:, column]] = ready.parts(i)
+        labelled = prompts.with_labels("part", [row.tolist() for row in parts])
+        for name, values in ready.fields.items():
+            labelled = labelled.with_labels(name, list(values))
+        sides.append(labelled)
+    answers = {"targets": ready.answer, "against": ready.wrong}
+    given: dict[str, Any] = {name: list(ids) for name, ids in answers.items() if ids is not None}
+    clean, corrupted = (run(model, s, list(chosen.values()), **given, **options) for s in sides)
+    shared = [chosen[name] for name, result in clean.items() if _of_the_whole(result)]
+    if not shared:
+        return clean, corrupted
+    twice = {name: ids * 2 for name, ids in given.items()}
+    both = run(model, joined(sides[0], sides[1]), shared, **twice, **options)
+    return _side_of(both, clean, 0), _side_of(both, corrupted, 1)
+
+
+def _of_the_whole(result: Result) -> bool:
+    """Whether the rows of tokens may depend on the other prompts of the run, such as by a basis."""
+    own = type(result.analysis).table is not Analysis.table
+    return own and {"prompt", "position"} <= set(result.frame)
+
+
+def _side_of(both: Results, results: Results, side: int) -> Results:
+    """The results of one side, with those of a run over both sides in their place."""
+    pairs = len(results.tokens["prompt"].unique())
+
+    def cut(frame: pd.DataFrame) -> pd.DataFrame:
+        rows = frame[frame["prompt"] // pairs == side]
+        return rows.assign(prompt=rows["prompt"] - side * pairs).reset_index(drop=True)
+
+    replaced = {
+        name: replace(
+            result, tokens=cut(result.tokens), _frame=cut(result.frame),
+            notes=(*result.notes, "Measured on both sides of the pairs in one run."),
+        )
+        for name, result in both.items()
+    }  # fmt: skip
+    found = [replaced.get(name, result) for name, result in results.items()]
+    return Results(found, results.provenance)
+
+
+def _origin(clean: Results | None) -> dict[str, Any]:
+    """Provenance of the run, without the ids of the tokens, which the table of tokens has."""
+    if clean is None:
+        return {}
+    return {
+        name: clean.provenance[name]
+        for name in ("analyses", "versions", "untested_versions", "closing_error")
+        if name in clean.provenance
+    }
+
+
+# ---- statistics over pairs ---------------------------------------------------------------------
+
+
+def _chosen_rows(table: pd.DataFrame, tokens: pd.DataFrame, mask: pd.Series[bool]) -> pd.DataFrame:
+    return table.merge(tokens.loc[mask, ["pair", "place"]], on=["pair", "place"])
+
+
+def _by_state(
+    apart: pd.DataFrame, tokens: pd.DataFrame, mask: pd.Series[bool], levels: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Mean distances over pairs at every state."""
+    rows = _chosen_rows(apart, tokens, mask)
+    states = np.sort(rows[STATE].unique())
+    out: dict[str, Any] = {"layer": states, STATE: states, "block": states - 1}
+    known = _matrix(rows, "distance", states)
+    out["pairs"] = np.isfinite(known).sum(axis=0)
+    controls = [f"unrelated_{name}" for name in UNRELATED]
+    for name in (*MEASURES, *STEPS, *controls):
+        band = mean_band(_matrix(rows, name, states), levels["confidence"])
+        out |= dict(zip((name, f"{name}_low", f"{name}_high"), band, strict=True))
+    own, other = (_matrix(rows, f"{kind}relative_distance", states) for kind in ("", "unrelated_"))
+    test = paired_profile(own, other, **levels)
+    out |= {"unrelated_p": test["p"], "unrelated_p_max": test["p_max"]}
+    out["repeated_distance"] = apart.groupby(STATE)["repeated_distance"].max().to_numpy()
+    return pd.DataFrame(out)
+
+
+def _matrix(rows: pd.DataFrame, column: str, layers: Any, at: str = STATE) -> Floats:
+    """Mean of each pair at each layer `[pairs, layers]`, NaN where there is none."""
+    means = rows.groupby(["pair", at])[column].mean()
+    grid = pd.MultiIndex.from_product([rows["pair"].unique(), layers])
+    return np.asarray(means.reindex(grid).to_numpy(np.float64).reshape(-1, len(layers)))
+
+
+def _subtracted(found: Pairs, mask: pd.Series[bool], levels: Mapping[str, Any]) -> Pairs:
+    """The same with the differences of all tables and their tests."""
+    assert found.clean is not None and found.corrupted is not None  # noqa: S101, PT018  given
+    tables, notes, tests = {}, [], []
+    for name, result in found.clean.items():
+        table, why = differences(result, found.corrupted[name], found.tokens)
+        if table is None:
+            notes.append(f"{name} {why}, so that no difference of tokens is taken of it.")
+            continue
+        tables[name] = table
+        rows = _chosen_rows(table, found.tokens, mask)
+        columns = [c for c in result.values if c in table]
+        tests += [_tested(rows, name, c, levels) for c in columns]
+    known = [test for test in tests if len(test)]
+    whole = pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+    return replace(
+        found,
+        differences=tables,
+        tests=whole,
+        onsets=_onsets(whole, round(1 - levels["confidence"], 12)),
+        notes=(*found.notes, *notes),
+    )
+
+
+def _tested(
+    rows: pd.DataFrame, analysis: str, column: str, levels: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Paired tests of one column at every layer; heads and further keys are averaged."""
+    if rows[column].isna().all():
+        return pd.DataFrame()
+    layered = "layer" in rows
+    rows = rows if layered else rows.assign(layer=0, **{STATE: 0})
+    layers = np.sort(rows["layer"].unique())
+    # Both means over the same cells: one side may be undefined where the other is not.
+    known = rows[column].notna()
+    rows = rows.assign(**{f"{column}_clean": rows[f"{column}_clean"].where(known)})
+    difference = _matrix(rows, column, layers, "layer")
+    clean = _matrix(rows, f"{column}_clean", layers, "layer")
+    test = paired_profile(clean + difference, clean, **levels)
+    test = test.rename(columns={"mean_a": "mean_corrupted", "mean_b": "mean_clean"})
+    offset = int(rows[STATE].iloc[0]) - int(rows["layer"].iloc[0])
+    number = np.asarray(layers, np.float64) if layered else np.full(len(layers), np.nan)
+    index = {"analysis": analysis, "column": column, "layer": number, STATE: number + offset}
+    return pd.concat([pd.DataFrame(index), test], axis=1)
+
+
+def _onsets(tests: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The first layer with a detectable difference, by analysis and column."""
+    rows = []
+    if tests.empty:
+        return tests
+    for (analysis, column), part in tests.groupby(["analysis", "column"], sort=False):
+        hit = first_detected(part["p_max"], level)
+        p = part["p_max"].to_numpy(np.float64)
+        smallest = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")
+        row: dict[str, Any] = {"analysis": analysis, "column": column}
+        at = part.iloc[hit if hit is not None else 0]
+        for name in ("layer", STATE, "difference", "low", "high", "p_max"):
+            row[name] = at[name] if hit is not None else np.nan
+        rows.append(row | {"smallest_p_max": smallest})
+    out = pd.DataFrame(rows)
+    return out.assign(smallest_p_max_holm=holm(out["smallest_p_max"]))
+
+
+def _with_patches(
+    found: Pairs, patches: pd.DataFrame, same: float, levels: Mapping[str, Any]
+) -> Pairs:
+    lost = patches.groupby("pair")["recovery"].apply(lambda x: x.isna().all()).to_numpy()
+    notes = []
+    if lost.any():
+        metric = in_words(found.facts["metric"])
+        notes.append(
+            f"in {int(lost.sum())} of {len(lost)} pairs the {metric} is the same on both sides, so "
+            "that there is nothing to recover; they are left out of it."
+        )
+    first = patches.drop_duplicates("pair")
+    against = int((first["clean"] < first["corrupted"]).sum())
+    if found.facts["metric"] != "kl" and against:
+        notes.append(
+            f"in {against} of {len(first)} pairs the answer is *less* likely after the clean "
+            "prompt than after the corrupted one; a share recovered then counts the other way."
+        )
+    tokens = found.tokens
+    return replace(
+        found,
+        patches=patches,
+        patched=by_part(patches, tokens, **levels),
+        agreement=agreement(patches, found.distances, same),
+        notes=(*found.notes, *notes),
+    )
