@@ -156,7 +156,7 @@ def test_every_public_name_is_written_once_and_can_be_imported():
 
 
 def test_few_names_stand_at_the_top():
-    assert sum(module.count(".") > 0 for module, _ in stub_names()) <= 40
+    assert sum(module.count(".") > 0 for module, _ in stub_names()) <= 42
 
 
 @pytest.mark.parametrize("old", sorted(errors.MOVED))
