@@ -555,8 +555,28 @@ class LostFigure(Undocumented):
     plots = (Plot("line", ("angel",), "No such thing"),)
 
 
-class NoSuchFigure(LostFigure):
-    plots = (Plot("bars", ("size",), "Sizes"),)
+class OneFigure(LostFigure):
+    plots = Plot("line", ("size",), "Sizes")
+
+
+class NamedFigure(LostFigure):
+    plots = ("size",)
+
+
+class TextColumns(Undocumented):
+    columns = "size: the norm"
+
+
+class TextTokens(Undocumented):
+    token_columns = "top"
+
+
+class ListKeys(Undocumented):
+    keys: ClassVar[list[str]] = ["kind"]
+
+
+class TextScope(Undocumented):
+    scope = "layers"
 
 
 SPLITS = {"one batch equals many", "uneven split"}
@@ -575,7 +595,12 @@ SAVED = {"save and load"}
 
 # analysis, the law that is there for its fault, other laws that it breaks too, what is said
 FAULTS = [
-    (TextSites(), "sites exist", set(), "`sites` is 'resid_post', not a tuple"),
+    (
+        TextSites(),
+        "sites exist",
+        set(),
+        r"`sites` is 'resid_post', not a tuple.* write \('resid_post',\)",
+    ),
     (NoSuchSite(), "sites exist", set(), "'resid_prae'; did you mean 'resid_pre'"),
     (BlockSiteOfThePass(), "sites exist", set(), "'pattern' is of one block: scope 'layer'"),
     (ReadsNothing(), "sites exist", set(), "no site is required"),
@@ -666,11 +691,16 @@ FAULTS = [
     (Undocumented(), "columns documented", set(), "column 'sise' is not in `columns`"),
     (LostFigure(), "figures draw what is there", set(), "'No such thing' draws 'angel'"),
     (
-        NoSuchFigure(),
+        OneFigure(),
         "figures draw what is there",
         set(),
-        "'Sizes' is of kind 'bars'; allowed are line, heatmap, scatter, trajectory, attention",
+        r"one Plot, .* write \(Plot\('line', …\),\)",
     ),
+    (NamedFigure(), "figures draw what is there", set(), "holds 'size', which is no interp.Plot"),
+    (TextColumns(), "columns documented", set(), "`columns` is 'size: .*, not a mapping such as"),
+    (TextTokens(), "columns documented", set(), r"'top', not a tuple .* write \('top',\)"),
+    (ListKeys(), "columns documented", set(), r"`keys` is \['kind'\], not a tuple of names"),
+    (TextScope(), "sites exist", set(), "'layers'; did you mean 'layer'.; allowed are"),
 ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import pandas as pd
 from torch import Tensor
@@ -156,6 +156,13 @@ class Plot:
                 raise UnknownName(f"{error}{is_now}")
         return super().__new__(cls)
 
+    def __post_init__(self) -> None:
+        """Raises `UnknownName` for a kind that is not drawn, `BadInput` for values of no names."""
+        if self.kind not in get_args(PlotKind):
+            raise unknown("kind of figure", str(self.kind), get_args(PlotKind))
+        if (seen := no_names(self.values)) is not None:
+            raise BadInput(f"figure {self.title!r} draws {seen}")
+
 
 @dataclass(frozen=True)
 class Analysis(ABC):
@@ -231,11 +238,34 @@ class Analysis(ABC):
 
     @classmethod
     def wanted(cls) -> tuple[str, ...]:
-        """Every site it reads, required ones first; unknown names raise."""
+        """Every site it reads, required ones first.
+
+        Raises `UnknownName` for a site or scope that there is not, `BadInput` for text in place of
+        a tuple.
+        """
+        if cls.scope not in get_args(Scope):
+            what = f"scope (declared by analysis {cls.name()!r})"
+            raise unknown(what, str(cls.scope), get_args(Scope))
+        for name in ("sites", "optional"):
+            if isinstance(getattr(cls, name), str):
+                seen = no_names(getattr(cls, name))
+                raise BadInput(f"analysis {cls.name()!r}: `{name}` is {seen}")
         for site in (*cls.sites, *cls.optional):
             if site not in SITES:
                 raise unknown(f"site (declared by analysis {cls.name()!r})", site, SITES)
         return (*cls.sites, *cls.optional)
+
+
+def no_names(declared: object) -> str | None:
+    """What a declaration is, in words, where it is no tuple of names; None if it is one.
+
+    >>> no_names("norm")
+    "'norm', not a tuple of names: write ('norm',)"
+    """
+    if isinstance(declared, tuple) and all(isinstance(name, str) for name in declared):
+        return None
+    fix = f": write ({declared!r},)" if isinstance(declared, str) else " such as ('norm',)"
+    return f"{declared!r}, not a tuple of names{fix}"
 
 
 def _tuples(value: Any) -> Any:

@@ -38,6 +38,8 @@
     plotly(box, data) {
       narrow(box, data);
       const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+      // There is no room for the buttons on a narrow screen: they would lie on names and legend.
+      if (innerWidth <= 560) config.displayModeBar = false;
       return Plotly.newPlot(box, data.data, data.layout, config);
     },
     maps(box, data) {

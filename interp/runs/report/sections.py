@@ -75,10 +75,18 @@ def her_section(results: ResultsLike) -> Section | None:
         "Rotation of the residual stream in every block: target tokens against the tokens directly "
         "before them, with random pairs of states as the scale of unrelated vectors.",
         (block("Target against previous token, per block", drawing),),
-        tuple(sentences.of_her(found, pairs, "degrees")),
+        tuple(sentences.of_her(found, pairs, "degrees", _overall(rotation))),
         (("The comparison, layer by layer", table_of(_full(found)), False),),
         found.notes,
     )
+
+
+def _overall(rotation: ResultLike) -> Comparison | None:
+    """The same comparison of the mean over blocks of every token: one row, with its controls."""
+    try:
+        return compare(rotation, "angle", "role", *GROUPS, by=())
+    except BadInput:  # such as means that are all the same, while the blocks are not
+        return None
 
 
 def _words(result: ResultLike, role: str) -> str:
@@ -176,6 +184,7 @@ def _grid_block(view: View) -> Block:
         return block(view.plot.title, drawing, says)
     else:
         prompts, says = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist(), []
+    says = [*says, *sentences.of_choice(result, prompts)]
     drawings = {_named(result, p): drawing_of(replace(view, prompt=p)) for p in prompts}
     return block(view.plot.title, drawings, says)
 
@@ -191,8 +200,11 @@ def _named(result: ResultLike, prompt: int) -> str:
 
 
 def _maps_block(view: View) -> Block:
-    maps = attention_maps(view.result, view.plot.values[0])
-    return replace(maps.block, title=view.plot.title, if_null=view.plot.if_null)
+    name = view.plot.values[0]
+    block = attention_maps(view.result, name).block
+    kept = sorted({p for items in view.result.examples(name).values() for p in items})
+    says = (*block.says, *(sentences.of_choice(view.result, kept) if kept else ()))
+    return replace(block, title=view.plot.title, says=says, if_null=view.plot.if_null)
 
 
 def her_drawing(

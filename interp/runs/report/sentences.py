@@ -14,6 +14,7 @@ import pandas as pd
 from interp.render.cut import window
 from interp.render.drawing import Drawing
 from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
+from interp.runs.report.views import ResultLike
 from interp.stats.comparison import Comparison
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
@@ -195,6 +196,20 @@ def _exceed(means: pd.Series[Any], control: pd.Series[Any], what: str) -> str:
     return f"{told} {what} ({limit:.3f})."
 
 
+def of_choice(result: ResultLike, prompts: Sequence[int]) -> list[str]:
+    """The rule by which the prompts of a figure were chosen; nothing if they are all."""
+    tokens = result.tokens
+    total = tokens["prompt"].nunique() if "prompt" in tokens else 0
+    if len(prompts) == total:
+        return []
+    of = f" of {total:,}" if total else ""
+    one = len(prompts) == 1
+    return [
+        f"Drawn: the first {'prompt' if one else f'{len(prompts)} prompts'}{of} in the order in "
+        "which they were given, whatever is seen there."
+    ]
+
+
 def of_lens(lenses: Sequence[Lens]) -> list[str]:
     """Median of the first state from which the prediction stays that of the last state."""
     depth = pd.Series([d for lens in lenses for d in lens.depth()])
@@ -227,12 +242,21 @@ def _untrained_lens(lens: Lens) -> Lens | None:
 # ---- the "her" experiment --------------------------------------------------------------------
 
 
-def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[str]:
-    """The finding with its size, test and control."""
+def of_her(
+    comparison: Comparison,
+    pairs: HasFrame | None,
+    unit: str,
+    overall: Comparison | None = None,
+) -> list[str]:
+    """The finding with its size, test and control.
+
+    `overall` is the same comparison of the means over all blocks; the headline is made of it.
+    """
     frame, contrast = comparison.frame, comparison.contrast
     a, b = comparison.a, comparison.b
     finding = comparison.finding("blocks")
-    out = [_overall(comparison, unit)]
+    out = [_headline(overall, unit) + _ways(comparison)] if overall is not None else []
+    out.append(_overall(comparison, unit))
     if comparison.differs.any():
         out.append(f"{finding}: {_directions(frame[comparison.differs], contrast, a, b)}.")
     elif comparison.decidable:
@@ -293,6 +317,52 @@ def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str
     return ", ".join(parts)
 
 
+def _headline(overall: Comparison, unit: str) -> str:
+    """The difference of the means over all blocks: interval, shuffled labels, untrained copy."""
+    row, contrast = overall.frame.iloc[0], overall.contrast
+    within = f" within {overall.cluster}s" if contrast == "within_difference" else ""
+    low, high = row[f"{contrast}_low"], row[f"{contrast}_high"]
+    told = (
+        f"Averaged over all blocks, {overall.value} is {abs(row[contrast]):.3g} {unit} "
+        f"{'higher' if row[contrast] > 0 else 'lower'} for {overall.a} than for "
+        f"{overall.b} tokens{within} ({row[contrast]:+.3g} [{low:.3g}, {high:.3g}])"
+    )
+    told += f": {_by_chance(overall, row)}{_than_untrained(row, contrast)}."
+    return told.replace("-", "−")
+
+
+def _by_chance(overall: Comparison, row: pd.Series[Any]) -> str:
+    """The verdict of the test on one row: more than shuffled labels give, or not."""
+    p = row[overall.family_p]
+    if not overall.decidable:
+        return f"so few {overall.cluster}s cannot decide whether by chance"
+    known = "shuffled labels give" if overall.test == "permutation" else "chance gives"
+    return f"{'more' if p < overall.level else 'no more'} than {known} (p = {p:.2g})"
+
+
+def _than_untrained(row: pd.Series[Any], contrast: str) -> str:
+    """The verdict against the untrained copy, by whether the two intervals overlap."""
+    beside = [row.get(f"control_{contrast}{end}", np.nan) for end in ("", "_low", "_high")]
+    mean, low, high = (float(x) for x in beside)
+    if not np.isfinite([mean, low, high]).all():
+        return ""
+    copy = f"an untrained copy's {mean:+.3g} [{low:.3g}, {high:.3g}]"
+    if row[f"{contrast}_low"] > high:
+        return f", above {copy}"
+    if row[f"{contrast}_high"] < low:
+        return f", below {copy}"
+    return f", not told apart from {copy}: the intervals overlap"
+
+
+def _ways(comparison: Comparison) -> str:
+    """A caution where blocks that differ go different ways, which their mean hides; "" if not."""
+    found = comparison.frame.loc[comparison.differs]
+    if not found[comparison.contrast].lt(0).any() or not found[comparison.contrast].gt(0).any():
+        return ""
+    ways = _directions(found, comparison.contrast, comparison.a, comparison.b)
+    return f" This mean hides that blocks go different ways: {ways}."
+
+
 def _overall(comparison: Comparison, unit: str) -> str:
     frame = comparison.frame
     means = [float(frame[f"mean_{side}"].mean()) for side in ("a", "b")]
@@ -301,7 +371,7 @@ def _overall(comparison: Comparison, unit: str) -> str:
         for side in ("a", "b")
     ]
     return (
-        f"On average over all blocks {comparison.value} is {means[0]:.3g} {unit} for "
+        f"Averaged over all blocks, {comparison.value} is {means[0]:.3g} {unit} for "
         f"{comparison.a} ({sizes[0]}) and {means[1]:.3g} {unit} for {comparison.b} ({sizes[1]}): "
         f"a difference of {means[0] - means[1]:+.3g} {unit}."
     ).replace("-", "−")
