@@ -224,6 +224,13 @@ class Analysis(ABC):
         """Builds from `parameters` that went through JSON, which has lists where tuples were."""
         return cls(**{name: _tuples(value) for name, value in parameters.items()})
 
+    def check_parameters(self, anatomy: Any = None) -> None:  # noqa: B027  most refuse nothing
+        """Raises `BadInput` where a parameter names what is not there, such as a file.
+
+        It is asked before a model is loaded, and again with the anatomy of the model before its
+        first pass. Results are read without it, because the file may be gone by then.
+        """
+
     def table(self, state: State) -> pd.DataFrame:
         """Tidy table of the state; see `default_table` for which leaves it knows."""
         return default_table(state)

@@ -14,7 +14,7 @@ import pandas as pd
 from interp.render.cut import window
 from interp.render.drawing import Drawing
 from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
-from interp.runs.report.views import ResultLike
+from interp.runs.report.views import ResultLike, control_names
 from interp.stats.comparison import Comparison
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
@@ -37,8 +37,8 @@ def of_lines(drawing: Drawing) -> list[str]:
 def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
     """A sentence or two per value of a table of means (`value`, `x`, `mean`, `low`, `high`).
 
-    A value whose control is in the table too (`random_…`, `shuffled_…`, or the column `control`
-    of the untrained copy) is compared with it; the control itself gets no sentence.
+    A value whose control is in the table too (`random_…`, `shuffled_…`, `plain_…`, or the column
+    `control` of the untrained copy) is compared with it; the control itself gets no sentence.
     """
     rows_of = {str(value): rows for value, rows in table.groupby("value", sort=False)}
     controls = {
@@ -60,16 +60,6 @@ def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
         told.append(f"{subject} {_course(rows.reset_index(drop=True), place, unit)}")
         out.append(" ".join(told))
     return out
-
-
-def control_names(value: str) -> tuple[str, ...]:
-    """Column names that the control of a value may have in a table.
-
-    >>> control_names("pattern_share")
-    ('random_pattern_share', 'shuffled_pattern_share', 'pattern_shuffled')
-    """
-    named = (f"random_{value}", f"shuffled_{value}")
-    return (*named, value.replace("_share", "_shuffled")) if value.endswith("_share") else named
 
 
 def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
