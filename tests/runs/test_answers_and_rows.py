@@ -239,9 +239,7 @@ def test_tables_with_other_rows_are_refused_by_name(gpt2):
         results.merged("attention")
     with pytest.raises(BadInput, match="table of 'embedding' has the columns"):
         results.merged("norm", "embedding")
-    with pytest.raises(
-        BadInput, match=r"two tables or more; 'norm' alone is results\['norm'\].states"
-    ):
+    with pytest.raises(BadInput, match=r"tables or more; 'norm' alone is results\['norm'\].st"):
         results.merged("norm")
     summary = interp.run(gpt2, IDS, ["norm", "rotation"], keep="summary", **QUIET)
     with pytest.raises(BadInput, match="table of 'norm' is a summary of groups"):

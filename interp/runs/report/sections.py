@@ -7,7 +7,7 @@ the figures; only the analyses of the experiment are known by name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -24,6 +24,7 @@ from interp.runs.report import sentences
 from interp.runs.report.drawings import drawing_of
 from interp.runs.report.lens_examples import lens_of, lens_prompts
 from interp.runs.report.maps import attention_maps
+from interp.runs.report.means import kinds_of, row_kinds
 from interp.runs.report.views import (
     ResultLike,
     ResultsLike,
@@ -35,6 +36,7 @@ from interp.runs.report.views import (
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison, comparison_drawing
 from interp.stats.means import has_group
+from interp.stats.table import is_summary
 
 MOST_LABELS = 3
 MOST_PROMPTS = 6
@@ -258,11 +260,19 @@ def head_of(result: ResultLike) -> Table:
 
 
 def columns_of(result: ResultLike) -> Table:
-    """Every value column: its meaning, mean, range and number of undefined values."""
+    """Every value column: its meaning, mean, range and number of undefined values.
+
+    Rows of several kinds get a line for each kind.
+    """
     rows = View(result, Plot("line", (), "")).rows()
+    by = [] if is_summary(rows) else row_kinds(result, rows)
     records = []
-    documented = [c for c in result.columns if c not in result.values]
-    for name in [*result.values, *documented]:
+    for name in result.values:
+        for kind, part in kinds_of(rows, by):
+            record = {"column": f"{name}, {kind}" if kind else name}
+            record |= {"meaning": meaning(result, name), **range_of(part[name])}
+            records.append(record | _untrained(result, name, by, kind))
+    for name in (c for c in result.columns if c not in result.values):
         record = {"column": name, "meaning": meaning(result, name)}
         record |= range_of(rows[name]) if is_number(rows[name]) else {}
         records.append(record | _untrained(result, name))
@@ -272,11 +282,14 @@ def columns_of(result: ResultLike) -> Table:
     return table_of(pd.DataFrame(records, columns=columns), tokens=())
 
 
-def _untrained(result: ResultLike, name: str) -> dict[str, Any]:
-    """The mean of a column in the untrained copy, if there is one."""
+def _untrained(
+    result: ResultLike, name: str, by: Sequence[str] = (), kind: str = ""
+) -> dict[str, Any]:
+    """The mean of a column in the untrained copy, of rows of one kind, if there is one."""
     if result.control is None:
         return {}
     rows = View(result.control, Plot("line", (), "")).rows()
+    rows = dict(kinds_of(rows, list(by))).get(kind, rows.iloc[:0])
     known = name in rows and is_number(rows[name])
     return {"untrained": range_of(rows[name]).get("mean", np.nan)} if known else {}
 
