@@ -177,6 +177,15 @@ def _place(name: str) -> Path:
     return folder_of(name)
 
 
+def local_place(name: str) -> Path | None:
+    """Folder or file on this machine that a model of this name is loaded from; None if none is."""
+    try:
+        path = _place(name)
+    except InterpError:
+        return None
+    return path if path.exists() else None
+
+
 def _boot_gguf(file: Path, tokenizer: Any, options: dict[str, Any]) -> Any:
     """A model in a GGUF file as a bridge, with where its weights are from."""
     if options["revision"] is not None:

@@ -37,6 +37,7 @@ from interp.runs.corpus.documents import (
 )
 from interp.runs.corpus.engines import Engine, InProcess, Processes
 from interp.runs.corpus.files import owned, remove_leftovers
+from interp.runs.corpus.known_model import recalled, remember, sources_of
 from interp.runs.corpus.manifest import adopt, manifest_of, run_id
 from interp.runs.corpus.output import (
     FAILURES,
@@ -395,13 +396,29 @@ class _Run:
     def measure(self, engine: Engine) -> int:
         """Measure all unfinished shards, and return their number of tokens."""
         measured = 0
+        # Asked before the model is loaded: a file that changes meanwhile must not count as seen.
+        self._sources = None if isinstance(engine, RayActors) else sources_of(self.job)
         with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
             self._counter = counter
+            if self._is_finished():
+                return 0
             for record in engine.run(self.job, self._complete, self._left):
                 self.pieces.add(record)
                 measured += record["tokens"]
                 counter.advance(record["documents"], record["tokens"], len(record["failures"]))
         return measured
+
+    def _is_finished(self) -> bool:
+        """Whether all shards are whole, told without loading the model; nothing is left to do."""
+        finished = kind_of(self.job.folder / FINISHED) is not None
+        described = recalled(self.job.folder, self._sources) if finished else None
+        if described is None:
+            return False
+        job = self._complete(described)  # refuses another run, as it does with a loaded model
+        if self._unfinished(job):
+            return False
+        self._count_found()
+        return True
 
     def _complete(self, described: dict[str, Any]) -> CorpusJob:
         """The job completed with facts of the model; the manifest is written, or compared."""
@@ -410,7 +427,7 @@ class _Run:
         check_reading(reading.long, reading.overlap, limit)
         wanted = described["prepends_bos"] if self.prepend_bos is None else self.prepend_bos
         apart = "" if wanted else described["massive_first"]
-        described = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
+        noted = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
         reading = replace(
             reading,
             limit=limit,
@@ -420,9 +437,10 @@ class _Run:
             stride=stride_of(self.plan.longest, reading.long, reading.overlap, limit),
         )
         job = replace(self.job, reading=reading)
-        manifest = manifest_of(job, described, self.plan, self.shard_documents)
+        manifest = manifest_of(job, noted, self.plan, self.shard_documents)
         if self.manifest is None:
             adopt(job.folder, manifest)
+            remember(job.folder, self._sources, described)
             self.manifest = manifest
             self.job = replace(job, run=run_id(manifest))
         # Workers on other machines may find other weights under the same name.
@@ -433,13 +451,22 @@ class _Run:
         return self.job
 
     def _left(self, job: CorpusJob) -> Sequence[Shard]:
+        """The shards that are left to measure; those that are finished are counted."""
+        left = self._unfinished(job)
+        self._count_found()
+        return left
+
+    def _count_found(self) -> None:
+        for record in self.pieces.ordered():
+            self._counter.advance(record["documents"], 0, len(record["failures"]))
+
+    def _unfinished(self, job: CorpusJob) -> list[Shard]:
         """The shards that are not finished, or whose files are damaged."""
         remove_leftovers(job.folder)
         # From here on the folder is not finished: nobody may open tables that are being rewritten.
         discard(job.folder / FINISHED)
         self.pieces = Pieces(job, len(self.plan.shards))
-        for record in self.pieces.find():
-            self._counter.advance(record["documents"], 0, len(record["failures"]))
+        list(self.pieces.find())
         done = self.pieces.covered()
         return [shard for shard in self.plan.shards if shard.index not in done]
 
