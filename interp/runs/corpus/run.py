@@ -21,8 +21,10 @@ from interp._files import discard, kind_of, names_in, refuse_existing
 from interp._progress import Counter
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
+from interp.contract.kept import Kept
 from interp.contract.registry import resolve
 from interp.errors import BadInput, InterpError, unknown
+from interp.models.answers import refuse_unanswered
 from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
 from interp.prompts.messages import ROLE, chat_column, is_conversation
@@ -105,6 +107,10 @@ def run_corpus(
     labels: Sequence[str] | Mapping[str, str] = (),
     target: str | None = None,
     labellers: Sequence[Labeller] = (),
+    targets: str | int | None = None,
+    against: str | int | None = None,
+    layers: Any = None,
+    positions: Any = None,
     text_column: str = "text",
     split: str | None = None,
     long: str = "split",
@@ -142,6 +148,11 @@ def run_corpus(
         target: a word; its tokens get the role `target`, as in `run`.
         labellers: functions from prompts to labelled prompts; they get a window of documents at a
             time and must not raise if nothing matches.
+        targets: one token, text or id, whose log-probability and rank are measured at every
+            position, in place of the next token.
+        against: a second token, which `logit_difference` and `logit_attribution` compare it with.
+        layers, positions: keep the rows of these layers and positions only, as in `run`; positions
+            are those in a chunk, and -1, or "last", is the last token of each chunk.
         text_column, split: the column with the text or with chat messages (`messages`, where
             there is no text), the split of a data set.
         long: documents longer than the context: "split" into chunks, "cut", or "refuse".
@@ -164,8 +175,10 @@ def run_corpus(
     Raises `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
     if the run cannot go on (no space left, every chunk fails); finished shards are kept.
     """
-    chosen = resolve(analyses)
+    chosen, kept = resolve(analyses), Kept.of(layers, positions)
     _check(chosen, keep, by, labels, control)
+    refuse_unanswered(chosen.values(), against)
+    answers = {"targets": _one("targets", targets), "against": _one("against", against)}
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
@@ -193,6 +206,8 @@ def run_corpus(
         threads,
         Path(out),
         control,
+        **answers,
+        kept=kept,
     )
     how = (prepend_bos, shard_documents, progress)
     with owned(_ready(job.folder, resume, overwrite)):
@@ -218,6 +233,17 @@ def _check(
     refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
     _check_control(control, keep)
     refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
+
+
+def _one(what: str, token: Any) -> str | int | None:
+    """One token for all documents; raises `BadInput` for anything else."""
+    if token is None or (isinstance(token, str | int) and not isinstance(token, bool)):
+        return token
+    raise BadInput(
+        f"{what}= of a corpus is one token, text or id, for every position of all documents, not "
+        f"{type(token).__name__}: a corpus is streamed, so that there is no list of its documents "
+        "to give answers for; interp.run takes one per prompt"
+    )
 
 
 def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
