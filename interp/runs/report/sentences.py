@@ -260,7 +260,8 @@ def of_her(
     pooled = f" (pooled over tokens {top['difference']:+.3g})" if within else ""
     out.append(
         f"The largest difference{where} is at block {int(top['layer'])}: {top[contrast]:+.3g} "
-        f"{unit} [{top[f'{contrast}_low']:.3g}, {top[f'{contrast}_high']:.3g}]{pooled}, g = "
+        f"{unit} [{top[f'{contrast}_low']:.3g}, {top[f'{contrast}_high']:.3g}] (interval of this "
+        f"block alone){pooled}, g = "
         f"{top[comparison.effect]:.2f}, {_p_of(comparison, top)}.".replace("-", "−")
     )
     out += [*_signs(comparison), *_runs(comparison), *of_random(pairs, unit)]
@@ -269,7 +270,8 @@ def of_her(
 
 def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
     """The p of a row that is corrected for all rows, and the method."""
-    how = "maximum statistic" if comparison.test == "permutation" else "Holm"
+    how = "maximum statistic over all blocks"
+    how = how if comparison.test == "permutation" else "Holm, over all blocks"
     return f"p = {row[comparison.family_p]:.2g} ({how})"
 
 
