@@ -57,6 +57,22 @@ def test_the_page_has_a_verdict_on_every_built_in_analysis(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_page_shows_what_was_measured_with_its_error(name):
+    page = (ROOT / "docs" / "phantoms.md").read_text(encoding="utf-8")
+    (rows,) = [part for part in page.split("\n### ")[1:] if part.startswith(f"{name}\n")]
+    lines = [line.strip("| ").split(" | ") for line in rows.split("\n") if line.endswith("| met |")]
+    assert len(lines) == sum(len(trial.known) for trial, _ in tables(name))
+    for *_, known, seen, error, tolerance, _verdict in lines:
+        if "not defined" in (known, seen):
+            assert known == seen
+            continue
+        assert float(error) <= 1.1 * float(tolerance.split(",")[0])
+        # All are shown with few digits.
+        size = max(abs(float(known)), 1e-9)
+        assert abs(float(seen) - float(known)) <= 1.6 * float(error) + 1e-5 * size
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_built_in_analysis_meets_all_that_is_known(name):
     found = pd.concat([trial.judge(frame) for trial, frame in tables(name)])
     assert len(found) >= 2
