@@ -130,6 +130,30 @@ def test_compare_spaces_refuses_bad_input(spaces):
         compare_spaces((model, "W_E"), good)
 
 
+def test_no_correction_of_hubs_makes_chance_look_like_translation():
+    """Spaces that have nothing in common, and a map that fits its own words almost exactly.
+
+    Ten of 120 words hold the right one by chance in 1 of 12 cases. With the fitted words among the
+    sources their targets would be as good as taken, and ten of the 24 held-out ones would be left.
+    """
+    random = np.random.default_rng(4)
+    a, b = random.normal(size=(2, 120, 90))
+    found = compare_spaces((a, WORDS), (b, WORDS), method="affine", ridge=1e-6, resamples=39)
+    frame = found.frame.set_index("score")
+    chance = {f"{scoring}@10": 10 / 120 for scoring in ("cosine", "csls", "inverted_softmax")}
+    for score, expected in chance.items():
+        assert frame.loc[score, "null_mean"] == pytest.approx(expected, abs=0.03), score
+
+
+def test_more_neighbours_than_held_out_words_are_as_many_as_there_are():
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=(2, 120, 20))
+    found = compare_spaces(
+        (a, WORDS), (b, WORDS), method="procrustes", k=20, held_out=0.05, resamples=19
+    )
+    assert found.frame["value"].notna().all()
+
+
 def test_a_comparison_is_drawn_and_printed(spaces):
     a, wide = spaces
     found = compare_spaces((a, WORDS), (wide, WORDS), resamples=19)
