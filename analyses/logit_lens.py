@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from interp import Analysis, Batch, Examples, Leaf, Moments, PerToken, Plot
-from interp.models import Anatomy, read_translators
+from interp.models import read_translators
 
 PLAIN = ("log_prob", "entropy", "kl_to_final")
 
@@ -89,7 +89,7 @@ class LogitLens(Analysis):
         ),
     )
 
-    def check_parameters(self, anatomy: Anatomy | None = None) -> None:
+    def check_parameters(self, anatomy: Any = None) -> None:
         """Raises `BadInput` where `readout` holds no translators, or those of another model."""
         if not self.readout or callable(self.readout):
             return

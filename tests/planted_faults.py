@@ -37,7 +37,7 @@ class Faulty(Analysis):
 # ---- planted faults: leaves ------------------------------------------------------------------
 
 
-class Plain(Leaf):
+class OneArray(Leaf):
     """A leaf of one array, to go wrong in one way each."""
 
     name = "total"
@@ -56,14 +56,14 @@ class Plain(Leaf):
         return cls(arrays[cls.name])
 
 
-class Average(Plain):
+class Average(OneArray):
     """An average of averages."""
 
     def merge(self, other):
         return type(self)((self.value + other.value) / 2)
 
 
-class Greedy(Plain):
+class Greedy(OneArray):
     """Adds into its own array."""
 
     def merge(self, other):
@@ -71,14 +71,14 @@ class Greedy(Plain):
         return self
 
 
-class Arrivals(Plain):
+class Arrivals(OneArray):
     """Values in the order in which they came."""
 
     def merge(self, other):
         return type(self)(np.concatenate([self.value, other.value]))
 
 
-class Lossy(Plain):
+class Lossy(OneArray):
     """A mean whose count does not go to disk."""
 
     def __init__(self, value, n=1.0):
@@ -90,7 +90,7 @@ class Lossy(Plain):
         return Lossy((self.value * self.n + other.value * other.n) / n, n)
 
 
-class Callback(Plain):
+class Callback(OneArray):
     """Holds a function."""
 
     def __init__(self, value):
@@ -98,7 +98,7 @@ class Callback(Plain):
         self.finish = lambda x: x
 
 
-class OnTheGraph(Plain):
+class OnTheGraph(OneArray):
     """Holds a tensor that wants gradients."""
 
     def __init__(self, value):
@@ -106,7 +106,7 @@ class OnTheGraph(Plain):
         self.tensor = torch.zeros(1, requires_grad=True)
 
 
-class Objects(Plain):
+class Objects(OneArray):
     """Gives an array of objects."""
 
     def arrays(self):
@@ -117,14 +117,14 @@ class Objects(Plain):
         return cls(arrays["total"][0])
 
 
-class Sorted(Plain):
+class Sorted(OneArray):
     """All values, in an order that nothing can upset."""
 
     def merge(self, other):
         return Sorted(np.sort(np.concatenate([self.value, other.value])))
 
 
-class Highest(Plain):
+class Highest(OneArray):
     """A vector of the prompt with the highest id: the activations themselves, not a copy."""
 
     def __init__(self, value, prompt=0):
@@ -480,7 +480,7 @@ class NarrowSum(OneTable):
 
 class OwnNarrowSum(OneTable):
     def observe(self, batch):
-        return {"x": Plain(real(batch).sum(0).numpy())}
+        return {"x": OneArray(real(batch).sum(0).numpy())}
 
 
 class ForgetsItsCount(OneTable):

@@ -24,6 +24,7 @@ from interp.contract.sites import SITES
 from interp.contract.table import default_table
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, UnknownName, Unsupported, unknown
+from interp.geometry import on_grid
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
@@ -104,14 +105,23 @@ class Batch(Tokens):
         return earlier.values.to(step.device) + step
 
     def to_grid(self, values: Tensor) -> Tensor:
-        """Values of the real tokens, `[state, row]` in the order of `x[mask]`, on the rectangle.
+        """Values of the real tokens, `[state, row, …]` in the order of `x[mask]`, on the rectangle.
 
-        Returns `[state, batch, pos]`, zero under the mask.
+        Returns `[state, batch, pos, …]`, zero under the mask.
         """
-        # Zeros, not NaN: padding is masked later, and NaN would spread through sums over positions.
-        out = values.new_zeros(len(values), *self.mask.shape)
-        out[:, self.mask] = values
-        return out
+        return on_grid(values, self.mask)
+
+    def direction(self) -> tuple[Tensor, Tensor]:
+        """How the logit of each answer, or the difference of two, reads the stream.
+
+        Returns `u [row, d_model]` and `c [row]` of the real tokens, by `Readout.direction`: u·x + c
+        is the logit with the final norm frozen at the last state. Needs the sites `resid_final` and
+        `readout`.
+        """
+        contrasts = None if self.contrasts is None else self.contrasts[self.mask]
+        final, targets = self["resid_final"][self.mask], self.targets[self.mask]
+        found: tuple[Tensor, Tensor] = self.readout.direction(final, targets, contrasts)
+        return found
 
     @cached_property
     def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
