@@ -45,7 +45,7 @@ class Batch(Tokens):
         terms: additive terms of the block by their true names (`attn`, `mlp`, `mixer`, …), each
             `[batch, pos, d_model]`; empty where the decomposition does not close.
         before: what this analysis emitted for the previous block of the same batch; None at the
-            first one. It makes running totals over depth possible without state.
+            first one. It makes running totals over depth possible without keeping anything.
         readout: path from residual vectors to vocabulary statistics, if the model has one.
         weights: matrices of this block by name, read with `weight`.
         model: the model itself, in scope "weights" only.

@@ -13,6 +13,7 @@ import pandas as pd
 
 from interp.render.cut import window
 from interp.render.drawing import Drawing
+from interp.render.tokens import percent
 from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
 from interp.runs.report.views import ResultLike, control_names
 from interp.stats.comparison import Comparison
@@ -211,8 +212,8 @@ def of_lens(lenses: Sequence[Lens]) -> list[str]:
     control = pd.Series([d for lens in untrained for d in lens.depth()])
     return [
         f"In the {len(lenses)} prompts shown, the final prediction is in place from state "
-        f"{depth.median():g} of {last} on (median of {len(depth)} positions); at {late:.0%} of the "
-        "positions only the last state has it."
+        f"{depth.median():g} of {last} on (median of {len(depth)} positions); at "
+        f"{percent(late)} of the positions only the last state has it."
         + (
             f" In an untrained copy the median is state {control.median():g}."
             if len(control)
@@ -391,9 +392,9 @@ def _shuffled(comparison: Comparison) -> list[str]:
     rate = frame["shuffled_welch_rate"].mean()
     return [
         f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
-        f"labels give in {comparison.confidence:.0%} of cases, before correction; by chance one "
-        f"expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens calls "
-        f"shuffled labels significant in {rate:.1%} of cases."
+        f"labels give in {percent(comparison.confidence)} of cases, before correction; by chance "
+        f"one expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens "
+        f"calls shuffled labels significant in {percent(rate, 1)} of cases."
     ]
 
 
