@@ -135,8 +135,9 @@ def tell(n: Numbers) -> str:
             + "; ".join(f"{k} in {c['hits']} of {c['scored']} scores" for k, c in columns.items())
             + ". "
             + " ".join(_precision(name, each) for name, each in n["pairs"].items()),
-            "Words are found by the plain cosine; the figure shows CSLS and the inverted softmax "
-            "too, which take hubs back by the similarities of the held-out words.",
+            "Words are found by the plain cosine. CSLS and the inverted softmax, which the figure "
+            "shows too, also use the similarities of the words that the map was fitted on, and "
+            "that makes the task easier.",
             verdict(
                 _holds(n),
                 f"precision@1 of {n['published']['precision']} ({n['published']['source']}); there "

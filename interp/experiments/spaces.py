@@ -189,11 +189,12 @@ def compare_spaces(
     because "walked" and "talked" share a piece in any two models, trained or not.
 
     Maps are scored by their residual and by precision@1, 5 and 10: whether the nearest word to the
-    mapped vector, among all words, is the word itself, by cosine, CSLS and inverted softmax. The
-    last two take hubs back by the similarities of the held-out words alone. Conneau et al.
-    (1710.04087) take those of all source words, most of which their map was not fitted on; of
-    words that it was fitted on, the targets would be as good as taken, and chance would look like
-    translation.
+    mapped vector is the word itself, by cosine, CSLS and inverted softmax. The last two also use
+    the similarities of the words that the map was fitted on, as Conneau et al. (1710.04087) do with
+    all words of the source; of theirs few were fitted on, here most are, and their targets are as
+    good as taken: compare the cosine with published scores, and any of them with its own null.
+    (Over the held-out words alone, only their targets would be penalised for their own words, and
+    not even an exact copy would be found.)
 
     Args:
         a: a space of words: MODEL, MODEL:W_E or MODEL:W_U, or the path of a file with word
@@ -357,14 +358,10 @@ def _split(n: int, settings: _Settings) -> tuple[Ints, Ints]:
 
 def _map_scores(fitted: SpaceMap, x: Floats, y: Floats, test: Ints, k: int) -> Floats:
     """Residual, then precision@1/5/10 for every scoring, on the held-out words."""
-    mapped, target = fitted.source(x[test]), fitted.target(y)
-    # Conneau et al. take all words of the source, among which those that they fitted on are few.
-    # Here they are most: each lies at its own target, whose penalty would leave the held-out
-    # targets to the held-out words.
-    k = min(k, len(test))
+    mapped, target = fitted.source(x), fitted.target(y)
     out = [relative_residual(fitted, x[test], y[test])]
     for scoring in SCORINGS:
-        found = ranks(mapped, target, test, scoring=scoring, k=k)  # type: ignore[arg-type]
+        found = ranks(mapped[test], target, test, scoring=scoring, sources=mapped, k=k)  # type: ignore[arg-type]
         out += [precision(found, at) for at in AT]
     return np.asarray(out)
 

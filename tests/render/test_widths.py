@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,13 @@ from render_data import make_results, random_pairs, rotation, tokens_table
 from rich.console import Console
 
 from interp import Results, compare
-from interp.cli import app as cli
-from interp.cli.inspect import list_registered
 from interp.render.columns import filled, fixed
 from interp.runs.report.means import group_means
 from interp.runs.report.sections import columns_of
+
+cli = import_module("interp.cli.app")  # the package has the application under that name
+MODULES = [import_module(f"interp.cli.{name}") for name in ("app", "inspect", "get", "run")]
+list_registered = MODULES[1].list_registered
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +95,10 @@ def test_a_comparison_fits_a_terminal(results, width):
 def printed(monkeypatch, width, action):
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=True, no_color=True)
-    for module in ("app", "inspect", "get", "run"):
-        monkeypatch.setattr(f"interp.cli.{module}.out", console, raising=False)
+    for module in MODULES:
+        monkeypatch.setattr(module, "out", console)
     action()
-    return stream.getvalue()
+    return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
 
 
 def test_a_terminal_gets_its_width_and_a_pipe_the_whole_lines(monkeypatch, results):
