@@ -427,7 +427,8 @@ def test_a_full_disk_while_writing_leaves_nothing(shelf, cache, monkeypatch):
 def test_a_full_disk_that_pip_meets_is_told_as_one(shelf, cache, monkeypatch):
     shelf()
     log = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
-    error = download._failure("tiny-pack==1.0", log, alive=True, patience=1)
+    begun = download.Begun(cache, WHEEL, 1)
+    error = download._failure("tiny-pack==1.0", log, begun, alive=True, patience=1)
     monkeypatch.setattr(packages, "download", lambda *a, **k: (_ for _ in ()).throw(error))
     assert "no space for 'tiny'" in failure()
     assert remains(cache) == []

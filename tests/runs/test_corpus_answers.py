@@ -32,8 +32,7 @@ def corpus(model, out, analyses, **options):
 
 
 def rows_of(table):
-    frame = table.frame.rename(columns={"document": "prompt"})
-    return frame.sort_values(ON, ignore_index=True)
+    return table.frame.sort_values(ON, ignore_index=True)
 
 
 def test_one_answer_and_its_contrast_are_those_of_a_run(demo, tmp_path):

@@ -355,7 +355,7 @@ def test_values_and_gaps_are_compared(true, passed):
             Known("x", 1, 1, where=lambda f: [0]),
             r"`where` gives int64 of shape \(1,\); .* 3 rows",
         ),
-        (Known("xx", 1, 1), r"no column 'xx' \(it has layer, x\)"),
+        (Known("width", 1, 1), r"no column 'width' \(it has layer, x\)"),
     ],
     ids=["true", "tolerance", "column", "raises", "texts", "measured", "where", "name"],
 )
