@@ -154,8 +154,9 @@ def _own_files(kind: type[Analysis]) -> set[str]:
         if owner is Analysis:
             continue
         for name in ("observe", "table"):
+            method = vars(owner).get(name)
             # A decorator such as torch.no_grad() stands around the author's function.
-            code = getattr(inspect.unwrap(vars(owner).get(name)), "__code__", None)
+            code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
             if code is not None:
                 found.add(code.co_filename)
     return found

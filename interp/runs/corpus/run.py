@@ -178,7 +178,7 @@ def run_corpus(
     chosen, kept = resolve(analyses), Kept.of(layers, positions)
     _check(chosen, keep, by, labels, control)
     refuse_unanswered(chosen.values(), against)
-    answers = {"targets": _one("targets", targets), "against": _one("against", against)}
+    targets, against = _one("targets", targets), _one("against", against)
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
@@ -206,7 +206,8 @@ def run_corpus(
         threads,
         Path(out),
         control,
-        **answers,
+        targets=targets,
+        against=against,
         kept=kept,
     )
     how = (prepend_bos, shard_documents, progress)

@@ -55,7 +55,7 @@ def _listed(what: str, given: Any) -> Sequence[Any]:
     """The given sequence; raises `BadInput` for anything else."""
     if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
         raise BadInput(f"{what} is {_short(given)}, not a list")
-    return given
+    return list(given)
 
 
 @dataclass(frozen=True, eq=False)
