@@ -37,10 +37,7 @@ class HeadAttribution(Analysis):
     )
 
     def observe(self, batch: Batch) -> dict[str, PerHead]:
-        mask = batch.mask
-        contrasts = None if batch.contrasts is None else batch.contrasts[mask]
-        direction, _ = batch.readout.direction(
-            batch["resid_final"][mask], batch.targets[mask], contrasts
-        )
-        parts = torch.einsum("rhd,rd->rh", at_least_float32(batch["result"][mask]), direction)
+        direction, _ = batch.direction()
+        result = at_least_float32(batch["result"][batch.mask])
+        parts = torch.einsum("rhd,rd->rh", result, direction)
         return {"head_logit": PerHead(batch.to_grid(parts.T).transpose(0, 1))}

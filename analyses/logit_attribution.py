@@ -60,10 +60,7 @@ class LogitAttribution(Analysis):
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
         mask = batch.mask
-        contrasts = None if batch.contrasts is None else batch.contrasts[mask]
-        direction, constant = batch.readout.direction(
-            batch["resid_final"][mask], batch.targets[mask], contrasts
-        )
+        direction, constant = batch.direction()
         parts = {"stream_logit": batch["resid_pre"], "stream_logit_after": batch["resid_post"]}
         parts |= {f"{name}_logit": term for name, term in batch.terms.items()}
         values = {n: dot(at_least_float32(x[mask]), direction) for n, x in parts.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class LogitLens(Analysis):
         ),
         Plot(
             "line",
-            ("log_prob",),
+            ("log_prob", "plain_log_prob"),
             "Log-probability of the next token",
             "nats",
             "a guess among V tokens has log-probability −ln V at every state; a flat line says "
@@ -81,13 +81,23 @@ class LogitLens(Analysis):
         ),
         Plot(
             "line",
-            ("kl_to_final", "entropy"),
+            ("kl_to_final", "entropy", "plain_kl_to_final", "plain_entropy"),
             "Distance to the final distribution",
             "nats",
             "a stream that carried the prediction from the start would have KL 0 at every state; "
             "it is 0 at the last one by definition.",
         ),
     )
+
+    def check_parameters(self, anatomy: Any = None) -> None:
+        """Raises `BadInput` where `readout` holds no translators, or those of another model."""
+        if not self.readout or callable(self.readout):
+            return
+        translators = read_translators(self.readout)
+        if anatomy is not None and anatomy.readout is not None:
+            blocks = {stack.name: stack.n_blocks for stack in anatomy.stacks}
+            states = blocks[anatomy.readout_stack] + 1
+            translators.check(anatomy.readout, states, anatomy.d_model)
 
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         stream, mask = batch["stream"], batch.mask

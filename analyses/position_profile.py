@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp import Analysis, Batch, Plot, State, Sum
+from interp import Analysis, Batch, Plot, State, Sum, priority
 from interp.measures import offset_profile, offset_sums, share_interval
 
 _MASKED = -1e4  # a mask written as a large negative score
-FOLDS = 10  # groups of prompts, by number, that the intervals leave out one at a time
+FOLDS = 10  # groups of prompts that the intervals leave out one at a time
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,11 @@ class PositionProfile(Analysis):
         of_pattern = zero.to(pattern.device)
         of_scores = of_pattern.clone()
         before = scores is not None
+        folds = _folds(batch.ids).tolist()
         for p in prompts:
             weights = _cut(pattern, p)
             allowed = p.counts & (ahead | (p.keys <= p.queries[:, None]))
-            fold = int(batch.ids[p.row]) % FOLDS
+            fold = folds[p.row]
             of_pattern[fold] += offset_sums(weights, allowed, p.start, self.max_offset)
             if scores is not None and before:
                 x = _cut(scores, p)
@@ -139,6 +140,18 @@ class _Prompt:
     queries: Tensor
     keys: Tensor
     counts: Tensor
+
+
+def _folds(ids: Tensor) -> Tensor:
+    """Group of each prompt, 0 … 9, by its number: `[batch]`.
+
+    Prompts that follow each other are dealt to the groups in turn, so that few prompts fill as many
+    groups. Each ten of them begins at a place drawn from a hash: the numbers of documents of a
+    corpus are multiples of a power of ten, and would else fall into one group.
+    """
+    tens = torch.div(ids, FOLDS, rounding_mode="floor").cpu()
+    turned = (priority(0, tens, torch.zeros_like(tens), 0) * FOLDS).long()
+    return (ids.cpu() + turned) % FOLDS
 
 
 def _cut(values: Tensor, prompt: _Prompt) -> Tensor:

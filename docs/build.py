@@ -33,6 +33,7 @@ from interp.contract.registry import get, names
 from interp.contract.sites import SITES, TERM_HOOKS
 from interp.contract.tokens import Tokens
 from interp.models.readout import Readout
+from interp.runs.provenance import versions
 
 HERE = Path(__file__).parent
 # Analyses of what demo-llama does not have, here learned positions.
@@ -425,13 +426,12 @@ def _items(text: str) -> str:
 
 
 def phantoms_page(found: Any) -> str:
-    """Verdicts on every analysis, and what is known of each phantom.
-
-    Distances are left out: they are rounding, and differ between machines.
-    """
+    """Known and measured values of every analysis, and what is known of each phantom."""
     verdicts = [_verdicts(name, rows) for name, rows in found.frame.groupby("analysis")]
     uncovered = {name: ", ".join(f"`{c}`" for c in left) for name, left in found.open.items()}
-    columns = {c: found.columns[c] for c in ("column", "rows", "true", "tolerance", "verdict")}
+    shown = ("column", "rows", "true", "measured", "distance", "tolerance", "verdict")
+    columns = {_HEADS.get(c, c): found.columns[c] for c in shown}
+    made = versions()
     return "\n\n".join(
         [
             "# Phantoms: does an analysis measure what is there?",
@@ -449,7 +449,10 @@ def phantoms_page(found: Any) -> str:
             "the classmethod `phantoms` of its class; see CONTRIBUTING.md.",
             "## What is known",
             "\n".join(f"- **{n}**: {about}" for n, about in sorted(found.phantoms.items())),
-            "## Verdicts",
+            "## Known and measured values",
+            "Each line shows the row of the table that is furthest from the known value, in units "
+            f"of its tolerance. Measured with torch {made['torch']}; the errors are rounding, and "
+            "differ a little between machines.",
             _table(("column", "meaning"), columns.items()),
             *(part for parts in verdicts for part in parts),
             "## Not certified",
@@ -460,21 +463,28 @@ def phantoms_page(found: Any) -> str:
     ) + "\n"  # fmt: skip
 
 
+_HEADS = {"true": "known value", "measured": "measured", "distance": "error"}
+
+
 def _verdicts(name: str, rows: Any) -> Iterator[str]:
     """One analysis: a line per column and phantom."""
     yield f"### {name}"
     lines = [
-        "| phantom | column | rows | true value | tolerance | verdict |",
-        "|---|---|--:|--:|--:|---|",
+        "| phantom | column | rows | known value | measured | error | tolerance | verdict |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
     ]
     for row in rows.itertuples():
-        true = "not defined" if row.true != row.true else f"{row.true:.6g}"
+        known, seen = (_number(x, ".6g") for x in (row.true, row.measured))
         tolerance = "" if row.tolerance != row.tolerance else f"{row.tolerance:.1g}"
         lines.append(
-            f"| {row.phantom} | {row.column} | {row.rows} | {true} | {tolerance}, {row.because} "
-            f"| {row.verdict} |"
+            f"| {row.phantom} | {row.column} | {row.rows} | {known} | {seen} "
+            f"| {_number(row.distance, '.1g')} | {tolerance}, {row.because} | {row.verdict} |"
         )
     yield "\n".join(lines)
+
+
+def _number(x: float, spec: str) -> str:
+    return "not defined" if x != x else f"{x:{spec}}"
 
 
 def draw_figures(results: Path, only: list[str]) -> None:

@@ -277,3 +277,17 @@ def closing_error(before: Tensor, terms: list[Tensor], after: Tensor) -> Tensor:
     for term in terms:
         total = total + at_least_float32(term)
     return ratio(norm(total - at_least_float32(after)), norm(after))
+
+
+def on_grid(values: Tensor, mask: Tensor) -> Tensor:
+    """Values of the real tokens, `[state, row, …]` in the order of `x[mask]`, on the rectangle.
+
+    `mask [batch, pos]`; returns `[state, batch, pos, …]`, zero under the mask.
+
+    >>> on_grid(torch.tensor([[1.0, 2.0]]), torch.tensor([[True, False, True]])).tolist()
+    [[[1.0, 0.0, 2.0]]]
+    """
+    # Zeros, not NaN: padding is masked later, and NaN would spread through sums over positions.
+    out = values.new_zeros(len(values), *mask.shape, *values.shape[2:])
+    out[:, mask] = values
+    return out

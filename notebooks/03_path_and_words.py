@@ -126,12 +126,12 @@ path.plot(["attn_share", "mlp_share"])
 
 # %%
 terms = [c.removesuffix("_share") for c in path.values if c.endswith("_share")]
-share, bare = means(path, f"{terms[0]}_share")
+share, bare = (100 * x for x in means(path, f"{terms[0]}_share"))
 worst = path.frame["closing_error"].max()
 Markdown(
-    f"The parts are {', '.join(terms)}. The share of *{terms[0]}* runs from {share.iloc[0]:.0%} in "
-    f"the first block to {share.iloc[-1]:.0%} in the last (untrained: {bare.iloc[0]:.0%} to "
-    f"{bare.iloc[-1]:.0%}). The largest closing error of any token in any block is {worst:.1g}."
+    f"The parts are {', '.join(terms)}. The share of *{terms[0]}* runs from {share.iloc[0]:.0f} % "
+    f"in the first block to {share.iloc[-1]:.0f} % in the last (untrained: {bare.iloc[0]:.0f} % to "
+    f"{bare.iloc[-1]:.0f} %). The largest closing error of any token in any block is {worst:.1g}."
 )
 
 # %% [markdown]

@@ -37,7 +37,7 @@ class Faulty(Analysis):
 # ---- planted faults: leaves ------------------------------------------------------------------
 
 
-class Plain(Leaf):
+class OneArray(Leaf):
     """A leaf of one array, to go wrong in one way each."""
 
     name = "total"
@@ -56,14 +56,14 @@ class Plain(Leaf):
         return cls(arrays[cls.name])
 
 
-class Average(Plain):
+class Average(OneArray):
     """An average of averages."""
 
     def merge(self, other):
         return type(self)((self.value + other.value) / 2)
 
 
-class Greedy(Plain):
+class Greedy(OneArray):
     """Adds into its own array."""
 
     def merge(self, other):
@@ -71,14 +71,14 @@ class Greedy(Plain):
         return self
 
 
-class Arrivals(Plain):
+class Arrivals(OneArray):
     """Values in the order in which they came."""
 
     def merge(self, other):
         return type(self)(np.concatenate([self.value, other.value]))
 
 
-class Lossy(Plain):
+class Lossy(OneArray):
     """A mean whose count does not go to disk."""
 
     def __init__(self, value, n=1.0):
@@ -90,7 +90,7 @@ class Lossy(Plain):
         return Lossy((self.value * self.n + other.value * other.n) / n, n)
 
 
-class Callback(Plain):
+class Callback(OneArray):
     """Holds a function."""
 
     def __init__(self, value):
@@ -98,7 +98,7 @@ class Callback(Plain):
         self.finish = lambda x: x
 
 
-class OnTheGraph(Plain):
+class OnTheGraph(OneArray):
     """Holds a tensor that wants gradients."""
 
     def __init__(self, value):
@@ -106,7 +106,7 @@ class OnTheGraph(Plain):
         self.tensor = torch.zeros(1, requires_grad=True)
 
 
-class Objects(Plain):
+class Objects(OneArray):
     """Gives an array of objects."""
 
     def arrays(self):
@@ -117,14 +117,14 @@ class Objects(Plain):
         return cls(arrays["total"][0])
 
 
-class Sorted(Plain):
+class Sorted(OneArray):
     """All values, in an order that nothing can upset."""
 
     def merge(self, other):
         return Sorted(np.sort(np.concatenate([self.value, other.value])))
 
 
-class Highest(Plain):
+class Highest(OneArray):
     """A vector of the prompt with the highest id: the activations themselves, not a copy."""
 
     def __init__(self, value, prompt=0):
@@ -480,7 +480,7 @@ class NarrowSum(OneTable):
 
 class OwnNarrowSum(OneTable):
     def observe(self, batch):
-        return {"x": Plain(real(batch).sum(0).numpy())}
+        return {"x": OneArray(real(batch).sum(0).numpy())}
 
 
 class ForgetsItsCount(OneTable):
@@ -555,8 +555,28 @@ class LostFigure(Undocumented):
     plots = (Plot("line", ("angel",), "No such thing"),)
 
 
-class NoSuchFigure(LostFigure):
-    plots = (Plot("bars", ("size",), "Sizes"),)
+class OneFigure(LostFigure):
+    plots = Plot("line", ("size",), "Sizes")
+
+
+class NamedFigure(LostFigure):
+    plots = ("size",)
+
+
+class TextColumns(Undocumented):
+    columns = "size: the norm"
+
+
+class TextTokens(Undocumented):
+    token_columns = "top"
+
+
+class ListKeys(Undocumented):
+    keys: ClassVar[list[str]] = ["kind"]
+
+
+class TextScope(Undocumented):
+    scope = "layers"
 
 
 SPLITS = {"one batch equals many", "uneven split"}
@@ -575,7 +595,12 @@ SAVED = {"save and load"}
 
 # analysis, the law that is there for its fault, other laws that it breaks too, what is said
 FAULTS = [
-    (TextSites(), "sites exist", set(), "`sites` is 'resid_post', not a tuple"),
+    (
+        TextSites(),
+        "sites exist",
+        set(),
+        r"`sites` is 'resid_post', not a tuple.* write \('resid_post',\)",
+    ),
     (NoSuchSite(), "sites exist", set(), "'resid_prae'; did you mean 'resid_pre'"),
     (BlockSiteOfThePass(), "sites exist", set(), "'pattern' is of one block: scope 'layer'"),
     (ReadsNothing(), "sites exist", set(), "no site is required"),
@@ -666,11 +691,16 @@ FAULTS = [
     (Undocumented(), "columns documented", set(), "column 'sise' is not in `columns`"),
     (LostFigure(), "figures draw what is there", set(), "'No such thing' draws 'angel'"),
     (
-        NoSuchFigure(),
+        OneFigure(),
         "figures draw what is there",
         set(),
-        "'Sizes' is of kind 'bars'; allowed are line, heatmap, scatter, trajectory, attention",
+        r"one Plot, .* write \(Plot\('line', …\),\)",
     ),
+    (NamedFigure(), "figures draw what is there", set(), "holds 'size', which is no interp.Plot"),
+    (TextColumns(), "columns documented", set(), "`columns` is 'size: .*, not a mapping such as"),
+    (TextTokens(), "columns documented", set(), r"'top', not a tuple .* write \('top',\)"),
+    (ListKeys(), "columns documented", set(), r"`keys` is \['kind'\], not a tuple of names"),
+    (TextScope(), "sites exist", set(), "'layers'; did you mean 'layer'.; allowed are"),
 ]
 
 

@@ -80,7 +80,25 @@ def tell(n: Numbers) -> str:
         f"The norm {direction}: ×{told(f, '.4f')} per block ({f['n']} ordinary tokens), {steps} "
         f"(×{told(o, '.4f')}). A straight line of ln‖x‖ over depth explains {told(n['r2'], '.2f')} "
         f"of its variance within a token. From the state after block 0 on, the factor is "
-        f"×{told(n['after_block_0'], '.4f')}. Untrained copy, over all states: "
-        f"×{told(n['untrained'], '.4f')}.\n\n"
+        f"×{told(n['after_block_0'], '.4f')}. {_untrained(f, n['untrained'])}\n\n"
         + verdict(holds, f"×{p['factor']} per layer ({p['source']}).")
+    )
+
+
+def _untrained(f: Numbers, u: Numbers) -> str:
+    """The same on the untrained copy, and which of the two grows faster, by their intervals."""
+    there = {
+        "above": "it grows there as well",
+        "below": "it shrinks there",
+        "open": "it neither grows nor shrinks there",
+    }[side(u, 1)]
+    if f["low"] > u["high"]:
+        learned = "the trained model grows faster than that"
+    elif f["high"] < u["low"]:
+        learned = "the trained model grows more slowly than that"
+    else:
+        learned = "the two intervals overlap, so that no difference can be told"
+    return (
+        f"In the untrained copy, over all states, the factor is ×{told(u, '.4f')}: {there}, and "
+        f"{learned}."
     )

@@ -259,5 +259,17 @@ def _ablated(a: Numbers | None) -> str:
         f"among the draws p = {second['p']:.2g}. So ablating these heads {more[verdict_]} ablating "
         f"random ones. The first copy, which cannot be foreseen, is the control: "
         f"{told(first['found'], '+.2f')} from {told(first['loss'], '.2f')}, with random heads "
-        f"{told(first['random'], '+.2f')}."
+        f"{told(first['random'], '+.2f')}. {_control_moves(first)}"
     )
+
+
+def _control_moves(first: Numbers) -> str:
+    """Whether the ablation also moves the loss of what cannot be foreseen."""
+    return {
+        "above": "So the control moves too: ablating these heads costs something where nothing is "
+        "repeated yet, and that part of the rise is no loss of copying.",
+        "below": "So the control moves too, the other way: where nothing is repeated yet, ablating "
+        "these heads lowers the loss. What rises in the second copy is no damage to all tokens "
+        "alike.",
+        "open": "So the control does not move, as far as can be told.",
+    }[side(first["found"])]

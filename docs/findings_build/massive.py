@@ -130,7 +130,8 @@ def _shares(frame: Any) -> dict[str, Any]:
     """Share of tokens of each place that are massive after any block, with counts."""
     tokens = frame.groupby(["prompt", "position", "place"], as_index=False)["exceeds"].max()
     return {
-        name: clustered(rows["exceeds"], rows["prompt"]) for name, rows in tokens.groupby("place")
+        name: clustered(rows["exceeds"], rows["prompt"]) | {"count": int(rows["exceeds"].sum())}
+        for name, rows in tokens.groupby("place")
     }
 
 
@@ -176,8 +177,8 @@ def tell(n: Numbers) -> str:
             f"{told(n['ordinary_ratio'], '.1f')} (geometric mean over tokens and blocks), and the "
             f"largest one in the untrained copy is {n['untrained_ratio']:.1f}.",
             f"The largest component of a massive state is in dimension {dimensions}. "
-            f"Massive after some block are, as a share of the tokens of the kind: "
-            f"{_by_place(shares)}. After BOS: {_by_place(n['bos_shares'])} (*first* is then BOS "
+            f"Massive after some block are, of the tokens of each kind: {_by_place(shares)}. "
+            f"After BOS: {_by_place(n['bos_shares'])} (*first* is then BOS "
             f"itself). In the untrained copy: {_by_place(n['untrained_shares'])}.",
             verdict(_holds(n), _published(n)),
         ]
@@ -201,7 +202,14 @@ def _published(n: Numbers) -> str:
 
 
 def _by_place(shares: Numbers) -> str:
-    return ", ".join(f"{name} {told(share, '.2f')}" for name, share in shares.items())
+    return ", ".join(f"{name} {_of_all(share)}" for name, share in shares.items())
+
+
+def _of_all(share: Numbers) -> str:
+    """Counts, because a share of none or of all has no width and one of few rounds to nothing."""
+    if share["count"] in (0, share["n"]):
+        return f"{'all' if share['count'] else 'none of'} {share['n']}"
+    return f"{share['count']} of {share['n']}"
 
 
 def _holds(n: Numbers) -> str:

@@ -100,7 +100,9 @@ def tell(n: Numbers) -> str:
     return "\n\n".join(
         [
             f"{n['words'][A]} nouns and {n['words'][B]} adjectives (spaCy's tags) of the sentences "
-            "with *her*; tokens of a word are joined. p is corrected for the three values (Holm).",
+            "with *her*; tokens of a word are joined. An interval is of its own difference alone; "
+            "p is corrected for the three values (Holm). So an interval may exclude zero where p "
+            "stays above the level: it then cannot be decided.",
             table(heads, rows),
             " ".join(_said(value, one) for value, one in n["values"].items()),
             verdict("Nothing to compare with.", "the question, but no figure that we know of."),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from interp.runs.results import Results
 
 
+NARROW = 110  # columns of a terminal below which tables leave some of theirs out
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug report needs the plain traceback
@@ -126,15 +128,13 @@ def finish(results: Results, written: list[Path], as_json: bool) -> None:
     if as_json:
         print_json(json.dumps({"written": [str(p) for p in written], "tables": sizes(results)}))
         return
-    rows = []
-    for name, result in results.items():
-        values = [c for c in result.values if c not in ("position", "token_id")][:4]
-        frame = result.frame
-        if "special" in frame:
-            frame = frame[~frame["special"].astype(bool)]
-        means = ", ".join(f"{c} {frame[c].mean():.3g}" for c in values if frame[c].notna().any())
-        rows.append((name, f"{len(result.frame):,}", means))
-    print_table(["table", "rows", "means over ordinary tokens"], rows)
+    from interp.runs.report.means import group_means
+
+    rows = [
+        (name, f"{len(result.frame):,}", ", ".join(group_means(result)))
+        for name, result in results.items()
+    ]
+    print_table(["table", "rows", "means, without special tokens"], rows)
     wrote(written)
 
 
@@ -158,7 +158,9 @@ def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool)
         document = found.document() | {"tables": tables, "written": [str(p) for p in written]}
         print_json(json.dumps(document, default=str))
         return
-    out.print(found.text(), highlight=False, markup=False, soft_wrap=True)
+    # A pipe or a file has no width.
+    width = out.width if out.is_terminal else None
+    out.print(found.text(width), highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         wrote([folder / "report.html"])
         out.print(f"and {len(written) - 1} more files in {folder}", highlight=False, markup=False)
@@ -194,14 +196,23 @@ def print_json(text: str) -> None:
     typer.echo(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
 
 
-def print_table(columns: list[str], rows: Any) -> None:
-    """Print a table of text cells."""
+def print_table(columns: list[str], rows: Any, spare: Sequence[str] = ()) -> None:
+    """Print a table of text cells.
+
+    `spare`: columns to leave out of a narrow terminal, with a line that says so.
+    """
+    left_out = [name for name in columns if name in spare and out.width < NARROW]
+    shown = [i for i, name in enumerate(columns) if name not in left_out]
+    columns, rows = [columns[i] for i in shown], [[row[i] for i in shown] for row in rows]
     table = Table(show_lines=False, header_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, no_wrap=number == 0)  # a name that is cut cannot be typed
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))  # no markup in the cells
     out.print(table)
+    if left_out:
+        told = f"not shown in {out.width} columns: {', '.join(left_out)} (--json has all)"
+        out.print(told, highlight=False, markup=False)
 
 
 def main() -> None:

@@ -72,4 +72,5 @@ def _list(as_json: bool) -> None:
     if as_json:
         print_json(json.dumps(rows))
         return
-    print_table(list(rows[0]), [tuple(row.values()) for row in rows])
+    cells = [tuple(row.values()) for row in rows]
+    print_table(list(rows[0]), cells, spare=("on disk", "licence"))

@@ -61,7 +61,8 @@ def list_registered(_quiet: Quiet = False, as_json: Json = False) -> None:
         print_json(json.dumps(rows))
         return
     columns = ["name", "scope", "sites", "about", "package"]
-    print_table(columns, [tuple(row[c] for c in columns) for row in rows])
+    cells = [tuple(row[c] for c in columns) for row in rows]
+    print_table(columns, cells, spare=("sites", "package"))
 
 
 @app.command()

@@ -79,6 +79,22 @@ Token = Annotated[
     str | None,
     typer.Option(help='Measure the prediction of this token, such as " her", not of the next one.'),
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help='A second token, such as " his", that logit_difference compares --token with.'
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(help="Keep the rows of these layers only, by commas; -1 is the last one."),
+]
+Positions = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep the rows of these positions only, by commas; last, or -1, is the last."
+    ),
+]
 By = Annotated[str, typer.Option(help="Labels that define the groups of a summary, by commas.")]
 Labels = Annotated[
     str,
@@ -191,6 +207,9 @@ def run(
     settings: Settings = None,
     target: Target = None,
     token: Token = None,
+    against: Against = None,
+    layers: Layers = None,
+    positions: Positions = None,
     folder: Out = Path("interp-run"),
     dtype: Dtype = "float32",
     device: Device = None,
@@ -243,6 +262,10 @@ def run(
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
     common: dict[str, Any] = {
         "target": target,
+        "targets": token,
+        "against": against,
+        "layers": _numbers("layers", layers),
+        "positions": _numbers("positions", positions),
         "prepend_bos": bos,
         "by": split(by),
         "max_tokens": max_tokens,
@@ -269,7 +292,7 @@ def run(
         of_pairs.run_pairs(model, pairs, chosen, folder, overwrite, as_json, twins)
         return
     if corpus is None:
-        common |= {"targets": token, "truncate": truncate, "keep": keep or "tokens"}
+        common |= {"truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
         tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
         common |= {"labellers": _labellers(tagging, frequency)}
@@ -277,10 +300,8 @@ def run(
         return
     if written:
         raise BadInput("--generate is for --prompts; a corpus is measured as it is")
-    if spacy or token or frequency:
-        raise BadInput(
-            "--spacy, --frequency and --token are for --prompts; a corpus has its own labels"
-        )
+    if spacy or frequency:
+        raise BadInput("--spacy and --frequency are for --prompts; a corpus has its own labels")
     run_corpus(
         model,
         corpus,
@@ -300,6 +321,13 @@ def run(
         **common,
         **streaming,
     )
+
+
+def _numbers(what: str, typed: str | None) -> Any:
+    """Numbers by commas, `last`, or None for all."""
+    from interp.cli.made import whole_typed
+
+    return typed if typed in (None, "last") else whole_typed(str(typed), what)
 
 
 def _labellers(tagging: dict[str, Any] | None, frequency: str | None) -> list[Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import pandas as pd
 from torch import Tensor
@@ -24,6 +24,7 @@ from interp.contract.sites import SITES
 from interp.contract.table import default_table
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, UnknownName, Unsupported, unknown
+from interp.geometry import on_grid
 
 Scope = Literal["layer", "model", "weights"]
 Emission = Leaf | PerToken | PerHead
@@ -44,7 +45,7 @@ class Batch(Tokens):
         terms: additive terms of the block by their true names (`attn`, `mlp`, `mixer`, …), each
             `[batch, pos, d_model]`; empty where the decomposition does not close.
         before: what this analysis emitted for the previous block of the same batch; None at the
-            first one. It makes running totals over depth possible without state.
+            first one. It makes running totals over depth possible without keeping anything.
         readout: path from residual vectors to vocabulary statistics, if the model has one.
         weights: matrices of this block by name, read with `weight`.
         model: the model itself, in scope "weights" only.
@@ -104,14 +105,23 @@ class Batch(Tokens):
         return earlier.values.to(step.device) + step
 
     def to_grid(self, values: Tensor) -> Tensor:
-        """Values of the real tokens, `[state, row]` in the order of `x[mask]`, on the rectangle.
+        """Values of the real tokens, `[state, row, …]` in the order of `x[mask]`, on the rectangle.
 
-        Returns `[state, batch, pos]`, zero under the mask.
+        Returns `[state, batch, pos, …]`, zero under the mask.
         """
-        # Zeros, not NaN: padding is masked later, and NaN would spread through sums over positions.
-        out = values.new_zeros(len(values), *self.mask.shape)
-        out[:, self.mask] = values
-        return out
+        return on_grid(values, self.mask)
+
+    def direction(self) -> tuple[Tensor, Tensor]:
+        """How the logit of each answer, or the difference of two, reads the stream.
+
+        Returns `u [row, d_model]` and `c [row]` of the real tokens, by `Readout.direction`: u·x + c
+        is the logit with the final norm frozen at the last state. Needs the sites `resid_final` and
+        `readout`.
+        """
+        contrasts = None if self.contrasts is None else self.contrasts[self.mask]
+        final, targets = self["resid_final"][self.mask], self.targets[self.mask]
+        found: tuple[Tensor, Tensor] = self.readout.direction(final, targets, contrasts)
+        return found
 
     @cached_property
     def real(self) -> tuple[Array, Array, tuple[Tensor, Tensor]]:
@@ -155,6 +165,13 @@ class Plot:
                 error = unknown("argument of Plot", name, cls.__dataclass_fields__)
                 raise UnknownName(f"{error}{is_now}")
         return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Raises `UnknownName` for a kind that is not drawn, `BadInput` for values of no names."""
+        if self.kind not in get_args(PlotKind):
+            raise unknown("kind of figure", str(self.kind), get_args(PlotKind))
+        if (seen := no_names(self.values)) is not None:
+            raise BadInput(f"figure {self.title!r} draws {seen}")
 
 
 @dataclass(frozen=True)
@@ -217,6 +234,13 @@ class Analysis(ABC):
         """Builds from `parameters` that went through JSON, which has lists where tuples were."""
         return cls(**{name: _tuples(value) for name, value in parameters.items()})
 
+    def check_parameters(self, anatomy: Any = None) -> None:  # noqa: B027  most refuse nothing
+        """Raises `BadInput` where a parameter names what is not there, such as a file.
+
+        It is asked before a model is loaded, and again with the anatomy of the model before its
+        first pass. Results are read without it, because the file may be gone by then.
+        """
+
     def table(self, state: State) -> pd.DataFrame:
         """Tidy table of the state; see `default_table` for which leaves it knows."""
         return default_table(state)
@@ -231,11 +255,34 @@ class Analysis(ABC):
 
     @classmethod
     def wanted(cls) -> tuple[str, ...]:
-        """Every site it reads, required ones first; unknown names raise."""
+        """Every site it reads, required ones first.
+
+        Raises `UnknownName` for a site or scope that there is not, `BadInput` for text in place of
+        a tuple.
+        """
+        if cls.scope not in get_args(Scope):
+            what = f"scope (declared by analysis {cls.name()!r})"
+            raise unknown(what, str(cls.scope), get_args(Scope))
+        for name in ("sites", "optional"):
+            if isinstance(getattr(cls, name), str):
+                seen = no_names(getattr(cls, name))
+                raise BadInput(f"analysis {cls.name()!r}: `{name}` is {seen}")
         for site in (*cls.sites, *cls.optional):
             if site not in SITES:
                 raise unknown(f"site (declared by analysis {cls.name()!r})", site, SITES)
         return (*cls.sites, *cls.optional)
+
+
+def no_names(declared: object) -> str | None:
+    """What a declaration is, in words, where it is no tuple of names; None if it is one.
+
+    >>> no_names("norm")
+    "'norm', not a tuple of names: write ('norm',)"
+    """
+    if isinstance(declared, tuple) and all(isinstance(name, str) for name in declared):
+        return None
+    fix = f": write ({declared!r},)" if isinstance(declared, str) else " such as ('norm',)"
+    return f"{declared!r}, not a tuple of names{fix}"
 
 
 def _tuples(value: Any) -> Any:

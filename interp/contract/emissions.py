@@ -5,6 +5,7 @@ Knows shapes, names and tracebacks; knows nothing of models or of the laws that 
 
 from __future__ import annotations
 
+import inspect
 import linecache
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,19 +117,46 @@ def failed_table(analysis: Analysis, error: Exception) -> ObserveError:
     )
 
 
-def author_line(analysis: Analysis, error: BaseException) -> str:
-    """Deepest line of the author's own file, ` (file.py, line 12, in observe: code)`, or "".
+def no_table(analysis: Analysis, returned: Any) -> ObserveError:
+    """The error for a `table` that returned no data frame, with the place of its definition."""
+    code = getattr(inspect.unwrap(type(analysis).table), "__code__", None)
+    where = f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+    return ObserveError(
+        f"analysis {analysis.name()!r} failed in `table`{where}: it returned "
+        f"{type(returned).__name__}, not a pandas DataFrame with a row per measurement"
+    )
 
-    The author's file is the one that `observe` stands in, so that the line is not one of torch.
+
+def author_line(analysis: Analysis, error: BaseException) -> str:
+    """Deepest line of the author's own files, ` (file.py, line 12, in observe: code)`, or "".
+
+    The author's files are those that `observe` and `table` stand in, so that the line is not one
+    of torch or pandas.
     """
-    own = type(analysis).observe.__code__.co_filename
+    own = _own_files(type(analysis))
     found = ""
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         code, number = trace.tb_frame.f_code, trace.tb_lineno
-        if code.co_filename == own:
-            text = linecache.getline(own, number, trace.tb_frame.f_globals).strip()
+        if code.co_filename in own:
+            file = code.co_filename
+            text = linecache.getline(file, number, trace.tb_frame.f_globals).strip()
             said = f": {text}" if text else ""
-            found = f" ({Path(own).name}, line {number}, in {code.co_name}{said})"
+            found = f" ({Path(file).name}, line {number}, in {code.co_name}{said})"
         trace = trace.tb_next
+    return found
+
+
+def _own_files(kind: type[Analysis]) -> set[str]:
+    """Files with the definitions of `observe` and `table` in a class and its bases."""
+    found = set()
+    for owner in kind.__mro__:
+        if owner is Analysis:
+            continue
+        for name in ("observe", "table"):
+            method = vars(owner).get(name)
+            # A decorator such as torch.no_grad() stands around the author's function.
+            code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
+            if code is not None:
+                found.add(code.co_filename)
     return found

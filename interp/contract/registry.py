@@ -101,7 +101,8 @@ def resolve(
 ) -> dict[str, Analysis]:
     """Analyses by name, in the given order, from names, classes and instances.
 
-    Raises `BadInput` for none at all, for two under one name and for anything else.
+    Raises `BadInput` for none at all, for two under one name, for anything else, and what
+    `Analysis.check_parameters` raises.
     """
     from interp.contract.analysis import Analysis
 
@@ -109,6 +110,7 @@ def resolve(
     out: dict[str, Analysis] = {}
     for item in items:
         analysis = _instance(item)
+        analysis.check_parameters()
         name = _name_of(item, analysis)
         if name in out:
             raise BadInput(f"analysis {name!r} was asked for twice in one run")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from typing import Any
 
 from interp.contract.analysis import Analysis
@@ -16,18 +17,20 @@ def configured(
     """The analyses with these parameters: by analysis, or as `"analysis.parameter"`.
 
     Raises `UnknownName` for an analysis that is not asked for or a parameter that it lacks,
-    `BadInput` for a value of another kind than the parameter's present one.
+    `BadInput` for a value of another kind than the parameter's present one, and what
+    `Analysis.check_parameters` raises.
     """
     out = dict(chosen)
     for name, given in _by_analysis(settings or {}).items():
         if name not in out:
             raise unknown("analysis in settings=", name, out)
-        known = [f.name for f in fields(out[name])]
+        known = {f.name: f for f in fields(out[name])}
         for parameter, value in given.items():
             if parameter not in known:
                 raise unknown(f"parameter of {name}", parameter, known)
-            _refuse_kind(name, parameter, value, getattr(out[name], parameter))
+            given[parameter] = _fitting(name, known[parameter], value, out[name])
         out[name] = replace(out[name], **given)
+        out[name].check_parameters()
     return out
 
 
@@ -44,10 +47,20 @@ def _by_analysis(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _refuse_kind(name: str, parameter: str, value: Any, present: Any) -> None:
+def _fitting(name: str, parameter: Field[Any], value: Any, analysis: Analysis) -> Any:
+    """The value, a path as text; raises `BadInput` for one of another kind than the present one."""
+    present = getattr(analysis, parameter.name)
+    if isinstance(present, str) and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if present is None or value is None:
-        return
+        return value
+    functions = callable(present) or "Callable" in str(parameter.type)
+    if functions and (callable(value) or isinstance(value, str)):
+        return value
     kinds = (int, float) if isinstance(present, float) else (type(present),)
     flag = isinstance(present, bool)
     if not isinstance(value, kinds) or isinstance(value, bool) != flag:
-        raise BadInput(f"{name}.{parameter}={value!r}; expected a value like {present!r}")
+        like = "text, such as a path" if present == "" else f"a value like {present!r}"
+        like += ", or a function" if functions else ""
+        raise BadInput(f"{name}.{parameter.name}={value!r}; expected {like}")
+    return value

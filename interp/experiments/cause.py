@@ -51,6 +51,7 @@ from interp.prompts.labels import target_word
 from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 
 MEASURES = ("kl", "log_prob", "entropy", "later")
 CLOUD = 4096  # tokens whose states make the directions "along" and "within"
@@ -113,8 +114,8 @@ class Cause(Finding):
         return (
             f"the prediction hangs most on block {int(top['layer'])}: without it KL is "
             f"{top['used_kl']:.3g}{_band(top, 'used_kl')} nats, and a random push of the size of "
-            f"its step gives {top['random_kl']:.3g}; it writes {top['written']:.0%} of the path"
-            f"{rank}"
+            f"its step gives {top['random_kl']:.3g}; it writes {percent(top['written'])} of the "
+            f"path{rank}"
         )
 
     @property

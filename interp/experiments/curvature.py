@@ -17,6 +17,7 @@ from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 from interp.stats.correlation import correlation
 from interp.stats.rotated import family_wise, rotated_correlation
 from interp.stats.table import is_special, left_out_note
@@ -101,7 +102,7 @@ class CurvatureEntropy(Finding):
             "Pearson correlation",
             "state",
             f"{int(self.frame['n'].max()):,} tokens of {int(self.frame['prompts'].max())} prompts. "
-            f"Bands: {self.confidence:.0%} intervals by resampling whole prompts.",
+            f"Bands: {percent(self.confidence)} intervals by resampling whole prompts.",
             "Grey: entropies rotated within prompts.",
             "the line would stay inside the grey band.",
             options={"greys": (ROTATED,)},

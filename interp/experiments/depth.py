@@ -13,6 +13,7 @@ from interp.errors import BadInput
 from interp.experiments.controls import repeated_on_control, result_of
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 from interp.stats.groups import group_means
 from interp.stats.table import frame_of, is_special, numbered, require_columns
 
@@ -49,7 +50,7 @@ class Depth(Finding):
         """The median depth, and the share of tokens that only the last state decides."""
         return (
             f"median decision depth: state {self.median:g} of {self.last} ({self.tokens:,} "
-            f"tokens); {self.late:.0%} of the tokens are decided by the last state only"
+            f"tokens); {percent(self.late)} of the tokens are decided by the last state only"
         )
 
     @property

@@ -20,6 +20,7 @@ from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import PLACES, Join, joined_by, per_token, units_of
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 from interp.stats.classical import benjamini_hochberg, holm
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison
@@ -137,8 +138,8 @@ class GroupComparison(Finding):
             return nothing(title, "There are no layers of one stack to draw: read the table.")
         few = len(self.groups) - MOST_GROUPS
         caption = (
-            f"{int(self.tests['n'].max()):,} {self.level}s. Bands: {self.confidence:.0%} intervals "
-            "of the mean, with the prompt as the unit. ★, by permutation within prompts: "
+            f"{int(self.tests['n'].max()):,} {self.level}s. Bands: {percent(self.confidence)} "
+            "intervals of the mean, with the prompt as the unit. ★, by permutation within prompts: "
             f"{self.finding()}."
             + (f" The {MOST_GROUPS} largest groups; {few} smaller ones are not drawn." * (few > 0))
         )

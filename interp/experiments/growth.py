@@ -89,7 +89,7 @@ class Growth(Finding):
 
     @property
     def sentence(self) -> str:
-        """Factor by which the norm grows per layer, and the slopes with and without the control."""
+        """Factor per layer, the slopes with and without the control, and the untrained copy's."""
         rows = dict(iter(self.mean.groupby("value", sort=False)))
         factor, slope, control = (
             rows[value].reset_index(drop=True)
@@ -109,7 +109,24 @@ class Growth(Finding):
         ]
         between = f", of {len(names)} groups from " if len(names) > MOST_NAMED else ""
         joined = (" down to " if between else ", ").join(parts)
-        return f"growth of the norm per layer{between or ': '}{joined}"
+        return f"growth of the norm per layer{between or ': '}{joined}{self._than_untrained()}"
+
+    def _than_untrained(self) -> str:
+        """Whether one group grows faster than in the untrained copy, by the two intervals."""
+        if not isinstance(self.control, Growth):
+            return ""
+        pairs = [f.mean[f.mean["value"] == "factor"] for f in (self, self.control)]
+        if any(len(rows) != 1 for rows in pairs):
+            return ""
+        own, copy = (rows.iloc[0] for rows in pairs)
+        if own["low"] > copy["high"]:
+            said = "faster than in"
+        elif own["high"] < copy["low"]:
+            said = "more slowly than in"
+        else:
+            said = "not to be told from that of"
+        band = f"[{copy['low']:.4g}, {copy['high']:.4g}]"
+        return f"; {said} the untrained copy (×{copy['mean']:.4g} {band})"
 
     @property
     def _by(self) -> list[str]:

@@ -18,6 +18,7 @@ from interp.errors import BadInput, unknown
 from interp.experiments.controls import repeated_on_control, result_of
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 from interp.stats.resampling import clustered_bootstrap
 from interp.stats.table import is_special
 
@@ -90,8 +91,8 @@ class Rollout(Finding):
         first = later[later["key"] == 0]
         shares = [first[name].sum() / later["query"].nunique() for name in ("rollout", "even")]
         return (
-            f"prompt {self.prompt}, over all blocks: {shares[0]:.0%} of a later token comes from "
-            f"the first token on average ({shares[1]:.0%} with even attention)"
+            f"prompt {self.prompt}, over all blocks: {percent(shares[0])} of a later token comes "
+            f"from the first token on average ({percent(shares[1])} with even attention)"
         )
 
     @property

@@ -19,6 +19,7 @@ from interp.models.load import load_model
 from interp.models.probe import inspect
 from interp.render.drawing import Drawing
 from interp.render.finding import Answer
+from interp.render.tokens import percent
 from interp.runs.results import Result
 from interp.runs.run import run
 
@@ -273,8 +274,9 @@ def _said(frame: pd.DataFrame, dimensions: str) -> str:
     top = _farthest(frame)
     beyond = int((top["beyond_random"] > 0).sum())
     parts = [
-        f"{row['analysis']}.{row['value']} by {row['change']:+.0%} at layer {row['layer']:g} "
-        f"(random: {row['random_low']:+.1%} to {row['random_high']:+.1%})"
+        f"{row['analysis']}.{row['value']} by {percent(row['change'], sign=True)} at layer "
+        f"{row['layer']:g} (random: {percent(row['random_low'], 1, sign=True)} to "
+        f"{percent(row['random_high'], 1, sign=True)})"
         for _, row in top.head(3).iterrows()
     ]
     return (

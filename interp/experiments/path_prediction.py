@@ -19,6 +19,7 @@ from interp.prompts.frequency import ZIPF
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 from interp.stats.correlation import correlation, with_corrections
 from interp.stats.shuffled import shuffled_correlation
 from interp.stats.table import is_special, left_out_note, numbered, numbers, require_columns
@@ -86,8 +87,8 @@ class PathPrediction(Finding):
         taken = f" Partialled out: {', '.join(self.partial)}." if partial else ""
         caption = (
             f"{int(self.frame['n'].max()):,} tokens of {int(self.frame['prompts'].max())} prompts. "
-            f"Bands: {self.confidence:.0%} intervals by resampling whole prompts.{taken} The last "
-            f"block has the whole {self.value}."
+            f"Bands: {percent(self.confidence)} intervals by resampling whole prompts.{taken} The "
+            f"last block has the whole {self.value}."
         )
         return Drawing(
             "lines",

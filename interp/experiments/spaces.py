@@ -190,8 +190,11 @@ def compare_spaces(
 
     Maps are scored by their residual and by precision@1, 5 and 10: whether the nearest word to the
     mapped vector is the word itself, by cosine, CSLS and inverted softmax. The last two also use
-    the similarities of the words that the map was fitted on, whose targets are as good as taken:
-    compare the cosine with published scores, and any of them with its own null.
+    the similarities of the words that the map was fitted on, as Conneau et al. (1710.04087) do with
+    all words of the source; of theirs few were fitted on, here most are, and their targets are as
+    good as taken: compare the cosine with published scores, and any of them with its own null.
+    (Over the held-out words alone, only their targets would be penalised for their own words, and
+    not even an exact copy would be found.)
 
     Args:
         a: a space of words: MODEL, MODEL:W_E or MODEL:W_U, or the path of a file with word

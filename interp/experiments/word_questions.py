@@ -20,6 +20,7 @@ from interp.measures.axes import axis_separation
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Answer
 from interp.render.text_map import whole_words
+from interp.render.tokens import percent
 
 
 def _neighbours(table: pd.DataFrame, title: str, group: pd.Series[Any] | None = None) -> Drawing:
@@ -281,7 +282,7 @@ def clusters(
         f", stability {np.nanmean(x):.2f}" if np.isfinite(x).any() else "" for x in runs.T.values
     )
     said = (
-        f"{found.n} clusters of {len(found.words)} words, {found.noise:.0%} noise{stable}"
+        f"{found.n} clusters of {len(found.words)} words, {percent(found.noise)} noise{stable}"
         f"{' (adjusted Rand index)' * bool(stable)}; Gaussian vectors of this size: "
         f"{found.random_clusters} clusters{random}"
     )

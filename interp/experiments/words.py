@@ -36,6 +36,7 @@ from interp.models.weights import embedding_matrix
 from interp.prompts.tokens import token_strings
 from interp.render.draw import figure
 from interp.render.drawing import Drawing
+from interp.render.tokens import percent
 
 MOST_NODES = 200  # drawn
 
@@ -82,7 +83,7 @@ class Projection:
         """The first two axes; named groups have colours, all else is grey."""
         titles = None  # units and directions of t-SNE mean nothing
         if self.method == "PCA":
-            shares = [f"{x:.0%}".replace("%", " %") for x in self.explained[:2]]
+            shares = [percent(x) for x in self.explained[:2]]
             titles = [f"component {i}, {x} of the variance" for i, x in enumerate(shares)]
         return Drawing(
             "projection",

@@ -222,6 +222,7 @@ class Anatomy:
         jobs: list[ObserveCall] = []
         for analysis in analyses:
             self._refuse_dims(analysis)
+            analysis.check_parameters(self)
             if analysis.scope != "weights":
                 jobs.extend(self._jobs(analysis))
         sources: dict[Key, str] = {}

@@ -36,14 +36,14 @@ def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Ite
     if not here and "/" not in name and nearest(name, embedded):
         raise InterpError(_nowhere(name, "is not on this machine", embedded))
     found = _ask(name, revision)
-    if found == "not there" and not here and not _alias(name):
+    if found == "not there" and not here and not official_name(name):
         raise InterpError(f"there is no model {name!r} on the hub{_proposal(name, embedded)}")
     if isinstance(found, list) and not here:
         _refuse_other_formats(name, found)
     if found != "no answer":
         yield
         return
-    official = None if here or not _on_this_machine() else _alias(name)
+    official = None if here or not _on_this_machine() else official_name(name)
     if not here and not (official and _is_here(official, revision)):
         reason = "is not on this machine and the hub cannot be reached"
         raise InterpError(_nowhere(name, reason, embedded))
@@ -93,7 +93,7 @@ def _on_this_machine() -> list[str]:
     return sorted(f.name.removeprefix("models--").replace("--", "/") for f in folders)
 
 
-def _alias(name: str) -> str | None:
+def official_name(name: str) -> str | None:
     """The hub's name for a short one of TransformerLens, such as `gpt2-small`."""
     from transformer_lens.tools.model_registry.registry_io import resolve_model_alias
 

@@ -25,7 +25,7 @@ from interp.models import encoders
 from interp.models.checkpoint import CheckedClass, check_folder, no_bars
 from interp.models.forward import device_of, wrapped_model
 from interp.models.gguf import gguf_in, load_gguf, read_header, weights_of
-from interp.models.hub import reachable
+from interp.models.hub import official_name, reachable
 from interp.models.origin import with_origin
 from interp.prompts.packages import PACKAGES, folder_of, origin_of
 
@@ -129,11 +129,17 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     """A model by its name or folder as a bridge."""
     path = _place(name)
     here = path.exists()
+    official = official_name(str(path)) if here else None
+    if official is not None:
+        # TransformerLens would take the name of the folder for that of a model on the hub.
+        path = path.absolute()
+    if here and (other := _other_of_that_name(name, official)):
+        warnings.warn(f"load_model({name!r}): {other}", stacklevel=3)
     file = gguf_in(path) if here else None
     if file is not None:
         return _boot_gguf(file, tokenizer, options)
     if here:
-        check_folder(path)
+        _check_folder(path, official)
     elif name in MODELS:
         raise InterpError(
             f"the embedded model {name!r} is not in this installation ({path} is missing); "
@@ -156,6 +162,34 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     return bridge if origin is None else with_origin(bridge, origin)
 
 
+def _check_folder(path: Path, official: str | None) -> None:
+    """Raises `BadInput` for a folder without a model, with the model that may have been meant."""
+    try:
+        check_folder(path)
+    except BadInput as error:
+        if official is None:
+            raise
+        raise BadInput(f"{error}. If the model on the hub is meant, write {official!r}") from error
+
+
+def _other_of_that_name(name: str, official: str | None) -> str:
+    """Which of two models of one name is taken, and how to get the other; "" if there is one."""
+    own = Path(name)
+    if name in MODELS:
+        taken = f"the embedded model is taken, not the folder here; write './{name}' for the folder"
+        return taken if _is_model_folder(own) else ""
+    if official is None or name.startswith((".", "~")) or not _is_model_folder(own):
+        return ""
+    return (
+        f"the folder {str(own.absolute())!r} is taken, not {official!r} on the hub, which "
+        f"TransformerLens calls {name!r} too; write {official!r} for that or './{name}' for this"
+    )
+
+
+def _is_model_folder(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or next(folder.glob("*.gguf"), None) is not None
+
+
 def _place(name: str) -> Path:
     """Folder of an embedded model or of one that was fetched; else the name as a path.
 
@@ -169,12 +203,21 @@ def _place(name: str) -> Path:
         raise BadInput(
             f"{name!r} is no model but {package.title}: {package.use} (models: {', '.join(NAMED)})"
         )
-    if (own / "config.json").is_file() or next(own.glob("*.gguf"), None) is not None:
+    if _is_model_folder(own):
         raise BadInput(
             f"{name!r} is a model of this library and a folder here: write './{name}' for the "
             "folder, or call from another folder"
         )
     return folder_of(name)
+
+
+def local_place(name: str) -> Path | None:
+    """Folder or file on this machine that a model of this name is loaded from; None if none is."""
+    try:
+        path = _place(name)
+    except InterpError:
+        return None
+    return path if path.exists() else None
 
 
 def _boot_gguf(file: Path, tokenizer: Any, options: dict[str, Any]) -> Any:

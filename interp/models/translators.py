@@ -21,6 +21,7 @@ from interp._files import atomic
 from interp.errors import BadInput, InterpError
 from interp.geometry import at_least_float32, norm
 from interp.models.readout import Readout
+from interp.prompts.user_files import similar
 
 KIND = "interp-stream translators"
 SAMPLED = 64  # rows of W_U by which a model is known again
@@ -134,9 +135,11 @@ def read_translators(path: str | Path) -> Translators:
 
     Raises `BadInput` for anything else.
     """
+    if not isinstance(path, str | Path):
+        raise BadInput(f"translators are read from a file or folder, not from {path!r}")
     path = Path(path)
     if not path.exists():
-        raise BadInput(f"no translators at {str(path)!r}: no such file or folder")
+        raise BadInput(f"no translators at {str(path)!r}: no such file or folder{similar(path)}")
     parts = [path] if path.is_file() else list(path.iterdir())
     newest = max((part.stat().st_mtime_ns for part in parts), default=0)
     return _read(path.resolve(), newest)

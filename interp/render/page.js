@@ -18,6 +18,13 @@
     const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis"));
     if (innerWidth > 560 || !data.every((trace) => trace.type === "scatter")) return;
     if (!axes.every((key) => full(layout[key]))) return;
+    // A title that is longer than its axis would be cut at both ends.
+    for (const { title } of axes.map((key) => layout[key])) {
+      if (!title || !title.text || title.text.length < 42) continue;
+      title.text = title.text.replace(" (", "<br>(").replace(", ", ",<br>");
+      layout.margin = Object.assign({}, layout.margin, { b: (layout.margin.b || 56) + 34 });
+      box.style.height = `${box.clientHeight + 34}px`;
+    }
     const ends = (note) => note.x === 1 && note.xanchor === "left";
     const notes = layout.annotations || [];
     const names = new Set(notes.filter(ends).map((note) => note.text));
@@ -38,6 +45,8 @@
     plotly(box, data) {
       narrow(box, data);
       const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+      // There is no room for the buttons on a narrow screen: they would lie on names and legend.
+      if (innerWidth <= 560) config.displayModeBar = false;
       return Plotly.newPlot(box, data.data, data.layout, config);
     },
     maps(box, data) {

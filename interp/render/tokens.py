@@ -35,3 +35,12 @@ def label(token: Any, limit: int = 24) -> str:
     """A visible, escaped and not too long token for an axis or a cell."""
     text = show(token)
     return escape(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def percent(share: float, digits: int = 0, *, sign: bool = False) -> str:
+    """A share in a sentence, with a space before the sign, as everywhere.
+
+    >>> percent(0.95), percent(-0.0123, 1), percent(0.5, sign=True)
+    ('95 %', '-1.2 %', '+50 %')
+    """
+    return f"{share:{'+' * sign}.{digits}%}".replace("%", " %")

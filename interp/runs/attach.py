@@ -31,6 +31,7 @@ from interp.models.probe import inspect, refuse_training
 from interp.prompts.label_values import plain, scalars
 from interp.prompts.prompts import Prompts
 from interp.runs.collect import Collector, label_column, observe_weights, token_columns, token_texts
+from interp.runs.depth import merged_tables
 from interp.runs.feed import by_stack
 from interp.runs.provenance import provenance_of, versions
 from interp.runs.results import Result, Results
@@ -384,6 +385,10 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 values = [b[place] if isinstance(b, tuple) else None for b in origin]
                 rows[name] = pd.array(values, dtype="Int64")
         return rows
+
+    def merged(self, *names: str) -> pd.DataFrame:
+        """Several tables as one, a row per token and state, as `Results.merged` gives them."""
+        return merged_tables([self[name] for name in names])
 
     def __getitem__(self, name: str) -> Result:
         result = self.results[name]

@@ -36,12 +36,13 @@ def with_states(result: Any) -> pd.DataFrame:
 def merged_tables(results: Sequence[Any]) -> pd.DataFrame:
     """Tables with a row per token and state as one; columns of the same name get the analysis'.
 
-    Raises `BadInput` for fewer than two, and for a table with other rows.
+    Raises `BadInput` for a table with other rows, and for fewer than two.
     """
-    if len(results) < 2:
-        raise BadInput("merged() takes the names of two tables at least")
     for result in results:
         _refuse_rows(result)
+    if len(results) < 2:
+        alone = "".join(f"; {r.name!r} alone is results[{r.name!r}].states" for r in results)
+        raise BadInput(f"merged() takes the names of two tables or more{alone}")
     frames = [with_states(result) for result in results]
     shared = {c for c in INDEX if c != "layer"} | {STATE, *map(str, results[0].tokens)}
     values = [[c for c in frame if c not in shared and c != "layer"] for frame in frames]
@@ -72,9 +73,15 @@ def _refuse_rows(result: Any) -> None:
     elif not {"prompt", "position", "layer"} <= set(frame.columns):
         seen = f"has the columns {', '.join(map(str, frame))}"
     elif "head" in frame:
-        seen = "has a row per head; take its mean over heads first"
+        # Which one, the meaning of the column decides: parts of a logit add up, entropies do not.
+        seen = (
+            f"has a row per head; reduce the heads of results[{result.name!r}].states to one value "
+            "(their sum where they add up, else their mean or largest) and join it with "
+            "DataFrame.merge on its columns prompt, position and state"
+        )
     else:
         return
     raise BadInput(
-        f"the table of {result.name!r} {seen}: merged() joins tables with a row per token and layer"
+        f"merged() joins tables with a row per token and layer, and the table of {result.name!r} "
+        f"{seen}"
     )

@@ -18,9 +18,9 @@ from interp._arrays import Array
 from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
 from interp.contract.analysis import Analysis, meaning
 from interp.contract.columns import ATTACHED, INDEX, MODE
-from interp.contract.emissions import failed_table
+from interp.contract.emissions import failed_table, no_table
 from interp.contract.leaves import Examples, Leaf, State, only
-from interp.errors import BadInput, InterpError, unknown
+from interp.errors import BadInput, ObserveError, unknown
 from interp.render.look import Look, Palette
 from interp.runs.depth import merged_tables, with_states
 from interp.runs.report.drawings import result_figure
@@ -71,12 +71,7 @@ class Result:
         """The tidy table: index columns, labels, then the value columns of the analysis."""
         if self._frame is not None:
             return self._frame
-        try:
-            table = self.analysis.table(self.state)
-        except InterpError:
-            raise
-        except Exception as error:
-            raise failed_table(self.analysis, error) from error
+        table = self._own_table()
         if table.columns.empty:  # nothing was observed
             values = [c for c in self.analysis.columns if "*" not in c]
             table = pd.DataFrame(columns=["prompt", "position", "layer", *values])
@@ -85,6 +80,18 @@ class Result:
             if column in table:
                 table[column] = table[column].map(self.strings)
         return _with_tokens(table, self.tokens)
+
+    def _own_table(self) -> pd.DataFrame:
+        """What `table` of the analysis returns; raises `ObserveError` with the author's line."""
+        try:
+            table = self.analysis.table(self.state)
+        except ObserveError:
+            raise
+        except Exception as error:
+            raise failed_table(self.analysis, error) from error
+        if not isinstance(table, pd.DataFrame):
+            raise no_table(self.analysis, table)
+        return table
 
     @property
     def states(self) -> pd.DataFrame:

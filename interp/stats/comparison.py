@@ -334,7 +334,8 @@ def comparison_caption(comparison: Comparison, pooled: bool, baselines: bool) ->
     how = f"by resampling whole {comparison.cluster}s"
     if "welch_low" in frame:  # of a summary, which keeps sums instead of prompts
         how = f"with the {comparison.cluster} as the sampling unit"
-    parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {how}."]
+    each = f"of each {', '.join(comparison.by) or 'mean'} alone"
+    parts = [f"{n}. Bands: {level} intervals of the means and of their difference, {each}, {how}."]
     if comparison.test == "adjusted":
         names = ", ".join(comparison.adjust)
         parts.append(

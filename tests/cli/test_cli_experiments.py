@@ -214,7 +214,7 @@ def test_clusters_that_are_not_there_have_no_stability(tmp_path):
     lines = [f"w{i} " + " ".join(f"{x:.5f}" for x in row) for i, row in enumerate(draws)]
     (tmp_path / "glove.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     said = run("words", "clusters", "--vectors", tmp_path / "glove.txt", "--min-size", 25)
-    assert "0 clusters of 60 words, 100% noise; Gaussian vectors of this size: 0 clusters" in said
+    assert "0 clusters of 60 words, 100 % noise; Gaussian vectors of this size: 0 clusters" in said
     assert "nan" not in said
 
 

@@ -96,7 +96,7 @@ def shelf(tmp_path, monkeypatch):
 class Index(BaseHTTPRequestHandler):
     """An index with one package; `mode` says how it behaves."""
 
-    data, mode, asked = b"", "right", 0
+    data, mode, asked, ranges = b"", "right", 0, ()
 
     def do_GET(self):
         type(self).asked += 1
@@ -114,6 +114,11 @@ class Index(BaseHTTPRequestHandler):
         self._answer(link.encode(), "text/html")
 
     def _wheel(self):
+        part = self.headers.get("Range")
+        type(self).ranges += (part,) if part else ()
+        if self.mode.startswith("breaks"):
+            self._part(int(part.removeprefix("bytes=").removesuffix("-")) if part else None)
+            return
         if self.mode == "broken":  # the connection ends before the file does
             self.send_response(200)
             self.send_header("Content-Length", str(len(self.data)))
@@ -123,6 +128,33 @@ class Index(BaseHTTPRequestHandler):
         if self.mode == "slow":
             time.sleep(1)
         self._answer(self.data, "application/octet-stream")
+
+    def _part(self, begin):
+        """The first 200 bytes, slowly; the rest as the mode says."""
+        if begin is None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.data)))
+            self.end_headers()
+            self.wfile.write(self.data[:200])
+            self.wfile.flush()
+            time.sleep(1)
+        elif self.mode == "breaks":
+            self.send_response(206)
+            last = len(self.data) - 1
+            self.send_header("Content-Range", f"bytes {begin}-{last}/{last + 1}")
+            self.end_headers()
+            self.wfile.write(self.data[begin:])
+        elif self.mode == "breaks, no ranges":
+            self._answer(self.data, "application/octet-stream")
+        elif self.mode == "breaks, changed":
+            self.send_response(206)
+            self.send_header(
+                "Content-Range", f"bytes {begin}-{len(self.data) - 1}/{len(self.data)}"
+            )
+            self.end_headers()
+            self.wfile.write(b"x" * (len(self.data) - begin))
+        else:
+            self.send_error(503)
 
     def _answer(self, data, kind):
         self.send_response(200)
@@ -146,7 +178,8 @@ def index(shelf, tmp_path, monkeypatch):
     def start(mode="right") -> Package:
         package = shelf()
         monkeypatch.delenv("PIP_FIND_LINKS")
-        Index.data, Index.mode, Index.asked = (tmp_path / "shelf" / WHEEL).read_bytes(), mode, 0
+        Index.data, Index.mode = (tmp_path / "shelf" / WHEEL).read_bytes(), mode
+        Index.asked, Index.ranges = 0, ()
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
         return package
 
@@ -302,6 +335,55 @@ def test_a_connection_that_breaks_leaves_nothing_and_the_next_try_starts_over(in
     assert packages.get("tiny", progress=False).is_dir()
 
 
+@pytest.mark.parametrize("mode", ["breaks", "breaks, no ranges"])
+def test_a_connection_that_breaks_is_gone_on_with_at_once(index, cache, mode):
+    index(mode)
+    folder = packages.get("tiny", progress=False)
+    assert (folder / "words.txt").read_bytes() == CONTENTS["tiny_pack/data/words.txt"]
+    assert Index.ranges == ("bytes=200-",)
+    assert remains(cache) == ["tiny-1.0"]
+
+
+def test_what_has_come_is_kept_for_the_next_call(index, cache):
+    package = index("breaks, down")
+    text = failure()
+    assert "the download of tiny-pack==1.0 broke off: 200 of " in text
+    assert f"{package.size:,} bytes are kept. Run the command again: it goes on from there" in text
+    assert remains(cache) == [".begun"]
+    Index.mode, Index.ranges, Index.asked = "breaks", (), 0
+    folder = packages.get("tiny", progress=False)
+    assert (Index.ranges, Index.asked) == (("bytes=200-",), 1), "pip was not asked again"
+    assert packages.origin_of(folder)["wheel"]["sha256"] == package.sha256
+    assert remains(cache) == ["tiny-1.0"]
+
+
+def test_parts_that_do_not_belong_together_are_fetched_anew(index, cache):
+    index("breaks, down")
+    failure()
+    Index.mode = "breaks, changed"
+    text = failure()
+    assert "another tiny_pack-1.0-py3-none-any.whl than expected" in text
+    assert remains(cache) == []
+    Index.mode = "right"
+    assert packages.get("tiny", progress=False).is_dir()
+
+
+def test_an_interruption_in_the_middle_keeps_what_has_come(index, cache, monkeypatch):
+    index("breaks")
+    seen = []
+
+    def interrupted(bar, done):
+        seen.append(done)
+        if len(seen) > 20 or done:  # pip has begun
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("interp._progress.Bytes.reach", interrupted)
+        packages.get("tiny", progress=False)
+    assert packages.get("tiny", progress=False).is_dir()
+    assert remains(cache) == ["tiny-1.0"]
+
+
 def test_an_interruption_ends_pip_and_leaves_nothing(index, cache, monkeypatch):
     index("slow")
     started = []
@@ -345,7 +427,8 @@ def test_a_full_disk_while_writing_leaves_nothing(shelf, cache, monkeypatch):
 def test_a_full_disk_that_pip_meets_is_told_as_one(shelf, cache, monkeypatch):
     shelf()
     log = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
-    error = download._failure("tiny-pack==1.0", log, alive=True, patience=1)
+    begun = download.Begun(cache, WHEEL, 1)
+    error = download._failure("tiny-pack==1.0", log, begun, alive=True, patience=1)
     monkeypatch.setattr(packages, "download", lambda *a, **k: (_ for _ in ()).throw(error))
     assert "no space for 'tiny'" in failure()
     assert remains(cache) == []

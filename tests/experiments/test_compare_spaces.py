@@ -18,6 +18,7 @@ from interp import BadInput
 from interp.errors import UnknownName, Unsupported
 from interp.experiments import WordSpace, compare_spaces
 from interp.experiments.spaces import COLUMNS
+from interp.measures import ranks
 from interp.measures.maps import affine, relative_residual
 
 # ---- compare_spaces --------------------------------------------------------------------------
@@ -128,6 +129,28 @@ def test_compare_spaces_refuses_bad_input(spaces):
     model.W_E = None
     with pytest.raises(Unsupported, match="one has no matrix W_E"):
         compare_spaces((model, "W_E"), good)
+
+
+@pytest.mark.parametrize("scoring", ["csls", "inverted_softmax"])
+def test_hubs_are_corrected_over_all_words_or_an_exact_copy_would_not_be_found(spaces, scoring):
+    """As Conneau et al. do: every target then has its own word among the sources."""
+    a, _ = spaces
+    copy, test = a, np.arange(24)
+    over_all = ranks(copy[test], copy, test, scoring=scoring, sources=copy)
+    assert (over_all == 0).all()
+    over_held_out = ranks(copy[test], copy, test, scoring=scoring)
+    assert (over_held_out > 0).any() == (scoring == "inverted_softmax")
+
+
+def test_of_spaces_without_a_common_word_the_null_shows_what_the_correction_gives():
+    """The fitted words' targets are as good as taken, in every permutation alike."""
+    random = np.random.default_rng(4)
+    a, b = random.normal(size=(2, 120, 90))
+    found = compare_spaces((a, WORDS), (b, WORDS), method="affine", ridge=1e-6, resamples=39)
+    frame = found.frame.set_index("score")
+    by_chance = frame["null_mean"]
+    assert by_chance["inverted_softmax@10"] > 2 * by_chance["cosine@10"]
+    assert (frame["p"] > 0.02).all()
 
 
 def test_a_comparison_is_drawn_and_printed(spaces):

@@ -20,6 +20,7 @@ from interp.errors import BadInput, InterpError, Unsupported
 from interp.experiments.tuned_lens import fit_tuned_lens
 from interp.models import Translators, read_translators
 from interp.models.translators import sampled_norms
+from interp.render.style import CONTROL
 
 TEXTS = [document.text for document in demo_documents()]
 
@@ -208,6 +209,80 @@ def test_a_model_is_known_again_at_any_precision(demo):
     weight = demo.unembed.W_U.T
     near = sampled_norms(weight.bfloat16())
     assert torch.allclose(near, sampled_norms(weight), rtol=0.01)
+
+
+# ---- refused before the model --------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_there_is_refused_before_a_model_is_loaded(tmp_path):
+    file = drawn().save(tmp_path / "tuned.safetensors")
+    wrong = str(file).replace("tuned", "tunde")
+    text = r"no translators at .*tunde.*; did you mean 'tuned.safetensors'\?"
+    ways = (
+        lambda: interp.run("no such model", TEXTS[:1], LogitLens(readout=wrong), progress=False),
+        lambda: interp.run("no such model", TEXTS[:1], "logit_lens", progress=False,
+                           settings={"logit_lens.readout": wrong}),
+        lambda: interp.generate("no such model", TEXTS[:1], LogitLens(readout=wrong)),
+        lambda: interp.run_corpus("no such model", TEXTS[:1], LogitLens(readout=wrong),
+                                  out=tmp_path / "out"),
+    )  # fmt: skip
+    for way in ways:
+        with pytest.raises(BadInput, match=text):
+            way()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_holds_no_translators_is_refused_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(BadInput, match=r"notes.txt' holds no translators; allowed: a .safetensors"):
+        interp.run("none", TEXTS[:1], LogitLens(readout=str(tmp_path / "notes.txt")))
+    with pytest.raises(BadInput, match="read from a file or folder, not from 5"):
+        interp.run("none", TEXTS[:1], LogitLens(readout=5))
+
+
+def test_translators_of_another_width_are_refused_before_the_first_pass(demo, tmp_path):
+    file = drawn(8, 12).save(tmp_path / "narrow.safetensors")
+    with pytest.raises(BadInput, match="for 8 states of width 12, the model has 8"):
+        interp.run(demo, TEXTS[:1], LogitLens(readout=str(file)), progress=False)
+    with pytest.raises(BadInput, match="for 8 states of width 12"):
+        interp.attach(demo, LogitLens(readout=str(file)))
+
+
+def test_saved_results_open_without_the_file(demo, tmp_path):
+    file = drawn().save(tmp_path / "t.safetensors")
+    interp.run(demo, TEXTS[:1], LogitLens(readout=str(file)), progress=False).save(tmp_path / "out")
+    file.unlink()
+    assert "plain_entropy" in interp.load(tmp_path / "out")["logit_lens"].frame
+
+
+def test_settings_take_a_function_and_a_path(demo, tmp_path):
+    lens = drawn()
+    file = lens.save(tmp_path / "t.safetensors")
+    tables = [
+        interp.run(
+            demo, TEXTS[:1], "logit_lens", settings={"logit_lens.readout": given}, progress=False
+        )["logit_lens"].frame
+        for given in (lens.one, file, str(file))
+    ]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    pd.testing.assert_frame_equal(tables[1], tables[2])
+    with pytest.raises(BadInput, match="readout=5; expected text, such as a path, or a function"):
+        interp.run(demo, TEXTS[:1], "logit_lens", settings={"logit_lens.readout": 5})
+
+
+def test_the_plain_lens_is_drawn_in_grey_and_named_as_the_control(demo, fitted):
+    results = interp.run(demo, TEXTS[:2], LogitLens(readout=str(fitted.path)), progress=False)
+    result = results["logit_lens"]
+    for value in ("log_prob", "kl_to_final"):
+        figure = result.plot(value)
+        colours = {t.name: t.line.color for t in figure.data if t.name and t.mode != "none"}
+        assert colours[f"plain_{value}"] == CONTROL
+        assert colours[value] != CONTROL
+        assert f"Grey: plain_{value}, the control." in figure.layout.meta["caption"]
+    text = results.report(fitted.path.with_suffix(".html"), overwrite=True).read_text("utf-8")
+    assert "its control plain_log_prob" in text
+    plain = interp.run(demo, TEXTS[:1], LogitLens(), progress=False)["logit_lens"].plot("log_prob")
+    assert "Grey" not in plain.layout.meta["caption"]
 
 
 # ---- the fit -----------------------------------------------------------------------------------

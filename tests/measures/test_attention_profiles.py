@@ -9,9 +9,11 @@ import torch
 from scipy import stats
 
 import interp
+from analyses import position_profile
 from analyses.attention import Attention
 from analyses.position_profile import PositionProfile
-from interp import BadInput
+from interp import BadInput, Batch, Sum
+from interp.contract.leaves import merge_states
 from interp.measures import offset_profile, offset_sums, share_interval
 
 TEXTS = ["the man saw her in a red house", "a queen told her", "the dog met him on the old road ."]
@@ -193,6 +195,79 @@ def test_position_profile_of_a_model(request, name):
         assert frame[f"{column}_share"].iloc[0] == pytest.approx(eta_squared(pairs), rel=1e-4)
     assert sorted(frame.index) == list(range(max(len(p) for p in patterns)))
     result.plot()
+
+
+@pytest.mark.parametrize(
+    ("ids", "least"),
+    [
+        (range(2), 2),
+        (range(10), 10),
+        (range(30), 10),
+        (range(0, 300, 10), 8),
+        (range(0, 3000, 100), 8),
+        (range(7, 300_000, 10_000), 8),
+    ],
+    ids=["2", "10", "30", "tens", "hundreds", "ten thousands"],
+)
+def test_folds_fill_up_whatever_the_numbers_of_prompts_are(ids, least):
+    folds = position_profile._folds(torch.tensor(list(ids)))
+    counts = np.bincount(folds.numpy(), minlength=10)
+    assert (counts > 0).sum() >= least
+    assert counts.max() <= max(8, 3 * len(ids) / 10), "about equally many"
+    again = [int(position_profile._folds(torch.tensor([i]))[0]) for i in ids]
+    assert folds.tolist() == again, "the same in any batch"
+
+
+def test_documents_numbered_by_tens_have_an_interval(gpt2):
+    """As a corpus numbers them."""
+    tokens = gpt2.to_tokens(TEXTS[0])
+    with torch.no_grad():
+        _, cache = gpt2.run_with_cache(tokens)
+    found = []
+    for step in (1, 10):
+        batches = [_batch(cache, tokens, number * step, number) for number in range(12)]
+        state = {}
+        for batch in batches:
+            leaves = {("", 0): PositionProfile().observe(batch)}
+            state = merge_states(state, leaves)
+        found.append(PositionProfile().table(state))
+    for column in ("pattern_share_low", "pattern_share_high"):
+        assert found[1][column].notna().all()
+    pd.testing.assert_series_equal(found[0]["pattern_share"], found[1]["pattern_share"])
+
+
+def _batch(cache, tokens, number, version):
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    # One text in a dozen versions, that are not alike.
+    pattern = cache["blocks.0.attn.hook_pattern"].double() ** (1 + version / 12)
+    pattern = pattern / pattern.sum(-1, keepdim=True)
+    positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+    return Batch(
+        tokens=tokens,
+        mask=mask,
+        special=positions == 0,
+        positions=positions,
+        targets=torch.full_like(tokens, -1),
+        ids=torch.tensor([number]),
+        key_tokens=tokens,
+        key_mask=mask,
+        sites={"pattern": pattern},
+        layer=0,
+    )
+
+
+def test_a_state_of_an_earlier_version_loads_and_has_no_interval():
+    """Its documents, numbered by tens, all lie in one fold; what it holds is read as it is."""
+    sums = offset_sums(random_patterns(8), causal(8), 0, 64).numpy()
+    folds = np.zeros((10, *sums.shape))
+    folds[0] = sums
+    state = {("", 0): {"pattern": Sum.from_arrays({"total": folds})}}
+    table = PositionProfile().table(state)
+    expected = offset_profile(sums)
+    assert table["pattern_share"].to_numpy()[:: len(expected.offsets)] == pytest.approx(
+        expected.share
+    )
+    assert table["pattern_share_low"].isna().all()
 
 
 def test_special_tokens_count_when_asked_for(gpt2):

@@ -39,9 +39,6 @@ def configure(folder: Path, **fields) -> Path:
     return folder
 
 
-# ---- weights that do not fit -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.parametrize(
     ("prefix", "cause"),

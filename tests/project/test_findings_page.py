@@ -134,6 +134,7 @@ KINDS = {k: {"count": 3, "first_block": i + 2, "best": []} for i, k in enumerate
 RISE = {"loss": interval(5.0), "found": MORE, "random": interval(0.2), "random_most": 0.3}
 ABLATED = {"heads": 3, "draws": 19, "first": RISE | {"more": MORE, "p": 0.05}}
 SURE = RISE | {"more": MORE, "p": 0.05}
+ALL, NONE = MORE | {"count": 7, "n": 7}, interval(0) | {"count": 0, "n": 9}
 P = {"p": 0.001}
 OPPOSITES = {
     "first and last": (
@@ -187,10 +188,45 @@ OPPOSITES = {
     ),
     "massive": (
         "massive",
-        {"shares": dict.fromkeys(("first", "delimiter"), MORE) | {"other": interval(0)}},
+        {"shares": dict.fromkeys(("first", "delimiter"), ALL) | {"other": NONE}},
         "**Holds: at the starting token and delimiters",
-        {"shares": dict.fromkeys(("first", "delimiter", "other"), interval(0))},
+        {"shares": dict.fromkeys(("first", "delimiter", "other"), NONE)},
         "other tokens are massive as often",
+    ),
+    "massive, counts": (
+        "massive",
+        {"shares/other": {"count": 1, "n": 961}},
+        "first all 64, other 1 of 961.",
+        {"shares/other": {"count": 0, "n": 961}},
+        "first all 64, other none of 961.",
+    ),
+    "growth, learned": (
+        "growth",
+        {"factor": interval(1.2, 0.01), "untrained": interval(1.1, 0.01)},
+        "grows there as well, and the trained model grows faster than that.",
+        {"factor": interval(1.1, 0.01), "untrained": interval(1.105, 0.01)},
+        "grows there as well, and the two intervals overlap, so that no difference can be told.",
+    ),
+    "growth, untrained": (
+        "growth",
+        {"factor": interval(1.05, 0.01), "untrained": interval(1.1, 0.01)},
+        "the trained model grows more slowly than that.",
+        {"untrained": interval(0.9, 0.01)},
+        "it shrinks there, and the trained model grows faster than that.",
+    ),
+    "ablation, control": (
+        "heads",
+        {"ablation": ABLATED | {"second": SURE}},
+        "So the control moves too: ablating these heads costs something",
+        {"ablation": ABLATED | {"first": RISE | {"found": interval(0.0)}, "second": SURE}},
+        "So the control does not move, as far as can be told.",
+    ),
+    "ablation, control lowered": (
+        "heads",
+        {"ablation": ABLATED | {"first": RISE | {"found": LESS}, "second": SURE}},
+        "So the control moves too, the other way",
+        {"ablation": ABLATED | {"first": RISE | {"found": MORE}, "second": SURE}},
+        "that part of the rise is no loss of copying.",
     ),
     "massive at all": (
         "massive",

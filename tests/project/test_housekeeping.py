@@ -51,3 +51,19 @@ def test_the_templates_can_be_read(path):
         assert {"name", "description", "body"} <= set(form)
         ids = [field["id"] for field in form["body"]]
         assert len(ids) == len(set(ids))
+
+
+SOURCES = [p for top in ("interp", "analyses") for p in sorted((ROOT / top).rglob("*.py"))]
+PAGES = [
+    p for p in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))) if p.is_file()
+]
+
+
+def test_a_space_stands_before_every_per_cent_sign():
+    """As in "95 %": by `interp.render.tokens.percent` in sentences that are made."""
+    own = {"tokens.py", "_progress.py"}  # where it is made, and bars
+    made = [p.name for p in SOURCES if re.search(r"\{[^{}]*:[^{}]*\d%\}", p.read_text("utf-8"))]
+    assert set(made) <= own
+    prose = r"(?<![\w%{/])\d+%(?![\w(])"
+    typed = [p.name for p in PAGES if re.search(prose, p.read_text("utf-8"))]
+    assert typed == []

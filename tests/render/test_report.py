@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -165,6 +166,83 @@ def test_report_sentences_come_from_the_comparison(html_report, results):
         "2 of 4 blocks differ (permutation, maximum statistic, p < 0.05): target turns more" in text
     )
     assert "than previous in 2–3." in text
+
+
+def turns(by_block, seed, prompts=12):
+    """Rotation of target tokens against previous ones: so many degrees more, per block."""
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(
+        [
+            {"prompt": p, "position": i, "layer": layer, "role": role}
+            | {"angle": 20 + more * (role == "target") + 0.3 * random.normal()}
+            for p in range(prompts)
+            for layer, more in enumerate(by_block)
+            for i, role in enumerate(["target", "previous"])
+        ]
+    )
+
+
+def headline(by_block, untrained=None):
+    table, copy = turns(by_block, 1), None
+    if untrained is not None:
+        copy = SimpleNamespace(frame=turns(untrained, 2), control=None)
+    result = SimpleNamespace(frame=table, control=copy)
+    asked = ("angle", "role", "target", "previous")
+    found, overall = compare(result, *asked), compare(result, *asked, by=())
+    return sentences.of_her(found, None, "degrees", overall)[0], overall.frame.iloc[0]
+
+
+def test_headline_has_the_interval_and_the_verdict_against_both_controls():
+    said, row = headline((4, 4, 4), (1, 1, 1))
+    wide = turns((4, 4, 4), 1).pivot_table(index="prompt", columns="role", values="angle")
+    mean = (wide["target"] - wide["previous"]).mean()
+    low, high = (row[f"within_difference_{end}"] for end in ("low", "high"))
+    assert low < mean < high
+    assert f"({mean:+.3g} [{low:.3g}, {high:.3g}])" in said
+    assert f"{mean:.3g} degrees higher for target than for previous tokens within prompts" in said
+    assert f"more than shuffled labels give (p = {row['permutation_p_max']:.2g})" in said
+    copy = row["control_within_difference"]
+    assert f", above an untrained copy's {copy:+.3g} [" in said
+    assert "hides" not in said
+
+
+def test_headline_says_what_the_copy_does_as_well_and_what_chance_does():
+    assert ": the intervals overlap." in headline((4, 4, 4), (4, 4, 4))[0]
+    assert ", below an untrained copy's +4" in headline((1, 1, 1), (4, 4, 4))[0]
+    said, row = headline((0, 0, 0))
+    assert row["permutation_p_max"] > 0.05
+    assert "no more than shuffled labels give (p = 0." in said
+    assert "untrained" not in said
+
+
+def test_headline_says_that_its_mean_hides_blocks_that_go_different_ways():
+    said, row = headline((4, -4, 0))
+    assert abs(row["within_difference"]) < 1
+    assert said.endswith(
+        "This mean hides that blocks go different ways: target turns more than previous in 0, "
+        "target turns less than previous in 1."
+    )
+
+
+def test_the_report_begins_with_the_headline(html_report):
+    text = html.unescape(html_report)
+    answer = re.search(r'<p class="answer">(.*?)</p>', text)[1]
+    assert answer.startswith("Averaged over all blocks, angle is ")
+    assert "for target than for previous tokens within prompts" in answer
+
+
+def test_the_rule_by_which_prompts_are_drawn_is_stated(html_report):
+    text = html.unescape(html_report)
+    assert f"Drawn: the first 3 prompts of {PROMPTS} in the order in which they were given" in text
+    assert f"Drawn: the first 2 prompts of {PROMPTS} in the order in which they were given" in text
+    assert "Heads: the 4 with the highest mean of each score. Highest mean score" in text
+
+
+def test_no_rule_is_stated_where_all_prompts_are_drawn(results):
+    table = tokens_table()
+    table = table[table["prompt"] < 2]
+    few = Result("attention", Attention(), results["attention"].state, table)
+    assert sentences.of_choice(few, [0, 1]) == []
 
 
 def opposite(prompts):

@@ -220,6 +220,29 @@ def test_names_of_lines_are_seen_at_every_width(chromium, report_path, width, in
     seen.context.close()
 
 
+@pytest.mark.parametrize(("width", "there"), [(390, False), (1280, True)])
+def test_buttons_do_not_lie_on_the_legend_of_a_narrow_screen(chromium, report_path, width, there):
+    seen = Visit(chromium, report_path, width, 900)
+    box = seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    box.hover()
+    assert (seen.page.locator("#f0 .modebar-btn").count() > 0) == there
+    seen.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_titles_of_axes_are_whole(chromium, report_path, width):
+    """Also the long one of the states of a lens."""
+    seen = Visit(chromium, report_path, width, 900)
+    seen.draw_all()
+    title = seen.page.locator(".xtitle", has_text="enters the first block").first
+    title.scroll_into_view_if_needed()
+    own = title.bounding_box()
+    around = title.locator("xpath=ancestor::div[contains(@class, 'canvas')]").bounding_box()
+    assert own["x"] >= around["x"] - 1
+    assert own["x"] + own["width"] <= around["x"] + around["width"] + 1
+    seen.context.close()
+
+
 def test_one_figure_as_a_file(chromium, results, tmp_path):
     path = save_figure(result_figure(results["logit_lens"]), tmp_path / "lens.html")
     seen = Visit(chromium, path)

@@ -232,17 +232,44 @@ def test_columns_of_two_tables_keep_their_analysis(gpt2):
 
 def test_tables_with_other_rows_are_refused_by_name(gpt2):
     results = interp.run(gpt2, IDS, ["norm", "attention", "embedding"], **QUIET)
-    with pytest.raises(BadInput, match="table of 'attention' has a row per head; take its mean"):
+    heads = r"table of 'attention' has a row per head; reduce the heads of results\['attention'\]"
+    with pytest.raises(BadInput, match=heads):
         results.merged("norm", "attention")
+    with pytest.raises(BadInput, match=heads):
+        results.merged("attention")
     with pytest.raises(BadInput, match="table of 'embedding' has the columns"):
         results.merged("norm", "embedding")
-    with pytest.raises(BadInput, match="takes the names of two tables at least"):
+    with pytest.raises(BadInput, match=r"tables or more; 'norm' alone is results\['norm'\].st"):
         results.merged("norm")
     summary = interp.run(gpt2, IDS, ["norm", "rotation"], keep="summary", **QUIET)
     with pytest.raises(BadInput, match="table of 'norm' is a summary of groups"):
         summary.merged("norm", "rotation")
     with pytest.raises(BadInput, match="'embedding' has no column 'layer', and so no depth"):
         _ = results["embedding"].states
+
+
+def test_what_was_attached_is_joined_as_a_run_is(gpt2):
+    names = ("path_length", "logit_lens")
+    with interp.attach(gpt2, *names) as probes:
+        gpt2(IDS)
+    own = interp.run(gpt2, IDS, names, **QUIET).merged(*names)
+    joined = probes.merged(*names)
+    shared = [c for c in own if c in joined]
+    assert {"state", "path", "log_prob", "token"} <= set(shared)
+    pd.testing.assert_frame_equal(joined[shared], own[shared], check_dtype=False)
+    with pytest.raises(UnknownName, match="result 'norm'"):
+        probes.merged("norm", "path_length")
+
+
+def test_heads_are_joined_as_the_message_says(llama):
+    """Parts of heads add up to what attention writes, which has no bias here."""
+    asked = ["head_attribution", "logit_attribution"]
+    results = interp.run(llama, IDS, asked, targets=5, **QUIET)
+    on = ["prompt", "position", "state"]
+    heads = results["head_attribution"].states.groupby(on)["head_logit"].sum().reset_index()
+    both = results["logit_attribution"].states.merge(heads, on=on)
+    assert len(both) == len(results["logit_attribution"].frame)
+    np.testing.assert_allclose(both["head_logit"], both["attn_logit"], atol=1e-4)
 
 
 def test_weights_of_a_block_are_at_hand(model):

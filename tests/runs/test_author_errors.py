@@ -4,12 +4,15 @@ import warnings
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import interp
+from analyses.rotation import Rotation
 from interp import Analysis, Cov, PerHead, PerToken, Plot
 from interp.errors import (
+    BadInput,
     ContractError,
     EmissionError,
     EmissionShapeError,
@@ -170,11 +173,108 @@ def test_plot_names_the_arguments_that_it_takes():
 
 
 def test_values_of_a_figure_are_a_tuple():
-    class Wrong(Size):
-        plots = (Plot("line", "x", "Sizes"),)
+    text = r"figure 'Sizes' draws 'x', not a tuple of names: write \('x',\)"
+    with pytest.raises(BadInput, match=text):
+        Plot("line", "x", "Sizes")
 
-    with pytest.raises(ContractError, match="figure 'Sizes' draws 'x', not a tuple of names"):
-        interp.check_analysis(Wrong, laws=["figures draw what is there"])
+
+def test_a_kind_that_is_not_drawn_is_refused_where_the_figure_is_made():
+    with pytest.raises(UnknownName, match=r"'heat'; did you mean 'heatmap'\? \(known: line, heat"):
+        Plot("heat", ("x",), "Sizes")
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        (
+            {"token_columns": "top"},
+            r"`token_columns` is 'top', not a tuple .* write \('top',",
+        ),
+        ({"columns": ["x"]}, r"`columns` is \['x'\], not a mapping such as \{'norm': "),
+        ({"plots": [Plot("line", ("x",), "X")]}, "`plots` is .*, not a tuple of interp.Plot"),
+        ({"sites": "resid_post"}, "`sites` is 'resid_post', not a tuple of names"),
+        ({"scope": "modle"}, "`scope` is 'modle'; did you mean 'model'"),
+        ({"scope": ["layer"]}, "`scope` is .* allowed are 'layer', 'model', 'weights'"),
+        ({"renamed": "x"}, "`renamed` is 'x', not a mapping"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_declaration_of_the_wrong_type_is_told_with_its_fix(declared, text):
+    kind = type("Wrong", (Size,), {"__module__": __name__, **declared})
+    with pytest.raises(ContractError, match=text) as caught:
+        interp.check_analysis(kind)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3, "one law, what was seen, the fix"
+    assert "raised this" not in lines[2]
+
+
+def test_run_refuses_text_for_a_tuple_and_a_scope_that_there_is_not():
+    for declared, error, text in (
+        ({"sites": "resid_post"}, BadInput, r"'wrong': `sites` is .* write \('resid_post',\)"),
+        ({"scope": "layers"}, UnknownName, r"scope .*'wrong'\) 'layers'; did you mean 'layer'"),
+    ):
+        with pytest.raises(error, match=text):
+            interp.run("demo", ["the man"], type("Wrong", (Size,), declared), progress=False)
+
+
+class Decorated(Size):
+    @torch.no_grad()
+    def observe(self, batch):
+        return {"x": PerToken(norm(batch["resid_post"]) / {}["no scale"])}
+
+
+class ElsewhereObserved(Rotation):
+    """Takes `observe` from another file; `table` is its own."""
+
+    def table(self, state):
+        return pd.DataFrame({"x": state["nowhere"]})
+
+
+class Refusing(Size):
+    def table(self, state):
+        raise BadInput("this table wants two layers")
+
+
+class NoFrame(Size):
+    def table(self, state):
+        return {"x": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Decorated, r"'no scale' \(test_author_errors.py, line \d+, in observe: return"),
+        (ElsewhereObserved, r"'nowhere' \(test_author_errors.py, line \d+, in table: return"),
+        (Refusing, r"`table`: BadInput: this table wants two layers \(test_author_errors.py, line"),
+        (
+            NoFrame,
+            r"in `table` \(test_author_errors.py, line \d+\): it returned dict",
+        ),
+    ],
+)
+def test_the_line_is_the_authors_also_where_others_stand_around_it(gpt2, kind, text):
+    with pytest.raises(ObserveError, match=text):
+        _ = interp.run(gpt2, torch.arange(4)[None] + 1, kind, progress=False)[kind.name()].frame
+
+
+class OptionalTable(Size):
+    optional = ("resid_mid",)
+
+    def observe(self, batch):
+        x = norm(batch["resid_post"])
+        return {
+            "x": PerToken(x),
+            **({"y": PerToken(x)} if batch.get("resid_mid") is not None else {}),
+        }
+
+    def table(self, state):
+        return super().table(state).assign(y=lambda t: t["y"])
+
+
+def test_check_names_the_line_of_a_table_that_needs_an_optional_site():
+    text = r"optional sites: without .*KeyError: 'y' \(test_author_errors.py, line \d+, in"
+    with pytest.raises(ContractError, match=text):
+        interp.check_analysis(OptionalTable, laws=["optional sites"])
 
 
 class InPlace(interp.Analysis):

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT
 
 import interp
-from interp.errors import BadInput, ContractError
+from interp.errors import BadInput, ContractError, UnknownName
 from interp.runs.checks.checks import check_analysis
 from interp.runs.phantoms.calibrate import measured
 from interp.runs.phantoms.phantom import Known, rounding
@@ -54,6 +54,22 @@ def test_the_page_has_a_verdict_on_every_built_in_analysis(name):
     known = {k.column for trial, _ in tables(name) for k in trial.known}
     assert all(f"| {column} |" in rows for column in known)
     assert "| missed |" not in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_shows_what_was_measured_with_its_error(name):
+    page = (ROOT / "docs" / "phantoms.md").read_text(encoding="utf-8")
+    (rows,) = [part for part in page.split("\n### ")[1:] if part.startswith(f"{name}\n")]
+    lines = [line.strip("| ").split(" | ") for line in rows.split("\n") if line.endswith("| met |")]
+    assert len(lines) == sum(len(trial.known) for trial, _ in tables(name))
+    for *_, known, seen, error, tolerance, _verdict in lines:
+        if "not defined" in (known, seen):
+            assert known == seen
+            continue
+        assert float(error) <= 1.1 * float(tolerance.split(",")[0])
+        # All are shown with few digits.
+        size = max(abs(float(known)), 1e-9)
+        assert abs(float(seen) - float(known)) <= 1.6 * float(error) + 1e-5 * size
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -217,14 +233,87 @@ def test_without_a_phantom_it_is_said_how_to_name_one():
     assert "without a phantom: unknown" in found.notes
 
 
-def test_what_is_no_trial_is_refused():
-    class Odd(Stretch):
-        @classmethod
-        def phantoms(cls):
-            return ["doubling"]
+def _named(returned, decorate=classmethod):
+    """A plug-in whose `phantoms` returns this."""
+    return type("Odd", (Stretch,), {"phantoms": decorate(lambda *_: returned)})()
 
-    with pytest.raises(BadInput, match=r"Odd.phantoms\(\) returns str; it is a list of interp.Tri"):
-        interp.calibrate(Odd())
+
+def _doubled():
+    (trial,) = Stretch.phantoms()
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (["doubling"], r"Odd.phantoms\(\) returns a list with str; it is a list of interp.Trial"),
+        ("doubling", r"Odd.phantoms\(\) returns str; it is a list of interp.Trial"),
+        (None, r"Odd.phantoms\(\) returns NoneType; it is a list of interp.Trial"),
+        ([Known("x", 1.0, 1.0)], "returns a list with Known; .* holds a Phantom and the list of"),
+    ],
+    ids=["names", "a name", "nothing", "known"],
+)
+def test_what_is_no_trial_is_refused(returned, text):
+    with pytest.raises(BadInput, match=text):
+        interp.calibrate(_named(returned))
+
+
+def test_one_trial_alone_and_a_method_of_an_instance_are_refused_with_the_fix():
+    with pytest.raises(BadInput, match=r"Odd.phantoms\(\) returns one Trial; .*return \[Trial"):
+        interp.calibrate(_named(_doubled()))
+    with pytest.raises(BadInput, match="a method of an instance; .* write @classmethod above its"):
+        interp.calibrate(_named([_doubled()], decorate=lambda function: function))
+    assert interp.calibrate(_named(iter([_doubled()]))).passed
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"known": Known("x", 1.0, 1.0)}, r"one Known, not a list of them: write \[Known\(…\)\]"),
+        ({"known": []}, "Trial.known is empty; it is a list of interp.Known"),
+        ({"known": ["angle"]}, "Trial.known holds 'angle'; it is a list of interp.Known"),
+        ({"known": "angle"}, "Trial.known is 'angle', not a list"),
+        ({"phantom": "turning"}, "Trial.phantom is 'turning', not an interp.Phantom"),
+        ({"parameters": ("fit_first", 1)}, "Trial.parameters is .*; it is pairs such as"),
+    ],
+    ids=["one", "none", "names", "name", "phantom", "pair"],
+)
+def test_a_trial_of_wrong_parts_is_refused_where_it_is_made(given, text):
+    with pytest.raises(BadInput, match=text):
+        replace(_doubled(), **given)
+
+
+def test_a_parameter_that_the_analysis_lacks_is_named():
+    trial = replace(_doubled(), parameters=(("strech", 2),))
+    with pytest.raises(UnknownName, match="parameter of odd in Trial.parameters 'strech'"):
+        interp.calibrate(_named([trial]))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "text"),
+    [
+        ((0, 1, 2), "Phantom.prompts holds 0; it holds a row of token ids for each prompt"),
+        (("the man",), "Phantom.prompts holds 'the man'; it holds a row of token ids"),
+        (((0.5, 1),), r"Phantom.prompts holds \(0.5, 1\)"),
+        ("the man", "Phantom.prompts is 'the man', not a list"),
+    ],
+    ids=["one row", "texts", "decimals", "text"],
+)
+def test_prompts_that_are_no_token_ids_are_refused(prompts, text):
+    with pytest.raises(BadInput, match=text):
+        replace(_doubled().phantom, prompts=prompts)
+
+
+def test_a_model_in_place_of_its_function_is_refused():
+    with pytest.raises(BadInput, match="Phantom.build is Linear; it is a function that makes"):
+        replace(_doubled().phantom, build=torch.nn.Linear(1, 1))
+
+
+def test_a_wrong_part_of_a_known_is_named_with_analysis_and_phantom():
+    wrong = replace(_doubled(), known=[Known("growth", lambda rows: [2.0, 2.0], 1e-6)])
+    text = "odd on phantom 'doubling': column 'growth': `true` gives 2 values for 6 rows"
+    with pytest.raises(BadInput, match=text):
+        interp.calibrate(_named([wrong]))
 
 
 # ---- verdicts ------------------------------------------------------------------------------------
@@ -245,6 +334,50 @@ FRAME = pd.DataFrame({"layer": [0, 1, 2], "x": [1.0, np.nan, 3.0]})
 def test_values_and_gaps_are_compared(true, passed):
     verdict = Known("x", lambda rows: np.array(true, float), 0.11).verdict(FRAME)
     assert verdict["passed"] == passed
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        (
+            Known("x", [1.0, 2.0], 1.0),
+            "`true` gives 2 values for 3 rows of the table",
+        ),
+        (Known("x", 1.0, lambda r: [1.0] * 4), "`tolerance` gives 4 values for 3 rows"),
+        (
+            Known("x", lambda r: r["lair"], 1.0),
+            r"`true` raised KeyError: 'lair' \(test_ph",
+        ),
+        (Known("x", lambda r: r.layer / None, 1.0), "`true` raised TypeError: "),
+        (Known("x", lambda r: ["a"] * 3, 1.0), "`true` gives no numbers .*: \\['a', 'a', 'a'\\]"),
+        (Known("x", 1, 1, measured=lambda r: r["y"]), "`measured` raised KeyError: 'y'"),
+        (
+            Known("x", 1, 1, where=lambda f: [0]),
+            r"`where` gives int64 of shape \(1,\); .* 3 rows",
+        ),
+        (Known("width", 1, 1), r"no column 'width' \(it has layer, x\)"),
+    ],
+    ids=["true", "tolerance", "column", "raises", "texts", "measured", "where", "name"],
+)
+def test_a_mistake_in_what_is_known_is_named(known, text):
+    with pytest.raises(BadInput, match=text):
+        known.verdict(FRAME)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"column": 3}, "Known names a column, such as 'angle', not 3"),
+        ({"true": None}, "`true` is None; it is a number or a function"),
+        ({"tolerance": -1.0}, "`tolerance` is -1.0; allowed is 0 or more"),
+        ({"tolerance": float("nan")}, "`tolerance` is nan; allowed is 0 or more"),
+        ({"where": "layer > 1"}, "`where` is 'layer > 1'; it is a function of the table"),
+    ],
+    ids=["column", "true", "negative", "nan", "where"],
+)
+def test_a_known_of_wrong_parts_is_refused_where_it_is_made(given, text):
+    with pytest.raises(BadInput, match=text):
+        replace(Known("x", 1.0, 1.0), **given)
 
 
 def test_the_row_that_is_furthest_off_is_told():

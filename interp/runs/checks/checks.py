@@ -30,12 +30,15 @@ class Law:
         broken: a function that returns what was seen if the law is broken, else None.
         fix: advice to the author.
         weights: whether it also applies to scope "weights", which has no prompts.
+        undeclared: a function that returns which declaration has the wrong type, if one has. It is
+            asked before anything runs.
     """
 
     name: str
     broken: Callable[[Analysis], str | None]
     fix: str
     weights: bool = False
+    undeclared: Callable[[Analysis], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,13 @@ def check_analysis(
 
 def _broken(laws: Iterable[Law], analysis: Analysis) -> dict[str, str]:
     """Observations by the name of each broken law."""
-    found: dict[str, str] = {}
-    for law in laws:
+    chosen = list(laws)
+    asked = [(law.name, law.undeclared(analysis)) for law in chosen if law.undeclared]
+    found = {name: seen for name, seen in asked if seen is not None}
+    if found:
+        # What runs with a string for a tuple fails anywhere, and the cause would be lost.
+        return found
+    for law in chosen:
         seen = _judge(law, analysis)
         if seen is not None:
             found[law.name] = seen
@@ -178,8 +186,10 @@ LAWS: Mapping[str, Law] = {
         Law(
             "sites exist",
             _laws.sites_exist,
-            "Name sites from `interp.contract.sites.SITES`, in a tuple, that its scope has.",
+            "Name sites from `interp.contract.sites.SITES`, in a tuple, that its scope has; "
+            "`scope` is 'layer', 'model' or 'weights'.",
             weights=True,
+            undeclared=_laws.undeclared_sites,
         ),
         Law(
             "parameters",
@@ -340,14 +350,17 @@ LAWS: Mapping[str, Law] = {
             "columns documented",
             _laws.columns_documented,
             "Say in `columns` what every column means, with its unit; patterns such as "
-            "'*_share' are allowed.",
+            "'*_share' are allowed. `keys` and `token_columns` are tuples of names.",
             weights=True,
+            undeclared=_laws.undeclared_columns,
         ),
         Law(
             "figures draw what is there",
             _laws.figures,
-            "Name columns of the table or leaves in `Plot.values`.",
+            "Declare `plots` as a tuple of interp.Plot, and name columns of the table or leaves in "
+            "their `values`.",
             weights=True,
+            undeclared=_laws.undeclared_figures,
         ),
     )
 }

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from interp._arrays import Array
-from interp.contract.analysis import Analysis, Batch, Emission, PlotKind, meaning
+from interp.contract.analysis import Analysis, Batch, Emission, Plot, Scope, meaning, no_names
 from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE
+from interp.contract.emissions import author_line
 from interp.contract.leaves import (
     Leaf,
     State,
@@ -35,7 +36,7 @@ from interp.contract.leaves import (
 )
 from interp.contract.reduce import Groups
 from interp.contract.sites import SITES
-from interp.errors import EmissionError, EmissionShapeError
+from interp.errors import EmissionError, EmissionShapeError, UnknownName, nearest
 from interp.runs.checks.difference import RTOL, frame_difference, leaf_difference, state_difference
 from interp.runs.checks.world import World, observe
 from interp.runs.results import Result, Results
@@ -97,15 +98,48 @@ def _leaves(state: State) -> Iterator[tuple[str, Leaf]]:
 # ---- what it declares ------------------------------------------------------------------------
 
 
-def sites_exist(analysis: Analysis) -> str | None:
-    """Sites are known names in a tuple, and fit the scope."""
+def undeclared_sites(analysis: Analysis) -> str | None:
+    """What is wrong with the types of `sites`, `optional` and `scope`."""
     for what in ("sites", "optional"):
-        declared = getattr(analysis, what)
-        if not isinstance(declared, tuple):
-            return f"`{what}` is {declared!r}, not a tuple of names"
-    if analysis.scope not in ("layer", "model", "weights"):
-        return f"scope {analysis.scope!r}; allowed are 'layer', 'model' and 'weights'"
-    wanted = analysis.wanted()
+        if (seen := no_names(getattr(analysis, what))) is not None:
+            return f"`{what}` is {seen}"
+    scopes = get_args(Scope)
+    if analysis.scope in scopes:
+        return None
+    hint = nearest(str(analysis.scope), scopes)
+    return f"`scope` is {analysis.scope!r}{hint}; allowed are {', '.join(map(repr, scopes))}"
+
+
+def undeclared_columns(analysis: Analysis) -> str | None:
+    """What is wrong with the types of `columns`, `renamed`, `keys` and `token_columns`."""
+    for what, value in (("columns", "what it means"), ("renamed", "its name today")):
+        given = getattr(analysis, what)
+        pairs = given.items() if isinstance(given, Mapping) else [(None, None)]
+        if not all(isinstance(text, str) for pair in pairs for text in pair):
+            return f"`{what}` is {given!r}, not a mapping such as {{'norm': {value!r}}}"
+    for what in ("keys", "token_columns"):
+        if (seen := no_names(getattr(analysis, what))) is not None:
+            return f"`{what}` is {seen}"
+    return None
+
+
+def undeclared_figures(analysis: Analysis) -> str | None:
+    """What is wrong with the type of `plots`."""
+    plots = analysis.plots
+    if isinstance(plots, Plot):
+        return f"`plots` is one Plot, not a tuple of them: write (Plot({plots.kind!r}, …),)"
+    if not isinstance(plots, tuple):
+        return f"`plots` is {plots!r}, not a tuple of interp.Plot"
+    wrong = [p for p in plots if not isinstance(p, Plot)]
+    return f"`plots` holds {wrong[0]!r}, which is no interp.Plot" if wrong else None
+
+
+def sites_exist(analysis: Analysis) -> str | None:
+    """Sites are known names, and fit the scope."""
+    try:
+        wanted = analysis.wanted()
+    except UnknownName as error:
+        return str(error)
     if analysis.scope == "weights":
         return f"reads {wanted[0]!r}, but scope 'weights' has no forward pass" if wanted else None
     if not set(analysis.sites) - {"readout"}:
@@ -141,18 +175,12 @@ def _annotated(kind: type[Analysis]) -> set[str]:
 
 
 def figures(analysis: Analysis) -> str | None:
-    """Figures are of a known kind and draw columns or leaves that exist."""
+    """Figures draw columns or leaves that exist."""
     state = _state(analysis, World())
     known = {name for leaves in state.values() for name in leaves} | set(analysis.table(state))
     # Whole arrays of a site may be kept only if a parameter asks for them.
     known |= set(analysis.wanted())
-    kinds = get_args(PlotKind)
     for plot in analysis.plots:
-        if plot.kind not in kinds:
-            allowed = ", ".join(kinds)
-            return f"figure {plot.title!r} is of kind {plot.kind!r}; allowed are {allowed}"
-        if not isinstance(plot.values, tuple):
-            return f"figure {plot.title!r} draws {plot.values!r}, not a tuple of names"
         lost = [v for v in plot.values if v not in known and not meaning(analysis.columns, v)]
         if lost:
             return f"figure {plot.title!r} draws {lost[0]!r}, which is no column and no leaf"
@@ -204,7 +232,7 @@ def optional_sites(analysis: Analysis) -> str | None:
         try:
             analysis.table(_state(analysis, world))
         except Exception as error:  # noqa: BLE001 - reported with where it happened
-            return f"{what}: {type(error).__name__}: {error}"
+            return f"{what}: {type(error).__name__}: {error}{author_line(analysis, error)}"
     return None
 
 

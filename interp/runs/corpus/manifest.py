@@ -79,7 +79,14 @@ def _parameters(job: CorpusJob, shard: int | None) -> dict[str, Any]:
         "max_tokens": job.max_tokens,
         "threads": job.threads,
         "shard_documents": shard,
+        **_answers_and_rows(job),
     }
+
+
+def _answers_and_rows(job: CorpusJob) -> dict[str, Any]:
+    """Answers and kept rows, only where they are given, as with what is renamed."""
+    given = {"targets": job.targets, "against": job.against}
+    return {name: x for name, x in given.items() if x is not None} | job.kept.record()
 
 
 def _called(labeller: Any) -> str:

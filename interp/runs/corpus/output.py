@@ -65,7 +65,8 @@ def write_summary(
     for name, state in kept.items():
         analysis = job.analyses[name]
         strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
-        own = (*notes, *left_out_note(analysis))
+        said = filter(None, [job.kept.note(analysis, state)])
+        own = (*notes, *said, *left_out_note(analysis))
         results.append(Result(name, analysis, state, tokens, strings, own))
     # Whole or absent: a reader, or a crash, must never meet a summary of half of the analyses.
     with atomic_folder(job.folder / SUMMARY) as folder:
@@ -96,7 +97,15 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
             "long documents": long,
             "context": parameters["context"],
         },
+        **_asked(parameters),
     }
+
+
+def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Answers and kept rows, where they were given."""
+    kept = {name: parameters[name] for name in ("layers", "positions") if name in parameters}
+    answers = {name: parameters[name] for name in ("targets", "against") if name in parameters}
+    return {**({"kept": kept} if kept else {}), **({"answers": answers} if answers else {})}
 
 
 def _tokens(job: CorpusJob, spans: Sequence[Span], states: Mapping[str, State]) -> pd.DataFrame:

@@ -21,8 +21,10 @@ from interp._files import discard, kind_of, names_in, refuse_existing
 from interp._progress import Counter
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
+from interp.contract.kept import Kept
 from interp.contract.registry import resolve
 from interp.errors import BadInput, InterpError, unknown
+from interp.models.answers import refuse_unanswered
 from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
 from interp.prompts.messages import ROLE, chat_column, is_conversation
@@ -37,6 +39,7 @@ from interp.runs.corpus.documents import (
 )
 from interp.runs.corpus.engines import Engine, InProcess, Processes
 from interp.runs.corpus.files import owned, remove_leftovers
+from interp.runs.corpus.known_model import recalled, remember, sources_of
 from interp.runs.corpus.manifest import adopt, manifest_of, run_id
 from interp.runs.corpus.output import (
     FAILURES,
@@ -104,6 +107,10 @@ def run_corpus(
     labels: Sequence[str] | Mapping[str, str] = (),
     target: str | None = None,
     labellers: Sequence[Labeller] = (),
+    targets: str | int | None = None,
+    against: str | int | None = None,
+    layers: Any = None,
+    positions: Any = None,
     text_column: str = "text",
     split: str | None = None,
     long: str = "split",
@@ -141,6 +148,11 @@ def run_corpus(
         target: a word; its tokens get the role `target`, as in `run`.
         labellers: functions from prompts to labelled prompts; they get a window of documents at a
             time and must not raise if nothing matches.
+        targets: one token, text or id, whose log-probability and rank are measured at every
+            position, in place of the next token.
+        against: a second token, which `logit_difference` and `logit_attribution` compare it with.
+        layers, positions: keep the rows of these layers and positions only, as in `run`; positions
+            are those in a chunk, and -1, or "last", is the last token of each chunk.
         text_column, split: the column with the text or with chat messages (`messages`, where
             there is no text), the split of a data set.
         long: documents longer than the context: "split" into chunks, "cut", or "refuse".
@@ -163,8 +175,10 @@ def run_corpus(
     Raises `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
     if the run cannot go on (no space left, every chunk fails); finished shards are kept.
     """
-    chosen = resolve(analyses)
+    chosen, kept = resolve(analyses), Kept.of(layers, positions)
     _check(chosen, keep, by, labels, control)
+    refuse_unanswered(chosen.values(), against)
+    targets, against = _one("targets", targets), _one("against", against)
     check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
     marks = [target_word(target, required=False)] if target else []
@@ -192,6 +206,9 @@ def run_corpus(
         threads,
         Path(out),
         control,
+        targets=targets,
+        against=against,
+        kept=kept,
     )
     how = (prepend_bos, shard_documents, progress)
     with owned(_ready(job.folder, resume, overwrite)):
@@ -217,6 +234,17 @@ def _check(
     refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
     _check_control(control, keep)
     refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
+
+
+def _one(what: str, token: Any) -> str | int | None:
+    """One token for all documents; raises `BadInput` for anything else."""
+    if token is None or (isinstance(token, str | int) and not isinstance(token, bool)):
+        return token
+    raise BadInput(
+        f"{what}= of a corpus is one token, text or id, for every position of all documents, not "
+        f"{type(token).__name__}: a corpus is streamed, so that there is no list of its documents "
+        "to give answers for; interp.run takes one per prompt"
+    )
 
 
 def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
@@ -395,13 +423,29 @@ class _Run:
     def measure(self, engine: Engine) -> int:
         """Measure all unfinished shards, and return their number of tokens."""
         measured = 0
+        # Asked before the model is loaded: a file that changes meanwhile must not count as seen.
+        self._sources = None if isinstance(engine, RayActors) else sources_of(self.job)
         with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
             self._counter = counter
+            if self._is_finished():
+                return 0
             for record in engine.run(self.job, self._complete, self._left):
                 self.pieces.add(record)
                 measured += record["tokens"]
                 counter.advance(record["documents"], record["tokens"], len(record["failures"]))
         return measured
+
+    def _is_finished(self) -> bool:
+        """Whether all shards are whole, told without loading the model; nothing is left to do."""
+        finished = kind_of(self.job.folder / FINISHED) is not None
+        described = recalled(self.job.folder, self._sources) if finished else None
+        if described is None:
+            return False
+        job = self._complete(described)  # refuses another run, as it does with a loaded model
+        if self._unfinished(job):
+            return False
+        self._count_found()
+        return True
 
     def _complete(self, described: dict[str, Any]) -> CorpusJob:
         """The job completed with facts of the model; the manifest is written, or compared."""
@@ -410,7 +454,7 @@ class _Run:
         check_reading(reading.long, reading.overlap, limit)
         wanted = described["prepends_bos"] if self.prepend_bos is None else self.prepend_bos
         apart = "" if wanted else described["massive_first"]
-        described = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
+        noted = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
         reading = replace(
             reading,
             limit=limit,
@@ -420,9 +464,10 @@ class _Run:
             stride=stride_of(self.plan.longest, reading.long, reading.overlap, limit),
         )
         job = replace(self.job, reading=reading)
-        manifest = manifest_of(job, described, self.plan, self.shard_documents)
+        manifest = manifest_of(job, noted, self.plan, self.shard_documents)
         if self.manifest is None:
             adopt(job.folder, manifest)
+            remember(job.folder, self._sources, described)
             self.manifest = manifest
             self.job = replace(job, run=run_id(manifest))
         # Workers on other machines may find other weights under the same name.
@@ -433,13 +478,22 @@ class _Run:
         return self.job
 
     def _left(self, job: CorpusJob) -> Sequence[Shard]:
+        """The shards that are left to measure; those that are finished are counted."""
+        left = self._unfinished(job)
+        self._count_found()
+        return left
+
+    def _count_found(self) -> None:
+        for record in self.pieces.ordered():
+            self._counter.advance(record["documents"], 0, len(record["failures"]))
+
+    def _unfinished(self, job: CorpusJob) -> list[Shard]:
         """The shards that are not finished, or whose files are damaged."""
         remove_leftovers(job.folder)
         # From here on the folder is not finished: nobody may open tables that are being rewritten.
         discard(job.folder / FINISHED)
         self.pieces = Pieces(job, len(self.plan.shards))
-        for record in self.pieces.find():
-            self._counter.advance(record["documents"], 0, len(record["failures"]))
+        list(self.pieces.find())
         done = self.pieces.covered()
         return [shard for shard in self.plan.shards if shard.index not in done]
 

@@ -22,10 +22,12 @@ from interp._arrays import Array
 from interp._files import atomic, checksum, write_json, write_sealed
 from interp.contract.analysis import Analysis
 from interp.contract.document_sums import Parting
+from interp.contract.kept import ALL, Kept
 from interp.contract.leaves import Rows, State, merge_states, only, without_rows
 from interp.contract.reduce import close_documents, group_rows, groups_by
 from interp.contract.tokens import Tokens
 from interp.errors import InterpError, Unsupported
+from interp.models.answers import answers_of, second_answers
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
 from interp.models.probe import inspect
@@ -64,6 +66,9 @@ class CorpusJob:
         control: "random-init" if an untrained copy of the model is measured as well.
         untrained: measure that copy, not the model.
         run: identifier of the run, by which shards of another run are recognised.
+        targets: the answer that is measured at every position, in place of the next token.
+        against: a second answer, which the targets are compared with.
+        kept: the layers and positions whose rows are kept.
     """
 
     model: Any
@@ -80,6 +85,9 @@ class CorpusJob:
     control: str | None = None
     untrained: bool = False
     run: str = ""
+    targets: str | int | None = None
+    against: str | int | None = None
+    kept: Kept = ALL
 
 
 @dataclass
@@ -114,7 +122,11 @@ class Worker:
                 f"{self.anatomy.model} has an encoder and a decoder; corpus runs take models with "
                 "one stack. interp.run measures both stacks of prompts that fit in memory"
             )
-        self.wiring = self.anatomy.wire(list(job.analyses.values()))
+        self.wiring = job.kept.wiring(self.anatomy.wire(list(job.analyses.values())))
+        self._answers = (
+            answers_of(self.bridge, job.targets, "targets"),
+            second_answers(self.bridge, job.against),
+        )
         tokenizer = self.bridge.tokenizer
         self._texts: Texts = partial(_texts, tokenizer)
         self._vocabulary = Vocabulary(self._texts)
@@ -254,7 +266,8 @@ class Worker:
         """Run one forward pass, merged as a whole or not at all; returns its error, if any."""
         # Ids of the corpus instead of the window, so that examples are found again.
         fed = replace(batch, ids=torch.from_numpy(chunks.ids[batch.ids.numpy()]))
-        part = Collector(collector.analyses)
+        fed = fed.answered(*self._answers)
+        part = Collector(collector.analyses, kept=self.job.kept)
         try:
             part.take(feeder.feed(fed))
         except (OSError, MemoryError):

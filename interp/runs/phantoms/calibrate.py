@@ -159,13 +159,21 @@ def calibrate(analyses: Wanted | Results) -> Calibration:
         for trial in found:
             frame = measured(trial, chosen[name])
             seen |= set(map(str, frame))
-            frames.append(trial.judge(frame).assign(analysis=name))
+            frames.append(_judged(trial, frame, name))
             phantoms[trial.phantom.name] = trial.phantom.about
         if found:
             left[name] = uncertified(chosen[name], found, seen)
     frame = pd.concat(frames, ignore_index=True)
     frame["verdict"] = np.where(frame["passed"], PASSED, FAILED)
     return Calibration(frame[list(ORDER)], left, without, phantoms, _notes(left, without))
+
+
+def _judged(trial: Trial, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The verdicts of a trial; what its author wrote wrongly is named with analysis and phantom."""
+    try:
+        return trial.judge(frame).assign(analysis=name)
+    except BadInput as error:
+        raise BadInput(f"{name} on phantom {trial.phantom.name!r}: {error}") from error
 
 
 def measured(trial: Trial, analysis: Analysis) -> pd.DataFrame:

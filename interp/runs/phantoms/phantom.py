@@ -7,9 +7,11 @@ plug-in returns trials of its own from the classmethod `phantoms` of its analysi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from interp.errors import BadInput
+from interp.errors import BadInput, nearest, unknown
 
 UNIT = 2.0**-24
 """Largest relative error of one rounding to float32."""
@@ -45,6 +47,17 @@ def sampling(deviation: float, n: int, *, z: float = 5.0) -> float:
     return z * deviation / float(np.sqrt(n))
 
 
+def _is_id(token: object) -> bool:
+    return isinstance(token, Integral) and not isinstance(token, bool)
+
+
+def _listed(what: str, given: Any) -> Sequence[Any]:
+    """The given sequence; raises `BadInput` for anything else."""
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        raise BadInput(f"{what} is {_short(given)}, not a list")
+    return list(given)
+
+
 @dataclass(frozen=True, eq=False)
 class Phantom:
     """A model whose geometry is known, and the prompts that show it.
@@ -60,6 +73,20 @@ class Phantom:
     about: str
     build: Callable[[], Any]
     prompts: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `BadInput` for a model in place of a function, and for prompts that are no ids."""
+        if not callable(self.build) or isinstance(self.build, torch.nn.Module):
+            raise BadInput(
+                f"Phantom.build is {type(self.build).__name__}; it is a function that makes the "
+                "model: lambda: model"
+            )
+        for row in _listed("Phantom.prompts", self.prompts):
+            if isinstance(row, str) or not isinstance(row, Iterable) or not all(map(_is_id, row)):
+                raise BadInput(
+                    f"Phantom.prompts holds {_short(row)}; it holds a row of token ids for each "
+                    "prompt, such as ((0, 1, 2), (3, 4))"
+                )
 
     @cached_property
     def model(self) -> Any:
@@ -103,18 +130,38 @@ class Known:
     where: Callable[[pd.DataFrame], Any] | None = None
     mean: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises `BadInput` for a part of another kind, or a tolerance below 0 or NaN."""
+        if not isinstance(self.column, str):
+            raise BadInput(f"Known names a column, such as 'angle', not {self.column!r}")
+        if self.true is None:
+            raise BadInput(f"column {self.column!r}: `true` is None; it is a number or a function")
+        for what in ("measured", "where"):
+            given = getattr(self, what)
+            if given is not None and not callable(given):
+                raise BadInput(
+                    f"column {self.column!r}: `{what}` is {given!r}; it is a function of the table"
+                )
+        # A NaN would call every row missed, whatever was measured.
+        most = self.tolerance
+        if not callable(most) and not (self._numbers("tolerance", most) >= 0).all():
+            raise BadInput(f"column {self.column!r}: `tolerance` is {most!r}; allowed is 0 or more")
+
     def verdict(self, frame: pd.DataFrame) -> dict[str, Any]:
         """True and measured value, the largest distance, and whether it is within the tolerance.
 
-        Raises `BadInput` if the table has neither the column nor a way to measure it.
+        Raises `BadInput` if the table has neither the column nor a way to measure it, and for a
+        function of `Known` that raises or that gives another number of values than there are rows.
         """
         if self.measured is None and self.column not in frame:
-            raise BadInput(f"the table has no column {self.column!r}")
-        rows = frame if self.where is None else frame[np.asarray(self.where(frame), bool)]
-        found = rows[self.column] if self.measured is None else self.measured(rows)
-        measured = np.asarray(found, np.float64).reshape(-1)
+            names = ", ".join(map(str, frame))
+            hint = nearest(self.column, map(str, frame))
+            raise BadInput(f"the table has no column {self.column!r}{hint} (it has {names})")
+        rows = frame if self.where is None else frame[self._chosen(frame)]
+        found = rows[self.column] if self.measured is None else self._asked("measured", rows)
+        measured = self._numbers("measured", found).reshape(-1)
         try:
-            true, most = (_values(x, rows, len(measured)) for x in (self.true, self.tolerance))
+            true, most = (self._values(what, rows, len(measured)) for what in ("true", "tolerance"))
         except (IndexError, KeyError):
             # A row of a layer, token or prompt that the phantom does not have.
             true = most = np.full(len(measured), np.nan)
@@ -123,10 +170,69 @@ class Known:
             measured, true, most = (np.atleast_1d(x.mean()) for x in (measured, true, most))
         return {"column": self.column, **_compared(true, measured, most), "because": self.why}
 
+    def _chosen(self, frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """The rows that count, as a mask."""
+        # Comparisons with columns of pandas' own integers come as objects.
+        mask = np.asarray(self._asked("where", frame))
+        if mask.shape != (len(frame),) or mask.dtype.kind not in "bO":
+            raise BadInput(
+                f"column {self.column!r}: `where` gives {mask.dtype} of shape {mask.shape}; it "
+                f"gives True or False for each of the {len(frame)} rows of the table"
+            )
+        return mask.astype(bool)
 
-def _values(given: float | Rows, rows: pd.DataFrame, n: int) -> npt.NDArray[np.float64]:
-    value = given(rows) if callable(given) else given
-    return np.broadcast_to(np.asarray(value, np.float64), (n,))
+    def _values(self, what: str, rows: pd.DataFrame, n: int) -> npt.NDArray[np.float64]:
+        """One number per measured value, of `true` or `tolerance`."""
+        values = self._numbers(what, self._asked(what, rows))
+        if values.ndim > 1 or values.size not in (1, n):
+            raise BadInput(
+                f"column {self.column!r}: `{what}` gives {values.size} values for {n} rows of the "
+                "table; it gives one number, or one for each row"
+            )
+        return np.broadcast_to(values, (n,))
+
+    def _numbers(self, what: str, given: Any) -> npt.NDArray[np.float64]:
+        try:
+            return np.asarray(given, np.float64)
+        except (TypeError, ValueError) as error:
+            raise BadInput(
+                f"column {self.column!r}: `{what}` gives no numbers ({error}): {_short(given)}"
+            ) from error
+
+    def _asked(self, what: str, rows: pd.DataFrame) -> Any:
+        """A part as it is, or what its function gives for these rows."""
+        given = getattr(self, what)
+        if not callable(given):
+            return given
+        try:
+            return given(rows)
+        except (IndexError, KeyError) as error:
+            if what in ("true", "tolerance") and not _asks_for_a_column(error, rows):
+                raise
+            raise BadInput(self._raised(what, error)) from error
+        except Exception as error:
+            raise BadInput(self._raised(what, error)) from error
+
+    def _raised(self, what: str, error: Exception) -> str:
+        """The author's exception with the part of `Known` that raised it and its line."""
+        code = getattr(getattr(self, what), "__code__", None)
+        where = f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+        return f"column {self.column!r}: `{what}` raised {type(error).__name__}: {error}{where}"
+
+
+def _asks_for_a_column(error: Exception, rows: pd.DataFrame) -> bool:
+    """Whether pandas raised it for a column that the table does not have."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    inside = "" if trace is None else trace.tb_frame.f_code.co_filename
+    name = error.args[0] if error.args else None
+    return isinstance(name, str) and "pandas" in inside and name not in rows
+
+
+def _short(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) < 80 else f"{text[:77]}…"
 
 
 def _compared(true: Any, measured: Any, most: Any) -> dict[str, Any]:
@@ -165,9 +271,33 @@ class Trial:
     parameters: tuple[tuple[str, Any], ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises `BadInput` for a part of another kind, with what it is to be."""
+        if not isinstance(self.phantom, Phantom):
+            raise BadInput(f"Trial.phantom is {_short(self.phantom)}, not an interp.Phantom")
+        if isinstance(self.known, Known):
+            raise BadInput("Trial.known is one Known, not a list of them: write [Known(…)]")
+        wrong = [k for k in _listed("Trial.known", self.known) if not isinstance(k, Known)]
+        if wrong or not self.known:
+            seen = f"holds {_short(wrong[0])}" if wrong else "is empty"
+            raise BadInput(f"Trial.known {seen}; it is a list of interp.Known, one for each column")
+        for what in ("parameters", "options"):
+            try:
+                dict(getattr(self, what))
+            except (TypeError, ValueError):
+                raise BadInput(
+                    f"Trial.{what} is {_short(getattr(self, what))}; it is pairs such as "
+                    "(('fit_first', 1),)"
+                ) from None
+
     def fitted(self, analysis: Any) -> Any:
-        """The analysis with the trial's parameters."""
-        return replace(analysis, **dict(self.parameters)) if self.parameters else analysis
+        """The analysis with the trial's parameters; raises `UnknownName` for one that it lacks."""
+        given = dict(self.parameters)
+        for name in given:
+            if name not in analysis.__dataclass_fields__:
+                fields = [f for f in analysis.__dataclass_fields__ if f != "without_dims"]
+                raise unknown(f"parameter of {analysis.name()} in Trial.parameters", name, fields)
+        return replace(analysis, **given) if given else analysis
 
     def judge(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A verdict per known column of a table that was measured on the phantom."""

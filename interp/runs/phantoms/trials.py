@@ -6,12 +6,13 @@ To add a phantom: a function that returns a `Trial`, in the file of its kind, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from interp.contract.analysis import Analysis
 from interp.errors import BadInput
 from interp.runs.phantoms import beliefs, clouds, heads, predictions, stream, weights
-from interp.runs.phantoms.phantom import Trial
+from interp.runs.phantoms.phantom import Known, Phantom, Trial
 
 TABLES = (stream, clouds, heads, predictions, weights, beliefs)
 """Files with phantoms; each has `TRIALS`, functions that make a trial by the analysis' name."""
@@ -31,14 +32,29 @@ BUILT_IN = _by_analysis()
 def trials_of(analysis: Analysis) -> list[Trial]:
     """The trials of an analysis: those under its name here, then those that its class returns.
 
-    Raises `BadInput` if its method `phantoms` returns anything else than trials.
+    Raises `BadInput` if `phantoms` is no classmethod, or returns anything else than trials.
     """
     found = [make() for make in BUILT_IN.get(analysis.name(), ())]
-    own = list(type(analysis).phantoms())
-    for trial in own:
-        if not isinstance(trial, Trial):
-            raise BadInput(
-                f"{type(analysis).__name__}.phantoms() returns {type(trial).__name__}; it is a "
-                "list of interp.Trial"
-            )
-    return [*found, *own]
+    return [*found, *_own_trials(type(analysis))]
+
+
+def _own_trials(kind: type[Analysis]) -> list[Trial]:
+    name = f"{kind.__name__}.phantoms"
+    method = inspect.getattr_static(kind, "phantoms")
+    if not isinstance(method, classmethod | staticmethod):
+        what = "a method of an instance" if callable(method) else f"{type(method).__name__}"
+        raise BadInput(f"{name} is {what}; it is a classmethod: write @classmethod above its def")
+    returned = kind.phantoms()
+    fix = "it is a list of interp.Trial"
+    if isinstance(returned, Trial):
+        raise BadInput(f"{name}() returns one Trial; {fix}: return [Trial(…)]")
+    if isinstance(returned, str) or not isinstance(returned, Iterable):
+        raise BadInput(f"{name}() returns {type(returned).__name__}; {fix}")
+    own = list(returned)
+    wrong = [trial for trial in own if not isinstance(trial, Trial)]
+    if wrong:
+        seen = f"a list with {type(wrong[0]).__name__}"
+        if isinstance(wrong[0], Phantom | Known):
+            fix += ", which holds a Phantom and the list of what is Known of it"
+        raise BadInput(f"{name}() returns {seen}; {fix}")
+    return own

@@ -24,6 +24,7 @@ from interp.runs.report.views import (
     View,
     axis_column,
     axis_title,
+    controls_among,
     view_of,
 )
 from interp.stats.means import ANYWHERE, cluster_columns, has_group, means
@@ -143,7 +144,9 @@ def lines_of(view: View) -> Drawing:
     table, dropped = _largest(means(frame, values, x, by))
     table = _with_control(view, table, x, by)
     caption = " ".join(_caption(view, frame, table, dropped))
-    control = CONTROL_NOTE if "control" in table else ""
+    greys = controls_among(values)
+    grey = f"Grey: {', '.join(greys)}, the control." if greys else ""
+    control = " ".join(filter(None, [grey, CONTROL_NOTE if "control" in table else ""]))
     if table.empty or table["mean"].isna().all():
         return nothing(view.title, _nothing_to_draw(view, table), caption)
     # A mean that belongs to no layer is drawn across all of them.
@@ -156,6 +159,7 @@ def lines_of(view: View) -> Drawing:
         axis_title(view.result, x),
         caption,
         control,
+        options={"greys": tuple(greys)},
     )
 
 

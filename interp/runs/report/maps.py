@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,9 @@ def _chosen_view(
     if wanted:
         patterns = np.stack([kept[at][head] for at, head in wanted])
         what = "chosen heads" if heads is not None else "most telling heads"
-        yield _cut(result, prompt, stack, f"{stack} {what}".strip(), wanted, patterns, ranked)
+        view = _cut(result, prompt, stack, f"{stack} {what}".strip(), wanted, patterns, ranked)
+        rule = f"Heads: the {PER_SCORE} with the highest mean of each score. "
+        yield view if heads is not None else replace(view, scores=rule + view.scores)
 
 
 def rankings(result: ResultLike, score: str | Sequence[str] | None) -> dict[str, dict[Head, float]]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from interp.render.drawing import Drawing, nothing
 from interp.render.tables import is_number
-from interp.render.tokens import label
+from interp.render.tokens import label, percent
 from interp.runs.report.views import View
 from interp.stats.means import has_group
 
@@ -87,7 +87,7 @@ def _axis_name(view: View, value: str, of: str) -> str:
     share = view.result.frame.get(f"{value}_share")
     if share is None or share.isna().any() or len(share.unique()) != 1:
         return value + unit
-    return f"{value}{unit}, {share.iloc[0]:.0%}".replace("%", " %") + of
+    return f"{value}{unit}, {percent(share.iloc[0])}{of}"
 
 
 def _needs(view: View, n: int) -> str:

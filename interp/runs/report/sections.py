@@ -7,7 +7,7 @@ the figures; only the analyses of the experiment are known by name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -24,6 +24,7 @@ from interp.runs.report import sentences
 from interp.runs.report.drawings import drawing_of
 from interp.runs.report.lens_examples import lens_of, lens_prompts
 from interp.runs.report.maps import attention_maps
+from interp.runs.report.means import kinds_of, row_kinds
 from interp.runs.report.views import (
     ResultLike,
     ResultsLike,
@@ -35,6 +36,7 @@ from interp.runs.report.views import (
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison, comparison_drawing
 from interp.stats.means import has_group
+from interp.stats.table import is_summary
 
 MOST_LABELS = 3
 MOST_PROMPTS = 6
@@ -75,10 +77,18 @@ def her_section(results: ResultsLike) -> Section | None:
         "Rotation of the residual stream in every block: target tokens against the tokens directly "
         "before them, with random pairs of states as the scale of unrelated vectors.",
         (block("Target against previous token, per block", drawing),),
-        tuple(sentences.of_her(found, pairs, "degrees")),
+        tuple(sentences.of_her(found, pairs, "degrees", _overall(rotation))),
         (("The comparison, layer by layer", table_of(_full(found)), False),),
         found.notes,
     )
+
+
+def _overall(rotation: ResultLike) -> Comparison | None:
+    """The same comparison of the mean over blocks of every token: one row, with its controls."""
+    try:
+        return compare(rotation, "angle", "role", *GROUPS, by=())
+    except BadInput:  # such as means that are all the same, while the blocks are not
+        return None
 
 
 def _words(result: ResultLike, role: str) -> str:
@@ -176,6 +186,7 @@ def _grid_block(view: View) -> Block:
         return block(view.plot.title, drawing, says)
     else:
         prompts, says = result.frame["prompt"].unique()[:MOST_PROMPTS].tolist(), []
+    says = [*says, *sentences.of_choice(result, prompts)]
     drawings = {_named(result, p): drawing_of(replace(view, prompt=p)) for p in prompts}
     return block(view.plot.title, drawings, says)
 
@@ -191,8 +202,11 @@ def _named(result: ResultLike, prompt: int) -> str:
 
 
 def _maps_block(view: View) -> Block:
-    maps = attention_maps(view.result, view.plot.values[0])
-    return replace(maps.block, title=view.plot.title, if_null=view.plot.if_null)
+    name = view.plot.values[0]
+    block = attention_maps(view.result, name).block
+    kept = sorted({p for items in view.result.examples(name).values() for p in items})
+    says = (*block.says, *(sentences.of_choice(view.result, kept) if kept else ()))
+    return replace(block, title=view.plot.title, says=says, if_null=view.plot.if_null)
 
 
 def her_drawing(
@@ -246,11 +260,19 @@ def head_of(result: ResultLike) -> Table:
 
 
 def columns_of(result: ResultLike) -> Table:
-    """Every value column: its meaning, mean, range and number of undefined values."""
+    """Every value column: its meaning, mean, range and number of undefined values.
+
+    Rows of several kinds get a line for each kind.
+    """
     rows = View(result, Plot("line", (), "")).rows()
+    by = [] if is_summary(rows) else row_kinds(result, rows)
     records = []
-    documented = [c for c in result.columns if c not in result.values]
-    for name in [*result.values, *documented]:
+    for name in result.values:
+        for kind, part in kinds_of(rows, by):
+            record = {"column": f"{name}, {kind}" if kind else name}
+            record |= {"meaning": meaning(result, name), **range_of(part[name])}
+            records.append(record | _untrained(result, name, by, kind))
+    for name in (c for c in result.columns if c not in result.values):
         record = {"column": name, "meaning": meaning(result, name)}
         record |= range_of(rows[name]) if is_number(rows[name]) else {}
         records.append(record | _untrained(result, name))
@@ -260,11 +282,14 @@ def columns_of(result: ResultLike) -> Table:
     return table_of(pd.DataFrame(records, columns=columns), tokens=())
 
 
-def _untrained(result: ResultLike, name: str) -> dict[str, Any]:
-    """The mean of a column in the untrained copy, if there is one."""
+def _untrained(
+    result: ResultLike, name: str, by: Sequence[str] = (), kind: str = ""
+) -> dict[str, Any]:
+    """The mean of a column in the untrained copy, of rows of one kind, if there is one."""
     if result.control is None:
         return {}
     rows = View(result.control, Plot("line", (), "")).rows()
+    rows = dict(kinds_of(rows, list(by))).get(kind, rows.iloc[:0])
     known = name in rows and is_number(rows[name])
     return {"untrained": range_of(rows[name]).get("mean", np.nan)} if known else {}
 

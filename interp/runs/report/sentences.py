@@ -13,7 +13,9 @@ import pandas as pd
 
 from interp.render.cut import window
 from interp.render.drawing import Drawing
+from interp.render.tokens import percent
 from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
+from interp.runs.report.views import ResultLike, control_names
 from interp.stats.comparison import Comparison
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
@@ -36,8 +38,8 @@ def of_lines(drawing: Drawing) -> list[str]:
 def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
     """A sentence or two per value of a table of means (`value`, `x`, `mean`, `low`, `high`).
 
-    A value whose control is in the table too (`random_…`, `shuffled_…`, or the column `control`
-    of the untrained copy) is compared with it; the control itself gets no sentence.
+    A value whose control is in the table too (`random_…`, `shuffled_…`, `plain_…`, or the column
+    `control` of the untrained copy) is compared with it; the control itself gets no sentence.
     """
     rows_of = {str(value): rows for value, rows in table.groupby("value", sort=False)}
     controls = {
@@ -59,16 +61,6 @@ def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
         told.append(f"{subject} {_course(rows.reset_index(drop=True), place, unit)}")
         out.append(" ".join(told))
     return out
-
-
-def control_names(value: str) -> tuple[str, ...]:
-    """Column names that the control of a value may have in a table.
-
-    >>> control_names("pattern_share")
-    ('random_pattern_share', 'shuffled_pattern_share', 'pattern_shuffled')
-    """
-    named = (f"random_{value}", f"shuffled_{value}")
-    return (*named, value.replace("_share", "_shuffled")) if value.endswith("_share") else named
 
 
 def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
@@ -195,6 +187,20 @@ def _exceed(means: pd.Series[Any], control: pd.Series[Any], what: str) -> str:
     return f"{told} {what} ({limit:.3f})."
 
 
+def of_choice(result: ResultLike, prompts: Sequence[int]) -> list[str]:
+    """The rule by which the prompts of a figure were chosen; nothing if they are all."""
+    tokens = result.tokens
+    total = tokens["prompt"].nunique() if "prompt" in tokens else 0
+    if len(prompts) == total:
+        return []
+    of = f" of {total:,}" if total else ""
+    one = len(prompts) == 1
+    return [
+        f"Drawn: the first {'prompt' if one else f'{len(prompts)} prompts'}{of} in the order in "
+        "which they were given, whatever is seen there."
+    ]
+
+
 def of_lens(lenses: Sequence[Lens]) -> list[str]:
     """Median of the first state from which the prediction stays that of the last state."""
     depth = pd.Series([d for lens in lenses for d in lens.depth()])
@@ -206,8 +212,8 @@ def of_lens(lenses: Sequence[Lens]) -> list[str]:
     control = pd.Series([d for lens in untrained for d in lens.depth()])
     return [
         f"In the {len(lenses)} prompts shown, the final prediction is in place from state "
-        f"{depth.median():g} of {last} on (median of {len(depth)} positions); at {late:.0%} of the "
-        "positions only the last state has it."
+        f"{depth.median():g} of {last} on (median of {len(depth)} positions); at "
+        f"{percent(late)} of the positions only the last state has it."
         + (
             f" In an untrained copy the median is state {control.median():g}."
             if len(control)
@@ -227,12 +233,21 @@ def _untrained_lens(lens: Lens) -> Lens | None:
 # ---- the "her" experiment --------------------------------------------------------------------
 
 
-def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[str]:
-    """The finding with its size, test and control."""
+def of_her(
+    comparison: Comparison,
+    pairs: HasFrame | None,
+    unit: str,
+    overall: Comparison | None = None,
+) -> list[str]:
+    """The finding with its size, test and control.
+
+    `overall` is the same comparison of the means over all blocks; the headline is made of it.
+    """
     frame, contrast = comparison.frame, comparison.contrast
     a, b = comparison.a, comparison.b
     finding = comparison.finding("blocks")
-    out = [_overall(comparison, unit)]
+    out = [_headline(overall, unit) + _ways(comparison)] if overall is not None else []
+    out.append(_overall(comparison, unit))
     if comparison.differs.any():
         out.append(f"{finding}: {_directions(frame[comparison.differs], contrast, a, b)}.")
     elif comparison.decidable:
@@ -246,7 +261,8 @@ def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[st
     pooled = f" (pooled over tokens {top['difference']:+.3g})" if within else ""
     out.append(
         f"The largest difference{where} is at block {int(top['layer'])}: {top[contrast]:+.3g} "
-        f"{unit} [{top[f'{contrast}_low']:.3g}, {top[f'{contrast}_high']:.3g}]{pooled}, g = "
+        f"{unit} [{top[f'{contrast}_low']:.3g}, {top[f'{contrast}_high']:.3g}] (interval of this "
+        f"block alone){pooled}, g = "
         f"{top[comparison.effect]:.2f}, {_p_of(comparison, top)}.".replace("-", "−")
     )
     out += [*_signs(comparison), *_runs(comparison), *of_random(pairs, unit)]
@@ -255,7 +271,8 @@ def of_her(comparison: Comparison, pairs: HasFrame | None, unit: str) -> list[st
 
 def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
     """The p of a row that is corrected for all rows, and the method."""
-    how = "maximum statistic" if comparison.test == "permutation" else "Holm"
+    how = "maximum statistic over all blocks"
+    how = how if comparison.test == "permutation" else "Holm, over all blocks"
     return f"p = {row[comparison.family_p]:.2g} ({how})"
 
 
@@ -293,6 +310,52 @@ def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str
     return ", ".join(parts)
 
 
+def _headline(overall: Comparison, unit: str) -> str:
+    """The difference of the means over all blocks: interval, shuffled labels, untrained copy."""
+    row, contrast = overall.frame.iloc[0], overall.contrast
+    within = f" within {overall.cluster}s" if contrast == "within_difference" else ""
+    low, high = row[f"{contrast}_low"], row[f"{contrast}_high"]
+    told = (
+        f"Averaged over all blocks, {overall.value} is {abs(row[contrast]):.3g} {unit} "
+        f"{'higher' if row[contrast] > 0 else 'lower'} for {overall.a} than for "
+        f"{overall.b} tokens{within} ({row[contrast]:+.3g} [{low:.3g}, {high:.3g}])"
+    )
+    told += f": {_by_chance(overall, row)}{_than_untrained(row, contrast)}."
+    return told.replace("-", "−")
+
+
+def _by_chance(overall: Comparison, row: pd.Series[Any]) -> str:
+    """The verdict of the test on one row: more than shuffled labels give, or not."""
+    p = row[overall.family_p]
+    if not overall.decidable:
+        return f"so few {overall.cluster}s cannot decide whether by chance"
+    known = "shuffled labels give" if overall.test == "permutation" else "chance gives"
+    return f"{'more' if p < overall.level else 'no more'} than {known} (p = {p:.2g})"
+
+
+def _than_untrained(row: pd.Series[Any], contrast: str) -> str:
+    """The verdict against the untrained copy, by whether the two intervals overlap."""
+    beside = [row.get(f"control_{contrast}{end}", np.nan) for end in ("", "_low", "_high")]
+    mean, low, high = (float(x) for x in beside)
+    if not np.isfinite([mean, low, high]).all():
+        return ""
+    copy = f"an untrained copy's {mean:+.3g} [{low:.3g}, {high:.3g}]"
+    if row[f"{contrast}_low"] > high:
+        return f", above {copy}"
+    if row[f"{contrast}_high"] < low:
+        return f", below {copy}"
+    return f", not told apart from {copy}: the intervals overlap"
+
+
+def _ways(comparison: Comparison) -> str:
+    """A caution where blocks that differ go different ways, which their mean hides; "" if not."""
+    found = comparison.frame.loc[comparison.differs]
+    if not found[comparison.contrast].lt(0).any() or not found[comparison.contrast].gt(0).any():
+        return ""
+    ways = _directions(found, comparison.contrast, comparison.a, comparison.b)
+    return f" This mean hides that blocks go different ways: {ways}."
+
+
 def _overall(comparison: Comparison, unit: str) -> str:
     frame = comparison.frame
     means = [float(frame[f"mean_{side}"].mean()) for side in ("a", "b")]
@@ -301,7 +364,7 @@ def _overall(comparison: Comparison, unit: str) -> str:
         for side in ("a", "b")
     ]
     return (
-        f"On average over all blocks {comparison.value} is {means[0]:.3g} {unit} for "
+        f"Averaged over all blocks, {comparison.value} is {means[0]:.3g} {unit} for "
         f"{comparison.a} ({sizes[0]}) and {means[1]:.3g} {unit} for {comparison.b} ({sizes[1]}): "
         f"a difference of {means[0] - means[1]:+.3g} {unit}."
     ).replace("-", "−")
@@ -329,9 +392,9 @@ def _shuffled(comparison: Comparison) -> list[str]:
     rate = frame["shuffled_welch_rate"].mean()
     return [
         f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
-        f"labels give in {comparison.confidence:.0%} of cases, before correction; by chance one "
-        f"expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens calls "
-        f"shuffled labels significant in {rate:.1%} of cases."
+        f"labels give in {percent(comparison.confidence)} of cases, before correction; by chance "
+        f"one expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens "
+        f"calls shuffled labels significant in {percent(rate, 1)} of cases."
     ]
 
 

@@ -189,6 +189,8 @@ def axis_title(result: ResultLike, x: str | None) -> str:
 def declared(result: ResultLike, value: str | Sequence[str] | None) -> Plot:
     """The declaration to draw: the first one, or for given values the one that shows them all.
 
+    Of lines, a control that it declares for one of them is drawn as well.
+
     Raises `UnknownName` for a value that is neither declared nor a numeric column.
     """
     plots = result.analysis.plots
@@ -201,13 +203,31 @@ def declared(result: ResultLike, value: str | Sequence[str] | None) -> Plot:
         if set(values) <= set(plot.values):
             if plot.kind in ("scatter", "trajectory", "attention"):
                 return plot
-            return replace(plot, values=values)
+            # Of grids it would be one more grid, which nobody asked for.
+            lines = plot.values if plot.kind == "line" else ()
+            beside = [c for v in values for c in control_names(v) if c in lines]
+            return replace(plot, values=tuple(dict.fromkeys((*values, *beside))))
     known = numeric(result)
     for name in values:
         if name not in known:
             choices = dict.fromkeys([*(v for p in plots for v in p.values), *known])
             raise unknown(f"value of {result.name!r}", name, choices)
     return Plot("line", values, ", ".join(values))
+
+
+def control_names(value: str) -> tuple[str, ...]:
+    """Column names that the control of a value may have in a table.
+
+    >>> control_names("pattern_share")
+    ('random_pattern_share', 'shuffled_pattern_share', 'plain_pattern_share', 'pattern_shuffled')
+    """
+    named = (f"random_{value}", f"shuffled_{value}", f"plain_{value}")
+    return (*named, value.replace("_share", "_shuffled")) if value.endswith("_share") else named
+
+
+def controls_among(values: Sequence[str]) -> list[str]:
+    """Those of the values that are the control of another one of them."""
+    return [c for value in values for c in control_names(value) if c in values]
 
 
 def numeric(result: ResultLike) -> list[str]:
