@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from interp import Analysis, Batch, Examples, Leaf, Moments, PerToken, Plot
+from interp.geometry import on_grid
 from interp.models import Best, LensStatistics, read_translators
 
 PLAIN = ("log_prob", "entropy", "kl_to_final")
@@ -111,12 +112,12 @@ class LogitLens(Analysis):
             best_rows=shown,
         )
         out: dict[str, PerToken | Leaf] = {
-            name: PerToken(_scatter(getattr(stats, name), mask)) for name in STATISTICS
+            name: PerToken(on_grid(getattr(stats, name), mask)) for name in STATISTICS
         }
         if self.readout:
             plain = batch.readout.lens(rows, logits, batch.targets[mask])
             for name in PLAIN:
-                out[f"plain_{name}"] = PerToken(_scatter(getattr(plain, name), mask))
+                out[f"plain_{name}"] = PerToken(on_grid(getattr(plain, name), mask))
         out["identity_error"] = self._identity(batch, rows[-1], logits)
         if stats.best is not None:
             out |= self._examples(batch, stats.best, stats.top_prob[:, shown])
@@ -144,7 +145,7 @@ class LogitLens(Analysis):
         mask, ids = batch.mask[keep], batch.ids[keep]
         # By the known probability of the first, without another sum over the vocabulary.
         prob = top_prob.unsqueeze(-1) * (best.logits - best.logits[..., :1]).exp()
-        prob, token = (_scatter(x, mask).transpose(0, 1) for x in (prob, best.tokens))
+        prob, token = (on_grid(x, mask).transpose(0, 1) for x in (prob, best.tokens))
         return {
             "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
             "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
@@ -165,10 +166,3 @@ def _real(x: Tensor, mask: Tensor) -> Tensor:
     """The vectors of the real tokens, `[..., batch, pos, d] -> [..., row, d]`."""
     # A view where nothing is padded: a copy of the logits is the largest thing in memory.
     return x.flatten(-3, -2) if bool(mask.all()) else x[..., mask, :]
-
-
-def _scatter(values: Tensor, mask: Tensor) -> Tensor:
-    """`[state, row, ...]` of the real tokens back to `[state, batch, pos, ...]`."""
-    out = values.new_zeros(len(values), *mask.shape, *values.shape[2:])
-    out[:, mask] = values
-    return out
