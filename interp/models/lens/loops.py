@@ -1,10 +1,10 @@
 """The arithmetic of the lens on logits in float32, compiled by numba for the processor at hand.
 
-Two walks over rows of logits z, and a third over those of which the best tokens are wanted. `add_up` needs nothing but the logits: largest logit, Σe and Σe·x
+Two walks over rows of logits z. `add_up` needs nothing but the logits: largest logit, Σe and Σe·x
 with x = z − largest and e = exp(x), logits above the target. `compare` needs the whole Σe first: it
 sums KL, JS and TV between p = softmax(z) and the final distribution q. Both work on a piece of a
 row that fits into a core's first cache, in float32, and join pieces in float64 with the online
-softmax of Milakov & Gimelshein 2018.
+softmax of Milakov & Gimelshein 2018. `keep_best` finds the best tokens of the rows that are shown.
 
 `exp` and `log` are polynomials on the bits of a float, after Cephes, so that the compiler works on
 eight or sixteen numbers at once. Sums may be reordered (`SUM`), but NaN and infinity keep their
