@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from interp._arrays import Ints
-from interp._progress import Counter
+from interp._arrays import Bools, Ints
+from interp._progress import Writing
 from interp.contract.columns import refuse_taken
 from interp.contract.registry import resolve
 from interp.errors import BadInput, unknown
@@ -22,12 +23,15 @@ from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
 from interp.models.probe import inspect, refuse_training
-from interp.models.writing import Sampling, refuse_full, refuse_silent, stop_ids, write
+from interp.models.writing import Sampling, refuse_full, refuse_silent, stop_ids, until, write
+from interp.prompts.label_values import frozen
 from interp.prompts.prompts import Prompts
-from interp.prompts.tokens import token_id
+from interp.prompts.tokens import token_id, token_strings
+from interp.runs.before_loading import opened
 from interp.runs.results import GENERATION, Results
 from interp.runs.run import DEFAULT, Wanted, run
 
+SPEAKER = "assistant"  # of what a model writes after chat messages
 LABELS = ("given", "sample", "generated", "generation_step")
 OPTIONS = ("target", "token_labels", "labellers", "targets", "against", "keep", "by", "control",
            "layers", "positions", "settings", "without_dims")  # fmt: skip
@@ -65,6 +69,11 @@ def generate(
     the token among those that it wrote, from 1, and 0 in the prompt. The texts themselves are in
     `results.texts`.
 
+    Chat messages end with the header of a reply (`add_generation_prompt` of the tokenizer), or,
+    where the last message is the assistant's, with its text, which the model continues. The label
+    `role` of what it writes is "assistant". Prompts that were read before are continued as they
+    are: read chats with `read_prompts(…, generation_prompt=True)`.
+
     Args:
         model: a bridge, or anything `load_model` takes.
         prompts: as for `run`.
@@ -81,12 +90,13 @@ def generate(
         prepend_bos: the model's own policy unless given.
         max_tokens: budget of a batch.
         model_options: for `load_model`, as for `run`.
-        progress: show bars.
+        progress: show the texts done, tokens and tokens per second; in a notebook also the first
+            texts as they grow.
         options: further options of `run` (`control`, `keep`, `by`, `labellers`, `target`).
 
     Raises: `BadInput`, `UnknownName`, `Unsupported` before a token is written: for a model that
     continues no text, a prompt that fills the context, a temperature of 0 or below; and what
-    `run` raises.
+    `run` raises. `BadInput` after writing where every text is empty: the model stopped at once.
     """
     for name in options:
         if name not in OPTIONS:
@@ -95,19 +105,23 @@ def generate(
     how.check()
     _check_samples(samples, do_sample=do_sample)
     chosen = resolve(analyses)
+    prompts = opened(model, prompts)
     bridge = load_model(model, **(model_options or {}))
     refuse_training(bridge)
     anatomy = inspect(bridge)
     refuse_silent(bridge, anatomy)
     anatomy.wire(list(chosen.values()))  # what cannot be measured is refused before writing
-    ready = prompts_of(bridge, anatomy, prompts, prepend_bos=prepend_bos, labels=labels)
+    reading: dict[str, Any] = {"prepend_bos": prepend_bos, "labels": labels}
+    ready = prompts_of(bridge, anatomy, prompts, generation_prompt=True, **reading)
     refuse_taken([*ready.labels, *LABELS], chosen)
     _refuse_own(ready)
     refuse_full(ready, max_new_tokens, anatomy.n_ctx)
     stops = stop_ids(bridge) if stop is None else [token_id(bridge, s, "stop token") for s in stop]
     asked = repeated(ready, samples)
     new = _written(bridge, anatomy, asked, how, stops, samples, max_tokens, progress)
+    notes = _stopped_at_once(new, stops, bridge.tokenizer)
     texts = continued(bridge, anatomy, asked, new, samples)
+    texts = replace(texts, notes=(*texts.notes, *notes))
     options |= {"max_tokens": max_tokens, "progress": progress}
     results = run(bridge, texts, chosen.values(), **options)
     told = _told(how, stops, samples, anatomy, asked, new, bridge.tokenizer)
@@ -126,6 +140,25 @@ def _check_samples(samples: int, *, do_sample: bool) -> None:
             f"samples is {samples}, and without do_sample=True all continuations of a prompt are "
             "the same text"
         )
+
+
+def _stopped_at_once(new: Sequence[Ints], stops: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """A note on the texts without a token before their stop; raises `BadInput` if all are so."""
+    empty = [i for i, row in enumerate(new) if len(row) == 1 and int(row[0]) in stops]
+    if not empty:
+        return ()
+    first = int(new[empty[0]][0])
+    named = token_strings([first], tokenizer)[first]
+    if len(empty) == len(new):
+        raise BadInput(
+            f"the model stopped at once after every prompt: the first token of each text is a stop "
+            f"token (of the first text {named!r}); stop=[] writes on, or take prompts that do not "
+            "end a text"
+        )
+    return (
+        f"{len(empty)} of {len(new)} texts are empty: their first token is a stop token (the first "
+        f"is prompt {empty[0]}: {named!r})",
+    )
 
 
 def _refuse_own(ready: Prompts) -> None:
@@ -150,12 +183,16 @@ def _written(
     progress: bool,
 ) -> list[Ints]:
     keys = [divmod(i, samples) for i in range(len(asked))]
-    total = len(asked) * how.max_new_tokens
-    with Counter("tokens written", total, enabled=progress, unit="tokens") as bar:
+    decode = partial(_text, tokenizer=bridge.tokenizer)
+    with Writing(len(asked), how.max_new_tokens, decode, enabled=progress) as bar:
+
+        def watch(numbers: Sequence[int], written: Ints, ended: Bools) -> None:
+            rows = [until(row, stops).tolist() for row in written]
+            bar.reach(numbers, rows, ended.tolist())
+
         options: dict[str, Any] = {"keys": keys, "max_tokens": max_tokens}
-        return write(
-            bridge, anatomy, asked, how, stops, watch=lambda n: bar.advance(n, n), **options
-        )
+        options |= {"watch": watch} if progress else {}
+        return write(bridge, anatomy, asked, how, stops, **options)
 
 
 def repeated(prompts: Prompts, times: int) -> Prompts:
@@ -188,13 +225,18 @@ def continued(
     rows = [np.concatenate(pair) for pair in zip(asked.tokens, new, strict=True)]
     texts = prompts_of(bridge, anatomy, rows)
     texts = replace(texts, source=f"{asked.source}, continued", notes=asked.notes)
+    if asked.speaker is not None:
+        texts = _as_chats(texts, asked)
     given, sample = zip(*(divmod(i, samples) for i in range(len(asked))), strict=True)
     steps = [
         np.concatenate([np.zeros(len(old), np.int64), np.arange(1, len(added) + 1)])
         for old, added in zip(asked.tokens, new, strict=True)
     ]
     columns: dict[str, Sequence[Any]] = {
-        name: [_lengthened(*pair) for pair in zip(cells, new, strict=True)]
+        name: [
+            _lengthened(*pair, SPEAKER if name == asked.speaker else None)
+            for pair in zip(cells, new, strict=True)
+        ]
         for name, cells in asked.labels.items()
     }
     columns |= {"given": given, "sample": sample, "generated": [s > 0 for s in steps]}
@@ -204,13 +246,48 @@ def continued(
     return texts
 
 
-def _lengthened(cells: Any, new: Ints) -> list[Any]:
-    """The labels of a prompt's tokens and of those written after it.
+def _as_chats(texts: Prompts, asked: Prompts) -> Prompts:
+    """The texts with what the chat template wrote marked as it was in the prompts.
+
+    From the ids alone its headers would be text like any other.
+    """
+    special = [
+        np.concatenate([old, row[len(old) :]])
+        for old, row in zip(asked.special, texts.special, strict=True)
+    ]
+    pairs = [_blanked(*part) for part in zip(texts.texts, texts.spans, special, strict=True)]
+    return replace(
+        texts,
+        special=tuple(map(frozen, special)),
+        texts=tuple(text for text, _ in pairs),
+        spans=tuple(spans for _, spans in pairs),
+        speaker=asked.speaker,
+    )
+
+
+def _blanked(
+    text: str | None, spans: Ints | None, special: Bools
+) -> tuple[str | None, Ints | None]:
+    """Text and spans of ordinary tokens only, with line breaks for all other text."""
+    if text is None or spans is None:
+        return text, spans
+    kept = spans * ~special[:, None]
+    own = np.zeros(len(text), bool)
+    for start, stop in kept.tolist():
+        own[start:stop] = True
+    characters = (c if mine or c.isspace() else "\n" for c, mine in zip(text, own, strict=True))
+    return "".join(characters), frozen(kept)
+
+
+def _lengthened(cells: Any, new: Ints, value: Any) -> list[Any]:
+    """The labels of a prompt's tokens and of those written after it: `value`, if that is known.
 
     What all of the prompt's tokens share is a fact about the prompt and holds for its continuation;
     what is said of single tokens is unknown of new ones.
     """
     labels = list(cells)
+    if value is not None:
+        return labels + [value] * len(new)
     shared = labels[0] if labels and all(cell == labels[0] for cell in labels) else None
     return labels + [shared] * len(new)
 
@@ -230,8 +307,8 @@ def _told(
         {
             "given": i // samples,
             "sample": i % samples,
-            "prompt": _text(old, tokenizer),
-            "text": _text(added, tokenizer),
+            "prompt": _text(old.tolist(), tokenizer),
+            "text": _text(added.tolist(), tokenizer),
             "new_tokens": len(added),
             "stopped": bool(len(added)) and int(added[-1]) in stops,
         }
@@ -241,8 +318,8 @@ def _told(
     return how.settings() | told | {"texts": texts}
 
 
-def _text(ids: Ints, tokenizer: Any) -> str:
+def _text(ids: Sequence[int], tokenizer: Any) -> str:
     """The ids as text with special tokens; the numbers where there is no tokenizer."""
     if tokenizer is None:
-        return " ".join(map(str, ids.tolist()))
-    return str(tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
+        return " ".join(map(str, ids))
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
