@@ -31,7 +31,7 @@ CSP = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One figure of a block: `data` is JSON for `plotly`, `maps` or `tokens`, `text` its numbers."""
+    """One figure of a block: `data` is JSON for its `kind` of script, `text` its numbers."""
 
     name: str
     kind: str

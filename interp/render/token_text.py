@@ -75,7 +75,7 @@ def token_figure(drawing: Drawing) -> Any:
     for name, tokens in drawing.table.groupby("text", sort=False):
         for i, row in enumerate(tokens.itertuples()):
             if i % ACROSS == 0:
-                names.append(str(name) if i == 0 else " " * len(names))
+                names.append("" if i else str(name))
             value = row.value if row.written else math.nan
             hover = f"{label(row.token)}: {row.value:.4g} {escape(drawing.unit)}"
             rows.append(

@@ -28,8 +28,9 @@ from interp.prompts.label_values import frozen
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id, token_strings
 from interp.runs.before_loading import opened
-from interp.runs.results import GENERATION, Results
+from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
+from interp.runs.written import GENERATION
 
 SPEAKER = "assistant"  # of what a model writes after chat messages
 LABELS = ("given", "sample", "generated", "generation_step")

@@ -22,6 +22,7 @@ from interp.render.drawing import LINE_COLUMNS
 from interp.stats.groups import group_means
 from interp.stats.table import frame_of, is_summary
 
+GENERATION = "generation"  # of the provenance: settings and texts
 STEP, GIVEN = "generation_step", "given"
 KEYS = ("prompt", "position")
 ANGLE = "angle_to_start"
