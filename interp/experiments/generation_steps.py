@@ -105,16 +105,19 @@ class GenerationSteps(Finding):
         return f"{said}."
 
     def _drift(self, row: pd.Series[Any]) -> str:
-        p = f", p over all values {row['p_max']:.2g}" if np.isfinite(row["p_max"]) else ""
         others = self.frame[(self.frame["value"] == row["value"]) & (self.frame["text"] != WRITTEN)]
         controls = "".join(
             f", {name} {slope:+.3g}"
             for name, slope in zip(others["text"], others["slope"], strict=True)
+            if np.isfinite(slope)
         )
-        return (
-            f"{row['value']} {row['slope']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
-            f"{p}{controls}"
-        )
+        if not np.isfinite(row["slope"]):
+            return f"{row['value']} undefined"
+        tested = ""
+        if np.isfinite(row["low"]):
+            tested = f" [{row['low']:+.3g}, {row['high']:+.3g}], p over all values "
+            tested += f"{row['p_max']:.2g}"
+        return f"{row['value']} {row['slope']:+.3g}{tested}{controls}"
 
     @staticmethod
     def _difference(row: pd.Series[Any]) -> str:
@@ -256,7 +259,7 @@ def _found(
         texts[kind] = _beside(rows, written_values(other, names), names)
     frame = pd.DataFrame([r for n, t in texts.items() for r in _slopes(n, t, rows, names, asked)])
     frame = frame.sort_values("value", key=lambda c: c.map(names.index), kind="stable")
-    compared = _compared(rows, names, marks, asked)
+    compared, smallest = _compared(rows, names, marks, asked)
     return GenerationSteps(
         frame.reset_index(drop=True),
         _curves(texts, names, marks, asked.confidence),
@@ -264,7 +267,7 @@ def _found(
         rows.reset_index(drop=True),
         _ordered(set(marks.values())),
         asked.confidence,
-        (*notes, *_few(int(frame["prompts"].max()), asked.resamples, compared)),
+        (*notes, *_few(int(frame["prompts"].max()), asked.resamples, smallest)),
     )
 
 
@@ -286,17 +289,15 @@ def _rows(whole: pd.DataFrame, asked: _Asked) -> tuple[pd.DataFrame, list[str]]:
     return rows, [note] if note else []
 
 
-def _few(prompts: int, resamples: int, compared: pd.DataFrame) -> list[str]:
+def _few(prompts: int, resamples: int, smallest: float) -> list[str]:
     """Notes where no choice of signs or labels could have reached a small p."""
     if prompts < 2:
         return [
             "one prompt was continued: there are no intervals and no tests, whose unit is the "
             "given prompt"
         ]
-    notes = [*undecided(max(2.0 ** (1 - prompts), 1 / (1 + resamples)))]
-    if "smallest" in compared.attrs:
-        notes += undecided(float(compared.attrs["smallest"]))
-    return list(dict.fromkeys(notes))
+    signs = undecided(max(2.0 ** (1 - prompts), 1 / (1 + resamples)))
+    return list(dict.fromkeys([*signs, *undecided(smallest)]))
 
 
 # ---- drift ---------------------------------------------------------------------------------------
@@ -474,10 +475,10 @@ def _ordered(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _compared(
     rows: pd.DataFrame, names: Sequence[str], marks: Mapping[int, str], asked: _Asked
-) -> pd.DataFrame:
-    """A row per value: texts of the first label against those of the second."""
+) -> tuple[pd.DataFrame, float]:
+    """A row per value: texts of the first label against those of the second; the smallest p."""
     if not marks:
-        return pd.DataFrame()
+        return pd.DataFrame(), 0.0
     means = rows.groupby("prompt")[list(names)].mean()
     means = means[means.index.isin(marks)]
     given = rows.groupby("prompt")[GIVEN].first().reindex(means.index).to_numpy()
@@ -500,6 +501,4 @@ def _compared(
         fit = fits[name]
         frame = frame.assign(**{name: fit.estimate, f"{name}_low": fit.low})
         frame[f"{name}_high"] = fit.high
-    frame = frame.assign(p=test.p, p_max=test.p_max)
-    frame.attrs["smallest"] = test.smallest_p_max
-    return frame
+    return frame.assign(p=test.p, p_max=test.p_max), test.smallest_p_max

@@ -78,8 +78,9 @@ def clustered_slopes(
         resamples: number of choices of signs.
         seed: of the signs.
 
-    NaN with fewer than two clusters that have a sequence with two places. Raises `BadInput` if
-    shapes do not match, or a sequence is in two clusters.
+    The slope is NaN where no sequence has two places, intervals and tests are with fewer than two
+    clusters that have one. Raises `BadInput` if shapes do not match, or a sequence is in two
+    clusters.
 
     >>> x = np.tile(np.arange(5.0), 4)
     >>> text = np.repeat(np.arange(4), 5)
@@ -107,7 +108,7 @@ def clustered_slopes(
     factor, df = small_sample(total, (w**2).sum(axis=0), (w**3).sum(axis=0))
     se = np.sqrt(((u - slope * w) ** 2).sum(axis=0) * factor) / total
     several = count > 1
-    slope, se, df = (np.where(several, part, np.nan) for part in (slope, se, df))
+    se, df = (np.where(several, part, np.nan) for part in (se, df))
     half = scipy.stats.t.ppf((1 + confidence) / 2, df) * se
     n = np.isfinite(y).sum(axis=0).astype(np.float64)
     tests = _signs(np.where(several, u, np.nan), resamples, seed)
