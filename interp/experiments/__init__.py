@@ -67,3 +67,4 @@ from interp.experiments.words import Projection as Projection
 from interp.experiments.words import WordVectors as WordVectors
 from interp.render.finding import Answer as Answer
 from interp.render.finding import Finding as Finding
+from interp.runs.written import written_values as written_values

@@ -22,7 +22,14 @@ from interp.prompts.tokens import word_pattern
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.runs.run import run
-from interp.runs.written import GIVEN, MEASURES, STEP, step_means, written_values
+from interp.runs.written import (
+    GIVEN,
+    MEASURES,
+    STEP,
+    step_means,
+    text_drawing,
+    written_values,
+)
 from interp.stats.nulls import undecided
 from interp.stats.resampling import clustered_bootstrap, clustered_permutation
 from interp.stats.slopes import clustered_slopes
@@ -31,7 +38,7 @@ from interp.stats.table import is_special, left_out_note, require_columns
 WRITTEN, SHUFFLED, RANDOM = "as written", "shuffled", "random tokens"
 CORRECT, WRONG = "correct", "wrong"
 UNTRAINED = "untrained copy"
-LEVEL = 0.05
+MOST_TEXTS = 4  # that are drawn
 COLUMNS = {
     "value": "the measure of a written token",
     "text": "'as written'; or a control after the same prompts: 'shuffled', the same tokens in "
@@ -73,6 +80,7 @@ class GenerationSteps(Finding):
         curves: mean of each value per step with its interval, per kind of text or label.
         comparison: a row per value: texts with the first label against the second; empty without.
         tokens: a row per written token, with the values of the pass that wrote it.
+        texts: the first texts whole, prompts included, for the figure.
         labels: the two labels that were compared, or none.
         confidence: level of the intervals.
         notes: caveats.
@@ -87,6 +95,7 @@ class GenerationSteps(Finding):
     curves: pd.DataFrame
     comparison: pd.DataFrame
     tokens: pd.DataFrame
+    texts: pd.DataFrame
     labels: tuple[str, ...] = ()
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
@@ -141,8 +150,13 @@ class GenerationSteps(Finding):
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
-        """A figure per value: its mean at each step, with the controls in grey."""
-        return {_title(v): self._drawing(v) for v in self.frame["value"].unique()}
+        """A figure per value: its mean at each step, with the controls in grey; then the texts."""
+        names = self.frame["value"].unique()
+        curves = {_title(v): self._drawing(v) for v in names}
+        if "token" not in self.texts or self.texts[names[0]].isna().all():
+            return curves
+        more = " These are the first texts."
+        return curves | {"The texts": text_drawing(self.texts, str(names[0]), more)}
 
     def _drawing(self, value: str) -> Drawing:
         lines = self._lines(value)
@@ -265,6 +279,7 @@ def _found(
         _curves(texts, names, marks, asked.confidence),
         compared,
         rows.reset_index(drop=True),
+        whole[whole["prompt"].isin(sorted(whole["prompt"].unique())[:MOST_TEXTS])],
         _ordered(set(marks.values())),
         asked.confidence,
         (*notes, *_few(int(frame["prompts"].max()), asked.resamples, smallest)),

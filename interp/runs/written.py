@@ -18,7 +18,7 @@ from pandas.api import types
 
 from interp._arrays import Floats
 from interp.errors import BadInput, unknown
-from interp.render.drawing import LINE_COLUMNS
+from interp.render.drawing import LINE_COLUMNS, Drawing
 from interp.stats.groups import group_means
 from interp.stats.table import frame_of, is_summary
 
@@ -187,6 +187,37 @@ def _refuse_missing(
             "no table here has a measure of the written tokens, with a row per token and all "
             f"layers (there are: {', '.join(tables)}). Looked for: {listed}"
         )
+
+
+def text_drawing(frame: pd.DataFrame, name: str | None, more: str = "") -> Drawing:
+    """The texts of rows of `written_values`, coloured by a value, or plain without one.
+
+    Args:
+        more: a sentence after the caption.
+    """
+    names = "prompt " + frame[GIVEN].astype(str)
+    if "sample" in frame and frame["sample"].max() > 0:
+        names += ", sample " + frame["sample"].astype(str)
+    table = pd.DataFrame({"text": names, "token": frame["token"].astype(str)})
+    table = table.assign(written=frame[STEP] > 0, value=frame[name] if name else np.nan)
+    if name is None:
+        return Drawing(
+            "tokens",
+            "The texts",
+            table.reset_index(drop=True),
+            caption="Run next_token, settling, path_length or rotation, with a row per token, to "
+            f"colour the text.{more}",
+        )
+    own = MEASURES.get(name, Measure(name, "", ""))
+    about = own.meaning.partition("; needs")[0]
+    return Drawing(
+        "tokens",
+        f"The texts by {own.title.lower()}",
+        table.reset_index(drop=True),
+        own.unit,
+        caption=f"{own.title}{': ' if about else ''}{about}. The darker, the higher. Only what the "
+        f"model wrote has a colour. The pointer shows the numbers.{more}",
+    )
 
 
 def step_means(

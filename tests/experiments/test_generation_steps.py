@@ -129,7 +129,7 @@ def test_a_planted_drift_is_found_and_its_interval_is_scipys():
     assert row["p_max"] < 0.05
     assert found.frame.set_index("value").loc["log_prob", "p_max"] > 0.05
     assert f"entropy {row['slope']:+.3g} [" in found.sentence
-    assert list(found.drawings) == ["Log-probability", "Entropy"]
+    assert list(found.drawings) == ["Log-probability", "Entropy"]  # these tables have no words
     assert found.plot("Entropy").data
 
 
@@ -243,6 +243,8 @@ def test_a_run_with_its_controls(demo, results, tmp_path):
     assert "shuffled" in found.sentence
     drawing = found.drawings["Log-probability"]
     assert set(drawing.options["greys"]) == {"shuffled", "random tokens", "untrained copy"}
+    assert found.drawings["The texts"].table["written"].tolist()[:2] == [False, False]
+    assert found.plot("The texts").data
     assert found.about["model"] == "demo-llama"
     found.save(tmp_path / "steps")
     assert "over the steps" in (tmp_path / "steps" / "report.html").read_text()

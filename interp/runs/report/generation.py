@@ -12,11 +12,17 @@ from interp.render.drawing import Drawing
 from interp.render.page import Block, Section, block
 from interp.render.tables import table_of
 from interp.runs.report.views import ResultsLike
-from interp.runs.written import GENERATION, MEASURES, STEP, Measure, step_means, written_values
+from interp.runs.written import (
+    GENERATION,
+    MEASURES,
+    STEP,
+    step_means,
+    text_drawing,
+    written_values,
+)
 
 MOST_TEXTS = 12
 MOST_TOKENS = 3000
-BARE = Measure("No measure", "", "")
 NULL = "the line would be level: the place in the text would not matter."
 
 
@@ -29,7 +35,7 @@ def generation_section(results: ResultsLike) -> Section | None:
         frame = written_values(results)
     except BadInput:  # a summary, or analyses that measure nothing of single tokens
         frame = _bare(results)
-    blocks = [_texts(frame, told)] if len(frame) else []
+    blocks = [_texts(frame)] if len(frame) else []
     if names := [name for name in MEASURES if name in frame]:
         blocks.append(_curves(frame, names, bool(told["samples"] > 1)))
     rows = pd.DataFrame(told["texts"])
@@ -77,46 +83,15 @@ def _counted(rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     return f"{said}."
 
 
-def _texts(frame: pd.DataFrame, told: dict[str, Any]) -> Block:
+def _texts(frame: pd.DataFrame) -> Block:
     """The texts with a choice of the measure that colours them."""
     numbers, left_out = _shown(frame)
     rows = frame[frame["prompt"].isin(numbers)]
-    names = {
-        row: f"prompt {t['given']}" + (f", sample {t['sample']}" if told["samples"] > 1 else "")
-        for row, t in enumerate(told["texts"])
-    }
-    table = pd.DataFrame(
-        {
-            "text": rows["prompt"].map(names),
-            "token": rows["token"].astype(str),
-            "written": rows[STEP] > 0,
-        }
-    ).reset_index(drop=True)
-    measures = {n: m for n, m in MEASURES.items() if n in frame} or {"": BARE}
-    drawings = {
-        measure.title: Drawing(
-            "tokens",
-            f"The texts by {measure.title.lower()}",
-            table.assign(value=rows[name].to_numpy(np.float64) if name else np.nan),
-            measure.unit,
-            caption=_caption(measure) + left_out,
-        )
-        for name, measure in measures.items()
-    }
+    names = [name for name in MEASURES if name in frame]
+    drawings = {MEASURES[n].title: text_drawing(rows, n, more=left_out) for n in names}
+    if not names:
+        drawings = {"No measure": text_drawing(rows, None, more=left_out)}
     return block("The texts, token by token", drawings)
-
-
-def _caption(measure: Measure) -> str:
-    if not measure.meaning:
-        return (
-            "Run next_token, settling, path_length or rotation, with a row per token, to colour "
-            "the text."
-        )
-    about = measure.meaning.partition("; needs")[0]
-    return (
-        f"{measure.title}: {about}. The darker, the higher. Underlined: written by the model; "
-        "grey: the prompt. The pointer shows the numbers."
-    )
 
 
 def _shown(frame: pd.DataFrame) -> tuple[list[int], str]:
