@@ -24,9 +24,6 @@
 # %%
 MODEL = "demo-llama"
 
-import numpy as np
-import pandas as pd
-from IPython.display import Markdown
 
 import interp
 from interp.demo.language import choices

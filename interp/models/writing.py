@@ -92,6 +92,19 @@ def refuse_silent(model: Any, anatomy: Anatomy) -> None:
         raise Unsupported(f"{anatomy.model} cannot continue a prompt: {why}")
 
 
+def uncached(anatomy: Anatomy) -> str | None:
+    """Why text is written without a KV cache; None where a cache was measured to be exact."""
+    found = anatomy.continuation
+    if found.broken(1) is not None:
+        return (
+            "passes of this model that continue one do not give what the whole pass gives "
+            f"(relative difference {found.broken(1):.2g})"
+        )
+    if found.one is None:
+        return f"it is not known whether this model continues one rightly ({found.reason})"
+    return None
+
+
 def refuse_full(prompts: Prompts, new: int, limit: int | None) -> None:
     """Raise `BadInput` for a prompt that leaves no room for so many new tokens."""
     if limit is None or not len(prompts):
@@ -130,7 +143,7 @@ def write(
 ) -> list[Ints]:
     """The new tokens of each prompt, up to and with the first that ends the text.
 
-    A KV cache is used unless `inspect` measured that passes which continue one are wrong here.
+    A KV cache is used where `inspect` measured that passes which continue one are right.
 
     Args:
         keys: numbers that, with the seed, decide the draws of each prompt.
@@ -183,7 +196,7 @@ def _continued(
     settings = GenerationConfig(
         **PLAIN,
         max_new_tokens=how.max_new_tokens,
-        use_cache=anatomy.continuation.broken(1) is None,
+        use_cache=uncached(anatomy) is None,
         # Not None without stops: transformers would fill in those of the model.
         eos_token_id=list(stops) or [NO_TOKEN],
         pad_token_id=stops[0] if stops else 0,

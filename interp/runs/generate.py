@@ -23,7 +23,15 @@ from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
 from interp.models.probe import inspect, refuse_training
-from interp.models.writing import Sampling, refuse_full, refuse_silent, stop_ids, until, write
+from interp.models.writing import (
+    Sampling,
+    refuse_full,
+    refuse_silent,
+    stop_ids,
+    uncached,
+    until,
+    write,
+)
 from interp.prompts.label_values import frozen
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id, token_strings
@@ -36,10 +44,7 @@ SPEAKER = "assistant"  # of what a model writes after chat messages
 LABELS = ("given", "sample", "generated", "generation_step")
 OPTIONS = ("target", "token_labels", "labellers", "targets", "against", "keep", "by", "control",
            "layers", "positions", "settings", "without_dims")  # fmt: skip
-NO_CACHE = (
-    "The text was written without a KV cache, because passes of this model that continue one do "
-    "not give what the whole pass gives."
-)
+NO_CACHE = "The text was written without a KV cache, because "
 
 
 def generate(
@@ -127,9 +132,9 @@ def generate(
     results = run(bridge, texts, chosen.values(), **options)
     told = _told(how, stops, samples, anatomy, asked, new, bridge.tokenizer)
     results.provenance[GENERATION] = told
-    if not told["cache"]:
+    if (why := uncached(anatomy)) is not None:
         for result in results.values():
-            result.notes += (NO_CACHE,)
+            result.notes += (f"{NO_CACHE}{why}.",)
     return results
 
 
@@ -303,7 +308,6 @@ def _told(
     tokenizer: Any,
 ) -> dict[str, Any]:
     """The generation as JSON values: how it was done, and the texts."""
-    cached = anatomy.continuation.broken(1) is None
     texts = [
         {
             "given": i // samples,
@@ -315,7 +319,7 @@ def _told(
         }
         for i, (old, added) in enumerate(zip(asked.tokens, new, strict=True))
     ]
-    told = {"samples": samples, "stops": list(stops), "cache": cached}
+    told = {"samples": samples, "stops": list(stops), "cache": uncached(anatomy) is None}
     return how.settings() | told | {"texts": texts}
 
 

@@ -165,9 +165,9 @@ def angle_of_sides(a: Floats, b: Floats, c: Floats) -> Floats:
     # Rounded lengths may miss the triangle inequality by a last digit.
     c = np.clip(c, a - b, a + b)
     rest = np.where(b >= c, c - (a - b), b - (a - c))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = ((a - b) + c) * np.maximum(rest, 0) / ((a + (b + c)) * ((a - c) + b))
-        angle = np.degrees(2 * np.arctan(np.sqrt(square)))
+    top = ((a - b) + c) * np.maximum(rest, 0)
+    bottom = (a + (b + c)) * np.maximum((a - c) + b, 0)
+    angle = np.degrees(2 * np.arctan2(np.sqrt(top), np.sqrt(bottom)))
     return np.where(b > 0, angle, np.nan)
 
 

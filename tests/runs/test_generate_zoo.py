@@ -39,25 +39,35 @@ def verdict(name: str) -> tuple[str, str]:
     prompt = random_tokens(2, LENGTH, seed=3)
     try:
         anatomy = interp.inspect(model)
-        kinds = [kind() for kind in KINDS if _measured(anatomy, kind())]
-        assert kinds or anatomy.stacks[0].problems, "nothing can be measured"
+        kinds = [kind() for kind in KINDS if _measured(anatomy, kind())] or [Norm()]
         results = generate(model, prompt, kinds, max_new_tokens=NEW, stop=[], progress=False)
     except Unsupported as refused:
         return REFUSED, str(refused)
     new = new_ids(results)
     _ragged(model, prompt, new)
-    if not results.provenance["generation"]["cache"]:
-        assert all(NO_CACHE in result.notes for result in results.values())
+    cached = results.provenance["generation"]["cache"]
+    if not cached:
+        said = [n for r in results.values() for n in r.notes if n.startswith(NO_CACHE)]
+        assert len(said) == len(kinds)
         assert new == _by_whole_passes(model, prompt)
-        return UNCACHED, anatomy.continuation.fact()
-    with interp.attach(model, *kinds) as probes:
-        out = model.generate(
-            prompt, max_new_tokens=NEW, do_sample=False, stop_at_eos=False, verbose=False
-        )
-    assert new == out[:, LENGTH:].tolist()
+    probes, written = _observed(model, prompt, kinds, cached)
+    assert new == written
     for kind in kinds:
         _equal(results[kind.name()].frame, probes[kind.name()])
-    return EQUAL, ""
+    return (EQUAL, "") if cached else (UNCACHED, anatomy.continuation.fact())
+
+
+def _observed(model, prompt, kinds, cached):
+    """Analyses attached while the model itself generates, and the tokens that it wrote."""
+    if not cached:
+        with interp.attach(model, *kinds) as probes:
+            return probes, _by_whole_passes(model, prompt)
+    # The bridge's own loop imports a cache for this architecture that transformers lacks.
+    own = model.cfg.architecture != "OlmoHybridForCausalLM"
+    write = partial(model.generate, verbose=False) if own else model.hf_generate
+    with interp.attach(model, *kinds) as probes:
+        out = write(prompt, max_new_tokens=NEW, do_sample=False, stop_at_eos=False)
+    return probes, out[:, LENGTH:].tolist()
 
 
 def _measured(anatomy, kind) -> bool:
@@ -94,6 +104,9 @@ def _ragged(model, prompt, new) -> None:
 def _equal(whole, steps) -> None:
     """Every number of the steps is that of the whole pass, but those of the token to come."""
     seen = steps.frame
+    # Without a cache every step is a pass over the whole text so far: the last has all of it.
+    seen = seen[seen["call"] == seen["call"].max()] if seen["prompt"].nunique() > 2 else seen
+    seen = seen.assign(prompt=seen["prompt"].rank(method="dense").astype(int) - 1)
     keys = [k for k in ("prompt", "position", "layer", "head") if k in seen]
     both = whole.merge(seen, on=keys, suffixes=("", "_step"), how="left")
     # The last token was chosen, and went into no pass.
@@ -113,9 +126,35 @@ def _equal(whole, steps) -> None:
 def test_steps_equal_one_clean_pass_or_it_is_said(name):
     found, why = verdict(name)
     if found == REFUSED:
-        assert "cannot continue a prompt: it " in why or "no residual stream" in why
+        assert "cannot continue a prompt: it " in why or "cannot read the residual stream" in why
     if name in FEW:
         assert found == (REFUSED if name in ("bert", "t5") else EQUAL)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if ZOO[n].kind == "encoder-decoder"])
+def test_an_encoder_and_a_decoder_are_watched_while_they_generate(name):
+    """Every step is a pass over the decoder's text so far; the last one equals a clean pass."""
+    model = boot(ZOO[name])
+    prompt = random_tokens(2, LENGTH, seed=3)
+    options = {"max_new_tokens": NEW, "do_sample": False, "stop_at_eos": False, "verbose": False}
+    alone = model.generate(prompt, **options)
+    if name == "led":  # it fills the prompt up to its window, with tokens of its own
+        with pytest.warns(UserWarning, match="adds tokens of its own"), interp.attach(model, Norm):
+            assert torch.equal(model.generate(prompt, **options), alone)
+        return
+    with interp.attach(model, Norm) as probes:
+        out = model.generate(prompt, **options)
+    assert torch.equal(out, alone)
+    with interp.attach(model, Norm) as clean:
+        model(prompt, decoder_input=out[:, :-1])
+    last = probes["norm"].frame.query("call == call.max()")
+    keys = ["stack", "layer", "row", "position"]
+    one, two = (
+        f.assign(row=f["prompt"].rank(method="dense")).sort_values(keys)
+        for f in (last, clean["norm"].frame)
+    )
+    assert one["token_id"].tolist() == two["token_id"].tolist()
+    assert np.allclose(one["norm"], two["norm"], atol=1e-4, rtol=1e-4)
 
 
 def test_a_cache_that_is_not_continued_rightly_is_refused_by_name_and_not_used():
@@ -131,7 +170,7 @@ def test_a_cache_that_is_not_continued_rightly_is_refused_by_name_and_not_used()
     prompt = random_tokens(2, LENGTH, seed=3)
     results = generate(model, prompt, Norm, max_new_tokens=NEW, stop=[], progress=False)
     assert new_ids(results) == _by_whole_passes(model, prompt)
-    assert NO_CACHE in results["norm"].notes
+    assert any(note.startswith(NO_CACHE) for note in results["norm"].notes)
     refused = r"continues a KV cache does not give what the whole pass gives on .*use_past_kv_cache"
     with pytest.raises(Unsupported, match=refused), interp.attach(model, Norm):
         model.generate(prompt, max_new_tokens=NEW, do_sample=False, verbose=False)

@@ -66,7 +66,7 @@ def _how(told: dict[str, Any]) -> str:
         given = {name: told[name] for name in ("temperature", "top_k", "top_p", "seed")}
         listed = ", ".join(f"{n} {v:g}" for n, v in given.items() if v is not None)
         way = f"Tokens were drawn ({listed}), {told['samples']} texts per prompt"
-    cache = "" if told["cache"] else "; without a KV cache, which this model does not continue"
+    cache = "" if told["cache"] else "; without a KV cache"
     return f"{way}, at most {told['max_new_tokens']} tokens{cache}."
 
 
