@@ -187,7 +187,10 @@ def _asset(name: str) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page; `tables` are (name, table, whether it is open)."""
+    """One part of a page; `tables` are (name, table, whether it is open).
+
+    `beside`: its blocks stand side by side where the page is wide enough.
+    """
 
     id: str
     title: str
@@ -196,3 +199,4 @@ class Section:
     findings: tuple[str, ...] = ()
     tables: tuple[tuple[str, Table, bool], ...] = ()
     notes: tuple[str, ...] = ()
+    beside: bool = False

@@ -35,8 +35,20 @@ def token_data(drawing: Drawing) -> dict[str, Any]:
     ]
     if not math.isfinite(low):
         return {"scale": None, "texts": texts}
-    ends = {"low": f"{low:.4g}", "high": f"{high:.4g} {drawing.unit}".rstrip()}
-    return {"scale": ends | {"colours": ", ".join(PALE)}, "texts": texts}
+    ends = [rounded_to(value, high - low) for value in (low, high)]
+    scale = {"low": ends[0], "high": f"{ends[1]} {drawing.unit}".rstrip()}
+    return {"scale": scale | {"colours": ", ".join(PALE)}, "texts": texts}
+
+
+def rounded_to(value: float, span: float) -> str:
+    """A number with as many digits as a scale of this length can show.
+
+    >>> rounded_to(-8.5291, 8.5), rounded_to(-2e-5, 8.5), rounded_to(1234.56, 800.0)
+    ('-8.53', '0', '1235')
+    """
+    if span <= 0:
+        return f"{value:.4g}"
+    return f"{round(value, 2 - math.floor(math.log10(span))) + 0.0:.10g}"
 
 
 def _ends(drawing: Drawing) -> tuple[float, float]:

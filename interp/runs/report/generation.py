@@ -37,7 +37,7 @@ def generation_section(results: ResultsLike) -> Section | None:
         frame = _bare(results)
     blocks = [_texts(frame)] if len(frame) else []
     if names := [name for name in MEASURES if name in frame]:
-        blocks.append(_curves(frame, names, bool(told["samples"] > 1)))
+        blocks.append(_curves(frame, names))
     rows = pd.DataFrame(told["texts"])
     columns = [c for c in ("given", "sample", "new_tokens", "stopped", "text") if c in rows]
     return Section(
@@ -49,6 +49,7 @@ def generation_section(results: ResultsLike) -> Section | None:
         tuple(blocks),
         (_counted(rows, frame),),
         tables=(("The texts", table_of(rows[columns].head(40), ("text",)), not blocks),),
+        beside=len(blocks) > 1,
     )
 
 
@@ -104,15 +105,15 @@ def _shown(frame: pd.DataFrame) -> tuple[list[int], str]:
     return numbers, f" The first {len(numbers)} of {len(sizes)} texts are shown."
 
 
-def _curves(frame: pd.DataFrame, names: list[str], several: bool) -> Block:
+def _curves(frame: pd.DataFrame, names: list[str]) -> Block:
     """The mean of each measure at each step, without special tokens."""
     rows = frame[(frame[STEP] > 0) & ~frame["special"].astype(bool)]
     means = step_means(rows, names)
     prompts = int(means["prompts"].max()) if len(means) else 0
-    unit = "texts of one prompt count as one" if several else "a text is a unit"
     caption = (
         f"Mean over the texts at each step, special tokens left out; {prompts} prompts at most. "
-        f"Bands: 95% intervals ({unit}). interp steps tests the change, with controls."
+        "Bands: 95% intervals, with the given prompt as the unit. interp steps tests the change, "
+        "with controls."
     )
     drawings = {
         MEASURES[name].title: Drawing(
