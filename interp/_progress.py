@@ -252,9 +252,9 @@ class _Cell:
         from IPython.display import HTML, display
 
         self._last = time.monotonic()
-        page = HTML(_page(self._line, self._reading()))
+        page = HTML(_page(self._line, self._reading()))  # type: ignore[no-untyped-call]
         if self._handle is None:
-            self._handle = display(page, display_id=True)
+            self._handle = display(page, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(page)
 

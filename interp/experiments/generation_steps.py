@@ -455,7 +455,7 @@ def _labels_of(
         raise BadInput(f"labels= has {len(labels)} values and there are {len(texts)} texts")
     named = {True: CORRECT, False: WRONG}
     known = [None if x is None or x != x else x for x in labels]
-    marks = [named.get(x, x) if isinstance(x, bool | np.bool_) else x for x in known]
+    marks = [named[bool(x)] if isinstance(x, bool | np.bool_) else x for x in known]
     return _two({n: str(x) for n, x in zip(texts, marks, strict=True) if x is not None})
 
 

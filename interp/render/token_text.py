@@ -101,6 +101,10 @@ def token_figure(drawing: Drawing) -> Any:
     cells = replace(drawing, kind="heat", table=pd.DataFrame(rows), options=options)
     figure = heat_figure(cells)
     figure.update_xaxes(visible=False)
+    begins = [i for i, name in enumerate(names) if name]
+    texts = [label(names[i]) for i in begins]
+    figure.update_yaxes(tickvals=begins, ticktext=texts)
+    figure.update_layout(margin={"l": 30 + 8 * max(map(len, texts), default=0)})
     if "coloraxis" in figure.layout and math.isfinite(low):
         scale = [[i / (len(PALE) - 1), colour] for i, colour in enumerate(PALE)]
         figure.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": high})

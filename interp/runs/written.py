@@ -178,7 +178,7 @@ def _refuse_missing(
         missing = [name for name in values if name not in found]
         if not missing:
             return
-        known = {c for f in tables.values() for c in f if types.is_numeric_dtype(f[c])}
+        known = {str(c) for f in tables.values() for c in f if types.is_numeric_dtype(f[c])}
         taken = {*KEYS, "layer", "head", "token_id", "word", "sample", GIVEN, STEP}
         raise unknown("value of a written token", missing[0], sorted({*MEASURES, *known} - taken))
     if not found:

@@ -88,6 +88,7 @@ def test_the_same_numbers_are_in_the_figure_and_in_the_text():
         None, 1.0, 3.0,
     ]  # fmt: skip
     assert made.layout.coloraxis.cmin == 1.0
+    assert made.layout.yaxis.ticktext == ("prompt 0",)
     assert "river" in text_of(drawing([9.0, 1.0, 3.0]))
 
 
