@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ class GenerationSteps(Finding):
 
     name = "steps"
     question = "How do the measures of a written token change along the text?"
-    columns = COLUMNS
+    columns = MappingProxyType(
+        {**COLUMNS, **{f"{name} (of the comparison)": about for name, about in COMPARED.items()}}
+    )
     draws_control = True
 
     frame: pd.DataFrame
@@ -122,11 +125,8 @@ class GenerationSteps(Finding):
         )
         if not np.isfinite(row["slope"]):
             return f"{row['value']} undefined"
-        tested = ""
-        if np.isfinite(row["low"]):
-            tested = f" [{row['low']:+.3g}, {row['high']:+.3g}], p over all values "
-            tested += f"{row['p_max']:.2g}"
-        return f"{row['value']} {row['slope']:+.3g}{tested}{controls}"
+        tested = f", p over all values {row['p_max']:.2g}" if np.isfinite(row["p_max"]) else ""
+        return f"{row['value']} {_with_interval(row)}{tested}{controls}"
 
     @staticmethod
     def _difference(row: pd.Series[Any]) -> str:
@@ -172,9 +172,9 @@ class GenerationSteps(Finding):
             line_rows(lines),
             MEASURES[value].unit if value in MEASURES else "",
             "step (written tokens, from 1)",
-            f"{row['texts']} texts of {row['prompts']} prompts. Slope {row['slope']:+.3g} per step "
-            f"[{row['low']:+.3g}, {row['high']:+.3g}]. Bands: {self.confidence:.0%} intervals, "
-            "with the given prompt as the unit.",
+            f"{row['texts']} texts of {row['prompts']} prompts. Slope per step: "
+            f"{_with_interval(row)}. Bands: {self.confidence:.0%} intervals, with the given prompt "
+            "as the unit, where there are three or more.",
             f"Grey: {', '.join(greys)}." if greys else "",
             "the line would be level, and as in the shuffled text.",
             options={"greys": tuple(greys)},
@@ -183,6 +183,12 @@ class GenerationSteps(Finding):
     def _lines(self, value: str) -> dict[str, pd.DataFrame]:
         rows = self.curves[self.curves["value"] == value]
         return {str(name): part for name, part in rows.groupby("group", sort=False)}
+
+
+def _with_interval(row: pd.Series[Any]) -> str:
+    """A slope, and its interval where there is one."""
+    interval = f" [{row['low']:+.3g}, {row['high']:+.3g}]" if np.isfinite(row["low"]) else ""
+    return f"{row['slope']:+.3g}{interval}"
 
 
 def _title(value: str) -> str:
@@ -214,8 +220,8 @@ def generation_steps(
     Args:
         results: of a run with `--generate` (`interp.generate`) and any of next_token, settling,
             path_length, rotation.
-        controls: the model that wrote the texts, or its name: it reads the two controls. Without it
-            there are none.
+        controls: name of the model that wrote the texts: it reads the two controls. Without it
+            there are none. In Python also the model itself.
         values: measures of written tokens; all that the results have unless given. Of another
             column the last layer is taken.
         labels: one of two labels per text, in the order of `results.texts`, such as True for a
@@ -236,6 +242,7 @@ def generation_steps(
     asked = _Asked(values, first, special, confidence, resamples, seed)
     whole = written_values(results, values)
     marks = _labels_of(results, whole, labels, answer)
+    _rows(whole, asked)  # refused before a model reads the controls
     found = _found(whole, asked, marks, _controls(results, controls, seed))
     if name := model_of(results):
         found = found.with_about(model=name)

@@ -27,6 +27,7 @@ STEP, GIVEN = "generation_step", "given"
 KEYS = ("prompt", "position")
 ANGLE = "angle_to_start"
 OF_THE_WAY = ("path", ANGLE, "angular_path")
+FEWEST = 3  # prompts behind an interval of a curve
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,8 @@ def step_means(
         by: a column: one line per label.
 
     Returns: the columns of lines (`interp.render.drawing.LINE_COLUMNS`), and `prompts`, the number
-    of given prompts behind a mean.
+    of given prompts behind a mean. With fewer than three there is no interval: that of two is so
+    wide that it would hide all others in a figure.
     """
     parts = []
     groups = [("", frame)] if by is None else list(frame.groupby(by, sort=False))
@@ -240,11 +242,13 @@ def step_means(
             continue
         numbers = rows[list(values)].to_numpy(np.float64)
         means = group_means(numbers, codes, rows[GIVEN].to_numpy(), confidence=confidence)
+        few = means.clusters < FEWEST
+        low, high = (np.where(few, np.nan, end) for end in (means.low, means.high))
         for i, value in enumerate(values):
             parts.append(
                 pd.DataFrame(
                     {"value": value, "group": str(name), "x": steps, "mean": means.mean[:, i]}
-                    | {"low": means.low[:, i], "high": means.high[:, i]}
+                    | {"low": low[:, i], "high": high[:, i]}
                     | {"n": means.n[:, i].astype(int), "prompts": means.clusters[:, i].astype(int)}
                 )
             )

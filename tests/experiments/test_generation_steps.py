@@ -106,6 +106,9 @@ def test_a_step_has_the_mean_of_its_texts_with_the_prompt_as_unit():
     assert curve.loc[3, "mean"] == pytest.approx(third["entropy"].mean())
     assert curve.loc[3, ["low", "high"]].tolist() == pytest.approx([low, high])
     assert curve.loc[3, ["n", "prompts"]].tolist() == [32, 8]
+    two = step_means(rows[rows["given"] < 2], ["entropy"])
+    assert two["mean"].notna().all()
+    assert two[["low", "high"]].isna().all(axis=None)
 
 
 # ---- drift -------------------------------------------------------------------------------------
@@ -319,3 +322,16 @@ def test_few_prompts_are_told():
     one = generation_steps(planted(0, prompts=1)[0])
     assert any("one prompt was continued" in note for note in one.notes)
     assert "nan" not in one.sentence
+    assert all("nan" not in drawing.said for drawing in one.drawings.values())
+
+
+def test_every_column_is_explained():
+    tables, wrong = planted(0)
+    found = generation_steps(tables, labels=wrong.tolist(), resamples=50)
+    assert set(found.frame) <= set(found.columns)
+    compared = {f"{name} (of the comparison)" for name in found.comparison}
+    ends = ("_low (of", "_high (of")
+    plain = {c for c in compared if not any(end in c for end in ends)}
+    assert plain - set(found.columns) == {
+        f"{c} (of the comparison)" for c in ("value", "a", "b", "texts_b", "prompts")
+    }
