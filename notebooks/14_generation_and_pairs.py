@@ -90,7 +90,7 @@ pd.Series(largest, name="largest difference")
 
 # %% [markdown]
 # They differ by rounding only. A cache that is not continued rightly would show here; where
-# `interp.inspect` measures that, `interp.generate` writes without one, and a note tells.
+# `interp.inspect` measures that, `interp.generate` writes without one, and a note says so.
 #
 # ## The token and the pass that chose it
 #
