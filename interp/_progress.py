@@ -214,7 +214,7 @@ class Writing(_Drawn):
         def reading() -> dict[int, str]:
             rows = dict(zip(numbers, written, strict=True))
             going = [n for n, ended in zip(numbers, done, strict=True) if not ended]
-            return {n: self._decode(rows[n]) for n in (going or list(numbers))[:SHOWN]}
+            return {n: self._decode(rows[n]) for n in sorted(going or numbers)[:SHOWN]}
 
         self._bar.update(self._task, completed=passed, text=self.line, reading=reading)
 

@@ -34,7 +34,7 @@ from interp.models.writing import (
 )
 from interp.prompts.label_values import frozen
 from interp.prompts.prompts import Prompts
-from interp.prompts.tokens import token_id, token_strings
+from interp.prompts.tokens import spelled, token_id, token_strings
 from interp.runs.before_loading import opened
 from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
@@ -231,8 +231,7 @@ def continued(
     rows = [np.concatenate(pair) for pair in zip(asked.tokens, new, strict=True)]
     texts = prompts_of(bridge, anatomy, rows)
     texts = replace(texts, source=f"{asked.source}, continued", notes=asked.notes)
-    if asked.speaker is not None:
-        texts = _as_chats(texts, asked)
+    texts = _with_text(texts, asked, new, bridge.tokenizer)
     given, sample = zip(*(divmod(i, samples) for i in range(len(asked))), strict=True)
     steps = [
         np.concatenate([np.zeros(len(old), np.int64), np.arange(1, len(added) + 1)])
@@ -252,37 +251,30 @@ def continued(
     return texts
 
 
-def _as_chats(texts: Prompts, asked: Prompts) -> Prompts:
-    """The texts with what the chat template wrote marked as it was in the prompts.
+def _with_text(texts: Prompts, asked: Prompts, new: Sequence[Ints], tokenizer: Any) -> Prompts:
+    """The texts with what is known of the prompts alone.
 
-    From the ids alone its headers would be text like any other.
+    From the ids alone, the headers of a chat template would be text like any other; and ids that a
+    model wrote may be others than the tokenizer gives for their text, which is then not known.
     """
     special = [
-        np.concatenate([old, row[len(old) :]])
+        frozen(np.concatenate([old, row[len(old) :]]))
         for old, row in zip(asked.special, texts.special, strict=True)
     ]
-    pairs = [_blanked(*part) for part in zip(texts.texts, texts.spans, special, strict=True)]
+    found, spans = list(texts.texts), list(texts.spans)
+    for i, (text, places) in enumerate(zip(asked.texts, asked.spans, strict=True)):
+        alone = asked.speaker is not None or found[i] is None
+        if alone and text is not None and places is not None:
+            more, own = spelled(asked.tokens[i], new[i], tokenizer)
+            own = np.where(special[i][len(places) :, None], 0, own + len(text))
+            found[i], spans[i] = text + more, frozen(np.concatenate([places, own]))
     return replace(
         texts,
-        special=tuple(map(frozen, special)),
-        texts=tuple(text for text, _ in pairs),
-        spans=tuple(spans for _, spans in pairs),
+        special=tuple(special),
+        texts=tuple(found),
+        spans=tuple(spans),
         speaker=asked.speaker,
     )
-
-
-def _blanked(
-    text: str | None, spans: Ints | None, special: Bools
-) -> tuple[str | None, Ints | None]:
-    """Text and spans of ordinary tokens only, with line breaks for all other text."""
-    if text is None or spans is None:
-        return text, spans
-    kept = spans * ~special[:, None]
-    own = np.zeros(len(text), bool)
-    for start, stop in kept.tolist():
-        own[start:stop] = True
-    characters = (c if mine or c.isspace() else "\n" for c, mine in zip(text, own, strict=True))
-    return "".join(characters), frozen(kept)
 
 
 def _lengthened(cells: Any, new: Ints, value: Any) -> list[Any]:
