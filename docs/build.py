@@ -50,6 +50,7 @@ READS = {
     "predict": "path_length,next_token",
     "curvature": "token_curvature,next_token",
     "growth": "path_length",
+    "steps": "next_token,settling,path_length --generate 24 --sample --samples 4",
     "depth": "logit_lens",
     "heads": "attention",
     "massive": "massive_activations",
@@ -63,6 +64,7 @@ EXAMPLES = {
     "predict": "out --value path",
     "curvature": "out",
     "growth": "out --by pos",
+    "steps": "out --controls demo-llama",
     "depth": "out",
     "heads": "out",
     "massive": "out",
@@ -318,7 +320,8 @@ def index_page() -> str:
             "## More",
             "[Findings on a real model](findings.md) · [phantoms](phantoms.md) · "
             "[sites, the readout and leaves](sites.md) · [models](models.md) · "
-            "[what works with what](compatibility.md) · [corpora](corpus.md) · "
+            "[what works with what](compatibility.md) · [generation](generation.md) · "
+            "[corpora](corpus.md) · "
             "[chat prompts](chat.md) · [word frequency](frequency.md) · "
             "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]

@@ -7,9 +7,10 @@ is one line.
 
 from __future__ import annotations
 
+import html
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Self, TypeVar
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 PATIENCE = 1.0
 """Seconds of work before a bar appears: what is done sooner needs none."""
+BETWEEN = 0.2
+"""Seconds between two states of a notebook's output."""
+SHOWN = 3  # texts of a generation that can be read along
+LETTERS = 600  # of each, from its end
 
 
 @contextmanager
@@ -148,6 +153,119 @@ class Counter(_Drawn):
             text += f", {self._failures:,} failures" if self._failures else ""
             whole = f"{self._done:,} of {self._total:,} {self._unit}, {text}"
             self._bar.update(self._task, completed=self._done, rate=text, text=whole)
+
+
+class Writing(_Drawn):
+    """The state of a generation: texts done, tokens written, tokens per second.
+
+    In a terminal a line with a bar; in a notebook a line and the ends of the first texts that are
+    being written, in one output that is replaced.
+
+    Args:
+        texts: number of texts.
+        most: tokens after which each of them ends at the latest.
+        decode: text of tokens.
+        enabled: whether anything is shown at all.
+    """
+
+    def __init__(
+        self,
+        texts: int,
+        most: int,
+        decode: Callable[[Sequence[int]], str],
+        *,
+        enabled: bool = True,
+    ) -> None:
+        self._texts, self._most, self._decode, self._enabled = texts, most, decode, enabled
+        self._tokens, self._done = [0] * texts, [False] * texts
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._enabled:
+            notebook = _console().is_jupyter and find_spec("IPython") is not None
+            self._bar = _Cell() if notebook else _display(self._columns, lasting=True)
+            if self._bar is not None:
+                total = self._texts * self._most
+                self._task = self._bar.add_task("", total=total, text=self.line)
+        return self
+
+    @staticmethod
+    def _columns() -> list[Any]:
+        from rich import progress
+
+        return [
+            progress.TextColumn("{task.fields[text]}"),
+            progress.BarColumn(),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+        ]
+
+    def reach(
+        self, numbers: Sequence[int], written: Sequence[Sequence[int]], done: Sequence[bool]
+    ) -> None:
+        """Show how far the texts of these numbers are: their tokens, and which have ended."""
+        for number, tokens, ended in zip(numbers, written, done, strict=True):
+            self._tokens[number], self._done[number] = len(tokens), bool(ended)
+        if self._bar is None:
+            return
+        pairs = zip(self._tokens, self._done, strict=True)
+        # A text that ended early leaves nothing to wait for.
+        passed = sum(self._most if ended else count for count, ended in pairs)
+
+        def reading() -> dict[int, str]:
+            rows = dict(zip(numbers, written, strict=True))
+            going = [n for n, ended in zip(numbers, done, strict=True) if not ended]
+            return {n: self._decode(rows[n]) for n in sorted(going or numbers)[:SHOWN]}
+
+        self._bar.update(self._task, completed=passed, text=self.line, reading=reading)
+
+    @property
+    def line(self) -> str:
+        """The state in words."""
+        rate = sum(self._tokens) / max(time.monotonic() - self._start, 1e-9)
+        return (
+            f"{sum(self._done):,} of {self._texts:,} texts, {sum(self._tokens):,} tokens, "
+            f"{rate:,.0f} tokens/s"
+        )
+
+
+class _Cell:
+    """An output of a notebook that is replaced a few times a second: a line, and texts below."""
+
+    def __init__(self) -> None:
+        self._line, self._last = "", -BETWEEN
+        self._reading: Callable[[], Mapping[int, str]] = dict
+        self._handle: Any = None
+
+    def add_task(self, *_: Any, text: str, **__: Any) -> int:
+        self._line = text
+        return 0
+
+    def update(
+        self, _task: int, *, text: str, reading: Callable[[], Mapping[int, str]], **_: Any
+    ) -> None:
+        self._line, self._reading = text, reading
+        if time.monotonic() - self._last >= BETWEEN:
+            self.stop()
+
+    def stop(self) -> None:
+        """Show the state that was told last."""
+        from IPython.display import HTML, display
+
+        self._last = time.monotonic()
+        page = HTML(_page(self._line, self._reading()))  # type: ignore[no-untyped-call]
+        if self._handle is None:
+            self._handle = display(page, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(page)
+
+
+def _page(line: str, texts: Mapping[int, str]) -> str:
+    """A line and the ends of texts, as HTML."""
+    rows = "".join(
+        f"<div style='white-space:pre-wrap'><b>{number}</b> {html.escape(text[-LETTERS:])}</div>"
+        for number, text in texts.items()
+    )
+    return f"<div>{html.escape(line)}</div>{rows}"
 
 
 class Bytes(_Drawn):

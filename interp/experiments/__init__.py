@@ -15,6 +15,8 @@ from interp.experiments.dose_response import dose_response as dose_response
 from interp.experiments.drift import Drift as Drift
 from interp.experiments.drift import contextual_drift as contextual_drift
 from interp.experiments.drift import drift_table as drift_table
+from interp.experiments.generation_steps import GenerationSteps as GenerationSteps
+from interp.experiments.generation_steps import generation_steps as generation_steps
 from interp.experiments.groups import GroupComparison as GroupComparison
 from interp.experiments.groups import by_group as by_group
 from interp.experiments.growth import Growth as Growth
@@ -67,3 +69,4 @@ from interp.experiments.words import Projection as Projection
 from interp.experiments.words import WordVectors as WordVectors
 from interp.render.finding import Answer as Answer
 from interp.render.finding import Finding as Finding
+from interp.runs.written import written_values as written_values

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp._arrays import Ints
+from interp._arrays import Bools, Ints
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
 from interp.models.anatomy import Anatomy
@@ -26,6 +27,10 @@ from interp.prompts.prompts import Prompts
 PLAIN: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 
 NO_TOKEN = -1
+
+Watch = Callable[[Sequence[int], Ints, Bools], None]
+"""What follows a generation, at every step and once more when a batch of texts is done: called with
+the numbers of its texts, the tokens written `[row, step]` and whether each has ended `[row]`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,19 @@ def refuse_silent(model: Any, anatomy: Anatomy) -> None:
         raise Unsupported(f"{anatomy.model} cannot continue a prompt: {why}")
 
 
+def uncached(anatomy: Anatomy) -> str | None:
+    """Why text is written without a KV cache; None where a cache was measured to be exact."""
+    found = anatomy.continuation
+    if found.broken(1) is not None:
+        return (
+            "passes of this model that continue one do not give what the whole pass gives "
+            f"(relative difference {found.broken(1):.2g})"
+        )
+    if found.one is None:
+        return f"it is not known whether this model continues one rightly ({found.reason})"
+    return None
+
+
 def refuse_full(prompts: Prompts, new: int, limit: int | None) -> None:
     """Raise `BadInput` for a prompt that leaves no room for so many new tokens."""
     if limit is None or not len(prompts):
@@ -121,24 +139,28 @@ def write(
     *,
     keys: Sequence[Sequence[int]],
     max_tokens: int = 4096,
-    watch: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Ints]:
     """The new tokens of each prompt, up to and with the first that ends the text.
 
-    A KV cache is used unless `inspect` measured that passes which continue one are wrong here.
+    A KV cache is used where `inspect` measured that passes which continue one are right.
 
     Args:
         keys: numbers that, with the seed, decide the draws of each prompt.
         max_tokens: budget of a batch of prompts.
-        watch: is told the number of texts that go on, at every step.
+        watch: is told how far the texts are.
     """
     found: list[Ints] = [np.empty(0, np.int64)] * len(prompts)
     for batch in _batches(prompts, anatomy, max_tokens):
         rows = batch.ids.tolist()
         draws = [_generator(how.seed, keys[i]) for i in rows]
-        out = _continued(model, anatomy, batch, how, stops, draws, watch)
-        for i, row in zip(rows, out[:, batch.tokens.shape[1] :].cpu().numpy(), strict=True):
-            found[i] = _until(row, stops)
+        told = None if watch is None else partial(watch, rows)
+        out = _continued(model, anatomy, batch, how, stops, draws, told)
+        new = out[:, batch.tokens.shape[1] :].cpu().numpy()
+        if told is not None:
+            told(new, np.ones(len(rows), bool))
+        for i, row in zip(rows, new, strict=True):
+            found[i] = until(row, stops)
     return found
 
 
@@ -166,7 +188,7 @@ def _continued(
     how: Sampling,
     stops: Sequence[int],
     draws: Sequence[torch.Generator],
-    watch: Callable[[int], None] | None,
+    watch: Callable[[Ints, Bools], None] | None,
 ) -> Tensor:
     """Prompts and new tokens `[batch, pos]`, with padding after the end of a text."""
     from transformers import GenerationConfig, LogitsProcessorList
@@ -174,7 +196,7 @@ def _continued(
     settings = GenerationConfig(
         **PLAIN,
         max_new_tokens=how.max_new_tokens,
-        use_cache=anatomy.continuation.broken(1) is None,
+        use_cache=uncached(anatomy) is None,
         # Not None without stops: transformers would fill in those of the model.
         eos_token_id=list(stops) or [NO_TOKEN],
         pad_token_id=stops[0] if stops else 0,
@@ -197,7 +219,7 @@ class _Choice:
         how: Sampling,
         draws: Sequence[torch.Generator],
         stops: Sequence[int],
-        watch: Callable[[int], None] | None,
+        watch: Callable[[Ints, Bools], None] | None,
     ) -> None:
         self.how, self.draws, self.watch = how, draws, watch
         self.stops = torch.tensor(list(stops), dtype=torch.long, device="cpu")
@@ -207,8 +229,8 @@ class _Choice:
         if self.begin is None:
             self.begin = input_ids.shape[1]
         if self.watch is not None:
-            ended = torch.isin(input_ids[:, self.begin :].cpu(), self.stops).any(1)
-            self.watch(int((~ended).sum()))
+            written = input_ids[:, self.begin :].cpu()
+            self.watch(written.numpy(), torch.isin(written, self.stops).any(1).numpy())
         return self._drawn(input_ids, scores) if self.how.do_sample else scores
 
     def _drawn(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -232,7 +254,7 @@ class _Choice:
         return scores
 
 
-def _until(row: Ints, stops: Sequence[int]) -> Ints:
+def until(row: Ints, stops: Sequence[int]) -> Ints:
     """The tokens up to and with the first stop."""
     ends = np.flatnonzero(np.isin(row, list(stops)))
     return np.asarray(row[: ends[0] + 1] if len(ends) else row, dtype=np.int64)

@@ -8,10 +8,11 @@ tokenizers by what they return; knows nothing of models or files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _FIRST, _MARKS = 0x40000, 0xA0000  # planes 4 to 13 of Unicode: no character is 
 # Spaces that `str.strip` takes off as it does the common ones, and that templates do not write:
 # by turns for the spaces at the head and at the end of the contents.
 _SPACES = [0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F]
+PLAIN: Mapping[str, bool] = MappingProxyType({})  # a template called without a reply to come
 _OWN = len(SPEAKERS)  # the code of the template's own text, after those of the speakers
 _REMEDY = (
     "render it with tokenizer.apply_chat_template(messages, tokenize=False), pass the text with "
@@ -52,7 +54,11 @@ class Chat:
 
 
 def encode_chats(
-    chats: Sequence[Conversation], tokenizer: Any, max_length: int | None = None
+    chats: Sequence[Conversation],
+    tokenizer: Any,
+    max_length: int | None = None,
+    *,
+    generation_prompt: bool = False,
 ) -> tuple[list[Chat], tuple[str, ...]]:
     """Tokens of every conversation, and notes on what a reader of results should know.
 
@@ -60,17 +66,34 @@ def encode_chats(
         chats: messages with a known role and a text each, as `conversation` gives.
         tokenizer: one with a chat template and character offsets.
         max_length: tokens beyond are cut off.
+        generation_prompt: end where the assistant's reply begins: with the header of a reply, or,
+            where the last message is the assistant's own, with its text.
 
     Raises:
         BadInput: no template, no offsets, a template that refuses a conversation, or that rewrites
-            contents so that they cannot be found again.
+            contents so that they cannot be found again; with `generation_prompt` a last message
+            of the assistant that is empty.
     """
     _refuse_without_template(tokenizer)
     controls = special_ids(tokenizer)
     found, notes = [], _Notes()
     for i, chat in enumerate(chats):
-        found.append(_encoded(chat, tokenizer, controls, max_length, i, notes))
+        ending = _ending(chat, f"prompt {i}") if generation_prompt else {}
+        found.append(_encoded(chat, tokenizer, controls, max_length, i, notes, ending))
     return found, tuple(notes.told(tokenizer))
+
+
+def _ending(chat: Conversation, where: str) -> dict[str, bool]:
+    """The arguments of a template that leaves the word to the assistant."""
+    last = chat[-1]
+    if last[ROLE] != "assistant":
+        return {"add_generation_prompt": True}
+    if not last["content"].strip():
+        raise BadInput(
+            f"{where}: the last message is the assistant's and empty; leave it out, and the model "
+            "begins the reply, or write the beginning of a reply, and the model continues it"
+        )
+    return {"continue_final_message": True}
 
 
 def _refuse_without_template(tokenizer: Any) -> None:
@@ -95,15 +118,19 @@ def _encoded(
     max_length: int | None,
     number: int,
     notes: _Notes,
+    ending: Mapping[str, bool],
 ) -> Chat:
     where = f"prompt {number}"
-    text = _rendered(chat, tokenizer, where)
-    owners = _owners(chat, tokenizer, text, where, notes)
+    text = _rendered(chat, tokenizer, where, ending)
+    if "add_generation_prompt" in ending:
+        notes.headless += text == _rendered(chat, tokenizer, where)
+    owners = _owners(chat, tokenizer, text, where, notes, ending)
     encoding = tokenizer.apply_chat_template(
         [dict(message) for message in chat],
         tokenize=True,
         return_dict=True,
         tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
+        **ending,
     )
     tokens = np.asarray(encoding["input_ids"], dtype=np.int64)[:max_length]
     spans = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:max_length]
@@ -118,12 +145,15 @@ def _encoded(
     return Chat(_blanked(text, owners), Encoded(tokens, special, spans), roles)
 
 
-def _rendered(chat: Conversation, tokenizer: Any, where: str) -> str:
+def _rendered(
+    chat: Conversation, tokenizer: Any, where: str, ending: Mapping[str, bool] = PLAIN
+) -> str:
     """The conversation as text; raises `BadInput` with the template's own reason."""
     from jinja2 import TemplateError
 
     try:
-        return str(tokenizer.apply_chat_template([dict(m) for m in chat], tokenize=False))
+        messages = [dict(m) for m in chat]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **ending))
     except (TemplateError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         roles = ", ".join(message[ROLE] for message in chat)
@@ -157,7 +187,14 @@ def _codes_of(spans: Ints, text: str, of_character: Ints) -> tuple[Ints, Bools]:
 # --- whose character it is --------------------------------------------------------------------
 
 
-def _owners(chat: Conversation, tokenizer: Any, text: str, where: str, notes: _Notes) -> Ints:
+def _owners(
+    chat: Conversation,
+    tokenizer: Any,
+    text: str,
+    where: str,
+    notes: _Notes,
+    ending: Mapping[str, bool],
+) -> Ints:
     """Number of the message that each character of the rendering is of, −1 for the template's."""
     contents = [message["content"] for message in chat]
     size = sum(map(len, contents))
@@ -173,7 +210,7 @@ def _owners(chat: Conversation, tokenizer: Any, text: str, where: str, notes: _N
         marks = _Marks(contents, kept)
         marked = [{**m, "content": c} for m, c in zip(chat, marks.contents, strict=True)]
         try:
-            out = _codes(_rendered(tuple(marked), tokenizer, where))
+            out = _codes(_rendered(tuple(marked), tokenizer, where, ending))
         except BadInput:  # it accepts the contents, but not without words that it looks for
             continue
         at = marks.found(out)
@@ -328,6 +365,7 @@ class _Notes:
         self.lost: list[str] = []
         self.controls: list[tuple[str, int]] = []
         self.mixed = 0
+        self.headless = 0
 
     def told(self, tokenizer: Any) -> Iterator[str]:
         """One sentence for each thing that happened."""
@@ -343,6 +381,11 @@ class _Notes:
                 f"contents hold {len(self.controls)} control tokens (the first: {text!r} in "
                 f"{where}): the tokenizer reads them as it reads the template's own, so they count "
                 "as special"
+            )
+        if self.headless:
+            yield (
+                f"the chat template writes no header for the reply to {self.headless} prompts: the "
+                "model goes on where the last message ends"
             )
         if self.mixed:
             yield (

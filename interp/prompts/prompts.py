@@ -60,6 +60,7 @@ class Prompts:
         notes: what a reader of results should know, such as prompts without the target word.
         massive_first: the model that reads them has a massive first token: summaries leave the
             first token of each prompt out, whatever it is.
+        speaker: of chat messages the name of the label with the role of each token; else None.
     """
 
     tokens: tuple[Ints, ...]
@@ -73,6 +74,7 @@ class Prompts:
     notes: tuple[str, ...] = ()
     massive_first: bool = False
     contrasts: tuple[Ints, ...] | None = None
+    speaker: str | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -159,7 +161,9 @@ class Prompts:
         """
         back = new_names(names, self.labels, "label")
         refuse_taken(names)
-        return replace(self, labels={back.get(n, n): cells for n, cells in self.labels.items()})
+        labels = {back.get(n, n): cells for n, cells in self.labels.items()}
+        speaker = None if self.speaker is None else back.get(self.speaker, self.speaker)
+        return replace(self, labels=labels, speaker=speaker)
 
     def label(self, labeller: Labeller) -> Prompts:
         """The same prompts with the labels that a labeller such as `target_word("her")` gives."""

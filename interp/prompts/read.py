@@ -37,6 +37,7 @@ def read_prompts(
     truncate: bool = False,
     language: str = "english",
     special_ids: Sequence[int] = (),
+    generation_prompt: bool = False,
 ) -> Prompts:
     """Reads prompts from anything a user may have and tokenises them as the bridge would.
 
@@ -82,6 +83,9 @@ def read_prompts(
         truncate: cut prompts that are longer than `max_length` instead of raising.
         language: of the built-in set `her`: "english", or "demo" for the embedded models.
         special_ids: ids that are special where there is no tokenizer to say so.
+        generation_prompt: end chat messages where the assistant's reply begins, as for
+            `interp.generate`, which does it by itself: with the template's header of a reply, or,
+            where the last message is the assistant's, with its text, which a model then continues.
 
     Returns:
         Prompts in the order of the source.
@@ -95,7 +99,7 @@ def read_prompts(
     limit = _check_length(max_length)
     cut = limit if truncate else None
     size = len(tokenizer) if vocab_size is None and tokenizer is not None else vocab_size
-    found = _tokenised(raw, tokenizer, prepend_bos, cut, size, special_ids)
+    found = _tokenised(raw, tokenizer, prepend_bos, cut, size, special_ids, generation_prompt)
     encoded = found.encoded
     if limit is not None:
         _refuse_long(encoded, limit)
@@ -129,6 +133,7 @@ def _tokenised(
     cut: int | None,
     vocab_size: int | None,
     special_ids: Sequence[int],
+    generation_prompt: bool,
 ) -> _Tokenised:
     if raw.ids is None and tokenizer is None:
         raise BadInput(
@@ -136,7 +141,7 @@ def _tokenised(
             "tokenizer= (to load_model, where the model has none), or token ids"
         )
     if raw.chats is not None:
-        return _tokenised_chats(raw.chats, tokenizer, cut, vocab_size)
+        return _tokenised_chats(raw.chats, tokenizer, cut, vocab_size, generation_prompt)
     if raw.texts is not None:
         encoded = encode(raw.texts, tokenizer, prepend_bos=prepend_bos, max_length=cut)
         for i, e in enumerate(encoded):
@@ -154,9 +159,13 @@ def _tokenised(
 
 
 def _tokenised_chats(
-    chats: Sequence[Any], tokenizer: Any, cut: int | None, vocab_size: int | None
+    chats: Sequence[Any],
+    tokenizer: Any,
+    cut: int | None,
+    vocab_size: int | None,
+    generation_prompt: bool,
 ) -> _Tokenised:
-    found, notes = encode_chats(chats, tokenizer, cut)
+    found, notes = encode_chats(chats, tokenizer, cut, generation_prompt=generation_prompt)
     encoded = [chat.encoded for chat in found]
     for i, e in enumerate(encoded):
         if not len(e.tokens):
@@ -172,7 +181,7 @@ def _with_roles(
     """The prompts with the speaker of each token as a label, and the other labels to be given."""
     given, names = parted(labels)
     name, others = speaker_name(raw, names)
-    return prompts.with_labels(name, roles), {**given, **others}
+    return replace(prompts.with_labels(name, roles), speaker=name), {**given, **others}
 
 
 def speaker_name(raw: Raw, names: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -327,16 +327,37 @@ def _spans_by_decoding(tokens: Ints, special: Bools, text: str, tokenizer: Any) 
     if reached[-1] != len(text):
         return None  # the tokenizer changes the text (case, spaces): positions cannot be trusted
     spans = np.zeros((len(tokens), 2), dtype=np.int64)
-    inner = []
-    for k in range(len(body)):
-        # A byte piece spells nothing yet: it gets the character that later pieces complete.
-        end = next((r for r in reached[k + 1 :] if r > reached[k]), reached[k])
-        inner.append((reached[k], end))
-    spans[~special] = np.asarray(inner, dtype=np.int64).reshape(-1, 2)
+    spans[~special] = _between(reached)
     return spans
 
 
+def spelled(before: Ints, new: Ints, tokenizer: Any) -> tuple[str, Ints]:
+    """The text that ids add to that of the ids before them, and the characters of each: `[n, 2]`.
+
+    For ids that a model wrote, which need not be those that the tokenizer gives for their text.
+    """
+    whole = [*before.tolist(), *new.tolist()]
+    decoded = [
+        str(tokenizer.decode(whole[:k], clean_up_tokenization_spaces=False))
+        for k in range(len(before), len(whole) + 1)
+    ]
+    reached = [_common_prefix(part, decoded[-1]) for part in decoded]
+    return decoded[-1][reached[0] :], _between(reached) - reached[0]
+
+
+def _between(reached: Sequence[int]) -> Ints:
+    """Spans from the numbers of characters that are spelled before each token and at the end."""
+    inner = []
+    for k in range(len(reached) - 1):
+        # A byte piece spells nothing yet: it gets the character that later pieces complete.
+        end = next((r for r in reached[k + 1 :] if r > reached[k]), reached[k])
+        inner.append((reached[k], end))
+    return np.asarray(inner, dtype=np.int64).reshape(-1, 2)
+
+
 def _common_prefix(a: str, b: str) -> int:
+    if b.startswith(a):
+        return len(a)
     limit = min(len(a), len(b))
     return next((i for i in range(limit) if a[i] != b[i]), limit)
 

@@ -21,6 +21,7 @@ KINDS = {
     "heat": "heat:heat_figure",
     "points": "points:points_figure",
     "paths": "points:paths_figure",
+    "tokens": "token_text:token_figure",
     "projection": "words:projection_figure",
     "graph": "words:graph_figure",
 }

@@ -7,8 +7,10 @@
   const start = (kind) => {
     if (started[kind]) return;
     started[kind] = true;
+    const library = document.getElementById("library-" + kind);
+    if (!library) return;
     const script = document.createElement("script");
-    script.textContent = document.getElementById("library-" + kind).textContent;
+    script.textContent = library.textContent;
     document.head.append(script);
   };
   // On a narrow screen the names at the ends of lines become a legend above them, and the figure
@@ -55,6 +57,31 @@
       box.append(inner);
       CircuitsVis.render(inner.id, CircuitsVis.AttentionHeads, data);
     },
+    tokens(box, data) {
+      const add = (parent, tag, kind, text) => {
+        const made = document.createElement(tag);
+        made.className = kind;
+        made.textContent = text;
+        parent.append(made);
+        return made;
+      };
+      if (data.scale) {
+        const scale = add(box, "p", "scale", "");
+        add(scale, "span", "", data.scale.low);
+        add(scale, "i", "", "").style.background = `linear-gradient(to right, ${data.scale.colours})`;
+        add(scale, "span", "", data.scale.high);
+        add(scale, "span", "given", "not coloured: the prompt");
+      }
+      for (const text of data.texts) {
+        add(box, "p", "about", text.name);
+        const running = add(box, "p", "running", "");
+        for (const [token, written, colour, said] of text.tokens) {
+          const piece = add(running, "span", written ? "written" : "given", token);
+          if (colour) piece.style.background = colour;
+          if (said) piece.title = said;
+        }
+      }
+    },
   };
   const show = (box) => {
     if (box.dataset.drawn || box.closest("[hidden]")) return;
@@ -89,7 +116,7 @@
   const watch = new IntersectionObserver((seen) => {
     for (const entry of seen) if (entry.isIntersecting) show(entry.target);
   }, { rootMargin: "300px" });
-  const rest = () => boxes.filter((b) => !b.dataset.drawn && b.dataset.kind === "plotly" && !b.closest("[hidden]"));
+  const rest = () => boxes.filter((b) => !b.dataset.drawn && b.dataset.kind !== "maps" && !b.closest("[hidden]"));
   const idle = window.requestIdleCallback || ((f) => setTimeout(f, 200));
   const later = () => {
     const next = rest()[0];

@@ -21,6 +21,7 @@ from interp.render.draw import figure
 from interp.render.drawing import Drawing
 from interp.render.tables import Table
 from interp.render.text import as_text, reading
+from interp.render.token_text import token_data
 
 TOP = 30  # pixels above the axes: titles of panels, and plotly's buttons when the pointer is there
 CSP = (
@@ -30,7 +31,7 @@ CSP = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One figure of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
+    """One figure of a block: `data` is JSON for its `kind` of script, `text` its numbers."""
 
     name: str
     kind: str
@@ -56,12 +57,18 @@ class Block:
 def block(title: str, drawings: Mapping[str, Drawing] | Drawing, says: Sequence[str] = ()) -> Block:
     """One drawing, or several to choose from by name, as a block of a page."""
     named = {"": drawings} if isinstance(drawings, Drawing) else drawings
-    choices = tuple(
-        plotly_choice(figure(drawing), name, as_text(reading(drawing)))
-        for name, drawing in named.items()
-    )
+    choices = tuple(_choice(name, drawing) for name, drawing in named.items())
     if_null = next((d.if_null for d in named.values() if d.if_null), "")
     return Block(title, choices, tuple(says), if_null)
+
+
+def _choice(name: str, drawing: Drawing) -> Choice:
+    """A drawing as data for a page: running text as text, all else as a figure."""
+    text = as_text(reading(drawing))
+    if drawing.kind != "tokens" or drawing.empty:
+        return plotly_choice(figure(drawing), name, text)
+    label = f"{drawing.title}. {drawing.said}"
+    return Choice(name, "tokens", safe_json(token_data(drawing)), drawing.said, label, text)
 
 
 def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
@@ -180,7 +187,10 @@ def _asset(name: str) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page; `tables` are (name, table, whether it is open)."""
+    """One part of a page; `tables` are (name, table, whether it is open).
+
+    `beside`: its blocks stand side by side where the page is wide enough.
+    """
 
     id: str
     title: str
@@ -189,3 +199,4 @@ class Section:
     findings: tuple[str, ...] = ()
     tables: tuple[tuple[str, Table, bool], ...] = ()
     notes: tuple[str, ...] = ()
+    beside: bool = False

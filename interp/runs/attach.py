@@ -309,7 +309,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             "a pass that continues a KV cache does not give what the whole pass gives on "
             f"{self.anatomy.model} ({seen}; transformers {found['transformers']}, TransformerLens "
             f"{found['transformer-lens']}): what it generates is wrong, and tables of it would be. "
-            "Generate with use_past_kv_cache=False (hf_generate and Hugging Face: use_cache=False)"
+            "Generate with use_past_kv_cache=False (hf_generate and Hugging Face: "
+            "use_cache=False), or by interp.generate, which does without a cache here"
         )
 
     def _take(self, finished: Pass) -> None:

@@ -104,8 +104,9 @@ def by_stack(
         tokens = kwargs["decoder_input_ids"].to(encoder.tokens.device)
         given = {"attention_mask": kwargs.get("decoder_attention_mask"), "input_ids": tokens}
         context = tokens_from_call((), given, first_id=0, special_ids=specials, pad_id=None)
+        own = given["attention_mask"] is not None or not _is_shifted(tokens, encoder.tokens)
         # Shifted right by the bridge: real where the encoder's token before it was.
-        mask = encoder.mask if given["attention_mask"] is None else context.mask
+        mask = context.mask if own else encoder.mask
         decoder = Tokens.whole(
             tokens,
             mask,
@@ -116,6 +117,11 @@ def by_stack(
         )
         out[stack.name] = set_apart(decoder, stack)
     return out
+
+
+def _is_shifted(tokens: Tensor, of: Tensor) -> bool:
+    """Whether a decoder reads the encoder's tokens one place later, not what it wrote itself."""
+    return tokens.shape == of.shape and bool((tokens[:, 1:] == of[:, :-1]).all())
 
 
 def _pad_id(bridge: Any) -> int:

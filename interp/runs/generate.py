@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from interp._arrays import Ints
-from interp._progress import Counter
+from interp._arrays import Bools, Ints
+from interp._progress import Writing
 from interp.contract.columns import refuse_taken
 from interp.contract.registry import resolve
 from interp.errors import BadInput, unknown
@@ -22,19 +23,28 @@ from interp.models.anatomy import Anatomy
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
 from interp.models.probe import inspect, refuse_training
-from interp.models.writing import Sampling, refuse_full, refuse_silent, stop_ids, write
+from interp.models.writing import (
+    Sampling,
+    refuse_full,
+    refuse_silent,
+    stop_ids,
+    uncached,
+    until,
+    write,
+)
+from interp.prompts.label_values import frozen
 from interp.prompts.prompts import Prompts
-from interp.prompts.tokens import token_id
-from interp.runs.results import GENERATION, Results
+from interp.prompts.tokens import spelled, token_id, token_strings
+from interp.runs.before_loading import opened
+from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
+from interp.runs.written import GENERATION
 
+SPEAKER = "assistant"  # of what a model writes after chat messages
 LABELS = ("given", "sample", "generated", "generation_step")
 OPTIONS = ("target", "token_labels", "labellers", "targets", "against", "keep", "by", "control",
            "layers", "positions", "settings", "without_dims")  # fmt: skip
-NO_CACHE = (
-    "The text was written without a KV cache, because passes of this model that continue one do "
-    "not give what the whole pass gives."
-)
+NO_CACHE = "The text was written without a KV cache, because "
 
 
 def generate(
@@ -65,6 +75,11 @@ def generate(
     the token among those that it wrote, from 1, and 0 in the prompt. The texts themselves are in
     `results.texts`.
 
+    Chat messages end with the header of a reply (`add_generation_prompt` of the tokenizer), or,
+    where the last message is the assistant's, with its text, which the model continues. The label
+    `role` of what it writes is "assistant". Prompts that were read before are continued as they
+    are: read chats with `read_prompts(…, generation_prompt=True)`.
+
     Args:
         model: a bridge, or anything `load_model` takes.
         prompts: as for `run`.
@@ -81,12 +96,13 @@ def generate(
         prepend_bos: the model's own policy unless given.
         max_tokens: budget of a batch.
         model_options: for `load_model`, as for `run`.
-        progress: show bars.
+        progress: show the texts done, tokens and tokens per second; in a notebook also the first
+            texts as they grow.
         options: further options of `run` (`control`, `keep`, `by`, `labellers`, `target`).
 
     Raises: `BadInput`, `UnknownName`, `Unsupported` before a token is written: for a model that
     continues no text, a prompt that fills the context, a temperature of 0 or below; and what
-    `run` raises.
+    `run` raises. `BadInput` after writing where every text is empty: the model stopped at once.
     """
     for name in options:
         if name not in OPTIONS:
@@ -95,26 +111,30 @@ def generate(
     how.check()
     _check_samples(samples, do_sample=do_sample)
     chosen = resolve(analyses)
+    prompts = opened(model, prompts)
     bridge = load_model(model, **(model_options or {}))
     refuse_training(bridge)
     anatomy = inspect(bridge)
     refuse_silent(bridge, anatomy)
     anatomy.wire(list(chosen.values()))  # what cannot be measured is refused before writing
-    ready = prompts_of(bridge, anatomy, prompts, prepend_bos=prepend_bos, labels=labels)
+    reading: dict[str, Any] = {"prepend_bos": prepend_bos, "labels": labels}
+    ready = prompts_of(bridge, anatomy, prompts, generation_prompt=True, **reading)
     refuse_taken([*ready.labels, *LABELS], chosen)
     _refuse_own(ready)
     refuse_full(ready, max_new_tokens, anatomy.n_ctx)
     stops = stop_ids(bridge) if stop is None else [token_id(bridge, s, "stop token") for s in stop]
     asked = repeated(ready, samples)
     new = _written(bridge, anatomy, asked, how, stops, samples, max_tokens, progress)
+    notes = _stopped_at_once(new, stops, bridge.tokenizer)
     texts = continued(bridge, anatomy, asked, new, samples)
+    texts = replace(texts, notes=(*texts.notes, *notes))
     options |= {"max_tokens": max_tokens, "progress": progress}
     results = run(bridge, texts, chosen.values(), **options)
     told = _told(how, stops, samples, anatomy, asked, new, bridge.tokenizer)
     results.provenance[GENERATION] = told
-    if not told["cache"]:
+    if (why := uncached(anatomy)) is not None:
         for result in results.values():
-            result.notes += (NO_CACHE,)
+            result.notes += (f"{NO_CACHE}{why}.",)
     return results
 
 
@@ -126,6 +146,25 @@ def _check_samples(samples: int, *, do_sample: bool) -> None:
             f"samples is {samples}, and without do_sample=True all continuations of a prompt are "
             "the same text"
         )
+
+
+def _stopped_at_once(new: Sequence[Ints], stops: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """A note on the texts without a token before their stop; raises `BadInput` if all are so."""
+    empty = [i for i, row in enumerate(new) if len(row) == 1 and int(row[0]) in stops]
+    if not empty:
+        return ()
+    first = int(new[empty[0]][0])
+    named = token_strings([first], tokenizer)[first]
+    if len(empty) == len(new):
+        raise BadInput(
+            f"the model stopped at once after every prompt: the first token of each text is a stop "
+            f"token (of the first text {named!r}); stop=[] writes on, or take prompts that do not "
+            "end a text"
+        )
+    return (
+        f"{len(empty)} of {len(new)} texts are empty: their first token is a stop token (the first "
+        f"is prompt {empty[0]}: {named!r})",
+    )
 
 
 def _refuse_own(ready: Prompts) -> None:
@@ -150,12 +189,16 @@ def _written(
     progress: bool,
 ) -> list[Ints]:
     keys = [divmod(i, samples) for i in range(len(asked))]
-    total = len(asked) * how.max_new_tokens
-    with Counter("tokens written", total, enabled=progress, unit="tokens") as bar:
+    decode = partial(_text, tokenizer=bridge.tokenizer)
+    with Writing(len(asked), how.max_new_tokens, decode, enabled=progress) as bar:
+
+        def watch(numbers: Sequence[int], written: Ints, ended: Bools) -> None:
+            rows = [until(row, stops).tolist() for row in written]
+            bar.reach(numbers, rows, ended.tolist())
+
         options: dict[str, Any] = {"keys": keys, "max_tokens": max_tokens}
-        return write(
-            bridge, anatomy, asked, how, stops, watch=lambda n: bar.advance(n, n), **options
-        )
+        options |= {"watch": watch} if progress else {}
+        return write(bridge, anatomy, asked, how, stops, **options)
 
 
 def repeated(prompts: Prompts, times: int) -> Prompts:
@@ -188,13 +231,17 @@ def continued(
     rows = [np.concatenate(pair) for pair in zip(asked.tokens, new, strict=True)]
     texts = prompts_of(bridge, anatomy, rows)
     texts = replace(texts, source=f"{asked.source}, continued", notes=asked.notes)
+    texts = _with_text(texts, asked, new, bridge.tokenizer)
     given, sample = zip(*(divmod(i, samples) for i in range(len(asked))), strict=True)
     steps = [
         np.concatenate([np.zeros(len(old), np.int64), np.arange(1, len(added) + 1)])
         for old, added in zip(asked.tokens, new, strict=True)
     ]
     columns: dict[str, Sequence[Any]] = {
-        name: [_lengthened(*pair) for pair in zip(cells, new, strict=True)]
+        name: [
+            _lengthened(*pair, SPEAKER if name == asked.speaker else None)
+            for pair in zip(cells, new, strict=True)
+        ]
         for name, cells in asked.labels.items()
     }
     columns |= {"given": given, "sample": sample, "generated": [s > 0 for s in steps]}
@@ -204,13 +251,41 @@ def continued(
     return texts
 
 
-def _lengthened(cells: Any, new: Ints) -> list[Any]:
-    """The labels of a prompt's tokens and of those written after it.
+def _with_text(texts: Prompts, asked: Prompts, new: Sequence[Ints], tokenizer: Any) -> Prompts:
+    """The texts with what is known of the prompts alone.
+
+    From the ids alone, the headers of a chat template would be text like any other; and ids that a
+    model wrote may be others than the tokenizer gives for their text, which is then not known.
+    """
+    special = [
+        frozen(np.concatenate([old, row[len(old) :]]))
+        for old, row in zip(asked.special, texts.special, strict=True)
+    ]
+    found, spans = list(texts.texts), list(texts.spans)
+    for i, (text, places) in enumerate(zip(asked.texts, asked.spans, strict=True)):
+        alone = asked.speaker is not None or found[i] is None
+        if alone and text is not None and places is not None:
+            more, own = spelled(asked.tokens[i], new[i], tokenizer)
+            own = np.where(special[i][len(places) :, None], 0, own + len(text))
+            found[i], spans[i] = text + more, frozen(np.concatenate([places, own]))
+    return replace(
+        texts,
+        special=tuple(special),
+        texts=tuple(found),
+        spans=tuple(spans),
+        speaker=asked.speaker,
+    )
+
+
+def _lengthened(cells: Any, new: Ints, value: Any) -> list[Any]:
+    """The labels of a prompt's tokens and of those written after it: `value`, if that is known.
 
     What all of the prompt's tokens share is a fact about the prompt and holds for its continuation;
     what is said of single tokens is unknown of new ones.
     """
     labels = list(cells)
+    if value is not None:
+        return labels + [value] * len(new)
     shared = labels[0] if labels and all(cell == labels[0] for cell in labels) else None
     return labels + [shared] * len(new)
 
@@ -225,24 +300,23 @@ def _told(
     tokenizer: Any,
 ) -> dict[str, Any]:
     """The generation as JSON values: how it was done, and the texts."""
-    cached = anatomy.continuation.broken(1) is None
     texts = [
         {
             "given": i // samples,
             "sample": i % samples,
-            "prompt": _text(old, tokenizer),
-            "text": _text(added, tokenizer),
+            "prompt": _text(old.tolist(), tokenizer),
+            "text": _text(added.tolist(), tokenizer),
             "new_tokens": len(added),
             "stopped": bool(len(added)) and int(added[-1]) in stops,
         }
         for i, (old, added) in enumerate(zip(asked.tokens, new, strict=True))
     ]
-    told = {"samples": samples, "stops": list(stops), "cache": cached}
+    told = {"samples": samples, "stops": list(stops), "cache": uncached(anatomy) is None}
     return how.settings() | told | {"texts": texts}
 
 
-def _text(ids: Ints, tokenizer: Any) -> str:
+def _text(ids: Sequence[int], tokenizer: Any) -> str:
     """The ids as text with special tokens; the numbers where there is no tokenizer."""
     if tokenizer is None:
-        return " ".join(map(str, ids.tolist()))
-    return str(tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
+        return " ".join(map(str, ids))
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))

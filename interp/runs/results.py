@@ -27,11 +27,11 @@ from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
 from interp.runs.report.views import name_of
 from interp.runs.storage import save_state
+from interp.runs.written import GENERATION
 
 SCHEMA = 1
 CORPUS = "corpus.json"  # the manifest of a corpus run
 _NUMBER = "\0number"  # no label has this name
-GENERATION = "generation"  # of the provenance
 TEXTS = ("given", "sample", "prompt", "text", "new_tokens", "stopped")
 CONTROL = "control"  # the folder with the results of the untrained copy
 

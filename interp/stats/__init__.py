@@ -43,3 +43,5 @@ from interp.stats.resampling import clustered_bootstrap as clustered_bootstrap
 from interp.stats.resampling import clustered_permutation as clustered_permutation
 from interp.stats.rotated import Rotated as Rotated
 from interp.stats.rotated import rotated_correlation as rotated_correlation
+from interp.stats.slopes import Slopes as Slopes
+from interp.stats.slopes import clustered_slopes as clustered_slopes

@@ -40,6 +40,7 @@ ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("predict",): ("RUN", "--resamples", 20, "--partial", "position"),
     ("curvature",): ("RUN", "--resamples", 20),
     ("growth",): ("RUN", "--by", "kind"),
+    ("steps",): ("WRITTEN", "--resamples", 50, "--controls", "demo-llama"),
     ("massive",): ("RUN",),
     ("leave-out",): ("-p", "TEXTS", *MODEL, "--draws", 2, "-q"),
     ("depth",): ("RUN",),
@@ -70,6 +71,7 @@ CONTROLS = {
     ("curvature",): "(rotated: ",
     ("leave-out",): "(random: ",
     ("growth",): "if every step were at right angles",
+    ("steps",): ", shuffled ",
     ("rollout",): "with even attention",
     ("nearest",): "if directions were random",
     ("spaces",): "(permuted ",
@@ -92,7 +94,7 @@ CONTROLS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """The paths that stand for RUN, TEXTS and SENSES."""
+    """The paths that stand for RUN, WRITTEN, TEXTS and SENSES."""
     folder = tmp_path_factory.mktemp("findings")
     texts = [doc.text for doc in generate(8, seed=3)]
     results = interp.run(
@@ -100,6 +102,10 @@ def files(tmp_path_factory) -> dict[str, Path]:
         ["path_length", "rotation", "next_token", "logit_lens", "attention", "token_curvature",
          "massive_activations"],
         labels={"kind": ["odd", "even"] * 4}, control="random-init", progress=False,
+    )  # fmt: skip
+    written = interp.generate(
+        "demo-llama", texts, ["next_token", "path_length"], max_new_tokens=4, stop=[],
+        progress=False,
     )  # fmt: skip
     (folder / "texts.txt").write_text("\n".join(texts))
     rows = [
@@ -111,6 +117,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     (folder / "senses.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return {
         "RUN": results.save(folder / "run"),
+        "WRITTEN": written.save(folder / "written"),
         "TEXTS": folder / "texts.txt",
         "SENSES": folder / "senses.jsonl",
     }

@@ -263,3 +263,49 @@ def test_maps_of_a_notebook_draw_in_their_frame(chromium, results, tmp_path):
     assert frame.locator("canvas").last.evaluate(PAINTED) > 8
     assert seen.errors == []
     seen.context.close()
+
+
+# ---- texts that a model wrote --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written_path(tmp_path_factory):
+    import interp
+
+    results = interp.generate(
+        "demo-llama", ["Mary was tired, so John", "The river"], ["next_token", "settling"],
+        max_new_tokens=8, stop=[], progress=False,
+    )  # fmt: skip
+    path = results.report(tmp_path_factory.mktemp("written") / "report.html")
+    return path, results.texts["text"].tolist()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_texts_flow_coloured_and_can_be_chosen(chromium, written_path, width):
+    path, texts = written_path
+    seen = Visit(chromium, path, width=width)
+    page = seen.page
+    page.wait_for_selector(".running", timeout=WAIT)
+    shown = page.eval_on_selector_all(
+        ".canvas:visible .running",
+        "all => all.map(p => [...p.querySelectorAll('.written')].map(s => s.textContent).join(''))",
+    )
+    assert shown == texts
+    colours = "all => new Set(all.map(s => s.style.background)).size"
+    assert page.eval_on_selector_all(".canvas:visible .written", colours) > 3
+    assert page.eval_on_selector_all(
+        ".canvas:visible .given", "all => all.every(s => !s.style.background)"
+    )
+    page.select_option("#generation select.choose >> nth=0", label="Settling depth")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.scale')].some(s => s.offsetParent && "
+        "s.textContent.includes('state'))",
+        timeout=WAIT,
+    )
+    box = page.locator(".running:visible").first.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert seen.errors == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in seen.requests)
+    seen.context.close()

@@ -17,7 +17,8 @@ from analyses.path_length import PathLength
 from analyses.rotation import Rotation
 from interp.errors import BadInput, UnknownName, Unsupported
 from interp.models.writing import Sampling
-from interp.runs.generate import generate
+from interp.prompts.tokens import spelled
+from interp.runs.generate import continued, generate
 
 pytestmark = pytest.mark.usefixtures("clean")
 ALL = (Rotation, PathLength, LogitLens, NextToken, Attention)
@@ -84,6 +85,32 @@ def test_a_stop_token_ends_a_text_and_belongs_to_it(demo):
     texts = ended.texts
     assert texts["stopped"].tolist() == [stop in whole for whole in free]
     assert texts["stopped"].sum() > 0
+
+
+@pytest.mark.parametrize("pieces", [[" ", "h", "e", "r"], [" her"], ["r", " was", " h", "er", "."]])
+def test_words_are_known_whatever_ids_they_were_written_with(demo, pieces):
+    """A model may spell a word in other pieces than its tokenizer does."""
+    asked = interp.read_prompts(["Leo met"], demo.tokenizer)
+    vocabulary = {demo.tokenizer.decode([i]): i for i in range(len(demo.tokenizer))}
+    new = np.array([vocabulary[piece] for piece in pieces if piece in vocabulary])
+    texts = continued(demo, interp.inspect(demo), asked, [new], 1)
+    old = len(asked.tokens[0])
+    assert texts.texts[0] == "Leo met" + demo.tokenizer.decode(new)
+    for ids, (start, stop) in zip(new.tolist(), texts.spans[0][old:].tolist(), strict=True):
+        assert texts.texts[0][start:stop].strip() == demo.tokenizer.decode([ids]).strip()
+    if " ".join(texts.texts[0].split()).endswith("her"):
+        labelled = interp.prompts.target_word("her")(texts)
+        assert labelled.labels["role"][0][-1] == "target"
+
+
+def test_a_character_in_pieces_is_that_of_all_of_them(demo):
+    asked = interp.read_prompts(["Leo met"], demo.tokenizer)
+    new = np.asarray(demo.tokenizer("Ω é", add_special_tokens=False)["input_ids"])
+    text, spans = spelled(asked.tokens[0], new, demo.tokenizer)
+    assert text == "Ω é"
+    assert spans.min() == 0
+    assert spans.max() == 3
+    assert (spans[:, 1] > spans[:, 0]).all()
 
 
 def test_texts_and_settings_are_saved(demo, tmp_path):

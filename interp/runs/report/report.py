@@ -70,7 +70,7 @@ def report_html(
         measured=measured(results),
         notes=[*caveats(results), *(note for found in findings for note in found.notes)],
         sections=sections,
-        provenance=flat(results.provenance, skip=("token_ids", "notes")),
+        provenance=flat(results.provenance, skip=("token_ids", "notes", "texts")),
         libraries=libraries(blocks),
     )
 

@@ -1,4 +1,4 @@
-"""Sections of the report: one per analysis, and one for the "her" experiment.
+"""Sections of the report: one per analysis, one for the "her" experiment, one for a generation.
 
 Generic: the declarations of an analysis (`plots`, `columns`) and the labels of the prompts decide
 the figures; only the analyses of the experiment are known by name.
@@ -22,6 +22,7 @@ from interp.render.page import Block, Section, block
 from interp.render.tables import ROWS, TEXT, Table, is_number, range_of, table_of
 from interp.runs.report import sentences
 from interp.runs.report.drawings import drawing_of
+from interp.runs.report.generation import generation_section
 from interp.runs.report.lens_examples import lens_of, lens_prompts
 from interp.runs.report.maps import attention_maps
 from interp.runs.report.means import kinds_of, row_kinds
@@ -48,9 +49,9 @@ HER_NULL = (
 
 
 def sections_of(results: ResultsLike, special: bool = False) -> list[Section]:
-    """All sections, the experiment first if the tables allow it."""
-    her = her_section(results)
-    return [*([her] if her else []), *(result_section(r, special) for r in results.values())]
+    """All sections; first the texts of a generation, and the experiment if the tables allow it."""
+    first = [generation_section(results), her_section(results)]
+    return [*(s for s in first if s), *(result_section(r, special) for r in results.values())]
 
 
 # ---- the experiment --------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from interp.stats.means import cluster_columns, has_group
 from interp.stats.table import is_summary
 
 MOST_GROUPS = 8
+FIRST = ("role", "generated")  # labels whose groups are drawn before those of others
 INDEX = ("layer", "head", "prompt", "position", "token_id", "prompt_a", "prompt_b")
 
 
@@ -148,7 +149,7 @@ def own_groups(result: ResultLike, frame: pd.DataFrame) -> list[str]:
 
 
 def label_choices(result: ResultLike) -> list[str]:
-    """Label columns that make a few groups, `role` first; decimal numbers make none."""
+    """Label columns that make a few groups, those of `FIRST` first; decimal numbers make none."""
     frame = result.frame
     out = []
     for name in result.labels:
@@ -157,7 +158,7 @@ def label_choices(result: ResultLike) -> list[str]:
         kinds = frame.loc[has_group(frame[name]), name].astype(str).nunique()
         if 1 < kinds <= 2 * MOST_GROUPS:
             out.append(name)
-    return sorted(out, key=lambda name: name != "role")
+    return sorted(out, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
 
 def axis_column(result: ResultLike, frame: pd.DataFrame, values: Sequence[str]) -> str | None:
