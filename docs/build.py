@@ -321,7 +321,7 @@ def index_page() -> str:
             "[Findings on a real model](findings.md) · [phantoms](phantoms.md) · "
             "[sites, the readout and leaves](sites.md) · [models](models.md) · "
             "[what works with what](compatibility.md) · [generation](generation.md) · "
-            "[corpora](corpus.md) · "
+            "[pairs of prompts](pairs.md) · [series of models](series.md) · [corpora](corpus.md) · "
             "[chat prompts](chat.md) · [word frequency](frequency.md) · "
             "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
         ]
