@@ -22,6 +22,7 @@ from interp.models.probe import inspect
 from interp.prompts.tokens import word_pattern
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.render.tokens import percent
 from interp.runs.run import run
 from interp.runs.written import (
     GIVEN,
@@ -173,8 +174,8 @@ class GenerationSteps(Finding):
             MEASURES[value].unit if value in MEASURES else "",
             "step (written tokens, from 1)",
             f"{row['texts']} texts of {row['prompts']} prompts. Slope per step: "
-            f"{_with_interval(row)}. Bands: {self.confidence:.0%} intervals, with the given prompt "
-            "as the unit, where there are three or more.",
+            f"{_with_interval(row)}. Bands: {percent(self.confidence)} intervals, with the given "
+            "prompt as the unit, where there are three or more.",
             f"Grey: {', '.join(greys)}." if greys else "",
             "the line would be level, and as in the shuffled text.",
             options={"greys": tuple(greys)},

@@ -112,7 +112,7 @@ def _curves(frame: pd.DataFrame, names: list[str]) -> Block:
     prompts = int(means["prompts"].max()) if len(means) else 0
     caption = (
         f"Mean over the texts at each step, special tokens left out; {prompts} prompts at most. "
-        "Bands: 95% intervals, with the given prompt as the unit, where there are three or more. "
+        "Bands: 95 % intervals, with the given prompt as the unit, where there are three or more. "
         "interp steps tests the change, with controls."
     )
     drawings = {
