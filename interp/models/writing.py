@@ -122,6 +122,7 @@ def write(
     keys: Sequence[Sequence[int]],
     max_tokens: int = 4096,
     watch: Callable[[int], None] | None = None,
+    each: Callable[[Tensor], None] | None = None,
 ) -> list[Ints]:
     """The new tokens of each prompt, up to and with the first that ends the text.
 
@@ -131,12 +132,15 @@ def write(
         keys: numbers that, with the seed, decide the draws of each prompt.
         max_tokens: budget of a batch of prompts.
         watch: is told the number of texts that go on, at every step.
+        each: is given the tokens that a batch has so far, `[text, new]`, at every step after the
+            first; what it raises ends the writing.
     """
     found: list[Ints] = [np.empty(0, np.int64)] * len(prompts)
     for batch in _batches(prompts, anatomy, max_tokens):
         rows = batch.ids.tolist()
         draws = [_generator(how.seed, keys[i]) for i in rows]
-        out = _continued(model, anatomy, batch, how, stops, draws, watch)
+        choice = _Choice(how, draws, stops, watch, each)
+        out = _continued(model, anatomy, batch, how, stops, choice)
         for i, row in zip(rows, out[:, batch.tokens.shape[1] :].cpu().numpy(), strict=True):
             found[i] = _until(row, stops)
     return found
@@ -165,8 +169,7 @@ def _continued(
     batch: Tokens,
     how: Sampling,
     stops: Sequence[int],
-    draws: Sequence[torch.Generator],
-    watch: Callable[[int], None] | None,
+    choice: _Choice,
 ) -> Tensor:
     """Prompts and new tokens `[batch, pos]`, with padding after the end of a text."""
     from transformers import GenerationConfig, LogitsProcessorList
@@ -184,7 +187,7 @@ def _continued(
         batch.tokens.to(device),
         attention_mask=batch.mask.long().to(device),
         generation_config=settings,
-        logits_processor=LogitsProcessorList([_Choice(how, draws, stops, watch)]),
+        logits_processor=LogitsProcessorList([choice]),
     )
     return out
 
@@ -198,14 +201,17 @@ class _Choice:
         draws: Sequence[torch.Generator],
         stops: Sequence[int],
         watch: Callable[[int], None] | None,
+        each: Callable[[Tensor], None] | None,
     ) -> None:
-        self.how, self.draws, self.watch = how, draws, watch
+        self.how, self.draws, self.watch, self.each = how, draws, watch, each
         self.stops = torch.tensor(list(stops), dtype=torch.long, device="cpu")
         self.begin: int | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if self.begin is None:
             self.begin = input_ids.shape[1]
+        if self.each is not None and input_ids.shape[1] > self.begin:
+            self.each(input_ids[:, self.begin :])
         if self.watch is not None:
             ended = torch.isin(input_ids[:, self.begin :].cpu(), self.stops).any(1)
             self.watch(int((~ended).sum()))

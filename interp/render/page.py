@@ -98,6 +98,11 @@ def safe_json(value: Any) -> str:
     from plotly.utils import PlotlyJSONEncoder
 
     text = json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), ensure_ascii=False)
+    return inert_json(text)
+
+
+def inert_json(text: str) -> str:
+    """JSON text with escapes for what could begin a tag, a comment, an entity or a line."""
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -114,9 +119,12 @@ def numbered(blocks: Sequence[Block], start: int = 0) -> tuple[Block, ...]:
     return tuple(out)
 
 
-def libraries(blocks: Sequence[Block]) -> dict[str, str]:
-    """The script libraries that these blocks need, by the kind that needs them."""
-    kinds = {choice.kind for block in blocks for choice in block.choices}
+def libraries(blocks: Sequence[Block], also: Sequence[str] = ()) -> dict[str, str]:
+    """The script libraries that these blocks need, by the kind that needs them.
+
+    `also` names kinds that something else on the page needs.
+    """
+    kinds = {choice.kind for block in blocks for choice in block.choices} | set(also)
     sources: dict[str, Callable[[], str]] = {"plotly": _plotly, "maps": _circuitsvis}
     return {kind: source() for kind, source in sources.items() if kind in kinds}
 
@@ -168,9 +176,41 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(
-        csp=CSP, style=_asset("page.css"), script=_asset("page.js"), **values
-    )
+    own = {"csp": CSP, "style": _asset("page.css"), "script": _asset("page.js"), "explorer": None}
+    return environment.get_template(template).render(own | values)
+
+
+@dataclass(frozen=True)
+class ExplorerParts:
+    """What the explorer adds to a page: `data` is JSON of a payload, by `inert_json`."""
+
+    data: str
+    maps: bool = False
+
+    @property
+    def style(self) -> str:
+        return _asset("explorer.css")
+
+    @property
+    def script(self) -> str:
+        return _inert(_asset("explorer.js"))
+
+    @property
+    def plain_script(self) -> str:
+        """The script as it is, for a file of its own."""
+        return _asset("explorer.js")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Kinds of script libraries that it draws with, for `libraries`."""
+        return ("maps",) * self.maps
+
+
+def explorer_page(parts: ExplorerParts, title: str, *, live: bool = False) -> str:
+    """The explorer as a page of its own; a `live` one may ask the server that it came from."""
+    csp = f"{CSP}; connect-src 'self'" if live else CSP
+    needed = libraries((), parts.needs)
+    return fill("explorer.html.j2", title=title, explorer=parts, libraries=needed, csp=csp)
 
 
 @cache

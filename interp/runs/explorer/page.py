@@ -1,0 +1,127 @@
+"""The explorer as a page: a file, a frame in a notebook, or a widget.
+
+Knows the payload and the page; nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from interp._files import refuse_existing, write_text
+from interp.errors import BadInput
+from interp.render.page import ExplorerParts, Section, explorer_page
+from interp.runs.explorer.payload import payload_json, payload_of
+from interp.runs.explorer.widget import widget_of
+from interp.runs.report.sections import her_section
+from interp.runs.report.views import ResultsLike
+
+HEIGHT = 860  # pixels of the frame in a notebook
+STORY = "experiment"  # the section of the report whose comparison the page repeats
+OF_STORY = {"measure": "rotation.angle", "between": "role", "a": "target", "b": "previous"}
+
+
+@dataclass(frozen=True, eq=False)
+class Explorer:
+    """The explorer of a run; shows itself in a notebook, without a network.
+
+    Attributes:
+        payload: everything that the page shows, as JSON values.
+        height: of the frame in a notebook, in pixels.
+    """
+
+    payload: Mapping[str, Any]
+    height: int = HEIGHT
+
+    @cached_property
+    def parts(self) -> ExplorerParts:
+        """What the explorer adds to a page."""
+        return parts_of(self.payload)
+
+    @cached_property
+    def html(self) -> str:
+        """The page as text: one file that opens without a network."""
+        live = self.payload.get("live") is not None
+        return explorer_page(self.parts, str(self.payload["title"]), live=live)
+
+    def save(self, path: str | Path = "explorer.html", *, overwrite: bool = False) -> Path:
+        """Write the page; returns its path. Raises `BadInput` if it exists, unless `overwrite`."""
+        path = Path(path)
+        refuse_existing(path, overwrite=overwrite, folder=False)
+        return write_text(path, self.html)
+
+    def widget(self) -> Any:
+        """The explorer as an anywidget, in the page of the notebook itself and without a frame.
+
+        Raises `InterpError` without the extra `notebook`.
+        """
+        return widget_of(self.payload, self.parts)
+
+    def _repr_html_(self) -> str:
+        page, title = html.escape(self.html, quote=True), html.escape(str(self.payload["title"]))
+        return (
+            f'<iframe title="{title}" srcdoc="{page}" '
+            f'style="width:100%;height:{self.height}px;border:0"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        told = self.payload
+        prompts, measures = len(told["prompts"]["id"]), len(told["measures"])
+        views = [name for name in ("lens", "trajectory", "attention") if told[name]]
+        return (
+            f"<Explorer {told['title']!r}: {prompts} prompts, {measures} measures"
+            f"{', ' * bool(views)}{', '.join(views)}; .save('explorer.html') writes the page>"
+        )
+
+
+def explorer_of(
+    results: ResultsLike, title: str | None = None, *, height: int = HEIGHT
+) -> Explorer:
+    """The explorer of a run, with the finding of its comparison of target words if it has one.
+
+    Raises `BadInput` for results without a table of tokens, such as those of weights alone.
+    """
+    if not explorable(results):
+        raise BadInput(
+            f"nothing to explore: the results ({', '.join(results)}) have no tokens; run analyses "
+            "over prompts, such as rotation, path_length and logit_lens"
+        )
+    if height < 1:
+        raise BadInput(f"height is {height!r}; allowed is a number of pixels, 1 or more")
+    section = her_section(results)
+    story = [section] if section else []
+    return Explorer(explorer_payload(results, title, story), height)
+
+
+def explorable(results: ResultsLike) -> bool:
+    """Whether a run has tokens that a page could show."""
+    return len(results) > 0 and "prompt" in results.tokens and len(results.tokens) > 0
+
+
+def explorer_payload(
+    results: ResultsLike, title: str | None = None, story: Sequence[Section] = ()
+) -> dict[str, Any]:
+    """The payload of a run and of the sections of its report that have findings."""
+    told = [
+        {"title": section.title, "text": section.findings[0]}
+        for section in story
+        if section.findings
+    ]
+    tests = [
+        {**OF_STORY, "text": sentence}
+        for section in story
+        if section.id == STORY
+        for sentence in section.findings
+    ]
+    return payload_of(results, title, tests=tests, story=told or None)
+
+
+def parts_of(payload: Mapping[str, Any]) -> ExplorerParts:
+    """What a payload adds to a page."""
+    attention = payload["attention"]
+    maps = bool(attention and attention["patterns"]) or payload.get("live") is not None
+    return ExplorerParts(payload_json(payload), maps)
