@@ -16,10 +16,12 @@ from interp.contract.analysis import Plot, meaning
 from interp.render.packed import packed
 from interp.runs.explorer.shown import Shown, floats, of_stack, whole
 from interp.runs.report.views import ResultLike, ResultsLike, View, numeric
-from interp.stats.means import ANYWHERE, means
+from interp.stats.means import means
 from interp.stats.table import is_summary
 
 LONGEST_UNIT = 3  # words
+LOW = 0.1  # the band is the middle 80 % of all tokens
+OF_SUMMARY = "mean and middle 90 % of all tokens"
 NO_UNIT = ("NaN", "same", "at", "or")
 
 
@@ -92,8 +94,9 @@ def _of_result(
     beside = of_stack(control.frame, stack) if control is not None else None
     grids = _grids(frame, values, shown, x, depths)
     others = _grids(beside, values, shown, x, depths) if beside is not None else {}
-    bands = _bands(result, stack, values, x, depths)
-    beyond = _bands(control, stack, values, x, depths) if beside is not None else {}
+    partial = shown.partial or is_summary(frame)
+    bands = _bands(result, stack, values, x, depths) if partial else {}
+    beyond = _bands(control, stack, values, x, depths) if partial and beside is not None else {}
     where = f"{stack}: " if stack and len(shown.stacks) > 1 else ""
     for value in values:
         doc = meaning(result.analysis.columns, value) or ""
@@ -143,18 +146,46 @@ def _grids(
 def _bands(
     result: Any, stack: str, values: Sequence[str], x: str | None, depths: Array
 ) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % interval of every value per depth, over all ordinary tokens of the run."""
+    """Mean and spread of every value per depth, over all ordinary tokens of the run."""
     rows = of_stack(View(result, Plot("line", (), "")).rows(), stack)
     if rows.empty:
         return {}
-    held = [v for v in values if v in rows or is_summary(rows)]
-    table = means(rows, held, x)
-    places = list(depths) if x else [table["x"].iloc[0] if len(table) else ANYWHERE]
+    if is_summary(rows):
+        return _summary_bands(rows, values, x, depths)
+    places = rows[x].to_numpy(dtype=np.float64) if x else np.zeros(len(rows))
+    held = [v for v in values if v in rows]
+    numbers = rows[held].apply(pd.to_numeric, errors="coerce").astype(float)
+    groups = numbers.where(np.isfinite(numbers)).groupby(places, sort=True)
+    spread = {"mean": groups.mean(), "low": groups.quantile(LOW), "high": groups.quantile(1 - LOW)}
+    return {
+        value: {
+            name: floats(table[value].reindex(depths).to_numpy()) for name, table in spread.items()
+        }
+        for value in held
+    }
+
+
+def _summary_bands(
+    rows: pd.DataFrame, values: Sequence[str], x: str | None, depths: Array
+) -> dict[str, dict[str, Any]]:
+    """The same from a summary: its means, and its quantiles where it has one group."""
+    table = means(rows, list(values), x)
+    rows = rows.assign(x=rows[x].astype(float) if x else 0.0)
     out = {}
     for value, part in table.groupby("value", sort=False):
-        at = part.drop_duplicates("x").set_index("x").reindex(places)
-        out[str(value)] = {name: floats(at[name].to_numpy()) for name in ("mean", "low", "high")}
+        own = rows[rows["value"] == value]
+        own = own[~own["x"].duplicated(keep=False)]  # quantiles of groups do not merge
+        told = {"mean": _along(part, "mean", depths)}
+        told |= {"low": _along(own, "q05", depths), "high": _along(own, "q95", depths)}
+        out[str(value)] = {**told, "of": OF_SUMMARY}
     return out
+
+
+def _along(table: pd.DataFrame, column: str, depths: Array) -> list[float | None]:
+    """A column by its place `x`, None where there is no such place or no such column."""
+    if column not in table:
+        return [None] * len(depths)
+    return floats(table.drop_duplicates("x").set_index("x")[column].reindex(depths).to_numpy())
 
 
 def unit_of(plots: Sequence[Plot], value: str, doc: str) -> str:

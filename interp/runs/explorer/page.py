@@ -6,7 +6,7 @@ Knows the payload and the page; nothing of what is measured.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,15 @@ from typing import Any
 
 from interp._files import refuse_existing, write_text
 from interp.errors import BadInput
-from interp.render.page import ExplorerParts, Section, explorer_page
+from interp.render.page import ExplorerParts, explorer_page
 from interp.runs.explorer.payload import payload_json, payload_of
+from interp.runs.explorer.shown import floats
 from interp.runs.explorer.widget import widget_of
-from interp.runs.report.sections import her_section
+from interp.runs.report.sections import her_comparison, her_section
 from interp.runs.report.views import ResultsLike
+from interp.stats.comparison import Comparison
 
 HEIGHT = 860  # pixels of the frame in a notebook
-STORY = "experiment"  # the section of the report whose comparison the page repeats
 OF_STORY = {"measure": "rotation.angle", "between": "role", "a": "target", "b": "previous"}
 
 
@@ -92,9 +93,7 @@ def explorer_of(
         )
     if height < 1:
         raise BadInput(f"height is {height!r}; allowed is a number of pixels, 1 or more")
-    section = her_section(results)
-    story = [section] if section else []
-    return Explorer(explorer_payload(results, title, story), height)
+    return Explorer(explorer_payload(results, title, her_comparison(results)), height)
 
 
 def explorable(results: ResultsLike) -> bool:
@@ -103,21 +102,28 @@ def explorable(results: ResultsLike) -> bool:
 
 
 def explorer_payload(
-    results: ResultsLike, title: str | None = None, story: Sequence[Section] = ()
+    results: ResultsLike, title: str | None = None, found: Comparison | None = None
 ) -> dict[str, Any]:
-    """The payload of a run and of the sections of its report that have findings."""
-    told = [
-        {"title": section.title, "text": section.findings[0]}
-        for section in story
-        if section.findings
-    ]
-    tests = [
-        {**OF_STORY, "text": sentence}
-        for section in story
-        if section.id == STORY
-        for sentence in section.findings
-    ]
-    return payload_of(results, title, tests=tests, story=told or None)
+    """The payload of a run, with the comparison of its target words if it has one."""
+    section = her_section(results, found) if found else None
+    if found is None or section is None:
+        return payload_of(results, title)
+    tests = [{**OF_STORY, "text": sentence} for sentence in section.findings]
+    story = [{"title": section.title, "text": section.findings[0]}]
+    return payload_of(results, title, tests=[tests[0] | _numbers(found), *tests[1:]], story=story)
+
+
+def _numbers(found: Comparison) -> dict[str, Any]:
+    """The comparison block by block: the difference, its 95 % interval and the corrected p."""
+    columns = {
+        "difference": found.contrast,
+        "low": f"{found.contrast}_low",
+        "high": f"{found.contrast}_high",
+        "p": found.family_p,
+    }
+    depth = [str(int(n)) for n in found.frame["layer"]]
+    rest = {name: floats(found.frame[c].to_numpy()) for name, c in columns.items()}
+    return {"depth": depth, **rest}
 
 
 def parts_of(payload: Mapping[str, Any]) -> ExplorerParts:

@@ -32,10 +32,12 @@ class Shown:
         frame: a row per token in the order of the page: `prompt`, `position`, `token`, and
             whatever else the token table has.
         of: number of prompts of the run, shown or not.
+        partial: whether the token table has prompts that are not shown.
     """
 
     frame: pd.DataFrame
     of: int
+    partial: bool = False
 
     @cached_property
     def stacks(self) -> list[str]:
@@ -173,15 +175,17 @@ def shown_of(
         return Shown(pd.DataFrame({"prompt": [], "position": [], "token": []}), of or 0)
     lengths = tokens.groupby("prompt", sort=True).size()
     chosen = _chosen(lengths, most, [p for p in dict.fromkeys(kept) if p in lengths.index])
-    frame = tokens[tokens["prompt"].isin(chosen)] if len(chosen) < len(lengths) else tokens
-    # By prompt, then stack: an encoder's tokens stand before those of its decoder.
-    order = ["prompt", *(c for c in ("stack",) if c in columns), "position"]
+    partial = len(chosen) < len(lengths)
+    frame = tokens[tokens["prompt"].isin(chosen)] if partial else tokens
     if "stack" in columns:
-        names = dict.fromkeys(frame["stack"].astype(str))
-        codes = frame["stack"].astype(str).map({name: i for i, name in enumerate(_first(names))})
-        frame = frame.assign(_stack=codes).sort_values(["prompt", "_stack", "position"])
-        return Shown(frame.drop(columns="_stack").reset_index(drop=True), of or len(lengths))
-    return Shown(frame.sort_values(order).reset_index(drop=True), of or len(lengths))
+        names = _first(dict.fromkeys(frame["stack"].astype(str)))
+        # By prompt, then stack: an encoder's tokens stand before those of its decoder.
+        codes = frame["stack"].astype(str).map({name: i for i, name in enumerate(names)})
+        ordered = frame.assign(_stack=codes).sort_values(["prompt", "_stack", "position"])
+        frame = ordered.drop(columns="_stack")
+    else:
+        frame = frame.sort_values(["prompt", "position"])
+    return Shown(frame.reset_index(drop=True), of or len(lengths), partial)
 
 
 def _first(stacks: Iterable[str]) -> list[str]:

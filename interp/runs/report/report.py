@@ -17,8 +17,9 @@ from interp.render.page import ExplorerParts, Section, fill, libraries, numbered
 from interp.render.tables import flat
 from interp.runs.explorer.page import explorable, explorer_payload, parts_of
 from interp.runs.explorer.payload import title_of
-from interp.runs.report.sections import sections_of
+from interp.runs.report.sections import her_comparison, sections_of
 from interp.runs.report.views import ResultsLike
+from interp.stats.comparison import Comparison
 
 CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
@@ -63,10 +64,11 @@ def report_html(
         found.section(f"finding-{i}", found.name.replace("_", " ").capitalize(), found.question)
         for i, found in enumerate(findings, 1)
     ]
-    own = sections_of(results, special)
+    found = her_comparison(results)
+    own = sections_of(results, special, found)
     sections = _numbered([*own, *more])
     title = title or title_of(results)
-    explorer = _explorer(results, title, own)
+    explorer = _explorer(results, title, found)
     blocks = [block for section in sections for block in section.blocks]
     return fill(
         "report.html.j2",
@@ -81,11 +83,11 @@ def report_html(
     )
 
 
-def _explorer(results: ResultsLike, title: str, sections: list[Section]) -> ExplorerParts | None:
+def _explorer(results: ResultsLike, title: str, found: Comparison | None) -> ExplorerParts | None:
     """The explorer in the page; None where no tokens were read."""
     if not explorable(results):
         return None
-    return parts_of(explorer_payload(results, title, sections))
+    return parts_of(explorer_payload(results, title, found))
 
 
 def _numbered(sections: list[Section]) -> list[Section]:
