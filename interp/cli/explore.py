@@ -17,6 +17,7 @@ from interp.cli.app import (
     Overwrite,
     Quiet,
     app,
+    err,
     out,
     print_json,
     split,
@@ -139,6 +140,8 @@ def _serve(
     require_server()  # before a model is loaded, which may take a minute
     with stage(f"loading {model}", enabled=not quiet):
         session = Session(load_model(model, **loading), **asked)
+    for note in session.notes:
+        err.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     with Server(session, port=port) as server:
         out.print(server.address, highlight=False, markup=False, soft_wrap=True)
         out.print("Only this machine can open it. Ctrl-C ends it.", highlight=False)

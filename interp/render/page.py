@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -22,6 +22,10 @@ from interp.render.drawing import Drawing
 from interp.render.tables import Table
 from interp.render.text import as_text, reading
 
+PARTIAL = "plotly-cartesian.min.js"
+PARTIAL_VERSION = "4.1.1"  # of plotly.js; with another one plotly.py's own script is taken
+PARTIAL_TRACES = frozenset({"bar", "heatmap", "scatter"})
+"""What the figures need of the bundle's traces; those in three dimensions need the whole script."""
 TOP = 30  # pixels above the axes: titles of panels, and plotly's buttons when the pointer is there
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -30,7 +34,10 @@ CSP = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One figure of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers."""
+    """One figure of a block: `data` is JSON for `plotly` or `maps`, `text` its numbers.
+
+    `traces` are the kinds of plotly's traces in it.
+    """
 
     name: str
     kind: str
@@ -41,6 +48,7 @@ class Choice:
     width: int = 0
     height: int = 0
     id: str = ""
+    traces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
         text,
         int(meta.get("width", 0)),
         height,
+        traces=frozenset(trace.type for trace in figure.data),
     )
 
 
@@ -124,15 +133,29 @@ def libraries(blocks: Sequence[Block], also: Sequence[str] = ()) -> dict[str, st
 
     `also` names kinds that something else on the page needs.
     """
-    kinds = {choice.kind for block in blocks for choice in block.choices} | set(also)
-    sources: dict[str, Callable[[], str]] = {"plotly": _plotly, "maps": _circuitsvis}
+    choices = [choice for block in blocks for choice in block.choices]
+    kinds = {choice.kind for choice in choices} | set(also)
+    traces = frozenset().union(*(choice.traces for choice in choices))
+    sources: dict[str, Callable[[], str]] = {
+        "plotly": lambda: _plotly(partial_fits(traces)),
+        "maps": _circuitsvis,
+    }
     return {kind: source() for kind, source in sources.items() if kind in kinds}
 
 
-def _plotly() -> str:
+def partial_fits(traces: Collection[str]) -> bool:
+    """Whether the partial bundle draws these kinds of traces as the installed plotly.py would."""
+    from plotly.offline import get_plotlyjs_version
+
+    return set(traces) <= PARTIAL_TRACES and get_plotlyjs_version() == PARTIAL_VERSION
+
+
+@cache
+def _plotly(partial: bool) -> str:
+    """The script of plotly: the partial bundle, a third of the size, or all of it."""
     from plotly.offline import get_plotlyjs
 
-    return _inert(str(get_plotlyjs()))
+    return _inert(_asset(PARTIAL) if partial else str(get_plotlyjs()))
 
 
 @cache
