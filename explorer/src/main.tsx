@@ -1,0 +1,110 @@
+/** Puts the explorer on the page, and takes prompts that come later. */
+
+import { batch, effect } from "@preact/signals";
+import { render } from "preact";
+import { add as addTo } from "./add.ts";
+import { App } from "./App.tsx";
+import type { Theme } from "./colours.ts";
+import { read } from "./data.ts";
+import { listen } from "./keys.ts";
+import type { Payload } from "./payload.ts";
+import { clamp, firstOrdinary } from "./selection.ts";
+import { createStore, followAddress, type Store } from "./store.ts";
+
+let latest: Store | null = null;
+const undo = new WeakMap<Element, () => void>();
+
+function preferred(): { theme: Theme; query: MediaQueryList } {
+  const query = matchMedia("(prefers-color-scheme: dark)");
+  const set = document.documentElement.dataset["theme"];
+  return { theme: set === "dark" || set === "light" ? set : query.matches ? "dark" : "light", query };
+}
+
+/** Follows the system until the reader chooses; paper is always light. */
+function followTheme(store: Store, query: MediaQueryList): () => void {
+  let screen: Theme | null = null;
+  const change = () => {
+    if (!document.documentElement.dataset["theme"]) store.theme.value = query.matches ? "dark" : "light";
+  };
+  const before = () => {
+    screen = store.theme.peek();
+    store.theme.value = "light";
+  };
+  const after = () => {
+    if (screen) store.theme.value = screen;
+  };
+  query.addEventListener("change", change);
+  addEventListener("beforeprint", before);
+  addEventListener("afterprint", after);
+  return () => {
+    query.removeEventListener("change", change);
+    removeEventListener("beforeprint", before);
+    removeEventListener("afterprint", after);
+  };
+}
+
+function fail(el: HTMLElement, error: unknown): void {
+  const note = document.createElement("p");
+  note.className = "ix-broken";
+  note.setAttribute("role", "alert");
+  note.textContent = `The explorer could not read its data. ${error instanceof Error ? error.message : String(error)}`;
+  el.replaceChildren(note);
+}
+
+/** Draws the explorer in an element; what stood there is replaced. */
+export function mount(el: HTMLElement, payload: Payload): void {
+  undo.get(el)?.();
+  try {
+    const { theme, query } = preferred();
+    const data = read(payload);
+    el.replaceChildren();
+    const store = createStore(el, data, theme);
+    latest = store;
+    const stops = [listen(store), followAddress(store), followTheme(store, query), effect(() => { el.dataset["theme"] = store.theme.value; })];
+    render(<App store={store} />, el);
+    undo.set(el, () => {
+      for (const stop of stops) stop();
+      render(null, el);
+    });
+    if (location.hash.startsWith("#explorer?")) el.scrollIntoView();
+  } catch (error) {
+    fail(el, error);
+  }
+}
+
+/** Adds prompts, or tokens to a prompt (`continues`), to the explorer that was drawn last. */
+export function add(payload: Payload): void {
+  if (!latest) throw new Error("There is no explorer on this page to add to.");
+  const store = latest;
+  const before = store.selection.peek();
+  const last = before.prompt === store.data.peek().ids.length - 1;
+  const data = addTo(store.data.peek(), read(payload), payload.continues ?? false);
+  const prompt = data.ids.length - 1;
+  // While tokens stream in, the reader's own choice of tokens in that prompt stays.
+  const tokens = payload.continues && last ? before.tokens : [firstOrdinary(data, prompt)];
+  batch(() => {
+    store.data.value = data;
+    store.selection.value = clamp(data, { ...before, prompt, tokens });
+  });
+}
+
+function start(): void {
+  const el = document.getElementById("interp-explorer");
+  const script = document.getElementById("interp-explorer-data");
+  if (!el || !script) return;
+  try {
+    mount(el, JSON.parse(script.textContent) as Payload);
+  } catch (error) {
+    fail(el, error);
+  }
+}
+
+declare global {
+  interface Window {
+    interpExplorer: { mount: typeof mount; add: typeof add };
+  }
+}
+
+window.interpExplorer = { mount, add };
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+else start();

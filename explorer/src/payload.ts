@@ -1,0 +1,110 @@
+/** The payload as Python writes it: schema 1. Nothing here knows how it is drawn. */
+
+export interface Packed {
+  dtype: "f4" | "f2" | "i4" | "u1" | "u2";
+  shape: number[];
+  data: string;
+  zip?: boolean;
+  shuffle?: boolean;
+}
+
+export type Label = string | number | boolean | null;
+
+export interface BandPayload {
+  mean: (number | null)[];
+  low: (number | null)[];
+  high: (number | null)[];
+}
+
+export interface MeasurePayload {
+  name: string;
+  title: string;
+  unit: string;
+  doc: string;
+  axis: "block" | "state" | "none";
+  depth: (string | number)[];
+  values: Packed;
+  control?: Packed | null;
+  control_name?: string | null;
+  band?: BandPayload | null;
+  control_band?: BandPayload | null;
+}
+
+export interface LensPayload {
+  states: (string | number)[];
+  k: number;
+  texts: string[];
+  tokens: Packed;
+  probs: Packed;
+  prompts: number[];
+  control?: { tokens: Packed; probs: Packed } | null;
+}
+
+export interface TrajectoryPayload {
+  states: (string | number)[];
+  explained: number[];
+  coords: Packed;
+  control?: { explained: number[]; coords: Packed } | null;
+}
+
+export interface PatternPayload {
+  prompt: number;
+  blocks: number[];
+  heads: number[];
+  values: Packed;
+  control?: Packed | null;
+}
+
+export interface StatisticPayload {
+  name: string;
+  title: string;
+  doc: string;
+  values: Packed;
+  control?: Packed | null;
+}
+
+export interface AttentionPayload {
+  blocks: number;
+  heads: number;
+  statistics: StatisticPayload[];
+  patterns: PatternPayload[];
+  rollout?: { prompt: number; values: Packed }[] | null;
+}
+
+export interface Test {
+  measure: string;
+  text: string;
+  between?: string;
+  a?: string;
+  b?: string;
+  depth?: (string | number)[];
+  difference?: (number | null)[];
+  low?: (number | null)[];
+  high?: (number | null)[];
+  p?: (number | null)[];
+}
+
+export interface Payload {
+  schema: number;
+  title: string;
+  model: string;
+  provenance: string;
+  control_name?: string | null;
+  sampled?: { shown: number; of: number } | null;
+  prompts: { id: number[]; start: Packed; labels: Record<string, Label[]> };
+  tokens: {
+    texts: string[];
+    index: Packed;
+    special?: Packed | null;
+    word?: Packed | null;
+    generated?: Packed | null;
+    labels: Record<string, { values: Label[]; index: Packed }>;
+  };
+  measures: MeasurePayload[];
+  lens?: LensPayload | null;
+  trajectory?: TrajectoryPayload | null;
+  attention?: AttentionPayload | null;
+  tests?: Test[];
+  missing?: Record<string, string>;
+  continues?: boolean;
+}

@@ -1,0 +1,282 @@
+/** The ways of tokens through the stream, in the axes that all of them share. */
+
+import { scaleLinear } from "d3-scale";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { type Colours, coloursOf, STROKES } from "../colours.ts";
+import { column, type Data, rawText, span, stateName, type Trajectory, type Ways } from "../data.ts";
+import type { Saved } from "../export.tsx";
+import { type Cell, exact, number, percent, short } from "../format.ts";
+import { calm, useFrame, useWidth } from "../hooks.ts";
+import { Missing, NoControl, Panel, Segments } from "../parts/Controls.tsx";
+import { type Point, project, START, type Turn, turned } from "../space.ts";
+import { useStore } from "../store.ts";
+import { extent, thin } from "../summary.ts";
+import { tokenNames } from "./Layers.tsx";
+
+/** Other tokens of the prompt stand faintly behind; more than this hide each other. */
+const BEHIND = 80;
+const CHOSEN = 8;
+const STEP_MS = 420;
+
+const pointOf = (ways: Ways, states: number, token: number, s: number): Point => {
+  const at = (token * states + s) * 3;
+  return [ways.coords[at] ?? NaN, ways.coords[at + 1] ?? NaN, ways.coords[at + 2] ?? NaN];
+};
+
+interface Drawing {
+  data: Data;
+  trajectory: Trajectory;
+  ways: Ways;
+  tokens: number[];
+  first: number;
+  length: number;
+  /** First and last state that are drawn, and how far the ways have come (between two while played). */
+  range: [number, number];
+  at: number;
+  solid: boolean;
+  turn: Turn;
+  colours: Colours;
+  width: number;
+  height: number;
+  title?: string;
+}
+
+type Spot = { x: number; y: number; near: number } | null;
+
+/** From coordinates to places on paper: one unit is as long on every axis. */
+function placer(d: Drawing, all: number[]): (p: Point) => Spot {
+  const states = d.trajectory.states.length;
+  const [from, to] = d.range;
+  const kept: Point[] = all.flatMap((token) => Array.from({ length: to - from + 1 }, (_, i) => pointOf(d.ways, states, token, from + i)));
+  const known = kept.filter((p) => p.every(Number.isFinite));
+  const ends = [0, 1, 2].map((axis) => extent(known.map((p) => p[axis] ?? 0)));
+  const middle = ends.map(([a, b]) => (a + b) / 2);
+  const sizes = ends.map(([a, b]) => b - a);
+  const margin = 46;
+  const [w, h] = [d.width - 2 * margin, d.height - 2 * margin];
+  const unit = d.solid
+    ? Math.min(w, h) / (Math.hypot(...sizes) || 1)
+    : Math.min(w / (sizes[0] || 1), h / (sizes[1] || 1));
+  return (p) => {
+    if (!p.every(Number.isFinite)) return null;
+    const centred = p.map((v, i) => (v - (middle[i] ?? 0)) * unit) as unknown as Point;
+    const [x, y, near] = d.solid ? project(centred, d.turn) : centred;
+    return { x: d.width / 2 + x, y: d.height / 2 - y, near };
+  };
+}
+
+const mix = (a: Point, b: Point, t: number): Point => [a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t];
+
+function wayOf(d: Drawing, token: number, spot: (p: Point) => Spot): { path: string; spots: { s: number; spot: NonNullable<Spot> }[]; head: Spot } {
+  const states = d.trajectory.states.length;
+  const end = Math.min(d.at, d.range[1]);
+  const spots: { s: number; spot: NonNullable<Spot> }[] = [];
+  for (let s = d.range[0]; s <= end; s++) {
+    const place = spot(pointOf(d.ways, states, token, s));
+    if (place) spots.push({ s, spot: place });
+  }
+  const low = Math.floor(end);
+  const here = pointOf(d.ways, states, token, low);
+  const head = spot(low === end ? here : mix(here, pointOf(d.ways, states, token, low + 1), end - low));
+  const all = [...spots.map(({ spot: place }) => place), ...(head && low !== end ? [head] : [])];
+  return { path: all.map(({ x, y }, i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join(""), spots, head };
+}
+
+function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: number[] }) {
+  const { colours, ways, trajectory } = d;
+  const share = (i: number) => `PC${i + 1}, ${percent(ways.explained[i] ?? NaN)}`;
+  if (d.solid) {
+    // Three short arrows from a corner: where the axes point after turning.
+    const arms: Point[] = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
+    return (
+      <g transform={`translate(62 ${d.height - 56})`} font-size={11} fill={colours.muted}>
+        {arms.map((arm, i) => {
+          const [x, y] = project(arm, d.turn);
+          return (
+            <g key={i}>
+              <line x2={x * 34} y2={-y * 34} stroke={colours.muted} stroke-width={1.5} />
+              <text x={x * 42} y={-y * 42} dy="0.32em" text-anchor={x < -0.2 ? "end" : x > 0.2 ? "start" : "middle"}>{share(i)}</text>
+            </g>
+          );
+        })}
+      </g>
+    );
+  }
+  const states = trajectory.states.length;
+  const points = all.flatMap((token) => Array.from({ length: states }, (_, s) => pointOf(ways, states, token, s))).filter((p) => p.every(Number.isFinite));
+  const ends = extent(points.map((p) => p[0]));
+  const [left, right] = [spot([ends[0], 0, 0]), spot([ends[1], 0, 0])];
+  const high = extent(points.map((p) => p[1]));
+  const [low, up] = [spot([0, high[0], 0]), spot([0, high[1], 0])];
+  if (!left || !right || !low || !up) return null;
+  const x = scaleLinear().domain(ends).range([left.x, right.x]);
+  const y = scaleLinear().domain(high).range([low.y, up.y]);
+  return (
+    <g font-size={11} fill={colours.muted}>
+      {x.ticks(6).map((tick) => <g key={`x${tick}`}><line x1={x(tick)} x2={x(tick)} y1={12} y2={d.height - 34} stroke={colours.grid} /><text x={x(tick)} y={d.height - 20} text-anchor="middle">{number(tick, 3)}</text></g>)}
+      {y.ticks(6).map((tick) => <g key={`y${tick}`}><line x1={40} x2={d.width - 8} y1={y(tick)} y2={y(tick)} stroke={colours.grid} /><text x={36} y={y(tick)} dy="0.32em" text-anchor="end">{number(tick, 3)}</text></g>)}
+      <text x={d.width / 2} y={d.height - 4} text-anchor="middle" font-size={12}>{share(0)} of the variance</text>
+      <text transform={`translate(11 ${d.height / 2}) rotate(-90)`} text-anchor="middle" font-size={12}>{share(1)} of the variance</text>
+    </g>
+  );
+}
+
+function Picture(d: Drawing) {
+  const every = Array.from({ length: d.length }, (_, i) => d.first + i).filter((token) => !d.data.special?.[token] || d.tokens.includes(token));
+  const behind = thin(every.filter((token) => !d.tokens.includes(token)), BEHIND);
+  const chosen = d.tokens.slice(0, CHOSEN);
+  const all = [...behind, ...chosen];
+  const spot = placer(d, all);
+  const names = tokenNames(d.data, chosen, d.first);
+  const states = d.trajectory.states.length;
+  return (
+    <g>
+      <Axes d={d} spot={spot} all={all} />
+      {d.title && <text x={d.width / 2} y={14} text-anchor="middle" font-size={13} font-weight={600} fill={d.colours.ink}>{d.title}</text>}
+      {behind.map((token) => <path key={token} d={wayOf(d, token, spot).path} fill="none" stroke={d.colours.control} stroke-width={1} opacity={0.35} />)}
+      {chosen.map((token, i) => {
+        const { path, spots, head } = wayOf(d, token, spot);
+        const colour = d.colours.tokens[i] ?? d.colours.ink;
+        return (
+          <g key={token} fill={colour}>
+            <path d={path} fill="none" stroke={colour} stroke-width={2.25} stroke-linejoin="round" stroke-dasharray={STROKES[i] || undefined} />
+            {spots.map(({ s, spot: { x, y } }) => {
+              const [px, py, pz] = pointOf(d.ways, states, token, s);
+              return (
+                <circle key={s} cx={x} cy={y} r={s === d.range[0] ? 4.5 : 2.75} fill={s === d.range[0] ? d.colours.paper : colour} stroke={colour} stroke-width={1.5}
+                  data-trajectory-token={token} data-state={s} data-x={exact(px)} data-y={exact(py)} data-z={exact(pz)} data-control={d.ways === d.trajectory ? undefined : "true"} />
+              );
+            })}
+            {head && <circle cx={head.x} cy={head.y} r={6} stroke={d.colours.paper} stroke-width={1.5} />}
+            {head && <text x={head.x + (head.x > d.width - 100 ? -10 : 10)} y={head.y} dy="0.32em" font-size={12.5} font-weight={600} text-anchor={head.x > d.width - 100 ? "end" : "start"} stroke={d.colours.paper} stroke-width={3} paint-order="stroke">{short(names[i] ?? "", 14)}</text>}
+          </g>
+        );
+      })}
+    </g>
+  );
+}
+
+/** Plays the layers: a step at a time, gliding between two unless the reader asks for less motion. */
+function usePlay(last: number, range: [number, number]) {
+  const store = useStore();
+  const [playing, setPlaying] = useState(false);
+  const [part, setPart] = useState<number | null>(null);
+  useEffect(() => {
+    if (!playing) return;
+    const state = store.selection.peek().state;
+    const from = state >= range[1] || state < range[0] ? range[0] : state;
+    const begun = performance.now();
+    let frame = 0;
+    const tick = () => {
+      const now = Math.min(range[1], from + (performance.now() - begun) / STEP_MS);
+      const whole = Math.floor(now);
+      if (whole !== store.selection.peek().state) store.select({ state: whole }, true);
+      setPart(calm() ? null : now);
+      if (now < range[1]) frame = requestAnimationFrame(tick);
+      else setPlaying(false);
+    };
+    tick();
+    return () => {
+      cancelAnimationFrame(frame);
+      setPart(null);
+    };
+  }, [playing, store, last, range]);
+  return { playing, part, toggle: () => { setPlaying(!playing); } };
+}
+
+function useTurn() {
+  const [turn, setTurn] = useState<Turn>(START);
+  const grip = useRef<{ x: number; y: number; turn: Turn } | null>(null);
+  const move = useFrame<Turn>(setTurn);
+  return {
+    turn,
+    reset: () => { setTurn(START); },
+    handlers: {
+      onPointerDown: (e: PointerEvent) => {
+        (e.currentTarget as Element).setPointerCapture(e.pointerId);
+        grip.current = { x: e.clientX, y: e.clientY, turn };
+      },
+      onPointerMove: (e: PointerEvent) => {
+        const from = grip.current;
+        if (from) move(turned(from.turn, (e.clientX - from.x) / 160, (e.clientY - from.y) / 160));
+      },
+      onPointerUp: () => { grip.current = null; },
+      onPointerCancel: () => { grip.current = null; },
+      onKeyDown: (e: KeyboardEvent) => {
+        const by = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, -0.15], ArrowDown: [0, 0.15] }[e.key];
+        if (!by) return;
+        e.preventDefault();
+        e.stopPropagation();
+        setTurn(turned(turn, by[0] ?? 0, by[1] ?? 0));
+      },
+    },
+  };
+}
+
+const columnRange = (trajectory: Trajectory, [from, to]: [number, number]): [number, number] => [column(trajectory, from), column(trajectory, to)];
+
+function savedOf(base: Omit<Drawing, "colours" | "width" | "height" | "ways">, sides: { ways: Ways; title: string }[], prompt: number): Saved {
+  const { data, trajectory, tokens, first, range } = base;
+  const figure = () => ({
+    width: 860, height: 480 * sides.length,
+    content: <g>{sides.map(({ ways, title }, i) => <g key={i} transform={`translate(0 ${480 * i})`}><Picture {...base} at={range[1]} ways={ways} title={title} colours={coloursOf("light")} width={860} height={470} /></g>)}</g>,
+  });
+  const states = trajectory.states.length;
+  const every = Array.from({ length: base.length }, (_, i) => first + i);
+  const sheet = () => ({
+    columns: ["prompt", "position", "token", "chosen", "of", "state", "pc1", "pc2", "pc3"],
+    rows: sides.flatMap(({ ways, title }) => every.flatMap((token) => trajectory.states.flatMap((state, s): Cell[][] =>
+      s < range[0] || s > range[1] ? [] : [[data.ids[prompt] ?? 0, token - first, JSON.stringify(rawText(data, token)), tokens.includes(token) ? 1 : 0, title || "model", state, ...pointOf(ways, states, token, s)]]))),
+  });
+  const shares = trajectory.explained.slice(0, base.solid ? 3 : 2).map((v, i) => `PC${i + 1} ${percent(v)}`).join(", ");
+  return { name: [data.title, "trajectory", `prompt ${data.ids[prompt] ?? 0}`], title: `Trajectories, prompt ${data.ids[prompt] ?? 0} (${shares})`, provenance: data.provenance, figure, sheet };
+}
+
+export function TrajectoryView() {
+  const store = useStore();
+  const data = store.data.value;
+  const colours = store.colours.value;
+  const { prompt, tokens: positions, state, range: states, solid, control } = store.selection.value;
+  const { trajectory } = data;
+  const box = useRef<HTMLDivElement>(null);
+  const width = useWidth(box);
+  const { first, length } = span(data, prompt);
+  const tokens = useMemo(() => positions.map((p) => first + p), [positions, first]);
+  const { playing, part, toggle } = usePlay(data.lastState, states);
+  const { turn, reset, handlers } = useTurn();
+  if (!trajectory) return <Panel view="trajectory" title="Trajectory"><Missing what="This file holds no trajectories." command={data.missing["trajectory"]} /></Panel>;
+  const range = columnRange(trajectory, states);
+  const other = control ? trajectory.control : null;
+  const sides = [{ ways: trajectory as Ways, title: other ? "model" : "" }, ...(other ? [{ ways: other, title: data.controlName }] : [])];
+  const at = part === null ? Math.max(range[0], column(trajectory, state)) : part;
+  const base = { data, trajectory, tokens, first, length, range, at, solid, turn };
+  const across = sides.length > 1 && width > 700 ? Math.floor((width - 16) / 2) : width;
+  const height = Math.round(Math.max(300, Math.min(460, across * 0.62)));
+  const total = trajectory.explained.slice(0, solid ? 3 : 2).reduce((a, b) => a + b, 0);
+  const behind = length - tokens.length > BEHIND ? ` ${BEHIND} of the prompt's other tokens are drawn.` : "";
+  return (
+    <Panel
+      view="trajectory" title="Trajectory" saved={savedOf(base, sides, prompt)}
+      hint={`The ways of the chosen tokens from state to state (ring: first state; large dot: ${stateName(state)}), the prompt's other tokens in grey. All prompts share these principal axes; the ${solid ? "three" : "two"} shown hold ${percent(total)} of the variance.${behind}`}
+      controls={<>
+        <Segments label="Dimensions" value={solid ? "3" : "2"} options={[{ value: "2", text: "2-D" }, { value: "3", text: "3-D" }]} onChoose={(value) => { store.select({ solid: value === "3" }); }} />
+        <button type="button" class="ix-small" onClick={toggle} aria-pressed={playing}>{playing ? "Pause" : "Play layers"}</button>
+        {solid && <button type="button" class="ix-small" onClick={reset}>Turn back</button>}
+        {solid && <span class="ix-legend-note">Drag to turn; with the focus on the figure, arrow keys turn it.</span>}
+      </>}
+    >
+      {control && !other && <NoControl what="trajectories" />}
+      <div ref={box} class="ix-row">
+        {sides.map(({ ways, title }, i) => (
+          <svg
+            key={i} class={solid ? "ix-figure ix-turn" : "ix-figure"} width={across} height={height} viewBox={`0 0 ${across} ${height}`}
+            role="img" aria-label={`Trajectories of the chosen tokens${title && `, ${title}`}; the CSV holds the coordinates`}
+            tabIndex={solid ? 0 : undefined} {...(solid ? handlers : {})}
+          >
+            <Picture {...base} ways={ways} title={title} colours={colours} width={across} height={height} />
+          </svg>
+        ))}
+      </div>
+    </Panel>
+  );
+}
