@@ -128,13 +128,10 @@ def numbered(blocks: Sequence[Block], start: int = 0) -> tuple[Block, ...]:
     return tuple(out)
 
 
-def libraries(blocks: Sequence[Block], also: Sequence[str] = ()) -> dict[str, str]:
-    """The script libraries that these blocks need, by the kind that needs them.
-
-    `also` names kinds that something else on the page needs.
-    """
+def libraries(blocks: Sequence[Block]) -> dict[str, str]:
+    """The script libraries that these blocks need, by the kind that needs them."""
     choices = [choice for block in blocks for choice in block.choices]
-    kinds = {choice.kind for choice in choices} | set(also)
+    kinds = {choice.kind for choice in choices}
     traces = frozenset().union(*(choice.traces for choice in choices))
     sources: dict[str, Callable[[], str]] = {
         "plotly": lambda: _plotly(partial_fits(traces)),
@@ -208,7 +205,6 @@ class ExplorerParts:
     """What the explorer adds to a page: `data` is JSON of a payload, by `inert_json`."""
 
     data: str
-    maps: bool = False
 
     @property
     def style(self) -> str:
@@ -223,17 +219,11 @@ class ExplorerParts:
         """The script as it is, for a file of its own."""
         return _asset("explorer.js")
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Kinds of script libraries that it draws with, for `libraries`."""
-        return ("maps",) * self.maps
-
 
 def explorer_page(parts: ExplorerParts, title: str, *, live: bool = False) -> str:
     """The explorer as a page of its own; a `live` one may ask the server that it came from."""
     csp = f"{CSP}; connect-src 'self'" if live else CSP
-    needed = libraries((), parts.needs)
-    return fill("explorer.html.j2", title=title, explorer=parts, libraries=needed, csp=csp)
+    return fill("explorer.html.j2", title=title, explorer=parts, csp=csp)
 
 
 @cache

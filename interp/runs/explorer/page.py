@@ -128,6 +128,4 @@ def _numbers(found: Comparison) -> dict[str, Any]:
 
 def parts_of(payload: Mapping[str, Any]) -> ExplorerParts:
     """What a payload adds to a page."""
-    attention = payload["attention"]
-    maps = bool(attention and attention["patterns"]) or payload.get("live") is not None
-    return ExplorerParts(payload_json(payload), maps)
+    return ExplorerParts(payload_json(payload))

@@ -9,19 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.errors import InterpError
-from interp.render.page import ExplorerParts, libraries
+from interp.render.page import ExplorerParts
 
 RENDER = """
 export default {
   render({ model, el }) {
-    const maps = model.get("maps");
-    if (maps && !document.getElementById("library-maps")) {
-      const library = document.createElement("script");
-      library.type = "text/plain";
-      library.id = "library-maps";
-      library.textContent = maps;
-      document.body.append(library);
-    }
     const box = document.createElement("div");
     el.append(box);
     window.interpExplorer.mount(box, model.get("payload"));
@@ -47,7 +39,5 @@ def widget_of(payload: Mapping[str, Any], parts: ExplorerParts) -> Any:
         _esm = f"{parts.plain_script}\n{RENDER}"
         _css = parts.style
         payload = traitlets.Dict().tag(sync=True)
-        maps = traitlets.Unicode().tag(sync=True)
 
-    library = libraries((), parts.needs).get("maps", "")
-    return ExplorerWidget(payload=dict(payload), maps=library)
+    return ExplorerWidget(payload=dict(payload))

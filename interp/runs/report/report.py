@@ -78,7 +78,7 @@ def report_html(
         notes=[*caveats(results), *(note for found in findings for note in found.notes)],
         sections=sections,
         provenance=flat(results.provenance, skip=("token_ids", "notes")),
-        libraries=libraries(blocks, explorer.needs if explorer else ()),
+        libraries=libraries(blocks),
         explorer=explorer,
     )
 
