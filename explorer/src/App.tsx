@@ -1,10 +1,12 @@
 /** The whole explorer: the bar with the selection, the prompts, the tokens, and one view of five. */
 
+import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { column, measureOf, stateName } from "./data.ts";
 import { number, short } from "./format.ts";
 import { Help } from "./parts/Help.tsx";
 import { Choose } from "./parts/Controls.tsx";
+import { Live, Story } from "./parts/Live.tsx";
 import { PromptList } from "./parts/PromptList.tsx";
 import { Tip } from "./parts/Tip.tsx";
 import { type View, VIEWS } from "./selection.ts";
@@ -16,7 +18,7 @@ import { LensView } from "./views/Lens.tsx";
 import { TextView } from "./views/Text.tsx";
 import { TrajectoryView } from "./views/Trajectory.tsx";
 
-const SHOWN: Record<View, { name: string; view: () => preact.JSX.Element }> = {
+const SHOWN: Record<View, { name: string; view: () => JSX.Element }> = {
   layers: { name: "Layers", view: LayersView },
   lens: { name: "Lens", view: LensView },
   trajectory: { name: "Trajectory", view: TrajectoryView },
@@ -101,7 +103,7 @@ function Tabs() {
   return (
     <div class="ix-tabs" role="tablist" aria-label="Views" onKeyDown={step}>
       {VIEWS.map((name) => (
-        <button key={name} type="button" role="tab" id={`ix-tab-${name}`} data-tab={name} aria-selected={name === view} aria-controls="ix-view" tabIndex={name === view ? 0 : -1} onClick={() => { store.select({ view: name }); }}>
+        <button key={name} type="button" role="tab" id={store.id(`tab-${name}`)} data-tab={name} aria-selected={name === view} aria-controls={store.id("view")} tabIndex={name === view ? 0 : -1} onClick={() => { store.select({ view: name }); }}>
           {SHOWN[name].name}
         </button>
       ))}
@@ -133,15 +135,17 @@ function Inside() {
     <div class="ix" data-theme={store.theme.value}>
       <div class="ix-inside">
         <Bar />
-      <div class="ix-body">
+        <Live />
+        <Story />
+        <div class="ix-body">
         <PromptList />
         <div class="ix-main">
           <TextView />
           <Tabs />
-          <div id="ix-view" role="tabpanel" aria-labelledby={`ix-tab-${view}`}><Shown /></div>
+          <div id={store.id("view")} role="tabpanel" aria-labelledby={store.id(`tab-${view}`)}><Shown /></div>
           <p class="ix-provenance">{data.provenance}</p>
         </div>
-      </div>
+        </div>
       </div>
       <Tip />
       <Help />

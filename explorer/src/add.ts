@@ -2,7 +2,7 @@
 
 import type { Attention, Data, TokenLabel } from "./data.ts";
 import { span } from "./data.ts";
-import type { Label } from "./payload.ts";
+import type { Id, Label } from "./payload.ts";
 
 type Rows = Float32Array | Int32Array | Uint8Array;
 
@@ -124,7 +124,7 @@ function joinTrajectory(a: Data, b: Data, sizes: [number, number]): Data["trajec
 
 function joinAttention(a: Attention | null, b: Attention | null): Attention | null {
   if (!a || !b) return a;
-  const fresh = (kept: { prompt: number }[], added: { prompt: number }[]) => kept.filter((k) => !added.some((n) => n.prompt === k.prompt));
+  const fresh = (kept: { prompt: Id }[], added: { prompt: Id }[]) => kept.filter((k) => !added.some((n) => n.prompt === k.prompt));
   return {
     ...a,
     patterns: [...(fresh(a.patterns, b.patterns) as Attention["patterns"]), ...b.patterns],
@@ -154,6 +154,8 @@ export function add(data: Data, added: Data, continues = false): Data {
   const going = continues ? places.filter((p) => taken.has(data.ids[p] ?? -1)) : [];
   if (continues && (going.length !== 1 || added.ids.length !== 1)) throw new Error("Tokens can be added to one prompt that is there.");
   const wanted = [...others, ...going];
+  // What replaces every prompt may have other axes and means: nothing of the old stays.
+  if (!wanted.length) return { ...added, live: added.live ?? data.live };
   const a = wanted.every((p, i) => p === i) && wanted.length === places.length ? data : keep(data, wanted);
   const sizes: [number, number] = [a.index.length, added.index.length];
   const { all, moved } = oneVocabulary(a.texts, added.texts);

@@ -2,7 +2,7 @@
 
 import { flags, floats, integers } from "./decode.ts";
 import type {
-  AttentionPayload, BandPayload, Label, LensPayload, MeasurePayload, Payload, Test, TrajectoryPayload,
+  AttentionPayload, BandPayload, Id, Label, LensPayload, MeasurePayload, Payload, Test, TrajectoryPayload,
 } from "./payload.ts";
 import { visible } from "./format.ts";
 
@@ -10,6 +10,7 @@ export interface Band {
   mean: Float32Array;
   low: Float32Array;
   high: Float32Array;
+  of?: string | undefined;
 }
 
 export interface Measure {
@@ -38,17 +39,19 @@ export interface Lens extends Readout {
   states: number[];
   k: number;
   texts: string[];
-  prompts: Set<number>;
+  prompts: Set<Id>;
   control: Readout | null;
 }
 
 export interface Ways {
+  /** Shares of the variance; NaN where they are not known. */
   explained: number[];
   coords: Float32Array;
 }
 
 export interface Trajectory extends Ways {
   labels: string[];
+  axes: string[];
   states: number[];
   control: Ways | null;
 }
@@ -62,7 +65,7 @@ export interface Statistic {
 }
 
 export interface Pattern {
-  prompt: number;
+  prompt: Id;
   blocks: number[];
   heads: number[];
   length: number;
@@ -71,10 +74,12 @@ export interface Pattern {
 }
 
 export interface Rollout {
-  prompt: number;
+  prompt: Id;
   states: number;
   length: number;
   values: Float32Array;
+  /** The same of attention that is spread evenly. */
+  control: Float32Array | null;
 }
 
 export interface Attention {
@@ -83,6 +88,7 @@ export interface Attention {
   statistics: Statistic[];
   patterns: Pattern[];
   rollout: Rollout[];
+  notes: string[];
 }
 
 export interface TokenLabel {
@@ -97,7 +103,7 @@ export interface Data {
   provenance: string;
   controlName: string;
   sampled: { shown: number; of: number } | null;
-  ids: number[];
+  ids: Id[];
   start: Int32Array;
   promptLabels: Record<string, Label[]>;
   texts: string[];
@@ -112,6 +118,9 @@ export interface Data {
   attention: Attention | null;
   tests: Test[];
   missing: Record<string, string>;
+  more: Record<string, string>;
+  story: { title: string; text: string }[];
+  live: { url: string; token: string } | null;
   /** States are counted from 0 (input of block 0) to this one (after the last block). */
   lastState: number;
 }
@@ -124,11 +133,12 @@ export function statesOf(labels: string[], axis: "block" | "state" | "none"): nu
   return labels.map((_, i) => (known ? Number(numbers[i]) : i) + shift);
 }
 
+const shares = (values: (number | null)[]) => values.map((v) => v ?? NaN);
 const numbers = (values: (number | null)[]) => Float32Array.from(values, (v) => v ?? NaN);
 
 function readBand(band: BandPayload | null | undefined): Band | null {
   if (!band) return null;
-  return { mean: numbers(band.mean), low: numbers(band.low), high: numbers(band.high) };
+  return { mean: numbers(band.mean), low: numbers(band.low), high: numbers(band.high), of: band.of };
 }
 
 function readMeasure(m: MeasurePayload, controlName: string): Measure {
@@ -159,8 +169,9 @@ function readTrajectory(trajectory: TrajectoryPayload): Trajectory {
   const control = trajectory.control;
   return {
     labels, states: statesOf(labels, "state"),
-    explained: trajectory.explained, coords: floats(trajectory.coords),
-    control: control ? { explained: control.explained, coords: floats(control.coords) } : null,
+    axes: trajectory.axes ?? ["PC1", "PC2", "PC3"],
+    explained: shares(trajectory.explained), coords: floats(trajectory.coords),
+    control: control ? { explained: shares(control.explained), coords: floats(control.coords) } : null,
   };
 }
 
@@ -175,12 +186,14 @@ function readAttention(attention: AttentionPayload): Attention {
       prompt, blocks, heads, length: values.shape[3] ?? 0, values: floats(values),
       control: control ? floats(control) : null,
     })),
-    rollout: (attention.rollout ?? []).map(({ prompt, values }) => ({
+    rollout: (attention.rollout ?? []).map(({ prompt, values, even }) => ({
       prompt,
       states: values.shape.length === 3 ? (values.shape[0] ?? 1) : 1,
       length: values.shape[values.shape.length - 1] ?? 0,
       values: floats(values),
+      control: even ? floats(even) : null,
     })),
+    notes: attention.notes ?? [],
   };
 }
 
@@ -214,6 +227,9 @@ export function read(payload: Payload): Data {
     measures, lens, trajectory, attention,
     tests: payload.tests ?? [],
     missing: payload.missing ?? {},
+    more: payload.more ?? {},
+    story: payload.story ?? [],
+    live: payload.live ?? null,
     lastState: deepest.reduce((a, b) => Math.max(a, b), attention?.blocks ?? 0),
   };
 }

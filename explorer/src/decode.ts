@@ -62,11 +62,11 @@ export function unpack(packed: Packed): Numbers {
   return typed(packed.dtype, bytes.slice().buffer);
 }
 
-/** As `unpack`, for numbers that are floats whatever they were stored as; bytes are shares of 255. */
+/** As `unpack`, for numbers that are floats whatever they were stored as; whole numbers of one or two bytes are shares of the largest. */
 export function floats(packed: Packed): Float32Array {
   const values = unpack(packed);
   if (values instanceof Float32Array) return values;
-  const scale = values instanceof Uint8Array ? 255 : 1;
+  const scale = values instanceof Uint8Array ? 255 : values instanceof Uint16Array ? 65535 : 1;
   return Float32Array.from(values, (v) => v / scale);
 }
 

@@ -44,6 +44,7 @@ function ours(store: Store, event: KeyboardEvent): boolean {
   if (event.key === "Escape") return true;
   if (target && (TYPING.has(target.tagName) || target.isContentEditable)) return false;
   if (target && store.root.contains(target)) return true;
+  if (!store.linked) return false;
   const { top, bottom } = store.root.getBoundingClientRect();
   return target === document.body && top < innerHeight * 0.6 && bottom > innerHeight * 0.3;
 }

@@ -1,14 +1,12 @@
 /** Puts the explorer on the page, and takes prompts that come later. */
 
-import { batch, effect } from "@preact/signals";
+import { effect } from "@preact/signals";
 import { render } from "preact";
-import { add as addTo } from "./add.ts";
 import { App } from "./App.tsx";
 import type { Theme } from "./colours.ts";
 import { read } from "./data.ts";
 import { listen } from "./keys.ts";
 import type { Payload } from "./payload.ts";
-import { clamp, firstOrdinary } from "./selection.ts";
 import { createStore, followAddress, type Store } from "./store.ts";
 
 let latest: Store | null = null;
@@ -58,7 +56,7 @@ export function mount(el: HTMLElement, payload: Payload): void {
     const { theme, query } = preferred();
     const data = read(payload);
     el.replaceChildren();
-    const store = createStore(el, data, theme);
+    const store = createStore(el, data, theme, el.id === "interp-explorer");
     latest = store;
     const stops = [listen(store), followAddress(store), followTheme(store, query), effect(() => { el.dataset["theme"] = store.theme.value; })];
     render(<App store={store} />, el);
@@ -75,17 +73,7 @@ export function mount(el: HTMLElement, payload: Payload): void {
 /** Adds prompts, or tokens to a prompt (`continues`), to the explorer that was drawn last. */
 export function add(payload: Payload): void {
   if (!latest) throw new Error("There is no explorer on this page to add to.");
-  const store = latest;
-  const before = store.selection.peek();
-  const last = before.prompt === store.data.peek().ids.length - 1;
-  const data = addTo(store.data.peek(), read(payload), payload.continues ?? false);
-  const prompt = data.ids.length - 1;
-  // While tokens stream in, the reader's own choice of tokens in that prompt stays.
-  const tokens = payload.continues && last ? before.tokens : [firstOrdinary(data, prompt)];
-  batch(() => {
-    store.data.value = data;
-    store.selection.value = clamp(data, { ...before, prompt, tokens });
-  });
+  latest.add(payload);
 }
 
 function start(): void {

@@ -8,12 +8,16 @@ export interface Packed {
   shuffle?: boolean;
 }
 
+/** A prompt's number, or a text where there are several of one number (`0 encoder`). */
+export type Id = string | number;
 export type Label = string | number | boolean | null;
 
 export interface BandPayload {
   mean: (number | null)[];
   low: (number | null)[];
   high: (number | null)[];
+  /** What mean and edges are, if they are not those that the page computes. */
+  of?: string;
 }
 
 export interface MeasurePayload {
@@ -36,19 +40,20 @@ export interface LensPayload {
   texts: string[];
   tokens: Packed;
   probs: Packed;
-  prompts: number[];
+  prompts: Id[];
   control?: { tokens: Packed; probs: Packed } | null;
 }
 
 export interface TrajectoryPayload {
   states: (string | number)[];
-  explained: number[];
+  axes?: string[];
+  explained: (number | null)[];
   coords: Packed;
-  control?: { explained: number[]; coords: Packed } | null;
+  control?: { explained: (number | null)[]; coords: Packed } | null;
 }
 
 export interface PatternPayload {
-  prompt: number;
+  prompt: Id;
   blocks: number[];
   heads: number[];
   values: Packed;
@@ -68,7 +73,7 @@ export interface AttentionPayload {
   heads: number;
   statistics: StatisticPayload[];
   patterns: PatternPayload[];
-  rollout?: { prompt: number; values: Packed }[] | null;
+  rollout?: { prompt: Id; values: Packed }[] | null;
 }
 
 export interface Test {
@@ -91,7 +96,7 @@ export interface Payload {
   provenance: string;
   control_name?: string | null;
   sampled?: { shown: number; of: number } | null;
-  prompts: { id: number[]; start: Packed; labels: Record<string, Label[]> };
+  prompts: { id: Id[]; start: Packed; labels: Record<string, Label[]> };
   tokens: {
     texts: string[];
     index: Packed;
@@ -106,5 +111,8 @@ export interface Payload {
   attention?: AttentionPayload | null;
   tests?: Test[];
   missing?: Record<string, string>;
+  more?: Record<string, string>;
+  story?: { title: string; text: string }[] | null;
+  live?: { url: string; token: string } | null;
   continues?: boolean;
 }

@@ -83,7 +83,7 @@ export function fromAddress(data: Data, hash: string): Selection | null {
   const words = new URLSearchParams(hash.slice(PREFIX.length));
   const usual = initial(data);
   const prompt = (key: string, otherwise: number) => {
-    const place = words.has(key) ? data.ids.indexOf(Number(words.get(key))) : -1;
+    const place = words.has(key) ? data.ids.map(String).indexOf(words.get(key) ?? "") : -1;
     return place < 0 ? otherwise : place;
   };
   const pair = (key: string, cut: RegExp, otherwise: [number, number]): [number, number] => {

@@ -1,11 +1,12 @@
 /** The one selection, its changes and its place in the address; views read it and ask for changes. */
 
-import { computed, signal, type ReadonlySignal, type Signal } from "@preact/signals";
+import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals";
 import { type ComponentChild, createContext } from "preact";
 import { useContext } from "preact/hooks";
 import { type Colours, coloursOf, type Theme } from "./colours.ts";
-import type { Data } from "./data.ts";
-import { span } from "./data.ts";
+import { add as addTo } from "./add.ts";
+import { type Data, read, span } from "./data.ts";
+import type { Payload } from "./payload.ts";
 import { clamp, firstOrdinary, fromAddress, initial, type Selection, toAddress } from "./selection.ts";
 
 /** What stands beside the pointer or the focus. */
@@ -17,6 +18,10 @@ export interface Shown {
 
 export interface Store {
   root: HTMLElement;
+  /** Whether the address of the page is this explorer's; a widget among others leaves it alone. */
+  linked: boolean;
+  /** An id that no other explorer of the page has. */
+  id: (name: string) => string;
   data: Signal<Data>;
   selection: Signal<Selection>;
   theme: Signal<Theme>;
@@ -30,6 +35,8 @@ export interface Store {
   choose: (position: number, add: boolean) => void;
   moveToken: (by: number, add: boolean) => void;
   moveState: (by: number) => void;
+  /** Takes prompts that come later, or tokens at the end of one (`continues`), and shows them. */
+  add: (payload: Payload) => void;
 }
 
 /** Changes that follow each other faster than this are one step of the browser's history. */
@@ -46,21 +53,25 @@ function setAddress(address: string, replace: boolean): void {
   }
 }
 
-export function createStore(root: HTMLElement, start: Data, theme: Theme): Store {
+let made = 0;
+
+export function createStore(root: HTMLElement, start: Data, theme: Theme, linked = true): Store {
+  const number = made++;
   const data = signal(start);
-  const selection = signal(fromAddress(start, location.hash) ?? initial(start));
+  const selection = signal((linked ? fromAddress(start, location.hash) : null) ?? initial(start));
   const themeSignal = signal(theme);
   let changed = 0;
   const select = (change: Partial<Selection>, quietly = false) => {
     const before = selection.peek();
     selection.value = clamp(data.peek(), { ...before, ...change });
     const now = performance.now();
-    setAddress(toAddress(data.peek(), selection.peek()), quietly || now - changed < STEP_MS);
+    if (linked) setAddress(toAddress(data.peek(), selection.peek()), quietly || now - changed < STEP_MS);
     changed = now;
   };
   const length = () => span(data.peek(), selection.peek().prompt).length;
   return {
-    root, data, selection,
+    root, linked, data, selection,
+    id: (name) => `ix${number}-${name}`,
     theme: themeSignal,
     colours: computed(() => coloursOf(themeSignal.value)),
     tip: signal(null),
@@ -86,11 +97,24 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme): Store
     moveState(by) {
       select({ state: selection.peek().state + by });
     },
+    add(payload) {
+      const before = selection.peek();
+      const last = before.prompt === data.peek().ids.length - 1;
+      const more = addTo(data.peek(), read(payload), payload.continues ?? false);
+      const prompt = more.ids.length - 1;
+      // While tokens stream in, the reader's own choice of tokens in that prompt stays.
+      const tokens = payload.continues && last ? before.tokens : [firstOrdinary(more, prompt)];
+      batch(() => {
+        data.value = more;
+        selection.value = clamp(more, { ...before, prompt, tokens });
+      });
+    },
   };
 }
 
 /** Follows the browser's back and forward, and links that are followed within the page. */
 export function followAddress(store: Store): () => void {
+  if (!store.linked) return () => undefined;
   const follow = () => {
     const wanted = fromAddress(store.data.peek(), location.hash);
     if (wanted) store.selection.value = wanted;

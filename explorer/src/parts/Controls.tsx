@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { type Format, save, type Saved } from "../export.tsx";
+import type { Id } from "../payload.ts";
 import { useStore } from "../store.ts";
 
 interface Choices {
@@ -95,26 +96,51 @@ export function Panel({ view, title, hint, controls, saved, children }: PanelPro
   );
 }
 
-/** A view without its numbers: why, and what adds them. */
-export function Missing({ what, command }: { what: string; command: string | undefined }) {
+/** A sentence with a command in it; the command is set apart. */
+function Command({ text }: { text: string }) {
   const store = useStore();
-  const copy = async (text: string) => {
+  const found = /interp run .*?(?= (?:adds|keeps)\b|\.?$)/.exec(text);
+  if (!found) return <p>{text}</p>;
+  const [command] = found;
+  const copy = async () => {
     try {
-      await navigator.clipboard.writeText(text);
+      await navigator.clipboard.writeText(command);
       store.spoken.value = "Copied.";
     } catch {
       store.spoken.value = "Select the command to copy it.";
     }
   };
   return (
+    <p>
+      {text.slice(0, found.index)}<code>{command}</code>{text.slice(found.index + command.length)}{" "}
+      <button type="button" class="ix-small" onClick={() => { void copy(); }}>Copy</button>
+    </p>
+  );
+}
+
+/** A view without its numbers: why, and what adds them. */
+const OFFERED = 12;
+
+interface MissingProps {
+  what: string;
+  command: string | undefined;
+  /** Prompts that have what is missing here. */
+  elsewhere?: Id[];
+}
+
+export function Missing({ what, command, elsewhere = [] }: MissingProps) {
+  const store = useStore();
+  const { ids } = store.data.value;
+  return (
     <div class="ix-missing">
       <p>{what}</p>
-      {command && (
-        <p>
-          This adds it: <code>{command}</code>{" "}
-          <button type="button" class="ix-small" onClick={() => { void copy(command); }}>Copy</button>
+      {elsewhere.length > 0 && (
+        <p class="ix-elsewhere">
+          Kept for {elsewhere.slice(0, OFFERED).map((id) => <button key={id} type="button" class="ix-small" onClick={() => { store.openPrompt(ids.indexOf(id)); }}>#{id}</button>)}
+          {elsewhere.length > OFFERED && <span>and {elsewhere.length - OFFERED} more</span>}
         </p>
       )}
+      {command && <Command text={command} />}
     </div>
   );
 }

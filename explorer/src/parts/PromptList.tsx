@@ -41,13 +41,13 @@ function labelTags(data: Data, place: number): string[] {
   });
 }
 
-function Row({ data, place, chosen, top, onOpen }: { data: Data; place: number; chosen: boolean; top: number; onOpen: () => void }) {
+function Row({ id, data, place, chosen, top, onOpen }: { id: string; data: Data; place: number; chosen: boolean; top: number; onOpen: () => void }) {
   const { length } = span(data, place);
   const tags = labelTags(data, place);
   return (
     <div
       role="option" aria-selected={chosen} class="ix-prompt" data-prompt={data.ids[place]}
-      id={`ix-prompt-${place}`} style={{ transform: `translateY(${top}px)` }} onClick={onOpen}
+      id={id} style={{ transform: `translateY(${top}px)` }} onClick={onOpen}
       aria-posinset={place + 1} aria-setsize={data.ids.length}
     >
       <span class="ix-prompt-text" dir="auto">{visible(sentence(data, place).replace(/\s+/g, " ")) }</span>
@@ -86,12 +86,12 @@ function List({ places }: ListProps) {
   return (
     <div
       ref={scroller} class="ix-list" role="listbox" tabIndex={0} aria-label="Prompts" onKeyDown={onKeyDown}
-      aria-activedescendant={at >= 0 ? `ix-prompt-${prompt}` : undefined}
+      aria-activedescendant={at >= 0 ? store.id(`prompt-${prompt}`) : undefined}
     >
       <div style={{ height: `${total}px`, position: "relative" }}>
         {items.map(({ index, start }) => {
           const place = places[index] ?? 0;
-          return <Row key={place} data={data} place={place} chosen={place === prompt} top={start} onOpen={() => { store.openPrompt(place); }} />;
+          return <Row key={place} id={store.id(`prompt-${place}`)} data={data} place={place} chosen={place === prompt} top={start} onOpen={() => { store.openPrompt(place); }} />;
         })}
       </div>
       {places.length === 0 && <p class="ix-note">No prompt has this.</p>}

@@ -10,6 +10,7 @@ import { type Arc, Arcs, LEAST, layArcs } from "../parts/Arcs.tsx";
 import { Choose, Missing, NoControl, Panel, Segments } from "../parts/Controls.tsx";
 import { FigureLegend, Legend } from "../parts/Legend.tsx";
 import { Matrix } from "../parts/Matrix.tsx";
+import type { Id } from "../payload.ts";
 import type { Selection } from "../selection.ts";
 import { type Store, useStore } from "../store.ts";
 import { extent } from "../summary.ts";
@@ -22,33 +23,37 @@ interface Kept {
   control: Float32Array | null;
   offset: number;
   length: number;
+  /** What the control is, if it is not that of the run. */
+  controlName: string;
   name: string;
   head: string;
 }
 
-export function patternOf(attention: Attention, prompt: number, [block, head]: [number, number]): Kept | null {
+export function patternOf(attention: Attention, prompt: Id, [block, head]: [number, number]): Kept | null {
   const pattern: Pattern | undefined = attention.patterns.find((p) => p.prompt === prompt && p.blocks.includes(block) && p.heads.includes(head));
   if (!pattern) return null;
   const place = pattern.blocks.indexOf(block) * pattern.heads.length + pattern.heads.indexOf(head);
   return {
     values: pattern.values, control: pattern.control, length: pattern.length, offset: place * pattern.length ** 2,
-    name: `block ${block}, head ${head}`, head: `${block}.${head}`,
+    controlName: "", name: `block ${block}, head ${head}`, head: `${block}.${head}`,
   };
 }
 
-export function rolloutOf(attention: Attention, prompt: number, state: number): Kept | null {
+export function rolloutOf(attention: Attention, prompt: Id, state: number): Kept | null {
   const found: Rollout | undefined = attention.rollout.find((r) => r.prompt === prompt);
   if (!found) return null;
   // A rollout that begins after block 0 has one map less than there are states.
   const whole = found.states > attention.blocks;
   const s = found.states === 1 ? 0 : Math.max(0, Math.min(found.states - 1, whole ? state : state - 1));
   const shown = found.states === 1 ? "the whole depth" : stateName(whole ? s : s + 1);
-  return { values: found.values, control: null, length: found.length, offset: s * found.length ** 2, name: `rollout, ${shown}`, head: "rollout" };
+  return { values: found.values, control: found.control, length: found.length, offset: s * found.length ** 2, controlName: "even attention", name: `rollout, ${shown}`, head: "rollout" };
 }
 
 /** The weights of a row (what a token looks at) and of a column (what looks at it), the strong ones. */
 export function arcsOf(kept: Kept, query: number): { to: Arc[]; from: Arc[] } {
   const { values, offset, length } = kept;
+  // A map may hold the first tokens of a long prompt only.
+  if (query >= length) return { to: [], from: [] };
   const strong = (weight: (i: number) => number) =>
     Array.from({ length }, (_, position) => ({ position, weight: weight(position) }))
       .filter((arc) => arc.weight >= LEAST)
@@ -144,7 +149,7 @@ export function AttentionMap({ data, kept, control, first, tokens, paint, colour
       <g transform={`translate(${EDGE} ${EDGE})`}>
         <rect width={size} height={size} fill="none" stroke={colours.grid} />
         <Matrix values={values} offset={offset} length={length} size={size} scale={paint} head={kept.head} control={control} />
-        {tokens.map((q, i) => <rect key={q} y={q * cell} width={size} height={Math.max(2, cell)} fill="none" stroke={colours.tokens[i % colours.tokens.length]} stroke-width={1.75} pointer-events="none" />)}
+        {tokens.filter((q) => q < length).map((q, i) => <rect key={q} y={q * cell} width={size} height={Math.max(2, cell)} fill="none" stroke={colours.tokens[i % colours.tokens.length]} stroke-width={1.75} pointer-events="none" />)}
       </g>
       <text x={EDGE - 5} y={14} text-anchor="end">looks at →</text>
       <text x={2} y={EDGE - 6}>query ↓</text>
@@ -202,7 +207,7 @@ function ArcsPanel({ kept, title }: { kept: Kept; title: string }) {
   return (
     <>
       <p class="ix-note" aria-live="polite">
-        <bdi class="ix-mono">{short(props.texts(query), 24)}</bdi> (position {query}) {best ? <>looks most at <bdi class="ix-mono">{short(props.texts(best.position), 24)}</bdi> (position {best.position}): {percent(best.weight)}.</> : "looks at no token with 1 % or more."}
+        <bdi class="ix-mono">{short(props.texts(query), 24)}</bdi> (position {query}) {best ? <>looks most at <bdi class="ix-mono">{short(props.texts(best.position), 24)}</bdi> (position {best.position}): {percent(best.weight)}.</> : query < kept.length ? "looks at no token with 1 % or more." : `is not in the map, which holds the first ${kept.length} tokens.`}
         {" "}Above the text: where it looks. Below, grey: which tokens look at it.
       </p>
       <div class="ix-scroll" tabIndex={0} role="region" aria-label="Arcs over the text">
@@ -353,18 +358,14 @@ export function AttentionView() {
         {statistic && <div><Strongest attention={attention} statistic={statistic} /><Grid attention={attention} statistic={statistic} paint={paint} /></div>}
         <div ref={box} class="ix-map">
           {kept
-            ? maps.map((side) => <div key={String(side)}>{side && <p class="ix-note">{data.controlName}</p>}<MapPanel title={kept.name} data={data} kept={kept} control={side} first={first} tokens={tokens} paint={weights} colours={colours} size={size} /></div>)
-            : <Missing what={noMap(attention, id, rollout)} command={data.missing["patterns"] ?? data.missing["attention"]} />}
+            ? maps.map((side) => <div key={String(side)}>{side && <p class="ix-note">{kept.controlName || data.controlName}</p>}<MapPanel title={kept.name} data={data} kept={kept} control={side} first={first} tokens={tokens} paint={weights} colours={colours} size={size} /></div>)
+            : <Missing what={`The ${rollout ? "rollout" : `map of block ${head[0]}, head ${head[1]}`} of prompt ${id} was not kept.`} command={data.more["attention"] ?? data.missing["attention"]} elsewhere={[...new Set((rollout ? attention.rollout : attention.patterns).map((p) => p.prompt))]} />}
         </div>
       </div>
+      {attention.notes.map((note, i) => <p key={i} class="ix-note">{note}</p>)}
       {kept && <ArcsPanel kept={kept} title={kept.name} />}
     </Panel>
   );
 }
 
-function noMap(attention: Attention, id: number, rollout: boolean): string {
-  const kept = [...new Set((rollout ? attention.rollout : attention.patterns).map((p) => p.prompt))];
-  const have = kept.length ? `Prompts with maps: ${kept.slice(0, 12).join(", ")}${kept.length > 12 ? " …" : ""}.` : "No prompt has one.";
-  return `The ${rollout ? "rollout" : "map of this head"} for prompt ${id} was not kept. ${have}`;
-}
 

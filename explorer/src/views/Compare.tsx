@@ -266,8 +266,9 @@ function OtherPrompt() {
   const name = (p: number) => `#${data.ids[p] ?? 0} ${short(visible(sentence(data, p).replace(/\s+/g, " ")), 60)}`;
   const take = (value: string) => {
     setTyped(value);
-    const id = /^#?(\d+)(\s|$)/.exec(value)?.[1];
-    const p = id === undefined ? -1 : data.ids.indexOf(Number(id));
+    const typedId = value.replace(/^#/, "");
+    const named = near.find((p) => name(p) === value);
+    const p = named ?? data.ids.map(String).indexOf(typedId);
     if (p >= 0) store.select({ otherPrompt: p, otherToken: firstOrdinary(data, p) });
   };
   const step = (by: number) => {
@@ -279,10 +280,10 @@ function OtherPrompt() {
     <div class="ix-other" role="group" aria-label="Prompt B">
       <button type="button" class="ix-small" aria-label="Prompt B: the one before" onClick={() => { step(-1); }}>‹</button>
       <label class="ix-choose"><span>B</span>
-        <input type="text" list="ix-prompts" value={typed ?? name(otherPrompt)} data-other onFocus={(e) => { e.currentTarget.select(); }} onInput={(e) => { take(e.currentTarget.value); }} onBlur={() => { setTyped(null); }} />
+        <input type="text" list={store.id("prompts")} value={typed ?? name(otherPrompt)} data-other onFocus={(e) => { e.currentTarget.select(); }} onInput={(e) => { take(e.currentTarget.value); }} onBlur={() => { setTyped(null); }} />
       </label>
       <button type="button" class="ix-small" aria-label="Prompt B: the next one" onClick={() => { step(1); }}>›</button>
-      <datalist id="ix-prompts">{near.map((p) => <option key={p} value={name(p)} />)}</datalist>
+      <datalist id={store.id("prompts")}>{near.map((p) => <option key={p} value={name(p)} />)}</datalist>
     </div>
   );
 }

@@ -264,10 +264,12 @@ export function LayersView() {
   const chart = chartOf({ ...base, measure, width, height: TALL, small: false });
   const count = membersOf(data, selection.group).length;
   const narrowed = selection.range[0] > 0 || selection.range[1] < data.lastState;
+  const of = selection.group ? `${count} tokens with ${groupName(selection.group)}` : "all ordinary tokens";
+  const bandName = (!selection.group && measure.band?.of) || `mean and the middle 80 % of ${of}`;
   return (
     <Panel
       view="layers" title={measure.title} saved={savedOf(data, measure, selection, tokens, first)}
-      hint={<>{measure.doc && `${measure.doc} `}Lines are the chosen tokens; the band is the mean and the middle 80 % of {selection.group ? `${count} tokens with ${groupName(selection.group)}` : "all ordinary tokens"}. Click for a layer, drag for a range.</>}
+      hint={<>{measure.doc && `${measure.doc} `}Lines are the chosen tokens; the band is the {bandName}. Click for a layer, drag for a range.</>}
       controls={<>
         <Choose label="Band" value={selection.group ? `${selection.group.label}\u001f${selection.group.value}` : ""} options={groupOptions(data)} onChoose={(value) => { store.select({ group: parseGroup(value) }); }} />
         {narrowed && <button type="button" class="ix-small" onClick={() => { store.select({ range: [0, data.lastState] }); }}>Whole depth</button>}

@@ -21,17 +21,18 @@ const SAVED_COLUMNS = 40;
 interface Reading {
   text: string;
   share: number;
-  found: boolean;
+  /** The most probable token as it is in the vocabulary, and its probability. */
+  top: string;
+  prob: number;
 }
 
 /** What a cell shows: its most probable token, or the place of the token that is sought. */
 export function reading(lens: Lens, wanted: Set<number>, token: number, state: number, control = false): Reading {
-  if (wanted.size) {
-    const found = find(lens, wanted, token, state, control);
-    return found ? { text: `${found.rank}. ${percent(found.prob)}`, share: found.prob, found: true } : { text: "", share: NaN, found: false };
-  }
-  const top = readoutAt(lens, token, state, control)[0];
-  return top ? { text: top.text, share: top.prob, found: true } : { text: "", share: NaN, found: false };
+  const best = readoutAt(lens, token, state, control)[0];
+  const top = { top: best?.raw ?? "", prob: best?.prob ?? NaN };
+  if (!wanted.size) return { text: best?.text ?? "", share: top.prob, ...top };
+  const found = find(lens, wanted, token, state, control);
+  return found ? { text: `${found.rank}. ${percent(found.prob)}`, share: found.prob, ...top } : { text: "", share: NaN, ...top };
 }
 
 interface CellProps {
@@ -40,6 +41,8 @@ interface CellProps {
   state: number;
   text: string;
   share: number;
+  top: string;
+  prob: number;
   fill: string;
   ink: string;
   under: string;
@@ -51,7 +54,7 @@ const LensCell = memo(function LensCell(p: CellProps) {
   return (
     <div
       role="gridcell" class={`ix-lens-cell${p.mark}`} style={{ background: p.fill, color: p.ink }}
-      data-lens-token={p.token} data-lens-state={p.state} data-position={p.position} data-top={p.text} data-prob={exact(p.share)}
+      data-lens-token={p.token} data-lens-state={p.state} data-position={p.position} data-top={p.top} data-prob={exact(p.prob)} data-share={exact(p.share)}
     >
       <bdi>{short(p.text, 12)}</bdi>
       {p.under !== "" && <small class="ix-lens-under" style={{ background: p.underFill }}><bdi>{short(p.under, 12)}</bdi></small>}
@@ -75,7 +78,7 @@ function cellOf(look: Look, token: number, position: number, state: number, mark
   const fill = Number.isNaN(own.share) ? "transparent" : paint.colour(own.share);
   return (
     <LensCell
-      key={position} token={token} position={position} state={state} text={own.text} share={own.share} fill={fill} ink={inkOn(fill, colours)}
+      key={position} token={token} position={position} state={state} text={own.text} share={own.share} top={own.top} prob={own.prob} fill={fill} ink={inkOn(fill, colours)}
       under={other ? other.text || "–" : ""} underFill={other ? colours.paper : ""} mark={mark}
     />
   );
@@ -216,11 +219,11 @@ function Search({ lens, wanted }: { lens: Lens; wanted: Set<number> }) {
     <>
       <label class="ix-choose"><span>Find a token</span>
         <input
-          type="search" list="ix-vocabulary" value={typed} placeholder="her" data-sought
+          type="search" list={store.id("vocabulary")} value={typed} placeholder="her" data-sought
           onInput={(e) => { store.select({ sought: e.currentTarget.value }, true); }}
         />
       </label>
-      <datalist id="ix-vocabulary">{near.map((raw) => <option key={raw} value={visible(raw)} />)}</datalist>
+      <datalist id={store.id("vocabulary")}>{near.map((raw) => <option key={raw} value={visible(raw)} />)}</datalist>
       {typed && (
         <span class="ix-legend-note" role="status">
           {wanted.size ? <>finds <bdi class="ix-mono">{[...wanted].map((id) => visible(lens.texts[id] ?? "")).slice(0, 4).join("  ")}</bdi>: rank and probability</> : `among the ${lens.k} most probable nowhere`}
@@ -287,7 +290,7 @@ export function LensView() {
   if (!lens) return <Panel view="lens" title="Lens"><Missing what="This file holds no readings of the lens." command={data.missing["lens"]} /></Panel>;
   const id = data.ids[prompt];
   if (id !== undefined && !lens.prompts.has(id)) {
-    return <Panel view="lens" title="Lens"><Missing what={`The readings of prompt ${id} were not kept; ${lens.prompts.size} prompts have them.`} command={data.missing["lens"]} /></Panel>;
+    return <Panel view="lens" title="Lens"><Missing what={`The readings of prompt ${id} were not kept.`} command={data.more["lens"] ?? data.missing["lens"]} elsewhere={[...lens.prompts]} /></Panel>;
   }
   const look: Look = { data, lens, wanted, paint, colours, control };
   return (

@@ -67,7 +67,7 @@ export function textFigure(
                   stroke-width={chosen >= 0 ? 2.5 : 1} stroke-dasharray={data.special?.[token] ? "3 2" : undefined}
                 />
                 {under && <rect y={20} width={width} height={4} fill={paint?.colour(valueOf(measure, token, depth, true)) ?? ""} />}
-                <text x={PAD} y={17} fill={inkOn(fill, look)} xml:space="preserve">{word}</text>
+                <text x={PAD} y={17} fill={inkOn(fill, look)} style="white-space: pre">{word}</text>
                 {data.generated?.[token] ? <line x1={1} x2={width - 1} y1={28} y2={28} stroke={look.tokens[1]} stroke-width={2} /> : null}
               </g>
             );

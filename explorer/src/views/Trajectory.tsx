@@ -41,6 +41,9 @@ interface Drawing {
   title?: string;
 }
 
+/** Flat figures need two coordinates, solid ones three. */
+const placed = (p: Point, solid: boolean) => p.slice(0, solid ? 3 : 2).every(Number.isFinite);
+
 type Spot = { x: number; y: number; near: number } | null;
 
 /** From coordinates to places on paper: one unit is as long on every axis. */
@@ -48,8 +51,8 @@ function placer(d: Drawing, all: number[]): (p: Point) => Spot {
   const states = d.trajectory.states.length;
   const [from, to] = d.range;
   const kept: Point[] = all.flatMap((token) => Array.from({ length: to - from + 1 }, (_, i) => pointOf(d.ways, states, token, from + i)));
-  const known = kept.filter((p) => p.every(Number.isFinite));
-  const ends = [0, 1, 2].map((axis) => extent(known.map((p) => p[axis] ?? 0)));
+  const known = kept.filter((p) => placed(p, d.solid));
+  const ends = (d.solid ? [0, 1, 2] : [0, 1]).map((axis) => extent(known.map((p) => p[axis] ?? 0)));
   const middle = ends.map(([a, b]) => (a + b) / 2);
   const sizes = ends.map(([a, b]) => b - a);
   const margin = 46;
@@ -58,8 +61,8 @@ function placer(d: Drawing, all: number[]): (p: Point) => Spot {
     ? Math.min(w, h) / (Math.hypot(...sizes) || 1)
     : Math.min(w / (sizes[0] || 1), h / (sizes[1] || 1));
   return (p) => {
-    if (!p.every(Number.isFinite)) return null;
-    const centred = p.map((v, i) => (v - (middle[i] ?? 0)) * unit) as unknown as Point;
+    if (!placed(p, d.solid)) return null;
+    const centred = p.map((v, i) => (Number.isFinite(v) ? (v - (middle[i] ?? 0)) * unit : 0)) as unknown as Point;
     const [x, y, near] = d.solid ? project(centred, d.turn) : centred;
     return { x: d.width / 2 + x, y: d.height / 2 - y, near };
   };
@@ -67,9 +70,9 @@ function placer(d: Drawing, all: number[]): (p: Point) => Spot {
 
 const mix = (a: Point, b: Point, t: number): Point => [a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t];
 
-function wayOf(d: Drawing, token: number, spot: (p: Point) => Spot): { path: string; spots: { s: number; spot: NonNullable<Spot> }[]; head: Spot } {
+function wayOf(d: Drawing, token: number, spot: (p: Point) => Spot, until = d.at): { path: string; spots: { s: number; spot: NonNullable<Spot> }[]; head: Spot } {
   const states = d.trajectory.states.length;
-  const end = Math.min(d.at, d.range[1]);
+  const end = Math.min(until, d.range[1]);
   const spots: { s: number; spot: NonNullable<Spot> }[] = [];
   for (let s = d.range[0]; s <= end; s++) {
     const place = spot(pointOf(d.ways, states, token, s));
@@ -84,7 +87,11 @@ function wayOf(d: Drawing, token: number, spot: (p: Point) => Spot): { path: str
 
 function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: number[] }) {
   const { colours, ways, trajectory } = d;
-  const share = (i: number) => `PC${i + 1}, ${percent(ways.explained[i] ?? NaN)}`;
+  const share = (i: number) => {
+    const known = ways.explained[i] ?? NaN;
+    return `${trajectory.axes[i] ?? ""}${Number.isNaN(known) ? "" : `, ${percent(known)}`}`;
+  };
+  const what = (i: number) => `${share(i)}${Number.isNaN(ways.explained[i] ?? NaN) ? "" : " of the variance"}`;
   if (d.solid) {
     // Three short arrows from a corner: where the axes point after turning.
     const arms: Point[] = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
@@ -103,7 +110,7 @@ function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: num
     );
   }
   const states = trajectory.states.length;
-  const points = all.flatMap((token) => Array.from({ length: states }, (_, s) => pointOf(ways, states, token, s))).filter((p) => p.every(Number.isFinite));
+  const points = all.flatMap((token) => Array.from({ length: states }, (_, s) => pointOf(ways, states, token, s))).filter((p) => placed(p, false));
   const ends = extent(points.map((p) => p[0]));
   const [left, right] = [spot([ends[0], 0, 0]), spot([ends[1], 0, 0])];
   const high = extent(points.map((p) => p[1]));
@@ -115,8 +122,8 @@ function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: num
     <g font-size={11} fill={colours.muted}>
       {x.ticks(6).map((tick) => <g key={`x${tick}`}><line x1={x(tick)} x2={x(tick)} y1={12} y2={d.height - 34} stroke={colours.grid} /><text x={x(tick)} y={d.height - 20} text-anchor="middle">{number(tick, 3)}</text></g>)}
       {y.ticks(6).map((tick) => <g key={`y${tick}`}><line x1={40} x2={d.width - 8} y1={y(tick)} y2={y(tick)} stroke={colours.grid} /><text x={36} y={y(tick)} dy="0.32em" text-anchor="end">{number(tick, 3)}</text></g>)}
-      <text x={d.width / 2} y={d.height - 4} text-anchor="middle" font-size={12}>{share(0)} of the variance</text>
-      <text transform={`translate(11 ${d.height / 2}) rotate(-90)`} text-anchor="middle" font-size={12}>{share(1)} of the variance</text>
+      <text x={d.width / 2} y={d.height - 4} text-anchor="middle" font-size={12}>{what(0)}</text>
+      <text transform={`translate(11 ${d.height / 2}) rotate(-90)`} text-anchor="middle" font-size={12}>{what(1)}</text>
     </g>
   );
 }
@@ -139,12 +146,13 @@ function Picture(d: Drawing) {
         const colour = d.colours.tokens[i] ?? d.colours.ink;
         return (
           <g key={token} fill={colour}>
+            <path d={wayOf(d, token, spot, d.range[1]).path} fill="none" stroke={colour} stroke-width={1.25} opacity={0.4} />
             <path d={path} fill="none" stroke={colour} stroke-width={2.25} stroke-linejoin="round" stroke-dasharray={STROKES[i] || undefined} />
             {spots.map(({ s, spot: { x, y } }) => {
               const [px, py, pz] = pointOf(d.ways, states, token, s);
               return (
                 <circle key={s} cx={x} cy={y} r={s === d.range[0] ? 4.5 : 2.75} fill={s === d.range[0] ? d.colours.paper : colour} stroke={colour} stroke-width={1.5}
-                  data-trajectory-token={token} data-state={s} data-x={exact(px)} data-y={exact(py)} data-z={exact(pz)} data-control={d.ways === d.trajectory ? undefined : "true"} />
+                  data-trajectory-token={token} data-state={d.trajectory.states[s]} data-x={exact(px)} data-y={exact(py)} data-z={exact(pz)} data-control={d.ways === d.trajectory ? undefined : "true"} />
               );
             })}
             {head && <circle cx={head.x} cy={head.y} r={6} stroke={d.colours.paper} stroke-width={1.5} />}
@@ -228,7 +236,7 @@ function savedOf(base: Omit<Drawing, "colours" | "width" | "height" | "ways">, s
     rows: sides.flatMap(({ ways, title }) => every.flatMap((token) => trajectory.states.flatMap((state, s): Cell[][] =>
       s < range[0] || s > range[1] ? [] : [[data.ids[prompt] ?? 0, token - first, JSON.stringify(rawText(data, token)), tokens.includes(token) ? 1 : 0, title || "model", state, ...pointOf(ways, states, token, s)]]))),
   });
-  const shares = trajectory.explained.slice(0, base.solid ? 3 : 2).map((v, i) => `PC${i + 1} ${percent(v)}`).join(", ");
+  const shares = trajectory.explained.slice(0, base.solid ? 3 : 2).map((v, i) => `${trajectory.axes[i] ?? ""} ${percent(v)}`).join(", ");
   return { name: [data.title, "trajectory", `prompt ${data.ids[prompt] ?? 0}`], title: `Trajectories, prompt ${data.ids[prompt] ?? 0} (${shares})`, provenance: data.provenance, figure, sheet };
 }
 
@@ -236,8 +244,10 @@ export function TrajectoryView() {
   const store = useStore();
   const data = store.data.value;
   const colours = store.colours.value;
-  const { prompt, tokens: positions, state, range: states, solid, control } = store.selection.value;
+  const { prompt, tokens: positions, state, range: states, control } = store.selection.value;
   const { trajectory } = data;
+  const three = (trajectory?.axes.length ?? 0) > 2;
+  const solid = store.selection.value.solid && three;
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
   const { first, length } = span(data, prompt);
@@ -248,7 +258,9 @@ export function TrajectoryView() {
   const range = columnRange(trajectory, states);
   const other = control ? trajectory.control : null;
   const sides = [{ ways: trajectory as Ways, title: other ? "model" : "" }, ...(other ? [{ ways: other, title: data.controlName }] : [])];
-  const at = part === null ? Math.max(range[0], column(trajectory, state)) : part;
+  const whole = trajectory.states.every((s, i) => s === i);
+  const at = part !== null && whole ? part : Math.max(range[0], column(trajectory, state));
+  const known = tokens.some((token) => placed(pointOf(trajectory, trajectory.states.length, token, column(trajectory, state)), solid));
   const base = { data, trajectory, tokens, first, length, range, at, solid, turn };
   const across = sides.length > 1 && width > 700 ? Math.floor((width - 16) / 2) : width;
   const height = Math.round(Math.max(300, Math.min(460, across * 0.62)));
@@ -257,15 +269,16 @@ export function TrajectoryView() {
   return (
     <Panel
       view="trajectory" title="Trajectory" saved={savedOf(base, sides, prompt)}
-      hint={`The ways of the chosen tokens from state to state (ring: first state; large dot: ${stateName(state)}), the prompt's other tokens in grey. All prompts share these principal axes; the ${solid ? "three" : "two"} shown hold ${percent(total)} of the variance.${behind}`}
+      hint={`The ways of the chosen tokens from state to state (ring: first state; large dot: ${stateName(state)}), the prompt's other tokens in grey. All prompts share these principal axes; the ${solid ? "three" : "two"} shown ${Number.isNaN(total) ? "do not say their share of the variance" : `hold ${percent(total)} of the variance`}.${behind}`}
       controls={<>
-        <Segments label="Dimensions" value={solid ? "3" : "2"} options={[{ value: "2", text: "2-D" }, { value: "3", text: "3-D" }]} onChoose={(value) => { store.select({ solid: value === "3" }); }} />
+        {three && <Segments label="Dimensions" value={solid ? "3" : "2"} options={[{ value: "2", text: "2-D" }, { value: "3", text: "3-D" }]} onChoose={(value) => { store.select({ solid: value === "3" }); }} />}
         <button type="button" class="ix-small" onClick={toggle} aria-pressed={playing}>{playing ? "Pause" : "Play layers"}</button>
         {solid && <button type="button" class="ix-small" onClick={reset}>Turn back</button>}
         {solid && <span class="ix-legend-note">Drag to turn; with the focus on the figure, arrow keys turn it.</span>}
       </>}
     >
       {control && !other && <NoControl what="trajectories" />}
+      {!known && <p class="ix-note" role="note">The ways of the chosen tokens were not kept. {data.more["trajectory"]}</p>}
       <div ref={box} class="ix-row">
         {sides.map(({ ways, title }, i) => (
           <svg
