@@ -84,5 +84,5 @@ export function luminance(colour: string): number {
 export function inkOn(colour: string, colours: Colours): string {
   if (colour === "transparent") return colours.ink;
   const light = luminance(colour) + 0.05;
-  return 1.05 / light >= light / 0.0571 ? "#ffffff" : "#15191d";
+  return 1.05 / light >= light / 0.05 ? "#ffffff" : "#000000";
 }

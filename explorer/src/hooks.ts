@@ -7,7 +7,7 @@ import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 
 /** The width of an element, in whole pixels, as it changes. */
-export function useWidth(ref: RefObject<HTMLElement>, otherwise = 800): number {
+export function useWidth(ref: RefObject<HTMLElement | null>, otherwise = 800): number {
   const [width, setWidth] = useState(otherwise);
   useLayoutEffect(() => {
     const element = ref.current;
@@ -36,7 +36,7 @@ interface Wanted {
 }
 
 /** The items of a long list that are on the screen. */
-export function useVirtual(scroller: RefObject<HTMLElement>, { count, size, horizontal = false, frozen = 0 }: Wanted): Virtual {
+export function useVirtual(scroller: RefObject<HTMLElement | null>, { count, size, horizontal = false, frozen = 0 }: Wanted): Virtual {
   const [, redraw] = useReducer((n: number) => n + 1, 0);
   const kept = useRef<Virtualizer<HTMLElement, HTMLElement> | null>(null);
   const options = {

@@ -73,7 +73,8 @@ export interface AttentionPayload {
   heads: number;
   statistics: StatisticPayload[];
   patterns: PatternPayload[];
-  rollout?: { prompt: Id; values: Packed }[] | null;
+  rollout?: { prompt: Id; values: Packed; even?: Packed | null }[] | null;
+  notes?: string[];
 }
 
 export interface Test {

@@ -12,7 +12,7 @@ export function pooled(values: ArrayLike<number>, offset: number, length: number
   for (let i = 0; i < length * length; i++) {
     const at = Math.floor(Math.floor(i / length) / step) * side + Math.floor((i % length) / step);
     const value = values[offset + i] ?? NaN;
-    if (!(value <= (out[at] ?? NaN))) out[at] = value;
+    if (!Number.isNaN(value) && !(value <= (out[at] ?? NaN))) out[at] = value;
   }
   return { values: out, side };
 }

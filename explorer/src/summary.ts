@@ -64,8 +64,8 @@ export function bandOf(data: Data, measure: Measure, group: Group | null, contro
     for (let d = 0; d < width; d++) {
       const sorted = columnOf(values, width, d, few).sort();
       band.mean[d] = mean(columnOf(values, width, d, tokens));
-      band.low[d] = quantileSorted(sorted, 0.1) ?? NaN;
-      band.high[d] = quantileSorted(sorted, 0.9) ?? NaN;
+      band.low[d] = quantileSorted(sorted as unknown as number[], 0.1) ?? NaN;
+      band.high[d] = quantileSorted(sorted as unknown as number[], 0.9) ?? NaN;
     }
     return band;
   });
@@ -76,7 +76,7 @@ export function extentAt(data: Data, measure: Measure, depth: number): [number, 
   return keptExtents(measure, String(depth), () => {
     const tokens = thin(membersOf(data, null), SORTED_TOKENS);
     const sorted = columnOf(measure.values, measure.depth.length, depth, tokens).sort();
-    return [quantileSorted(sorted, 0.02) ?? 0, quantileSorted(sorted, 0.98) ?? 1];
+    return [quantileSorted(sorted as unknown as number[], 0.02) ?? 0, quantileSorted(sorted as unknown as number[], 0.98) ?? 1];
   });
 }
 

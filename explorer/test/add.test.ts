@@ -4,13 +4,13 @@ import { add, keep } from "../src/add.ts";
 import { type Data, rawText, read, span } from "../src/data.ts";
 import { readoutAt } from "../src/readout.ts";
 import { make } from "../fixtures/make.ts";
-import type { Payload } from "../src/payload.ts";
+import type { Id, Payload } from "../src/payload.ts";
 
 const WANTED = { prompts: 4, tokens: 9, blocks: 3, heads: 2, measures: 6 };
 const data = read(make(WANTED));
 const other = (id: number, seed = 2): Payload => {
   const payload = make({ ...WANTED, prompts: 1, hostile: true, seed });
-  const renamed = (parts: { prompt: number }[]) => { for (const part of parts) part.prompt = id; };
+  const renamed = (parts: { prompt: Id }[]) => { for (const part of parts) part.prompt = id; };
   payload.prompts.id = [id];
   if (payload.lens) payload.lens.prompts = [id];
   renamed(payload.attention?.patterns ?? []);

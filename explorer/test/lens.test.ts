@@ -30,9 +30,9 @@ test("rank and probability are of the best of the sought tokens; absent is not z
 });
 
 const attention = {
-  blocks: 2, heads: 2, statistics: [],
+  blocks: 2, heads: 2, statistics: [], notes: [],
   patterns: [{ prompt: 7, blocks: [0, 1], heads: [1], length: 2, values: Float32Array.of(1, 0, 0.3, 0.7, 1, 0, 0.995, 0.005), control: null }],
-  rollout: [{ prompt: 7, states: 3, length: 2, values: Float32Array.of(1, 0, 0, 1, 1, 0, 0.2, 0.8, 1, 0, 0.4, 0.6) }],
+  rollout: [{ prompt: 7, states: 3, length: 2, control: null, values: Float32Array.of(1, 0, 0, 1, 1, 0, 0.2, 0.8, 1, 0, 0.4, 0.6) }],
 };
 
 test("the map of a head is found by block and head, or said to be missing", () => {
@@ -53,6 +53,6 @@ test("arcs go to what the token looks at and come from what looks at it", () => 
 
 test("the rollout follows the state", () => {
   assert.deepEqual([0, 1, 2].map((s) => rolloutOf(attention, 7, s)?.offset), [0, 4, 8]);
-  const shorter = { ...attention, rollout: [{ prompt: 7, states: 2, length: 2, values: new Float32Array(8) }] };
+  const shorter = { ...attention, rollout: [{ prompt: 7, states: 2, length: 2, control: null, values: new Float32Array(8) }] };
   assert.deepEqual([0, 1, 2].map((s) => rolloutOf(shorter, 7, s)?.offset), [0, 0, 4]);
 });

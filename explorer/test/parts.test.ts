@@ -45,7 +45,7 @@ test("text on every tone of every scale has the contrast that readers need", () 
       for (let i = 0; i <= 50; i++) {
         const fill = paint.colour(low + ((high - low) * i) / 50);
         const [a, b] = [luminance(fill), luminance(inkOn(fill, look))].sort((p, q) => q - p) as [number, number];
-        assert.ok((a + 0.05) / (b + 0.05) >= 4.4, `${theme} ${fill}`);
+        assert.ok((a + 0.05) / (b + 0.05) >= 4.5, `${theme} ${fill}`);
       }
     }
 });

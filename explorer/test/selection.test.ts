@@ -26,7 +26,7 @@ test("an address brings any selection back", () => {
 });
 
 test("the address names the prompt by its id", () => {
-  const other = { ...data, ids: data.ids.map((id) => id * 10 + 5) };
+  const other = { ...data, ids: data.ids.map((id) => Number(id) * 10 + 5) };
   const address = toAddress(other, { ...start, prompt: 3 });
   assert.match(address, /^#explorer\?view=layers&p=35&/);
   assert.equal(fromAddress(other, address)?.prompt, 3);
