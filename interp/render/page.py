@@ -6,9 +6,11 @@ tag can begin, or text that the template escapes.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import re
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -129,7 +131,7 @@ def numbered(blocks: Sequence[Block], start: int = 0) -> tuple[Block, ...]:
 
 
 def libraries(blocks: Sequence[Block]) -> dict[str, str]:
-    """The script libraries that these blocks need, by the kind that needs them."""
+    """The script libraries that these blocks need, deflated, by the kind that needs them."""
     choices = [choice for block in blocks for choice in block.choices]
     kinds = {choice.kind for choice in choices}
     traces = frozenset().union(*(choice.traces for choice in choices))
@@ -152,7 +154,7 @@ def _plotly(partial: bool) -> str:
     """The script of plotly: the partial bundle, a third of the size, or all of it."""
     from plotly.offline import get_plotlyjs
 
-    return _inert(_asset(PARTIAL) if partial else str(get_plotlyjs()))
+    return deflated(_asset(PARTIAL) if partial else str(get_plotlyjs()))
 
 
 @cache
@@ -163,8 +165,18 @@ def _circuitsvis() -> str:
     for folder in folders:
         bundle = Path(folder) / "dist" / "cdn" / "iife.js"
         if bundle.is_file():
-            return _inert(bundle.read_text(encoding="utf-8"))
+            return deflated(bundle.read_text(encoding="utf-8"))
     raise InterpError("attention maps need circuitsvis>=1.43.3 with its script; reinstall it")
+
+
+def deflated(script: str) -> str:
+    """A script as base64 of its deflated bytes, which page.js inflates when it is started.
+
+    RFC 1951, without a header: what a browser's `DecompressionStream("deflate-raw")` reads.
+    """
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    data = deflate.compress(script.encode()) + deflate.flush()
+    return base64.b64encode(data).decode("ascii")
 
 
 def _inert(script: str) -> str:
