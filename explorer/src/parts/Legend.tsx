@@ -10,6 +10,9 @@ const STEPS = 24;
 const gradient = (scale: Scale): string[] =>
   Array.from({ length: STEPS + 1 }, (_, i) => scale.colour(scale.low + ((scale.high - scale.low) * i) / STEPS));
 
+/** An end of a scale; what is nothing beside the other end is written as 0. */
+const end = ({ low, high }: Scale, value: number) => number(Math.abs(value) < 1e-6 * Math.max(Math.abs(low), Math.abs(high)) ? 0 : value, 3);
+
 interface Props {
   scale: Scale;
   title: string;
@@ -24,9 +27,9 @@ export function Legend({ scale, title, unit, note, control = false }: Props) {
     <div class="ix-legend" title={note}>
       <span class="ix-legend-title">{title}{unit && <span class="ix-unit">{unit}</span>}</span>
       <span class="ix-scale">
-        <span>{number(scale.low, 3)}</span>
+        <span>{end(scale, scale.low)}</span>
         <i style={{ background: `linear-gradient(to right, ${gradient(scale).join(",")})` }} />
-        <span>{number(scale.high, 3)}</span>
+        <span>{end(scale, scale.high)}</span>
       </span>
       {control && <span class="ix-legend-note">strip below a token: {short(name, 24)}</span>}
     </div>
@@ -46,8 +49,8 @@ export function FigureLegend({ scale, x, y, width = 120, label, muted, ink, id }
       </defs>
       <text y={-5} fill={ink}>{label}</text>
       <rect width={width} height={8} fill={`url(#${id})`} stroke={muted} stroke-width={0.5} />
-      <text y={20} fill={muted}>{number(scale.low, 3)}</text>
-      <text x={width} y={20} text-anchor="end" fill={muted}>{number(scale.high, 3)}</text>
+      <text y={20} fill={muted}>{end(scale, scale.low)}</text>
+      <text x={width} y={20} text-anchor="end" fill={muted}>{end(scale, scale.high)}</text>
     </g>
   );
 }

@@ -65,7 +65,7 @@ export function frameOf({ width, height, small = false, lines, shades, window, z
   const [top, bottom] = small ? [8, 16] : [12, 40];
   const [from, to] = window;
   const x = scaleLinear().domain(to > from ? [from, to] : [from - 0.5, from + 0.5]).range([left, width - right]);
-  const y = scaleLinear().domain([low, high]).nice(small ? 3 : 6).range([height - bottom, top]);
+  const y = scaleLinear().domain([low, high]).nice(small ? 8 : 6).range([height - bottom, top]);
   return { x, y, left, right, top, bottom };
 }
 

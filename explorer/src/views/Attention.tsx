@@ -1,6 +1,6 @@
 /** Heads by a statistic, the chosen head's map, its arcs over the text, and the rollout. */
 
-import { useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { type Colours, coloursOf, scale, type Scale } from "../colours.ts";
 import { type Attention, type Data, type Pattern, rawText, type Rollout, span, type Statistic, stateName, text } from "../data.ts";
 import type { Saved } from "../export.tsx";
@@ -80,11 +80,11 @@ interface GridProps {
 const LEFT = 34;
 const TOP = 24;
 const cellSize = (width: number, heads: number) => Math.max(7, Math.min(30, (width - LEFT - 4) / heads));
-const cellHeight = (cell: number) => Math.min(24, Math.max(8, cell));
+const cellHeight = (cell: number, blocks: number) => Math.max(9, Math.min(24, cell, 440 / blocks));
 
 export function Heads({ attention, statistic, values, control, paint, colours, head, width, onChoose }: GridProps) {
   const cell = cellSize(width, attention.heads);
-  const tall = cellHeight(cell);
+  const tall = cellHeight(cell, attention.blocks);
   const every = Math.ceil(22 / cell);
   return (
     <g font-size={10.5} fill={colours.muted}>
@@ -108,7 +108,7 @@ export function Heads({ attention, statistic, values, control, paint, colours, h
   );
 }
 
-const gridHeight = (attention: Attention, width: number) => TOP + attention.blocks * cellHeight(cellSize(width, attention.heads)) + 4;
+const gridHeight = (attention: Attention, width: number) => TOP + attention.blocks * cellHeight(cellSize(width, attention.heads), attention.blocks) + 4;
 
 /** Arrow keys move the head while the focus is on the grid. */
 function headKeys(store: Store) {
@@ -151,8 +151,8 @@ export function AttentionMap({ data, kept, control, first, tokens, paint, colour
         <Matrix values={values} offset={offset} length={length} size={size} scale={paint} head={kept.head} control={control} />
         {tokens.filter((q) => q < length).map((q, i) => <rect key={q} y={q * cell} width={size} height={Math.max(2, cell)} fill="none" stroke={colours.tokens[i % colours.tokens.length]} stroke-width={1.75} pointer-events="none" />)}
       </g>
-      <text x={EDGE - 5} y={14} text-anchor="end">looks at →</text>
-      <text x={2} y={EDGE - 6}>query ↓</text>
+      <text x={EDGE - 8} y={EDGE - 22} text-anchor="end">key →</text>
+      <text x={EDGE - 8} y={EDGE - 8} text-anchor="end">query ↓</text>
     </g>
   );
 }
@@ -202,15 +202,21 @@ function ArcsPanel({ kept, title }: { kept: Kept; title: string }) {
   const query = tokens[tokens.length - 1] ?? 0;
   const { to, from } = useMemo(() => arcsOf(kept, query), [kept, query]);
   const props = { texts: (p: number) => text(data, first + p), length: kept.length, query, to, from };
-  const { width, height } = layArcs(props);
+  const { words, width, height } = layArcs(props);
   const best = to[0];
+  const pane = useRef<HTMLDivElement>(null);
+  const at = words.find((w) => w.position === query)?.x ?? 0;
+  useEffect(() => {
+    const box = pane.current;
+    if (box && (at < box.scrollLeft + 40 || at > box.scrollLeft + box.clientWidth - 60)) box.scrollLeft = Math.max(0, at - box.clientWidth * 0.6);
+  }, [at]);
   return (
     <>
       <p class="ix-note" aria-live="polite">
         <bdi class="ix-mono">{short(props.texts(query), 24)}</bdi> (position {query}) {best ? <>looks most at <bdi class="ix-mono">{short(props.texts(best.position), 24)}</bdi> (position {best.position}): {percent(best.weight)}.</> : query < kept.length ? "looks at no token with 1 % or more." : `is not in the map, which holds the first ${kept.length} tokens.`}
         {" "}Above the text: where it looks. Below, grey: which tokens look at it.
       </p>
-      <div class="ix-scroll" tabIndex={0} role="region" aria-label="Arcs over the text">
+      <div ref={pane} class="ix-scroll" tabIndex={0} role="region" aria-label="Arcs over the text">
         <svg class="ix-figure" width={width} height={height} role="img" aria-label={`Attention of the chosen token, ${title}`}>
           <Arcs {...props} colours={colours} colour={colours.tokens[Math.max(0, tokens.length - 1) % colours.tokens.length] ?? colours.ink} head={kept.head} onChoose={(position) => { store.choose(position, false); }} />
         </svg>
@@ -266,6 +272,20 @@ function savedOf(data: Data, attention: Attention, selection: Selection, statist
   };
 }
 
+function HeadValues({ attention, block, head, chosen, control }: { attention: Attention; block: number; head: number; chosen: Statistic; control: boolean }) {
+  const at = block * attention.heads + head;
+  return (
+    <>
+      <p class="ix-tip-head"><span>block {block}, head {head}</span></p>
+      <table class="ix-values"><tbody>
+        {attention.statistics.map((s) => (
+          <tr key={s.name} class={s === chosen ? "ix-chosen" : ""}><th scope="row">{s.title}</th><td>{number(s.values[at])}</td>{control && s.control && <td class="ix-of-control">{number(s.control[at])}</td>}</tr>
+        ))}
+      </tbody></table>
+    </>
+  );
+}
+
 function Grid({ attention, statistic, paint }: { attention: Attention; statistic: Statistic; paint: Scale }) {
   const store = useStore();
   const data = store.data.value;
@@ -277,24 +297,9 @@ function Grid({ attention, statistic, paint }: { attention: Attention; statistic
   const height = gridHeight(attention, width);
   const hover = (event: PointerEvent) => {
     const cell = event.target instanceof Element ? event.target.closest<SVGElement>("[data-statistic]") : null;
-    if (!cell) {
-      store.tip.value = null;
-      return;
-    }
-    const [block = 0, of = 0] = (cell.dataset["head"] ?? "").split(".").map(Number);
-    const at = block * attention.heads + of;
-    store.tip.value = {
-      x: event.clientX, y: event.clientY,
-      content: (
-        <>
-          <p class="ix-tip-head"><span>block {block}, head {of}</span></p>
-          <table class="ix-values"><tbody>
-            {attention.statistics.map((s) => (
-              <tr key={s.name} class={s === statistic ? "ix-chosen" : ""}><th scope="row">{s.title}</th><td>{number(s.values[at])}</td>{control && s.control && <td class="ix-of-control">{number(s.control[at])}</td>}</tr>
-            ))}
-          </tbody></table>
-        </>
-      ),
+    const [block, of] = (cell?.dataset["head"] ?? "").split(".").map(Number);
+    store.tip.value = block === undefined || of === undefined ? null : {
+      x: event.clientX, y: event.clientY, content: <HeadValues attention={attention} block={block} head={of} chosen={statistic} control={control} />,
     };
   };
   return (
@@ -325,47 +330,96 @@ function Strongest({ attention, statistic }: { attention: Attention; statistic: 
   );
 }
 
-export function AttentionView() {
+/** The chosen map of the prompt: a head's or the rollout's. */
+function keptOf(attention: Attention, id: Id, { rollout, head, state }: Selection): Kept | null {
+  return rollout ? rolloutOf(attention, id, state) : patternOf(attention, id, head);
+}
+
+function NoMap({ attention, id }: { attention: Attention; id: Id }) {
+  const store = useStore();
+  const { more, missing } = store.data.value;
+  const { rollout, head } = store.selection.value;
+  const what = rollout ? "rollout" : `map of block ${head[0]}, head ${head[1]}`;
+  const elsewhere = [...new Set((rollout ? attention.rollout : attention.patterns).map((p) => p.prompt))];
+  return <Missing what={`The ${what} of prompt ${id} was not kept.`} command={more["attention"] ?? missing["attention"]} elsewhere={elsewhere} />;
+}
+
+/** The map and its arcs. */
+function Maps({ kept, width }: { kept: Kept; width: number }) {
+  const store = useStore();
+  const data = store.data.value;
+  const colours = store.colours.value;
+  const { prompt, tokens, control } = store.selection.value;
+  const paint = useMemo(() => scale(0, 1, colours), [colours]);
+  const size = Math.max(180, Math.min(400, width - EDGE - 10));
+  const props = { data, kept, first: span(data, prompt).first, tokens, paint, colours, size, title: kept.name };
+  return (
+    <>
+      <div class="ix-map">
+        <MapPanel {...props} control={false} />
+        {control && kept.control && (
+          <div>
+            <p class="ix-note">{kept.controlName || data.controlName}</p>
+            <MapPanel {...props} control />
+          </div>
+        )}
+      </div>
+      <ArcsPanel kept={kept} title={kept.name} />
+    </>
+  );
+}
+
+function Controls({ attention, statistic, paint }: { attention: Attention; statistic: Statistic | undefined; paint: Scale }) {
+  const store = useStore();
+  const { rollout } = store.selection.value;
+  const maps = [{ value: "head", text: "Head" }, { value: "rollout", text: "Rollout" }];
+  return (
+    <>
+      {statistic && (
+        <>
+          <Choose
+            label="Heads by" value={statistic.name} options={attention.statistics.map((s) => ({ value: s.name, text: s.title }))}
+            onChoose={(value) => { store.select({ statistic: value }); }}
+          />
+          <Legend scale={paint} title={statistic.title} unit="" />
+        </>
+      )}
+      {attention.rollout.length > 0 && <Segments label="Map" value={rollout ? "rollout" : "head"} options={maps} onChoose={(value) => { store.select({ rollout: value === "rollout" }); }} />}
+    </>
+  );
+}
+
+function Inside({ attention }: { attention: Attention }) {
   const store = useStore();
   const data = store.data.value;
   const colours = store.colours.value;
   const selection = store.selection.value;
-  const { prompt, tokens, head, control, state, rollout } = selection;
-  const { attention } = data;
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box, 500);
-  if (!attention) return <Panel view="attention" title="Attention"><Missing what="This file holds no attention." command={data.missing["attention"]} /></Panel>;
-  const id = data.ids[prompt] ?? -1;
+  const id = data.ids[selection.prompt] ?? -1;
   const statistic = statisticOf(attention, selection.statistic);
-  const kept = rollout ? rolloutOf(attention, id, state) : patternOf(attention, id, head);
-  const paint = scale(...extent([...(statistic?.values ?? []), ...(control ? (statistic?.control ?? []) : [])]), colours);
-  const weights = scale(0, 1, colours);
-  const { first } = span(data, prompt);
-  const size = Math.max(180, Math.min(430, width - EDGE - 10));
-  const maps = control && kept?.control ? [false, true] : [false];
+  const kept = keptOf(attention, id, selection);
+  const shown = [...(statistic?.values ?? []), ...(selection.control ? (statistic?.control ?? []) : [])];
+  const paint = scale(...extent(shown), colours);
+  const uncontrolled = selection.control && !statistic?.control && !kept?.control;
   return (
     <Panel
       view="attention" title={kept ? `Attention: ${kept.name}` : "Attention"} saved={savedOf(data, attention, selection, statistic, kept)}
-      hint={statistic ? `${statistic.title}: ${statistic.doc || "mean over the ordinary tokens of all prompts"}. Click a head for its map; click a row of the map for a token.` : undefined}
-      controls={<>
-        {statistic && <Choose label="Heads by" value={statistic.name} options={attention.statistics.map((s) => ({ value: s.name, text: s.title }))} onChoose={(value) => { store.select({ statistic: value }); }} />}
-        {attention.rollout.length > 0 && <Segments label="Map" value={rollout ? "rollout" : "head"} options={[{ value: "head", text: "Head" }, { value: "rollout", text: "Rollout" }]} onChoose={(value) => { store.select({ rollout: value === "rollout" }); }} />}
-        {statistic && <Legend scale={paint} title={statistic.title} unit="" />}
-      </>}
+      hint={statistic && `${statistic.title}: ${statistic.doc || "see the analysis"}; mean over the ordinary tokens of all prompts. Click a head for its map, a row of the map for a token.`}
+      controls={<Controls attention={attention} statistic={statistic} paint={paint} />}
     >
-      {control && !statistic?.control && !kept?.control && <NoControl what="attention" />}
+      {uncontrolled && <NoControl what="attention" />}
       <div class="ix-attention">
         {statistic && <div><Strongest attention={attention} statistic={statistic} /><Grid attention={attention} statistic={statistic} paint={paint} /></div>}
-        <div ref={box} class="ix-map">
-          {kept
-            ? maps.map((side) => <div key={String(side)}>{side && <p class="ix-note">{kept.controlName || data.controlName}</p>}<MapPanel title={kept.name} data={data} kept={kept} control={side} first={first} tokens={tokens} paint={weights} colours={colours} size={size} /></div>)
-            : <Missing what={`The ${rollout ? "rollout" : `map of block ${head[0]}, head ${head[1]}`} of prompt ${id} was not kept.`} command={data.more["attention"] ?? data.missing["attention"]} elsewhere={[...new Set((rollout ? attention.rollout : attention.patterns).map((p) => p.prompt))]} />}
-        </div>
+        <div ref={box} class="ix-maps">{kept ? <Maps kept={kept} width={width} /> : <NoMap attention={attention} id={id} />}</div>
       </div>
       {attention.notes.map((note, i) => <p key={i} class="ix-note">{note}</p>)}
-      {kept && <ArcsPanel kept={kept} title={kept.name} />}
     </Panel>
   );
 }
 
-
+export function AttentionView() {
+  const { attention, missing } = useStore().data.value;
+  if (attention) return <Inside attention={attention} />;
+  return <Panel view="attention" title="Attention"><Missing what="This file holds no attention." command={missing["attention"]} /></Panel>;
+}

@@ -13,7 +13,7 @@ import { TopTokens } from "../parts/Tip.tsx";
 import { find, readoutAt, sought } from "../readout.ts";
 import { useStore } from "../store.ts";
 
-const CELL = 88;
+const CELL = 82;
 const HEAD = 112;
 /** A saved table is at most so many columns wide; the CSV has all. */
 const SAVED_COLUMNS = 40;
@@ -56,7 +56,7 @@ const LensCell = memo(function LensCell(p: CellProps) {
       role="gridcell" class={`ix-lens-cell${p.mark}`} style={{ background: p.fill, color: p.ink }}
       data-lens-token={p.token} data-lens-state={p.state} data-position={p.position} data-top={p.top} data-prob={exact(p.prob)} data-share={exact(p.share)}
     >
-      <bdi>{short(p.text, 12)}</bdi>
+      <bdi>{short(p.text, 11)}</bdi>
       {p.under !== "" && <small class="ix-lens-under" style={{ background: p.underFill }}><bdi>{short(p.under, 12)}</bdi></small>}
     </div>
   );
@@ -171,7 +171,7 @@ function Table({ look }: { look: Look }) {
         <div style={{ flex: `0 0 ${before}px` }} />
         {items.map(({ index }) => (
           <div key={index} role="columnheader" class={chosen.has(index) ? "ix-lens-top ix-lens-column" : "ix-lens-top"} onClick={(e) => { store.choose(index, e.shiftKey); }}>
-            <small>{index}</small><bdi>{short(text(data, first + index), 11)}</bdi>
+            <small>{index}</small><bdi>{short(text(data, first + index), 10)}</bdi>
           </div>
         ))}
       </div>

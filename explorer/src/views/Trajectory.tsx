@@ -46,27 +46,41 @@ const placed = (p: Point, solid: boolean) => p.slice(0, solid ? 3 : 2).every(Num
 
 type Spot = { x: number; y: number; near: number } | null;
 
+interface Frame {
+  spot: (p: Point) => Spot;
+  middle: Point;
+  sizes: Point;
+  /** Pixels for one unit of a coordinate. */
+  unit: number;
+}
+
+/** How much larger than always safe a turned cloud may be drawn. */
+const CLOSER = 1.9;
+
 /** From coordinates to places on paper: one unit is as long on every axis. */
-function placer(d: Drawing, all: number[]): (p: Point) => Spot {
+function frameOf(d: Drawing, all: number[]): Frame {
   const states = d.trajectory.states.length;
   const [from, to] = d.range;
-  const kept: Point[] = all.flatMap((token) => Array.from({ length: to - from + 1 }, (_, i) => pointOf(d.ways, states, token, from + i)));
-  const known = kept.filter((p) => placed(p, d.solid));
-  const ends = (d.solid ? [0, 1, 2] : [0, 1]).map((axis) => extent(known.map((p) => p[axis] ?? 0)));
-  const middle = ends.map(([a, b]) => (a + b) / 2);
-  const sizes = ends.map(([a, b]) => b - a);
-  const margin = 46;
-  const [w, h] = [d.width - 2 * margin, d.height - 2 * margin];
-  const unit = d.solid
-    ? Math.min(w, h) / (Math.hypot(...sizes) || 1)
-    : Math.min(w / (sizes[0] || 1), h / (sizes[1] || 1));
-  return (p) => {
+  const known = all
+    .flatMap((token) => Array.from({ length: to - from + 1 }, (_, i) => pointOf(d.ways, states, token, from + i)))
+    .filter((p) => placed(p, d.solid));
+  const ends = [0, 1, 2].map((axis) => (axis < 2 || d.solid ? extent(known.map((p) => p[axis] ?? 0)) : [0, 0])) as [number, number][];
+  const middle = ends.map(([a, b]) => (a + b) / 2) as unknown as Point;
+  const sizes = ends.map(([a, b]) => b - a) as unknown as Point;
+  const centred = (p: Point) => p.map((v, i) => (Number.isFinite(v) ? v - (middle[i] ?? 0) : 0)) as unknown as Point;
+  const [w, h] = d.solid ? [d.width - 150, d.height - 60] : [d.width - 110, d.height - 90];
+  const seen = known.map((p) => (d.solid ? project(centred(p), d.turn) : centred(p)));
+  const reach = (axis: 0 | 1) => 2 * seen.reduce((far, p) => Math.max(far, Math.abs(p[axis])), 0);
+  const fits = Math.min(w / (reach(0) || 1), h / (reach(1) || 1));
+  const unit = d.solid ? Math.min(fits, (CLOSER * Math.min(w, h)) / (Math.hypot(...sizes) || 1)) : fits;
+  const spot = (p: Point): Spot => {
     if (!placed(p, d.solid)) return null;
-    const centred = p.map((v, i) => (Number.isFinite(v) ? (v - (middle[i] ?? 0)) * unit : 0)) as unknown as Point;
-    const [x, y, near] = d.solid ? project(centred, d.turn) : centred;
-    return { x: d.width / 2 + x, y: d.height / 2 - y, near };
+    const [x, y, near] = d.solid ? project(centred(p), d.turn) : centred(p);
+    return { x: (d.solid ? d.width : d.width + 30) / 2 + x * unit, y: (d.solid ? d.height : d.height - 24) / 2 - y * unit, near };
   };
+  return { spot, middle, sizes, unit };
 }
+
 
 const mix = (a: Point, b: Point, t: number): Point => [a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t];
 
@@ -85,7 +99,18 @@ function wayOf(d: Drawing, token: number, spot: (p: Point) => Spot, until = d.at
   return { path: all.map(({ x, y }, i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join(""), spots, head };
 }
 
-function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: number[] }) {
+/** The edges of the box around all points: without it the turning could not be seen. */
+function Box({ d, frame }: { d: Drawing; frame: Frame }) {
+  const corner = (bits: number): Point => [0, 1, 2].map((axis) => (frame.middle[axis] ?? 0) + (frame.sizes[axis] ?? 0) * ((bits >> axis) & 1 ? 0.5 : -0.5)) as unknown as Point;
+  const edges = [0, 1, 2].flatMap((axis) => Array.from({ length: 8 }, (_, bits) => bits).filter((bits) => !((bits >> axis) & 1)).map((bits) => [bits, bits | (1 << axis)] as const));
+  const path = edges.map(([a, b]) => {
+    const [from, to] = [frame.spot(corner(a)), frame.spot(corner(b))];
+    return from && to ? `M${from.x.toFixed(1)} ${from.y.toFixed(1)}L${to.x.toFixed(1)} ${to.y.toFixed(1)}` : "";
+  });
+  return <path d={path.join("")} fill="none" stroke={d.colours.grid} />;
+}
+
+function Axes({ d, frame }: { d: Drawing; frame: Frame }) {
   const { colours, ways, trajectory } = d;
   const share = (i: number) => {
     const known = ways.explained[i] ?? NaN;
@@ -96,6 +121,8 @@ function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: num
     // Three short arrows from a corner: where the axes point after turning.
     const arms: Point[] = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
     return (
+      <>
+      <Box d={d} frame={frame} />
       <g transform={`translate(62 ${d.height - 56})`} font-size={11} fill={colours.muted}>
         {arms.map((arm, i) => {
           const [x, y] = project(arm, d.turn);
@@ -107,21 +134,17 @@ function Axes({ d, spot, all }: { d: Drawing; spot: (p: Point) => Spot; all: num
           );
         })}
       </g>
+      </>
     );
   }
-  const states = trajectory.states.length;
-  const points = all.flatMap((token) => Array.from({ length: states }, (_, s) => pointOf(ways, states, token, s))).filter((p) => placed(p, false));
-  const ends = extent(points.map((p) => p[0]));
-  const [left, right] = [spot([ends[0], 0, 0]), spot([ends[1], 0, 0])];
-  const high = extent(points.map((p) => p[1]));
-  const [low, up] = [spot([0, high[0], 0]), spot([0, high[1], 0])];
-  if (!left || !right || !low || !up) return null;
-  const x = scaleLinear().domain(ends).range([left.x, right.x]);
-  const y = scaleLinear().domain(high).range([low.y, up.y]);
+  const [left, right, bottom] = [44, d.width - 8, d.height - 34];
+  const ends = (axis: 0 | 1, pixels: number) => frame.middle[axis] + pixels / frame.unit;
+  const x = scaleLinear().domain([ends(0, left - (d.width + 30) / 2), ends(0, right - (d.width + 30) / 2)]).range([left, right]);
+  const y = scaleLinear().domain([ends(1, (d.height - 24) / 2 - bottom), ends(1, (d.height - 24) / 2 - 20)]).range([bottom, 20]);
   return (
     <g font-size={11} fill={colours.muted}>
-      {x.ticks(6).map((tick) => <g key={`x${tick}`}><line x1={x(tick)} x2={x(tick)} y1={12} y2={d.height - 34} stroke={colours.grid} /><text x={x(tick)} y={d.height - 20} text-anchor="middle">{number(tick, 3)}</text></g>)}
-      {y.ticks(6).map((tick) => <g key={`y${tick}`}><line x1={40} x2={d.width - 8} y1={y(tick)} y2={y(tick)} stroke={colours.grid} /><text x={36} y={y(tick)} dy="0.32em" text-anchor="end">{number(tick, 3)}</text></g>)}
+      {x.ticks(Math.max(3, d.width / 110)).map((tick) => <g key={`x${tick}`}><line x1={x(tick)} x2={x(tick)} y1={20} y2={bottom} stroke={colours.grid} /><text x={x(tick)} y={bottom + 14} text-anchor="middle">{number(tick, 3)}</text></g>)}
+      {y.ticks(6).map((tick) => <g key={`y${tick}`}><line x1={left} x2={right} y1={y(tick)} y2={y(tick)} stroke={colours.grid} /><text x={left - 5} y={y(tick)} dy="0.32em" text-anchor="end">{number(tick, 3)}</text></g>)}
       <text x={d.width / 2} y={d.height - 4} text-anchor="middle" font-size={12}>{what(0)}</text>
       <text transform={`translate(11 ${d.height / 2}) rotate(-90)`} text-anchor="middle" font-size={12}>{what(1)}</text>
     </g>
@@ -133,12 +156,13 @@ function Picture(d: Drawing) {
   const behind = thin(every.filter((token) => !d.tokens.includes(token)), BEHIND);
   const chosen = d.tokens.slice(0, CHOSEN);
   const all = [...behind, ...chosen];
-  const spot = placer(d, all);
+  const frame = frameOf(d, all);
+  const { spot } = frame;
   const names = tokenNames(d.data, chosen, d.first);
   const states = d.trajectory.states.length;
   return (
     <g>
-      <Axes d={d} spot={spot} all={all} />
+      <Axes d={d} frame={frame} />
       {d.title && <text x={d.width / 2} y={14} text-anchor="middle" font-size={13} font-weight={600} fill={d.colours.ink}>{d.title}</text>}
       {behind.map((token) => <path key={token} d={wayOf(d, token, spot).path} fill="none" stroke={d.colours.control} stroke-width={1} opacity={0.35} />)}
       {chosen.map((token, i) => {
