@@ -421,8 +421,9 @@ def test_a_corpus_summary_shows_means_over_all_of_it(gpt2, tmp_path):
     np.testing.assert_allclose(measure["band"]["mean"], table["mean"], rtol=1e-6)
     np.testing.assert_allclose(measure["band"]["low"], table["q05"], rtol=1e-6)
     assert "90 %" in measure["band"]["of"]
-    assert told.payload["lens"]["prompts"] == [0, 1]
-    assert told.payload["sampled"] == {"shown": 2, "of": 60}
+    kept = list(results["logit_lens"].examples("top_tokens")["", -1])
+    assert told.payload["lens"]["prompts"] == kept
+    assert told.payload["sampled"] == {"shown": len(kept), "of": 60}
 
 
 # ---- words -------------------------------------------------------------------------------------

@@ -52,9 +52,7 @@ def test_a_typed_prompt_has_the_numbers_of_a_run(session, model):
     for name in ("rotation.angle", "path_length.step", "logit_lens.entropy", "trajectory.outside"):
         analysis, value = name.split(".")
         frame = both[analysis].frame
-        expected = frame.pivot_table(
-            index=["prompt", "position"], columns="layer", values=value, dropna=False
-        )
+        expected = frame.set_index(["prompt", "position", "layer"])[value].unstack()
         found = read(told.measure(name)["values"])
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5, err_msg=name)
     assert told.payload["lens"]["prompts"] == [0, 1]
@@ -135,15 +133,10 @@ def test_a_session_is_full_at_some_point(session, monkeypatch):
         session.run(Asked(PROMPT))
 
 
-def test_a_model_without_a_tokenizer_is_refused(gpt2):
-    class Bare:
-        tokenizer = None
-
-        def __getattr__(self, name):
-            return getattr(gpt2, name)
-
+def test_a_model_without_a_tokenizer_is_refused(gpt2, monkeypatch):
+    monkeypatch.setattr(gpt2, "tokenizer", None)
     with pytest.raises(BadInput, match="has no tokenizer, so it reads no typed prompts"):
-        Session(Bare(), ["norm"])
+        Session(gpt2, ["norm"])
 
 
 def test_what_a_model_lacks_is_left_out_and_said(model, monkeypatch):

@@ -129,7 +129,8 @@ class Guard:
         from starlette.requests import HTTPConnection
         from starlette.responses import PlainTextResponse
 
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
             return
         refusal = self._refusal(HTTPConnection(scope))
         if scope["type"] == "websocket" or refusal is not None:
