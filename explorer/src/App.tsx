@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
-import { column, measureOf, stateName } from "./data.ts";
+import { brief, column, family, hasControl, measureOf, stateName } from "./data.ts";
 import { number, short } from "./format.ts";
 import { Help } from "./parts/Help.tsx";
 import { Choose } from "./parts/Controls.tsx";
@@ -49,8 +49,7 @@ function Depth() {
 function MeasureChoice() {
   const store = useStore();
   const data = store.data.value;
-  const family = (name: string) => name.slice(0, Math.max(0, name.lastIndexOf("."))).replaceAll("_", " ");
-  const options = data.measures.map((m) => ({ value: m.name, text: m.title, heading: family(m.name) || undefined }));
+  const options = data.measures.map((m) => ({ value: m.name, text: brief(m), heading: family(m) || undefined }));
   return <Choose label="Colour" value={store.selection.value.measure} options={options} onChoose={(measure) => { store.select({ measure }); }} />;
 }
 
@@ -58,7 +57,7 @@ function ControlSwitch() {
   const store = useStore();
   const data = store.data.value;
   const { control } = store.selection.value;
-  const has = data.measures.some((m) => m.control) || !!data.lens?.control || !!data.trajectory?.control;
+  const has = hasControl(data);
   return (
     <button
       type="button" role="switch" aria-checked={control} class="ix-switch" disabled={!has} data-control-switch

@@ -296,6 +296,18 @@ export function place(measure: { axis: string; depth: string[] }, depth: number)
 /** A state in words: `input of block 0`, `after block 5`. */
 export const stateName = (state: number): string => (state === 0 ? "input of block 0" : `after block ${state - 1}`);
 
+/** The part of a name before its last point, as words: what the measure belongs to. */
+export const family = (measure: Measure): string => measure.name.slice(0, Math.max(0, measure.name.lastIndexOf("."))).replaceAll("_", " ");
+
+/** The title without what it belongs to, for places where that stands already. */
+export function brief(measure: Measure): string {
+  const own = `${family(measure)}: `;
+  return measure.title.startsWith(own) ? measure.title.slice(own.length) : measure.title;
+}
+
+export const hasControl = (data: Data): boolean =>
+  data.measures.some((m) => m.control) || !!data.lens?.control || !!data.trajectory?.control || !!data.attention?.statistics.some((s) => s.control);
+
 export const measureOf = (data: Data, name: string): Measure | undefined =>
   data.measures.find((m) => m.name === name) ?? data.measures[0];
 

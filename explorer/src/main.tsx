@@ -7,6 +7,7 @@ import type { Theme } from "./colours.ts";
 import { read } from "./data.ts";
 import { listen } from "./keys.ts";
 import type { Payload } from "./payload.ts";
+import { bandOf } from "./summary.ts";
 import { createStore, followAddress, type Store } from "./store.ts";
 
 let latest: Store | null = null;
@@ -41,6 +42,20 @@ function followTheme(store: Store, query: MediaQueryList): () => void {
   };
 }
 
+/** Computes the bands that will be asked for while the reader looks at the first picture. */
+function prepare(store: Store): void {
+  const idle = (act: () => void) => { if ("requestIdleCallback" in window) requestIdleCallback(act); else setTimeout(act, 50); };
+  const data = store.data.peek();
+  const waiting = data.measures.flatMap((m) => [() => bandOf(data, m, null), () => bandOf(data, m, null, true)]);
+  const next = () => {
+    const act = waiting.shift();
+    if (!act || store.data.peek() !== data) return;
+    act();
+    idle(next);
+  };
+  idle(next);
+}
+
 function fail(el: HTMLElement, error: unknown): void {
   const note = document.createElement("p");
   note.className = "ix-broken";
@@ -64,6 +79,7 @@ export function mount(el: HTMLElement, payload: Payload): void {
       for (const stop of stops) stop();
       render(null, el);
     });
+    prepare(store);
     if (location.hash.startsWith("#explorer?")) el.scrollIntoView();
   } catch (error) {
     fail(el, error);

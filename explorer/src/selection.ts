@@ -1,7 +1,7 @@
 /** What is selected: one value that every view follows, and its form in the address. */
 
 import type { Data, Group } from "./data.ts";
-import { span } from "./data.ts";
+import { hasControl, span } from "./data.ts";
 
 export const VIEWS = ["layers", "lens", "trajectory", "attention", "compare"] as const;
 export type View = (typeof VIEWS)[number];
@@ -122,6 +122,7 @@ export function clamp(data: Data, s: Selection): Selection {
   const [a, b] = s.range.map((state) => within(state, 0, data.lastState)) as [number, number];
   return {
     ...s, prompt, otherPrompt,
+    control: s.control && hasControl(data),
     tokens: tokens.length || !length ? tokens : [firstOrdinary(data, prompt)],
     state: within(s.state, 0, data.lastState),
     range: a <= b ? [a, b] : [b, a],

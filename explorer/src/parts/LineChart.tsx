@@ -99,7 +99,7 @@ function Axes({ props, frame }: { props: LineChartProps; frame: Frame }) {
       {y.ticks(small ? 3 : 6).map((tick) => (
         <g key={tick}>
           <line x1={left} x2={width - right} y1={y(tick)} y2={y(tick)} stroke={colours.grid} />
-          <text x={left - 6} y={y(tick)} dy="0.32em" text-anchor="end">{number(tick, 3)}</text>
+          <text x={left - 6} y={y(tick)} dy="0.32em" text-anchor="end">{number(tick, small ? 2 : 3)}</text>
         </g>
       ))}
       <line x1={left} x2={width - right} y1={height - bottom} y2={height - bottom} stroke={colours.muted} stroke-width={0.75} />

@@ -1,6 +1,5 @@
 /** The panel beside the pointer: all values of a token, or what a lens reads. */
 
-import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { column, type Data, labelsOf, type Measure, promptOf, span, stateName, text, valueOf } from "../data.ts";
 import { exact, number, percent, short } from "../format.ts";
@@ -58,10 +57,10 @@ function ValueRow({ measure, token, state, control, chosen }: RowProps) {
 }
 
 /** A token's name, place and labels, and every measure at the chosen depth. */
-export function TokenValues({ token, state, extra }: { token: number; state: number; extra?: ComponentChildren }) {
+export function TokenValues({ token }: { token: number }) {
   const store = useStore();
   const data = store.data.value;
-  const { control, measure } = store.selection.value;
+  const { control, measure, state } = store.selection.value;
   const position = token - span(data, promptOf(data, token)).first;
   const labels = labelsOf(data, token);
   const sides = control && data.measures.some((m) => m.control);
@@ -72,7 +71,6 @@ export function TokenValues({ token, state, extra }: { token: number; state: num
         <span>position {position} · {stateName(state)}</span>
       </p>
       {labels.length > 0 && <p class="ix-tip-labels">{labels.map(([name, value]) => <span key={name}>{short(name, 30)}: <bdi>{short(value, 40)}</bdi></span>)}</p>}
-      {extra}
       <table class={data.measures.length > 16 ? "ix-values ix-dense" : "ix-values"}>
         {sides && <thead><tr><td /><th scope="col">model</th><th scope="col" class="ix-of-control">{short(data.controlName, 16)}</th><td /></tr></thead>}
         <tbody>

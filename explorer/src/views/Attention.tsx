@@ -79,8 +79,8 @@ interface GridProps {
 
 const LEFT = 34;
 const TOP = 24;
-const cellSize = (width: number, heads: number) => Math.max(7, Math.min(30, (width - LEFT - 4) / heads));
-const cellHeight = (cell: number, blocks: number) => Math.max(9, Math.min(24, cell, 440 / blocks));
+const cellSize = (width: number, heads: number) => Math.max(7, Math.min(52, (width - LEFT - 4) / heads));
+const cellHeight = (cell: number, blocks: number) => Math.max(9, Math.min(28, cell, 440 / blocks));
 
 export function Heads({ attention, statistic, values, control, paint, colours, head, width, onChoose }: GridProps) {
   const cell = cellSize(width, attention.heads);
@@ -351,7 +351,7 @@ function Maps({ kept, width }: { kept: Kept; width: number }) {
   const colours = store.colours.value;
   const { prompt, tokens, control } = store.selection.value;
   const paint = useMemo(() => scale(0, 1, colours), [colours]);
-  const size = Math.max(180, Math.min(400, width - EDGE - 10));
+  const size = Math.max(180, Math.min(kept.length > 24 ? 540 : 400, width - EDGE - 10));
   const props = { data, kept, first: span(data, prompt).first, tokens, paint, colours, size, title: kept.name };
   return (
     <>

@@ -33,7 +33,8 @@ const ordinary = (data: Data, prompt: number): number[] => {
 
 /** Two groups to begin with: the first two values of the first label. */
 export function usualGroups(data: Data): [Group | null, Group | null] {
-  const found = groupings(data).find(({ values }) => values.length > 1);
+  const all = groupings(data).filter(({ values }) => values.length > 1);
+  const found = all.find(({ values }) => values.includes("target")) ?? all[0];
   const [a, b] = found?.values ?? [];
   if (!found || a === undefined || b === undefined) return [null, null];
   const target = found.values.includes("target") && found.values.includes("previous");
@@ -223,7 +224,7 @@ function Pairs(p: PairsProps) {
         const chip = at(event);
         if (!chip) return;
         const box = chip.getBoundingClientRect();
-        store.tip.value = { x: box.left, y: box.bottom, content: <TokenValues token={Number(chip.dataset["token"])} state={store.selection.peek().state} /> };
+        store.tip.value = { x: box.left, y: box.bottom, content: <TokenValues token={Number(chip.dataset["token"])} /> };
       }}
       onPointerLeave={() => { store.tip.value = null; }}
       onClick={(event) => {
@@ -364,11 +365,11 @@ export function CompareView() {
   const [both, difference] = chartsOf(data, c, selection, colours, width);
   const [ga, gb] = groupsOf(data, selection);
   const tests = testsOf(data, measure, ga?.value ?? "", gb?.value ?? "");
-  const sentences = [...said(data, c, state), ...tests];
+  const sentences = said(data, c, state);
   const how = { prompts: "The mean of each prompt's ordinary tokens.", tokens: "The last chosen token is A.", groups: "Means of prompts with 95 % intervals (the prompt is the unit)." }[mode];
   return (
     <Panel
-      view="compare" title={`Compare: ${measure.title}`} saved={savedOf(data, c, selection, sides, sentences)}
+      view="compare" title={`Compare: ${measure.title}`} saved={savedOf(data, c, selection, sides, [...sentences, ...tests.slice(0, 3)])}
       hint={`${how} Special tokens are left out.`}
       controls={<>
         <Segments<Mode> label="Compare" value={mode} options={[{ value: "prompts", text: "Prompts" }, { value: "tokens", text: "Tokens" }, { value: "groups", text: "Groups" }]} onChoose={(value) => { store.select({ mode: value }); }} />
@@ -387,6 +388,12 @@ export function CompareView() {
         </>}
       </div>
       <NumbersTable c={c} />
+      {tests.length > 0 && (
+        <div class="ix-tests">
+          <h4>Tests of the run on {measure.title}</h4>
+          <ul>{tests.map((line, i) => <li key={i}>{line}</li>)}</ul>
+        </div>
+      )}
     </Panel>
   );
 }

@@ -3,7 +3,7 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 import { type Colours, coloursOf, STROKES } from "../colours.ts";
 import {
-  column, type Data, type Group, groupings, type Measure, measureOf, place, rawText, span, text, valueOf,
+  brief, column, type Data, family, type Group, groupings, type Measure, measureOf, place, rawText, span, text, valueOf,
 } from "../data.ts";
 import type { Saved } from "../export.tsx";
 import { type Cell, exact, number, short, visible } from "../format.ts";
@@ -155,7 +155,7 @@ function Small({ chart, measure, chosen, onChoose }: { chart: LineChartProps; me
   const value = chart.lines.findLast((l) => !l.control)?.values[chart.column ?? 0];
   return (
     <button type="button" class="ix-small-chart" aria-pressed={chosen} onClick={onChoose} title={measure.doc || measure.title}>
-      <span class="ix-small-head"><span>{measure.title}</span><span class="ix-unit">{number(value, 3)}</span></span>
+      <span class="ix-small-head"><span>{brief(measure)}</span><span class="ix-unit">{number(value, 3)}</span></span>
       {measure.axis === "none" ? <span class="ix-note">one value per token</span> : (
         <svg width="100%" viewBox={`0 0 ${chart.width} ${chart.height}`} aria-hidden="true"><LineChart {...chart} /></svg>
       )}
@@ -204,6 +204,9 @@ export function parseGroup(value: string): Group | null {
   const [label, of] = value.split("\u001f");
   return label && of !== undefined ? { label, value: of } : null;
 }
+
+/** A sentence with its full stop. */
+const ended = (text: string) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
 const groupName = (group: Group | null) => (group ? `${group.label} = ${visible(group.value)}` : "all tokens");
 
@@ -269,7 +272,7 @@ export function LayersView() {
   return (
     <Panel
       view="layers" title={measure.title} saved={savedOf(data, measure, selection, tokens, first)}
-      hint={<>{measure.doc && `${measure.doc} `}Lines are the chosen tokens; the band is the {bandName}. Click for a layer, drag for a range.</>}
+      hint={<>{measure.doc && `${ended(measure.doc)} `}Lines are the chosen tokens; the band is the {bandName}. Click for a layer, drag for a range.</>}
       controls={<>
         <Choose label="Band" value={selection.group ? `${selection.group.label}\u001f${selection.group.value}` : ""} options={groupOptions(data)} onChoose={(value) => { store.select({ group: parseGroup(value) }); }} />
         {narrowed && <button type="button" class="ix-small" onClick={() => { store.select({ range: [0, data.lastState] }); }}>Whole depth</button>}
@@ -282,11 +285,16 @@ export function LayersView() {
         {measure.axis === "none" ? <p class="ix-note">One value per token; see the table.</p> : <Main chart={chart} measure={measure} />}
       </div>
       <NumbersTable data={data} measure={measure} tokens={tokens} first={first} control={selection.control} />
-      <div class="ix-smalls" role="group" aria-label="All measures">
-        {others.map(({ m, chart: small }) => (
+      {[...new Set(others.map(({ m }) => family(m)))].map((name) => (
+        <div key={name} class="ix-family" role="group" aria-label={name || "All measures"}>
+          {name && <h4>{name}</h4>}
+          <div class="ix-smalls">
+            {others.filter(({ m }) => family(m) === name).map(({ m, chart: small }) => (
           <Small key={m.name} chart={small} measure={m} chosen={m.name === measure.name} onChoose={() => { store.select({ measure: m.name }); }} />
-        ))}
-      </div>
+            ))}
+          </div>
+        </div>
+      ))}
     </Panel>
   );
 }
