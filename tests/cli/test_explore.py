@@ -104,6 +104,7 @@ def test_a_live_page_is_served_until_ctrl_c():
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert "Ctrl-C" in out

@@ -255,6 +255,7 @@ def _listening(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listening.bind((LOOPBACK, port))
+        listening.listen()  # who opens the address at once waits instead of being refused
     except OSError as error:
         listening.close()
         raise BadInput(
