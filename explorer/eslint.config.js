@@ -14,7 +14,8 @@ export default ts.config(
       "@typescript-eslint/no-non-null-assertion": "error",
       // Node's runner collects what `test` returns.
       "@typescript-eslint/no-floating-promises": ["error", { allowForKnownSafeCalls: [{ from: "package", name: ["test"], package: "node:test" }] }],
-      complexity: ["error", 12],
+      // Every `?? 0` that an index asks for counts as a branch here.
+      complexity: ["error", 16],
       "no-eval": "error",
       "no-new-func": "error",
       // Data are set as text, never as HTML.

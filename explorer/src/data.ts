@@ -331,7 +331,7 @@ export function groupings(data: Data, most = 40): { label: string; values: strin
   return [...tokens, ...prompts]
     .map(({ label, values }) => ({
       label,
-      values: [...new Set(values.filter((v) => v !== null && v !== undefined).map(String))],
+      values: [...new Set(values.filter((v) => v !== null).map(String))],
     }))
     .filter(({ values }) => values.length > 0 && values.length <= most);
 }

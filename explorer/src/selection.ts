@@ -68,7 +68,8 @@ export function toAddress(data: Data, s: Selection): string {
   put("q", s.sought, "");
   put("d", s.solid ? "3" : "2", "2");
   put("a", s.rollout ? "rollout" : "head", "head");
-  return PREFIX + words.toString();
+  // Commas are legal there, and addresses are read by people too.
+  return PREFIX + words.toString().replaceAll("%2C", ",");
 }
 
 const integers = (text: string | null, cut: RegExp): number[] =>

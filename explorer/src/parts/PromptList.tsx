@@ -73,7 +73,7 @@ function List({ places }: ListProps) {
   useLayoutEffect(() => {
     if (at >= 0) show(at);
     // Only when the prompt changes: while the reader scrolls, the list stays where it is.
-    // eslint-disable-next-line
+     
   }, [at, places.length]);
   const onKeyDown = (event: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -places.length, End: places.length }[event.key];
@@ -112,7 +112,7 @@ export function PromptList() {
     const first = places[0];
     if (search && first !== undefined && !places.includes(prompt)) store.openPrompt(first);
     // Follows what is typed, not what is chosen afterwards.
-    // eslint-disable-next-line
+     
   }, [places]);
   const active = Object.values(filters).some(Boolean);
   return (

@@ -389,6 +389,12 @@ function Controls({ attention, statistic, paint }: { attention: Attention; stati
   );
 }
 
+/** Both sides of a statistic share one scale. */
+function headExtent(statistic: Statistic | undefined, control: boolean): [number, number] {
+  if (!statistic) return [0, 1];
+  return extent([...statistic.values, ...(control && statistic.control ? statistic.control : [])]);
+}
+
 function Inside({ attention }: { attention: Attention }) {
   const store = useStore();
   const data = store.data.value;
@@ -399,8 +405,7 @@ function Inside({ attention }: { attention: Attention }) {
   const id = data.ids[selection.prompt] ?? -1;
   const statistic = statisticOf(attention, selection.statistic);
   const kept = keptOf(attention, id, selection);
-  const shown = [...(statistic?.values ?? []), ...(selection.control ? (statistic?.control ?? []) : [])];
-  const paint = scale(...extent(shown), colours);
+  const paint = scale(...headExtent(statistic, selection.control), colours);
   const uncontrolled = selection.control && !statistic?.control && !kept?.control;
   return (
     <Panel

@@ -149,7 +149,7 @@ function Table({ look }: { look: Look }) {
     if (above < pane.scrollTop) pane.scrollTop = above;
     else if (below > pane.scrollTop + pane.clientHeight) pane.scrollTop = below - pane.clientHeight + 4;
     // Follows the selection only.
-    // eslint-disable-next-line
+     
   }, [last, prompt, at]);
   const chosen = new Set(tokens);
   const hover = useCellHover();

@@ -44,6 +44,9 @@ interface Drawing {
 /** Flat figures need two coordinates, solid ones three. */
 const placed = (p: Point, solid: boolean) => p.slice(0, solid ? 3 : 2).every(Number.isFinite);
 
+type Axis = 0 | 1 | 2;
+const triple = (of: (axis: Axis) => number): Point => [of(0), of(1), of(2)];
+
 type Spot = { x: number; y: number; near: number } | null;
 
 interface Frame {
@@ -64,10 +67,10 @@ function frameOf(d: Drawing, all: number[]): Frame {
   const known = all
     .flatMap((token) => Array.from({ length: to - from + 1 }, (_, i) => pointOf(d.ways, states, token, from + i)))
     .filter((p) => placed(p, d.solid));
-  const ends = [0, 1, 2].map((axis) => (axis < 2 || d.solid ? extent(known.map((p) => p[axis] ?? 0)) : [0, 0])) as [number, number][];
-  const middle = ends.map(([a, b]) => (a + b) / 2) as unknown as Point;
-  const sizes = ends.map(([a, b]) => b - a) as unknown as Point;
-  const centred = (p: Point) => p.map((v, i) => (Number.isFinite(v) ? v - (middle[i] ?? 0) : 0)) as unknown as Point;
+  const ends = (axis: Axis): [number, number] => (axis < 2 || d.solid ? extent(known.map((p) => p[axis])) : [0, 0]);
+  const middle = triple((axis) => (ends(axis)[0] + ends(axis)[1]) / 2);
+  const sizes = triple((axis) => ends(axis)[1] - ends(axis)[0]);
+  const centred = (p: Point) => triple((axis) => (Number.isFinite(p[axis]) ? p[axis] - middle[axis] : 0));
   const [w, h] = d.solid ? [d.width - 150, d.height - 60] : [d.width - 110, d.height - 90];
   const seen = known.map((p) => (d.solid ? project(centred(p), d.turn) : centred(p)));
   const reach = (axis: 0 | 1) => 2 * seen.reduce((far, p) => Math.max(far, Math.abs(p[axis])), 0);
@@ -101,7 +104,7 @@ function wayOf(d: Drawing, token: number, spot: (p: Point) => Spot, until = d.at
 
 /** The edges of the box around all points: without it the turning could not be seen. */
 function Box({ d, frame }: { d: Drawing; frame: Frame }) {
-  const corner = (bits: number): Point => [0, 1, 2].map((axis) => (frame.middle[axis] ?? 0) + (frame.sizes[axis] ?? 0) * ((bits >> axis) & 1 ? 0.5 : -0.5)) as unknown as Point;
+  const corner = (bits: number) => triple((axis) => frame.middle[axis] + frame.sizes[axis] * ((bits >> axis) & 1 ? 0.5 : -0.5));
   const edges = [0, 1, 2].flatMap((axis) => Array.from({ length: 8 }, (_, bits) => bits).filter((bits) => !((bits >> axis) & 1)).map((bits) => [bits, bits | (1 << axis)] as const));
   const path = edges.map(([a, b]) => {
     const [from, to] = [frame.spot(corner(a)), frame.spot(corner(b))];
@@ -123,7 +126,7 @@ function Axes({ d, frame }: { d: Drawing; frame: Frame }) {
     return (
       <>
       <Box d={d} frame={frame} />
-      <g transform={`translate(62 ${d.height - 56})`} font-size={11} fill={colours.muted}>
+      <g transform={`translate(92 ${d.height - 56})`} font-size={11} fill={colours.muted}>
         {arms.map((arm, i) => {
           const [x, y] = project(arm, d.turn);
           return (
@@ -264,51 +267,81 @@ function savedOf(base: Omit<Drawing, "colours" | "width" | "height" | "ways">, s
   return { name: [data.title, "trajectory", `prompt ${data.ids[prompt] ?? 0}`], title: `Trajectories, prompt ${data.ids[prompt] ?? 0} (${shares})`, provenance: data.provenance, figure, sheet };
 }
 
-export function TrajectoryView() {
+/** The model's ways, and the control's beside them where it is on. */
+function sidesOf(data: Data, trajectory: Trajectory, control: boolean): { ways: Ways; title: string }[] {
+  if (!control || !trajectory.control) return [{ ways: trajectory, title: "" }];
+  return [{ ways: trajectory, title: "model" }, { ways: trajectory.control, title: data.controlName }];
+}
+
+function hintOf(trajectory: Trajectory, solid: boolean, state: number, others: number): string {
+  const total = trajectory.explained.slice(0, solid ? 3 : 2).reduce((a, b) => a + b, 0);
+  return [
+    `The ways of the chosen tokens from state to state (ring: first state; large dot: ${stateName(state)}); the prompt's other tokens in grey.`,
+    "All prompts share these axes.",
+    !Number.isNaN(total) && `The ${solid ? "three" : "two"} shown hold ${percent(total)} of the variance.`,
+    others > BEHIND && `${BEHIND} of the ${others} other tokens are drawn.`,
+  ].filter(Boolean).join(" ");
+}
+
+/** The column that the ways have come to, between two while they are played. */
+function comeTo(trajectory: Trajectory, state: number, part: number | null, from: number): number {
+  const whole = trajectory.states.every((s, i) => s === i);
+  return part !== null && whole ? part : Math.max(from, column(trajectory, state));
+}
+
+interface ButtonsProps {
+  three: boolean;
+  solid: boolean;
+  playing: boolean;
+  onPlay: () => void;
+  onReset: () => void;
+}
+
+function Buttons({ three, solid, playing, onPlay, onReset }: ButtonsProps) {
+  const store = useStore();
+  const options = [{ value: "2", text: "2-D" }, { value: "3", text: "3-D" }];
+  return (
+    <>
+      {three && <Segments label="Dimensions" value={solid ? "3" : "2"} options={options} onChoose={(value) => { store.select({ solid: value === "3" }); }} />}
+      <button type="button" class="ix-small" onClick={onPlay} aria-pressed={playing}>{playing ? "Pause" : "Play layers"}</button>
+      {solid && <button type="button" class="ix-small" onClick={onReset}>Turn back</button>}
+      {solid && <span class="ix-legend-note">Drag to turn; with the focus on the figure, arrow keys turn it.</span>}
+    </>
+  );
+}
+
+function Inside({ trajectory }: { trajectory: Trajectory }) {
   const store = useStore();
   const data = store.data.value;
   const colours = store.colours.value;
-  const { prompt, tokens: positions, state, range: states, control } = store.selection.value;
-  const { trajectory } = data;
-  const three = (trajectory?.axes.length ?? 0) > 2;
-  const solid = store.selection.value.solid && three;
+  const { prompt, tokens: positions, state, range: states, control, solid: wanted } = store.selection.value;
+  const three = trajectory.axes.length > 2;
+  const solid = wanted && three;
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
   const { first, length } = span(data, prompt);
   const tokens = useMemo(() => positions.map((p) => first + p), [positions, first]);
   const { playing, part, toggle } = usePlay(data.lastState, states);
   const { turn, reset, handlers } = useTurn();
-  if (!trajectory) return <Panel view="trajectory" title="Trajectory"><Missing what="This file holds no trajectories." command={data.missing["trajectory"]} /></Panel>;
   const range = columnRange(trajectory, states);
-  const other = control ? trajectory.control : null;
-  const sides = [{ ways: trajectory as Ways, title: other ? "model" : "" }, ...(other ? [{ ways: other, title: data.controlName }] : [])];
-  const whole = trajectory.states.every((s, i) => s === i);
-  const at = part !== null && whole ? part : Math.max(range[0], column(trajectory, state));
+  const sides = sidesOf(data, trajectory, control);
+  const base = { data, trajectory, tokens, first, length, range, at: comeTo(trajectory, state, part, range[0]), solid, turn };
   const known = tokens.some((token) => placed(pointOf(trajectory, trajectory.states.length, token, column(trajectory, state)), solid));
-  const base = { data, trajectory, tokens, first, length, range, at, solid, turn };
   const across = sides.length > 1 && width > 700 ? Math.floor((width - 16) / 2) : width;
   const height = Math.round(Math.max(300, Math.min(460, across * 0.62)));
-  const total = trajectory.explained.slice(0, solid ? 3 : 2).reduce((a, b) => a + b, 0);
-  const behind = length - tokens.length > BEHIND ? ` ${BEHIND} of the prompt's other tokens are drawn.` : "";
   return (
     <Panel
-      view="trajectory" title="Trajectory" saved={savedOf(base, sides, prompt)}
-      hint={`The ways of the chosen tokens from state to state (ring: first state; large dot: ${stateName(state)}), the prompt's other tokens in grey. All prompts share these principal axes; the ${solid ? "three" : "two"} shown ${Number.isNaN(total) ? "do not say their share of the variance" : `hold ${percent(total)} of the variance`}.${behind}`}
-      controls={<>
-        {three && <Segments label="Dimensions" value={solid ? "3" : "2"} options={[{ value: "2", text: "2-D" }, { value: "3", text: "3-D" }]} onChoose={(value) => { store.select({ solid: value === "3" }); }} />}
-        <button type="button" class="ix-small" onClick={toggle} aria-pressed={playing}>{playing ? "Pause" : "Play layers"}</button>
-        {solid && <button type="button" class="ix-small" onClick={reset}>Turn back</button>}
-        {solid && <span class="ix-legend-note">Drag to turn; with the focus on the figure, arrow keys turn it.</span>}
-      </>}
+      view="trajectory" title="Trajectory" saved={savedOf(base, sides, prompt)} hint={hintOf(trajectory, solid, state, length - tokens.length)}
+      controls={<Buttons three={three} solid={solid} playing={playing} onPlay={toggle} onReset={reset} />}
     >
-      {control && !other && <NoControl what="trajectories" />}
+      {control && sides.length < 2 && <NoControl what="trajectories" />}
       {!known && <p class="ix-note" role="note">The ways of the chosen tokens were not kept. {data.more["trajectory"]}</p>}
       <div ref={box} class="ix-row">
         {sides.map(({ ways, title }, i) => (
           <svg
             key={i} class={solid ? "ix-figure ix-turn" : "ix-figure"} width={across} height={height} viewBox={`0 0 ${across} ${height}`}
             role="img" aria-label={`Trajectories of the chosen tokens${title && `, ${title}`}; the CSV holds the coordinates`}
-            tabIndex={solid ? 0 : undefined} {...(solid ? handlers : {})}
+            {...(solid ? { tabIndex: 0, ...handlers } : {})}
           >
             <Picture {...base} ways={ways} title={title} colours={colours} width={across} height={height} />
           </svg>
@@ -316,4 +349,10 @@ export function TrajectoryView() {
       </div>
     </Panel>
   );
+}
+
+export function TrajectoryView() {
+  const { trajectory, missing } = useStore().data.value;
+  if (trajectory) return <Inside trajectory={trajectory} />;
+  return <Panel view="trajectory" title="Trajectory"><Missing what="This file holds no trajectories." command={missing["trajectory"]} /></Panel>;
 }
