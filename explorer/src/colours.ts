@@ -36,7 +36,7 @@ const LIGHT: Colours = {
 const DARK: Colours = {
   theme: "dark",
   ink: "#e6eaee", muted: "#a0abb6", grid: "#2c343c", paper: "#14181d", accent: "#6cb6f0",
-  control: "#8f99a3", band: "#39566e",
+  control: "#8f99a3", band: "#4f7fa3",
   tokens: ["#5ab4ec", "#f08a3c", "#35c79b", "#e39cc5", "#e8b23a", "#9bd3f5", "#c9a27c", "#a899e6"],
   low: ["#1b222a", "#1f3d57", "#2a6596", "#5aa0d6", "#c4e4fb"],
   both: ["#f6a26b", "#8a4a20", "#20272e", "#2f6d9d", "#9fd2f7"],

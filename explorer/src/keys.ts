@@ -19,7 +19,7 @@ export const KEYS: Key[] = [
   { keys: ["ArrowRight"], shown: "→", does: "next token; with Shift, add it", act: (s, e) => { s.moveToken(1, e.shiftKey); } },
   { keys: ["k"], shown: "k", does: "prompt before", act: (s) => { s.openPrompt(s.selection.peek().prompt - 1); } },
   { keys: ["j"], shown: "j", does: "next prompt", act: (s) => { s.openPrompt(s.selection.peek().prompt + 1); } },
-  { keys: ["["], shown: "[", does: "one layer up the stream, toward the input", act: (s) => { s.moveState(-1); } },
+  { keys: ["["], shown: "[", does: "one layer back, toward the input", act: (s) => { s.moveState(-1); } },
   { keys: ["]"], shown: "]", does: "one layer on, toward the output", act: (s) => { s.moveState(1); } },
   { keys: ["c"], shown: "c", does: "control on or off", act: (s) => { s.select({ control: !s.selection.peek().control }); } },
   { keys: ["1"], shown: "1 … 5", does: "layers, lens, trajectory, attention, compare", act: view(0) },

@@ -1,6 +1,6 @@
 /** What is selected: one value that every view follows, and its form in the address. */
 
-import type { Data, Group } from "./data.ts";
+import type { Data, Group, Statistic } from "./data.ts";
 import { hasControl, span } from "./data.ts";
 
 export const VIEWS = ["layers", "lens", "trajectory", "attention", "compare"] as const;
@@ -146,9 +146,21 @@ export function firstOrdinary(data: Data, prompt: number): number {
   return Math.max(0, ordinary);
 }
 
+/** Attention on the previous token is the plainest thing that a head can do, so it comes first. */
+const usualStatistic = (data: Data): Statistic | undefined =>
+  data.attention?.statistics.find(({ name }) => name.endsWith("previous")) ?? data.attention?.statistics[0];
+
+/** The block and head with the largest value. */
+function strongest(data: Data, statistic: Statistic | undefined): [number, number] {
+  const heads = data.attention?.heads ?? 1;
+  let best = 0;
+  statistic?.values.forEach((value, i) => { if (value > (statistic.values[best] ?? NaN) || Number.isNaN(statistic.values[best])) best = i; });
+  return [Math.floor(best / heads), best % heads];
+}
+
 /** What a reader sees first. */
 export function initial(data: Data): Selection {
-  const statistic = data.attention?.statistics[0];
+  const statistic = usualStatistic(data);
   const otherPrompt = data.ids.length > 1 ? 1 : 0;
   return {
     view: "layers",
@@ -157,7 +169,7 @@ export function initial(data: Data): Selection {
     state: Math.ceil(data.lastState / 2),
     range: [0, data.lastState],
     measure: data.measures[0]?.name ?? "",
-    head: [0, 0],
+    head: strongest(data, statistic),
     statistic: statistic?.name ?? "",
     control: false,
     group: null,

@@ -11,6 +11,7 @@ const GAP = 14;
 /** Keeps the panel on the screen and off the pointer; on a narrow screen it lies at the bottom (CSS). */
 export function Tip() {
   const { tip } = useStore();
+  const close = () => { tip.value = null; };
   const ref = useRef<HTMLDivElement>(null);
   const [size, setSize] = useState({ width: 260, height: 120 });
   const shown = tip.value;
@@ -26,6 +27,7 @@ export function Tip() {
   const top = Math.max(4, Math.min(shown.y + GAP, innerHeight - size.height - 4));
   return (
     <div ref={ref} class="ix-tip" role="tooltip" style={{ left: `${left}px`, top: `${top}px` }}>
+      <button type="button" class="ix-small ix-tip-close" aria-label="Close" onClick={close}>×</button>
       {shown.content}
     </div>
   );

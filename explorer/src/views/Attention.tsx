@@ -292,8 +292,10 @@ function Grid({ attention, statistic, paint }: { attention: Attention; statistic
   const colours = store.colours.value;
   const { head, control } = store.selection.value;
   const box = useRef<HTMLDivElement>(null);
-  const width = Math.min(useWidth(box, 420), 460);
+  const room = Math.min(useWidth(box, 420), 460);
   const sides = control && statistic.control ? [false, true] : [false];
+  const half = Math.floor((room - 12) / 2);
+  const width = sides.length > 1 && half > LEFT + 12 * attention.heads ? half : room;
   const height = gridHeight(attention, width);
   const hover = (event: PointerEvent) => {
     const cell = event.target instanceof Element ? event.target.closest<SVGElement>("[data-statistic]") : null;
@@ -306,7 +308,7 @@ function Grid({ attention, statistic, paint }: { attention: Attention; statistic
     <div ref={box} class="ix-heads">
       {sides.map((side) => (
         <div key={String(side)}>
-          {side && <p class="ix-note">{data.controlName}</p>}
+          {sides.length > 1 && <p class="ix-note">{side ? data.controlName : "model"}</p>}
           <svg class="ix-figure" width={width} height={height} tabIndex={side ? undefined : 0} role="img" onKeyDown={headKeys(store)} onPointerOver={hover} onPointerLeave={() => { store.tip.value = null; }}
             aria-label={`${statistic.title} of every head${side ? `, ${data.controlName}` : ""}; arrow keys choose a head: block ${head[0]}, head ${head[1]}, ${number(statistic.values[head[0] * attention.heads + head[1]])}`}>
             <Heads attention={attention} statistic={statistic} values={(side ? statistic.control : statistic.values) ?? statistic.values} control={side} paint={paint} colours={colours} head={head} width={width} onChoose={(b, h) => { store.select({ head: [b, h], rollout: false }); }} />
@@ -351,7 +353,7 @@ function Maps({ kept, width }: { kept: Kept; width: number }) {
   const colours = store.colours.value;
   const { prompt, tokens, control } = store.selection.value;
   const paint = useMemo(() => scale(0, 1, colours), [colours]);
-  const size = Math.max(180, Math.min(kept.length > 24 ? 540 : 400, width - EDGE - 10));
+  const size = Math.max(60, Math.min(kept.length > 24 ? 540 : 400, width - EDGE - 10, 40 * kept.length));
   const props = { data, kept, first: span(data, prompt).first, tokens, paint, colours, size, title: kept.name };
   return (
     <>
@@ -389,6 +391,14 @@ function Controls({ attention, statistic, paint }: { attention: Attention; stati
   );
 }
 
+function hintOf(statistic: Statistic | undefined, rollout: boolean): string {
+  return [
+    statistic && `${statistic.title}: ${statistic.doc || "see the analysis"}; mean over the ordinary tokens of all prompts.`,
+    rollout && "The rollout multiplies the heads' mean attention of all blocks up to the chosen layer, with the residual stream as half of each.",
+    "Click a head for its map, a row of the map for a token.",
+  ].filter(Boolean).join(" ");
+}
+
 /** Both sides of a statistic share one scale. */
 function headExtent(statistic: Statistic | undefined, control: boolean): [number, number] {
   if (!statistic) return [0, 1];
@@ -410,7 +420,7 @@ function Inside({ attention }: { attention: Attention }) {
   return (
     <Panel
       view="attention" title={kept ? `Attention: ${kept.name}` : "Attention"} saved={savedOf(data, attention, selection, statistic, kept)}
-      hint={statistic && `${statistic.title}: ${statistic.doc || "see the analysis"}; mean over the ordinary tokens of all prompts. Click a head for its map, a row of the map for a token.`}
+      hint={hintOf(statistic, selection.rollout)}
       controls={<Controls attention={attention} statistic={statistic} paint={paint} />}
     >
       {uncontrolled && <NoControl what="attention" />}

@@ -316,7 +316,7 @@ function savedOf(data: Data, c: Compared, selection: Selection, sides: [Side, Si
     if (c.control) put(data.controlName, c.control);
     return { columns: ["measure", "of", "side", "name", "depth", "mean", "low_95", "high_95", "prompts"], rows };
   };
-  return { name: [data.title, "compare", selection.mode, c.measure.name], title: `${c.measure.title}: A and B`, provenance: data.provenance, figure, sheet };
+  return { name: [data.title, "compare", selection.mode, c.measure.name], title: `${c.measure.title}: A and B${c.control ? `; grey: ${data.controlName}` : ""}`, provenance: data.provenance, figure, sheet };
 }
 
 function Chooser({ data, selection }: { data: Data; selection: Selection }) {
@@ -377,7 +377,11 @@ export function CompareView() {
       </>}
     >
       {control && !measure.control && <NoControl what={`values of ${measure.title}`} />}
-      <p class="ix-sides"><b style={{ color: colours.tokens[0] }}>A</b> <bdi>{sides[0].name}</bdi> <span>{sides[0].tokens.length} {sides[0].tokens.length === 1 ? "token" : "tokens"}</span> <b style={{ color: colours.tokens[1] }}>B</b> <bdi>{sides[1].name}</bdi> <span>{sides[1].tokens.length} {sides[1].tokens.length === 1 ? "token" : "tokens"}</span></p>
+      <p class="ix-sides">
+        {sides.map(({ name, tokens: of }, i) => (
+          <span key={i}><b style={{ color: colours.tokens[i] }}>{i ? "B" : "A"}</b><bdi>{name}</bdi><small>{of.length} {of.length === 1 ? "token" : "tokens"}</small></span>
+        ))}
+      </p>
       {sentences.map((line, i) => <p key={i} class={i ? "ix-sentence" : "ix-sentence ix-first"}>{line}</p>)}
       {mode === "prompts" && row && <Pairs data={data} pairs={pairs} firsts={[a.first, b.first]} measure={measure} depth={row.depth} paint={row.colours} colours={colours} chosen={tokens} />}
       {pairs.length > MOST_PAIRS && <p class="ix-note">The first {MOST_PAIRS} of {pairs.length} pairs are shown.</p>}

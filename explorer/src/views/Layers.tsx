@@ -163,6 +163,23 @@ function Small({ chart, measure, chosen, onChoose }: { chart: LineChartProps; me
   );
 }
 
+/** Where the lines are highest and lowest, in words. */
+function Extremes({ chart, measure }: { chart: LineChartProps; measure: Measure }) {
+  const told = chart.lines.filter((l) => !l.control).slice(0, 4).flatMap((l) => {
+    const known = measure.depth.map((_, d) => d).filter((d) => Number.isFinite(l.values[d] ?? NaN));
+    const by = (sign: number) => known.reduce<number | null>((best, d) => (best === null || sign * (l.values[d] ?? 0) > sign * (l.values[best] ?? 0) ? d : best), null);
+    const [most, least] = [by(1), by(-1)];
+    return most === null || least === null ? [] : [{ l, most, least }];
+  });
+  return (
+    <p class="ix-note ix-extremes">
+      {told.map(({ l, most, least }, i) => (
+        <span key={i}><bdi class="ix-mono" style={{ color: l.colour }}>{short(l.name, 18)}</bdi> highest at {place(measure, most)} ({number(l.values[most])}), lowest at {place(measure, least)} ({number(l.values[least])})</span>
+      ))}
+    </p>
+  );
+}
+
 /** All numbers of the large chart, for reading, screen readers and tests. */
 function NumbersTable({ data, measure, tokens, first, control }: { data: Data; measure: Measure; tokens: number[]; first: number; control: boolean }) {
   const [open, setOpen] = useState(false);
@@ -243,7 +260,7 @@ function savedOf(data: Data, measure: Measure, selection: Selection, tokens: num
     return { columns, rows };
   };
   return {
-    name: [data.title, "layers", `prompt ${data.ids[selection.prompt] ?? 0}`], title: `${measure.title}; band: ${groupName(group)}`,
+    name: [data.title, "layers", `prompt ${data.ids[selection.prompt] ?? 0}`], title: `${measure.title}; band: ${groupName(group)}${control && measure.control ? `; grey: ${data.controlName}` : ""}`,
     provenance: data.provenance, figure, sheet,
   };
 }
@@ -284,6 +301,7 @@ export function LayersView() {
       <div ref={box}>
         {measure.axis === "none" ? <p class="ix-note">One value per token; see the table.</p> : <Main chart={chart} measure={measure} />}
       </div>
+      {measure.axis !== "none" && <Extremes chart={chart} measure={measure} />}
       <NumbersTable data={data} measure={measure} tokens={tokens} first={first} control={selection.control} />
       {[...new Set(others.map(({ m }) => family(m)))].map((name) => (
         <div key={name} class="ix-family" role="group" aria-label={name || "All measures"}>

@@ -275,7 +275,7 @@ function savedOf(look: Look, prompt: number, range: [number, number], typed: str
         JSON.stringify(read.raw), read.prob,
       ])))),
   });
-  const what = typed ? `rank and probability of ${visible(typed)}` : "most probable token";
+  const what = (typed ? `rank and probability of ${visible(typed)}` : "most probable token") + (sides.length > 1 ? `; italic: ${data.controlName}` : "");
   return { name: [data.title, "lens", `prompt ${data.ids[prompt] ?? 0}`], title: `Lens, prompt ${data.ids[prompt] ?? 0}: ${what}`, provenance: data.provenance, figure, sheet };
 }
 

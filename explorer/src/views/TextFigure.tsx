@@ -8,7 +8,7 @@ import { FigureLegend } from "../parts/Legend.tsx";
 import { extentAt } from "../summary.ts";
 
 const WIDTH = 860;
-const LINE = 34;
+const LINE = 38;
 const SIZE = 13;
 const PAD = 5;
 
@@ -43,6 +43,8 @@ function laid(data: Data, prompt: number): { placed: Placed[]; height: number } 
   return { placed, height: y + LINE };
 }
 
+const labelOf = ({ title, unit }: Measure, control: string) => `${title}${unit && ` (${unit})`}${control && `; strips: ${control}`}`;
+
 export function textFigure(
   data: Data, prompt: number, tokens: number[], measure: Measure | null, state: number, control: boolean,
 ): Pick<Saved, "figure" | "sheet"> {
@@ -52,10 +54,10 @@ export function textFigure(
     const look = coloursOf("light");
     const paint = measure ? scale(...extentAt(data, measure, depth), look) : null;
     const { placed, height } = laid(data, prompt);
-    const under = control && measure?.control;
+    const under = control && measure?.control ? measure.control : null;
     const content = (
       <g>
-        {paint && measure && <FigureLegend scale={paint} x={0} y={14} label={`${measure.title} (${measure.unit})`} muted={look.muted} ink={look.ink} id="ix-scale" />}
+        {paint && measure && <FigureLegend scale={paint} x={0} y={14} label={labelOf(measure, under ? data.controlName : "")} muted={look.muted} ink={look.ink} id="ix-scale" />}
         <g transform="translate(0 52)" font-family={MONO} font-size={SIZE}>
           {placed.map(({ token, text: word, x, y, width }) => {
             const fill = measure && paint ? paint.colour(valueOf(measure, token, depth)) : "transparent";
@@ -66,9 +68,9 @@ export function textFigure(
                   width={width} height={24} rx={3} fill={fill} stroke={chosen >= 0 ? look.tokens[chosen % look.tokens.length] : look.grid}
                   stroke-width={chosen >= 0 ? 2.5 : 1} stroke-dasharray={data.special?.[token] ? "3 2" : undefined}
                 />
-                {under && <rect y={20} width={width} height={4} fill={paint?.colour(valueOf(measure, token, depth, true)) ?? ""} />}
+                {under && measure && <rect y={25} width={width} height={5} fill={paint?.colour(valueOf(measure, token, depth, true)) ?? ""} />}
                 <text x={PAD} y={17} fill={inkOn(fill, look)} style="white-space: pre">{word}</text>
-                {data.generated?.[token] ? <line x1={1} x2={width - 1} y1={28} y2={28} stroke={look.tokens[1]} stroke-width={2} /> : null}
+                {data.generated?.[token] ? <line x1={1} x2={width - 1} y1={31.5} y2={31.5} stroke={look.tokens[1]} stroke-width={2} /> : null}
               </g>
             );
           })}
