@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,11 @@ class Visit:
     def asked(self) -> set[str]:
         """What was requested besides the page itself and what it holds in itself."""
         return {u.split("#")[0] for u in self.requests[1:] if not u.startswith(("data:", "blob:"))}
+
+
+def until(page, expression: str) -> None:
+    """Wait until an expression is true; playwright's own way needs a policy that allows eval."""
+    deadline = time.monotonic() + WAIT / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(30)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser
+from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser, until
 from explorer_help import with_ways
 from render_data import HOSTILE
 
@@ -304,7 +304,7 @@ def test_the_policy_forbids_eval_and_the_page_needs_none(visit):
                 catch (error) { window.said = error.name; } })`;
             document.head.append(script); }"""
     )
-    visit.page.wait_for_function("window.said", timeout=WAIT)
+    until(visit.page, "window.said")
     assert visit.page.evaluate("window.said") == "EvalError"
     visit.errors.clear()  # the console has a line on what this test tried
     policy = visit.page.locator("meta[http-equiv]").get_attribute("content")

@@ -116,7 +116,7 @@ def test_a_refused_prompt_adds_nothing(session):
     with pytest.raises(BadInput, match="context"):
         session.run(Asked("her " * 4000))
     with pytest.raises(BadInput, match="context"):
-        session.run(Asked("her " * 200, new_tokens=MOST_NEW))
+        session.run(Asked(PROMPT, new_tokens=MOST_NEW))
     assert session.run(Asked(PROMPT))["prompts"]["id"] == [0, 1]
 
 
@@ -164,7 +164,7 @@ def test_what_a_model_lacks_is_left_out_and_said(model, monkeypatch):
         ({"prompt": "  "}, "the prompt is empty"),
         ({"prompt": "a", "new_token": 3}, "unknown field 'new_token'; did you mean 'new_tokens'"),
         ({"prompt": "a", "new_tokens": True}, "new_tokens is True; expected int"),
-        ({"prompt": "a", "new_tokens": -1}, "allowed is 0 to 256"),
+        ({"prompt": "a", "new_tokens": -1}, "allowed is 0 to 4096"),
         ({"prompt": "a", "new_tokens": 2, "sample": 1}, "sample is 1; expected bool"),
         (
             {"prompt": "a", "new_tokens": 2, "sample": True, "temperature": 0},

@@ -6,7 +6,7 @@ import importlib.util
 import threading
 
 import pytest
-from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser
+from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser, until
 
 import interp
 from interp.runs.explorer.live.server import Server
@@ -49,13 +49,19 @@ def send(visit: Visit, prompt: str, new_tokens: int) -> None:
     form.locator("button[type=submit]").click()
 
 
+def selected(visit: Visit, prompt: int) -> None:
+    """Waits until a prompt is in the list and chosen."""
+    chosen = visit.page.locator(f".ix-prompt[data-prompt='{prompt}'][aria-selected=true]")
+    chosen.wait_for(timeout=WAIT)
+
+
 def prompts(visit: Visit) -> str:
     return visit.page.locator("#interp-explorer").inner_text()
 
 
 def test_a_typed_prompt_appears_among_the_others(visit, session):
     send(visit, "Mary was tired, so John told her", 0)
-    visit.page.wait_for_function("location.hash.includes('p=1')", timeout=WAIT)
+    selected(visit, 1)
     assert session.payload["prompts"]["id"] == [0, 1]
     visit.page.locator("[role=tab][data-tab=lens]").click()
     visit.page.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
@@ -66,7 +72,7 @@ def test_a_typed_prompt_appears_among_the_others(visit, session):
 def test_a_continuation_streams_in(visit, session):
     before = len(session.payload["prompts"]["id"])
     send(visit, "The queen saw her dog and", 12)
-    visit.page.wait_for_function(f"location.hash.includes('p={before}')", timeout=WAIT)
+    selected(visit, before)
     assert session.payload["tokens"]["generated"] is not None
     assert visit.errors == []
 
@@ -75,8 +81,9 @@ def test_a_refused_prompt_says_why_and_the_page_goes_on(visit, session):
     before = session.payload["prompts"]["id"]
     send(visit, "her " * 3000, 0)
     status = visit.page.locator(".ix-live-status")
-    visit.page.wait_for_function(
-        "document.querySelector('.ix-live-status').textContent.includes('context')", timeout=WAIT
+    until(
+        visit.page,
+        "document.querySelector('.ix-live-status').textContent.includes('context')",
     )
     assert "context" in status.inner_text()
     assert session.payload["prompts"]["id"] == before

@@ -29,7 +29,7 @@ from interp.runs.provenance import provenance_of
 from interp.runs.results import Results
 
 MOST_PROMPTS = 64
-MOST_NEW = 256
+MOST_NEW = 4096
 LONGEST = 20_000  # letters of a prompt
 KEPT = {
     "logit_lens.examples": MOST_PROMPTS,
