@@ -92,11 +92,12 @@ class Shown:
         """A number per row that is the same for the same token."""
         prompt = table["prompt"].to_numpy(dtype=np.int64)
         position = table["position"].to_numpy(dtype=np.int64)
-        stack = np.zeros(len(table), dtype=np.int64)
+        stack: Any = 0
         if "stack" in table:
             codes = {name: i for i, name in enumerate(self.stacks)}
             stack = table["stack"].astype(str).map(codes).fillna(len(codes)).to_numpy(np.int64)
-        return (prompt * (len(self.stacks) + 1) + stack) * _POSITIONS + position
+        keys: Ints = (prompt * (len(self.stacks) + 1) + stack) * _POSITIONS + position
+        return keys
 
     # ---- what the page is told -------------------------------------------------------------
 
@@ -196,7 +197,8 @@ def _first(stacks: Iterable[str]) -> list[str]:
 def _chosen(lengths: pd.Series[Any], most: int, kept: Sequence[int]) -> list[int]:
     if lengths.sum() <= most:
         return list(lengths.index)
-    chosen, left = [], most
+    chosen: list[int] = []
+    left = most
     for prompt in [*kept, *_spread([p for p in lengths.index if p not in set(kept)])]:
         if chosen and lengths[prompt] > left:
             continue

@@ -42,24 +42,24 @@ def trajectory_of_page(results: ResultsLike, shown: Shown) -> dict[str, Any] | N
     stack = shown.stacks[0]
     frame = of_stack(result.frame, stack)
     depths = np.unique(frame["layer"].to_numpy(dtype=np.float64))
-    coordinates = _coordinates(frame, names, shown, depths)
-    if not np.isfinite(coordinates[..., :2]).any():
+    if not (shown.rows_of(frame) >= 0).any():
         return None
     control = getattr(result, "control", None)
-    beside = of_stack(control.frame, stack) if control is not None else None
-    has = beside is not None and set(names) <= set(beside.columns)
+    beside = of_stack(control.frame, stack) if control is not None else frame.head(0)
+    has = len(beside) > 0 and set(names) <= set(beside.columns)
     return {
         "states": [str(d) for d in whole(depths)],
         "axes": list(names),
-        "explained": _shares(frame, names),
-        "coords": packed(coordinates, "f4"),
-        "control": {
-            "explained": _shares(beside, names),
-            "coords": packed(_coordinates(beside, names, shown, depths), "f4"),
-        }
-        if has
-        else None,
+        **_ways(frame, names, shown, depths),
+        "control": _ways(beside, names, shown, depths) if has else None,
     }
+
+
+def _ways(
+    frame: pd.DataFrame, names: Sequence[str], shown: Shown, depths: Floats
+) -> dict[str, Any]:
+    coordinates = _coordinates(frame, names, shown, depths)
+    return {"explained": _shares(frame, names), "coords": packed(coordinates, "f4")}
 
 
 def _coordinates(frame: pd.DataFrame, names: Sequence[str], shown: Shown, depths: Floats) -> Floats:

@@ -33,7 +33,7 @@ def widget_of(payload: Mapping[str, Any], parts: ExplorerParts) -> Any:
             "line of a cell shows the same page in a frame"
         ) from error
 
-    class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc]
+    class ExplorerWidget(anywidget.AnyWidget):
         """A payload and the script that draws it."""
 
         _esm = f"{parts.plain_script}\n{RENDER}"
