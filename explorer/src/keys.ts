@@ -37,16 +37,22 @@ export const KEYS: Key[] = [
 
 const TYPING = new Set(["INPUT", "SELECT", "TEXTAREA"]);
 
+/** Fields take letters, and what can be scrolled sideways keeps its arrows. */
+const keepsKeys = (target: HTMLElement, key: string) =>
+  TYPING.has(target.tagName) || target.isContentEditable || (key.startsWith("Arrow") && target.closest(".ix-scroll") !== null);
+
+function onScreen(element: HTMLElement): boolean {
+  const { top, bottom } = element.getBoundingClientRect();
+  return top < innerHeight * 0.6 && bottom > innerHeight * 0.3;
+}
+
 /** Keys belong to the explorer if the focus is in it, or nowhere while it is on the screen. */
 function ours(store: Store, event: KeyboardEvent): boolean {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return false;
-  const target = event.target instanceof HTMLElement ? event.target : null;
   if (event.key === "Escape") return true;
-  if (target && (TYPING.has(target.tagName) || target.isContentEditable)) return false;
-  if (target && store.root.contains(target)) return true;
-  if (!store.linked) return false;
-  const { top, bottom } = store.root.getBoundingClientRect();
-  return target === document.body && top < innerHeight * 0.6 && bottom > innerHeight * 0.3;
+  if (!(event.target instanceof HTMLElement)) return store.root.contains(event.target as Node | null);
+  if (keepsKeys(event.target, event.key)) return false;
+  return store.root.contains(event.target) || (store.linked && event.target === document.body && onScreen(store.root));
 }
 
 export function listen(store: Store): () => void {

@@ -3,7 +3,7 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import { App } from "./App.tsx";
-import type { Theme } from "./colours.ts";
+import { luminance, type Theme } from "./colours.ts";
 import { read } from "./data.ts";
 import { listen } from "./keys.ts";
 import type { Payload } from "./payload.ts";
@@ -13,17 +13,28 @@ import { createStore, followAddress, type Store } from "./store.ts";
 let latest: Store | null = null;
 const undo = new WeakMap<Element, () => void>();
 
-function preferred(): { theme: Theme; query: MediaQueryList } {
-  const query = matchMedia("(prefers-color-scheme: dark)");
+/** Whether what the explorer stands on is dark; a page without a background is white. */
+function onDark(el: Element | null): boolean {
+  for (let at = el; at; at = at.parentElement) {
+    const { backgroundColor } = getComputedStyle(at);
+    if (backgroundColor && !/^(transparent|rgba\(.*, 0\))$/.test(backgroundColor)) return luminance(backgroundColor) < 0.2;
+  }
+  return false;
+}
+
+/** A page of its own follows the system; inside another page, the explorer looks like that page. */
+function preferred(el: Element, query: MediaQueryList): Theme {
   const set = document.documentElement.dataset["theme"];
-  return { theme: set === "dark" || set === "light" ? set : query.matches ? "dark" : "light", query };
+  if (set === "dark" || set === "light") return set;
+  const dark = document.body.classList.contains("ix-page") ? query.matches : onDark(el);
+  return dark ? "dark" : "light";
 }
 
 /** Follows the system until the reader chooses; paper is always light. */
 function followTheme(store: Store, query: MediaQueryList): () => void {
   let screen: Theme | null = null;
   const change = () => {
-    if (!document.documentElement.dataset["theme"]) store.theme.value = query.matches ? "dark" : "light";
+    store.theme.value = preferred(store.root, query);
   };
   const before = () => {
     screen = store.theme.peek();
@@ -68,10 +79,10 @@ function fail(el: HTMLElement, error: unknown): void {
 export function mount(el: HTMLElement, payload: Payload): void {
   undo.get(el)?.();
   try {
-    const { theme, query } = preferred();
+    const query = matchMedia("(prefers-color-scheme: dark)");
     const data = read(payload);
     el.replaceChildren();
-    const store = createStore(el, data, theme, el.id === "interp-explorer");
+    const store = createStore(el, data, preferred(el, query), el.id === "interp-explorer");
     latest = store;
     const stops = [listen(store), followAddress(store), followTheme(store, query), effect(() => { el.dataset["theme"] = store.theme.value; })];
     render(<App store={store} />, el);

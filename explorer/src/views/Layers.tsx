@@ -265,6 +265,22 @@ function savedOf(data: Data, measure: Measure, selection: Selection, tokens: num
   };
 }
 
+function Controls({ measure, drawn }: { measure: Measure; drawn: number }) {
+  const store = useStore();
+  const data = store.data.value;
+  const { group, range, control } = store.selection.value;
+  const narrowed = range[0] > 0 || range[1] < data.lastState;
+  const value = group ? `${group.label}\u001f${group.value}` : "";
+  return (
+    <>
+      <Choose label="Band" value={value} options={groupOptions(data)} onChoose={(to) => { store.select({ group: parseGroup(to) }); }} />
+      {narrowed && <button type="button" class="ix-small" onClick={() => { store.select({ range: [0, data.lastState] }); }}>Whole depth</button>}
+      {control && measure.control && <span class="ix-legend-note"><i class="ix-dash" /> grey: {short(measure.controlName, 30)}</span>}
+      {drawn > LINES && <span class="ix-legend-note">{LINES} of {drawn} chosen tokens are drawn; all are in the table.</span>}
+    </>
+  );
+}
+
 export function LayersView() {
   const store = useStore();
   const data = store.data.value;
@@ -283,19 +299,13 @@ export function LayersView() {
   if (!measure) return <Panel view="layers" title="Layers"><p class="ix-note">This file holds no measure of tokens.</p></Panel>;
   const chart = chartOf({ ...base, measure, width, height: TALL, small: false });
   const count = membersOf(data, selection.group).length;
-  const narrowed = selection.range[0] > 0 || selection.range[1] < data.lastState;
   const of = selection.group ? `${count} tokens with ${groupName(selection.group)}` : "all ordinary tokens";
   const bandName = (!selection.group && measure.band?.of) || `mean and the middle 80 % of ${of}`;
   return (
     <Panel
       view="layers" title={measure.title} saved={savedOf(data, measure, selection, tokens, first)}
       hint={<>{measure.doc && `${ended(measure.doc)} `}Lines are the chosen tokens; the band is the {bandName}. Click for a layer, drag for a range.</>}
-      controls={<>
-        <Choose label="Band" value={selection.group ? `${selection.group.label}\u001f${selection.group.value}` : ""} options={groupOptions(data)} onChoose={(value) => { store.select({ group: parseGroup(value) }); }} />
-        {narrowed && <button type="button" class="ix-small" onClick={() => { store.select({ range: [0, data.lastState] }); }}>Whole depth</button>}
-        {selection.control && measure.control && <span class="ix-legend-note"><i class="ix-dash" /> grey: {short(measure.controlName, 30)}</span>}
-        {tokens.length > LINES && <span class="ix-legend-note">{LINES} of {tokens.length} chosen tokens are drawn; all are in the table.</span>}
-      </>}
+      controls={<Controls measure={measure} drawn={tokens.length} />}
     >
       {selection.control && !measure.control && <NoControl what={`values of ${measure.title}`} />}
       <div ref={box}>
@@ -308,7 +318,7 @@ export function LayersView() {
           {name && <h4>{name}</h4>}
           <div class="ix-smalls">
             {others.filter(({ m }) => family(m) === name).map(({ m, chart: small }) => (
-          <Small key={m.name} chart={small} measure={m} chosen={m.name === measure.name} onChoose={() => { store.select({ measure: m.name }); }} />
+              <Small key={m.name} chart={small} measure={m} chosen={m.name === measure.name} onChoose={() => { store.select({ measure: m.name }); }} />
             ))}
           </div>
         </div>
