@@ -1,8 +1,8 @@
 """The pictures of the explorer: `python docs/explorer_pictures.py RUN [OUT]`.
 
 RUN is a folder that `interp run` wrote with rotation, path_length, logit_lens, attention and
-trajectory, and with a control. Each view becomes a picture as a Chromium shows it; OUT is
-docs/images/explorer unless given.
+trajectory, for a target word and with a control. Each view becomes a picture as a Chromium shows
+it; OUT is docs/images/explorer unless given.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ def pictures(run: Path, out: Path) -> list[Path]:
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         context = browser.new_context(viewport=SIZE, offline=True, reduced_motion="reduce")
-        found = [_picture(context, page, view, more, out) for view, more in VIEWS.items()]
+        chosen = _selection(results)
+        found = [_picture(context, page, view, chosen | more, out) for view, more in VIEWS.items()]
         browser.close()
     return found
 
 
 def _picture(context: Any, page: Path, view: str, more: dict[str, Any], out: Path) -> Path:
-    words = urllib.parse.urlencode({"view": view, **_selection(), **more})
+    words = urllib.parse.urlencode({"view": view, **more})
     tab = context.new_page()
     tab.goto(f"{page.as_uri()}#explorer?{words}")
     tab.locator(f"[data-view={view}]").first.wait_for()
@@ -57,9 +58,13 @@ def _picture(context: Any, page: Path, view: str, more: dict[str, Any], out: Pat
     return path
 
 
-def _selection() -> dict[str, Any]:
-    """The first prompt, and two of its tokens."""
-    return {"p": 0, "t": "3,4", "s": 3}
+def _selection(results: Any) -> dict[str, Any]:
+    """The shortest prompt with attention maps, its target word and the token before it."""
+    kept = {p for items in results["attention"].examples("pattern").values() for p in items}
+    tokens = results.tokens[results.tokens["prompt"].isin(kept)]
+    prompt = tokens.groupby("prompt").size().idxmin()
+    chosen = tokens[(tokens["prompt"] == prompt) & tokens["role"].isin(["previous", "target"])]
+    return {"p": prompt, "t": ",".join(map(str, chosen["position"].head(2))), "s": 3}
 
 
 if __name__ == "__main__":

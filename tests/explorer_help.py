@@ -38,6 +38,9 @@ class Told:
 
     payload: dict
 
+    def __post_init__(self) -> None:
+        json.dumps(self.payload, allow_nan=False)  # plain values only
+
     @property
     def tokens(self) -> pd.DataFrame:
         """A row per token: prompt, position, token, special."""

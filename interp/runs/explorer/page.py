@@ -109,7 +109,8 @@ def explorer_payload(
     if found is None or section is None:
         return payload_of(results, title)
     tests = [{**OF_STORY, "text": sentence} for sentence in section.findings]
-    story = [{"title": section.title, "text": section.findings[0]}]
+    said, rest = " ".join(section.findings[:2]), section.findings[2:]
+    story = [{"title": section.title, "text": said}, *({"title": "", "text": s} for s in rest)]
     return payload_of(results, title, tests=[tests[0] | _numbers(found), *tests[1:]], story=story)
 
 

@@ -217,12 +217,13 @@ def _spread(items: Sequence[int]) -> list[int]:
 
 def _coded(column: pd.Series[Any]) -> dict[str, Any]:
     """A label as its values and an index into them; -1 for none."""
-    cells = column.map(plain)
-    known = cells.notna().to_numpy()
-    codes = np.full(len(cells), NONE, dtype=np.int64)
+    cells = [plain(cell) for cell in column.tolist()]
+    # By type as well: 1, 1.0 and True are one key of a dictionary.
     values: dict[Any, int] = {}
-    for i in np.flatnonzero(known).tolist():
-        codes[i] = values.setdefault((type(cells.iloc[i]), cells.iloc[i]), len(values))
+    codes = [
+        NONE if cell is None else values.setdefault((type(cell), cell), len(values))
+        for cell in cells
+    ]
     return {"values": [value for _, value in values], "index": packed(codes, "i4")}
 
 
