@@ -16,6 +16,7 @@ import pytest
 from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser, until
 from explorer_help import with_ways
 from render_data import HOSTILE
+from scipy import stats
 
 import interp
 from analyses.attention import Attention
@@ -236,6 +237,29 @@ def test_hovering_a_token_shows_every_measure(visit, truth):
     rows = shown.evaluate_all("all => all.map(e => ({...e.dataset}))")
     assert {r["measure"] for r in rows} >= {"rotation.angle", "path_length.step"}
     assert measured(visit, truth) >= len(rows)
+
+
+def test_compared_groups_are_means_over_prompts(visit, truth):
+    for control in (0, 1):
+        groups = {"g": "role\u001ftarget", "og": "role\u001fprevious"}
+        choose(visit, view="compare", mode="groups", m="rotation.angle", c=control, **groups)
+        visit.page.wait_for_timeout(200)
+        told = visit.page.locator("[data-view=compare] [data-side]").evaluate_all(
+            "all => all.map(e => ({...e.dataset}))"
+        )
+        for side, role in (("a", "target"), ("b", "previous")):
+            for of in ("", "control/")[: control + 1]:
+                frame = pd.read_parquet(truth.folder / f"{of}rotation.parquet")
+                rows = frame[frame["role"].eq(role) & ~frame["special"]]
+                means = rows.groupby(["layer", "prompt"])["angle"].mean().unstack(0)
+                cells = [t for t in told if t["side"] == side and ("control" in t) == bool(of)]
+                assert len(cells) == means.shape[1]
+                for cell in cells:
+                    own = means[int(cell["depth"])].dropna()
+                    half = stats.t.ppf(0.975, len(own) - 1) * stats.sem(own)
+                    expected = [own.mean(), own.mean() - half, own.mean() + half]
+                    shown = [float(cell[k]) for k in ("value", "low", "high")]
+                    np.testing.assert_allclose(shown, expected, rtol=1e-3)
 
 
 def test_an_address_brings_the_selection_back(chromium, truth, visit):
