@@ -5,7 +5,7 @@ import type { Band, Data, Group, Measure } from "./data.ts";
 import { members, promptOf } from "./data.ts";
 
 /** At most so many tokens are sorted for the edges of a band; the mean is of all. */
-export const SORTED_TOKENS = 2000;
+export const SORTED_TOKENS = 1500;
 
 /** Keeps what was computed for as long as the object that it was computed from. */
 function kept<T>(): (owner: object, key: string, make: () => T) => T {
@@ -62,8 +62,9 @@ export function bandOf(data: Data, measure: Measure, group: Group | null, contro
     const width = measure.depth.length;
     const band: Band = { mean: new Float32Array(width), low: new Float32Array(width), high: new Float32Array(width) };
     for (let d = 0; d < width; d++) {
-      const sorted = columnOf(values, width, d, few).sort();
-      band.mean[d] = mean(columnOf(values, width, d, tokens));
+      const all = columnOf(values, width, d, tokens);
+      band.mean[d] = mean(all);
+      const sorted = (few === tokens ? all : columnOf(values, width, d, few)).sort();
       band.low[d] = quantileSorted(sorted as unknown as number[], 0.1) ?? NaN;
       band.high[d] = quantileSorted(sorted as unknown as number[], 0.9) ?? NaN;
     }

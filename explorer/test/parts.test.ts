@@ -6,6 +6,7 @@ import { lines } from "../src/export.tsx";
 import { KEYS } from "../src/keys.ts";
 import { pooled } from "../src/pixels.ts";
 import { project, turned } from "../src/space.ts";
+import { apart } from "../src/views/Trajectory.tsx";
 import { written } from "../src/parts/Arcs.tsx";
 import { random } from "../fixtures/make.ts";
 
@@ -84,6 +85,10 @@ test("a large map shows the largest of each block of cells", () => {
 test("a long prompt writes only the tokens that have an arc", () => {
   assert.deepEqual(written(4, 1, []), [0, 1, 2, 3]);
   assert.deepEqual(written(4096, 50, [{ position: 3, weight: 1 }, { position: 4000, weight: 1 }]), [3, 50, 4000]);
+});
+
+test("names of near points are moved apart, others stay", () => {
+  assert.deepEqual(apart([{ x: 0, y: 10 }, { x: 5, y: 12 }, null, { x: 300, y: 11 }, { x: 20, y: 90 }]), [10, 25, NaN, 11, 90]);
 });
 
 test("sentences are cut between words", () => {

@@ -154,6 +154,18 @@ function Axes({ d, frame }: { d: Drawing; frame: Frame }) {
   );
 }
 
+/** Heights of names beside points, moved where two would lie on each other. */
+export function apart(heads: ({ x: number; y: number } | null)[], line = 15, reach = 90): number[] {
+  const out = heads.map((head) => head?.y ?? NaN);
+  const order = heads.flatMap((head, i) => (head ? [{ i, ...head }] : [])).sort((a, b) => a.y - b.y);
+  order.forEach(({ i, x }, at) => {
+    for (const above of order.slice(0, at)) {
+      if (Math.abs(above.x - x) < reach) out[i] = Math.max(out[i] ?? 0, (out[above.i] ?? 0) + line);
+    }
+  });
+  return out;
+}
+
 function Picture(d: Drawing) {
   const every = Array.from({ length: d.length }, (_, i) => d.first + i).filter((token) => !d.data.special?.[token] || d.tokens.includes(token));
   const behind = thin(every.filter((token) => !d.tokens.includes(token)), BEHIND);
@@ -163,6 +175,7 @@ function Picture(d: Drawing) {
   const { spot } = frame;
   const names = tokenNames(d.data, chosen, d.first);
   const states = d.trajectory.states.length;
+  const labels = apart(chosen.map((token) => wayOf(d, token, spot).head));
   return (
     <g>
       <Axes d={d} frame={frame} />
@@ -183,7 +196,7 @@ function Picture(d: Drawing) {
               );
             })}
             {head && <circle cx={head.x} cy={head.y} r={6} stroke={d.colours.paper} stroke-width={1.5} />}
-            {head && <text x={head.x + (head.x > d.width - 100 ? -10 : 10)} y={head.y} dy="0.32em" font-size={12.5} font-weight={600} text-anchor={head.x > d.width - 100 ? "end" : "start"} stroke={d.colours.paper} stroke-width={3} paint-order="stroke">{short(names[i] ?? "", 14)}</text>}
+            {head && <text x={head.x + (head.x > d.width - 100 ? -10 : 10)} y={labels[i] ?? head.y} dy="0.32em" font-size={12.5} font-weight={600} text-anchor={head.x > d.width - 100 ? "end" : "start"} stroke={d.colours.paper} stroke-width={3} paint-order="stroke">{short(names[i] ?? "", 14)}</text>}
           </g>
         );
       })}
