@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser
+from browser_help import WAIT, Visit, in_a_browser
 from render_data import HOSTILE, make_results
 
 from interp import Results
@@ -13,16 +13,6 @@ from interp.runs.report.drawings import result_figure
 from interp.runs.report.maps import attention_maps
 
 pytestmark = in_a_browser
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser, until
+from browser_help import WAIT, Visit, in_a_browser, until
 from explorer_help import with_ways
 from render_data import HOSTILE
 from scipy import stats
@@ -34,16 +34,6 @@ NUMBERS = """() => [...document.querySelectorAll("#interp-explorer [data-value]"
 LENS = """() => [...document.querySelectorAll("[data-lens-token]")].map(e => ({...e.dataset}))"""
 WAYS = """() => [...document.querySelectorAll("[data-trajectory-token]")]
     .map(e => ({...e.dataset}))"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Truth:

@@ -6,7 +6,7 @@ import importlib.util
 import threading
 
 import pytest
-from browser_help import CHROMIUM, FLAGS, WAIT, Visit, in_a_browser, until
+from browser_help import WAIT, Visit, in_a_browser, until
 
 import interp
 from interp.runs.explorer.live.server import Server
@@ -27,17 +27,14 @@ def session():
 
 
 @pytest.fixture(scope="module")
-def visit(session):
-    from playwright.sync_api import sync_playwright
-
-    with Server(session) as server, sync_playwright() as playwright:
+def visit(session, chromium):
+    with Server(session) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        seen = Visit(browser, server.address, offline=False)
+        seen = Visit(chromium, server.address, offline=False)
         seen.page.wait_for_selector(READY, timeout=WAIT)
         yield seen
-        browser.close()
+        seen.context.close()
         server.stop()
         thread.join(20)
 
