@@ -23,6 +23,7 @@ from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.trajectory import Trajectory
 from interp import Result, Results
+from interp.runs.explorer.widget import RENDER
 
 pytestmark = in_a_browser
 ARCHIVE = Path(__file__).parents[1] / "data" / "saved_by_0.1.0.zip"
@@ -435,5 +436,36 @@ def test_the_frame_of_a_notebook_shows_the_page(chromium, truth, tmp_path):
     frame = seen.page.frame_locator("iframe")
     frame.locator("[role=tab][data-tab=lens]").click(timeout=WAIT)
     frame.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_several_widgets_in_one_document(chromium, truth, tmp_path):
+    """What anywidget does with the script of the widget, without a notebook around it."""
+    page = interp.load(truth.folder).explore()
+    script = page.parts.plain_script + RENDER.replace("export default", "const widget =")
+    (tmp_path / "widget.js").write_text(
+        f"{script}\nfor (const el of document.querySelectorAll('.cell'))\n"
+        "  widget.render({ model: { get: () => structuredClone(payload) }, el });",
+        encoding="utf-8",
+    )
+    (tmp_path / "payload.js").write_text(f"const payload = {page.parts.data};", encoding="utf-8")
+    path = tmp_path / "notebook.html"
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><style>{page.parts.style}</style>"
+        "<div class=cell></div><div class=cell></div>"
+        "<script src=payload.js></script><script src=widget.js></script>",
+        encoding="utf-8",
+    )
+    seen = Visit(chromium, path)
+    for number in (0, 1):
+        cell = seen.page.locator(".cell").nth(number)
+        cell.locator("[role=tab][data-tab=lens]").click(timeout=WAIT)
+        cell.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
+    first, second = (seen.page.locator(".cell").nth(i) for i in (0, 1))
+    first.locator("[role=tab][data-tab=layers]").click()
+    seen.page.wait_for_timeout(200)
+    assert first.locator("[data-lens-token]").count() == 0
+    assert second.locator("[data-lens-token]").count() > 0
     assert seen.errors == []
     seen.context.close()
