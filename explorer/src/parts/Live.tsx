@@ -85,12 +85,18 @@ export function Live() {
 
 /** What the run found, before its numbers. */
 export function Story() {
-  const [first, ...rest] = useStore().data.value.story;
-  if (!first) return null;
+  const store = useStore();
+  const [first, ...rest] = store.data.value.story;
+  // On a phone the finding would push its numbers off the screen.
+  const [wide] = useState(() => innerWidth > 820);
+  // A report tells its story itself, above the explorer.
+  const alone = !store.linked || document.body.classList.contains("ix-page");
+  if (!first || !alone) return null;
   return (
-    <div class="ix-story" role="region" aria-label="Finding">
-      <p><b>{first.title}</b> {first.text}</p>
+    <details class="ix-story" open={wide}>
+      <summary><b>{first.title}</b></summary>
+      <p>{first.text}</p>
       {rest.length > 0 && <details><summary>{rest.length} more</summary>{rest.map((part, i) => <p key={i}><b>{part.title}</b> {part.text}</p>)}</details>}
-    </div>
+    </details>
   );
 }

@@ -140,7 +140,7 @@ function Axes({ d, frame }: { d: Drawing; frame: Frame }) {
       </>
     );
   }
-  const [left, right, bottom] = [44, d.width - 8, d.height - 34];
+  const [left, right, bottom] = [56, d.width - 8, d.height - 34];
   const ends = (axis: 0 | 1, pixels: number) => frame.middle[axis] + pixels / frame.unit;
   const x = scaleLinear().domain([ends(0, left - (d.width + 30) / 2), ends(0, right - (d.width + 30) / 2)]).range([left, right]);
   const y = scaleLinear().domain([ends(1, (d.height - 24) / 2 - bottom), ends(1, (d.height - 24) / 2 - 20)]).range([bottom, 20]);
