@@ -46,7 +46,7 @@ def explore(
         typer.Option("--open/--no-open", help="Open it in a browser; by default in a terminal."),
     ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="WHAT is a model.", rich_help_panel=LIVE)
+        bool, typer.Option("--live", help="The argument is a model.", rich_help_panel=LIVE)
     ] = False,
     prompt: Annotated[
         str | None, typer.Option(help="The first prompt.", rich_help_panel=LIVE)
