@@ -74,8 +74,8 @@ function Bar() {
   const data = store.data.value;
   const dark = store.theme.value === "dark";
   return (
-    <div class="ix-bar">
-      <div class="ix-name"><h2>{data.title}</h2><span class="ix-unit">{data.model}</span></div>
+    <div class="ix-bar" role="region" aria-label="Selection">
+      <div class="ix-name">{store.alone ? <h1>{data.title}</h1> : <h2>{data.title}</h2>}<span class="ix-unit">{data.model}</span></div>
       <MeasureChoice />
       <Depth />
       <ControlSwitch />
@@ -138,7 +138,7 @@ function Inside() {
         <Story />
         <div class="ix-body">
         <PromptList />
-        <div class="ix-main">
+        <div class="ix-main" role={store.alone ? "main" : undefined}>
           <TextView />
           <Tabs />
           <div id={store.id("view")} role="tabpanel" aria-labelledby={store.id(`tab-${view}`)}><Shown /></div>

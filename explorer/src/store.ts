@@ -20,6 +20,8 @@ export interface Store {
   root: HTMLElement;
   /** Whether the address of the page is this explorer's; a widget among others leaves it alone. */
   linked: boolean;
+  /** Whether the page holds nothing else. */
+  alone: boolean;
   /** An id that no other explorer of the page has. */
   id: (name: string) => string;
   data: Signal<Data>;
@@ -71,6 +73,7 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
   const length = () => span(data.peek(), selection.peek().prompt).length;
   return {
     root, linked, data, selection,
+    alone: linked && document.body.classList.contains("ix-page"),
     id: (name) => `ix${number}-${name}`,
     theme: themeSignal,
     colours: computed(() => coloursOf(themeSignal.value)),
@@ -108,6 +111,7 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
         data.value = more;
         selection.value = clamp(more, { ...before, prompt, tokens });
       });
+      if (linked) setAddress(toAddress(more, selection.peek()), true);
     },
   };
 }

@@ -82,11 +82,22 @@ interface PanelProps {
   children: ComponentChildren;
 }
 
+/** A heading one below the page's own: of a page that holds nothing else, or of a report's section. */
+export function Title({ children }: { children: ComponentChildren }) {
+  const { alone } = useStore();
+  return alone ? <h2 class="ix-title">{children}</h2> : <h3 class="ix-title">{children}</h3>;
+}
+
+export function Subtitle({ children }: { children: ComponentChildren }) {
+  const { alone } = useStore();
+  return alone ? <h3 class="ix-sub">{children}</h3> : <h4 class="ix-sub">{children}</h4>;
+}
+
 export function Panel({ view, title, hint, controls, saved, children }: PanelProps) {
   return (
     <div class="ix-panel" data-view={view} role="region" aria-label={title}>
       <div class="ix-panel-head">
-        <h3 class="ix-title">{title}</h3>
+        <Title>{title}</Title>
         {saved && <Save saved={saved} />}
       </div>
       {hint && <p class="ix-hint">{hint}</p>}

@@ -3,6 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { KEYS } from "../keys.ts";
 import { useStore } from "../store.ts";
+import { Title } from "./Controls.tsx";
 
 const VIEWS_SAID: [string, string][] = [
   ["Text", "the prompt's tokens, coloured by a measure at a layer; all values under the pointer"],
@@ -26,9 +27,9 @@ export function Help() {
   return (
     <dialog ref={ref} class="ix-help" aria-label="Keys and views" onClose={() => { store.help.value = false; }} onClick={(e) => { if (e.target === ref.current) store.help.value = false; }}>
       <div>
-        <h3 class="ix-title">Keys</h3>
+        <Title>Keys</Title>
         <dl>{KEYS.filter((k) => k.shown).map((k) => <div key={k.shown}><dt><kbd>{k.shown}</kbd></dt><dd>{k.does}</dd></div>)}</dl>
-        <h3 class="ix-title">Views</h3>
+        <Title>Views</Title>
         <dl>{VIEWS_SAID.map(([name, says]) => <div key={name}><dt>{name}</dt><dd>{says}</dd></div>)}</dl>
         <p class="ix-note">The selection stands in the address: a bookmark or a link brings it back. The control is shown beside the model, never in its place.</p>
         <button type="button" class="ix-small" onClick={() => { store.help.value = false; }}>Close</button>

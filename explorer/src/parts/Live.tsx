@@ -90,13 +90,14 @@ export function Story() {
   // On a phone the finding would push its numbers off the screen.
   const [wide] = useState(() => innerWidth > 820);
   // A report tells its story itself, above the explorer.
-  const alone = !store.linked || document.body.classList.contains("ix-page");
-  if (!first || !alone) return null;
+  if (!first || (store.linked && !store.alone)) return null;
   return (
-    <details class="ix-story" open={wide}>
-      <summary><b>{first.title}</b></summary>
-      <p>{first.text}</p>
-      {rest.length > 0 && <details><summary>{rest.length} more</summary>{rest.map((part, i) => <p key={i}><b>{part.title}</b> {part.text}</p>)}</details>}
-    </details>
+    <div role="region" aria-label="Finding">
+      <details class="ix-story" open={wide}>
+        <summary><b>{first.title}</b></summary>
+        <p>{first.text}</p>
+        {rest.length > 0 && <details><summary>{rest.length} more</summary>{rest.map((part, i) => <p key={i}><b>{part.title}</b> {part.text}</p>)}</details>}
+      </details>
+    </div>
   );
 }

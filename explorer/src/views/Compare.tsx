@@ -9,7 +9,7 @@ import {
 import type { Saved } from "../export.tsx";
 import { type Cell, exact, number, short, visible } from "../format.ts";
 import { useFrame, useWidth } from "../hooks.ts";
-import { Choose, NoControl, Panel, Segments } from "../parts/Controls.tsx";
+import { Choose, NoControl, Panel, Segments, Subtitle } from "../parts/Controls.tsx";
 import { frameOf, LineChart, type LineChartProps } from "../parts/LineChart.tsx";
 import { TokenValues } from "../parts/Tip.tsx";
 import type { Mode, Selection } from "../selection.ts";
@@ -201,7 +201,7 @@ interface PairsProps {
 }
 
 function half(p: PairsProps, side: 0 | 1, position: number | null) {
-  if (position === null) return <span class="ix-gap" aria-label="no token" />;
+  if (position === null) return <span class="ix-gap" role="img" aria-label="no token" />;
   const token = p.firsts[side] + position;
   const value = valueOf(p.measure, token, p.depth);
   const fill = p.paint.colour(value);
@@ -394,7 +394,7 @@ export function CompareView() {
       <NumbersTable c={c} />
       {tests.length > 0 && (
         <div class="ix-tests">
-          <h4>Tests of the run on {measure.title}</h4>
+          <Subtitle>Tests of the run on {measure.title}</Subtitle>
           <ul>{tests.map((line, i) => <li key={i}>{line}</li>)}</ul>
         </div>
       )}

@@ -8,7 +8,7 @@ import {
 import type { Saved } from "../export.tsx";
 import { type Cell, exact, number, short, visible } from "../format.ts";
 import { useFrame, useWidth } from "../hooks.ts";
-import { Choose, NoControl, Panel } from "../parts/Controls.tsx";
+import { Choose, NoControl, Panel, Subtitle } from "../parts/Controls.tsx";
 import { frameOf, type Line, LineChart, type LineChartProps, type Shade } from "../parts/LineChart.tsx";
 import type { Selection } from "../selection.ts";
 import { useStore } from "../store.ts";
@@ -174,7 +174,7 @@ function Extremes({ chart, measure }: { chart: LineChartProps; measure: Measure 
   return (
     <p class="ix-note ix-extremes">
       {told.map(({ l, most, least }, i) => (
-        <span key={i}><bdi class="ix-mono" style={{ color: l.colour }}>{short(l.name, 18)}</bdi> highest at {place(measure, most)} ({number(l.values[most])}), lowest at {place(measure, least)} ({number(l.values[least])})</span>
+        <span key={i}><i class="ix-key" style={{ background: l.colour }} /><bdi class="ix-mono">{short(l.name, 18)}</bdi> highest at {place(measure, most)} ({number(l.values[most])}), lowest at {place(measure, least)} ({number(l.values[least])})</span>
       ))}
     </p>
   );
@@ -315,7 +315,7 @@ export function LayersView() {
       <NumbersTable data={data} measure={measure} tokens={tokens} first={first} control={selection.control} />
       {[...new Set(others.map(({ m }) => family(m)))].map((name) => (
         <div key={name} class="ix-family" role="group" aria-label={name || "All measures"}>
-          {name && <h4>{name}</h4>}
+          {name && <Subtitle>{name}</Subtitle>}
           <div class="ix-smalls">
             {others.filter(({ m }) => family(m) === name).map(({ m, chart: small }) => (
               <Small key={m.name} chart={small} measure={m} chosen={m.name === measure.name} onChoose={() => { store.select({ measure: m.name }); }} />

@@ -7,7 +7,7 @@ import { column, type Data, type Lens, rawText, span, stateName, text } from "..
 import type { Saved } from "../export.tsx";
 import { type Cell, exact, number, percent, short, visible } from "../format.ts";
 import { useVirtual } from "../hooks.ts";
-import { NoControl, Missing, Panel } from "../parts/Controls.tsx";
+import { NoControl, Missing, Panel, Subtitle } from "../parts/Controls.tsx";
 import { FigureLegend, Legend } from "../parts/Legend.tsx";
 import { TopTokens } from "../parts/Tip.tsx";
 import { find, readoutAt, sought } from "../readout.ts";
@@ -197,12 +197,12 @@ function Chosen({ look }: { look: Look }) {
   const found = wanted.size ? find(lens, wanted, token, at) : null;
   return (
     <div class="ix-lens-chosen" aria-live="polite">
-      <h4><bdi class="ix-mono">{short(text(data, token), 24)}</bdi> <span>position {position}, {stateName(lens.states[at] ?? 0)}</span></h4>
+      <Subtitle><bdi class="ix-mono">{short(text(data, token), 24)}</bdi> <span>position {position}, {stateName(lens.states[at] ?? 0)}</span></Subtitle>
       <TopTokens token={token} state={at} />
       {wanted.size > 0 && (
         <p class="ix-note">{found ? `The token that you look for has rank ${found.rank} and probability ${number(found.prob)}.` : `The token that you look for is not among the ${lens.k} most probable here.`}</p>
       )}
-      {control && lens.control && <><h4><span>{data.controlName}</span></h4><TopTokens token={token} state={at} control /></>}
+      {control && lens.control && <><Subtitle><span>{data.controlName}</span></Subtitle><TopTokens token={token} state={at} control /></>}
     </div>
   );
 }
