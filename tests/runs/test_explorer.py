@@ -246,10 +246,20 @@ def test_an_analysis_that_kept_no_examples_names_the_setting(gpt2):
 
 def test_weights_alone_have_nothing_to_explore(gpt2):
     results = interp.run(gpt2, analyses=["unembedding_spectrum"], progress=False)
-    with pytest.raises(BadInput, match=r"unembedding_spectrum\) have no tokens; run analyses"):
+    with pytest.raises(
+        BadInput, match=r"unembedding_spectrum\) have no numbers of tokens; run analyses"
+    ):
         results.explore()
     with pytest.raises(BadInput, match="height is 0; allowed is a number of pixels"):
         interp.run(gpt2, TEXTS[:1], ["norm"], progress=False).explore(height=0)
+
+
+def test_a_report_without_numbers_of_tokens_has_no_explorer(gpt2, tmp_path):
+    results = interp.run(gpt2, TEXTS, ["layer_similarity", "position_profile"], progress=False)
+    with pytest.raises(BadInput, match=r"layer_similarity, position_profile\) have no numbers"):
+        results.explore()
+    report = results.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "interp-explorer" not in report
 
 
 # ---- unusual runs ------------------------------------------------------------------------------

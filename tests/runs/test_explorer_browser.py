@@ -354,6 +354,27 @@ def test_one_prompt_of_one_token_and_no_control(chromium, gpt2, tmp_path):
     seen.context.close()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"analyses": ["attention"]},
+        {"analyses": ["logit_lens"]},
+        {"analyses": ["trajectory"]},
+        {"analyses": ["norm", "attention", "trajectory", "logit_lens"], "layers": [1]},
+        {"analyses": ["rotation", "logit_lens", "attention"], "positions": -1},
+        {"analyses": ["rotation", "logit_lens", "attention"], "keep": "summary"},
+        {"analyses": ["next_token"], "control": "random-init"},
+    ],
+    ids=lambda options: " ".join(map(str, [*options["analyses"], *list(options)[1:]])),
+)
+def test_parts_of_a_run_are_shown_as_far_as_they_go(chromium, gpt2, tmp_path, options):
+    results = interp.run(gpt2, ["the man saw her", "her dog"], progress=False, **options)
+    seen = opened(chromium, results, tmp_path / "part.html")
+    through_all(seen)
+    through_all(seen, p=1, c=1, t="1,2")
+    seen.context.close()
+
+
 def test_views_without_data_say_which_command_adds_it(chromium, gpt2, tmp_path):
     results = interp.run(gpt2, ["the man"], ["rotation"], progress=False)
     seen = opened(chromium, results, tmp_path / "few.html")

@@ -17,6 +17,7 @@ from interp.render.packed import packed
 from interp.runs.explorer.shown import Shown
 from interp.runs.report.drawings import head_table
 from interp.runs.report.views import ResultLike, ResultsLike, View, numeric
+from interp.stats.table import is_summary
 
 MOST_CELLS = 1_000_000
 """Cells of all patterns together; longer prompts are cut, and later ones left out."""
@@ -33,7 +34,7 @@ def attention_of_page(results: ResultsLike, shown: Shown) -> dict[str, Any] | No
     Of a model with two stacks those of the first.
     """
     named = sorted(results.values(), key=lambda r: r.name != "attention")
-    result = next((r for r in named if _has_heads(r)), None)
+    result = next((r for r in named if has_heads(r)), None)
     if result is None:
         return None
     stack = shown.stacks[0]
@@ -58,8 +59,12 @@ def pattern_name(result: ResultLike) -> str:
     return next((p.values[0] for p in result.analysis.plots if p.kind == "attention"), "")
 
 
-def _has_heads(result: ResultLike) -> bool:
-    if "head" in result.frame and "layer" in result.frame:
+def has_heads(result: ResultLike) -> bool:
+    """Whether a result has numbers per head, or keeps patterns."""
+    frame = result.frame
+    # A row per token and head, or a summary of such rows: not offsets or pairs.
+    of_tokens = {"prompt", "position"} <= set(frame.columns) or is_summary(frame)
+    if of_tokens and {"head", "layer"} <= set(frame.columns):
         return True
     return bool(pattern_name(result)) and any(result.examples(pattern_name(result)).values())
 

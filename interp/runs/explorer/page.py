@@ -15,9 +15,13 @@ from typing import Any
 from interp._files import refuse_existing, write_text
 from interp.errors import BadInput
 from interp.render.page import ExplorerParts, explorer_page
+from interp.runs.explorer.attention import has_heads
+from interp.runs.explorer.measures import columns_of
 from interp.runs.explorer.payload import payload_json, payload_of
 from interp.runs.explorer.shown import floats
+from interp.runs.explorer.ways import way_plots
 from interp.runs.explorer.widget import widget_of
+from interp.runs.report.lens_examples import lens_prompts
 from interp.runs.report.sections import her_comparison, her_section
 from interp.runs.report.views import ResultsLike
 from interp.stats.comparison import Comparison
@@ -84,12 +88,12 @@ def explorer_of(
 ) -> Explorer:
     """The explorer of a run, with the finding of its comparison of target words if it has one.
 
-    Raises `BadInput` for results without a table of tokens, such as those of weights alone.
+    Raises `BadInput` for results without numbers of tokens, such as those of weights alone.
     """
     if not explorable(results):
         raise BadInput(
-            f"nothing to explore: the results ({', '.join(results)}) have no tokens; run analyses "
-            "over prompts, such as rotation, path_length and logit_lens"
+            f"nothing to explore: the results ({', '.join(results)}) have no numbers of tokens; "
+            "run analyses over prompts, such as rotation, path_length and logit_lens"
         )
     if height < 1:
         raise BadInput(f"height is {height!r}; allowed is a number of pixels, 1 or more")
@@ -97,8 +101,11 @@ def explorer_of(
 
 
 def explorable(results: ResultsLike) -> bool:
-    """Whether a run has tokens that a page could show."""
-    return len(results) > 0 and "prompt" in results.tokens and len(results.tokens) > 0
+    """Whether a run has a number, a lens, ways or heads of tokens to show."""
+    if not len(results) or "prompt" not in results.tokens or results.tokens.empty:
+        return False
+    shows = (columns_of, lens_prompts, way_plots, has_heads)
+    return any(bool(show(result)) for result in results.values() for show in shows)
 
 
 def explorer_payload(
