@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import urllib.parse
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -253,6 +255,26 @@ def test_compared_groups_are_means_over_prompts(visit, truth):
                     np.testing.assert_allclose(shown, expected, rtol=1e-3)
 
 
+def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp_path):
+    choose(visit, view="layers", p=1, t="2", s=3)
+    panel = visit.page.locator("[data-view=text]").first
+    with visit.page.expect_download(timeout=WAIT) as waiting:
+        panel.get_by_role("button", name="CSV").first.click()
+    waiting.value.save_as(tmp_path / "text.csv")
+    table = pd.read_csv(tmp_path / "text.csv", skiprows=2, float_precision="round_trip")
+    first = int((truth.tokens["prompt"] == 0).sum())
+    checked = 0
+    for column in [c for c in table if ", " in c]:
+        name, depth = column.split(", ")
+        analysis, value = name.split(".")
+        for i, shown in enumerate(table[column]):
+            same(shown, truth.row(analysis, first + i, int(depth.split()[1]))[value], column)
+            checked += 1
+    assert checked > 100
+    expected = truth.tokens.query("prompt == 1")["token"]
+    assert [json.loads(t) for t in table["token"]] == expected.tolist()
+
+
 def test_an_address_brings_the_selection_back(chromium, truth, visit):
     choose(visit, view="lens", p=1, t="2,3", s=3, m="path_length.step")
     address = visit.page.evaluate("location.href")
@@ -306,6 +328,33 @@ def test_hostile_texts_stay_text_in_every_view(chromium, hostile, view):
     assert seen.errors == []
     assert seen.asked() == set()
     assert seen.page.title() == HOSTILE[0] + HOSTILE[1]
+    seen.context.close()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_exports_hold_the_texts_as_text_under_a_plain_name(chromium, hostile, view, tmp_path):
+    seen = Visit(chromium, hostile)
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, view=view, p=1, t="1,2,3")
+    panel = seen.page.locator(f"[data-view={view}]").first
+    for kind in ("SVG", "CSV", "PNG"):
+        with seen.page.expect_download(timeout=WAIT) as waiting:
+            panel.get_by_role("button", name=kind).first.click()
+        name = waiting.value.suggested_filename
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,120}", name), name
+        path = tmp_path / name
+        waiting.value.save_as(path)
+        data = path.read_bytes()
+        if kind == "PNG":
+            assert data.startswith(b"\x89PNG")
+        elif kind == "SVG":
+            tags = {e.tag.rpartition("}")[2] for e in ElementTree.fromstring(data).iter()}  # noqa: S314
+            assert not tags & {"script", "img", "foreignObject", "a", "s"}
+            assert not re.search(rb"\son\w+=", re.sub(rb">[^<]*<", b"><", data))
+        else:
+            assert b"SHA-256 0123abcd" in data, "the provenance goes with the numbers"
+    assert seen.errors == []
+    assert seen.asked() == set()
     seen.context.close()
 
 
