@@ -38,6 +38,8 @@ export interface LineChartProps {
   column?: number | null;
   small?: boolean;
   zero?: boolean;
+  /** Room for names at the ends of lines, where charts above each other should agree. */
+  room?: number;
 }
 
 export interface Frame {
@@ -52,7 +54,7 @@ export interface Frame {
 const slice = (values: ArrayLike<number>, [from, to]: [number, number]): number[] => Array.from(values).slice(from, to + 1);
 
 /** Where the axes of a chart lie; the part that listens to the pointer needs it too. */
-export function frameOf({ width, height, small = false, lines, shades, window, zero = false }: LineChartProps): Frame {
+export function frameOf({ width, height, small = false, lines, shades, window, zero = false, room }: LineChartProps): Frame {
   const shown = [
     ...lines.flatMap((l) => slice(l.values, window)),
     ...shades.flatMap(({ band }) => [...slice(band.low, window), ...slice(band.high, window), ...slice(band.mean, window)]),
@@ -61,7 +63,7 @@ export function frameOf({ width, height, small = false, lines, shades, window, z
   let [low, high] = extent(shown);
   if (low === high) [low, high] = [low - Math.abs(low || 1) * 0.1, high + Math.abs(high || 1) * 0.1];
   const left = small ? 36 : 58;
-  const right = small ? 8 : Math.min(120, 18 + 7 * lines.reduce((n, l) => Math.max(n, short(l.name, 14).length), 0));
+  const right = small ? 8 : room ?? Math.min(120, 18 + 7 * lines.reduce((n, l) => Math.max(n, short(l.name, 14).length), 0));
   const [top, bottom] = small ? [8, 16] : [12, 40];
   const [from, to] = window;
   const x = scaleLinear().domain(to > from ? [from, to] : [from - 0.5, from + 0.5]).range([left, width - right]);

@@ -89,7 +89,7 @@ function chartsOf(data: Data, c: Compared, selection: Selection, colours: Colour
   const last = measure.depth.length - 1;
   const base = {
     width, colours, labels: measure.depth, axis: measure.axis === "block" ? "block" : "state", unit: measure.unit,
-    window: [0, last] as [number, number], column: column(measure, selection.state),
+    room: 58, window: [0, last] as [number, number], column: column(measure, selection.state),
   };
   const [ca, cb, cd] = [colours.tokens[0] ?? "", colours.tokens[1] ?? "", colours.tokens[7] ?? ""];
   const shade = (estimates: Estimate[], colour: string) => (hasInterval(estimates) ? [{ band: bandFrom(estimates), colour }] : []);
@@ -319,6 +319,15 @@ function savedOf(data: Data, c: Compared, selection: Selection, sides: [Side, Si
   return { name: [data.title, "compare", selection.mode, c.measure.name], title: `${c.measure.title}: A and B${c.control ? `; grey: ${data.controlName}` : ""}`, provenance: data.provenance, figure, sheet };
 }
 
+/** What the run's own tests say; they compare groups, so elsewhere they wait to be opened. */
+function Tests({ data, measure, lines, open }: { data: Data; measure: Measure; lines: string[]; open: boolean }) {
+  if (!lines.length) return null;
+  const of = data.tests.find((t) => t.measure === measure.name && t.a && t.b);
+  const name = `Tests of the run on ${measure.title}${of ? `: ${of.a ?? ""} against ${of.b ?? ""}` : ""}`;
+  const list = <ul>{lines.map((line, i) => <li key={i}>{line}</li>)}</ul>;
+  return <div class="ix-tests">{open ? <><Subtitle>{name}</Subtitle>{list}</> : <details class="ix-numbers"><summary>{name}</summary>{list}</details>}</div>;
+}
+
 function Chooser({ data, selection }: { data: Data; selection: Selection }) {
   const store = useStore();
   if (selection.mode !== "groups") {
@@ -392,12 +401,7 @@ export function CompareView() {
         </>}
       </div>
       <NumbersTable c={c} />
-      {tests.length > 0 && (
-        <div class="ix-tests">
-          <Subtitle>Tests of the run on {measure.title}</Subtitle>
-          <ul>{tests.map((line, i) => <li key={i}>{line}</li>)}</ul>
-        </div>
-      )}
+      <Tests data={data} measure={measure} lines={tests} open={mode === "groups"} />
     </Panel>
   );
 }
