@@ -26,10 +26,11 @@ MOST_NUMBERS = 2_500_000
 SAMPLED = "sampled"  # of the provenance of results that are a sample already
 UNTRAINED = "untrained copy"
 ADDS = {
-    "lens": ("logit_lens", "logit_lens.examples", "examples of the lens"),
-    "trajectory": ("trajectory", "trajectory.tokens", "ways of tokens"),
-    "attention": ("attention", "attention.maps", "maps of attention"),
+    "lens": ("logit_lens", "lens", "logit_lens.examples=8", "the first 8 prompts"),
+    "trajectory": ("trajectory", "ways", "trajectory.tokens=1024", "the first 1,024 tokens"),
+    "attention": ("attention", "maps", "attention.maps=8", "the first 8 prompts"),
 }
+"""For each view the analysis that it shows, what that keeps, and the setting that keeps more."""
 
 
 def payload_of(
@@ -38,7 +39,6 @@ def payload_of(
     *,
     tests: Sequence[Mapping[str, Any]] = (),
     story: Sequence[Mapping[str, str]] | None = None,
-    live: Mapping[str, str] | None = None,
     most: int = MOST_NUMBERS,
 ) -> dict[str, Any]:
     """The payload of a run.
@@ -48,7 +48,6 @@ def payload_of(
         title: of the page; by default the model's name in a few words.
         tests: sentences of comparisons: `measure` and `text`, and what was compared.
         story: the run's main findings, `title` and `text` each.
-        live: address and token of the server that the page belongs to.
         most: number of values of measures, above which a sample of the prompts is shown.
     """
     shown = _shown(results, most)
@@ -74,7 +73,7 @@ def payload_of(
         "story": None if story is None else [dict(part) for part in story],
         "missing": missing(results, views),
         "more": more(results),
-        "live": None if live is None else dict(live),
+        "live": None,  # a server writes its address here
     }
 
 
@@ -143,13 +142,13 @@ def missing(results: ResultsLike, views: Mapping[str, Any]) -> dict[str, str]:
     """For every view without data the command that adds it, in a sentence."""
     out = {}
     ran = set(results)
-    for view, (analysis, setting, what) in ADDS.items():
+    for view, (analysis, what, setting, first) in ADDS.items():
         if views[view] is not None and not _lacks_maps(view, views[view]):
             continue
         if analysis in ran:
             out[view] = (
-                f"The run kept no {what} of these prompts; interp run … --set {setting}=8 keeps "
-                "those of the first 8."
+                f"The run kept no {what} of these prompts; interp run … --set {setting} keeps "
+                f"those of {first}."
             )
         else:
             names = ",".join([*ran, analysis])
@@ -163,9 +162,8 @@ def _lacks_maps(view: str, told: Any) -> bool:
 
 def more(results: ResultsLike) -> dict[str, str]:
     """For every view that has data of some prompts only, the setting that keeps more."""
-    kept = {"lens": "logit_lens.examples", "attention": "attention.maps"}
-    told = {
-        view: f"interp run … --set {setting}=8 keeps 8 prompts." for view, setting in kept.items()
+    return {
+        view: f"interp run … --set {setting} keeps the {what} of {first}."
+        for view, (analysis, what, setting, first) in ADDS.items()
+        if analysis in set(results)
     }
-    tokens = "interp run … --set trajectory.tokens=1024 keeps the ways of 1,024 tokens."
-    return {k: v for k, v in {**told, "trajectory": tokens}.items() if ADDS[k][0] in set(results)}
