@@ -11,8 +11,20 @@ const asked = process.argv.indexOf("--out");
 const out = asked > 0 ? process.argv[asked + 1] : join(here, "..", "interp", "render");
 const LIMIT = 250_000;
 const LIBRARIES = [
-  "preact", "@preact/signals", "@preact/signals-core", "@tanstack/virtual-core", "d3-array", "d3-scale",
-  "d3-shape", "d3-path", "d3-interpolate", "d3-color", "d3-format", "d3-time", "d3-time-format", "internmap",
+  "preact",
+  "@preact/signals",
+  "@preact/signals-core",
+  "@tanstack/virtual-core",
+  "d3-array",
+  "d3-scale",
+  "d3-shape",
+  "d3-path",
+  "d3-interpolate",
+  "d3-color",
+  "d3-format",
+  "d3-time",
+  "d3-time-format",
+  "internmap",
   "fflate",
 ];
 

@@ -13,7 +13,10 @@ export default ts.config(
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       "@typescript-eslint/no-non-null-assertion": "error",
       // Node's runner collects what `test` returns.
-      "@typescript-eslint/no-floating-promises": ["error", { allowForKnownSafeCalls: [{ from: "package", name: ["test"], package: "node:test" }] }],
+      "@typescript-eslint/no-floating-promises": [
+        "error",
+        { allowForKnownSafeCalls: [{ from: "package", name: ["test"], package: "node:test" }] },
+      ],
       // Every `?? 0` that an index asks for counts as a branch here.
       complexity: ["error", 16],
       "no-eval": "error",

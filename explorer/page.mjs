@@ -7,12 +7,26 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const here = dirname(fileURLToPath(import.meta.url));
 const out = join(here, "out");
 await mkdir(out, { recursive: true });
-await build({ absWorkingDir: here, entryPoints: ["fixtures/make.ts"], outfile: join(out, "make.mjs"), bundle: true, format: "esm", platform: "node", logLevel: "warning" });
+await build({
+  absWorkingDir: here,
+  entryPoints: ["fixtures/make.ts"],
+  outfile: join(out, "make.mjs"),
+  bundle: true,
+  format: "esm",
+  platform: "node",
+  logLevel: "warning",
+});
 const { make } = await import(pathToFileURL(join(out, "make.mjs")).href);
 const bundle = join(here, "..", "interp", "render");
-const [js, css] = await Promise.all(["explorer.js", "explorer.css"].map((name) => readFile(join(bundle, name), "utf8")));
+const [js, css] = await Promise.all(
+  ["explorer.js", "explorer.css"].map((name) => readFile(join(bundle, name), "utf8")),
+);
 const CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:";
-const safe = (payload) => JSON.stringify(payload).replace(/[<>&\u2028\u2029]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+const safe = (payload) =>
+  JSON.stringify(payload).replace(
+    /[<>&\u2028\u2029]/g,
+    (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"),
+  );
 const PAGES = {
   usual: {},
   hostile: { hostile: true, prompts: 12, tokens: 40 },

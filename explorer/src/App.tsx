@@ -33,15 +33,49 @@ function Depth() {
   const shown = range[0] > 0 || range[1] < lastState ? ` · range ${range[0]} to ${range[1]}` : "";
   return (
     <div class="ix-depth">
-      <button type="button" class="ix-small" aria-label="One layer toward the input" onClick={() => { store.moveState(-1); }}>‹</button>
+      <button
+        type="button"
+        class="ix-small"
+        aria-label="One layer toward the input"
+        onClick={() => {
+          store.moveState(-1);
+        }}
+      >
+        ‹
+      </button>
       <label>
-        <span class="ix-depth-name">{stateName(state)}<span class="ix-unit"> state {state} of {lastState}{shown}</span></span>
+        <span class="ix-depth-name">
+          {stateName(state)}
+          <span class="ix-unit">
+            {" "}
+            state {state} of {lastState}
+            {shown}
+          </span>
+        </span>
         <input
-          type="range" min={0} max={lastState} step={1} value={state} aria-label="Layer" aria-valuetext={stateName(state)} data-depth-slider
-          onInput={(e) => { store.select({ state: Number(e.currentTarget.value) }, true); }}
+          type="range"
+          min={0}
+          max={lastState}
+          step={1}
+          value={state}
+          aria-label="Layer"
+          aria-valuetext={stateName(state)}
+          data-depth-slider
+          onInput={(e) => {
+            store.select({ state: Number(e.currentTarget.value) }, true);
+          }}
         />
       </label>
-      <button type="button" class="ix-small" aria-label="One layer toward the output" onClick={() => { store.moveState(1); }}>›</button>
+      <button
+        type="button"
+        class="ix-small"
+        aria-label="One layer toward the output"
+        onClick={() => {
+          store.moveState(1);
+        }}
+      >
+        ›
+      </button>
     </div>
   );
 }
@@ -49,8 +83,21 @@ function Depth() {
 function MeasureChoice() {
   const store = useStore();
   const data = store.data.value;
-  const options = data.measures.map((m) => ({ value: m.name, text: brief(m), heading: family(m) || undefined }));
-  return <Choose label="Colour" value={store.selection.value.measure} options={options} onChoose={(measure) => { store.select({ measure }); }} />;
+  const options = data.measures.map((m) => ({
+    value: m.name,
+    text: brief(m),
+    heading: family(m) || undefined,
+  }));
+  return (
+    <Choose
+      label="Colour"
+      value={store.selection.value.measure}
+      options={options}
+      onChoose={(measure) => {
+        store.select({ measure });
+      }}
+    />
+  );
 }
 
 function ControlSwitch() {
@@ -60,9 +107,20 @@ function ControlSwitch() {
   const has = hasControl(data);
   return (
     <button
-      type="button" role="switch" aria-checked={control} class="ix-switch" disabled={!has} data-control-switch
-      title={has ? "Show the control beside the model in every view" : (data.missing["control"] ?? "This file has no control")}
-      onClick={() => { store.select({ control: !control }); }}
+      type="button"
+      role="switch"
+      aria-checked={control}
+      class="ix-switch"
+      disabled={!has}
+      data-control-switch
+      title={
+        has
+          ? "Show the control beside the model in every view"
+          : (data.missing["control"] ?? "This file has no control")
+      }
+      onClick={() => {
+        store.select({ control: !control });
+      }}
     >
       <i aria-hidden="true" /> {has ? `Control: ${short(data.controlName, 22)}` : "No control"}
     </button>
@@ -75,13 +133,37 @@ function Bar() {
   const dark = store.theme.value === "dark";
   return (
     <div class="ix-bar" role="region" aria-label="Selection">
-      <div class="ix-name">{store.alone ? <h1>{data.title}</h1> : <h2>{data.title}</h2>}<span class="ix-unit">{data.model}</span></div>
+      <div class="ix-name">
+        {store.alone ? <h1>{data.title}</h1> : <h2>{data.title}</h2>}
+        <span class="ix-unit">{data.model}</span>
+      </div>
       <MeasureChoice />
       <Depth />
       <ControlSwitch />
       <div class="ix-tools">
-        <button type="button" class="ix-small" aria-pressed={dark} aria-label="Dark" title="Light or dark" onClick={() => { store.theme.value = dark ? "light" : "dark"; }}>{dark ? "☀" : "☾"}</button>
-        <button type="button" class="ix-small" aria-label="Keys" title="Keys (?)" onClick={() => { store.help.value = true; }}>?</button>
+        <button
+          type="button"
+          class="ix-small"
+          aria-pressed={dark}
+          aria-label="Dark"
+          title="Light or dark"
+          onClick={() => {
+            store.theme.value = dark ? "light" : "dark";
+          }}
+        >
+          {dark ? "☀" : "☾"}
+        </button>
+        <button
+          type="button"
+          class="ix-small"
+          aria-label="Keys"
+          title="Keys (?)"
+          onClick={() => {
+            store.help.value = true;
+          }}
+        >
+          ?
+        </button>
       </div>
     </div>
   );
@@ -102,7 +184,19 @@ function Tabs() {
   return (
     <div class="ix-tabs" role="tablist" aria-label="Views" onKeyDown={step}>
       {VIEWS.map((name) => (
-        <button key={name} type="button" role="tab" id={store.id(`tab-${name}`)} data-tab={name} aria-selected={name === view} aria-controls={store.id("view")} tabIndex={name === view ? 0 : -1} onClick={() => { store.select({ view: name }); }}>
+        <button
+          key={name}
+          type="button"
+          role="tab"
+          id={store.id(`tab-${name}`)}
+          data-tab={name}
+          aria-selected={name === view}
+          aria-controls={store.id("view")}
+          tabIndex={name === view ? 0 : -1}
+          onClick={() => {
+            store.select({ view: name });
+          }}
+        >
           {SHOWN[name].name}
         </button>
       ))}
@@ -122,7 +216,11 @@ function Spoken() {
     const value = measure ? measure.values[token * measure.depth.length + column(measure, state)] : undefined;
     store.spoken.value = `Prompt ${data.ids[prompt] ?? 0}, position ${position}, ${stateName(state)}${measure ? `, ${measure.title} ${number(value)}` : ""}`;
   }, [store, data, state, tokens, prompt, name]);
-  return <div class="ix-unseen" role="status" aria-live="polite">{store.spoken.value}</div>;
+  return (
+    <div class="ix-unseen" role="status" aria-live="polite">
+      {store.spoken.value}
+    </div>
+  );
 }
 
 function Inside() {
@@ -137,13 +235,15 @@ function Inside() {
         <Live />
         <Story />
         <div class="ix-body">
-        <PromptList />
-        <div class="ix-main" role={store.alone ? "main" : undefined}>
-          <TextView />
-          <Tabs />
-          <div id={store.id("view")} role="tabpanel" aria-labelledby={store.id(`tab-${view}`)}><Shown /></div>
-          <p class="ix-provenance">{data.provenance}</p>
-        </div>
+          <PromptList />
+          <div class="ix-main" role={store.alone ? "main" : undefined}>
+            <TextView />
+            <Tabs />
+            <div id={store.id("view")} role="tabpanel" aria-labelledby={store.id(`tab-${view}`)}>
+              <Shown />
+            </div>
+            <p class="ix-provenance">{data.provenance}</p>
+          </div>
         </div>
       </div>
       <Tip />
@@ -153,4 +253,8 @@ function Inside() {
   );
 }
 
-export const App = ({ store }: { store: Store }) => <StoreContext.Provider value={store}><Inside /></StoreContext.Provider>;
+export const App = ({ store }: { store: Store }) => (
+  <StoreContext.Provider value={store}>
+    <Inside />
+  </StoreContext.Provider>
+);

@@ -24,7 +24,13 @@ export function align(a: ArrayLike<number>, b: ArrayLike<number>): Pair[] {
 }
 
 /** The longest common subsequence of what differs, by the usual table. */
-function middle(a: ArrayLike<number>, b: ArrayLike<number>, from: number, endA: number, endB: number): Pair[] {
+function middle(
+  a: ArrayLike<number>,
+  b: ArrayLike<number>,
+  from: number,
+  endA: number,
+  endB: number,
+): Pair[] {
   const [n, m] = [endA - from, endB - from];
   const matches = n * m > MOST ? [] : common(a, b, from, n, m);
   const out: Pair[] = [];
@@ -41,7 +47,13 @@ function middle(a: ArrayLike<number>, b: ArrayLike<number>, from: number, endA: 
   return out;
 }
 
-function common(a: ArrayLike<number>, b: ArrayLike<number>, from: number, n: number, m: number): (readonly [number, number])[] {
+function common(
+  a: ArrayLike<number>,
+  b: ArrayLike<number>,
+  from: number,
+  n: number,
+  m: number,
+): (readonly [number, number])[] {
   const width = m + 1;
   const lengths = new Uint16Array((n + 1) * width);
   for (let i = n - 1; i >= 0; i--)

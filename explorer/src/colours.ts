@@ -26,8 +26,13 @@ export const STROKES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 4", "1 4", "9 3 
 
 const LIGHT: Colours = {
   theme: "light",
-  ink: "#1f2328", muted: "#59636e", grid: "#e6e9ec", paper: "#ffffff", accent: "#0a5c99",
-  control: "#7d8590", band: "#8fb4d0",
+  ink: "#1f2328",
+  muted: "#59636e",
+  grid: "#e6e9ec",
+  paper: "#ffffff",
+  accent: "#0a5c99",
+  control: "#7d8590",
+  band: "#8fb4d0",
   tokens: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a67300", "#3d9ad1", "#7a5c3e", "#5b4b9a"],
   low: ["#f6f9fb", "#d3e3f0", "#8db9db", "#3b83bd", "#08457e"],
   both: ["#b3400a", "#e8a57c", "#f8f9fa", "#7fb2d9", "#08457e"],
@@ -35,8 +40,13 @@ const LIGHT: Colours = {
 
 const DARK: Colours = {
   theme: "dark",
-  ink: "#e6eaee", muted: "#a0abb6", grid: "#2c343c", paper: "#14181d", accent: "#6cb6f0",
-  control: "#8f99a3", band: "#4f7fa3",
+  ink: "#e6eaee",
+  muted: "#a0abb6",
+  grid: "#2c343c",
+  paper: "#14181d",
+  accent: "#6cb6f0",
+  control: "#8f99a3",
+  band: "#4f7fa3",
   tokens: ["#5ab4ec", "#f08a3c", "#35c79b", "#e39cc5", "#e8b23a", "#9bd3f5", "#c9a27c", "#a899e6"],
   low: ["#1b222a", "#1f3d57", "#2a6596", "#5aa0d6", "#c4e4fb"],
   both: ["#f6a26b", "#8a4a20", "#20272e", "#2f6d9d", "#9fd2f7"],

@@ -2,7 +2,15 @@
 
 import { flags, floats, integers } from "./decode.ts";
 import type {
-  AttentionPayload, BandPayload, Id, Label, LensPayload, MeasurePayload, Payload, Test, TrajectoryPayload,
+  AttentionPayload,
+  BandPayload,
+  Id,
+  Label,
+  LensPayload,
+  MeasurePayload,
+  Payload,
+  Test,
+  TrajectoryPayload,
 } from "./payload.ts";
 import { visible } from "./format.ts";
 
@@ -144,7 +152,12 @@ function readBand(band: BandPayload | null | undefined): Band | null {
 function readMeasure(m: MeasurePayload, controlName: string): Measure {
   const depth = m.axis === "none" ? [""] : m.depth.map(String);
   return {
-    name: m.name, title: m.title, unit: m.unit, doc: m.doc, axis: m.axis, depth,
+    name: m.name,
+    title: m.title,
+    unit: m.unit,
+    doc: m.doc,
+    axis: m.axis,
+    depth,
     states: m.axis === "none" ? [0] : statesOf(depth, m.axis),
     values: floats(m.values),
     control: m.control ? floats(m.control) : null,
@@ -158,8 +171,13 @@ function readLens(lens: LensPayload): Lens {
   const labels = lens.states.map(String);
   const control = lens.control;
   return {
-    labels, states: statesOf(labels, "state"), k: lens.k, texts: lens.texts,
-    tokens: integers(lens.tokens), probs: floats(lens.probs), prompts: new Set(lens.prompts),
+    labels,
+    states: statesOf(labels, "state"),
+    k: lens.k,
+    texts: lens.texts,
+    tokens: integers(lens.tokens),
+    probs: floats(lens.probs),
+    prompts: new Set(lens.prompts),
     control: control ? { tokens: integers(control.tokens), probs: floats(control.probs) } : null,
   };
 }
@@ -168,9 +186,11 @@ function readTrajectory(trajectory: TrajectoryPayload): Trajectory {
   const labels = trajectory.states.map(String);
   const control = trajectory.control;
   return {
-    labels, states: statesOf(labels, "state"),
+    labels,
+    states: statesOf(labels, "state"),
     axes: trajectory.axes ?? ["PC1", "PC2", "PC3"],
-    explained: shares(trajectory.explained), coords: floats(trajectory.coords),
+    explained: shares(trajectory.explained),
+    coords: floats(trajectory.coords),
     control: control ? { explained: shares(control.explained), coords: floats(control.coords) } : null,
   };
 }
@@ -180,10 +200,18 @@ function readAttention(attention: AttentionPayload): Attention {
     blocks: attention.blocks,
     heads: attention.heads,
     statistics: attention.statistics.map(({ name, title, doc, values, control }) => ({
-      name, title, doc, values: floats(values), control: control ? floats(control) : null,
+      name,
+      title,
+      doc,
+      values: floats(values),
+      control: control ? floats(control) : null,
     })),
     patterns: attention.patterns.map(({ prompt, blocks, heads, values, control }) => ({
-      prompt, blocks, heads, length: values.shape[3] ?? 0, values: floats(values),
+      prompt,
+      blocks,
+      heads,
+      length: values.shape[3] ?? 0,
+      values: floats(values),
       control: control ? floats(control) : null,
     })),
     rollout: (attention.rollout ?? []).map(({ prompt, values, even }) => ({
@@ -200,7 +228,9 @@ function readAttention(attention: AttentionPayload): Attention {
 /** Reads a payload; another schema is refused. */
 export function read(payload: Payload): Data {
   if (payload.schema !== 1) {
-    throw new Error(`This page reads data of schema 1 and was given schema ${String(payload.schema)}: write the file anew.`);
+    throw new Error(
+      `This page reads data of schema 1 and was given schema ${String(payload.schema)}: write the file anew.`,
+    );
   }
   const { prompts, tokens } = payload;
   const named = payload.measures.find((m) => m.control_name)?.control_name;
@@ -211,7 +241,10 @@ export function read(payload: Payload): Data {
   const attention = payload.attention ? readAttention(payload.attention) : null;
   const deepest = [...measures, lens, trajectory].flatMap((part) => part?.states ?? []);
   return {
-    title: payload.title, model: payload.model, provenance: payload.provenance, controlName,
+    title: payload.title,
+    model: payload.model,
+    provenance: payload.provenance,
+    controlName,
     sampled: payload.sampled ?? null,
     ids: prompts.id,
     start: integers(prompts.start),
@@ -222,9 +255,14 @@ export function read(payload: Payload): Data {
     word: flags(tokens.word),
     generated: flags(tokens.generated),
     tokenLabels: Object.entries(tokens.labels).map(([name, { values, index }]) => ({
-      name, values, index: integers(index),
+      name,
+      values,
+      index: integers(index),
     })),
-    measures, lens, trajectory, attention,
+    measures,
+    lens,
+    trajectory,
+    attention,
     tests: payload.tests ?? [],
     missing: payload.missing ?? {},
     more: payload.more ?? {},
@@ -266,7 +304,8 @@ export const text = (data: Data, token: number): string => visible(rawText(data,
 export function sentence(data: Data, place: number, limit = 240): string {
   const { first, length } = span(data, place);
   let out = "";
-  for (let i = first; i < first + length && out.length < limit; i++) if (!data.special?.[i]) out += rawText(data, i);
+  for (let i = first; i < first + length && out.length < limit; i++)
+    if (!data.special?.[i]) out += rawText(data, i);
   return out.trim();
 }
 
@@ -294,10 +333,12 @@ export function place(measure: { axis: string; depth: string[] }, depth: number)
 }
 
 /** A state in words: `input of block 0`, `after block 5`. */
-export const stateName = (state: number): string => (state === 0 ? "input of block 0" : `after block ${state - 1}`);
+export const stateName = (state: number): string =>
+  state === 0 ? "input of block 0" : `after block ${state - 1}`;
 
 /** The part of a name before its last point, as words: what the measure belongs to. */
-export const family = (measure: Measure): string => measure.name.slice(0, Math.max(0, measure.name.lastIndexOf("."))).replaceAll("_", " ");
+export const family = (measure: Measure): string =>
+  measure.name.slice(0, Math.max(0, measure.name.lastIndexOf("."))).replaceAll("_", " ");
 
 /** The title without what it belongs to, for places where that stands already. */
 export function brief(measure: Measure): string {
@@ -306,7 +347,10 @@ export function brief(measure: Measure): string {
 }
 
 export const hasControl = (data: Data): boolean =>
-  data.measures.some((m) => m.control) || !!data.lens?.control || !!data.trajectory?.control || !!data.attention?.statistics.some((s) => s.control);
+  data.measures.some((m) => m.control) ||
+  !!data.lens?.control ||
+  !!data.trajectory?.control ||
+  !!data.attention?.statistics.some((s) => s.control);
 
 export const measureOf = (data: Data, name: string): Measure | undefined =>
   data.measures.find((m) => m.name === name) ?? data.measures[0];
@@ -314,9 +358,17 @@ export const measureOf = (data: Data, name: string): Measure | undefined =>
 /** All labels of a token, its prompt's first. */
 export function labelsOf(data: Data, token: number): [string, string][] {
   const prompt = promptOf(data, token);
-  const ofPrompt = Object.entries(data.promptLabels).map(([name, values]): [string, Label | undefined] => [name, values[prompt]]);
-  const ofToken = data.tokenLabels.map(({ name, values, index }): [string, Label | undefined] => [name, values[index[token] ?? -1]]);
-  return [...ofPrompt, ...ofToken].flatMap(([name, value]) => (value === null || value === undefined ? [] : [[name, String(value)]]));
+  const ofPrompt = Object.entries(data.promptLabels).map(([name, values]): [string, Label | undefined] => [
+    name,
+    values[prompt],
+  ]);
+  const ofToken = data.tokenLabels.map(({ name, values, index }): [string, Label | undefined] => [
+    name,
+    values[index[token] ?? -1],
+  ]);
+  return [...ofPrompt, ...ofToken].flatMap(([name, value]) =>
+    value === null || value === undefined ? [] : [[name, String(value)]],
+  );
 }
 
 export interface Group {

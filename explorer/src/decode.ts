@@ -56,7 +56,9 @@ export function unpack(packed: Packed): Numbers {
   if (packed.zip) bytes = inflateSync(bytes, { out: new Uint8Array(count * size) });
   if (bytes.length !== count * size) {
     const shape = packed.shape.join(" × ");
-    throw new Error(`An array of ${shape} ${packed.dtype} needs ${count * size} bytes and has ${bytes.length}.`);
+    throw new Error(
+      `An array of ${shape} ${packed.dtype} needs ${count * size} bytes and has ${bytes.length}.`,
+    );
   }
   if (packed.shuffle) bytes = unshuffle(bytes, size);
   return typed(packed.dtype, bytes.slice().buffer);

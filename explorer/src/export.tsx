@@ -30,7 +30,9 @@ export function download(name: string, content: Blob): void {
   link.click();
   link.remove();
   // The browser reads the address after this turn; a minute is enough for it to start.
-  setTimeout(() => { URL.revokeObjectURL(link.href); }, 60_000);
+  setTimeout(() => {
+    URL.revokeObjectURL(link.href);
+  }, 60_000);
 }
 
 /** Cuts a sentence into lines of at most so many characters. */
@@ -49,7 +51,11 @@ export function lines(text: string, most: number): string[] {
 const FORBIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g;
 
 /** A whole SVG file: title, figure, provenance. */
-export function svgFile({ title, provenance, figure }: Saved): { text: string; width: number; height: number } {
+export function svgFile({ title, provenance, figure }: Saved): {
+  text: string;
+  width: number;
+  height: number;
+} {
   const { content, width: inner, height: tall } = figure();
   const width = Math.max(360, inner) + 2 * MARGIN;
   const said = lines(provenance, Math.floor((width - 2 * MARGIN) / 6));
@@ -57,13 +63,23 @@ export function svgFile({ title, provenance, figure }: Saved): { text: string; w
   const height = tall + HEAD + MARGIN + foot;
   const box = document.createElement("div");
   render(
-    <svg xmlns="http://www.w3.org/2000/svg" width={width} height={height} viewBox={`0 0 ${width} ${height}`} font-family="Inter, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif">
+    <svg
+      xmlns="http://www.w3.org/2000/svg"
+      width={width}
+      height={height}
+      viewBox={`0 0 ${width} ${height}`}
+      font-family="Inter, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
+    >
       <title>{title}</title>
       <rect width={width} height={height} fill="#ffffff" />
-      <text x={MARGIN} y={MARGIN + 8} font-size={16} font-weight={600} fill="#1f2328">{title}</text>
+      <text x={MARGIN} y={MARGIN + 8} font-size={16} font-weight={600} fill="#1f2328">
+        {title}
+      </text>
       <g transform={`translate(${MARGIN} ${HEAD + MARGIN / 2})`}>{content}</g>
       {said.map((line, i) => (
-        <text key={i} x={MARGIN} y={height - foot + FOOT + 14 * i} font-size={11} fill="#59636e">{line}</text>
+        <text key={i} x={MARGIN} y={height - foot + FOOT + 14 * i} font-size={11} fill="#59636e">
+          {line}
+        </text>
       ))}
     </svg>,
     box,

@@ -34,8 +34,13 @@ export function number(value: number | null | undefined, digits = 4): string {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(digits - 2).replace("-", "−").replace("e−", "e−");
-  const text = size >= 10 ** (digits - 1) ? Math.round(value).toString() : Number(value.toPrecision(digits)).toString();
+  if (size >= 1e6 || size < 1e-4)
+    return value
+      .toExponential(digits - 2)
+      .replace("-", "−")
+      .replace("e−", "e−");
+  const text =
+    size >= 10 ** (digits - 1) ? Math.round(value).toString() : Number(value.toPrecision(digits)).toString();
   return text.replace("-", "−");
 }
 
@@ -75,5 +80,8 @@ function cell(value: Cell): string {
 /** A CSV file (RFC 4180) after its notes, each in a line that begins with `#`. */
 export function csv(columns: string[], rows: Cell[][], notes: string[] = []): string {
   const head = notes.map((note) => `# ${note.replace(/\s+/g, " ")}`);
-  return [...head, columns.map(cell).join(","), ...rows.map((row) => row.map(cell).join(","))].join("\r\n") + "\r\n";
+  return (
+    [...head, columns.map(cell).join(","), ...rows.map((row) => row.map(cell).join(","))].join("\r\n") +
+    "\r\n"
+  );
 }

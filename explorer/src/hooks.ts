@@ -1,7 +1,11 @@
 /** What components need from the browser: their width, a virtual list, motion. */
 
 import {
-  elementScroll, observeElementOffset, observeElementRect, Virtualizer, type VirtualItem,
+  elementScroll,
+  observeElementOffset,
+  observeElementRect,
+  Virtualizer,
+  type VirtualItem,
 } from "@tanstack/virtual-core";
 import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
@@ -12,11 +16,15 @@ export function useWidth(ref: RefObject<HTMLElement | null>, otherwise = 800): n
   useLayoutEffect(() => {
     const element = ref.current;
     if (!element) return;
-    const measure = () => { setWidth(Math.floor(element.clientWidth) || otherwise); };
+    const measure = () => {
+      setWidth(Math.floor(element.clientWidth) || otherwise);
+    };
     measure();
     const observer = new ResizeObserver(measure);
     observer.observe(element);
-    return () => { observer.disconnect(); };
+    return () => {
+      observer.disconnect();
+    };
   }, [ref, otherwise]);
   return width;
 }
@@ -36,19 +44,26 @@ interface Wanted {
 }
 
 /** The items of a long list that are on the screen. */
-export function useVirtual(scroller: RefObject<HTMLElement | null>, { count, size, horizontal = false, frozen = 0 }: Wanted): Virtual {
+export function useVirtual(
+  scroller: RefObject<HTMLElement | null>,
+  { count, size, horizontal = false, frozen = 0 }: Wanted,
+): Virtual {
   const [, redraw] = useReducer((n: number) => n + 1, 0);
   const kept = useRef<Virtualizer<HTMLElement, HTMLElement> | null>(null);
   const options = {
-    count, horizontal,
+    count,
+    horizontal,
     overscan: 6,
     paddingStart: frozen,
     scrollPaddingStart: frozen + 4,
     getScrollElement: () => scroller.current,
     estimateSize: () => size,
     scrollToFn: elementScroll,
-    observeElementRect, observeElementOffset,
-    onChange: () => { redraw(0); },
+    observeElementRect,
+    observeElementOffset,
+    onChange: () => {
+      redraw(0);
+    },
   };
   kept.current ??= new Virtualizer<HTMLElement, HTMLElement>(options);
   const virtual = kept.current;
@@ -63,7 +78,9 @@ export function useVirtual(scroller: RefObject<HTMLElement | null>, { count, siz
   return {
     items: virtual.getVirtualItems(),
     total: virtual.getTotalSize(),
-    show: (index) => { virtual.scrollToIndex(index); },
+    show: (index) => {
+      virtual.scrollToIndex(index);
+    },
   };
 }
 
@@ -75,7 +92,12 @@ export function useFrame<T>(act: (value: T) => void): (value: T) => void {
   const waiting = useRef<{ value: T } | null>(null);
   const latest = useRef(act);
   latest.current = act;
-  useEffect(() => () => { waiting.current = null; }, []);
+  useEffect(
+    () => () => {
+      waiting.current = null;
+    },
+    [],
+  );
   return (value) => {
     const first = waiting.current === null;
     waiting.current = { value };

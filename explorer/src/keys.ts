@@ -15,31 +15,101 @@ const view = (n: number) => (store: Store) => {
 };
 
 export const KEYS: Key[] = [
-  { keys: ["ArrowLeft"], shown: "←", does: "token before; with Shift, add it", act: (s, e) => { s.moveToken(-1, e.shiftKey); } },
-  { keys: ["ArrowRight"], shown: "→", does: "next token; with Shift, add it", act: (s, e) => { s.moveToken(1, e.shiftKey); } },
-  { keys: ["k"], shown: "k", does: "prompt before", act: (s) => { s.openPrompt(s.selection.peek().prompt - 1); } },
-  { keys: ["j"], shown: "j", does: "next prompt", act: (s) => { s.openPrompt(s.selection.peek().prompt + 1); } },
-  { keys: ["["], shown: "[", does: "one layer back, toward the input", act: (s) => { s.moveState(-1); } },
-  { keys: ["]"], shown: "]", does: "one layer on, toward the output", act: (s) => { s.moveState(1); } },
-  { keys: ["c"], shown: "c", does: "control on or off", act: (s) => { s.select({ control: !s.selection.peek().control }); } },
+  {
+    keys: ["ArrowLeft"],
+    shown: "←",
+    does: "token before; with Shift, add it",
+    act: (s, e) => {
+      s.moveToken(-1, e.shiftKey);
+    },
+  },
+  {
+    keys: ["ArrowRight"],
+    shown: "→",
+    does: "next token; with Shift, add it",
+    act: (s, e) => {
+      s.moveToken(1, e.shiftKey);
+    },
+  },
+  {
+    keys: ["k"],
+    shown: "k",
+    does: "prompt before",
+    act: (s) => {
+      s.openPrompt(s.selection.peek().prompt - 1);
+    },
+  },
+  {
+    keys: ["j"],
+    shown: "j",
+    does: "next prompt",
+    act: (s) => {
+      s.openPrompt(s.selection.peek().prompt + 1);
+    },
+  },
+  {
+    keys: ["["],
+    shown: "[",
+    does: "one layer back, toward the input",
+    act: (s) => {
+      s.moveState(-1);
+    },
+  },
+  {
+    keys: ["]"],
+    shown: "]",
+    does: "one layer on, toward the output",
+    act: (s) => {
+      s.moveState(1);
+    },
+  },
+  {
+    keys: ["c"],
+    shown: "c",
+    does: "control on or off",
+    act: (s) => {
+      s.select({ control: !s.selection.peek().control });
+    },
+  },
   { keys: ["1"], shown: "1 … 5", does: "layers, lens, trajectory, attention, compare", act: view(0) },
   { keys: ["2"], shown: "", does: "", act: view(1) },
   { keys: ["3"], shown: "", does: "", act: view(2) },
   { keys: ["4"], shown: "", does: "", act: view(3) },
   { keys: ["5"], shown: "", does: "", act: view(4) },
   {
-    keys: ["/"], shown: "/", does: "search the prompts",
-    act: (s) => { s.root.querySelector<HTMLInputElement>(".ix-search")?.focus(); },
+    keys: ["/"],
+    shown: "/",
+    does: "search the prompts",
+    act: (s) => {
+      s.root.querySelector<HTMLInputElement>(".ix-search")?.focus();
+    },
   },
-  { keys: ["?"], shown: "?", does: "these keys", act: (s) => { s.help.value = !s.help.peek(); } },
-  { keys: ["Escape"], shown: "Esc", does: "close what is open", act: (s) => { s.help.value = false; s.tip.value = null; } },
+  {
+    keys: ["?"],
+    shown: "?",
+    does: "these keys",
+    act: (s) => {
+      s.help.value = !s.help.peek();
+    },
+  },
+  {
+    keys: ["Escape"],
+    shown: "Esc",
+    does: "close what is open",
+    act: (s) => {
+      s.help.value = false;
+      s.tip.value = null;
+    },
+  },
 ];
 
 const TYPING = new Set(["INPUT", "SELECT", "TEXTAREA"]);
 
 /** Fields take letters, and what can be scrolled sideways keeps its arrows. */
 const keepsKeys = (target: HTMLElement, key: string) =>
-  TYPING.has(target.tagName) || target.isContentEditable || (key.startsWith("Arrow") && target.closest(".ix-scroll") !== null);
+  TYPING.has(target.tagName) ||
+  target.isContentEditable ||
+  (key.startsWith("Arrow") && target.closest(".ix-scroll") !== null);
 
 function onScreen(element: HTMLElement): boolean {
   const { top, bottom } = element.getBoundingClientRect();
@@ -52,7 +122,10 @@ function ours(store: Store, event: KeyboardEvent): boolean {
   if (event.key === "Escape") return true;
   if (!(event.target instanceof HTMLElement)) return store.root.contains(event.target as Node | null);
   if (keepsKeys(event.target, event.key)) return false;
-  return store.root.contains(event.target) || (store.linked && event.target === document.body && onScreen(store.root));
+  return (
+    store.root.contains(event.target) ||
+    (store.linked && event.target === document.body && onScreen(store.root))
+  );
 }
 
 export function listen(store: Store): () => void {

@@ -47,11 +47,18 @@ async function refusal(response: Response): Promise<string> {
   return `The server answered ${response.status} ${response.statusText}.`;
 }
 
-export async function* ask(live: { url: string; token: string }, asked: Asked, signal: AbortSignal): AsyncGenerator<Told> {
+export async function* ask(
+  live: { url: string; token: string },
+  asked: Asked,
+  signal: AbortSignal,
+): AsyncGenerator<Told> {
   let response: Response;
   try {
     response = await fetch(`${live.url}run`, {
-      method: "POST", signal, headers: { "Content-Type": "application/json", "X-Interp-Token": live.token }, body: JSON.stringify(asked),
+      method: "POST",
+      signal,
+      headers: { "Content-Type": "application/json", "X-Interp-Token": live.token },
+      body: JSON.stringify(asked),
     });
   } catch (error) {
     if (signal.aborted) throw error;

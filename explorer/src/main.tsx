@@ -17,7 +17,8 @@ const undo = new WeakMap<Element, () => void>();
 function onDark(el: Element | null): boolean {
   for (let at = el; at; at = at.parentElement) {
     const { backgroundColor } = getComputedStyle(at);
-    if (backgroundColor && !/^(transparent|rgba\(.*, 0\))$/.test(backgroundColor)) return luminance(backgroundColor) < 0.2;
+    if (backgroundColor && !/^(transparent|rgba\(.*, 0\))$/.test(backgroundColor))
+      return luminance(backgroundColor) < 0.2;
   }
   return false;
 }
@@ -55,9 +56,15 @@ function followTheme(store: Store, query: MediaQueryList): () => void {
 
 /** Computes the bands that will be asked for while the reader looks at the first picture. */
 function prepare(store: Store): void {
-  const idle = (act: () => void) => { if ("requestIdleCallback" in window) requestIdleCallback(act); else setTimeout(act, 50); };
+  const idle = (act: () => void) => {
+    if ("requestIdleCallback" in window) requestIdleCallback(act);
+    else setTimeout(act, 50);
+  };
   const data = store.data.peek();
-  const waiting = data.measures.flatMap((m) => [() => bandOf(data, m, null), () => bandOf(data, m, null, true)]);
+  const waiting = data.measures.flatMap((m) => [
+    () => bandOf(data, m, null),
+    () => bandOf(data, m, null, true),
+  ]);
   const next = () => {
     const act = waiting.shift();
     if (!act || store.data.peek() !== data) return;
@@ -84,7 +91,14 @@ export function mount(el: HTMLElement, payload: Payload): void {
     el.replaceChildren();
     const store = createStore(el, data, preferred(el, query), el.id === "interp-explorer");
     latest = store;
-    const stops = [listen(store), followAddress(store), followTheme(store, query), effect(() => { el.dataset["theme"] = store.theme.value; })];
+    const stops = [
+      listen(store),
+      followAddress(store),
+      followTheme(store, query),
+      effect(() => {
+        el.dataset["theme"] = store.theme.value;
+      }),
+    ];
     render(<App store={store} />, el);
     undo.set(el, () => {
       for (const stop of stops) stop();

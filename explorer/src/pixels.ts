@@ -6,7 +6,12 @@ import type { Scale } from "./colours.ts";
 export const MOST_PIXELS = 1024;
 
 /** The largest value of each block of `step` by `step` cells. */
-export function pooled(values: ArrayLike<number>, offset: number, length: number, step: number): { values: Float32Array; side: number } {
+export function pooled(
+  values: ArrayLike<number>,
+  offset: number,
+  length: number,
+  step: number,
+): { values: Float32Array; side: number } {
   const side = Math.ceil(length / step);
   const out = new Float32Array(side * side).fill(NaN);
   for (let i = 0; i < length * length; i++) {
@@ -18,7 +23,9 @@ export function pooled(values: ArrayLike<number>, offset: number, length: number
 }
 
 const rgb = (colour: string): number[] =>
-  colour.startsWith("#") ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)) : (colour.match(/\d+/g) ?? []).slice(0, 3).map(Number);
+  colour.startsWith("#")
+    ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16))
+    : (colour.match(/\d+/g) ?? []).slice(0, 3).map(Number);
 
 /** A data address of the picture. */
 export function picture(values: ArrayLike<number>, offset: number, length: number, scale: Scale): string {
@@ -30,7 +37,9 @@ export function picture(values: ArrayLike<number>, offset: number, length: numbe
   if (!context) return "";
   const image = context.createImageData(side, side);
   // 256 tones are made once; asking the scale for every pixel would take seconds.
-  const tones = Array.from({ length: 256 }, (_, i) => rgb(scale.colour(scale.low + ((scale.high - scale.low) * i) / 255)));
+  const tones = Array.from({ length: 256 }, (_, i) =>
+    rgb(scale.colour(scale.low + ((scale.high - scale.low) * i) / 255)),
+  );
   shown.forEach((value, i) => {
     if (!(value > 0)) return;
     const share = (value - scale.low) / (scale.high - scale.low || 1);

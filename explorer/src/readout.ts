@@ -30,7 +30,8 @@ export function sought(lens: Lens, typed: string): Set<number> {
   if (!typed) return out;
   const bare = typed.trim();
   lens.texts.forEach((raw, id) => {
-    if (raw === typed || visible(raw) === typed || (bare && typed === bare && raw.trim() === bare)) out.add(id);
+    if (raw === typed || visible(raw) === typed || (bare && typed === bare && raw.trim() === bare))
+      out.add(id);
   });
   return out;
 }
@@ -42,7 +43,13 @@ export interface Found {
 }
 
 /** Rank and probability of the sought tokens among the k of a cell; null if it is not among them. */
-export function find(lens: Lens, wanted: Set<number>, token: number, state: number, control = false): Found | null {
+export function find(
+  lens: Lens,
+  wanted: Set<number>,
+  token: number,
+  state: number,
+  control = false,
+): Found | null {
   const from = control ? lens.control : lens;
   if (!from) return null;
   const at = (token * lens.states.length + state) * lens.k;

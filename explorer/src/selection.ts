@@ -73,7 +73,10 @@ export function toAddress(data: Data, s: Selection): string {
 }
 
 const integers = (text: string | null, cut: RegExp): number[] =>
-  (text ?? "").split(cut).filter((t) => /^\d+$/.test(t)).map(Number);
+  (text ?? "")
+    .split(cut)
+    .filter((t) => /^\d+$/.test(t))
+    .map(Number);
 
 const oneOf = <T extends string>(all: readonly T[], text: string | null, otherwise: T): T =>
   all.find((one) => one === text) ?? otherwise;
@@ -112,7 +115,8 @@ export function fromAddress(data: Data, hash: string): Selection | null {
   });
 }
 
-const within = (value: number, low: number, high: number) => Math.max(low, Math.min(high, Number.isFinite(value) ? value : low));
+const within = (value: number, low: number, high: number) =>
+  Math.max(low, Math.min(high, Number.isFinite(value) ? value : low));
 
 /** The nearest selection that the data have. */
 export function clamp(data: Data, s: Selection): Selection {
@@ -122,13 +126,18 @@ export function clamp(data: Data, s: Selection): Selection {
   const otherPrompt = within(s.otherPrompt, 0, Math.max(0, data.ids.length - 1));
   const [a, b] = s.range.map((state) => within(state, 0, data.lastState)) as [number, number];
   return {
-    ...s, prompt, otherPrompt,
+    ...s,
+    prompt,
+    otherPrompt,
     control: s.control && hasControl(data),
     tokens: tokens.length || !length ? tokens : [firstOrdinary(data, prompt)],
     state: within(s.state, 0, data.lastState),
     range: a <= b ? [a, b] : [b, a],
     measure: data.measures.some((m) => m.name === s.measure) ? s.measure : (data.measures[0]?.name ?? ""),
-    head: [within(s.head[0], 0, (data.attention?.blocks ?? 1) - 1), within(s.head[1], 0, (data.attention?.heads ?? 1) - 1)],
+    head: [
+      within(s.head[0], 0, (data.attention?.blocks ?? 1) - 1),
+      within(s.head[1], 0, (data.attention?.heads ?? 1) - 1),
+    ],
     otherToken: within(s.otherToken, 0, Math.max(0, span(data, otherPrompt).length - 1)),
   };
 }
@@ -154,7 +163,9 @@ const usualStatistic = (data: Data): Statistic | undefined =>
 function strongest(data: Data, statistic: Statistic | undefined): [number, number] {
   const heads = data.attention?.heads ?? 1;
   let best = 0;
-  statistic?.values.forEach((value, i) => { if (value > (statistic.values[best] ?? NaN) || Number.isNaN(statistic.values[best])) best = i; });
+  statistic?.values.forEach((value, i) => {
+    if (value > (statistic.values[best] ?? NaN) || Number.isNaN(statistic.values[best])) best = i;
+  });
   return [Math.floor(best / heads), best % heads];
 }
 

@@ -72,7 +72,10 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
   };
   const length = () => span(data.peek(), selection.peek().prompt).length;
   return {
-    root, linked, data, selection,
+    root,
+    linked,
+    data,
+    selection,
     alone: linked && document.body.classList.contains("ix-page"),
     id: (name) => `ix${number}-${name}`,
     theme: themeSignal,

@@ -60,7 +60,11 @@ export function bandOf(data: Data, measure: Measure, group: Group | null, contro
     const tokens = membersOf(data, group);
     const few = thin(tokens, SORTED_TOKENS);
     const width = measure.depth.length;
-    const band: Band = { mean: new Float32Array(width), low: new Float32Array(width), high: new Float32Array(width) };
+    const band: Band = {
+      mean: new Float32Array(width),
+      low: new Float32Array(width),
+      high: new Float32Array(width),
+    };
     for (let d = 0; d < width; d++) {
       const all = columnOf(values, width, d, tokens);
       band.mean[d] = mean(all);
@@ -77,7 +81,10 @@ export function extentAt(data: Data, measure: Measure, depth: number): [number, 
   return keptExtents(measure, String(depth), () => {
     const tokens = thin(membersOf(data, null), SORTED_TOKENS);
     const sorted = columnOf(measure.values, measure.depth.length, depth, tokens).sort();
-    return [quantileSorted(sorted as unknown as number[], 0.02) ?? 0, quantileSorted(sorted as unknown as number[], 0.98) ?? 1];
+    return [
+      quantileSorted(sorted as unknown as number[], 0.02) ?? 0,
+      quantileSorted(sorted as unknown as number[], 0.98) ?? 1,
+    ];
   });
 }
 
@@ -100,8 +107,39 @@ export interface Estimate {
   prompts: number;
 }
 
-const T95 = [NaN, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145,
-  2.131, 2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042];
+const T95 = [
+  NaN,
+  12.706,
+  4.303,
+  3.182,
+  2.776,
+  2.571,
+  2.447,
+  2.365,
+  2.306,
+  2.262,
+  2.228,
+  2.201,
+  2.179,
+  2.16,
+  2.145,
+  2.131,
+  2.12,
+  2.11,
+  2.101,
+  2.093,
+  2.086,
+  2.08,
+  2.074,
+  2.069,
+  2.064,
+  2.06,
+  2.056,
+  2.052,
+  2.048,
+  2.045,
+  2.042,
+];
 
 /** The 97.5th percentile of Student's t, from a table up to 30 degrees of freedom and a series above. */
 export function t95(freedom: number): number {
@@ -131,7 +169,10 @@ export function estimate(values: { prompt: number; value: number }[]): Estimate 
 const valuesOf = (data: Data, measure: Measure, tokens: number[], depth: number, control: boolean) => {
   const values = control ? measure.control : measure.values;
   const width = measure.depth.length;
-  return tokens.map((token) => ({ prompt: promptOf(data, token), value: values?.[token * width + depth] ?? NaN }));
+  return tokens.map((token) => ({
+    prompt: promptOf(data, token),
+    value: values?.[token * width + depth] ?? NaN,
+  }));
 };
 
 /** A group's estimate at each depth. */
@@ -142,13 +183,22 @@ export const estimates = (data: Data, measure: Measure, tokens: number[], contro
  * The difference of two groups at each depth: within each prompt that has both, otherwise of the two
  * means with Welch's interval.
  */
-export function differences(data: Data, measure: Measure, a: number[], b: number[], control = false): (Estimate & { paired: boolean })[] {
+export function differences(
+  data: Data,
+  measure: Measure,
+  a: number[],
+  b: number[],
+  control = false,
+): (Estimate & { paired: boolean })[] {
   return measure.depth.map((_, d) => {
     const left = byPrompt(valuesOf(data, measure, a, d, control));
     const right = byPrompt(valuesOf(data, measure, b, d, control));
     const both = [...left.keys()].filter((prompt) => right.has(prompt));
     if (both.length > 1 && both.length >= Math.min(left.size, right.size) / 2) {
-      const within = both.map((prompt) => ({ prompt, value: (left.get(prompt) ?? NaN) - (right.get(prompt) ?? NaN) }));
+      const within = both.map((prompt) => ({
+        prompt,
+        value: (left.get(prompt) ?? NaN) - (right.get(prompt) ?? NaN),
+      }));
       return { ...estimate(within), paired: true };
     }
     return { ...apart([...left.values()], [...right.values()]), paired: false };

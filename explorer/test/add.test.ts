@@ -10,7 +10,9 @@ const WANTED = { prompts: 4, tokens: 9, blocks: 3, heads: 2, measures: 6 };
 const data = read(make(WANTED));
 const other = (id: number, seed = 2): Payload => {
   const payload = make({ ...WANTED, prompts: 1, hostile: true, seed });
-  const renamed = (parts: { prompt: Id }[]) => { for (const part of parts) part.prompt = id; };
+  const renamed = (parts: { prompt: Id }[]) => {
+    for (const part of parts) part.prompt = id;
+  };
   payload.prompts.id = [id];
   if (payload.lens) payload.lens.prompts = [id];
   renamed(payload.attention?.patterns ?? []);
@@ -22,9 +24,12 @@ const other = (id: number, seed = 2): Payload => {
 function known(d: Data, place: number) {
   const { first, length } = span(d, place);
   const tokens = Array.from({ length }, (_, i) => first + i);
-  const row = (array: Float32Array | null, width: number) => array && [...array.subarray(first * width, (first + length) * width)];
+  const row = (array: Float32Array | null, width: number) =>
+    array && [...array.subarray(first * width, (first + length) * width)];
   return {
-    id: d.ids[place], texts: tokens.map((t) => rawText(d, t)), special: tokens.map((t) => d.special?.[t]),
+    id: d.ids[place],
+    texts: tokens.map((t) => rawText(d, t)),
+    special: tokens.map((t) => d.special?.[t]),
     measures: d.measures.map((m) => [m.name, row(m.values, m.depth.length), row(m.control, m.depth.length)]),
     lens: d.lens && tokens.map((t) => d.lens && [0, 1, 2, 3].map((s) => d.lens && readoutAt(d.lens, t, s))),
     coords: d.trajectory && row(d.trajectory.coords, d.trajectory.states.length * 3),
@@ -54,7 +59,15 @@ test("tokens stream in at the end of a prompt", () => {
   const { length } = span(whole, 0);
   const cut = (from: number, to: number): Data => {
     const start = Int32Array.of(0, from, to, length);
-    const parts = keep({ ...whole, ids: [0, 50, 1], start, promptLabels: { kind: ["a", whole.promptLabels["kind"]?.[0] ?? null, "b"] } }, [1]);
+    const parts = keep(
+      {
+        ...whole,
+        ids: [0, 50, 1],
+        start,
+        promptLabels: { kind: ["a", whole.promptLabels["kind"]?.[0] ?? null, "b"] },
+      },
+      [1],
+    );
     return { ...parts, ids: [50] };
   };
   let grown = add(data, cut(0, 3));

@@ -1,6 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { column, groupings, labelsOf, members, place, promptOf, read, rawText, sentence, span, statesOf, valueOf } from "../src/data.ts";
+import {
+  column,
+  groupings,
+  labelsOf,
+  members,
+  place,
+  promptOf,
+  read,
+  rawText,
+  sentence,
+  span,
+  statesOf,
+  valueOf,
+} from "../src/data.ts";
 import { make } from "../fixtures/make.ts";
 
 const data = read(make({ prompts: 5, tokens: 12, blocks: 6, measures: 11 }));
@@ -14,7 +27,10 @@ test("block b is shown at state b + 1", () => {
 
 test("a state that was not recorded is shown by the nearest one", () => {
   const part = { states: [1, 4, 9] };
-  assert.deepEqual([0, 2, 3, 7, 30].map((s) => column(part, s)), [0, 0, 1, 2, 2]);
+  assert.deepEqual(
+    [0, 2, 3, 7, 30].map((s) => column(part, s)),
+    [0, 0, 1, 2, 2],
+  );
 });
 
 test("every token belongs to the prompt whose span holds it", () => {
@@ -26,7 +42,10 @@ test("every token belongs to the prompt whose span holds it", () => {
 
 test("a prompt without tokens takes none of its neighbours'", () => {
   const empty = { ...data, ids: [0, 1, 2], start: Int32Array.of(0, 3, 3, 5) };
-  assert.deepEqual([0, 2, 3, 4].map((token) => promptOf(empty, token)), [0, 0, 2, 2]);
+  assert.deepEqual(
+    [0, 2, 3, 4].map((token) => promptOf(empty, token)),
+    [0, 0, 2, 2],
+  );
 });
 
 test("values are read at token and depth", () => {
@@ -55,7 +74,10 @@ test("groups leave special tokens out", () => {
 
 test("labels of a token are its prompt's and its own", () => {
   const token = members(data, { label: "role", value: "target" })[0] ?? -1;
-  assert.deepEqual(labelsOf(data, token), [["kind", "object"], ["role", "target"]]);
+  assert.deepEqual(labelsOf(data, token), [
+    ["kind", "object"],
+    ["role", "target"],
+  ]);
 });
 
 test("the sentence of a prompt has no special token", () => {

@@ -4,7 +4,15 @@ import { csv, number, percent, short, slug, visible } from "../src/format.ts";
 import { HOSTILE } from "../fixtures/make.ts";
 
 test("white space and control characters are made visible", () => {
-  assert.deepEqual([" her", "\n", "a\tb", "  ", "", "\u202egnirts", "\u0000"].map(visible), ["·her", "↵", "a⇥b", "··", "∅", "\\x202egnirts", "\\x00"]);
+  assert.deepEqual([" her", "\n", "a\tb", "  ", "", "\u202egnirts", "\u0000"].map(visible), [
+    "·her",
+    "↵",
+    "a⇥b",
+    "··",
+    "∅",
+    "\\x202egnirts",
+    "\\x00",
+  ]);
 });
 
 test("an emoji of several parts stays one", () => {
@@ -13,11 +21,21 @@ test("an emoji of several parts stays one", () => {
 });
 
 test("numbers have four digits and a true minus", () => {
-  assert.deepEqual([0, 1.23456, -12.3456, 12345.6, 1e-7, NaN, null, Infinity].map((v) => number(v)), ["0", "1.235", "−12.35", "12346", "1.00e−7", "–", "–", "∞"]);
+  assert.deepEqual(
+    [0, 1.23456, -12.3456, 12345.6, 1e-7, NaN, null, Infinity].map((v) => number(v)),
+    ["0", "1.235", "−12.35", "12346", "1.00e−7", "–", "–", "∞"],
+  );
 });
 
 test("a share is never rounded to nothing or to all", () => {
-  assert.deepEqual([0, 0.0004, 0.034, 0.5, 0.9996, 1].map(percent), ["0 %", "<0.1 %", "3.4 %", "50 %", ">99.9 %", "100 %"]);
+  assert.deepEqual([0, 0.0004, 0.034, 0.5, 0.9996, 1].map(percent), [
+    "0 %",
+    "<0.1 %",
+    "3.4 %",
+    "50 %",
+    ">99.9 %",
+    "100 %",
+  ]);
 });
 
 test("file names hold letters, digits and hyphens only", () => {
@@ -50,10 +68,19 @@ function parse(text: string): string[][] {
 }
 
 test("hostile texts come back from a CSV file, one cell each", () => {
-  const text = csv(["token", "value"], HOSTILE.map((t, i) => [JSON.stringify(t), i / 3]));
+  const text = csv(
+    ["token", "value"],
+    HOSTILE.map((t, i) => [JSON.stringify(t), i / 3]),
+  );
   const rows = parse(text).slice(1);
-  assert.deepEqual(rows.map(([t]) => JSON.parse(t ?? "") as string), HOSTILE);
-  assert.deepEqual(rows.map(([, v]) => Number(v)), HOSTILE.map((_, i) => i / 3));
+  assert.deepEqual(
+    rows.map(([t]) => JSON.parse(t ?? "") as string),
+    HOSTILE,
+  );
+  assert.deepEqual(
+    rows.map(([, v]) => Number(v)),
+    HOSTILE.map((_, i) => i / 3),
+  );
 });
 
 test("no cell of a CSV file begins like a formula, and notes stay in their lines", () => {

@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ask, objects, type Told } from "../src/live.ts";
 
-const ASKED = { prompt: "a", new_tokens: 2, sample: false, temperature: 1, top_k: null, top_p: null, seed: 0 };
+const ASKED = {
+  prompt: "a",
+  new_tokens: 2,
+  sample: false,
+  temperature: 1,
+  top_k: null,
+  top_p: null,
+  seed: 0,
+};
 const LIVE = { url: "/", token: "secret" };
 
 function streamed(text: string, size: number): ReadableStream<Uint8Array> {
@@ -22,7 +30,11 @@ async function all(told: AsyncGenerator<Told>): Promise<Told[]> {
 }
 
 test("lines that arrive in pieces are whole again, within letters too", async () => {
-  const told: Told[] = [{ type: "queued", ahead: 1 }, { type: "started" }, { type: "text", text: "né 👩‍👩‍👧‍👦\n", tokens: 3 }];
+  const told: Told[] = [
+    { type: "queued", ahead: 1 },
+    { type: "started" },
+    { type: "text", text: "né 👩‍👩‍👧‍👦\n", tokens: 3 },
+  ];
   const text = told.map((one) => JSON.stringify(one)).join("\n");
   for (const size of [1, 2, 3, 7, 1000]) assert.deepEqual(await all(objects(streamed(text, size))), told);
 });
@@ -50,5 +62,8 @@ test("a refusal is told in the server's words, or by its number", async (t) => {
 
 test("a server that is gone is told with what to do", async (t) => {
   t.mock.method(globalThis, "fetch", () => Promise.reject(new TypeError("Failed to fetch")));
-  await assert.rejects(() => all(ask(LIVE, ASKED, new AbortController().signal)), /is interp explore still running\?/);
+  await assert.rejects(
+    () => all(ask(LIVE, ASKED, new AbortController().signal)),
+    /is interp explore still running\?/,
+  );
 });

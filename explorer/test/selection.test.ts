@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { read, span } from "../src/data.ts";
-import { clamp, firstOrdinary, fromAddress, initial, type Selection, toAddress, VIEWS } from "../src/selection.ts";
+import {
+  clamp,
+  firstOrdinary,
+  fromAddress,
+  initial,
+  type Selection,
+  toAddress,
+  VIEWS,
+} from "../src/selection.ts";
 import { make, random } from "../fixtures/make.ts";
 
 const data = read(make({ prompts: 9, tokens: 12, blocks: 6, heads: 4, measures: 8, hostile: true }));
@@ -16,10 +24,23 @@ test("an address brings any selection back", () => {
   const below = (n: number) => Math.floor(next() * n);
   for (let i = 0; i < 300; i++) {
     const wanted: Selection = clamp(data, {
-      view: VIEWS[below(5)] ?? "lens", prompt: below(9), tokens: [below(10), below(10)], state: below(7), range: [below(3), 3 + below(4)],
-      measure: data.measures[below(8)]?.name ?? "", head: [below(6), below(4)], statistic: "induction", control: next() > 0.5,
-      group: next() > 0.5 ? { label: "kind", value: "<img src=x onerror=alert(1)>" } : null, mode: "groups", otherPrompt: below(9), otherToken: below(9),
-      otherGroup: { label: "role", value: "a&b=c#d\u001fe".split("\u001f")[0] ?? "" }, sought: " her & <b>#?", solid: next() > 0.5, rollout: next() > 0.5,
+      view: VIEWS[below(5)] ?? "lens",
+      prompt: below(9),
+      tokens: [below(10), below(10)],
+      state: below(7),
+      range: [below(3), 3 + below(4)],
+      measure: data.measures[below(8)]?.name ?? "",
+      head: [below(6), below(4)],
+      statistic: "induction",
+      control: next() > 0.5,
+      group: next() > 0.5 ? { label: "kind", value: "<img src=x onerror=alert(1)>" } : null,
+      mode: "groups",
+      otherPrompt: below(9),
+      otherToken: below(9),
+      otherGroup: { label: "role", value: "a&b=c#d\u001fe".split("\u001f")[0] ?? "" },
+      sought: " her & <b>#?",
+      solid: next() > 0.5,
+      rollout: next() > 0.5,
     });
     assert.deepEqual(fromAddress(data, toAddress(data, wanted)), wanted);
   }
@@ -37,7 +58,10 @@ test("addresses of other parts of the page are left alone", () => {
 });
 
 test("an address with nonsense gives the nearest selection", () => {
-  const found = fromAddress(data, "#explorer?view=nowhere&p=999&t=-1,x,99999&s=1e9&r=9-2&m=none&h=99.99&ot=500&mode=?");
+  const found = fromAddress(
+    data,
+    "#explorer?view=nowhere&p=999&t=-1,x,99999&s=1e9&r=9-2&m=none&h=99.99&ot=500&mode=?",
+  );
   assert.ok(found);
   assert.deepEqual(clamp(data, found), found);
   assert.deepEqual([found.view, found.mode, found.head], ["layers", "prompts", [5, 3]]);

@@ -6,15 +6,33 @@ import { make, random } from "../fixtures/make.ts";
 
 const data: Data = read(make({ prompts: 40, tokens: 12, blocks: 6, measures: 8 }));
 const measure = data.measures[0] as Measure;
-const near = (a: number, b: number, by = 1e-5) => { assert.ok(Math.abs(a - b) <= by, `${a} is not ${b}`); };
+const near = (a: number, b: number, by = 1e-5) => {
+  assert.ok(Math.abs(a - b) <= by, `${a} is not ${b}`);
+};
 
 test("percentiles of Student's t agree with published tables", () => {
-  for (const [freedom, value] of [[1, 12.706], [5, 2.571], [10, 2.228], [30, 2.042], [40, 2.0211], [60, 2.0003], [120, 1.9799], [1000, 1.9623]] as const) near(t95(freedom), value, 5e-4);
+  for (const [freedom, value] of [
+    [1, 12.706],
+    [5, 2.571],
+    [10, 2.228],
+    [30, 2.042],
+    [40, 2.0211],
+    [60, 2.0003],
+    [120, 1.9799],
+    [1000, 1.9623],
+  ] as const)
+    near(t95(freedom), value, 5e-4);
 });
 
 test("the interval of a mean is Student's, over prompts", () => {
   // Means of prompts: 2, 4, 9. Mean 5, standard deviation 3.6056, t(2) = 4.303.
-  const found = estimate([{ prompt: 0, value: 1 }, { prompt: 0, value: 3 }, { prompt: 1, value: 4 }, { prompt: 2, value: 9 }, { prompt: 3, value: NaN }]);
+  const found = estimate([
+    { prompt: 0, value: 1 },
+    { prompt: 0, value: 3 },
+    { prompt: 1, value: 4 },
+    { prompt: 2, value: 9 },
+    { prompt: 3, value: NaN },
+  ]);
   near(found.mean, 5);
   near(found.high, 5 + (4.303 * 3.605551) / Math.sqrt(3), 1e-4);
   assert.equal(found.prompts, 3);
@@ -28,7 +46,10 @@ test("intervals hold the truth 95 times in 100", () => {
   for (let round = 0; round < rounds; round++) {
     const values = Array.from({ length: 8 }, (_, prompt) => {
       const own = normal();
-      return [{ prompt, value: own + normal() }, { prompt, value: own + normal() }];
+      return [
+        { prompt, value: own + normal() },
+        { prompt, value: own + normal() },
+      ];
     }).flat();
     const { low, high } = estimate(values);
     if (low < 0 && high > 0) inside++;
@@ -45,7 +66,9 @@ test("one prompt has a mean and no interval", () => {
 test("a band is the mean and the middle 80 % of a group", () => {
   const group = { label: "role", value: "target" };
   const band = bandOf(data, measure, group);
-  const values = members(data, group).map((token) => measure.values[token * 6 + 2] ?? NaN).sort((a, b) => a - b);
+  const values = members(data, group)
+    .map((token) => measure.values[token * 6 + 2] ?? NaN)
+    .sort((a, b) => a - b);
   const at = (q: number) => {
     const h = q * (values.length - 1);
     const low = values[Math.floor(h)] ?? NaN;
@@ -68,7 +91,8 @@ test("groups in the same prompts are compared within prompts", () => {
   const found = differences(data, measure, a ?? [], b ?? [])[3];
   const by = (tokens: number[]) => {
     const sums = new Map<number, number[]>();
-    for (const t of tokens) sums.set(promptOf(data, t), [...(sums.get(promptOf(data, t)) ?? []), measure.values[t * 6 + 3] ?? NaN]);
+    for (const t of tokens)
+      sums.set(promptOf(data, t), [...(sums.get(promptOf(data, t)) ?? []), measure.values[t * 6 + 3] ?? NaN]);
     return new Map([...sums].map(([p, v]) => [p, mean(v)]));
   };
   const [left, right] = [by(a ?? []), by(b ?? [])];

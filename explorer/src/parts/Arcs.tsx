@@ -43,7 +43,13 @@ interface Word {
   skipped: boolean;
 }
 
-export function layArcs({ texts, length, query, to, from }: Pick<ArcsProps, "texts" | "length" | "query" | "to" | "from">) {
+export function layArcs({
+  texts,
+  length,
+  query,
+  to,
+  from,
+}: Pick<ArcsProps, "texts" | "length" | "query" | "to" | "from">) {
   const words: Word[] = [];
   let x = 8;
   let before = -1;
@@ -65,7 +71,8 @@ function curve(a: number, b: number, base: number, most: number): string {
 }
 
 /** A token that looks at itself has a small loop. */
-const loop = (x: number, base: number, up: number) => `M${x - 5} ${base}C${x - 16} ${base - up} ${x + 16} ${base - up} ${x + 5} ${base}`;
+const loop = (x: number, base: number, up: number) =>
+  `M${x - 5} ${base}C${x - 16} ${base - up} ${x + 16} ${base - up} ${x + 5} ${base}`;
 
 export function Arcs(props: ArcsProps) {
   const { query, to, from, colours, colour, head, onChoose } = props;
@@ -75,30 +82,85 @@ export function Arcs(props: ArcsProps) {
   const draw = (arc: Arc, up: boolean) => {
     const end = centre.get(arc.position) ?? 0;
     const base = up ? RISE : RISE + 26;
-    const path = arc.position === query ? loop(start, base, up ? 30 : -30) : curve(start, end, base, up ? RISE : -DROP);
+    const path =
+      arc.position === query ? loop(start, base, up ? 30 : -30) : curve(start, end, base, up ? RISE : -DROP);
     const [q, k] = up ? [query, arc.position] : [arc.position, query];
     return (
-      <path key={`${up}${arc.position}`} d={path} fill="none" stroke={up ? colour : colours.control} stroke-linecap="round"
-        stroke-width={0.75 + arc.weight * 9} opacity={0.35 + 0.6 * Math.sqrt(arc.weight)}
-        data-head={head} data-query={q} data-key={k} data-value={exact(arc.weight)}>
+      <path
+        key={`${up}${arc.position}`}
+        d={path}
+        fill="none"
+        stroke={up ? colour : colours.control}
+        stroke-linecap="round"
+        stroke-width={0.75 + arc.weight * 9}
+        opacity={0.35 + 0.6 * Math.sqrt(arc.weight)}
+        data-head={head}
+        data-query={q}
+        data-key={k}
+        data-value={exact(arc.weight)}
+      >
         <title>{`${props.texts(q)} (${q}) looks at ${props.texts(k)} (${k}): ${percent(arc.weight)}`}</title>
       </path>
     );
   };
   const weights = new Map(to.map((a) => [a.position, a.weight]));
-  const strongest = [...to].sort((a, b) => b.weight - a.weight).slice(0, 3).map((a) => a.position);
+  const strongest = [...to]
+    .sort((a, b) => b.weight - a.weight)
+    .slice(0, 3)
+    .map((a) => a.position);
   return (
     <g>
       {from.map((arc) => draw(arc, false))}
       {to.map((arc) => draw(arc, true))}
       <g font-family={MONO} font-size={12.5}>
         {words.map((w) => (
-          <g key={w.position} transform={`translate(${w.x} ${RISE + 2})`} onClick={onChoose && (() => { onChoose(w.position); })} style={onChoose ? "cursor: pointer" : undefined}>
-            {w.skipped && <text x={-15} y={16} fill={colours.muted}>…</text>}
-            <rect width={w.width} height={22} rx={3} fill={w.position === query ? colour : colours.paper} fill-opacity={w.position === query ? 0.18 : 1} stroke={w.position === query ? colour : "none"} stroke-width={2} />
-            <text x={w.width / 2} y={15.5} text-anchor="middle" fill={colours.ink} opacity={w.position === query || weights.has(w.position) ? 1 : 0.62}>{w.text}</text>
+          <g
+            key={w.position}
+            transform={`translate(${w.x} ${RISE + 2})`}
+            onClick={
+              onChoose &&
+              (() => {
+                onChoose(w.position);
+              })
+            }
+            style={onChoose ? "cursor: pointer" : undefined}
+          >
+            {w.skipped && (
+              <text x={-15} y={16} fill={colours.muted}>
+                …
+              </text>
+            )}
+            <rect
+              width={w.width}
+              height={22}
+              rx={3}
+              fill={w.position === query ? colour : colours.paper}
+              fill-opacity={w.position === query ? 0.18 : 1}
+              stroke={w.position === query ? colour : "none"}
+              stroke-width={2}
+            />
+            <text
+              x={w.width / 2}
+              y={15.5}
+              text-anchor="middle"
+              fill={colours.ink}
+              opacity={w.position === query || weights.has(w.position) ? 1 : 0.62}
+            >
+              {w.text}
+            </text>
             {strongest.includes(w.position) && w.position !== query && (
-              <text x={w.width / 2} y={36} text-anchor="middle" font-size={10} fill={colours.muted} stroke={colours.paper} stroke-width={3} paint-order="stroke">{percent(weights.get(w.position) ?? NaN)}</text>
+              <text
+                x={w.width / 2}
+                y={36}
+                text-anchor="middle"
+                font-size={10}
+                fill={colours.muted}
+                stroke={colours.paper}
+                stroke-width={3}
+                paint-order="stroke"
+              >
+                {percent(weights.get(w.position) ?? NaN)}
+              </text>
             )}
           </g>
         ))}

@@ -18,12 +18,31 @@ interface Choices {
 export function Choose({ label, value, options, onChoose, plain = false }: Choices) {
   const headings = [...new Set(options.map((o) => o.heading))];
   const of = (heading: string | undefined) =>
-    options.filter((o) => o.heading === heading).map((o) => <option key={o.value} value={o.value} selected={o.value === value}>{o.text}</option>);
+    options
+      .filter((o) => o.heading === heading)
+      .map((o) => (
+        <option key={o.value} value={o.value} selected={o.value === value}>
+          {o.text}
+        </option>
+      ));
   return (
     <label class="ix-choose">
       <span class={plain ? "ix-unseen" : ""}>{label}</span>
-      <select value={value} onChange={(e) => { onChoose(e.currentTarget.value); }}>
-        {headings.map((heading) => (heading ? <optgroup key={heading} label={heading}>{of(heading)}</optgroup> : of(heading)))}
+      <select
+        value={value}
+        onChange={(e) => {
+          onChoose(e.currentTarget.value);
+        }}
+      >
+        {headings.map((heading) =>
+          heading ? (
+            <optgroup key={heading} label={heading}>
+              {of(heading)}
+            </optgroup>
+          ) : (
+            of(heading)
+          ),
+        )}
       </select>
     </label>
   );
@@ -41,7 +60,16 @@ export function Segments<T extends string>({ label, value, options, onChoose }: 
   return (
     <div class="ix-segments" role="group" aria-label={label}>
       {options.map((o) => (
-        <button key={o.value} type="button" aria-pressed={o.value === value} onClick={() => { onChoose(o.value); }}>{o.text}</button>
+        <button
+          key={o.value}
+          type="button"
+          aria-pressed={o.value === value}
+          onClick={() => {
+            onChoose(o.value);
+          }}
+        >
+          {o.text}
+        </button>
       ))}
     </div>
   );
@@ -55,19 +83,35 @@ export function Save({ saved }: { saved: Saved }) {
   const run = (format: Format) => {
     setFailed("");
     save(saved, format).then(
-      () => { store.spoken.value = `Saved as ${format.toUpperCase()}.`; },
-      (error: unknown) => { setFailed(error instanceof Error ? error.message : String(error)); },
+      () => {
+        store.spoken.value = `Saved as ${format.toUpperCase()}.`;
+      },
+      (error: unknown) => {
+        setFailed(error instanceof Error ? error.message : String(error));
+      },
     );
   };
   return (
     <div class="ix-save" role="group" aria-label={`Save: ${saved.title}`}>
       <span aria-hidden="true">Save</span>
       {FORMATS.map((format) => (
-        <button key={format} type="button" data-save={format} onClick={() => { run(format); }} aria-label={`Save as ${format.toUpperCase()}`}>
+        <button
+          key={format}
+          type="button"
+          data-save={format}
+          onClick={() => {
+            run(format);
+          }}
+          aria-label={`Save as ${format.toUpperCase()}`}
+        >
           {format.toUpperCase()}
         </button>
       ))}
-      {failed && <span class="ix-failed" role="alert">{failed}</span>}
+      {failed && (
+        <span class="ix-failed" role="alert">
+          {failed}
+        </span>
+      )}
     </div>
   );
 }
@@ -123,8 +167,18 @@ function Command({ text }: { text: string }) {
   };
   return (
     <p>
-      {text.slice(0, found.index)}<code>{command}</code>{text.slice(found.index + command.length)}{" "}
-      <button type="button" class="ix-small" onClick={() => { void copy(); }}>Copy</button>
+      {text.slice(0, found.index)}
+      <code>{command}</code>
+      {text.slice(found.index + command.length)}{" "}
+      <button
+        type="button"
+        class="ix-small"
+        onClick={() => {
+          void copy();
+        }}
+      >
+        Copy
+      </button>
     </p>
   );
 }
@@ -147,7 +201,19 @@ export function Missing({ what, command, elsewhere = [] }: MissingProps) {
       <p>{what}</p>
       {elsewhere.length > 0 && (
         <p class="ix-elsewhere">
-          Kept for {elsewhere.slice(0, OFFERED).map((id) => <button key={id} type="button" class="ix-small" onClick={() => { store.openPrompt(ids.indexOf(id)); }}>#{id}</button>)}
+          Kept for{" "}
+          {elsewhere.slice(0, OFFERED).map((id) => (
+            <button
+              key={id}
+              type="button"
+              class="ix-small"
+              onClick={() => {
+                store.openPrompt(ids.indexOf(id));
+              }}
+            >
+              #{id}
+            </button>
+          ))}
           {elsewhere.length > OFFERED && <span>and {elsewhere.length - OFFERED} more</span>}
         </p>
       )}
@@ -159,5 +225,9 @@ export function Missing({ what, command, elsewhere = [] }: MissingProps) {
 /** Said where the control is switched on and a view has none. */
 export function NoControl({ what }: { what: string }) {
   const name = useStore().data.value.controlName;
-  return <p class="ix-note" role="note">{name === "control" ? "The control" : `The control (${name})`} has no {what} in this file.</p>;
+  return (
+    <p class="ix-note" role="note">
+      {name === "control" ? "The control" : `The control (${name})`} has no {what} in this file.
+    </p>
+  );
 }

@@ -25,14 +25,51 @@ export function Help() {
     if (!open && dialog.open) dialog.close();
   }, [open]);
   return (
-    <dialog ref={ref} class="ix-help" aria-label="Keys and views" onClose={() => { store.help.value = false; }} onClick={(e) => { if (e.target === ref.current) store.help.value = false; }}>
+    <dialog
+      ref={ref}
+      class="ix-help"
+      aria-label="Keys and views"
+      onClose={() => {
+        store.help.value = false;
+      }}
+      onClick={(e) => {
+        if (e.target === ref.current) store.help.value = false;
+      }}
+    >
       <div>
         <Title>Keys</Title>
-        <dl>{KEYS.filter((k) => k.shown).map((k) => <div key={k.shown}><dt><kbd>{k.shown}</kbd></dt><dd>{k.does}</dd></div>)}</dl>
+        <dl>
+          {KEYS.filter((k) => k.shown).map((k) => (
+            <div key={k.shown}>
+              <dt>
+                <kbd>{k.shown}</kbd>
+              </dt>
+              <dd>{k.does}</dd>
+            </div>
+          ))}
+        </dl>
         <Title>Views</Title>
-        <dl>{VIEWS_SAID.map(([name, says]) => <div key={name}><dt>{name}</dt><dd>{says}</dd></div>)}</dl>
-        <p class="ix-note">The selection stands in the address: a bookmark or a link brings it back. The control is shown beside the model, never in its place.</p>
-        <button type="button" class="ix-small" onClick={() => { store.help.value = false; }}>Close</button>
+        <dl>
+          {VIEWS_SAID.map(([name, says]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{says}</dd>
+            </div>
+          ))}
+        </dl>
+        <p class="ix-note">
+          The selection stands in the address: a bookmark or a link brings it back. The control is shown
+          beside the model, never in its place.
+        </p>
+        <button
+          type="button"
+          class="ix-small"
+          onClick={() => {
+            store.help.value = false;
+          }}
+        >
+          Close
+        </button>
       </div>
     </dialog>
   );

@@ -12,8 +12,13 @@ function asked(form: HTMLFormElement): Asked {
   const data = new FormData(form);
   const prompt = data.get("prompt");
   return {
-    prompt: typeof prompt === "string" ? prompt : "", new_tokens: numberOr(data.get("new_tokens"), 0), sample: data.get("sample") !== null,
-    temperature: numberOr(data.get("temperature"), 1), top_k: numberOr(data.get("top_k"), null), top_p: numberOr(data.get("top_p"), null), seed: numberOr(data.get("seed"), 0),
+    prompt: typeof prompt === "string" ? prompt : "",
+    new_tokens: numberOr(data.get("new_tokens"), 0),
+    sample: data.get("sample") !== null,
+    temperature: numberOr(data.get("temperature"), 1),
+    top_k: numberOr(data.get("top_k"), null),
+    top_p: numberOr(data.get("top_p"), null),
+    seed: numberOr(data.get("seed"), 0),
   };
 }
 
@@ -52,33 +57,82 @@ export function Live() {
         } else setStatus(inWords(told));
       }
     } catch (error) {
-      setStatus(stop.current.signal.aborted ? "Stopped." : error instanceof Error ? error.message : String(error));
+      setStatus(
+        stop.current.signal.aborted ? "Stopped." : error instanceof Error ? error.message : String(error),
+      );
     } finally {
       setRunning(false);
     }
   };
   return (
-    <form class="ix-live" aria-label="Run a prompt" onSubmit={(e) => { e.preventDefault(); void run(e.currentTarget); }}>
+    <form
+      class="ix-live"
+      aria-label="Run a prompt"
+      onSubmit={(e) => {
+        e.preventDefault();
+        void run(e.currentTarget);
+      }}
+    >
       <textarea
-        name="prompt" rows={1} required placeholder="Type a prompt for the model" aria-label="Prompt" dir="auto"
+        name="prompt"
+        rows={1}
+        required
+        placeholder="Type a prompt for the model"
+        aria-label="Prompt"
+        dir="auto"
         onKeyDown={(e) => {
           if (e.key !== "Enter" || e.shiftKey || e.isComposing) return;
           e.preventDefault();
           e.currentTarget.form?.requestSubmit();
         }}
       />
-      <label class="ix-choose"><span>new tokens</span><input type="number" name="new_tokens" min={0} max={4096} step={1} defaultValue="20" /></label>
-      {running ? <button type="button" class="ix-small ix-live-stop" onClick={() => { stop.current?.abort(); }}>Stop</button> : <button type="submit" class="ix-small ix-go">Run</button>}
-      <details class="ix-sampling"><summary>Sampling</summary>
+      <label class="ix-choose">
+        <span>new tokens</span>
+        <input type="number" name="new_tokens" min={0} max={4096} step={1} defaultValue="20" />
+      </label>
+      {running ? (
+        <button
+          type="button"
+          class="ix-small ix-live-stop"
+          onClick={() => {
+            stop.current?.abort();
+          }}
+        >
+          Stop
+        </button>
+      ) : (
+        <button type="submit" class="ix-small ix-go">
+          Run
+        </button>
+      )}
+      <details class="ix-sampling">
+        <summary>Sampling</summary>
         <div>
-          <label class="ix-choose"><input type="checkbox" name="sample" /><span>sample (else the most probable)</span></label>
-          <label class="ix-choose"><span>temperature</span><input type="number" name="temperature" min={0.01} max={10} step="any" defaultValue="1" /></label>
-          <label class="ix-choose"><span>top k</span><input type="number" name="top_k" min={1} step={1} /></label>
-          <label class="ix-choose"><span>top p</span><input type="number" name="top_p" min={0.01} max={1} step="any" /></label>
-          <label class="ix-choose"><span>seed</span><input type="number" name="seed" min={0} step={1} defaultValue="0" /></label>
+          <label class="ix-choose">
+            <input type="checkbox" name="sample" />
+            <span>sample (else the most probable)</span>
+          </label>
+          <label class="ix-choose">
+            <span>temperature</span>
+            <input type="number" name="temperature" min={0.01} max={10} step="any" defaultValue="1" />
+          </label>
+          <label class="ix-choose">
+            <span>top k</span>
+            <input type="number" name="top_k" min={1} step={1} />
+          </label>
+          <label class="ix-choose">
+            <span>top p</span>
+            <input type="number" name="top_p" min={0.01} max={1} step="any" />
+          </label>
+          <label class="ix-choose">
+            <span>seed</span>
+            <input type="number" name="seed" min={0} step={1} defaultValue="0" />
+          </label>
         </div>
       </details>
-      <p class="ix-live-status" role="status">{text && <bdi class="ix-mono">{visible(text.replaceAll("\n", " ↵ "))}</bdi>} {status}</p>
+      <p class="ix-live-status" role="status">
+        {text && <bdi class="ix-mono">{visible(text.replaceAll("\n", " ↵ "))}</bdi>} {status}
+      </p>
     </form>
   );
 }
@@ -94,9 +148,20 @@ export function Story() {
   return (
     <div role="region" aria-label="Finding">
       <details class="ix-story" open={wide}>
-        <summary><b>{first.title}</b></summary>
+        <summary>
+          <b>{first.title}</b>
+        </summary>
         <p>{first.text}</p>
-        {rest.length > 0 && <details><summary>{rest.length} more</summary>{rest.map((part, i) => <p key={i}><b>{part.title}</b> {part.text}</p>)}</details>}
+        {rest.length > 0 && (
+          <details>
+            <summary>{rest.length} more</summary>
+            {rest.map((part, i) => (
+              <p key={i}>
+                <b>{part.title}</b> {part.text}
+              </p>
+            ))}
+          </details>
+        )}
       </details>
     </div>
   );

@@ -20,7 +20,15 @@ const RECTANGLES = 48;
 export function Matrix({ values, offset, length, size, scale, head, control = false }: MatrixProps) {
   const cell = size / Math.max(1, length);
   if (length > RECTANGLES) {
-    return <image width={size} height={size} href={picture(values, offset, length, scale)} preserveAspectRatio="none" style="image-rendering: pixelated" />;
+    return (
+      <image
+        width={size}
+        height={size}
+        href={picture(values, offset, length, scale)}
+        preserveAspectRatio="none"
+        style="image-rendering: pixelated"
+      />
+    );
   }
   const gap = cell > 8 ? 0.5 : 0;
   return (
@@ -32,8 +40,17 @@ export function Matrix({ values, offset, length, size, scale, head, control = fa
         const [query, key] = [Math.floor(i / length), i % length];
         return (
           <rect
-            key={i} x={key * cell} y={query * cell} width={cell - gap} height={cell - gap} fill={scale.colour(value)}
-            data-head={head} data-query={query} data-key={key} data-value={exact(value)} data-control={control ? "true" : undefined}
+            key={i}
+            x={key * cell}
+            y={query * cell}
+            width={cell - gap}
+            height={cell - gap}
+            fill={scale.colour(value)}
+            data-head={head}
+            data-query={query}
+            data-key={key}
+            data-value={exact(value)}
+            data-control={control ? "true" : undefined}
           />
         );
       })}

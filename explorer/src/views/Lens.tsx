@@ -27,12 +27,20 @@ interface Reading {
 }
 
 /** What a cell shows: its most probable token, or the place of the token that is sought. */
-export function reading(lens: Lens, wanted: Set<number>, token: number, state: number, control = false): Reading {
+export function reading(
+  lens: Lens,
+  wanted: Set<number>,
+  token: number,
+  state: number,
+  control = false,
+): Reading {
   const best = readoutAt(lens, token, state, control)[0];
   const top = { top: best?.raw ?? "", prob: best?.prob ?? NaN };
   if (!wanted.size) return { text: best?.text ?? "", share: top.prob, ...top };
   const found = find(lens, wanted, token, state, control);
-  return found ? { text: `${found.rank}. ${percent(found.prob)}`, share: found.prob, ...top } : { text: "", share: NaN, ...top };
+  return found
+    ? { text: `${found.rank}. ${percent(found.prob)}`, share: found.prob, ...top }
+    : { text: "", share: NaN, ...top };
 }
 
 interface CellProps {
@@ -53,11 +61,22 @@ interface CellProps {
 const LensCell = memo(function LensCell(p: CellProps) {
   return (
     <div
-      role="gridcell" class={`ix-lens-cell${p.mark}`} style={{ background: p.fill, color: p.ink }}
-      data-lens-token={p.token} data-lens-state={p.state} data-position={p.position} data-top={p.top} data-prob={exact(p.prob)} data-share={exact(p.share)}
+      role="gridcell"
+      class={`ix-lens-cell${p.mark}`}
+      style={{ background: p.fill, color: p.ink }}
+      data-lens-token={p.token}
+      data-lens-state={p.state}
+      data-position={p.position}
+      data-top={p.top}
+      data-prob={exact(p.prob)}
+      data-share={exact(p.share)}
     >
       <bdi>{short(p.text, 11)}</bdi>
-      {p.under !== "" && <small class="ix-lens-under" style={{ background: p.underFill }}><bdi>{short(p.under, 12)}</bdi></small>}
+      {p.under !== "" && (
+        <small class="ix-lens-under" style={{ background: p.underFill }}>
+          <bdi>{short(p.under, 12)}</bdi>
+        </small>
+      )}
     </div>
   );
 });
@@ -78,15 +97,27 @@ function cellOf(look: Look, token: number, position: number, state: number, mark
   const fill = Number.isNaN(own.share) ? "transparent" : paint.colour(own.share);
   return (
     <LensCell
-      key={position} token={token} position={position} state={state} text={own.text} share={own.share} top={own.top} prob={own.prob} fill={fill} ink={inkOn(fill, colours)}
-      under={other ? other.text || "–" : ""} underFill={other ? colours.paper : ""} mark={mark}
+      key={position}
+      token={token}
+      position={position}
+      state={state}
+      text={own.text}
+      share={own.share}
+      top={own.top}
+      prob={own.prob}
+      fill={fill}
+      ink={inkOn(fill, colours)}
+      under={other ? other.text || "–" : ""}
+      underFill={other ? colours.paper : ""}
+      mark={mark}
     />
   );
 }
 
 function useCellHover() {
   const store = useStore();
-  const cell = (event: Event) => (event.target instanceof Element ? event.target.closest<HTMLElement>("[data-lens-token]") : null);
+  const cell = (event: Event) =>
+    event.target instanceof Element ? event.target.closest<HTMLElement>("[data-lens-token]") : null;
   return {
     onPointerOver: (event: PointerEvent) => {
       const found = cell(event);
@@ -99,17 +130,30 @@ function useCellHover() {
       const { left, bottom } = found.getBoundingClientRect();
       const { control } = store.selection.peek();
       store.tip.value = {
-        x: left + CELL / 2, y: bottom - 6,
+        x: left + CELL / 2,
+        y: bottom - 6,
         content: (
           <>
-            <p class="ix-tip-head"><bdi class="ix-mono">{short(text(store.data.peek(), token), 40)}</bdi><span>position {found.dataset["position"]} · {stateName(lens.states[state] ?? 0)}</span></p>
+            <p class="ix-tip-head">
+              <bdi class="ix-mono">{short(text(store.data.peek(), token), 40)}</bdi>
+              <span>
+                position {found.dataset["position"]} · {stateName(lens.states[state] ?? 0)}
+              </span>
+            </p>
             <TopTokens token={token} state={state} />
-            {control && lens.control && <><p class="ix-tip-labels">{store.data.peek().controlName}</p><TopTokens token={token} state={state} control /></>}
+            {control && lens.control && (
+              <>
+                <p class="ix-tip-labels">{store.data.peek().controlName}</p>
+                <TopTokens token={token} state={state} control />
+              </>
+            )}
           </>
         ),
       };
     },
-    onPointerLeave: () => { store.tip.value = null; },
+    onPointerLeave: () => {
+      store.tip.value = null;
+    },
     onClick: (event: MouseEvent) => {
       const found = cell(event);
       const lens = store.data.peek().lens;
@@ -117,7 +161,10 @@ function useCellHover() {
       const position = Number(found.dataset["position"]);
       const { tokens } = store.selection.peek();
       const add = event.shiftKey && !tokens.includes(position);
-      store.select({ tokens: add ? [...tokens, position] : [position], state: lens.states[Number(found.dataset["lensState"])] ?? 0 });
+      store.select({
+        tokens: add ? [...tokens, position] : [position],
+        state: lens.states[Number(found.dataset["lensState"])] ?? 0,
+      });
     },
   };
 }
@@ -137,7 +184,12 @@ function Table({ look }: { look: Look }) {
   const { prompt, tokens, state, range } = store.selection.value;
   const scroller = useRef<HTMLDivElement>(null);
   const { first, length } = span(data, prompt);
-  const { items, total, show } = useVirtual(scroller, { count: length, size: CELL, horizontal: true, frozen: HEAD });
+  const { items, total, show } = useVirtual(scroller, {
+    count: length,
+    size: CELL,
+    horizontal: true,
+    frozen: HEAD,
+  });
   const at = column(lens, state);
   const last = tokens[tokens.length - 1] ?? 0;
   useEffect(() => {
@@ -149,7 +201,6 @@ function Table({ look }: { look: Look }) {
     if (above < pane.scrollTop) pane.scrollTop = above;
     else if (below > pane.scrollTop + pane.clientHeight) pane.scrollTop = below - pane.clientHeight + 4;
     // Follows the selection only.
-     
   }, [last, prompt, at]);
   const chosen = new Set(tokens);
   const hover = useCellHover();
@@ -160,24 +211,52 @@ function Table({ look }: { look: Look }) {
     event.preventDefault();
     store.moveState(step);
   };
-  const mark = (position: number, row: number) => (chosen.has(position) ? " ix-lens-column" : "") + (row === at ? " ix-lens-row" : "") + (row === at && position === last ? " ix-lens-here" : "");
+  const mark = (position: number, row: number) =>
+    (chosen.has(position) ? " ix-lens-column" : "") +
+    (row === at ? " ix-lens-row" : "") +
+    (row === at && position === last ? " ix-lens-here" : "");
   return (
     <div
-      ref={scroller} class={`ix-lens${look.control && lens.control ? " ix-lens-two" : ""}`} role="grid" tabIndex={0} onKeyDown={onKeyDown}
-      aria-label="Lens: states by positions; arrow keys move" aria-rowcount={lens.states.length + 1} aria-colcount={length + 1} {...hover}
+      ref={scroller}
+      class={`ix-lens${look.control && lens.control ? " ix-lens-two" : ""}`}
+      role="grid"
+      tabIndex={0}
+      onKeyDown={onKeyDown}
+      aria-label="Lens: states by positions; arrow keys move"
+      aria-rowcount={lens.states.length + 1}
+      aria-colcount={length + 1}
+      {...hover}
     >
       <div class="ix-lens-head" role="row" style={{ width: `${total}px` }}>
-        <div class="ix-lens-corner" role="columnheader">state</div>
+        <div class="ix-lens-corner" role="columnheader">
+          state
+        </div>
         <div style={{ flex: `0 0 ${before}px` }} />
         {items.map(({ index }) => (
-          <div key={index} role="columnheader" class={chosen.has(index) ? "ix-lens-top ix-lens-column" : "ix-lens-top"} onClick={(e) => { store.choose(index, e.shiftKey); }}>
-            <small>{index}</small><bdi>{short(text(data, first + index), 10)}</bdi>
+          <div
+            key={index}
+            role="columnheader"
+            class={chosen.has(index) ? "ix-lens-top ix-lens-column" : "ix-lens-top"}
+            onClick={(e) => {
+              store.choose(index, e.shiftKey);
+            }}
+          >
+            <small>{index}</small>
+            <bdi>{short(text(data, first + index), 10)}</bdi>
           </div>
         ))}
       </div>
       {rowsOf(lens, range).map((row) => (
         <div key={row} role="row" class="ix-lens-line" data-row={row} style={{ width: `${total}px` }}>
-          <div role="rowheader" class={row === at ? "ix-lens-label ix-lens-row" : "ix-lens-label"} onClick={() => { store.select({ state: lens.states[row] ?? 0 }); }}>{rowName(lens, row)}</div>
+          <div
+            role="rowheader"
+            class={row === at ? "ix-lens-label ix-lens-row" : "ix-lens-label"}
+            onClick={() => {
+              store.select({ state: lens.states[row] ?? 0 });
+            }}
+          >
+            {rowName(lens, row)}
+          </div>
           <div style={{ flex: `0 0 ${before}px` }} />
           {items.map(({ index }) => cellOf(look, first + index, index, row, mark(index, row)))}
         </div>
@@ -197,12 +276,28 @@ function Chosen({ look }: { look: Look }) {
   const found = wanted.size ? find(lens, wanted, token, at) : null;
   return (
     <div class="ix-lens-chosen" aria-live="polite">
-      <Subtitle><bdi class="ix-mono">{short(text(data, token), 24)}</bdi> <span>position {position}, {stateName(lens.states[at] ?? 0)}</span></Subtitle>
+      <Subtitle>
+        <bdi class="ix-mono">{short(text(data, token), 24)}</bdi>{" "}
+        <span>
+          position {position}, {stateName(lens.states[at] ?? 0)}
+        </span>
+      </Subtitle>
       <TopTokens token={token} state={at} />
       {wanted.size > 0 && (
-        <p class="ix-note">{found ? `The token that you look for has rank ${found.rank} and probability ${number(found.prob)}.` : `The token that you look for is not among the ${lens.k} most probable here.`}</p>
+        <p class="ix-note">
+          {found
+            ? `The token that you look for has rank ${found.rank} and probability ${number(found.prob)}.`
+            : `The token that you look for is not among the ${lens.k} most probable here.`}
+        </p>
       )}
-      {control && lens.control && <><Subtitle><span>{data.controlName}</span></Subtitle><TopTokens token={token} state={at} control /></>}
+      {control && lens.control && (
+        <>
+          <Subtitle>
+            <span>{data.controlName}</span>
+          </Subtitle>
+          <TopTokens token={token} state={at} control />
+        </>
+      )}
     </div>
   );
 }
@@ -217,16 +312,40 @@ function Search({ lens, wanted }: { lens: Lens; wanted: Set<number> }) {
   }, [lens, typed]);
   return (
     <>
-      <label class="ix-choose"><span>Find a token</span>
+      <label class="ix-choose">
+        <span>Find a token</span>
         <input
-          type="search" list={store.id("vocabulary")} value={typed} placeholder="her" data-sought
-          onInput={(e) => { store.select({ sought: e.currentTarget.value }, true); }}
+          type="search"
+          list={store.id("vocabulary")}
+          value={typed}
+          placeholder="her"
+          data-sought
+          onInput={(e) => {
+            store.select({ sought: e.currentTarget.value }, true);
+          }}
         />
       </label>
-      <datalist id={store.id("vocabulary")}>{near.map((raw) => <option key={raw} value={visible(raw)} />)}</datalist>
+      <datalist id={store.id("vocabulary")}>
+        {near.map((raw) => (
+          <option key={raw} value={visible(raw)} />
+        ))}
+      </datalist>
       {typed && (
         <span class="ix-legend-note" role="status">
-          {wanted.size ? <>finds <bdi class="ix-mono">{[...wanted].map((id) => visible(lens.texts[id] ?? "")).slice(0, 4).join("  ")}</bdi>: rank and probability</> : `among the ${lens.k} most probable nowhere`}
+          {wanted.size ? (
+            <>
+              finds{" "}
+              <bdi class="ix-mono">
+                {[...wanted]
+                  .map((id) => visible(lens.texts[id] ?? ""))
+                  .slice(0, 4)
+                  .join("  ")}
+              </bdi>
+              : rank and probability
+            </>
+          ) : (
+            `among the ${lens.k} most probable nowhere`
+          )}
         </span>
       )}
     </>
@@ -243,25 +362,61 @@ function savedOf(look: Look, prompt: number, range: [number, number], typed: str
   const sides = look.control && lens.control ? [false, true] : [false];
   const row = 24 * sides.length;
   const figure = () => ({
-    width: HEAD + shown * CELL, height: 74 + rows.length * row,
+    width: HEAD + shown * CELL,
+    height: 74 + rows.length * row,
     content: (
       <g font-family={MONO} font-size={11}>
-        <FigureLegend scale={paint} x={0} y={12} label="probability" muted={light.muted} ink={light.ink} id="ix-lens-scale" />
-        {length > shown && <text x={150} y={20} fill={light.muted}>the first {shown} of {length} positions; the CSV has all</text>}
-        {Array.from({ length: shown }, (_, p) => <text key={p} x={HEAD + (p + 0.5) * CELL} y={64} text-anchor="middle" fill={light.ink} font-weight={600}>{short(text(data, first + p), 11)}</text>)}
+        <FigureLegend
+          scale={paint}
+          x={0}
+          y={12}
+          label="probability"
+          muted={light.muted}
+          ink={light.ink}
+          id="ix-lens-scale"
+        />
+        {length > shown && (
+          <text x={150} y={20} fill={light.muted}>
+            the first {shown} of {length} positions; the CSV has all
+          </text>
+        )}
+        {Array.from({ length: shown }, (_, p) => (
+          <text
+            key={p}
+            x={HEAD + (p + 0.5) * CELL}
+            y={64}
+            text-anchor="middle"
+            fill={light.ink}
+            font-weight={600}
+          >
+            {short(text(data, first + p), 11)}
+          </text>
+        ))}
         {rows.map((s, i) => (
           <g key={s} transform={`translate(0 ${72 + i * row})`}>
-            <text x={HEAD - 8} y={16} text-anchor="end" fill={light.muted}>{rowName(lens, s)}</text>
-            {Array.from({ length: shown }, (_, p) => sides.map((side) => {
-              const { text: word, share } = reading(lens, wanted, first + p, s, side);
-              const fill = Number.isNaN(share) ? light.paper : paint.colour(share);
-              return (
-                <g key={`${p}${side}`} transform={`translate(${HEAD + p * CELL} ${side ? 24 : 0})`}>
-                  <rect width={CELL - 1} height={23} fill={fill} />
-                  <text x={CELL / 2} y={15} text-anchor="middle" fill={inkOn(fill, light)} font-style={side ? "italic" : undefined}>{short(word, 11)}</text>
-                </g>
-              );
-            }))}
+            <text x={HEAD - 8} y={16} text-anchor="end" fill={light.muted}>
+              {rowName(lens, s)}
+            </text>
+            {Array.from({ length: shown }, (_, p) =>
+              sides.map((side) => {
+                const { text: word, share } = reading(lens, wanted, first + p, s, side);
+                const fill = Number.isNaN(share) ? light.paper : paint.colour(share);
+                return (
+                  <g key={`${p}${side}`} transform={`translate(${HEAD + p * CELL} ${side ? 24 : 0})`}>
+                    <rect width={CELL - 1} height={23} fill={fill} />
+                    <text
+                      x={CELL / 2}
+                      y={15}
+                      text-anchor="middle"
+                      fill={inkOn(fill, light)}
+                      font-style={side ? "italic" : undefined}
+                    >
+                      {short(word, 11)}
+                    </text>
+                  </g>
+                );
+              }),
+            )}
           </g>
         ))}
       </g>
@@ -269,14 +424,33 @@ function savedOf(look: Look, prompt: number, range: [number, number], typed: str
   });
   const sheet = () => ({
     columns: ["prompt", "position", "token", "state", "of", "rank", "reads", "probability"],
-    rows: Array.from({ length }, (_, p) => first + p).flatMap((token) => rows.flatMap((s) => sides.flatMap((side) =>
-      readoutAt(lens, token, s, side).map((read, i): Cell[] => [
-        data.ids[prompt] ?? 0, token - first, JSON.stringify(rawText(data, token)), lens.states[s] ?? 0, side ? data.controlName : "model", i + 1,
-        JSON.stringify(read.raw), read.prob,
-      ])))),
+    rows: Array.from({ length }, (_, p) => first + p).flatMap((token) =>
+      rows.flatMap((s) =>
+        sides.flatMap((side) =>
+          readoutAt(lens, token, s, side).map((read, i): Cell[] => [
+            data.ids[prompt] ?? 0,
+            token - first,
+            JSON.stringify(rawText(data, token)),
+            lens.states[s] ?? 0,
+            side ? data.controlName : "model",
+            i + 1,
+            JSON.stringify(read.raw),
+            read.prob,
+          ]),
+        ),
+      ),
+    ),
   });
-  const what = (typed ? `rank and probability of ${visible(typed)}` : "most probable token") + (sides.length > 1 ? `; italic: ${data.controlName}` : "");
-  return { name: [data.title, "lens", `prompt ${data.ids[prompt] ?? 0}`], title: `Lens, prompt ${data.ids[prompt] ?? 0}: ${what}`, provenance: data.provenance, figure, sheet };
+  const what =
+    (typed ? `rank and probability of ${visible(typed)}` : "most probable token") +
+    (sides.length > 1 ? `; italic: ${data.controlName}` : "");
+  return {
+    name: [data.title, "lens", `prompt ${data.ids[prompt] ?? 0}`],
+    title: `Lens, prompt ${data.ids[prompt] ?? 0}: ${what}`,
+    provenance: data.provenance,
+    figure,
+    sheet,
+  };
 }
 
 export function LensView() {
@@ -287,21 +461,43 @@ export function LensView() {
   const { lens } = data;
   const wanted = useMemo(() => (lens ? sought(lens, typed) : new Set<number>()), [lens, typed]);
   const paint = useMemo(() => scale(0, 1, colours), [colours]);
-  if (!lens) return <Panel view="lens" title="Lens"><Missing what="This file holds no readings of the lens." command={data.missing["lens"]} /></Panel>;
+  if (!lens)
+    return (
+      <Panel view="lens" title="Lens">
+        <Missing what="This file holds no readings of the lens." command={data.missing["lens"]} />
+      </Panel>
+    );
   const id = data.ids[prompt];
   if (id !== undefined && !lens.prompts.has(id)) {
-    return <Panel view="lens" title="Lens"><Missing what={`The readings of prompt ${id} were not kept.`} command={data.more["lens"] ?? data.missing["lens"]} elsewhere={[...lens.prompts]} /></Panel>;
+    return (
+      <Panel view="lens" title="Lens">
+        <Missing
+          what={`The readings of prompt ${id} were not kept.`}
+          command={data.more["lens"] ?? data.missing["lens"]}
+          elsewhere={[...lens.prompts]}
+        />
+      </Panel>
+    );
   }
   const look: Look = { data, lens, wanted, paint, colours, control };
   return (
     <Panel
-      view="lens" title="Lens" saved={savedOf(look, prompt, range, typed)}
+      view="lens"
+      title="Lens"
+      saved={savedOf(look, prompt, range, typed)}
       hint={`Each state of the stream read out to the vocabulary: the most probable next token of ${lens.k} that were kept. The last state is on top; its readings are the model's own predictions.`}
-      controls={<><Search lens={lens} wanted={wanted} /><Legend scale={paint} title="probability" unit="" /></>}
+      controls={
+        <>
+          <Search lens={lens} wanted={wanted} />
+          <Legend scale={paint} title="probability" unit="" />
+        </>
+      }
     >
       {control && !lens.control && <NoControl what="readings of the lens" />}
-      <div class="ix-lens-both"><Table look={look} /><Chosen look={look} /></div>
+      <div class="ix-lens-both">
+        <Table look={look} />
+        <Chosen look={look} />
+      </div>
     </Panel>
   );
 }
-

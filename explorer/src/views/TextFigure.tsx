@@ -15,7 +15,13 @@ const PAD = 5;
 /** About the width of a text in the fixed-width font; wide letters count twice. */
 export function widthOf(text: string, size = SIZE): number {
   let units = 0;
-  for (const c of text) units += /[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60]|\p{Extended_Pictographic}/u.test(c) ? 2 : 1;
+  for (const c of text)
+    units +=
+      /[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60]|\p{Extended_Pictographic}/u.test(
+        c,
+      )
+        ? 2
+        : 1;
   return units * size * 0.605;
 }
 
@@ -43,10 +49,16 @@ function laid(data: Data, prompt: number): { placed: Placed[]; height: number } 
   return { placed, height: y + LINE };
 }
 
-const labelOf = ({ title, unit }: Measure, control: string) => `${title}${unit && ` (${unit})`}${control && `; strips: ${control}`}`;
+const labelOf = ({ title, unit }: Measure, control: string) =>
+  `${title}${unit && ` (${unit})`}${control && `; strips: ${control}`}`;
 
 export function textFigure(
-  data: Data, prompt: number, tokens: number[], measure: Measure | null, state: number, control: boolean,
+  data: Data,
+  prompt: number,
+  tokens: number[],
+  measure: Measure | null,
+  state: number,
+  control: boolean,
 ): Pick<Saved, "figure" | "sheet"> {
   const { first } = span(data, prompt);
   const depth = measure ? column(measure, state) : 0;
@@ -57,7 +69,17 @@ export function textFigure(
     const under = control && measure?.control ? measure.control : null;
     const content = (
       <g>
-        {paint && measure && <FigureLegend scale={paint} x={0} y={14} label={labelOf(measure, under ? data.controlName : "")} muted={look.muted} ink={look.ink} id="ix-scale" />}
+        {paint && measure && (
+          <FigureLegend
+            scale={paint}
+            x={0}
+            y={14}
+            label={labelOf(measure, under ? data.controlName : "")}
+            muted={look.muted}
+            ink={look.ink}
+            id="ix-scale"
+          />
+        )}
         <g transform="translate(0 52)" font-family={MONO} font-size={SIZE}>
           {placed.map(({ token, text: word, x, y, width }) => {
             const fill = measure && paint ? paint.colour(valueOf(measure, token, depth)) : "transparent";
@@ -65,12 +87,28 @@ export function textFigure(
             return (
               <g key={token} transform={`translate(${x} ${y})`}>
                 <rect
-                  width={width} height={24} rx={3} fill={fill} stroke={chosen >= 0 ? look.tokens[chosen % look.tokens.length] : look.grid}
-                  stroke-width={chosen >= 0 ? 2.5 : 1} stroke-dasharray={data.special?.[token] ? "3 2" : undefined}
+                  width={width}
+                  height={24}
+                  rx={3}
+                  fill={fill}
+                  stroke={chosen >= 0 ? look.tokens[chosen % look.tokens.length] : look.grid}
+                  stroke-width={chosen >= 0 ? 2.5 : 1}
+                  stroke-dasharray={data.special?.[token] ? "3 2" : undefined}
                 />
-                {under && measure && <rect y={25} width={width} height={5} fill={paint?.colour(valueOf(measure, token, depth, true)) ?? ""} />}
-                <text x={PAD} y={17} fill={inkOn(fill, look)} style="white-space: pre">{word}</text>
-                {data.generated?.[token] ? <line x1={1} x2={width - 1} y1={31.5} y2={31.5} stroke={look.tokens[1]} stroke-width={2} /> : null}
+                {under && measure && (
+                  <rect
+                    y={25}
+                    width={width}
+                    height={5}
+                    fill={paint?.colour(valueOf(measure, token, depth, true)) ?? ""}
+                  />
+                )}
+                <text x={PAD} y={17} fill={inkOn(fill, look)} style="white-space: pre">
+                  {word}
+                </text>
+                {data.generated?.[token] ? (
+                  <line x1={1} x2={width - 1} y1={31.5} y2={31.5} stroke={look.tokens[1]} stroke-width={2} />
+                ) : null}
               </g>
             );
           })}
@@ -82,11 +120,17 @@ export function textFigure(
   const sheet = () => {
     const { length } = span(data, prompt);
     const sides = control ? [false, true] : [false];
-    const all = data.measures.flatMap((m) => sides.filter((side) => !side || m.control).map((side) => ({ m, side, d: column(m, state) })));
-    const named = all.map(({ m, side, d }) => [m.name, place(m, d), side && data.controlName].filter(Boolean).join(", "));
+    const all = data.measures.flatMap((m) =>
+      sides.filter((side) => !side || m.control).map((side) => ({ m, side, d: column(m, state) })),
+    );
+    const named = all.map(({ m, side, d }) =>
+      [m.name, place(m, d), side && data.controlName].filter(Boolean).join(", "),
+    );
     const columns = ["prompt", "position", "token", ...named];
     const rows = Array.from({ length }, (_, position): Cell[] => [
-      data.ids[prompt] ?? 0, position, JSON.stringify(rawText(data, first + position)),
+      data.ids[prompt] ?? 0,
+      position,
+      JSON.stringify(rawText(data, first + position)),
       ...all.map(({ m, d, side }) => valueOf(m, first + position, d, side)),
     ]);
     return { columns, rows };
