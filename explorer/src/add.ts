@@ -1,7 +1,6 @@
 /** Adds prompts, or tokens at the end of one, to data that are shown already. */
 
-import type { Attention, Data, TokenLabel } from "./data.ts";
-import { span } from "./data.ts";
+import { type Attention, type Data, span, type TokenLabel } from "./data.ts";
 import type { Id, Label } from "./payload.ts";
 
 type Rows = Float32Array | Int32Array | Uint8Array;

@@ -1,7 +1,7 @@
 /** Saving what a view shows: SVG, PNG and CSV, each with where the numbers come from. */
 
 import { type ComponentChild, render } from "preact";
-import { csv, type Cell, slug } from "./format.ts";
+import { type Cell, csv, slug } from "./format.ts";
 
 export interface Sheet {
   columns: string[];

@@ -1,7 +1,6 @@
 /** What is selected: one value that every view follows, and its form in the address. */
 
-import type { Data, Group, Statistic } from "./data.ts";
-import { hasControl, span } from "./data.ts";
+import { type Data, type Group, hasControl, span, type Statistic } from "./data.ts";
 
 export const VIEWS = ["layers", "lens", "trajectory", "attention", "compare"] as const;
 export type View = (typeof VIEWS)[number];

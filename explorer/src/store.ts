@@ -1,6 +1,6 @@
 /** The one selection, its changes and its place in the address; views read it and ask for changes. */
 
-import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals";
+import { batch, computed, type ReadonlySignal, signal, type Signal } from "@preact/signals";
 import { type ComponentChild, createContext } from "preact";
 import { useContext } from "preact/hooks";
 import { type Colours, coloursOf, type Theme } from "./colours.ts";

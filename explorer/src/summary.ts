@@ -1,8 +1,7 @@
 /** Summaries of tokens and groups: what bands, scales and comparisons are drawn from. */
 
 import { quantileSorted } from "d3-array";
-import type { Band, Data, Group, Measure } from "./data.ts";
-import { members, promptOf } from "./data.ts";
+import { type Band, type Data, type Group, type Measure, members, promptOf } from "./data.ts";
 
 /** At most so many tokens are sorted for the edges of a band; the mean is of all. */
 export const SORTED_TOKENS = 1500;

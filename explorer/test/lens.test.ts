@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Lens } from "../src/data.ts";
-import { arcsOf, patternOf, rolloutOf } from "../src/views/Attention.tsx";
+import { arcsOf, patternOf, rolloutOf } from "../src/attention.ts";
 import { find, readoutAt, sought } from "../src/readout.ts";
 
 const lens: Lens = {

@@ -6,7 +6,7 @@ import { lines } from "../src/export.tsx";
 import { KEYS } from "../src/keys.ts";
 import { pooled } from "../src/pixels.ts";
 import { project, turned } from "../src/space.ts";
-import { apart } from "../src/views/Trajectory.tsx";
+import { apart } from "../src/ways.ts";
 import { written } from "../src/parts/Arcs.tsx";
 import { random } from "../fixtures/make.ts";
 

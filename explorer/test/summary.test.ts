@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { members, promptOf, read, type Data, type Measure } from "../src/data.ts";
+import { type Data, type Measure, members, promptOf, read } from "../src/data.ts";
 import { bandOf, differences, estimate, extent, mean, t95, thin } from "../src/summary.ts";
 import { make, random } from "../fixtures/make.ts";
 

@@ -1,7 +1,6 @@
 /** Attention as arcs over the text: above, where a token looks; below, which tokens look at it. */
 
-import type { Colours } from "../colours.ts";
-import { MONO } from "../colours.ts";
+import { type Colours, MONO } from "../colours.ts";
 import { exact, percent, short } from "../format.ts";
 import { widthOf } from "../views/TextFigure.tsx";
 

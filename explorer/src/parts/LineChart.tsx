@@ -1,8 +1,8 @@
 /** Lines over depth with bands behind them: a pure figure, for the page and for files. */
 
-import { scaleLinear, type ScaleLinear } from "d3-scale";
+import { type ScaleLinear, scaleLinear } from "d3-scale";
 import { area, line } from "d3-shape";
-import { type Colours } from "../colours.ts";
+import type { Colours } from "../colours.ts";
 import type { Band } from "../data.ts";
 import { number, short } from "../format.ts";
 import { extent } from "../summary.ts";

@@ -1,7 +1,7 @@
 /** A typed prompt, run by the model behind the page; its continuation streams in. */
 
 import { useRef, useState } from "preact/hooks";
-import { type Asked, ask, type Told } from "../live.ts";
+import { ask, type Asked, type Told } from "../live.ts";
 import { visible } from "../format.ts";
 import { useStore } from "../store.ts";
 

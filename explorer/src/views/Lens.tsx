@@ -7,7 +7,7 @@ import { column, type Data, type Lens, rawText, span, stateName, text } from "..
 import type { Saved } from "../export.tsx";
 import { type Cell, exact, number, percent, short, visible } from "../format.ts";
 import { useVirtual } from "../hooks.ts";
-import { NoControl, Missing, Panel, Subtitle } from "../parts/Controls.tsx";
+import { Missing, NoControl, Panel, Subtitle } from "../parts/Controls.tsx";
 import { FigureLegend, Legend } from "../parts/Legend.tsx";
 import { TopTokens } from "../parts/Tip.tsx";
 import { find, readoutAt, sought } from "../readout.ts";

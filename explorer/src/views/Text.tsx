@@ -2,7 +2,7 @@
 
 import { memo } from "preact/compat";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { type Colours, inkOn, scale, type Scale } from "../colours.ts";
+import { type Colours, inkOn, type Scale, scale } from "../colours.ts";
 import { column, type Data, type Measure, measureOf, place, rawText, span, text, valueOf } from "../data.ts";
 import type { Saved } from "../export.tsx";
 import { exact, number, short } from "../format.ts";
