@@ -1,6 +1,6 @@
 /** Both sides over depth, and their difference. */
 
-import { useState } from "preact/hooks";
+import { Numbers } from "./Numbers.tsx";
 import type { Colours } from "../colours.ts";
 import { bandFrom, type Compared, hasInterval, interval, means } from "../comparison.ts";
 import { column, type Data, place } from "../data.ts";
@@ -152,7 +152,6 @@ export function ChartWithReadings({
 }
 
 export function NumbersTable({ c }: { c: Compared }) {
-  const [open, setOpen] = useState(false);
   const rows = [
     ["a", "A", c.a],
     ["b", "B", c.b],
@@ -186,33 +185,13 @@ export function NumbersTable({ c }: { c: Compared }) {
     </tr>
   );
   return (
-    <details
-      class="ix-numbers"
-      onToggle={(e) => {
-        setOpen(e.currentTarget.open);
-      }}
-    >
-      <summary>Numbers</summary>
-      {open && (
-        <div class="ix-scroll" tabIndex={0} role="region" aria-label="Numbers">
-          <table class="ix-table">
-            <thead>
-              <tr>
-                <th scope="col">side</th>
-                {c.measure.depth.map((d, i) => (
-                  <th key={i} scope="col">
-                    {d || c.measure.title}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {rows.map(([side, name, e]) => line(side, name, e, false))}
-              {others.map(([side, name, e]) => line(side, name, e, true))}
-            </tbody>
-          </table>
-        </div>
-      )}
-    </details>
+    <Numbers
+      measure={c.measure}
+      of="side"
+      rows={() => [
+        ...rows.map(([side, name, e]) => line(side, name, e, false)),
+        ...others.map(([side, name, e]) => line(side, name, e, true)),
+      ]}
+    />
   );
 }

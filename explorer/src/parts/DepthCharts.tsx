@@ -1,5 +1,6 @@
 /** Charts over depth on the page: the large one that listens, the small ones, their numbers. */
 
+import { Numbers } from "./Numbers.tsx";
 import { useState } from "preact/hooks";
 import { tokenNames } from "../charts.ts";
 import { brief, type Data, type Measure, place, valueOf } from "../data.ts";
@@ -196,60 +197,33 @@ export function NumbersTable({
   first: number;
   control: boolean;
 }) {
-  const [open, setOpen] = useState(false);
   const names = tokenNames(data, tokens, first);
   const sides = control && measure.control ? [false, true] : [false];
-  return (
-    <details
-      class="ix-numbers"
-      onToggle={(e) => {
-        setOpen(e.currentTarget.open);
-      }}
-    >
-      <summary>Numbers</summary>
-      {open && (
-        <div class="ix-scroll" tabIndex={0} role="region" aria-label="Numbers">
-          <table class="ix-table">
-            <thead>
-              <tr>
-                <th scope="col">token</th>
-                {measure.depth.map((d, i) => (
-                  <th key={i} scope="col">
-                    {d || measure.title}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {tokens.flatMap((token, t) =>
-                sides.map((side) => (
-                  <tr key={`${token}${side}`} class={side ? "ix-of-control" : ""}>
-                    <th scope="row">
-                      <bdi>{short(names[t] ?? "", 24)}</bdi>
-                      {side && ` (${short(data.controlName, 16)})`}
-                    </th>
-                    {measure.depth.map((_, d) => {
-                      const value = valueOf(measure, token, d, side);
-                      return (
-                        <td
-                          key={d}
-                          data-measure={measure.name}
-                          data-token={token}
-                          data-depth={d}
-                          data-value={exact(value)}
-                          data-control={side ? "true" : undefined}
-                        >
-                          {number(value)}
-                        </td>
-                      );
-                    })}
-                  </tr>
-                )),
-              )}
-            </tbody>
-          </table>
-        </div>
-      )}
-    </details>
-  );
+  const rows = () =>
+    tokens.flatMap((token, t) =>
+      sides.map((side) => (
+        <tr key={`${token}${side}`} class={side ? "ix-of-control" : ""}>
+          <th scope="row">
+            <bdi>{short(names[t] ?? "", 24)}</bdi>
+            {side && ` (${short(data.controlName, 16)})`}
+          </th>
+          {measure.depth.map((_, d) => {
+            const value = valueOf(measure, token, d, side);
+            return (
+              <td
+                key={d}
+                data-measure={measure.name}
+                data-token={token}
+                data-depth={d}
+                data-value={exact(value)}
+                data-control={side ? "true" : undefined}
+              >
+                {number(value)}
+              </td>
+            );
+          })}
+        </tr>
+      )),
+    );
+  return <Numbers measure={measure} of="token" rows={rows} />;
 }
