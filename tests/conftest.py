@@ -111,6 +111,18 @@ def real_results(smollm2, english):
 
 
 @pytest.fixture(scope="module")
+def chromium():
+    """A Chromium that is driven by playwright; for tests marked by `browser_help.in_a_browser`."""
+    from browser_help import CHROMIUM, FLAGS
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
 def hasty():
     """Write without waiting for the disk, for tests of what is written."""
     with pytest.MonkeyPatch.context() as patch:

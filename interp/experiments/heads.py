@@ -16,6 +16,7 @@ import pandas as pd
 from interp._arrays import Array, Floats
 from interp.errors import BadInput, unknown
 from interp.experiments.controls import repeated_on_control, result_of
+from interp.measures.attention_rollout import attention_rollout
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
@@ -53,7 +54,7 @@ def rollout_maps(
     maps = _maps(result, stack)
     layers = sorted(maps)
     return {
-        prompt: np.stack(_products([maps[n][prompt] for n in layers], residual, uniform))
+        prompt: attention_rollout([maps[n][prompt] for n in layers], residual, uniform=uniform)
         for prompt in sorted(maps[layers[0]])
     }
 
@@ -183,29 +184,6 @@ def _maps(result: Any, stack: str) -> dict[int, Mapping[int, Array]]:
             "known; rollout needs one in every block"
         )
     return chosen
-
-
-def _products(maps: list[Array], residual: float, uniform: bool) -> list[Floats]:
-    # In float64: rounding adds up over the product of all blocks.
-    total = np.eye(maps[0].shape[-1])
-    out = []
-    for pattern in maps:
-        mean = np.asarray(pattern, np.float64).mean(axis=0)
-        if uniform:
-            mean = _even(pattern)
-        mixed = residual * np.eye(len(mean)) + (1 - residual) * mean
-        mixed /= mixed.sum(axis=-1, keepdims=True)
-        total = mixed @ total
-        out.append(total)
-    return out
-
-
-def _even(pattern: Array) -> Floats:
-    """Even weights over the allowed keys: the whole row if any head looks ahead."""
-    n = pattern.shape[-1]
-    ahead = bool((np.triu(pattern.max(axis=0), 1) > 0).any())
-    allowed = np.ones((n, n)) if ahead else np.tri(n)
-    return np.asarray(allowed / allowed.sum(axis=-1, keepdims=True), np.float64)
 
 
 # ---- head types ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from interp.measures.attention_offsets import OffsetProfile as OffsetProfile
 from interp.measures.attention_offsets import offset_profile as offset_profile
 from interp.measures.attention_offsets import offset_sums as offset_sums
 from interp.measures.attention_offsets import share_interval as share_interval
+from interp.measures.attention_rollout import attention_rollout as attention_rollout
 from interp.measures.axes import axis_separation as axis_separation
 from interp.measures.eigenvalues import PowerLaw as PowerLaw
 from interp.measures.eigenvalues import gaussian_spectrum as gaussian_spectrum

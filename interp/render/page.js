@@ -1,18 +1,20 @@
 // Draws figures when they come near the screen. Text is painted before any library is started,
-// and a library is started when the first figure that needs it is drawn. Stands last on the page:
-// the libraries above must have been read to their end.
+// and a library is inflated and started when the first figure that needs it is drawn. Stands last on
+// the page: the libraries above must have been read to their end.
 (() => {
   "use strict";
   const started = {};
-  const start = (kind) => {
-    if (started[kind]) return;
-    started[kind] = true;
+  const run = async (kind) => {
     const library = document.getElementById("library-" + kind);
     if (!library) return;
+    const data = atob(library.textContent);
+    const bytes = Uint8Array.from(data, (letter) => letter.charCodeAt(0));
+    const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
     const script = document.createElement("script");
-    script.textContent = library.textContent;
+    script.textContent = await new Response(inflated).text();
     document.head.append(script);
   };
+  const start = (kind) => (started[kind] = started[kind] || run(kind));
   // On a narrow screen the names at the ends of lines become a legend above them, and the figure
   // fits. Panels side by side and heatmaps keep their width and are scrolled.
   const narrow = (box, { data, layout }) => {
@@ -83,11 +85,11 @@
       }
     },
   };
-  const show = (box) => {
+  const show = async (box) => {
     if (box.dataset.drawn || box.closest("[hidden]")) return;
     box.dataset.drawn = "yes";
     try {
-      start(box.dataset.kind);
+      await start(box.dataset.kind);
       draw[box.dataset.kind](box, JSON.parse(document.getElementById(box.id + "-data").textContent));
     } catch (error) {
       box.textContent = "This figure could not be drawn: " + error;
@@ -118,9 +120,9 @@
   }, { rootMargin: "300px" });
   const rest = () => boxes.filter((b) => !b.dataset.drawn && b.dataset.kind !== "maps" && !b.closest("[hidden]"));
   const idle = window.requestIdleCallback || ((f) => setTimeout(f, 200));
-  const later = () => {
+  const later = async () => {
     const next = rest()[0];
-    if (next) { show(next); idle(later); }
+    if (next) { await show(next); idle(later); }
   };
   requestAnimationFrame(() => setTimeout(() => {
     if (boxes.length) show(boxes[0]);

@@ -6,10 +6,12 @@ tag can begin, or text that the template escapes.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -23,6 +25,10 @@ from interp.render.tables import Table
 from interp.render.text import as_text, reading
 from interp.render.token_text import token_data
 
+PARTIAL = "plotly-cartesian.min.js"
+PARTIAL_VERSION = "4.1.1"  # of plotly.js; with another one plotly.py's own script is taken
+PARTIAL_TRACES = frozenset({"bar", "heatmap", "scatter"})
+"""What the figures need of the bundle's traces; those in three dimensions need the whole script."""
 TOP = 30  # pixels above the axes: titles of panels, and plotly's buttons when the pointer is there
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -31,7 +37,10 @@ CSP = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One figure of a block: `data` is JSON for its `kind` of script, `text` its numbers."""
+    """One figure of a block: `data` is JSON for its `kind` of script, `text` its numbers.
+
+    `traces` are the kinds of plotly's traces in it.
+    """
 
     name: str
     kind: str
@@ -42,6 +51,7 @@ class Choice:
     width: int = 0
     height: int = 0
     id: str = ""
+    traces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ def plotly_choice(figure: Any, name: str = "", text: str = "") -> Choice:
         text,
         int(meta.get("width", 0)),
         height,
+        traces=frozenset(trace.type for trace in figure.data),
     )
 
 
@@ -105,6 +116,11 @@ def safe_json(value: Any) -> str:
     from plotly.utils import PlotlyJSONEncoder
 
     text = json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), ensure_ascii=False)
+    return inert_json(text)
+
+
+def inert_json(text: str) -> str:
+    """JSON text with escapes for what could begin a tag, a comment, an entity or a line."""
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -122,16 +138,30 @@ def numbered(blocks: Sequence[Block], start: int = 0) -> tuple[Block, ...]:
 
 
 def libraries(blocks: Sequence[Block]) -> dict[str, str]:
-    """The script libraries that these blocks need, by the kind that needs them."""
-    kinds = {choice.kind for block in blocks for choice in block.choices}
-    sources: dict[str, Callable[[], str]] = {"plotly": _plotly, "maps": _circuitsvis}
+    """The script libraries that these blocks need, deflated, by the kind that needs them."""
+    choices = [choice for block in blocks for choice in block.choices]
+    kinds = {choice.kind for choice in choices}
+    traces = frozenset().union(*(choice.traces for choice in choices))
+    sources: dict[str, Callable[[], str]] = {
+        "plotly": lambda: _plotly(partial_fits(traces)),
+        "maps": _circuitsvis,
+    }
     return {kind: source() for kind, source in sources.items() if kind in kinds}
 
 
-def _plotly() -> str:
+def partial_fits(traces: Collection[str]) -> bool:
+    """Whether the partial bundle draws these kinds of traces as the installed plotly.py would."""
+    from plotly.offline import get_plotlyjs_version
+
+    return set(traces) <= PARTIAL_TRACES and get_plotlyjs_version() == PARTIAL_VERSION
+
+
+@cache
+def _plotly(partial: bool) -> str:
+    """The script of plotly: the partial bundle, a third of the size, or all of it."""
     from plotly.offline import get_plotlyjs
 
-    return _inert(str(get_plotlyjs()))
+    return deflated(_asset(PARTIAL) if partial else str(get_plotlyjs()))
 
 
 @cache
@@ -142,8 +172,18 @@ def _circuitsvis() -> str:
     for folder in folders:
         bundle = Path(folder) / "dist" / "cdn" / "iife.js"
         if bundle.is_file():
-            return _inert(bundle.read_text(encoding="utf-8"))
+            return deflated(bundle.read_text(encoding="utf-8"))
     raise InterpError("attention maps need circuitsvis>=1.43.3 with its script; reinstall it")
+
+
+def deflated(script: str) -> str:
+    """A script as base64 of its deflated bytes, which page.js inflates when it is started.
+
+    RFC 1951, without a header: what a browser's `DecompressionStream("deflate-raw")` reads.
+    """
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    data = deflate.compress(script.encode()) + deflate.flush()
+    return base64.b64encode(data).decode("ascii")
 
 
 def _inert(script: str) -> str:
@@ -175,9 +215,34 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(
-        csp=CSP, style=_asset("page.css"), script=_asset("page.js"), **values
-    )
+    own = {"csp": CSP, "style": _asset("page.css"), "script": _asset("page.js"), "explorer": None}
+    return environment.get_template(template).render(own | values)
+
+
+@dataclass(frozen=True)
+class ExplorerParts:
+    """What the explorer adds to a page: `data` is JSON of a payload, by `inert_json`."""
+
+    data: str
+
+    @property
+    def style(self) -> str:
+        return _asset("explorer.css")
+
+    @property
+    def script(self) -> str:
+        return _inert(_asset("explorer.js"))
+
+    @property
+    def plain_script(self) -> str:
+        """The script as it is, for a file of its own."""
+        return _asset("explorer.js")
+
+
+def explorer_page(parts: ExplorerParts, title: str, *, live: bool = False) -> str:
+    """The explorer as a page of its own; a `live` one may ask the server that it came from."""
+    csp = f"{CSP}; connect-src 'self'" if live else CSP
+    return fill("explorer.html.j2", title=title, explorer=parts, csp=csp)
 
 
 @cache

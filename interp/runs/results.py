@@ -23,6 +23,7 @@ from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, ObserveError, unknown
 from interp.render.look import Look, Palette
 from interp.runs.depth import merged_tables, with_states
+from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.report import write_report
 from interp.runs.report.views import name_of
@@ -335,6 +336,16 @@ class Results(Mapping[str, Result]):
         `findings`, such as `[interp.calibrate(results)]`, that get a section each.
         """
         return write_report(self, Path(path), **options)
+
+    def explore(self, title: str | None = None, *, height: int = HEIGHT) -> Explorer:
+        """The explorer: one page on which every number is found at its token and layer.
+
+        In a notebook it shows itself in a frame of `height` pixels; `.save("explorer.html")` writes
+        it as a file that opens without a network, `.widget()` gives it as an anywidget. Runs with
+        more numbers than fit are shown by a sample of their prompts.
+        Raises `BadInput` for results without tokens, such as those of weights alone.
+        """
+        return explorer_of(self, title, height=height)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write everything into `folder` (created); returns it.

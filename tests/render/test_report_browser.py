@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-from pathlib import Path
-
 import pytest
+from browser_help import WAIT, Visit, in_a_browser
 from render_data import HOSTILE, make_results
 
+from interp import Results
 from interp.render.export import save_figure
+from interp.render.page import PARTIAL_TRACES, PARTIAL_VERSION
 from interp.runs.report.drawings import result_figure
 from interp.runs.report.maps import attention_maps
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
-WHY = "needs playwright (extra `test`)" if CHROMIUM else "needs a Chromium on the PATH"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-WAIT = 30_000  # milliseconds; machines that run tests are slow and shared
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and PLAYWRIGHT), reason=WHY),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+pytestmark = in_a_browser
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +23,6 @@ def results():
 @pytest.fixture(scope="module")
 def report_path(results, tmp_path_factory):
     return results.report(tmp_path_factory.mktemp("report") / "report.html")
-
-
-class Visit:
-    """A page with what it asked for and complained about."""
-
-    def __init__(self, browser, path: Path, width: int = 1400, height: int = 1000) -> None:
-        self.context = browser.new_context(
-            offline=True, viewport={"width": width, "height": height}
-        )
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda r: self.requests.append(r.url))
-        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
-        self.page.on("dialog", lambda d: self.errors.append(f"dialog {d.message}"))
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        self.page.goto(path.as_uri())
-
-    def draw_all(self) -> None:
-        """Bring every figure near the screen, and wait until it is drawn."""
-        for box in self.page.query_selector_all(".canvas:visible"):
-            box.scroll_into_view_if_needed()
-            kind = box.get_attribute("data-kind")
-            inner = ".main-svg, canvas" if kind == "plotly" else "canvas"
-            box.wait_for_selector(inner, timeout=WAIT, state="attached")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +48,26 @@ def test_first_figure_comes_with_the_text(visit):
     assert visit.page.locator("h1").is_visible()
     # The maps' library waits until a map is near the screen.
     assert visit.page.evaluate("typeof Plotly === 'object' && typeof CircuitsVis === 'undefined'")
+
+
+def test_the_smaller_bundle_of_plotly_has_every_kind_of_trace(visit):
+    visit.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    kinds = set(visit.page.evaluate("Object.keys(Plotly.PlotSchema.get().traces)"))
+    whole = "scatter3d" in kinds  # the page has ways in three dimensions
+    assert kinds >= PARTIAL_TRACES
+    assert visit.page.evaluate("Plotly.version") == PARTIAL_VERSION or whole
+
+
+def test_a_page_without_three_dimensions_has_the_smaller_bundle(chromium, results, tmp_path):
+    few = Results([results[n] for n in ("rotation", "logit_lens")], results.provenance)
+    seen = Visit(chromium, few.report(tmp_path / "few.html"))
+    seen.draw_all()
+    kinds = set(seen.page.evaluate("Object.keys(Plotly.PlotSchema.get().traces)"))
+    assert kinds >= PARTIAL_TRACES
+    assert "scatter3d" not in kinds
+    assert seen.page.evaluate("Plotly.version") == PARTIAL_VERSION
+    assert seen.errors == []
+    seen.context.close()
 
 
 def test_every_figure_is_drawn_without_an_error_or_a_request(visit, report_path):

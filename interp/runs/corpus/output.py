@@ -37,12 +37,15 @@ from interp.runs.collect import ids_in, left_out_note
 from interp.runs.corpus.documents import Failure
 from interp.runs.corpus.manifest import ORIGIN, REMEDY, read_manifest, run_id
 from interp.runs.corpus.pieces import merged, span_of, tokens_of
+from interp.runs.corpus.sample import sample_of
 from interp.runs.corpus.shard import SHARDS, CorpusJob, prompts_in, vocabulary_path
 from interp.runs.corpus.sources import Span
+from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
 from interp.runs.results import CONTROL, CORPUS, Result, Results
 from interp.runs.saved import analysis_class, load_results
 
 SUMMARY = "summary"
+TOTALS = ("documents", "chunks", "tokens", "failures")
 FAILURES = "failures.parquet"
 # Written last, with totals and checksums of the tables: a folder without it is not finished.
 FINISHED = "finished.json"
@@ -292,8 +295,15 @@ class CorpusTables(Mapping[str, RowTable]):
         results: what the analyses keep besides rows (maps, samples, sums), or None.
     """
 
-    def __init__(self, folder: Path, tables: Mapping[str, RowTable], manifest: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tables: Mapping[str, RowTable],
+        manifest: Any,
+        totals: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder, self.manifest, self._tables = folder, manifest, dict(tables)
+        self._totals = dict(totals or {})
         with reading(folder / FAILURES, REMEDY) as path:
             self.failures = pd.read_parquet(path)
         summary = folder / SUMMARY
@@ -321,6 +331,16 @@ class CorpusTables(Mapping[str, RowTable]):
             )
         return self.results.report(path, **options)
 
+    def sample(self) -> Results:
+        """Rows of some documents, at even distances in the corpus, as results in memory."""
+        totals = {name: self._totals.get(name, 0) for name in TOTALS}
+        provenance = provenance_from(self.manifest, totals)
+        return sample_of(self._tables, provenance, int(totals["documents"]))
+
+    def explore(self, title: str | None = None, *, height: int = HEIGHT) -> Explorer:
+        """The explorer of a sample of the documents, as `Results.explore` makes it."""
+        return explorer_of(self.sample(), title, height=height)
+
     def __repr__(self) -> str:
         return (
             "\n".join([f"<CorpusTables in {str(self.folder)!r}", *map(repr, self.values())]) + ">"
@@ -335,7 +355,7 @@ def open_run(folder: Path) -> Results | CorpusTables:
     manifest, done = _opened(folder)
     if manifest["parameters"]["keep"] != SUMMARY:
         tables = _tables(folder, manifest["parameters"]["analyses"], done.get("tables"))
-        return CorpusTables(folder, tables, manifest)
+        return CorpusTables(folder, tables, manifest, done)
     results = load_results(folder / SUMMARY, REMEDY)
     unsealed = "control" not in manifest and kind_of(folder / CONTROL / CORPUS)
     if not (unsealed or manifest.get("control")):

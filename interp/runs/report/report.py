@@ -13,10 +13,13 @@ from typing import Any
 from interp._files import refuse_existing, write_text
 from interp.errors import BadInput
 from interp.render.finding import Finding
-from interp.render.page import Section, fill, libraries, numbered
+from interp.render.page import ExplorerParts, Section, fill, libraries, numbered
 from interp.render.tables import flat
-from interp.runs.report.sections import sections_of
-from interp.runs.report.views import ResultsLike, name_of
+from interp.runs.explorer.page import explorable, explorer_payload, parts_of
+from interp.runs.explorer.payload import title_of
+from interp.runs.report.sections import her_comparison, sections_of
+from interp.runs.report.views import ResultsLike
+from interp.stats.comparison import Comparison
 
 CONTROLS = {
     "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
@@ -61,18 +64,30 @@ def report_html(
         found.section(f"finding-{i}", found.name.replace("_", " ").capitalize(), found.question)
         for i, found in enumerate(findings, 1)
     ]
-    sections = _numbered([*sections_of(results, special), *more])
+    found = her_comparison(results)
+    own = sections_of(results, special, found)
+    sections = _numbered([*own, *more])
+    title = title or title_of(results)
+    explorer = _explorer(results, title, found)
     blocks = [block for section in sections for block in section.blocks]
     return fill(
         "report.html.j2",
-        title=title or f"Inside {name_of(str(_model(results).get('name', 'a model')))}",
+        title=title,
         lead=_lead(results),
         measured=measured(results),
         notes=[*caveats(results), *(note for found in findings for note in found.notes)],
         sections=sections,
         provenance=flat(results.provenance, skip=("token_ids", "notes", "texts")),
         libraries=libraries(blocks),
+        explorer=explorer,
     )
+
+
+def _explorer(results: ResultsLike, title: str, found: Comparison | None) -> ExplorerParts | None:
+    """The explorer in the page; None where no tokens were read."""
+    if not explorable(results):
+        return None
+    return parts_of(explorer_payload(results, title, found))
 
 
 def _numbered(sections: list[Section]) -> list[Section]:

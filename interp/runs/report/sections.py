@@ -48,16 +48,21 @@ HER_NULL = (
 )
 
 
-def sections_of(results: ResultsLike, special: bool = False) -> list[Section]:
-    """All sections; first the texts of a generation, and the experiment if the tables allow it."""
-    first = [generation_section(results), her_section(results)]
+def sections_of(
+    results: ResultsLike, special: bool = False, found: Comparison | None = None
+) -> list[Section]:
+    """All sections; first the texts of a generation, and the experiment if the tables allow it.
+
+    `found` is the experiment's comparison.
+    """
+    first = [generation_section(results), her_section(results, found)]
     return [*(s for s in first if s), *(result_section(r, special) for r in results.values())]
 
 
 # ---- the experiment --------------------------------------------------------------------------
 
 
-def her_section(results: ResultsLike) -> Section | None:
+def her_comparison(results: ResultsLike) -> Comparison | None:
     """Rotation of target words against the words before them, or None without such labels."""
     rotation = results.get("rotation")
     if rotation is None or lacking(rotation, "angle", "role", GROUPS):
@@ -66,9 +71,19 @@ def her_section(results: ResultsLike) -> Section | None:
         found = compare(rotation, "angle", "role", *GROUPS)
     except BadInput:
         return None
-    if found.frame["difference"].isna().all() or found.by != ("layer",):
+    return found if _is_by_layer(found) else None
+
+
+def _is_by_layer(found: Comparison) -> bool:
+    return found.by == ("layer",) and not found.frame["difference"].isna().all()
+
+
+def her_section(results: ResultsLike, found: Comparison | None = None) -> Section | None:
+    """The section on `her_comparison`, or None without one."""
+    rotation, pairs = results.get("rotation"), results.get("random_pairs")
+    found = found or her_comparison(results)
+    if rotation is None or found is None:
         return None
-    pairs = results.get("random_pairs")
     words = _words(rotation, "target")
     # The comparison takes thousands of shuffles: figure, table and sentences share it.
     drawing = replace(her_drawing(rotation, pairs, comparison=found), read=_short(found))
@@ -230,7 +245,7 @@ def her_drawing(
     if problem:
         return nothing(named, problem)
     found = comparison or compare(rotation, value, between, a, b)
-    if found.frame["difference"].isna().all() or found.by != ("layer",):
+    if not _is_by_layer(found):
         return comparison_drawing(found, model=rotation.model)
     unit = rotation.analysis.plots[0].unit
     return comparison_drawing(found, title=named, pairs=pairs, unit=unit, if_null=HER_NULL)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
 import pandas as pd
@@ -79,9 +79,14 @@ def name_of(model: str) -> str:
 
     >>> name_of("/home/me/models/gpt2-medium"), name_of("openai/gpt2")
     ('gpt2-medium', 'openai/gpt2')
+    >>> name_of("../models/gpt2-medium/"), name_of("D:/models/gpt2")
+    ('gpt2-medium', 'gpt2')
     """
     path = Path(model)
-    return own_name(path) if path.is_absolute() else model
+    if PureWindowsPath(model).drive:  # of results that were made on another system
+        return PureWindowsPath(model).name
+    is_path = path.is_absolute() or model.startswith((".", "~")) or model.endswith("/")
+    return own_name(path) if is_path else model
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,325 @@
+/** The chosen prompt: its tokens as chips, coloured by a measure at the chosen depth. */
+
+import { memo } from "preact/compat";
+import { useEffect, useMemo, useRef } from "preact/hooks";
+import { type Colours, inkOn, type Scale, scale } from "../colours.ts";
+import { column, type Data, type Measure, measureOf, place, rawText, span, text, valueOf } from "../data.ts";
+import type { Saved } from "../export.tsx";
+import { exact, number, short } from "../format.ts";
+import { NoControl, Panel } from "../parts/Controls.tsx";
+import { Legend, TokenMarks } from "../parts/Legend.tsx";
+import { TokenValues } from "../parts/Tip.tsx";
+import type { Selection } from "../selection.ts";
+import { useStore } from "../store.ts";
+import { extentAt } from "../summary.ts";
+import { textFigure } from "./TextFigure.tsx";
+
+const LONGEST = 48;
+
+interface ChipProps {
+  token: number;
+  position: number;
+  text: string;
+  value: number;
+  under: number | null;
+  fill: string;
+  underFill: string;
+  ink: string;
+  kind: string;
+  chosen: number;
+  active: boolean;
+  line: string;
+  measure: string;
+  title: string;
+  depth: number;
+}
+
+/** Words that the state of a chip adds to its name for screen readers. */
+const said = (kind: string) =>
+  [kind.includes("ix-special") && "special", kind.includes("ix-generated") && "generated"]
+    .filter(Boolean)
+    .join(", ");
+
+const Chip = memo(function Chip(p: ChipProps) {
+  const name = `${p.text}, position ${p.position}, ${p.title} ${number(p.value)}${said(p.kind) ? `, ${said(p.kind)}` : ""}`;
+  return (
+    <button
+      type="button"
+      role="option"
+      aria-selected={p.chosen >= 0}
+      aria-label={name}
+      tabIndex={p.active ? 0 : -1}
+      class={p.kind}
+      dir="auto"
+      style={{
+        background: Number.isNaN(p.value) ? undefined : p.fill,
+        color: Number.isNaN(p.value) ? undefined : p.ink,
+        "--mark": p.line || undefined,
+        "--under": p.under === null ? undefined : p.underFill,
+      }}
+      data-token={p.token}
+      data-position={p.position}
+      data-measure={p.measure}
+      data-depth={p.depth}
+      data-value={exact(p.value)}
+    >
+      {p.text}
+    </button>
+  );
+});
+
+/** The classes that tell kinds of tokens apart. */
+export function kindOf(data: Data, token: number, first: number): string {
+  const names = ["ix-chip"];
+  if (data.special?.[token]) names.push("ix-special");
+  if (data.generated?.[token]) names.push("ix-generated");
+  if (token === first || !data.word || data.word[token] || data.special?.[token]) names.push("ix-word");
+  return names.join(" ");
+}
+
+interface Row {
+  measure: Measure;
+  depth: number;
+  colours: Scale;
+}
+
+export function useTextScale(): Row | null {
+  const store = useStore();
+  const data = store.data.value;
+  const { measure: name, state } = store.selection.value;
+  const measure = measureOf(data, name);
+  const palette = store.colours.value;
+  return useMemo(() => {
+    if (!measure) return null;
+    const depth = column(measure, state);
+    return { measure, depth, colours: scale(...extentAt(data, measure, depth), palette) };
+  }, [data, measure, state, palette]);
+}
+
+/** So many tokens are drawn at once; of a longer prompt those around the chosen one. */
+export const PAGE = 400;
+
+interface Shown {
+  data: Data;
+  row: Row | null;
+  tokens: number[];
+  control: boolean;
+  palette: Colours;
+}
+
+/** What a chip shows of its measure; without a measure it is a plain token. */
+function painted({ row, control }: Shown, token: number) {
+  if (!row)
+    return { value: NaN, under: null, fill: "transparent", underFill: "", measure: "", title: "", depth: 0 };
+  const { measure, depth, colours } = row;
+  const value = valueOf(measure, token, depth);
+  const under = control && measure.control ? valueOf(measure, token, depth, true) : null;
+  const underFill = under === null || Number.isNaN(under) ? "" : colours.colour(under);
+  return {
+    value,
+    under,
+    fill: colours.colour(value),
+    underFill,
+    measure: measure.name,
+    title: measure.title,
+    depth,
+  };
+}
+
+function chip(shown: Shown, token: number, first: number) {
+  const { data, tokens, palette } = shown;
+  const position = token - first;
+  const paint = painted(shown, token);
+  const chosen = tokens.indexOf(position);
+  const classes = [
+    kindOf(data, token, first),
+    Number.isNaN(paint.value) && "ix-undefined",
+    chosen >= 0 && "ix-chosen",
+    paint.under !== null && "ix-split",
+  ];
+  return (
+    <Chip
+      key={token}
+      token={token}
+      position={position}
+      text={short(text(data, token), LONGEST)}
+      {...paint}
+      ink={inkOn(paint.fill, palette)}
+      kind={classes.filter(Boolean).join(" ")}
+      chosen={chosen}
+      active={chosen >= 0 && chosen === tokens.length - 1}
+      line={chosen >= 0 ? (palette.tokens[chosen % palette.tokens.length] ?? "") : ""}
+    />
+  );
+}
+
+function chips(shown: Shown, prompt: number, page: number) {
+  const { data } = shown;
+  const { first, length } = span(data, prompt);
+  const from = first + page * PAGE;
+  return Array.from({ length: Math.min(PAGE, first + length - from) }, (_, i) => from + i).flatMap(
+    (token) => {
+      const one = chip(shown, token, first);
+      return rawText(data, token).includes("\n") ? [one, <span key={`b${token}`} class="ix-break" />] : [one];
+    },
+  );
+}
+
+/** The part of a long prompt that is drawn, and the ways to its other parts. */
+function Pages({ page, length }: { page: number; length: number }) {
+  const store = useStore();
+  if (length <= PAGE) return null;
+  const go = (to: number) => {
+    store.choose(Math.min(length - 1, to * PAGE), false);
+  };
+  return (
+    <div class="ix-pages" role="group" aria-label="Parts of the prompt">
+      <button
+        type="button"
+        class="ix-small"
+        disabled={page === 0}
+        aria-label="Part before"
+        onClick={() => {
+          go(page - 1);
+        }}
+      >
+        ‹
+      </button>
+      <span>
+        tokens {page * PAGE} to {Math.min(length, (page + 1) * PAGE) - 1} of {length.toLocaleString("en")}
+      </span>
+      <button
+        type="button"
+        class="ix-small"
+        disabled={(page + 1) * PAGE >= length}
+        aria-label="Next part"
+        onClick={() => {
+          go(page + 1);
+        }}
+      >
+        ›
+      </button>
+    </div>
+  );
+}
+
+/** Keeps the token that the keyboard moves in sight, without moving the page. */
+function useInSight(position: number | undefined, prompt: number) {
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    const pane = box.current;
+    const chip = pane?.querySelector<HTMLElement>(`[data-position="${position ?? 0}"]`);
+    if (!pane || !chip) return;
+    const top = chip.offsetTop;
+    if (top < pane.scrollTop) pane.scrollTop = top - 8;
+    else if (top + chip.offsetHeight > pane.scrollTop + pane.clientHeight)
+      pane.scrollTop = top + chip.offsetHeight - pane.clientHeight + 8;
+    if (pane.contains(document.activeElement) && document.activeElement !== chip)
+      chip.focus({ preventScroll: true });
+  }, [position, prompt]);
+  return box;
+}
+
+function useHover() {
+  const store = useStore();
+  const at = (event: Event): [number, HTMLElement] | null => {
+    const chip = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-token]") : null;
+    return chip ? [Number(chip.dataset["token"]), chip] : null;
+  };
+  const show = (event: Event) => {
+    const found = at(event);
+    if (!found) {
+      store.tip.value = null;
+      return;
+    }
+    const box = found[1].getBoundingClientRect();
+    store.tip.value = {
+      x: box.left + box.width / 2,
+      y: box.bottom - 8,
+      content: <TokenValues token={found[0]} />,
+    };
+  };
+  const hide = () => {
+    store.tip.value = null;
+  };
+  const click = (event: MouseEvent) => {
+    const found = at(event);
+    if (found)
+      store.choose(Number(found[1].dataset["position"]), event.shiftKey || event.ctrlKey || event.metaKey);
+  };
+  return { onPointerOver: show, onPointerLeave: hide, onFocusIn: show, onFocusOut: hide, onClick: click };
+}
+
+function savedOf(
+  data: Data,
+  row: Row | null,
+  { prompt, tokens, control, state }: Selection,
+  where: string,
+): Saved {
+  const id = data.ids[prompt] ?? 0;
+  return {
+    name: [data.title, "text", `prompt ${id}`, row?.measure.name ?? ""],
+    title: `Prompt ${id}: ${where}`,
+    provenance: data.provenance,
+    ...textFigure(data, prompt, tokens, row?.measure ?? null, state, control),
+  };
+}
+
+function Scale({ row, where, control }: { row: Row; where: string; control: boolean }) {
+  return (
+    <>
+      <Legend
+        scale={row.colours}
+        title={where}
+        unit={row.measure.unit}
+        control={control && row.measure.control !== null}
+        note="Colours end at the 2nd and the 98th percentile of ordinary tokens."
+      />
+      {control && !row.measure.control && <NoControl what={`values of ${row.measure.title}`} />}
+    </>
+  );
+}
+
+const whereOf = ({ measure, depth }: Row) =>
+  [measure.title, place(measure, depth)].filter(Boolean).join(", ");
+
+export function TextView() {
+  const store = useStore();
+  const data = store.data.value;
+  const palette = store.colours.value;
+  const selection = store.selection.value;
+  const { prompt, tokens, control } = selection;
+  const row = useTextScale();
+  const last = tokens[tokens.length - 1] ?? 0;
+  const page = Math.floor(last / PAGE);
+  const box = useInSight(last, prompt);
+  const hover = useHover();
+  const drawn = useMemo(
+    () => chips({ data, row, tokens, control, palette }, prompt, page),
+    [data, prompt, page, tokens, row, control, palette],
+  );
+  const where = row ? whereOf(row) : "Tokens";
+  return (
+    <Panel
+      view="text"
+      title={`Prompt ${data.ids[prompt] ?? "–"}`}
+      saved={savedOf(data, row, selection, where)}
+      controls={row && <Scale row={row} where={where} control={control} />}
+    >
+      <Pages page={page} length={span(data, prompt).length} />
+      <div
+        ref={box}
+        class="ix-chips"
+        role="listbox"
+        aria-multiselectable="true"
+        aria-label="Tokens: arrow keys move, Shift adds"
+        aria-orientation="horizontal"
+        {...hover}
+      >
+        {drawn}
+        {drawn.length === 0 && <p class="ix-note">This prompt has no tokens.</p>}
+      </div>
+      <TokenMarks data={data} />
+    </Panel>
+  );
+}

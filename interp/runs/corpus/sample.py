@@ -1,0 +1,84 @@
+"""A sample of a corpus run that kept its rows, as results in memory.
+
+Knows the columns of the parts; nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.contract.analysis import Analysis, meaning
+from interp.contract.columns import DOCUMENTS, INDEX
+from interp.errors import BadInput
+from interp.runs.explorer.payload import SAMPLED
+from interp.runs.results import Result, Results
+
+MOST_PARTS = 16  # files that are read
+MOST_DOCUMENTS = 64
+ATTACHED = {*INDEX, *DOCUMENTS}
+
+
+def sample_of(tables: Mapping[str, Any], provenance: Mapping[str, Any], of: int) -> Results:
+    """Results of some documents of a corpus: the first ones of parts at even distances.
+
+    Args:
+        tables: `RowTable` by analysis, parts in the order of shards.
+        provenance: of the run.
+        of: number of its documents.
+
+    Prompts are documents and positions those in the document, as in `RowTable.frame`. What was
+    kept besides rows is of other numbers, those of chunks, and is left out.
+    Raises `BadInput` for a run without rows.
+    """
+    if not tables:
+        raise BadInput("the run kept no rows, so there is nothing to take a sample of")
+    first = next(iter(tables.values()))
+    at = np.unique(np.linspace(0, len(first.paths) - 1, MOST_PARTS).round().astype(int))
+    names = [first.paths[i].name for i in at]
+    each = -(-MOST_DOCUMENTS // len(names))
+    documents = [d for name in names for d in _documents(first, name)[:each]][:MOST_DOCUMENTS]
+    results = [_result(table, names, documents) for table in tables.values()]
+    told = {**provenance, SAMPLED: {"shown": len(documents), "of": of}}
+    return Results(results, told)
+
+
+def _documents(table: Any, name: str) -> list[int]:
+    """Numbers of the documents of one part, in their order."""
+    part = replace(table, paths=_parts(table, [name]), written={})
+    found: list[int] = part.read(["document"], verify=False)["document"].unique().tolist()
+    return found
+
+
+def _parts(table: Any, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(path for path in table.paths if path.name in set(names))
+
+
+def _result(table: Any, names: Sequence[str], documents: Sequence[int]) -> Result:
+    import pyarrow.dataset as ds
+
+    some = replace(table, paths=_parts(table, names), written={})
+    # The checksum of every page that is read is verified; whole files would be the whole run.
+    rows = some.read(where=ds.field("document").isin(list(documents)), verify=False)
+    rows = rows.assign(prompt=rows["document"], position=rows["document_position"])
+    for column in [c for c in rows if isinstance(rows[c].dtype, pd.CategoricalDtype)]:
+        rows[column] = rows[column].astype(object)
+    values = _values(table.analysis, rows)
+    index = [c for c in INDEX if c in rows]
+    labels = [c for c in rows if c not in {*ATTACHED, *values}]
+    tokens = rows.drop_duplicates(["prompt", "position"])
+    tokens = tokens[[c for c in (*index, *labels) if c not in ("layer", "head")]]
+    tokens = tokens.sort_values(["prompt", "position"], ignore_index=True)
+    frame = rows[[*index, *labels, *values]]
+    return Result(table.name, table.analysis, {}, tokens, _frame=frame)
+
+
+def _values(analysis: Analysis, rows: pd.DataFrame) -> list[str]:
+    """The columns that the analysis measured; the ids of token columns are not among them."""
+    ids = {f"{c}_id" for c in analysis.token_columns}
+    found = [str(c) for c in rows if str(c) not in ATTACHED | ids]
+    return [c for c in found if meaning(analysis.columns, c) is not None]

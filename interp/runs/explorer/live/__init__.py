@@ -1,0 +1,1 @@
+"""The explorer of a running model: prompts typed on its page are run and join the others."""
