@@ -338,7 +338,7 @@ def _seal(name: str, document: Mapping[str, Any]) -> str:
 LAYOUT = "results.json"
 EXPERIMENT = "experiment.json"
 SERIES = "series.json"
-MARKS = (LAYOUT, EXPERIMENT, SERIES)  # a folder without either was not written by this library
+MARKS = (LAYOUT, EXPERIMENT, SERIES)  # a folder without any was not written by this library
 
 
 @contextmanager
