@@ -83,14 +83,17 @@ class Folder:
     def __init__(self, out: Path) -> None:
         self.out = out
 
-    def begin(self, listing: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Makes the folder ready; raises `BadInput` where it is taken or has another series."""
+    def check(self, listing: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Raises `BadInput` where the folder is taken or has another series."""
         if resume and kind_of(self.out / SERIES) is not None:
             refuse_difference(self.out, read_listing(self.out), listing)
         else:
             refuse_existing(self.out, overwrite=overwrite)
-            if overwrite and kind_of(self.out) == "folder":
-                shutil.rmtree(self.out / MEMBERS, ignore_errors=True)
+
+    def begin(self, listing: Mapping[str, Any], *, resume: bool) -> None:
+        """Makes the folder ready, without the members of an earlier series unless `resume`."""
+        if not resume:
+            shutil.rmtree(self.out / MEMBERS, ignore_errors=True)
         make_folder(self.out / MEMBERS)
         write_sealed(self.out / SERIES, listing, json_value)
 
