@@ -10,6 +10,7 @@ import pandas as pd
 
 from interp._arrays import Floats, Ints
 from interp.errors import BadInput
+from interp.stats.table import is_summary
 
 
 def layers_of(frame: pd.DataFrame) -> dict[str, Ints]:
@@ -31,6 +32,8 @@ def at_relative_depth(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     """
     if "layer" not in frame or frame["layer"].isna().all():
         raise BadInput("depth='relative' needs a table with layers")
+    if is_summary(frame):
+        raise BadInput("depth='relative' needs a row per token; a summary has moments only")
     stacks = ["stack"] if "stack" in frame else []
     parts = [rows for _, rows in frame.groupby(stacks)] if stacks else [frame]
     return pd.concat([_of_stack(part, value) for part in parts], ignore_index=True)

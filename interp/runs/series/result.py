@@ -33,7 +33,7 @@ from interp.runs.series.records import (
     record_path,
 )
 from interp.stats.means import means
-from interp.stats.table import is_special
+from interp.stats.table import is_special, is_summary
 
 AXIS = ("member", "at", "run")
 """Columns that a series puts in front of every table; `run` where it has several."""
@@ -89,8 +89,11 @@ class SeriesResult:
 
     @property
     def values(self) -> list[str]:
-        """The numeric value columns."""
-        return next(iter(self._parts.values())).values
+        """The numeric value columns; of a summary the values that it has moments of."""
+        first = next(iter(self._parts.values()))
+        if is_summary(first.frame):
+            return list(dict.fromkeys(first.frame["value"].astype(str)))
+        return first.values
 
     @property
     def labels(self) -> list[str]:
@@ -164,6 +167,8 @@ class SeriesResult:
         chosen = values[0] if value is None else value
         if chosen not in values:
             raise unknown(f"value column of {self.name!r}", chosen, values)
+        if is_summary(frame):
+            frame = frame[frame["value"] == chosen]
         frame = frame[~is_special(frame, special)]
         if depth == "relative":
             frame = at_relative_depth(frame, chosen)

@@ -17,6 +17,7 @@ from typing import Any
 
 from interp._files import json_value
 from interp._progress import stage
+from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.load import load_model
@@ -34,7 +35,7 @@ from interp.runs.before_loading import (
 from interp.runs.corpus.files import owned, remove_leftovers
 from interp.runs.provenance import versions
 from interp.runs.results import Results
-from interp.runs.run import DEFAULT, Wanted, resolve, run
+from interp.runs.run import DEFAULT, Wanted, run
 from interp.runs.series.facts import differences, facts_of
 from interp.runs.series.members import Member, Members, members_of
 from interp.runs.series.records import FAILED, MEASURED, SCHEMA, Folder, record_of
