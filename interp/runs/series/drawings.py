@@ -20,6 +20,7 @@ WAYS = ("axis", "layers", "both")
 MOST_LINES = 8
 MOST_PANELS = 4
 MOST_TICKS = 9
+IF_NULL = "every line would stay within its band from the first member to the last."
 
 
 def drawing_of(
@@ -95,6 +96,7 @@ def _over_axis(result: Any, curves: pd.DataFrame, value: str, labels: Sequence[s
         _unit(result, value),
         result.series.axis,
         f"{_caption(curves)}{said}",
+        if_null=IF_NULL,
         options=options,
     )
 

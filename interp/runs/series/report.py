@@ -17,15 +17,13 @@ from interp.render.finding import Finding
 from interp.render.page import Block, Section, block, fill, libraries, numbered
 from interp.render.tables import flat, table_of
 from interp.runs.series.drawings import WAYS, drawing_of
-from interp.runs.series.result import Series, SeriesResult
 
 MOST_VALUES = 3
 NAMES = {"axis": "over the series", "layers": "over layers", "both": "layer by member"}
-IF_NULL = "the lines would stay inside each other's bands from the first member to the last."
 
 
 def write_report(
-    series: Series,
+    series: Any,
     path: Path,
     *,
     title: str | None = None,
@@ -39,7 +37,7 @@ def write_report(
 
 
 def report_html(
-    series: Series,
+    series: Any,
     title: str | None = None,
     *,
     special: bool = False,
@@ -68,19 +66,19 @@ def report_html(
     )
 
 
-def _lead(series: Series) -> str:
+def _lead(series: Any) -> str:
     names = ", ".join(name.replace("_", " ") for name in series)
     return f"{names[:1].upper()}{names[1:]} of the same prompts in every member, by {series.axis}."
 
 
-def _measured(series: Series) -> list[tuple[str, str]]:
+def _measured(series: Any) -> list[tuple[str, str]]:
     failed = len(series.failures)
     members = f"{len(series.results)} measured" + (f", {failed} failed" if failed else "")
     source = str(series.provenance["prompts"]["source"])
     return [("Members", members), ("Axis", series.axis), ("Prompts", source)]
 
 
-def _of_result(result: SeriesResult, special: bool) -> Section:
+def _of_result(result: Any, special: bool) -> Section:
     """Section of one analysis: its declared values over the axis, over layers and over both."""
     lead = (inspect.getdoc(type(result.analysis)) or "").split("\n\n")[0].replace("\n", " ")
     blocks = tuple(_block(result, value, special) for value in _declared(result)[:MOST_VALUES])
@@ -93,14 +91,14 @@ def _of_result(result: SeriesResult, special: bool) -> Section:
     )
 
 
-def _declared(result: SeriesResult) -> list[str]:
+def _declared(result: Any) -> list[str]:
     """Values in the order of the declared figures, then the others."""
     drawn = [v for plot in result.analysis.plots for v in plot.values]
     known = result.values
     return list(dict.fromkeys([v for v in drawn if v in known] or known))
 
 
-def _block(result: SeriesResult, value: str, special: bool) -> Block:
+def _block(result: Any, value: str, special: bool) -> Block:
     try:
         drawings = _choices(result, value, special)
     except Exception as error:  # noqa: BLE001  one figure must not cost the report
@@ -109,7 +107,7 @@ def _block(result: SeriesResult, value: str, special: bool) -> Block:
     return block(result.columns.get(value, value), drawings)
 
 
-def _choices(result: SeriesResult, value: str, special: bool) -> Mapping[str, Drawing]:
+def _choices(result: Any, value: str, special: bool) -> Mapping[str, Drawing]:
     layered = "layer" in result.frame
     ways = [way for way in WAYS if layered or way == "axis"]
     if not result.series.ordered and layered:
@@ -121,7 +119,7 @@ def _choices(result: SeriesResult, value: str, special: bool) -> Mapping[str, Dr
     return drawings
 
 
-def _members(series: Series) -> Section:
+def _members(series: Any) -> Section:
     table: Any = series.members.drop(columns=["seconds"])
     empty = [c for c in ("run", "error") if not table[c].astype(bool).any()]
     shown = table_of(table.drop(columns=empty), tokens=())

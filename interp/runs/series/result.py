@@ -32,6 +32,7 @@ from interp.runs.series.records import (
     read_listing,
     record_path,
 )
+from interp.runs.series.report import write_report
 from interp.stats.means import means
 from interp.stats.table import is_special, is_summary
 
@@ -348,8 +349,6 @@ class Series(Mapping[str, SeriesResult]):
         Options: `title`; `special`, to keep special tokens in means; `overwrite`; `findings`, such
         as `[interp.experiments.change_points(series)]`, that get a section each.
         """
-        from interp.runs.series.report import write_report
-
         return write_report(self, Path(path), **options)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
