@@ -239,12 +239,7 @@ def _holding(series: Series, value: str | None, analysis: str | None) -> SeriesR
 
 
 def rows_of(
-    result: SeriesResult,
-    by: str | None,
-    group: str | None,
-    special: bool | None,
-    group: str | None,
-    special: bool,
+    result: SeriesResult, by: str | None, group: str | None, special: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows to compare, without special tokens and those of other groups; and a note on them."""
     frame = result.frame

@@ -19,7 +19,6 @@ from interp.experiments.changes import PLACES, rows_of, series_result
 from interp.experiments.tokens_or_words import joined_by
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
-from interp.runs.series.result import SeriesResult
 from interp.stats.classical import holm, moments, paired_effects, paired_test
 
 ALPHA = 0.05
@@ -171,7 +170,7 @@ def compare_members(
     if depth != "index":
         rows = result.rows(value, depth=depth, special=special)[1]  # type: ignore[arg-type]
         rows = rows[rows["member"].isin([a, b])]
-    pairs, unit, more = _paired(result, rows, a, b, value, by)
+    pairs, unit, more = _paired(rows, a, b, value, by)
     frame = _tested(pairs, [c for c in PLACES if c in pairs])
     if (frame["changed"] == 0).all():
         more.append("both members have exactly the same values")
@@ -180,7 +179,7 @@ def compare_members(
 
 
 def _paired(
-    result: SeriesResult, rows: pd.DataFrame, a: str, b: str, value: str, by: str | None
+    rows: pd.DataFrame, a: str, b: str, value: str, by: str | None
 ) -> tuple[pd.DataFrame, str, list[str]]:
     """A row per token (or word) and layer that both members have: `group`, `a`, `b`."""
     place = [c for c in PLACES if c in rows]
