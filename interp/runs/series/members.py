@@ -212,7 +212,7 @@ def _checkpoints(path: Path) -> list[Path]:
     except OSError:
         return []
     known = [c for c in children if step_of(c.name) is not None and _is_model(c)]
-    return sorted(known, key=lambda child: step_of(child.name) or 0)
+    return sorted(known, key=lambda child: (step_of(child.name) or 0, natural(child.name)))
 
 
 def _pattern(checkpoints: Sequence[Path]) -> str:
