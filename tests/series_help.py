@@ -43,9 +43,8 @@ def letters(folder: Path) -> None:
     each = pre_tokenizers.Split("", "isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([whole, each])
     special = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **special).save_pretrained(
-        folder
-    )
+    special |= {"unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
 
 
 def scaled(layer: int, factor: float):

@@ -20,7 +20,7 @@ def rng(seed: int) -> np.random.Generator:
 
 
 def planted(n: int, at: int, size: float, random, *, places: int = 8, shared: float = 1.0):
-    """Values `[n, places, 1]`: a level per prompt, noise, and a step of `size` after `at` places."""
+    """Values `[n, places, 1]`: a level per prompt, noise, a step of `size` after `at` places."""
     level = shared * random.normal(size=(n, 1))
     curve = size * (np.arange(places) >= at)
     return (level + curve + random.normal(size=(n, places)))[:, :, None]
