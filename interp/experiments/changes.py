@@ -186,16 +186,18 @@ def change_points(
     """
     result, value = series_result(results, value, analysis)
     _refuse_axis(result.series)
+    if by is not None and group is None:
+        raise BadInput(f"by={by!r} is a column of labels: name one of them by group=")
     rows, notes = rows_of(result, by, group, special)
-    parts, curves = [], []
+    parts = []
     several = "run" in result.series.axis_columns
     for run, part in rows.groupby("run", sort=False) if several else [("", rows)]:
         found, more = _of_run(part, value, resamples, seed)
         parts.append(found.assign(run=run) if several else found)
         notes += [f"{run}: {note}" if run else note for note in more]
-    curves = result.curves(value, special=special, **({"by": by} if by else {}))
-    if by and group is not None:
-        curves = curves[curves[by] == group].drop(columns=by)
+    curves = result.curves(value, special=special, by=by or ())
+    if by is not None:
+        curves = curves[curves[by].astype(str) == str(group)].drop(columns=by)
     frame = pd.concat(parts, ignore_index=True)
     first = [c for c in COLUMNS if c in frame]
     frame = frame[[*(c for c in ("run", "stack") if c in frame and c not in first), *first]]

@@ -34,6 +34,12 @@ PAIRS = ("last", "next", "all", "runs")
 MEASURES = ("residual", "cosine", "overlap", "cka", "rsa")
 SIMILAR = ("cka", "rsa")
 FOLDS = 2
+PERMUTED = "permuted words"
+WITH_WHAT = {
+    "last": "each member with the last one",
+    "next": "each member with the next one",
+    "runs": "members of different runs at the same place",
+}
 COLUMNS = {
     "a": "first member of the pair",
     "b": "second member",
@@ -140,37 +146,34 @@ class Stability(Finding):
     def _lines(self, measures: Sequence[str]) -> Drawing:
         rows = self.frame[self.frame["measure"].isin(measures)]
         options = axis_options(self.frame["at"].tolist())
-        several = "run" in rows or self.pairs == "runs"
-        x = rows["at"].map(options["x"])
-        group = rows["a"] + " – " + rows["b"] if self.pairs == "runs" else rows["measure"]
-        if "run" in rows and self.pairs != "runs":
-            group = rows["run"].astype(str)
-        if self.pairs == "runs":
-            group = _runs_of(rows)
-        value = rows["measure"] if several else ""
-        blank = {"low": np.nan, "high": np.nan, "n": rows["words"]}
-        own = rows.assign(value=value, group=group, x=x, mean=rows["value"], **blank)
-        null = own.assign(mean=rows["null_mean"], low=rows["null_low"], high=rows["null_high"])
-        null = null.assign(group="permuted words")
-        null = null.drop_duplicates(["value", "x", "measure"])
-        table = pd.concat([null, own])[["value", "group", "x", "mean", "low", "high", "n"]]
-        with_what = {
-            "last": "each member with the last one",
-            "next": "each member with the next one",
-            "runs": "members of different runs at the same place",
-        }[self.pairs]
+        base = rows.assign(
+            value=rows["measure"], x=rows["at"].map(options.pop("x")), n=rows["words"]
+        )
+        own = base.assign(mean=rows["value"], low=np.nan, high=np.nan, group=self._groups(rows))
+        null = base.assign(
+            mean=rows["null_mean"], low=rows["null_low"], high=rows["null_high"], group=PERMUTED
+        )
+        # Runs have a null each, all of one kind: one band is enough to look at.
+        table = pd.concat([null.drop_duplicates(["value", "x"]), own])
         return Drawing(
             "lines",
-            f"{', '.join(measures)}: {self.matrix}, {with_what}",
-            table,
+            f"{', '.join(measures)}: {self.matrix}, {WITH_WHAT[self.pairs]}",
+            table[["value", "group", "x", "mean", "low", "high", "n"]],
             "value",
             self.axis,
             f"{int(rows['words'].iloc[0])} words; residual and cosine after the best rotation, on "
             "words that it was not fitted on.",
             "Grey: the words of the second member permuted, with the middle 95 %.",
             "the lines would lie in the grey band.",
-            options={k: v for k, v in options.items() if k != "x"} | {"greys": ("permuted words",)},
+            options=options | {"greys": (PERMUTED,)},
         )
+
+    def _groups(self, rows: pd.DataFrame) -> Any:
+        """The line of each row: its run, or both runs of a pair."""
+        if "run" not in rows:
+            return "as measured"
+        both = rows["run"].astype(str) + " – " + rows["run_b"].astype(str)
+        return both if self.pairs == "runs" else rows["run"].astype(str)
 
     def _bars(self) -> Drawing:
         rows = self.frame
@@ -192,10 +195,6 @@ class Stability(Finding):
             if_null="every point would lie in its grey bar.",
             options={"control_name": "permuted words", "from_zero": True},
         )
-
-
-def _runs_of(rows: pd.DataFrame) -> pd.Series[Any]:
-    return rows["run"].astype(str) + " – " + rows["run_b"].astype(str)
 
 
 def space_stability(

@@ -22,6 +22,7 @@ from interp.models.probe import inspect
 from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
+from interp.runs.provenance import provenance_of
 from interp.runs.series.facts import differences, facts_of
 from interp.stats.groups import group_means
 
@@ -210,7 +211,8 @@ def _read(model: Any, prompts: Any, labels: Any, prepend_bos: bool | None, weigh
     if weights:
         named = wrapped_model(bridge).named_parameters()
         kept = {name: weight.detach().cpu().clone() for name, weight in named}
-    facts = facts_of(bridge, inspect(bridge))
+    about = provenance_of(bridge, inspect(bridge), {}, None)["model"]
+    facts = facts_of(bridge, about)
     name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
     del bridge
     gc.collect()  # bridges are full of cycles, and two at once may not fit

@@ -47,27 +47,25 @@ def _of_stack(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def _of_member(rows: pd.DataFrame, value: str, fewest: int) -> pd.DataFrame:
     keys = [c for c in ("prompt", "position") if c in rows] or ["member"]
-    wide = rows.pivot_table(
-        index=keys, columns="layer", values=value, aggfunc="mean", dropna=False, observed=True
-    )
-    mixed = wide.to_numpy(np.float64) @ weights(wide.shape[1], fewest)
+    wide = rows.groupby([*keys, "layer"], sort=True)[value].mean().unstack("layer")  # noqa: PD010
+    mixed = interpolated(wide.to_numpy(np.float64), fewest)
     long = pd.DataFrame(mixed, index=wide.index, columns=range(fewest))
     long = long.rename_axis(columns="layer").stack().rename(value).reset_index()  # noqa: PD013
     about = rows.drop(columns=["layer", value, *(["head"] if "head" in rows else [])])
     return long.merge(about.drop_duplicates(keys), on=keys, how="left")
 
 
-def weights(layers: int, fewest: int) -> Floats:
-    """Linear interpolation from `layers` places to `fewest`, both from 0 to 1: `[layers, fewest]`.
+def interpolated(values: Floats, fewest: int) -> Floats:
+    """Values at `fewest` places from 0 to 1, from those at as many as there are columns.
 
-    >>> weights(3, 2).tolist()
-    [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    An undefined value is used only where it has a weight.
+
+    >>> interpolated(np.array([[0.0, 4.0, 2.0]]), 2).tolist()
+    [[0.0, 2.0]]
     """
-    wanted = np.linspace(0, layers - 1, fewest)
-    low = np.minimum(wanted.astype(np.int64), max(layers - 2, 0))
+    wanted = np.linspace(0, values.shape[1] - 1, fewest)
+    low = wanted.astype(np.int64)
     share = wanted - low
-    out = np.zeros((layers, fewest))
-    out[low, np.arange(fewest)] = 1 - share
-    if layers > 1:
-        out[low + 1, np.arange(fewest)] += share
-    return out
+    high = np.minimum(low + 1, values.shape[1] - 1)
+    mixed = (1 - share) * values[:, low] + share * values[:, high]
+    return np.asarray(np.where(share == 0, values[:, low], mixed), np.float64)

@@ -10,23 +10,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp.models.anatomy import Anatomy
-
 FACTS = ("architecture", "n_layers", "d_model", "d_vocab", "tokenizer", "basis", "dtype")
 """What is known of a member once it was loaded."""
 
 
-def facts_of(model: Any, anatomy: Anatomy) -> dict[str, Any]:
-    """Shape, type and vocabulary of a model, as JSON values; see `FACTS`."""
-    return {
-        "architecture": anatomy.architecture,
-        "n_layers": [stack.n_blocks for stack in anatomy.stacks],
-        "d_model": anatomy.d_model,
-        "d_vocab": anatomy.d_vocab,
-        "tokenizer": vocabulary_id(getattr(model, "tokenizer", None)),
-        "basis": anatomy.basis,
-        "dtype": str(anatomy.dtype).removeprefix("torch."),
-    }
+def facts_of(model: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Shape, type and vocabulary of a model, as JSON values; see `FACTS`.
+
+    Args:
+        model: a bridge.
+        about: what the provenance of its results says of the model.
+    """
+    kept = {key: about.get(key) for key in FACTS if key not in ("d_vocab", "tokenizer")}
+    vocabulary = int(getattr(model.cfg, "d_vocab", 0) or 0)
+    name = vocabulary_id(getattr(model, "tokenizer", None))
+    return kept | {"d_vocab": vocabulary, "tokenizer": name}
 
 
 def vocabulary_id(tokenizer: Any) -> str | None:

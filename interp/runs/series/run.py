@@ -21,7 +21,6 @@ from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.load import load_model
-from interp.models.probe import inspect
 from interp.prompts.prompts import Prompts
 from interp.prompts.sources import Raw
 from interp.runs.before_loading import (
@@ -36,7 +35,7 @@ from interp.runs.corpus.files import owned, remove_leftovers
 from interp.runs.provenance import versions
 from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
-from interp.runs.series.facts import differences, facts_of
+from interp.runs.series.facts import differences, facts_of, vocabulary_id
 from interp.runs.series.members import Member, Members, members_of
 from interp.runs.series.records import FAILED, MEASURED, SCHEMA, Folder, record_of
 from interp.runs.series.result import Series
@@ -137,12 +136,11 @@ class _Work:
 
     def _measured(self, member: Member) -> tuple[dict[str, Any], Results]:
         bridge = load_model(member.model, **{**self.loading, **member.options})
-        facts = facts_of(bridge, inspect(bridge))
-        self._refuse_vocabulary(member, facts["tokenizer"])
+        self._refuse_vocabulary(member, vocabulary_id(getattr(bridge, "tokenizer", None)))
         results = run(
             bridge, self.prompts, list(self.chosen.values()), progress=False, **self.options
         )
-        return facts, results
+        return facts_of(bridge, results.provenance["model"]), results
 
     def _refuse_vocabulary(self, member: Member, tokenizer: str | None) -> None:
         """Raises for token ids that mean other words in this member's vocabulary."""
