@@ -81,7 +81,7 @@ def test_a_failed_member_gives_exit_code_4(place, tmp_path):
     run = run_of(tmp_path / "run", (1, 10))
     (run / "checkpoint-10" / "config.json").write_text("{}")
     done = invoke("series", run / "checkpoint-1", run / "checkpoint-10", "-p",
-                  place / "prompts.txt", "-a", "rotation", "-o", tmp_path / "out", "-q")  # fmt: skip
+                  place / "prompts.txt", "-a", "rotation", "-q", "-o", tmp_path / "o")  # fmt: skip
     assert done.exit_code == 4, done.output
     assert "'checkpoint-10' was not measured" in " ".join(done.output.split())
 

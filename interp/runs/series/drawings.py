@@ -19,7 +19,7 @@ from interp.stats.change_point import is_geometric, log_places
 WAYS = ("axis", "layers", "both")
 MOST_LINES = 8
 MOST_PANELS = 4
-MOST_TICKS = 9
+MOST_TICKS = 12
 IF_NULL = "every line would stay within its band from the first member to the last."
 
 
