@@ -83,10 +83,11 @@ def change_point(
     first place after the latest one. Of a gradual change it is the interval of the best step, which
     lies near the middle of the rise.
 
-    **Whether.** For each split the mean over prompts of (mean after − mean before), in units of
-    √Σ d²; the largest over the splits is compared with its distribution when the signs of whole
-    prompts' deviations change at random. Under the null hypothesis that the mean over prompts is
-    the same at every place, and that deviations are symmetric, p is exact up to the draw.
+    **Whether.** For each split the sum over prompts of (mean after − mean before), in units of
+    √Σ d²; the largest over the splits is compared with what it is when the signs of whole prompts
+    change at random, and when the places of every prompt are shuffled. The larger p counts: it
+    holds if prompts deviate symmetrically about no change (with any dependence between places), or
+    if places are exchangeable (with any distribution).
 
     The prompts are the sample: with one model per place, a fluctuation from checkpoint to
     checkpoint that all prompts share is a change too. Several seeds tell them apart.
@@ -107,14 +108,15 @@ def change_point(
     x, place = _checked(values, at)
     log = is_geometric(place) if log is None else log
     rng = np.random.default_rng(seed)
-    curve = x.mean(axis=0)
-    index, share = _steps(curve[None])
-    low, high = _interval(x, rng, resamples, confidence)
-    deviations = np.einsum("ntk,ts->nsk", x, _contrasts(x.shape[1]))
-    p, p_max, exact = _tested(deviations, rng, resamples)
+    # About its first place every unchanged prompt is exactly 0, which its mean would not make it.
+    moved = x - x[:, :1]
+    index, share = _steps(moved.mean(axis=0)[None])
+    low, high = _interval(moved, rng, resamples, confidence)
+    deviations = np.einsum("ntk,ts->nsk", moved, _contrasts(x.shape[1]))
+    p, p_max, exact = _tested(moved, deviations, rng, resamples)
     here = np.take_along_axis(deviations, index[:, None] - 1, axis=1)[:, 0]
     size, size_low, size_high = _mean_interval(here, confidence)
-    before = _before(curve, index[0])
+    before = _before(x.mean(axis=0), index[0])
     defined = np.isfinite(p)
     numbers = (
         middles(place, log)[index[0] - 1],
@@ -186,43 +188,66 @@ def _interval(
 
 
 def _tested(
-    deviations: Floats, rng: np.random.Generator, resamples: int
+    x: Floats, deviations: Floats, rng: np.random.Generator, resamples: int
 ) -> tuple[Floats, Floats, bool]:
-    """p and p_max `[k]` of the largest contrast, by changing the signs of whole prompts."""
-    n, splits, k = deviations.shape
-    size = np.sqrt((deviations**2).sum(axis=0))
-    # Signs that rounding alone gives an unchanged row would else decide its test.
-    scale = np.abs(deviations).max(axis=(0, 1), initial=0.0)
-    size = np.where((size > 1e-9 * scale) & (scale > 0), size, np.nan)
-    flat = deviations.reshape(n, -1)
-
-    def largest(signs: Floats) -> Floats:
-        t = np.abs(signs @ flat).reshape(len(signs), splits, k) / size
-        return np.where(np.isnan(t), -np.inf, t).max(axis=1)
-
-    observed = largest(np.ones((1, n)))[0]
+    """p and p_max `[k]`: the larger one of signs and of shuffled places."""
+    n = len(x)
+    observed = _largest(deviations.sum(axis=0), (deviations**2).sum(axis=0), x)
     exact = 2**n <= resamples
-    reached, reached_max, draws = np.zeros(k), np.zeros(k), 0
-    for signs in _signs(n, resamples, exact, rng, splits * k):
-        null = largest(signs)
-        reached += (null >= observed - SLACK * np.abs(observed)).sum(axis=0)
-        farthest = null.max(axis=1)[:, None]
-        reached_max += (farthest >= observed - SLACK * np.abs(observed)).sum(axis=0)
-        draws += len(signs)
-    extra = 0 if exact else 1  # the observed signs are among all of them already
+    pairs = [
+        _shares(observed, _signs(deviations, resamples, exact, rng, x), exact),
+        _shares(observed, _shuffles(x, resamples, rng), exact=False),
+    ]
     known = np.isfinite(observed)
-    p, p_max = ((extra + r) / (extra + draws) for r in (reached, reached_max))
-    return np.where(known, p, np.nan), np.where(known, p_max, np.nan), exact
+    p, p_max = (np.where(known, np.maximum(*found), np.nan) for found in zip(*pairs, strict=True))
+    return p, p_max, exact
+
+
+def _largest(sums: Floats, squares: Floats, x: Floats) -> Floats:
+    """Largest |Σ d| / √Σ d² over the splits: `[..., splits, k]` to `[..., k]`; −∞ if undefined."""
+    # What rounding alone leaves of an unchanged row would else decide its test.
+    rounding = (1e-12 * np.abs(x).max(axis=(0, 1))) ** 2 * len(x)
+    t = np.abs(sums) / np.sqrt(np.where(squares > rounding, squares, np.nan))
+    return np.asarray(np.where(np.isnan(t), -np.inf, t).max(axis=-2), np.float64)
+
+
+def _shares(observed: Floats, nulls: Iterator[Floats], exact: bool) -> tuple[Floats, Floats]:
+    """Share of draws that reach each row's value: in that row, and in any."""
+    least = observed - SLACK * np.abs(observed)
+    reached, reached_max, draws = np.zeros(len(observed)), np.zeros(len(observed)), 0
+    for null in nulls:
+        reached += (null >= least).sum(axis=0)
+        reached_max += (null.max(axis=1)[:, None] >= least).sum(axis=0)
+        draws += len(null)
+    extra = 0 if exact else 1  # the observed signs are among all of them already
+    return (extra + reached) / (extra + draws), (extra + reached_max) / (extra + draws)
 
 
 def _signs(
-    n: int, resamples: int, exact: bool, rng: np.random.Generator, width: int
+    deviations: Floats, resamples: int, exact: bool, rng: np.random.Generator, x: Floats
 ) -> Iterator[Floats]:
+    """The statistic when the signs of whole prompts change: `[draws, k]`, in parts."""
+    n, *rest = deviations.shape
+    flat, squares = deviations.reshape(n, -1), (deviations**2).sum(axis=0)
     if exact:
-        yield np.array(list(product((1.0, -1.0), repeat=n)))
-        return
-    for size in chunks(resamples, n + 2 * width):
-        yield rng.integers(0, 2, size=(size, n)) * 2.0 - 1.0
+        drawn = iter([np.array(list(product((1.0, -1.0), repeat=n)))])
+    else:
+        sizes = chunks(resamples, n + 2 * flat.shape[1])
+        drawn = (rng.integers(0, 2, size=(size, n)) * 2.0 - 1.0 for size in sizes)
+    for signs in drawn:
+        yield _largest((signs @ flat).reshape(-1, *rest), squares, x)
+
+
+def _shuffles(x: Floats, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """The statistic when every prompt's places are shuffled: `[draws, k]`, in parts."""
+    n, places, k = x.shape
+    first = np.arange(1, places)[:, None]
+    for size in chunks(resamples, 3 * n * places * k):
+        order = rng.random((size, n, places)).argsort(axis=2)
+        before = np.take_along_axis(x[None], order[..., None], axis=2).cumsum(axis=2)
+        whole, before = before[:, :, -1:], before[:, :, :-1]
+        d = (whole - before) / (places - first) - before / first
+        yield _largest(d.sum(axis=1), (d**2).sum(axis=1), x)
 
 
 def _mean_interval(values: Floats, confidence: float) -> tuple[Floats, Floats, Floats]:
