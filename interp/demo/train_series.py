@@ -16,23 +16,29 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as logging_of_transformers
 
 from interp.demo import model_path
 from interp.demo.evaluate import load
 from interp.demo.tokenizer import CONTEXT
-from interp.demo.train import Recipe, Trainer, save
+from interp.demo.train import Recipe, Trainer, random_rows, save, token_losses
 
 log = logging.getLogger(__name__)
 
-STEPS = (0, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+STEPS = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Steps after which a checkpoint is kept: 0 is untrained, the others double."""
 SEEDS = (0, 1, 2)
 BLOCKS, WIDTH, HEADS = 4, 64, 4
 RATE = 4e-3
-RECIPE = Recipe(copying=0, language=STEPS[-1], rate=RATE, referents=0.3)
+HORIZON = 1024
+"""Steps over which the rate falls along a cosine; the run ends while it is still high."""
+RECIPE = Recipe(copying=0, language=HORIZON, rate=RATE, referents=0.3)
 WARM_UP = 40
-ROWS = 4
+ROWS, COPIED = 4, 1600
+"""Rows of documents in a batch, and about how many random tokens."""
 LONGEST = 24
 """Of the repeated periods, in tokens."""
 
@@ -97,21 +103,28 @@ def _trained(folder: Path, seed: int, steps: tuple[int, ...]) -> list[Path]:
         if step in steps:
             folders.append(_kept(model, tokenizer, folder / f"step-{step}"))
         if step < max(steps):
-            _step(trainer, step, max(steps))
+            _step(trainer, step)
     return folders
 
 
-def _step(trainer: Trainer, step: int, last: int) -> None:
+def _step(trainer: Trainer, step: int) -> None:
     """One update on documents and repeated random tokens; the rate falls along a cosine."""
     packed = torch.tensor(list(islice(trainer.documents, ROWS)))
-    from interp.demo.train import token_losses
-
     language = token_losses(trainer.model, packed).mean()
-    copied = trainer.copying(LONGEST)
-    share = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / last))
+    rows = random_rows(trainer.ordinary, trainer.end, LONGEST, trainer.generator, COPIED)
+    copied = _copy_loss(trainer.model, rows)
+    share = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / HORIZON))
     trainer.step(language + copied, share * min(1.0, (step + 1) / WARM_UP))
-    if step % 64 == 0 or step == last - 1:
+    if step % 64 == 63:
         log.info("step %d: documents %.3f, repeated %.3f", step, language.item(), copied.item())
+
+
+def _copy_loss(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Mean loss on the repetition; logits are made of that half alone, which saves a third."""
+    period = (ids.shape[1] - 1) // 2
+    states = model.model(ids[:, :-1]).last_hidden_state[:, period + 1 :]
+    logits = model.lm_head(states)
+    return cross_entropy(logits.transpose(1, 2), ids[:, period + 2 :])
 
 
 def _kept(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
@@ -119,7 +132,13 @@ def _kept(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     state = {name: weight.half() for name, weight in model.state_dict().items()}
     copy = type(model)(model.config).half()
     copy.load_state_dict(state)
-    save(copy.eval(), tokenizer, folder)
+    bars = logging_of_transformers.is_progress_bar_enabled()
+    logging_of_transformers.disable_progress_bar()
+    try:
+        save(copy.eval(), tokenizer, folder)
+    finally:
+        if bars:
+            logging_of_transformers.enable_progress_bar()
     return folder
 
 
