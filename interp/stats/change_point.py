@@ -83,11 +83,12 @@ def change_point(
     first place after the latest one. Of a gradual change it is the interval of the best step, which
     lies near the middle of the rise.
 
-    **Whether.** For each split the sum over prompts of (mean after − mean before), in units of
-    √Σ d²; the largest over the splits is compared with what it is when the signs of whole prompts
-    change at random, and when the places of every prompt are shuffled. The larger p counts: it
-    holds if prompts deviate symmetrically about no change (with any dependence between places), or
-    if places are exchangeable (with any distribution).
+    **Whether.** Two tests, of which the larger p counts. With d = mean after − mean before of a
+    prompt: the largest |Σ d| / √Σ d² over the splits, when the signs of whole prompts change at
+    random; and the largest share of the variance within prompts that one step explains, when the
+    places of every prompt are shuffled. The first holds if prompts deviate symmetrically about no
+    change, with any dependence between places; the second if places are exchangeable, with any
+    distribution. So p holds if either is true, and errs to the cautious side.
 
     The prompts are the sample: with one model per place, a fluctuation from checkpoint to
     checkpoint that all prompts share is a change too. Several seeds tell them apart.
@@ -194,11 +195,13 @@ def _tested(
     n = len(x)
     observed = _largest(deviations.sum(axis=0), (deviations**2).sum(axis=0), x)
     exact = 2**n <= resamples
+    known = np.isfinite(observed)
+    total = ((x - x.mean(axis=1, keepdims=True)) ** 2).sum(axis=(0, 1))
+    total = np.where(known, total, np.inf)
     pairs = [
         _shares(observed, _signs(deviations, resamples, exact, rng, x), exact),
-        _shares(observed, _shuffles(x, resamples, rng), exact=False),
+        _shares(_explained(deviations.sum(axis=0), x) / total, _shuffles(x, total, resamples, rng)),
     ]
-    known = np.isfinite(observed)
     p, p_max = (np.where(known, np.maximum(*found), np.nan) for found in zip(*pairs, strict=True))
     return p, p_max, exact
 
@@ -211,7 +214,9 @@ def _largest(sums: Floats, squares: Floats, x: Floats) -> Floats:
     return np.asarray(np.where(np.isnan(t), -np.inf, t).max(axis=-2), np.float64)
 
 
-def _shares(observed: Floats, nulls: Iterator[Floats], exact: bool) -> tuple[Floats, Floats]:
+def _shares(
+    observed: Floats, nulls: Iterator[Floats], exact: bool = False
+) -> tuple[Floats, Floats]:
     """Share of draws that reach each row's value: in that row, and in any."""
     least = observed - SLACK * np.abs(observed)
     reached, reached_max, draws = np.zeros(len(observed)), np.zeros(len(observed)), 0
@@ -238,8 +243,18 @@ def _signs(
         yield _largest((signs @ flat).reshape(-1, *rest), squares, x)
 
 
-def _shuffles(x: Floats, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """The statistic when every prompt's places are shuffled: `[draws, k]`, in parts."""
+def _explained(sums: Floats, x: Floats) -> Floats:
+    """Sum of squares that the best step explains, from Σ d: `[..., splits, k]` to `[..., k]`."""
+    n, places, _ = x.shape
+    first = np.arange(1, places)[:, None]
+    gain = first * (places - first) / places * sums**2 / n
+    return np.asarray(gain.max(axis=-2), np.float64)
+
+
+def _shuffles(
+    x: Floats, total: Floats, resamples: int, rng: np.random.Generator
+) -> Iterator[Floats]:
+    """Explained share when every prompt's places are shuffled: `[draws, k]`, in parts."""
     n, places, k = x.shape
     first = np.arange(1, places)[:, None]
     for size in chunks(resamples, 3 * n * places * k):
@@ -247,7 +262,7 @@ def _shuffles(x: Floats, resamples: int, rng: np.random.Generator) -> Iterator[F
         before = np.take_along_axis(x[None], order[..., None], axis=2).cumsum(axis=2)
         whole, before = before[:, :, -1:], before[:, :, :-1]
         d = (whole - before) / (places - first) - before / first
-        yield _largest(d.sum(axis=1), (d**2).sum(axis=1), x)
+        yield _explained(d.sum(axis=1), x) / total
 
 
 def _mean_interval(values: Floats, confidence: float) -> tuple[Floats, Floats, Floats]:

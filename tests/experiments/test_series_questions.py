@@ -63,7 +63,7 @@ def test_with_enough_prompts_the_change_is_called_one(folder):
     found = change_points(series, value="angle", resamples=400)
     assert found.found["layer"].tolist()[-1:] == [2] or 2 in set(found.found["layer"])
     row = found.frame.set_index("layer").loc[2]
-    assert row["p_max"] == pytest.approx(1 / 401)
+    assert row["p_max"] <= 2 / 401
     assert "angle changed in" in found.sentence
     assert "layer 2 between training step 50 and 100" in found.sentence
 
@@ -238,7 +238,7 @@ def spaces(tmp_path_factory):
 def test_a_turned_space_is_the_same_and_another_seed_is_not(spaces):
     names = ["base", "turned", "other"]
     found = space_stability({n: spaces / n for n in names}, pairs="all", resamples=59, k=5)
-    table = found.frame.set_index(["a", "b", "measure"])
+    table = found.frame.set_index(["a", "b", "measure"]).sort_index()
     same, unlike = table.loc[("base", "turned")], table.loc[("base", "other")]
     assert same.loc["residual", "value"] < 1e-4
     assert same.loc["cosine", "value"] == pytest.approx(1, abs=1e-5)
@@ -301,7 +301,7 @@ def test_stability_refuses(spaces):
     with pytest.raises(UnknownName, match="unknown value of pairs 'lats'; did you mean 'last'"):
         space_stability(pair, pairs="lats")
     with pytest.raises(
-        BadInput, match="the members have no words in common, at least 8 are needed"
+        BadInput, match="fewer than two members have word vectors: .base. is left out"
     ):
         space_stability(pair, words=["zzzz", "qqqq"])
     with pytest.raises(BadInput, match="k is 99; allowed is 1 to"):

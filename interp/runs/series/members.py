@@ -311,17 +311,15 @@ def _few(items: Sequence[Any]) -> str:
 
 
 def _with_names(members: Sequence[Member]) -> list[Member]:
-    """The members with names: paths below what all have in common, else the text as it was."""
+    """The members with names: as much of the end of a path as tells all apart, else the text."""
     paths = {m.source: Path(m.source).absolute() for m in members if _is_local(m)}
-    common = os.path.commonpath([p.parent for p in paths.values()]) if len(paths) > 1 else ""
+    ends = _ends(list(paths.values()))
 
     def called(member: Member) -> str:
         if member.name:
             return member.name
         path = paths.get(member.source)
-        if path is None:
-            return member.source
-        return path.relative_to(common).as_posix() if common else own_name(path)
+        return member.source if path is None else ends[path]
 
     names = [called(m) for m in members]
     twice = {name for name, n in Counter(names).items() if n > 1}
@@ -329,6 +327,17 @@ def _with_names(members: Sequence[Member]) -> list[Member]:
         replace(m, name=_numbered(name, i, m) if name in twice else name)
         for i, (m, name) in enumerate(zip(members, names, strict=True))
     ]
+
+
+def _ends(paths: Sequence[Path]) -> dict[Path, str]:
+    """The last parts of every path, as many as tell all of them apart."""
+    if len(paths) == 1:
+        return {paths[0]: own_name(paths[0])}
+    for count in range(1, max((len(p.parts) for p in paths), default=0) + 1):
+        ends = {p: "/".join(p.parts[-count:]) for p in paths}
+        if len(set(ends.values())) == len(ends):
+            return ends
+    return {}
 
 
 def _numbered(name: str, i: int, member: Member) -> str:
