@@ -5,6 +5,7 @@ Knows tables of a series; runs no model.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ ALPHA = 0.05
 LEAST_MEMBERS = 4
 MOST_LINES = 6
 PLACES = ("stack", "layer", "head")
+_ALL = "\0all"  # no label has this name
 COLUMNS = {
     "run": "training run, where the series has several",
     "layer": "block or state, as in the table of the analysis",
@@ -194,7 +196,7 @@ def change_points(
     for run, part in rows.groupby("run", sort=False) if several else [("", rows)]:
         found, more = _of_run(part, value, resamples, seed)
         parts.append(found.assign(run=run) if several else found)
-        notes += [f"{run}: {note}" if run else note for note in more]
+        notes += [f"{run!s}: {note}" if run else note for note in more]
     curves = result.curves(value, special=special, by=by or ())
     if by is not None:
         curves = curves[curves[by].astype(str) == str(group)].drop(columns=by)
@@ -293,7 +295,7 @@ def _of_run(
 
 
 def _columns(found: ChangePoint) -> dict[str, Any]:
-    left_out = ("index", "exact", "prompts")
+    left_out = ("first", "exact", "prompts")
     named = {k: v for k, v in found._asdict().items() if k not in left_out}
     return named | {"prompts": found.prompts}
 
@@ -302,16 +304,14 @@ def _cube(
     rows: pd.DataFrame, value: str, keys: list[str]
 ) -> tuple[Floats, Floats, pd.DataFrame, list[str]]:
     """Means `[prompts, members, places]`, the axis, the places in the model, and notes."""
-    mean = rows.groupby(["prompt", "at", *keys], sort=True, dropna=False)[value].mean()
+    keyed = keys or [_ALL]
+    rows = rows if keys else rows.assign(**{_ALL: 0})
+    mean = rows.groupby(["prompt", "at", *keyed], sort=True, dropna=False)[value].mean()
     wide = mean.unstack("at")  # noqa: PD010
     at = wide.columns.to_numpy(np.float64)
     whole = wide.dropna()
     notes = []
-    if keys:
-        tables = dict(_by_place(whole, keys))
-        all_places = wide.index.droplevel("prompt").unique()
-    else:
-        tables, all_places = {(): whole}, [()]
+    tables = dict(_by_place(whole, keyed))
     prompts = wide.index.get_level_values("prompt").unique()
     enough = {place: t for place, t in tables.items() if len(t) > len(prompts) / 2}
     if not enough:
@@ -319,32 +319,24 @@ def _cube(
             f"no layer has {value!r} in every member for more than half of the prompts; the "
             "members may differ in depth or in their prompts"
         )
-    lost = len(all_places) - len(enough)
+    lost = len(wide.index.droplevel("prompt").unique()) - len(enough)
     if lost:
         notes.append(f"{lost} rows lack a value in some member and are left out")
-    shared = _shared(enough, keys)
+    shared = _shared(enough)
     if len(shared) < len(prompts):
         notes.append(f"{len(prompts) - len(shared)} prompts lack a value and are left out")
-    cube = np.stack(
-        [
-            t.droplevel(keys).loc[shared].to_numpy() if keys else t.loc[shared].to_numpy()
-            for t in enough.values()
-        ],
-        axis=2,
-    )
-    places = pd.DataFrame(list(enough), columns=keys) if keys else pd.DataFrame(index=[0])
+    cube = np.stack([t.loc[shared].to_numpy() for t in enough.values()], axis=2)
+    places = pd.DataFrame(list(enough), columns=keyed)[keys]
     return cube, at, places, notes
 
 
 def _by_place(wide: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
     for place, part in wide.groupby(level=keys, sort=True):
-        yield (place if isinstance(place, tuple) else (place,)), part
+        own = place if isinstance(place, tuple) else (place,)
+        yield own, part.set_axis(part.index.get_level_values("prompt"))
 
 
-def _shared(tables: Mapping[Any, pd.DataFrame], keys: list[str]) -> pd.Index[Any]:
-    """Prompts that every table has."""
-    shared = None
-    for table in tables.values():
-        own = table.index.get_level_values("prompt") if keys else table.index
-        shared = own if shared is None else shared.intersection(own)
-    return shared.sort_values()  # type: ignore[union-attr]
+def _shared(tables: Mapping[Any, pd.DataFrame]) -> Any:
+    """Prompts that every table has, in order."""
+    counts = Counter(prompt for table in tables.values() for prompt in table.index)
+    return sorted(prompt for prompt, count in counts.items() if count == len(tables))

@@ -182,7 +182,7 @@ def compare_states(
     rows = _distances(first, second).merge(index, on=["prompt", "position"], how="left")
     if by is not None:
         if by not in rows:
-            raise unknown("label", by, [c for c in index if c not in ("prompt", "position")])
+            raise unknown("label", by, [str(c) for c in index if c not in ("prompt", "position")])
         rows = rows[rows[by].notna() & (rows[by].astype(str) != "")]
     kept = rows if special else rows[~rows["special"].astype(bool)]
     frame = _means(kept.assign(group=ALL if by is None else kept[by].astype(str)))
@@ -267,7 +267,7 @@ def _angles(x: Floats, y: Floats, length: list[Floats]) -> Floats:
     """Angles in degrees by 2·atan2(‖u − v‖, ‖u + v‖) of the unit vectors, exact for small ones."""
     u, v = x / length[0][..., None], y / length[1][..., None]
     half = np.arctan2(np.linalg.norm(u - v, axis=2), np.linalg.norm(u + v, axis=2))
-    return np.degrees(2 * half)
+    return np.asarray(np.degrees(2 * half), np.float64)
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:

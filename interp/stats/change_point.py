@@ -30,7 +30,7 @@ class ChangePoint(NamedTuple):
     """The best single step of each row `[k]`, with its test against no change.
 
     Attributes:
-        index: number of the first place after the step, 1 … places − 1; −1 where undefined.
+        first: number of the first place after the step, 1 … places − 1; −1 where undefined.
         at, low, high: position of the step and its interval, in units of the axis: the step lies
             between the last place before it and the first one after it, `at` in their middle (of
             the logarithms on a logarithmic axis).
@@ -44,7 +44,7 @@ class ChangePoint(NamedTuple):
         prompts: number of prompts with a value at every place.
     """
 
-    index: Ints
+    first: Ints
     at: Floats
     low: Floats
     high: Floats
@@ -102,7 +102,7 @@ def change_point(
     >>> curve = np.array([0.0, 0.0, 0.0, 1.0, 1.0])
     >>> wobble = np.array([-0.02, -0.01, 0.01, 0.02])[:, None] * np.array([1, -1, 1, -1, 1])
     >>> found = change_point((curve + wobble)[:, :, None], [1, 10, 100, 1000, 10000])
-    >>> found.index.item(), found.low.item(), found.high.item()
+    >>> found.first.item(), found.low.item(), found.high.item()
     (3, 100.0, 1000.0)
     """
     check_resampling(confidence, resamples)
@@ -130,9 +130,10 @@ def change_point(
         size_high,
         share[0],
     )
-    kept = (np.where(defined, number, np.nan) for number in numbers[:3])
+    kept = [np.where(defined, number, np.nan) for number in numbers[:3]]
     first = np.where(defined, index[0], -1)
-    return ChangePoint(first, *kept, *numbers[3:], p, p_max, exact, len(x))
+    fields = [first, *kept, *numbers[3:], p, p_max, exact, len(x)]
+    return ChangePoint._make(fields)
 
 
 def _checked(values: ArrayLike, at: ArrayLike) -> tuple[Floats, Floats]:

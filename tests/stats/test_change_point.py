@@ -41,7 +41,7 @@ def test_the_step_is_that_of_least_squares():
         ]
         j = int(np.argmin(left)) + 1
         total = ((curve - curve.mean()) ** 2).sum()
-        assert found.index[row] == j
+        assert found.first[row] == j
         assert found.at[row] == pytest.approx(j - 0.5)
         assert found.share[row] == pytest.approx(1 - min(left) / total)
         assert found.before[row] == pytest.approx(curve[:j].mean())
@@ -167,7 +167,7 @@ def test_an_unchanged_row_has_no_change():
     x = np.repeat(rng(8).normal(size=(10, 1, 1)), 5, axis=1)
     found = change_point(x, np.arange(5.0), resamples=99)
     assert np.isnan([found.p[0], found.p_max[0], found.at[0], found.low[0]]).all()
-    assert found.index[0] == -1
+    assert found.first[0] == -1
     assert found.size[0] == 0
 
 

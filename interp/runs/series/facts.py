@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 FACTS = ("architecture", "n_layers", "d_model", "d_vocab", "tokenizer", "basis", "dtype")
@@ -31,9 +31,9 @@ def vocabulary_id(tokenizer: Any) -> str | None:
     """SHA-256 of a tokenizer's tokens with their ids and of its own rules; None without one."""
     if tokenizer is None:
         return None
-    rules = getattr(tokenizer, "backend_tokenizer", None)
+    rules: Any = getattr(tokenizer, "backend_tokenizer", None)
     # The same tokens may be merged in another order, which cuts texts in other places.
-    told = rules.to_str() if hasattr(rules, "to_str") else ""
+    told = rules.to_str() if rules is not None else ""
     document = [sorted(tokenizer.get_vocab().items()), _without_padding(told)]
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 
@@ -48,7 +48,7 @@ def differences(facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Notes on what members differ in, and what can still be compared: `facts` by name."""
     if len(facts) < 2:
         return ()
-    sayings = {
+    sayings: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "tokenizer": (
             "vocabulary",
             "their tokens differ, so that pairs of members are compared word by word (the last "
@@ -70,12 +70,12 @@ def differences(facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         "basis": (
             "basis of the weights",
             "tables of two bases are not comparable: load them in one",
-            lambda one: one["basis"],
+            lambda one: str(one["basis"]),
         ),
         "dtype": (
             "type of the weights",
             "differences below the rounding of the coarser type mean nothing",
-            lambda one: one["dtype"],
+            lambda one: str(one["dtype"]),
         ),
     }
     notes = []

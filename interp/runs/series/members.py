@@ -159,7 +159,9 @@ def _read(name: str, given: Any, notes: list[str]) -> list[Member]:
         return [Member(own, given, options)]
     read = _expanded(str(given), notes)
     if name and len(read) > 1:
-        return [replace(m, name=f"{name}/{_last(m)}", options=m.options | options) for m in read]
+        return [
+            replace(m, name=f"{name}/{_last(m)}", options={**m.options, **options}) for m in read
+        ]
     return [replace(m, name=name, options={**m.options, **options}) for m in read]
 
 

@@ -148,7 +148,9 @@ class SeriesResult:
             codes, groups = _numbered(rows, keys)
             table = means(rows.assign(**{_CELL: codes}), [chosen], _CELL)
             where = groups.iloc[table["x"].to_numpy(np.int64)].reset_index(drop=True)
-            named = dict(zip([*self.series.axis_columns, *labels], place, strict=True))
+            named: dict[str, Any] = dict(
+                zip([*self.series.axis_columns, *labels], place, strict=True)
+            )
             found = table[["mean", "low", "high", "n", "clusters", "undefined"]]
             parts.append(pd.concat([where, found], axis=1).assign(**named))
         out = pd.concat(parts, ignore_index=True).rename(columns={"clusters": "prompts"})
@@ -378,7 +380,9 @@ def load_series(folder: Path) -> Series:
     return opened(folder, records, listing)
 
 
-def opened(folder: Path, records: Sequence[Mapping[str, Any]], listing: Mapping[str, Any]) -> Any:
+def opened(
+    folder: Path, records: Sequence[Mapping[str, Any]], listing: Mapping[str, Any]
+) -> Series:
     """The series in a folder, whose tables are read when they are asked for."""
     measured = [r["member"] for r in records if r["status"] == MEASURED]
     return Series(records, SavedResults(folder, measured), listing)
