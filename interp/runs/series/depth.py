@@ -50,7 +50,7 @@ def _of_member(rows: pd.DataFrame, value: str, fewest: int) -> pd.DataFrame:
     wide = rows.groupby([*keys, "layer"], sort=True)[value].mean().unstack("layer")  # noqa: PD010
     mixed = interpolated(wide.to_numpy(np.float64), fewest)
     long = pd.DataFrame(mixed, index=wide.index, columns=range(fewest))
-    long = long.rename_axis(columns="layer").stack().to_frame(value).reset_index()  # noqa: PD013
+    long = pd.DataFrame({value: long.rename_axis(columns="layer").stack()}).reset_index()  # noqa: PD013
     about = rows.drop(columns=["layer", value, *(["head"] if "head" in rows else [])])
     return long.merge(about.drop_duplicates(keys), on=keys, how="left")
 
