@@ -28,13 +28,13 @@ from interp.demo.train import Recipe, Trainer, random_rows, save, token_losses
 
 log = logging.getLogger(__name__)
 
-STEPS = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+STEPS = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Steps after which a checkpoint is kept: 0 is untrained, the others double."""
 SEEDS = (0, 1, 2)
 BLOCKS, WIDTH, HEADS = 4, 64, 4
 RATE = 4e-3
-HORIZON = 1024
-"""Steps over which the rate falls along a cosine; the run ends while it is still high."""
+HORIZON = STEPS[-1]
+"""Steps over which the rate falls along a cosine, also where a run ends sooner."""
 RECIPE = Recipe(copying=0, language=HORIZON, rate=RATE, referents=0.3)
 WARM_UP = 40
 ROWS, COPIED = 4, 1600

@@ -142,7 +142,7 @@ class ChangePoints(Finding):
             self.value,
             self.axis,
             f"The {len(names)} rows that change most. Bands: 95 % intervals over prompts.",
-            options={k: v for k, v in options.items() if k != "x"},
+            options={k: v for k, v in options.items() if k != "x"} | {"whole": True},
         )
 
 

@@ -3,7 +3,7 @@
 Columns: `value`, `group`, `x` (missing for a mean that belongs to no place), `mean`, `low`, `high`,
 `n`, and `control`, the same on an untrained copy. Several values of several groups get a panel per
 value. Options: `greys`, the groups that are controls and drawn in grey; `log`, a logarithmic axis;
-`ticks`, names by place along the axis, in place of numbers.
+`ticks`, names by place along the axis, in place of numbers; `whole`, no cut of the vertical axis.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ def line_figure(drawing: Drawing) -> Any:
     greys, log = drawing.options.get("greys", ()), bool(drawing.options.get("log"))
     panels = _panels(table, greys)
     figure = _canvas([name for name, _ in panels])
+    whole = bool(drawing.options.get("whole"))
     shown = window(table)
+    limits = y_limits(table) if whole else shown.limits
     for i, (_, lines) in enumerate(panels):
-        _draw_panel(figure, lines, i, shown.limits, greys, last=i == len(panels) - 1, log=log)
-    style_axes(figure, table, drawing.x, drawing.unit, shown.limits, drawing.options)
-    caption = " ".join(filter(None, (drawing.said, shown.said(drawing.place, drawing.unit))))
+        _draw_panel(figure, lines, i, limits, greys, last=i == len(panels) - 1, log=log)
+    style_axes(figure, table, drawing.x, drawing.unit, limits, drawing.options)
+    cut = "" if whole else shown.said(drawing.place, drawing.unit)
+    caption = " ".join(filter(None, (drawing.said, cut)))
     return style.dressed(figure, drawing.title, caption, height=HEIGHT)
 
 

@@ -52,7 +52,7 @@ def test_training_changes_every_matrix(short):
 def test_steps_double():
     assert STEPS[0] == 0
     assert all(b == 2 * a for a, b in zip(STEPS[1:], STEPS[2:], strict=False))
-    assert len(STEPS) == 10
+    assert len(STEPS) == 11
 
 
 def test_it_is_a_series(short):

@@ -234,6 +234,14 @@ def test_a_series_that_was_interrupted_is_readable_and_goes_on(tmp_path, monkeyp
     seen = loads(monkeypatch)
     done = interp.series(run, TEXTS, "rotation", out=out, resume=True, progress=False)
     assert len(seen) == 2
+    monkeypatch.setattr(module, "load_model", interrupted)
+    (folder_of(out, "checkpoint-1") / "rotation.parquet").unlink()
+    seen.clear()
+    monkeypatch.setattr(module, "run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        interp.series(run, TEXTS, "rotation", out=out, resume=True, progress=False)
+    # What was measured before is there, although this call did not come to it.
+    assert interp.load(out).members["status"].tolist() == ["measured"] * 3
     assert done.members["status"].eq("measured").all()
 
 

@@ -119,9 +119,13 @@ def _place_names(result: Any, curves: pd.DataFrame) -> pd.Series[Any]:
 def _axis_of(result: Any) -> dict[str, Any]:
     """Options of the axis: places, or the names of members that have none."""
     members = result.series.members
+    # The jump of one line is what a series is looked at for: it may not be cut off.
     if result.series.ordered:
-        return axis_options(members["at"].tolist())
-    return {"ticks": dict(zip(members["at"].astype(float), members["member"], strict=True))}
+        return axis_options(members["at"].tolist()) | {"whole": True}
+    return {
+        "whole": True,
+        "ticks": dict(zip(members["at"].astype(float), members["member"], strict=True)),
+    }
 
 
 def _few_lines(curves: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, str]:
@@ -216,6 +220,6 @@ def _over_both(result: Any, curves: pd.DataFrame, value: str, labels: Sequence[s
         table,
         _unit(result, value),
         result.series.axis,
-        _caption(curves),
+        f"Means over the tokens of {int(curves['prompts'].max())} prompts in every member.",
         options={"columns": told, "y": _kind(result), "cell": (52, 26)},
     )

@@ -129,7 +129,18 @@ class Folder:
 
 
 def record_path(out: Path, name: str) -> Path:
+    """File with the record of a member, next to the folder of its results."""
     return folder_of(out, name).with_name(folder_of(out, name).name + ".json")
+
+
+def latest(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a member that the listing has as waiting: it may be on the disk already."""
+    if record["status"] == WAITING:
+        with suppress(InterpError):
+            found = read_sealed(record_path(out, record["member"]), REMEDY)
+            if all(found[key] == record[key] for key in ("source", "options", "files")):
+                return {**found, "at": record["at"], "run": record["run"]}
+    return dict(record)
 
 
 def read_listing(out: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from interp.runs.series.records import (
     WAITING,
     SavedResults,
     folder_of,
+    latest,
     read_listing,
     record_path,
 )
@@ -376,7 +377,7 @@ class Series(Mapping[str, SeriesResult]):
 def load_series(folder: Path) -> Series:
     """Read a folder of `Series.save` or of `interp.series(…, out=…)`, finished or not."""
     listing = read_listing(folder)
-    records = listing.pop("members")
+    records = [latest(folder, record) for record in listing.pop("members")]
     return opened(folder, records, listing)
 
 
