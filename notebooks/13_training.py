@@ -69,9 +69,9 @@ changes.plot("When it changed")
 # %% [markdown]
 # The late blocks move first, and the early ones one doubling later: next to the unembedding there
 # is something to learn from the first step on. Whichever prompts are drawn, no interval is wider
-# than one doubling. `share` says how much of the curve one step explains: a sudden change has a share near 1, a straight line 0.75. Block 0
-# comes closest to a step; the others rise, fall or rise twice, and for those the place is only the
-# middle of the way.
+# than one doubling. `share` says how much of the curve one step explains: a sudden change has a
+# share near 1, a straight line 0.75. Block 0 comes closest to a step; the others rise, fall or rise
+# twice, and for those the place is only the middle of the way.
 #
 # ## Induction heads: sudden
 #
