@@ -5,17 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from spaces_help import TEXTS as TEXTS
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from zoo.boot import tiny_tokenizer
 from zoo.entry import TINY
-
-TEXTS = [
-    "the man saw her in a red house and the dog met him on the old road",
-    "a queen told her that the king had gone by the river",
-    "the dog met him on the old road . he was not old",
-    "that small bird was in the apple tree by the house",
-    "who had introduced the child to the king of the city",
-]
 
 
 def checkpoint(folder: Path, *, seed: int = 0, edit=None, tokenizer=tiny_tokenizer, **config):

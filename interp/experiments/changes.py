@@ -319,7 +319,7 @@ def _cube(
             f"no layer has {value!r} in every member for more than half of the prompts; the "
             "members may differ in depth or in their prompts"
         )
-    lost = len(wide.index.droplevel(["prompt"]).unique()) - len(enough)
+    lost = len(wide.reset_index().drop_duplicates(keyed)) - len(enough)
     if lost:
         notes.append(f"{lost} rows lack a value in some member and are left out")
     shared = _shared(enough)
