@@ -245,6 +245,10 @@ def test_a_turned_space_is_the_same_and_another_seed_is_not(spaces):
     assert same.loc["overlap", "value"] == pytest.approx(1, abs=0.02)
     assert same.loc["cka", "value"] == pytest.approx(1, abs=1e-4)
     assert (same["p"] == 1 / 60).all()
+    # The pair stands out of the most alike pair of every draw, five measures are corrected for.
+    assert same["p_max"].to_numpy() == pytest.approx(5 / 60)
+    assert (unlike["p_max"] > 0.5).all()
+    assert "59 permutations are too few for p_max < 0.05 over 5 measures" in " ".join(found.notes)
     for name in ("residual", "cosine", "overlap", "cka", "rsa"):
         row = unlike.loc[name]
         assert row["null_low"] - 0.05 <= row["value"] <= row["null_high"] + 0.05, name
