@@ -55,12 +55,9 @@ READS = {
     "rollout": f"attention --set attention.maps={SHORT + 1}",
     "compare": "rotation,random_pairs",
 }
-# The experiments on a series of checkpoints, and how that is made.
+# The experiments on a series of checkpoints; docs/series.md says how those of `training` are made.
 OF_SERIES = ("changes", "members", "states", "stability")
-MAKES_SERIES = (
-    "python -m interp.demo.train_series --out training --seeds 1\n"
-    "interp series training/seed-0 --prompts demo --analyses rotation,logit_lens --out out"
-)
+MAKES_SERIES = "interp series training/seed-0 -p demo -a rotation,logit_lens --out out"
 # What the example of each page is called with, by the command's name.
 M = "--model demo-llama"
 EXAMPLES = {
@@ -147,7 +144,7 @@ class Experiment(NamedTuple):
     def run(self) -> str:
         """The command line that makes the results it reads; empty where it reads none."""
         if self.command in OF_SERIES:
-            return MAKES_SERIES
+            return MAKES_SERIES if self.example.split()[2] == "out" else ""
         if self.command not in READS:
             return ""
         of = f"{M} --prompts her --target her --control random-init"
