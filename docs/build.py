@@ -57,6 +57,9 @@ READS = {
     "rollout": f"attention --set attention.maps={SHORT + 1}",
     "compare": "rotation,random_pairs",
 }
+# The experiments on a series of checkpoints; docs/series.md says how those of `training` are made.
+OF_SERIES = ("changes", "members", "states", "stability")
+MAKES_SERIES = "interp series training/seed-0 -p demo -a rotation,logit_lens --out out"
 # What the example of each page is called with, by the command's name.
 M = "--model demo-llama"
 EXAMPLES = {
@@ -88,6 +91,10 @@ EXAMPLES = {
     "words map": M,
     "words clusters": f"--min-size 5 {M}",
     "positions split": "'Mary smiled. John thanked her.' --sum scores --model demo",
+    "changes": "out --value angle",
+    "members": "out --a step-0 --b step-1024 --value angle --by pos",
+    "states": "training/seed-0/step-512 training/seed-0/step-1024 --prompts demo",
+    "stability": "training/seed-0",
     "positions shift": f"'Mary smiled. John thanked her.' --shifts 1,8 {M}",
 }
 # What a page documents beside the experiment itself: "module:name" below interp.
@@ -139,6 +146,8 @@ class Experiment(NamedTuple):
     @property
     def run(self) -> str:
         """The command line that makes the results it reads; empty where it reads none."""
+        if self.command in OF_SERIES:
+            return MAKES_SERIES if self.example.split()[2] == "out" else ""
         if self.command not in READS:
             return ""
         of = f"{M} --prompts her --target her --control random-init"
@@ -504,7 +513,7 @@ def draw_figures(results: Path, only: list[str]) -> None:
             options = {"prompt": 2} if name == "logit_lens" else {}  # the shortest of those kept
             save_picture(result.plot(plots[0].values, **options), "analyses", name)
     for name, experiment in EXPERIMENTS.items():
-        if not only or name in only:
+        if name not in OF_SERIES and (not only or name in only):
             words = shlex.split(experiment.example)[1:]
             asked = [str(results) if word == "out" else word for word in words]
             save_picture(_found(asked).plot(), "experiments", name)

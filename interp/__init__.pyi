@@ -52,6 +52,7 @@ from .runs.phantoms.phantom import Trial as Trial
 from .runs.results import Result as Result
 from .runs.results import Results as Results
 from .runs.run import run as run
+from .runs.series.run import series as series
 from .stats.compare import compare as compare
 
 __version__: str

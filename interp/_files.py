@@ -337,7 +337,8 @@ def _seal(name: str, document: Mapping[str, Any]) -> str:
 
 LAYOUT = "results.json"
 EXPERIMENT = "experiment.json"
-MARKS = (LAYOUT, EXPERIMENT)  # a folder without either was not written by this library
+SERIES = "series.json"
+MARKS = (LAYOUT, EXPERIMENT, SERIES)  # a folder without any was not written by this library
 
 
 @contextmanager

@@ -1,13 +1,12 @@
-"""The command line: `interp demo | run | inspect | list | report | explore | compare | check |
-calibrate`, and a command for each experiment.
+"""The command line: `interp demo | run | series | inspect | list | report | explore | compare |
+check | calibrate`, and a command for each experiment.
 
 Thin: it parses, calls the library and prints; one file per family of commands. Exit codes: 0 done,
 1 the request was refused or failed (with the reason), 2 wrong usage or an unknown name, 3 a check
-found a fault,
-4 a corpus run is done but some documents failed.
+found a fault, 4 a corpus run or a series is done but some documents or members failed.
 """
 
-from interp.cli import compare, experiments, explore, get, inspect, run
+from interp.cli import compare, experiments, explore, get, inspect, run, series
 from interp.cli.app import app, main
 
-__all__ = ["app", "compare", "experiments", "explore", "get", "inspect", "main", "run"]
+__all__ = ["app", "compare", "experiments", "explore", "get", "inspect", "main", "run", "series"]

@@ -19,6 +19,8 @@ ON_RESULTS = (
     Made("depth", "depth:decision_depth"),
     Made("heads", "heads:head_types"),
     Made("massive", "massive:massive_dimensions"),
+    Made("changes", "changes:change_points"),
+    Made("members", "members:compare_members"),
     Made("rollout", "heads:rollout"),
 )
 ON_MODEL = (
@@ -31,6 +33,8 @@ ON_MODEL = (
     ),
     Made("spaces", "spaces:compare_spaces", ("a", "b"), K),
     Made("layers", "layers:compare_layers", ("a", "b"), K, models=("a", "b")),
+    Made("states", "states:compare_states", ("a", "b")),
+    Made("stability", "stability:space_stability", options=K),
     Made("drift", "drift:contextual_drift", ("word",)),
     Made("continuations", "continuations:continuation_divergence", ("a", "b")),
     Made("steer", "steer:steer", options={"targets": "--token"}),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from interp.runs.corpus.output import CorpusTables
     from interp.runs.corpus.run import CorpusRun
     from interp.runs.results import Results
+    from interp.runs.series.result import Series
 
 
 PromptsOption = Annotated[
@@ -415,7 +416,7 @@ def report(
         wrote([written])
 
 
-def _verdicts(results: Results | CorpusTables) -> list[Finding]:
+def _verdicts(results: Results | CorpusTables | Series) -> list[Finding]:
     """What the analyses of a run measure on phantoms, for its report."""
     from interp.runs.phantoms.calibrate import calibrate
     from interp.runs.results import Results

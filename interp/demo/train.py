@@ -175,11 +175,13 @@ def document_rows(
                 row = []
 
 
-def random_rows(ordinary: Tensor, end: int, longest: int, generator: torch.Generator) -> Tensor:
-    """About `TOKENS` random tokens `[rows, 1 + 2 period]`: each row repeats its period once."""
+def random_rows(
+    ordinary: Tensor, end: int, longest: int, generator: torch.Generator, tokens: int = TOKENS
+) -> Tensor:
+    """About `tokens` random tokens `[rows, 1 + 2 period]`: each row repeats its period once."""
     # A new period for every batch: with one, heads would learn that distance instead of copying.
     period = int(torch.randint(5, longest + 1, (), generator=generator))
-    rows = max(1, TOKENS // (2 * period + 1))
+    rows = max(1, tokens // (2 * period + 1))
     half = ordinary[torch.randint(len(ordinary), (rows, period), generator=generator)]
     return torch.cat([torch.full((rows, 1), end), half, half], dim=1)
 

@@ -2,6 +2,8 @@
 
 from interp.experiments.cause import Cause as Cause
 from interp.experiments.cause import cause as cause
+from interp.experiments.changes import ChangePoints as ChangePoints
+from interp.experiments.changes import change_points as change_points
 from interp.experiments.continuations import Continuations as Continuations
 from interp.experiments.continuations import continuation_divergence as continuation_divergence
 from interp.experiments.continuations import continuation_table as continuation_table
@@ -30,6 +32,8 @@ from interp.experiments.layers import LayerComparison as LayerComparison
 from interp.experiments.layers import compare_layers as compare_layers
 from interp.experiments.massive import leave_out_dimensions as leave_out_dimensions
 from interp.experiments.massive import massive_dimensions as massive_dimensions
+from interp.experiments.members import MemberComparison as MemberComparison
+from interp.experiments.members import compare_members as compare_members
 from interp.experiments.nearest import nearest_tokens as nearest_tokens
 from interp.experiments.pair_finding import Pairs as Pairs
 from interp.experiments.pairs import pairs as pairs
@@ -45,6 +49,10 @@ from interp.experiments.shift import Shift as Shift
 from interp.experiments.shift import shift_test as shift_test
 from interp.experiments.spaces import SpaceComparison as SpaceComparison
 from interp.experiments.spaces import compare_spaces as compare_spaces
+from interp.experiments.stability import Stability as Stability
+from interp.experiments.stability import space_stability as space_stability
+from interp.experiments.states import StateComparison as StateComparison
+from interp.experiments.states import compare_states as compare_states
 from interp.experiments.steer import steer as steer
 from interp.experiments.steering import Steer as Steer
 from interp.experiments.steering import label_mask as label_mask

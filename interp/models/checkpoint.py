@@ -168,12 +168,21 @@ def _header(file: Path) -> list[str]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > size:
                 raise ValueError(f"its header would take {length:,} of {size:,} bytes")
-            names = list(json.loads(stream.read(length)))
-    except (OSError, ValueError, struct.error) as error:
+            header = dict(json.loads(stream.read(length)))
+            _refuse_cut(header, size - 8 - length)
+    except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
         raise BadInput(
             f"{str(file)!r} is no safetensors file or is damaged ({error}); download it again"
         ) from error
-    return [n for n in names if n != "__metadata__"]
+    return [n for n in header if n != "__metadata__"]
+
+
+def _refuse_cut(header: Mapping[str, Any], there: int) -> None:
+    """Raises `ValueError` where a file has fewer bytes of weights than its header names."""
+    ends = (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    promised = max(map(int, ends), default=0)
+    if there < promised:
+        raise ValueError(f"cut short: {there:,} of {promised:,} bytes of weights are there")
 
 
 # ---- building and filling --------------------------------------------------------------------

@@ -78,6 +78,11 @@ def inspect(model: Any) -> Anatomy:
     return anatomy
 
 
+def forget(model: Any) -> None:
+    """Drops what is known of a model, which would keep it in memory: its readout calls it."""
+    _cache.pop(model, None)
+
+
 def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
     """Anatomy of cached activations alone: sites and terms verified on their longest prompt.
 

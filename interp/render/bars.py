@@ -2,7 +2,8 @@
 
 Columns: `name`, `value`; optionally `low`, `high`, the interval; `control`, and `control_low`,
 `control_high`, its spread; `group`, which gives the colour; `hover`, the text of a point. Options:
-`control_name`, `value_name`: names in the legend; `from_zero`: the axis begins at zero.
+`control_name`, `value_name`: names in the legend; `from_zero`: the axis begins at zero; `log`: it
+is logarithmic; `ticks`: names by place along it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ def bars_figure(drawing: Drawing) -> Any:
         range=[len(shown) - 0.4, -0.6],
     )
     figure.update_xaxes(title_text=escape(drawing.unit), showgrid=True)
+    if options.get("log"):
+        figure.update_xaxes(type="log")
+    if ticks := options.get("ticks"):
+        figure.update_xaxes(tickvals=list(ticks), ticktext=[label(t, 20) for t in ticks.values()])
     if options.get("from_zero"):
         figure.update_xaxes(rangemode="tozero")
     _lay_out(figure, shown)

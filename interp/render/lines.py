@@ -2,12 +2,14 @@
 
 Columns: `value`, `group`, `x` (missing for a mean that belongs to no place), `mean`, `low`, `high`,
 `n`, and `control`, the same on an untrained copy. Several values of several groups get a panel per
-value. Option: `greys`, the groups that are controls and drawn in grey.
+value. Options: `greys`, the groups that are controls and drawn in grey; `log`, a logarithmic axis;
+`ticks`, names by place along the axis, in place of numbers; `whole`, no cut of the vertical axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -33,14 +35,17 @@ def line_figure(drawing: Drawing) -> Any:
     ]
     if table.empty:
         return style.empty(drawing.title, "Every value is undefined.", drawing.said)
-    greys = drawing.options.get("greys", ())
+    greys, log = drawing.options.get("greys", ()), bool(drawing.options.get("log"))
     panels = _panels(table, greys)
     figure = _canvas([name for name, _ in panels])
+    whole = bool(drawing.options.get("whole"))
     shown = window(table)
+    limits = y_limits(table) if whole else shown.limits
     for i, (_, lines) in enumerate(panels):
-        _draw_panel(figure, lines, i, shown.limits, greys, last=i == len(panels) - 1)
-    style_axes(figure, table, drawing.x, drawing.unit, shown.limits)
-    caption = " ".join(filter(None, (drawing.said, shown.said(drawing.place, drawing.unit))))
+        _draw_panel(figure, lines, i, limits, greys, last=i == len(panels) - 1, log=log)
+    style_axes(figure, table, drawing.x, drawing.unit, limits, drawing.options)
+    cut = "" if whole else shown.said(drawing.place, drawing.unit)
+    caption = " ".join(filter(None, (drawing.said, cut)))
     return style.dressed(figure, drawing.title, caption, height=HEIGHT)
 
 
@@ -95,10 +100,11 @@ def _draw_panel(
     greys: Collection[str],
     *,
     last: bool,
+    log: bool,
 ) -> None:
     palette = palette_of(lines, greys)
     draw_lines(figure, lines, palette, row=1, col=i + 1)
-    _mark_outside(figure, lines, palette, limits, axis=i + 1)
+    _mark_outside(figure, lines, palette, limits, axis=i + 1, log=log)
     if last:
         name_lines(figure, ends(lines), palette, limits, axis=i + 1)
 
@@ -110,6 +116,7 @@ def _mark_outside(
     limits: tuple[float, float],
     *,
     axis: int,
+    log: bool,
 ) -> None:
     """An arrow and the number at the edge of the panel for every value beyond it."""
     # Several values at one place are stacked, or their numbers would cover each other.
@@ -120,7 +127,7 @@ def _mark_outside(
             below = y < limits[0]
             row = taken[x, below] = taken.get((x, below), -1) + 1
             figure.add_annotation(
-                x=x,
+                x=math.log10(x) if log else x,  # plotly places notes by the exponent
                 xref=f"x{number_of_axis}",
                 y=limits[0] if below else limits[1],
                 yref=f"y{number_of_axis}",
@@ -357,15 +364,27 @@ def y_limits(*tables: pd.DataFrame) -> tuple[float, float]:
 
 
 def style_axes(
-    figure: Any, table: pd.DataFrame, title: str, unit: str, limits: tuple[float, float]
+    figure: Any,
+    table: pd.DataFrame,
+    title: str,
+    unit: str,
+    limits: tuple[float, float],
+    options: Mapping[str, Any],
 ) -> None:
-    """Integer ticks for layers, units, and one vertical range for all panels."""
+    """Integer ticks for layers or those asked for, units, one vertical range for all panels."""
     x = table.loc[table["x"].notna(), "x"].to_numpy(dtype=float)
-    low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
-    air = max(0.03 * (high - low), 0.25)
+    log = bool(options.get("log"))
+    places = np.log10(x) if log else x
+    low, high = (float(places.min()), float(places.max())) if len(x) else (0.0, 1.0)
+    air = max(0.03 * (high - low), 0.05 if log else 0.25)
     step = max(1, round((high - low) / 12)) if (x == np.round(x)).all() else None
-    figure.update_xaxes(
-        title_text=escape(title), range=[low - air, high + air], dtick=step, tick0=0
-    )
+    figure.update_xaxes(title_text=escape(title), range=[low - air, high + air])
+    if log:
+        figure.update_xaxes(type="log")
+    if ticks := options.get("ticks"):
+        named = [label(str(name), NAME) for name in ticks.values()]
+        figure.update_xaxes(tickvals=list(ticks), ticktext=named)
+    else:
+        figure.update_xaxes(dtick=step, tick0=0)
     figure.update_yaxes(range=list(limits))
     figure.update_layout(yaxis_title_text=escape(unit), hovermode="x unified")

@@ -47,7 +47,10 @@ def _lines(drawing: Drawing) -> pd.DataFrame:
     wide["x"] = wide["x"].fillna(-np.inf)  # a mean over all places comes first
     out = wide.pivot_table(index="x", columns="name", values="cell", aggfunc="first", sort=False)
     out = out.sort_index().fillna("–")
-    out.index = pd.Index(["any" if np.isneginf(i) else f"{i:g}" for i in out.index])
+    named = drawing.options.get("ticks", {})  # the places of a series, and members without one
+    out.index = pd.Index(
+        ["any" if np.isneginf(i) else str(named.get(i, f"{i:g}")) for i in out.index]
+    )
     return out.rename_axis(index=drawing.x.split(" (")[0] or "", columns="").reset_index()
 
 

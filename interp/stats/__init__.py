@@ -12,6 +12,9 @@ Welch's test would have been wrong on the same table.
 # on first use, and `scipy.stats` takes half a second, which most commands never need.
 
 from interp.stats.adjusted import adjusted_difference as adjusted_difference
+from interp.stats.change_point import ChangePoint as ChangePoint
+from interp.stats.change_point import change_point as change_point
+from interp.stats.change_point import is_geometric as is_geometric
 from interp.stats.classical import Effect as Effect
 from interp.stats.classical import TTest as TTest
 from interp.stats.classical import benjamini_hochberg as benjamini_hochberg

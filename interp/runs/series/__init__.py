@@ -1,0 +1,1 @@
+"""A series: the same prompts and analyses over several models, one in memory at a time."""
