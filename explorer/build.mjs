@@ -28,22 +28,26 @@ const LIBRARIES = [
   "fflate",
 ];
 
-/** The licences of the libraries in the bundle ask that their notice goes with every copy. */
+/** The licences of the libraries in the bundle ask that notice and terms go with every copy. */
 async function notice() {
-  const lines = [];
+  const terms = new Map();
   for (const name of LIBRARIES) {
     const folder = join(here, "node_modules", name);
-    const { version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
+    const { version } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
     const text = await readFile(join(folder, "LICENSE"), "utf8");
-    const owner = /^\s*Copyright.*$/m.exec(text)?.[0].trim() ?? "";
-    lines.push(`${name} ${version} (${license}) ${owner}`);
+    const owner = /^\s*Copyright.*$/m.exec(text)?.[0].trim();
+    const body = text.slice(text.indexOf("Permission")).replace(/\s+/g, " ").trim();
+    if (!owner || !body.startsWith("Permission")) throw new Error(`${name}: its licence could not be read`);
+    terms.set(body, [...(terms.get(body) ?? []), `${name} ${version}, ${owner}`]);
   }
-  return `/*! interp explorer. Built from explorer/ with:\n${lines.join("\n")} */`;
+  const parts = [...terms].map(([body, names]) => `${names.join("\n")}\n${body}`);
+  return `/*! interp explorer, built from explorer/ with:\n${parts.join("\n\n")} */`;
 }
 
 await mkdir(out, { recursive: true });
-await build({
+const { metafile } = await build({
   absWorkingDir: here,
+  metafile: true,
   entryPoints: { explorer: "src/main.tsx" },
   outdir: out,
   bundle: true,
@@ -57,6 +61,10 @@ await build({
   banner: { js: await notice() },
   logLevel: "warning",
 });
+for (const input of Object.keys(metafile.inputs)) {
+  const name = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(input)?.[1];
+  if (name && !LIBRARIES.includes(name)) throw new Error(`${name} is in the bundle without its licence`);
+}
 await build({
   absWorkingDir: here,
   entryPoints: { explorer: "src/explorer.css" },
