@@ -90,10 +90,10 @@ def explore(
 
 
 def _has_results(folder: Path) -> bool:
-    from interp._files import LAYOUT, kind_of
+    from interp._files import LAYOUT, SERIES, kind_of
     from interp.runs.results import CORPUS
 
-    return any(kind_of(folder / name) == "file" for name in (LAYOUT, CORPUS))
+    return any(kind_of(folder / name) == "file" for name in (LAYOUT, CORPUS, SERIES))
 
 
 def _refuse_folder(folder: Path) -> None:
@@ -121,12 +121,19 @@ def _refuse_output(path: Path | None, as_json: bool) -> None:
 def _write(folder: Path, path: Path | None, overwrite: bool) -> Path:
     """The page of saved results: next to them, where an earlier one is replaced, or in `path`."""
     from interp.runs.load import load
+    from interp.runs.series.result import Series
 
+    found = load(folder)
+    if isinstance(found, Series):
+        raise BadInput(
+            f"{str(folder)!r} holds a series of models, and the explorer shows one: name the "
+            f"folder of a member, in {str(folder / 'members')!r}; interp report shows all together"
+        )
     overwrite = overwrite or path is None
     path = path or folder
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "explorer.html"
-    return load(folder).explore().save(path, overwrite=overwrite)
+    return found.explore().save(path, overwrite=overwrite)
 
 
 def _serve(

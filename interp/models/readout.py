@@ -192,9 +192,15 @@ class Readout:
         # None tells the kernel to skip a pass over all logits.
         transform = None if self.transform is _same else self.transform
         head = Head(self.weight, self.bias, transform)
-        wanted = {"best": best, "best_rows": best_rows}
-        states = stream[:-1]
-        return lens_statistics(states, head, logits, targets, prepare=self.normalise, **wanted)
+        return lens_statistics(
+            stream[:-1],
+            head,
+            logits,
+            targets,
+            prepare=self.normalise,
+            best=best,
+            best_rows=best_rows,
+        )
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""

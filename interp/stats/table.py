@@ -21,6 +21,8 @@ from interp.errors import BadInput, nearest, unknown
 DEFAULT_BY = ("stack", "layer", "head")
 # The columns that identify a token; the other columns repeat for it in every layer.
 TOKEN = ("prompt", "position", "stack")
+# The columns in front of a table of several models.
+MEMBER = {"member", "at"}
 # The columns of every summary; labels, and bins of values and tokens, come in addition.
 SUMMARY = {"value", "n", "mean", "std", "undefined"}
 
@@ -37,12 +39,23 @@ def _has_frame(source: object) -> TypeGuard[HasFrame]:
 
 
 def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
-    """The table of a Result, or the DataFrame itself; `BadInput` for anything else."""
-    if isinstance(source, pd.DataFrame):
-        return source
-    if _has_frame(source):
-        return source.frame
-    raise BadInput(f"a table is needed, not {type(source).__name__}: pass a Result or a DataFrame")
+    """The table of a Result, or the DataFrame itself.
+
+    Raises `BadInput` for anything else, and for a table of several models, whose tokens are no
+    samples of one and the same thing.
+    """
+    frame = source if isinstance(source, pd.DataFrame) else getattr(source, "frame", None)
+    if not isinstance(frame, pd.DataFrame):
+        kind = type(source).__name__
+        raise BadInput(f"a table is needed, not {kind}: pass a Result or a DataFrame")
+    members = list(frame["member"].unique()) if set(frame.columns) >= MEMBER else []
+    if len(members) > 1:
+        raise BadInput(
+            f"the table holds {len(members)} models of a series, {members[0]!r} the first; give "
+            f"one: series.member({members[0]!r}), in a shell its folder in members/. "
+            "compare_members and change_points (interp members, interp changes) compare them"
+        )
+    return frame
 
 
 def is_summary(frame: pd.DataFrame) -> bool:

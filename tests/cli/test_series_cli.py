@@ -50,6 +50,30 @@ def test_a_series_is_measured_reported_and_resumed(place, measured):
     assert [row["at"] for row in document["members"]] == [1, 10, 100, 1000]
 
 
+def test_the_explorer_shows_one_member(place, measured, tmp_path):
+    refused = invoke("explore", place / "out", "--out", tmp_path / "page.html")
+    assert refused.exit_code == 1
+    assert "holds a series of models, and the explorer shows one" in str(refused.exception)
+    member = next((place / "out" / "members").glob("*/results.json")).parent
+    assert invoke("explore", member, "--out", tmp_path / "page.html").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("compare", "--value", "angle", "--by", "position", "--a", "1", "--b", "2"),
+        ("groups", "--value", "angle", "--by", "position"),
+        ("growth",),
+        ("predict",),
+    ],
+)
+def test_the_tokens_of_several_models_are_not_mixed(place, measured, question):
+    name, *options = question
+    refused = invoke(name, place / "out", *options)
+    assert refused.exit_code == 1
+    assert "models of a series" in str(refused.exception)
+
+
 def test_questions_to_a_series(place, measured):
     done = invoke("changes", place / "out", "--value", "angle", "--resamples", 100, "--json")
     assert done.exit_code == 0, done.output

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +114,7 @@ def _chunk(
     far = 0.0 if divergences or not len(h) else torch.nan
     last |= dict.fromkeys(FAR, torch.full_like(last["log_prob"], far))
     kind = at_least_float32(logits[:0]).dtype
-    whole = {name: torch.cat([r[name] for r in (*rows, last)]) for name in last}
+    whole: dict[str, Any] = {name: torch.cat([r[name] for r in (*rows, last)]) for name in last}
     whole = {n: v if n == "top_token" else v.to(kind) for n, v in whole.items()}
     for name in ("log_prob", "rank"):
         whole[name] = whole[name].masked_fill(targets < 0, torch.nan)
