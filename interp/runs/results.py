@@ -339,7 +339,8 @@ class Results(Mapping[str, Result]):
         """Write one self-contained HTML file that opens without a network; returns its path.
 
         Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`;
-        `findings`, such as `[interp.calibrate(results)]`, that get a section each.
+        `findings`, such as `[interp.calibrate(results)]`, that get a section each; `small`, for an
+        explorer with rounded numbers and without those of the untrained copy.
         """
         return write_report(self, Path(path), **options)
 

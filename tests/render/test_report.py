@@ -171,10 +171,8 @@ def test_report_sentences_come_from_the_comparison(html_report, results):
     text = html.unescape(html_report)
     for sentence in sentences.of_her(found, results["random_pairs"], "degrees"):
         assert sentence in text
-    assert (
-        "Corrected for their number, 2 of 4 blocks differ (permutation, maximum statistic, p < 0.05): target turns more"
-        in text
-    )
+    begins = "Corrected for their number, 2 of 4 blocks differ (permutation, maximum statistic, "
+    assert f"{begins}p < 0.05): target turns more" in text
     assert "than previous in blocks 2–3; taken one by one, without" in text
 
 
