@@ -332,7 +332,8 @@ def index_page() -> str:
             "[what works with what](compatibility.md) · [the explorer](explorer.md) · "
             "[generation](generation.md) · [pairs of prompts](pairs.md) · "
             "[series of models](series.md) · [corpora](corpus.md) · [chat prompts](chat.md) · "
-            "[word frequency](frequency.md) · [large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
+            "[word frequency](frequency.md) · [large vocabularies](vocabulary.md) · "
+            "[speed](benchmarks.md)",
         ]
     ) + "\n"  # fmt: skip
 
