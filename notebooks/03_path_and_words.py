@@ -153,7 +153,7 @@ Markdown(
 # Do the two work together or cancel? Their cosine is positive or negative. For unrelated vectors it
 # is 0 on average; in a single token its standard deviation is 1/√d, in a mean over n unrelated
 # tokens 1/√(n·d). Tokens of one text are not independent, so each mean has an interval over
-# prompts: unrelated vectors would have 0 inside it.
+# prompts: of unrelated vectors it would have 0 inside in 95 % of cases.
 
 # %%
 if "attn_mlp_cos" in path.frame:
