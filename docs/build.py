@@ -329,10 +329,11 @@ def index_page() -> str:
             "## More",
             "[Findings on a real model](findings.md) · [phantoms](phantoms.md) · "
             "[sites, the readout and leaves](sites.md) · [models](models.md) · "
-            "[what works with what](compatibility.md) · [generation](generation.md) · "
-            "[pairs of prompts](pairs.md) · [series of models](series.md) · [corpora](corpus.md) · "
-            "[chat prompts](chat.md) · [word frequency](frequency.md) · "
-            "[large vocabularies](vocabulary.md) · [speed](benchmarks.md)",
+            "[what works with what](compatibility.md) · [the explorer](explorer.md) · "
+            "[generation](generation.md) · [pairs of prompts](pairs.md) · "
+            "[series of models](series.md) · [corpora](corpus.md) · [chat prompts](chat.md) · "
+            "[word frequency](frequency.md) · [large vocabularies](vocabulary.md) · "
+            "[speed](benchmarks.md)",
         ]
     ) + "\n"  # fmt: skip
 

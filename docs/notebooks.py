@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,15 +28,20 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = "application/vnd.plotly.v1+json"
+PAGE = "application/vnd.interp.page"  # the explorer as text, on its way to a picture
 WIDTH = 760  # captions are wrapped for it; the site shows a picture at 700 or so
 LARGEST = 60_000  # bytes of a picture
-COLOURS = (256, 128, 64, 32)
+COLOURS = (256, 128, 64, 32, 16)
+SCREEN: Any = {"width": 1000, "height": 640}  # of a page that is photographed
 
-# Attention maps show themselves by a script of more than a megabyte. Where this ran first, they
-# give the figure that `save` writes.
+# Attention maps and the explorer show themselves by scripts of megabytes. Where this ran first,
+# maps give the figure that `save` writes, and the explorer its page, of which a picture is stored.
 BEFORE = f"""
 import json
 from interp.render.attention import AttentionMaps
+from interp.runs.explorer.page import Explorer
+Explorer._repr_mimebundle_ = lambda self, **_: {{{PAGE!r}: self.html, "text/plain": repr(self)}}
+del Explorer._repr_html_, Explorer
 AttentionMaps._repr_mimebundle_ = lambda self, **_: {{{FIGURE!r}: json.loads(self.figure().to_json())}}
 del AttentionMaps._repr_html_
 """  # noqa: E501
@@ -128,6 +134,8 @@ def stored(notebook: Any) -> str:
     for outputs in kept:
         for output in filter(_is_figure, outputs):
             output["data"] = picture_data(output["data"][FIGURE], next(pictures))
+        for output in filter(_is_page, outputs):
+            output["data"] = page_data(output["data"])
     names = (f"{i:02d}" for i in range(len(notebook.cells)))
     cells = [_cell(c, o, n) for c, o, n in zip(notebook.cells, kept, names, strict=True)]
     whole = {
@@ -142,6 +150,10 @@ def stored(notebook: Any) -> str:
 
 def _is_figure(output: dict[str, Any]) -> bool:
     return FIGURE in output.get("data", {})
+
+
+def _is_page(output: dict[str, Any]) -> bool:
+    return PAGE in output.get("data", {})
 
 
 def _cell(cell: Any, outputs: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -164,6 +176,8 @@ def kept_of(output: Any) -> dict[str, Any] | None:
     data = output.data
     if FIGURE in data:
         return _shown({FIGURE: data[FIGURE]})
+    if PAGE in data:
+        return _shown({PAGE: data[PAGE], "text/plain": _lines(data["text/plain"])})
     for kind in ("text/html", "text/markdown", "text/plain"):
         if kind in data:
             return None if _is_progress(data[kind]) else _shown({kind: _lines(data[kind])})
@@ -210,6 +224,33 @@ def drawn(figures: list[dict[str, Any]]) -> Iterator[bytes]:
             plotly.io.write_images(made, files, scale=1, **sizes)
         for file, figure in zip(files, made, strict=True):
             yield small(file.read_bytes(), title_of(figure))
+
+
+def page_data(data: dict[str, Any]) -> dict[str, Any]:
+    """The stored forms of a page: a picture of its first screen, and what it says of itself."""
+    picture = small(photographed(data[PAGE]), "".join(data["text/plain"]))
+    return {"image/png": base64.b64encode(picture).decode(), "text/plain": data["text/plain"]}
+
+
+def photographed(page: str) -> bytes:
+    """The first screen of a page, as a Chromium without a network shows it."""
+    from playwright.sync_api import sync_playwright
+
+    browsers = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder) / "page.html"
+        path.write_text(page, encoding="utf-8")
+        browser = playwright.chromium.launch(
+            executable_path=next(filter(None, browsers)), args=["--no-sandbox", "--disable-gpu"]
+        )
+        context = browser.new_context(viewport=SCREEN, offline=True, reduced_motion="reduce")
+        tab = context.new_page()
+        tab.goto(path.as_uri())
+        tab.locator("[data-view]").first.wait_for()
+        tab.wait_for_timeout(600)
+        seen: bytes = tab.screenshot()
+        browser.close()
+    return seen
 
 
 def width_of(figure: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 PATIENCE = 1.0
 """Seconds of work before a bar appears: what is done sooner needs none."""
+INSPECTING = "inspecting the model, once: which sites it has, and what they hold"
 BETWEEN = 0.2
 """Seconds between two states of a notebook's output."""
 SHOWN = 3  # texts of a generation that can be read along
@@ -54,6 +56,19 @@ def remark(text: str) -> None:
     console = Console(stderr=True)
     if console.is_terminal or console.is_jupyter:
         console.print(f"{text} …", highlight=False)
+
+
+@contextmanager
+def slow(what: str, *, enabled: bool = True) -> Iterator[None]:
+    """Says what is being done once the block has taken a second, if somebody watches."""
+    timer = threading.Timer(PATIENCE, remark, (what,))
+    timer.daemon = True
+    if enabled:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Drawn:

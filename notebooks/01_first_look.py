@@ -25,6 +25,8 @@
 # %%
 MODEL = "demo"
 
+from IPython.display import Markdown
+
 import interp
 
 model = interp.load_model(MODEL)
@@ -39,7 +41,9 @@ interp.inspect(model)
 #
 # The built-in prompts `"her"` are texts with the word *her* after a verb. `target="her"` gives the
 # token *her* the role `target`, the verb before it `previous`, and as many other tokens `random`.
-# The fifth table, `random_pairs`, is a control: angles between unrelated states.
+# The fifth table, `random_pairs`, is a control: angles between unrelated states. Another control
+# is an untrained copy of the model: `control="random-init"` runs it over the same prompts, so that
+# its values stand next to the model's (dotted in the figures, `control…` in the summaries).
 
 # %%
 results = interp.run(
@@ -47,6 +51,7 @@ results = interp.run(
     "her",
     ["rotation", "path_length", "logit_lens", "attention", "random_pairs"],
     target="her",
+    control="random-init",
     progress=False,
 )
 results["rotation"].frame.head()
@@ -78,9 +83,25 @@ results["rotation"].plot(by="role")
 comparison = interp.compare(
     results["rotation"], value="angle", between="role", a="target", b="previous"
 )
-comparison.frame[
-    ["layer", "mean_a", "mean_b", "within_difference", "within_g", "permutation_p_max"]
-].round(3)
+columns = ["layer", "mean_a", "mean_b", "within_difference", "control_within_difference"]
+table = comparison.frame[[*columns, "within_g", "permutation_p_max"]]
+table.style.hide(axis="index").format(precision=2).format("{:.2g}", subset="permutation_p_max")
+
+# %% [markdown]
+# p is never 0: 2,000 shuffles were made, so that the smallest p is 1/2001, printed as 0.0005. In
+# words, with what the untrained copy does:
+
+# %%
+blocks = comparison.frame.loc[comparison.differs, ["layer", "within_difference"]]
+more, less = (
+    ", ".join(str(n) for n in blocks.loc[sign * blocks["within_difference"] > 0, "layer"]) or "none"
+    for sign in (1, -1)
+)
+Markdown(
+    f"**Answer:** the pronoun turns further than the verb in these blocks: {more}; less far in "
+    f"these: {less}. In the other blocks no difference can be told from shuffled labels.\n\n"
+    f"**The untrained copy:** {comparison.untrained('block')}."
+)
 
 # %% [markdown]
 # **Controls.** How large would the difference be by chance? With roles shuffled within texts it
@@ -103,7 +124,8 @@ results["random_pairs"].frame.groupby("kind")["angle"].describe().round(1)
 #
 # ## How far does the vector travel, and who makes the step?
 #
-# Path: the sum of the steps. Chord: the straight line from the start. Their quotient, the
+# This is a table of blocks: `layer` l is block l, from state l to state l + 1. Path: the sum of the
+# steps. Chord: the straight line from the start. Their quotient, the
 # tortuosity, is 1 for a straight path. The share of attention in a step is (a·Δ)/‖Δ‖². Together
 # with the share of the MLP it is 1, because the sum of the block closes (see above).
 
@@ -121,6 +143,10 @@ results["path_length"].plot("attn_share")
 # The logit lens reads every state through the model's own final norm and unembedding. Below it is
 # drawn for the shortest of the prompts it was kept for. The last state gives the prediction of the
 # model itself; every run checks that.
+#
+# This is a table of *states*: `layer` 0 is what enters block 0, and `layer` l + 1 is what block l
+# leaves. It has one row more than a table of blocks. `results.merged("path_length", "logit_lens")`
+# joins the two by the column `state`.
 
 # %%
 lens = results["logit_lens"]
@@ -130,7 +156,7 @@ lens.plot(prompt=int(kept.idxmin()), width=1350)  # wide: scroll it sideways
 # %%
 summary = lens.summary()
 summary = summary[summary["value"].isin(["log_prob", "entropy", "kl_to_final"])]
-summary.pivot(index="layer", columns="value", values="mean").round(2)
+summary.pivot(index="layer", columns="value", values=["mean", "control"]).round(2)
 
 # %% [markdown]
 # ## Where do the heads look?
@@ -144,6 +170,17 @@ heads = heads[heads["value"].isin(["previous", "induction", "sink"])]
 heads.pivot(index=["layer", "head"], columns="value", values="mean").round(2).sort_values(
     "previous", ascending=False
 ).head(6)
+
+# %% [markdown]
+# ## Every number at its token
+#
+# The explorer is one page with all tables of the run: choose a prompt, a token and a depth, and
+# every measure, the lens and the heads follow; a switch shows the untrained copy. In a notebook
+# that runs it stands here and can be used; what is stored is a picture. `.save("explorer.html")`
+# writes it as a file that opens without a network.
+
+# %%
+results.explore()
 
 # %% [markdown]
 # ## In your own workflow

@@ -89,17 +89,32 @@ def means(result, value):
     return rows["mean"], rows["control"]
 
 
-steps = path.frame[~path.frame["special"]].groupby(["prompt", "position"])["step"]
-null = (steps.sum() / steps.agg(lambda step: np.sqrt((step**2).sum()))).mean()
-real, untrained = (column.iloc[-1] for column in means(path, "tortuosity"))
+def over_prompts(values):
+    """Mean over tokens and its 95 % interval, by resampling whole prompts."""
+    sums = values.groupby(level="prompt").agg(["sum", "count"]).to_numpy()
+    draws = np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))
+    total, count = np.moveaxis(sums[draws].sum(axis=1), 1, 0)
+    return values.mean(), *np.quantile(total / count, [0.025, 0.975])
+
+
+steps = path.frame[~path.frame["special"]].groupby(["prompt", "position"])
+length = steps["step"].agg(lambda step: np.sqrt((step**2).sum()))  # the chord at right angles
+tokens = steps.last().assign(null=steps["step"].sum() / length)
+real, low, high = over_prompts(tokens["tortuosity"])
+null = tokens["null"].mean()
+difference, *interval = over_prompts(tokens["tortuosity"] - tokens["null"])
+untrained = means(path, "tortuosity")[1].iloc[-1]
+if interval[0] < 0 < interval[1]:
+    verdict = "Whether the steps share a direction or cancel each other is not decided."
+elif difference < 0:
+    verdict = "So the steps share a direction more than steps at right angles do."
+else:
+    verdict = "So the steps cancel each other more than steps at right angles do."
 Markdown(
-    f"Over all blocks the path is {real:.2f} times as long as the chord. The same steps at right "
-    f"angles to each other would give {null:.2f}; the untrained copy has {untrained:.2f}. "
-    + (
-        "So the steps share a direction more than by chance."
-        if real < null
-        else "So the steps cancel each other more than by chance."
-    )
+    f"Over all blocks the path is {real:.2f} times as long as the chord [{low:.2f}, {high:.2f}] "
+    "(95 % interval over prompts). The same steps at right angles to each other would give "
+    f"{null:.2f}, a difference of {difference:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}]; the "
+    f"untrained copy has {untrained:.2f}. {verdict}"
 )
 
 # %% [markdown]
@@ -135,19 +150,33 @@ Markdown(
 )
 
 # %% [markdown]
-# Do the two work together or cancel? Their cosine is positive or negative; for unrelated vectors it
-# is 0, with a standard deviation of 1/√d.
+# Do the two work together or cancel? Their cosine is positive or negative. For unrelated vectors it
+# is 0 on average; in a single token its standard deviation is 1/√d, in a mean over n unrelated
+# tokens 1/√(n·d). Tokens of one text are not independent, so each mean has an interval over
+# prompts: of unrelated vectors it would have 0 inside in 95 % of cases.
 
 # %%
 if "attn_mlp_cos" in path.frame:
-    together, bare = means(path, "attn_mlp_cos")
-    chance = 1.96 / np.sqrt(model.cfg.d_model)
+    ordinary = path.frame[~path.frame["special"]].set_index(["prompt", "layer"])["attn_mlp_cos"]
+    together = {block: over_prompts(cos) for block, cos in ordinary.groupby(level="layer")}
+    lowest, highest = (f(together, key=lambda block: together[block][0]) for f in (min, max))
+
+    def told(block):
+        mean, low, high = together[block]
+        return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] in block {block}"
+
+    apart = [block for block, (_, low, high) in together.items() if not low < 0 < high]
+    bare = means(path, "attn_mlp_cos")[1]
+    single = 1.96 / np.sqrt(model.cfg.d_model)
     display(path.plot("attn_mlp_cos"))
     display(
         Markdown(
-            f"The mean over tokens lies between {together.min():+.2f} and {together.max():+.2f} "
-            f"(untrained: {bare.min():+.2f} to {bare.max():+.2f}). In a single token, two vectors "
-            f"that have nothing to do with each other stay within ±{chance:.2f} in 95 % of cases."
+            f"The mean over tokens lies between {told(lowest)} and {told(highest)} "
+            "(95 % intervals over prompts); 0 lies outside the interval in "
+            f"{len(apart)} of {len(together)} blocks. The means of the untrained copy lie between "
+            f"{bare.min():+.2f} and {bare.max():+.2f}. The cosine of a *single* token would stay "
+            f"within ±{single:.2f} in 95 % of cases if its two vectors were unrelated; in the "
+            f"model {(ordinary.abs() > single).mean():.0%} of all cosines are outside that."
         )
     )
 
@@ -272,17 +301,20 @@ angle.plot()
 angle.total.round(2)
 
 # %%
+shuffles = 300
 rows = []
 for value in ("path", "angle", "turning", "tortuosity"):
     for name, source in (("trained", results), ("untrained copy", results.control)):
-        test = interp.experiments.by_group(source, value, "pos", resamples=300).total_test.iloc[0]
+        test = interp.experiments.by_group(source, value, "pos", resamples=shuffles)
+        test = test.total_test.iloc[0]
         rows.append(
             f"| {value} | {name} | {test['p']:.2g} | {test['eta2']:.3f} "
             f"| {test['shuffled_eta2']:.3f} |"
         )
 Markdown(
-    "Groups over all layers:\n\n| value | model | p | η² | η² shuffled |\n|---|---|---|---|---|\n"
-    + "\n".join(rows)
+    f"Groups over all layers, {shuffles} shuffles (the smallest p they can give is "
+    f"1/{shuffles + 1} = {1 / (shuffles + 1):.2g}, where no shuffle reached what was seen):\n\n"
+    "| value | model | p | η² | η² shuffled |\n|---|---|---|---|---|\n" + "\n".join(rows)
 )
 
 # %% [markdown]

@@ -13,9 +13,14 @@ ANALYSES = ("rotation", "path_length", "logit_lens", "attention", "random_pairs"
 
 
 def show(
-    model: str, folder: Path, *, overwrite: bool = False, progress: bool = True
+    model: str,
+    folder: Path,
+    *,
+    control: str | None = "random-init",
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> tuple[Results, list[Path]]:
-    """Run the "her" sentences through `model`, save tables and report in `folder`.
+    """Run the "her" sentences through `model` and its untrained copy, save tables and report.
 
     Returns the results and the paths that were written.
     """
@@ -23,6 +28,6 @@ def show(
     from interp.runs.run import run
 
     refuse_existing(folder, overwrite=overwrite)
-    results = run(model, "her", list(ANALYSES), target="her", progress=progress)
+    results = run(model, "her", list(ANALYSES), target="her", control=control, progress=progress)
     saved = results.save(folder, overwrite=overwrite)
-    return results, [saved, results.report(saved / "report.html")]
+    return results, [saved, results.report(saved / "report.html", small=True)]

@@ -186,6 +186,9 @@ def demo(
         ),
     ] = None,
     model: ModelOption = "demo-llama",
+    control: Annotated[
+        bool, typer.Option(help="Also measure an untrained copy of the model, for comparison.")
+    ] = True,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -196,7 +199,8 @@ def demo(
     # Nobody's own results go into the default folder, so a second look needs no option.
     overwrite = overwrite or folder is None
     folder = folder or Path("interp-demo")
-    results, written = show(model, folder, overwrite=overwrite, progress=not quiet)
+    copy = "random-init" if control else None
+    results, written = show(model, folder, control=copy, overwrite=overwrite, progress=not quiet)
     finish(results, written, as_json)
 
 

@@ -130,7 +130,7 @@ class Cause(Finding):
         lines = {
             "used: KL without the block": _line(self.frame, "used_kl"),
             "known: KL(final ‖ lens)": _line(self.frame, "known_kl"),
-            "control: a random push of that size": _line(self.frame, "random_kl"),
+            "control: random push": _line(self.frame, "random_kl"),
         }
         return Drawing(
             "lines",
@@ -140,7 +140,7 @@ class Cause(Finding):
             "block",
             f"Bands: {100 * self.confidence:g} %, over {int(self.frame['prompts'].max())} prompts.",
             "Grey: a random direction as long as the block's step is added instead.",
-            options={"greys": ("control: a random push of that size",)},
+            options={"greys": ("control: random push",)},
         )
 
     def _by_dose(self) -> Drawing:

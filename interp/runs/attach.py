@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from interp._arrays import Array
+from interp._progress import INSPECTING, slow
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.jobs import NotFollowed, Pass
@@ -180,7 +181,8 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         against: Any = None,
     ) -> None:
         self.model, self.analyses = model, dict(analyses)
-        self.anatomy = inspect(model)
+        with slow(INSPECTING):
+            self.anatomy = inspect(model)
         self._collector = Collector(analyses, kept=kept)
         self._wiring = kept.wiring(self.anatomy.wire(list(analyses.values())))
         self.answer(targets, against)
@@ -387,9 +389,9 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 rows[name] = pd.array(values, dtype="Int64")
         return rows
 
-    def merged(self, *names: str) -> pd.DataFrame:
+    def merged(self, *names: str, how: str = "outer") -> pd.DataFrame:
         """Several tables as one, a row per token and state, as `Results.merged` gives them."""
-        return merged_tables([self[name] for name in names])
+        return merged_tables([self[name] for name in names], self._collector.kept.layers, how)
 
     def __getitem__(self, name: str) -> Result:
         result = self.results[name]
@@ -436,6 +438,9 @@ def attach(
     Everything that reaches the model inside the block is observed: `model(...)`,
     `run_with_hooks`, `run_with_cache`, `generate`. Your own hooks stay, and the tables show the
     stream as they leave it. Leaving the block takes every hook off, also after an error.
+
+    The first call on a model inspects it with a few passes, which takes seconds on a large one; a
+    line in the terminal or notebook says so, and what was found is kept.
 
     Args:
         model: a bridge.

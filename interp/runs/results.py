@@ -287,14 +287,20 @@ class Results(Mapping[str, Result]):
         """The token table of the run: its input, with labels."""
         return next(iter(self._results.values())).tokens
 
-    def merged(self, *names: str) -> pd.DataFrame:
+    def merged(self, *names: str, how: str = "outer") -> pd.DataFrame:
         """Several tables as one, a row per token and state; see `Result.states` for the key.
 
         Columns that two of them have are named `ANALYSIS_COLUMN`. State 0, which no block leads
-        to, has values of tables of states only. Raises `BadInput` for fewer than two names and
-        for a table that has other rows: of heads, of pairs, of weights or of a summary.
+        to, has values of tables of states only, and NaN of the others; `how="inner"` keeps only the
+        rows that all tables have. `layers=` of a run counts blocks in tables of blocks and states
+        in tables of states: where that leaves other states in one than in the other, a warning
+        names the layers to run with.
+
+        Raises `BadInput` for fewer than two names, another `how`, and a table that has other rows:
+        of heads, of pairs, of weights or of a summary.
         """
-        return merged_tables([self[name] for name in names])
+        layers = self.provenance.get("kept", {}).get("layers")
+        return merged_tables([self[name] for name in names], layers, how)
 
     @property
     def texts(self) -> pd.DataFrame:
@@ -333,7 +339,8 @@ class Results(Mapping[str, Result]):
         """Write one self-contained HTML file that opens without a network; returns its path.
 
         Options: `title`; `special`, to keep special tokens in the means of figures; `overwrite`;
-        `findings`, such as `[interp.calibrate(results)]`, that get a section each.
+        `findings`, such as `[interp.calibrate(results)]`, that get a section each; `small`, for an
+        explorer with rounded numbers and without those of the untrained copy.
         """
         return write_report(self, Path(path), **options)
 

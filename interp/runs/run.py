@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp._progress import Bar, stage
+from interp._progress import INSPECTING, Bar, slow, stage
 from interp.contract.analysis import Analysis, Batch
 from interp.contract.columns import refuse_taken
 from interp.contract.jobs import ObserveCall
@@ -137,7 +137,8 @@ def run(
         refuse_reading(chosen)
     with stage(f"loading {model}", enabled=progress and isinstance(model, str | Path)):
         bridge = load_model(model, **(model_options or {}))
-        anatomy = inspect(bridge)
+        with slow(INSPECTING, enabled=progress and bridge is model):
+            anatomy = inspect(bridge)
     if control is not None:
         check_control(control, bridge)
     wiring = kept.wiring(anatomy.wire(list(chosen.values())))

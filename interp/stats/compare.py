@@ -141,7 +141,7 @@ def compare(
     if test is not None:
         notes += _exchange_notes(data, cluster, test, round(1 - confidence, 12))
         notes += _sign_notes(frame, names, cluster)
-    return Comparison(
+    found = Comparison(
         frame=frame,
         value=value,
         between=between,
@@ -157,6 +157,7 @@ def compare(
         exact=test is not None and test.exact,
         adjust=covariates,
     )
+    return _with_copy(found)
 
 
 def _covariates(
@@ -187,6 +188,12 @@ def _covariates(
             raise BadInput(f"adjust names {name!r}, which the comparison already uses")
         numbers(frame.head(1), name)
     return names
+
+
+def _with_copy(found: Comparison) -> Comparison:
+    """The comparison with a note on the differences of the untrained copy, if it has a control."""
+    told = found.untrained()
+    return replace(found, notes=(*found.notes, f"untrained copy: {told}")) if told else found
 
 
 def _with_keys(keys: pd.DataFrame, columns: dict[str, Floats]) -> pd.DataFrame:
@@ -258,7 +265,7 @@ def _of_summary(
     if (control := control_of(result)) is not None:
         same = {"by": names, "confidence": confidence}
         table = _with_control(table, control, (value, between, a, b), same)
-    return Comparison(
+    whole = Comparison(
         frame=table,
         value=value,
         between=between,
@@ -270,6 +277,7 @@ def _of_summary(
         cluster="document",
         confidence=confidence,
     )
+    return _with_copy(whole)
 
 
 def _few_notes(columns: dict[str, Floats]) -> list[str]:

@@ -208,6 +208,43 @@ class Comparison(Finding):
         }
         return f"{int(self.differs.sum())} of {len(self.frame)} {rows} differ ({how[self.test]})"
 
+    def untrained(self, row: str = "") -> str:
+        """The untrained copy's differences beside the model's in a sentence; "" without a control.
+
+        `row`: what a row is called; by default the names of its keys.
+        """
+        contrast, frame = self.contrast, self.frame
+        control = f"control_{contrast}"
+        if control not in frame or frame[control].isna().all():
+            return ""
+        row = row or "/".join(self.by)
+        most = frame.loc[[frame[control].abs().idxmax()]]
+        told = f"its largest difference is {self._beside(most, row)}"
+        rows = frame[self.differs]
+        if not len(rows):
+            return f"{told} (model in brackets)"
+        low, high = rows[f"{control}_low"], rows[f"{control}_high"]
+        also = rows[np.where(rows[contrast] > 0, low > 0, high < 0)]
+        known = "shuffled labels" if self.test == "permutation" else "no difference"
+        if not len(also):
+            none = f"in none of the {len(rows)} that differ does its interval lie on the same side"
+            return f"{none}; {told} (model in brackets)"
+        return (
+            f"it differs the same way, by its own interval, in {len(also)} of the {len(rows)} that "
+            f"differ: {self._beside(also, row)} (model in brackets); that they differ is tested "
+            f"against {known}, not against the copy"
+        )
+
+    def _beside(self, rows: pd.DataFrame, row: str) -> str:
+        """The copy's difference and, in brackets, the model's, of the first six of these rows."""
+        told = []
+        for one in rows.head(6).to_dict("records"):
+            copy, own = one[f"control_{self.contrast}"], one[self.contrast]
+            key = "/".join(str(one[name]) for name in self.by)
+            told.append(f"{copy:+.3g} ({own:+.3g})" + f" at {row} {key}" * bool(key))
+        more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
+        return ", ".join(told) + more
+
     def _short(self, rows: int | None = 8) -> pd.DataFrame:
         """The columns to read first; with `rows`, those of the largest effects, in order."""
         contrast, within = self.contrast, self.contrast != "difference"

@@ -62,6 +62,10 @@ def demo(tmp_path_factory) -> Path:
 def test_demo_writes_tables_and_report(demo):
     assert (demo / "report.html").stat().st_size < 5_000_000
     results = interp.load(demo)
+    page = (demo / "report.html").read_text("utf-8")
+    assert results.control is not None
+    assert "an untrained copy of the model, freshly initialised" in page
+    assert "leaves out the numbers of the untrained copy, which the figures and tables have" in page
     for name, columns in FIXED.items():
         frame = results[name].frame
         assert [c for c in INDEX if c not in frame] == []
@@ -77,11 +81,11 @@ def test_the_folder_of_the_demo_is_made_anew_but_nobody_elses(tmp_path, monkeypa
         lambda model, folder, **options: (asked.append((folder, options)), []),
     )
     monkeypatch.setattr("interp.cli.run.finish", lambda *_: None)
-    for typed in (["demo"], ["demo", "--out", "mine"]):
+    for typed in (["demo"], ["demo", "--out", "mine", "--no-control"]):
         CliRunner().invoke(app, typed, catch_exceptions=False)
-    assert [(str(folder), options["overwrite"]) for folder, options in asked] == [
-        ("interp-demo", True),
-        ("mine", False),
+    assert [(str(folder), o["overwrite"], o["control"]) for folder, o in asked] == [
+        ("interp-demo", True, "random-init"),
+        ("mine", False, None),
     ]
 
 

@@ -17,6 +17,7 @@ from interp.errors import BadInput, UnknownName, Unsupported
 from interp.experiments.cause import cause
 from interp.experiments.interventions import LeftOut, pushed
 from interp.geometry import angle, norm
+from interp.render.lines import NAME
 
 IDS = torch.randint(5, 90, (3, 7), generator=torch.Generator().manual_seed(2))
 
@@ -240,7 +241,10 @@ def test_random_pushes_within_the_states_have_their_covariance(pair):
 def test_a_label_names_the_tokens_and_the_copy_is_the_control():
     found = few("demo", ["Mary met Ida. Ida thanked her.", "Leo saw her."], target="her",
                 positions={"role": "target"}, control="random-init")  # fmt: skip
-    assert "tokens with role target ('her')" in found.drawings["Known and used"].title
+    known = found.drawings["Known and used"]
+    assert "tokens with role target ('her')" in known.title
+    assert max(map(len, known.table["group"])) <= NAME  # none is cut
+    assert set(known.options["greys"]) < set(known.table["group"])
     assert found.control is not None
     assert found.sentence.startswith("the prediction hangs most on block")
     assert "a random push of the size of its step gives" in found.sentence

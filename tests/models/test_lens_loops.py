@@ -412,11 +412,13 @@ def test_without_the_compiler_pytorch_does_the_same_and_says_so_once():
 def test_a_long_preparation_is_said_and_a_short_one_is_not(monkeypatch):
     import time
 
+    from interp import _progress
+
     said = []
-    monkeypatch.setattr(blocks, "remark", said.append)
+    monkeypatch.setattr(_progress, "remark", said.append)
     monkeypatch.setattr(blocks, "_loaded", lambda: "loops")
     assert blocks._prepared() == "loops"
-    monkeypatch.setattr(blocks, "SILENT", 0.01)
+    monkeypatch.setattr(_progress, "PATIENCE", 0.01)
     monkeypatch.setattr(blocks, "_loaded", lambda: time.sleep(0.3))
     blocks._prepared()
     assert said == [blocks.PREPARING]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import importlib.util
+import io
 import json
 import re
 import struct
@@ -129,6 +130,28 @@ def test_a_table_is_stored_without_its_style_and_its_plain_copy():
     assert "execution_count" not in stored
     text = "<div>\n<table>\n<tr><td>1</td></tr>\n</table></div>"
     assert {k: "".join(v) for k, v in stored["data"].items()} == {"text/html": text}
+
+
+def test_of_the_explorer_a_picture_is_stored_and_not_its_page():
+    module = loaded(ROOT / "docs" / "notebooks.py")
+    data = {module.PAGE: "<script>1</script>" * 100_000, "text/plain": "<Explorer 'a'>"}
+    output = kept({"output_type": "execute_result", "data": data})
+    assert set(output["data"]) == {module.PAGE, "text/plain"}
+    module.photographed = lambda page: png_of() if page == data[module.PAGE] else b""
+    stored = module.page_data(output["data"])
+    assert stored["text/plain"] == ["<Explorer 'a'>"]
+    assert base64.b64decode(stored["image/png"]).startswith(b"\x89PNG")
+    assert set(stored) == {"image/png", "text/plain"}
+    first = [o for source, o in results(SOURCES[0]) if source == "results.explore()"]
+    assert [set(o["data"]) for o in first] == [{"image/png", "text/plain"}]
+
+
+def png_of():
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (1000, 640)).save(out, format="PNG")
+    return out.getvalue()
 
 
 @pytest.mark.parametrize(

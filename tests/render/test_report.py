@@ -171,10 +171,9 @@ def test_report_sentences_come_from_the_comparison(html_report, results):
     text = html.unescape(html_report)
     for sentence in sentences.of_her(found, results["random_pairs"], "degrees"):
         assert sentence in text
-    assert (
-        "2 of 4 blocks differ (permutation, maximum statistic, p < 0.05): target turns more" in text
-    )
-    assert "than previous in 2–3." in text
+    begins = "Corrected for their number, 2 of 4 blocks differ (permutation, maximum statistic, "
+    assert f"{begins}p < 0.05): target turns more" in text
+    assert "than previous in blocks 2–3; taken one by one, without" in text
 
 
 def turns(by_block, seed, prompts=12):
@@ -228,9 +227,23 @@ def test_headline_says_that_its_mean_hides_blocks_that_go_different_ways():
     said, row = headline((4, -4, 0))
     assert abs(row["within_difference"]) < 1
     assert said.endswith(
-        "This mean hides that blocks go different ways: target turns more than previous in 0, "
-        "target turns less than previous in 1."
+        "This mean hides that blocks go different ways: target turns more than previous in "
+        "block 0, target turns less than previous in block 1."
     )
+
+
+def test_one_sentence_counts_blocks_with_and_without_the_correction():
+    found = compare(turns((4, 0.3, 0, 0), 1), "angle", "role", "target", "previous")
+    low, high = (found.frame[f"shuffled_within_{end}"] for end in ("low", "high"))
+    outside = int((~found.frame["within_difference"].between(low, high)).sum())
+    assert outside >= 1
+    counted = [s for s in sentences.of_her(found, None, "degrees") if " blocks differ" in s]
+    assert len(counted) == 1
+    assert counted[0].startswith(f"Corrected for their number, {found.differs.sum()} of 4 blocks")
+    assert (
+        f"; taken one by one, without that correction, {outside} of 4 lie outside what shuffled "
+        "labels give in 95 % of cases, where chance alone would put 0.2."
+    ) in counted[0]
 
 
 def test_the_report_begins_with_the_headline(html_report):
@@ -272,7 +285,7 @@ def test_sentences_and_figure_follow_the_contrast_that_p_is_about():
     assert (found.frame["difference"] > 1).all()
     text = " ".join(sentences.of_her(found, None, "degrees"))
     assert "2 of 2 blocks differ" in text
-    assert "target turns less than previous in 0–1" in text
+    assert "target turns less than previous in blocks 0–1" in text
     assert "within prompts is at block" in text
     assert "(pooled over tokens +" in text
     assert "Caution, layer 0, 1: within prompts and pooled over tokens the difference has" in text

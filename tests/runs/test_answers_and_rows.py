@@ -1,5 +1,7 @@
 """Answers, layers, positions and parameters that a caller gives to `run` and to `attach`."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -222,6 +224,35 @@ def test_one_key_of_depth_joins_blocks_and_states(model):
     assert first["norm_after"].isna().all()
     assert first["top_prob"].notna().all()
     assert both["token"].notna().all()
+
+
+def test_layers_that_leave_tables_without_common_states_are_told(model):
+    names = ("path_length", "logit_lens")
+    last = model.cfg.n_layers - 1
+    chosen = [0, last]
+    results = interp.run(model, IDS, names, layers=chosen, **QUIET)
+    with pytest.warns(UserWarning, match="layers= counts blocks in a table") as told:
+        both = results.merged(*names)
+    assert told[0].filename == __file__
+    assert sorted(both["state"].unique()) == sorted({0, 1, last, last + 1})
+    # What it says to pass gives every chosen block its state, in both tables.
+    assert f"layers={sorted({0, 1, last, last + 1})} and join with how='inner'" in str(told[0])
+    wider = interp.run(model, IDS, names, layers=sorted({0, 1, last, last + 1}), **QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inner = wider.merged(*names, how="inner")
+        whole = interp.run(model, IDS, names, **QUIET).merged(*names)
+    assert {1, last + 1} <= set(inner["state"])
+    assert inner[["path", "log_prob"]].iloc[0].notna().all()
+    same = whole[whole["state"].isin(set(inner["state"]))].reset_index(drop=True)
+    pd.testing.assert_frame_equal(inner[["state", "path"]], same[["state", "path"]])
+    with interp.attach(model, *names, layers=chosen) as probes:
+        model(IDS)
+    with pytest.warns(UserWarning, match="layers= counts blocks in a table") as told:
+        probes.merged(*names)
+    assert told[0].filename == __file__
+    with pytest.raises(BadInput, match="how is 'inne' — did you mean|how is 'inne'"):
+        results.merged(*names, how="inne")
 
 
 def test_columns_of_two_tables_keep_their_analysis(gpt2):

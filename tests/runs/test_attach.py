@@ -15,9 +15,10 @@ from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import BadInput, InterpError
+from interp import BadInput, InterpError, _progress
 from interp.errors import ObserveError
 from interp.geometry import angle, norm
+from interp.models.probe import forget
 
 pytestmark = pytest.mark.usefixtures("clean")
 ALL = (Rotation, PathLength, LogitLens, Attention)
@@ -348,3 +349,22 @@ def test_the_users_hooks_are_not_fired_by_reading_out(gpt2):
         with interp.attach(gpt2, LogitLens):
             gpt2(tokens_of())
     assert len(fired) == 1
+
+
+def test_a_long_inspection_is_said_and_a_known_model_needs_none(monkeypatch):
+    model = interp.load_model("demo")
+    said = []
+    monkeypatch.setattr(_progress, "remark", said.append)
+    monkeypatch.setattr(_progress, "PATIENCE", 0.001)
+    forget(model)
+    interp.run(model, torch.tensor([[1, 5, 9]]), "norm", progress=False)
+    assert said == []
+    forget(model)
+    interp.attach(model, "norm")
+    assert said == [_progress.INSPECTING]
+    monkeypatch.setattr(_progress, "PATIENCE", 1.0)
+    interp.attach(model, "norm")
+    forget(model)
+    monkeypatch.setattr(_progress, "PATIENCE", 0.001)
+    interp.run(model, torch.tensor([[1, 5, 9]]), "norm")
+    assert said == [_progress.INSPECTING] * 2

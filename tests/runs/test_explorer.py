@@ -20,9 +20,11 @@ from analyses.path_length import PathLength
 from analyses.rotation import Rotation
 from analyses.trajectory import Trajectory
 from interp import BadInput, Result, Results
+from interp.render.packed import unpacked
 from interp.runs.explorer import attention as attention_module
 from interp.runs.explorer.measures import unit_of
 from interp.runs.explorer.payload import payload_of, title_of
+from interp.runs.explorer.small import made_small, note_of
 from interp.runs.report.drawings import head_table
 from interp.runs.report.views import View
 
@@ -79,6 +81,29 @@ def test_every_number_is_that_of_its_table(run, told, side):
         )
         checked += int(joined["value"].notna().sum())
     assert checked > 1000
+
+
+def test_a_small_page_rounds_its_numbers_and_leaves_the_copy_out(run):
+    whole = payload_of(run)
+    small = made_small(whole)
+    Told(small)
+    assert note_of(whole).count("untrained copy") == 1
+    assert whole["control_name"] is not None
+    assert small["control_name"] is None
+    assert "interp explore" in small["missing"]["control"]
+    assert "control" not in whole["missing"]
+    for one, other in zip(small["measures"], whole["measures"], strict=True):
+        mine, own = unpacked(one["values"]), unpacked(other["values"]).astype(np.float64)
+        np.testing.assert_allclose(mine, own, rtol=2.0**-16, atol=0)
+        # Sixteen digits: a whole number times a power of two.
+        digits = np.frexp(mine[np.isfinite(mine)].astype(np.float64))[0] * 2.0**16
+        assert (digits == digits.round()).all()
+        assert (one["control"], one["control_band"]) == (None, None)
+    for part in ("lens", "trajectory", "attention"):
+        assert "untrained" not in json.dumps(small[part])
+    assert small["lens"]["control"] is None
+    assert not [x for x in small["attention"]["patterns"] if x["control"] is not None]
+    assert len(json.dumps(small)) < 0.6 * len(json.dumps(whole))
 
 
 def test_every_numeric_column_of_tokens_is_a_measure(run, told):

@@ -104,6 +104,33 @@ def test_the_control_unmasks_tests_over_tokens_between_prompts():
     assert "labels shuffled between whole prompts: none of 30 carries both" in found.notes
 
 
+def test_a_word_is_said_on_the_differences_of_the_untrained_copy(frame):
+    """Layers 2 and 3 differ; the copy does so in layer 3 alone, or nowhere."""
+
+    def beside(shift):
+        copy = frame.copy()
+        own = (copy["role"] == "target").astype(float) * copy["layer"].map(shift)
+        copy["angle"] = np.random.default_rng(4).normal(20, 0.5, len(copy)) + own
+        return her(types.SimpleNamespace(frame=frame, control=types.SimpleNamespace(frame=copy)))
+
+    found = beside({0: 0, 1: 0, 2: -9, 3: 5})
+    assert found.frame.loc[found.differs, "layer"].tolist() == [2, 3]
+    row = found.frame.set_index("layer").loc[3]
+    copy, own = row["control_within_difference"], row["within_difference"]
+    assert (
+        "untrained copy: it differs the same way, by its own interval, in 1 of the 2 that differ: "
+        f"{copy:+.3g} ({own:+.3g}) at layer 3 (model in brackets); that they differ is tested "
+        "against shuffled labels, not against the copy"
+    ) in found.notes
+    assert found.notes[-1] in found.text()
+    none = beside({0: 0, 1: 0, 2: -9, 3: -5}).notes[-1]
+    assert (
+        "in none of the 2 that differ does its interval lie on the same side; its largest" in none
+    )
+    assert " at layer 2 (model in brackets)" in none
+    assert not [note for note in her(frame).notes if "untrained" in note]
+
+
 def test_order_and_index_of_rows_do_not_matter(frame):
     mixed = pd.concat([frame[::2], frame[1::2]]).reset_index(drop=True)
     mixed.index = np.zeros(len(mixed), int)

@@ -25,7 +25,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp._progress import remark
+from interp._progress import slow
 from interp.geometry import at_least_float32
 from interp.models.lens.head import FORBIDDEN, reason
 
@@ -57,8 +57,6 @@ ENDLESS = 1e10
 """A divergence beyond has a forbidden token in it: FORBIDDEN × a probability of 1e-20 or more."""
 
 PREPARING = "preparing the lens: its loops are compiled once for this machine"
-SILENT = 1.0
-"""Seconds of preparation of which nothing is said: less than a compilation takes."""
 
 PATIENCE = 60.0
 """Seconds to wait for another process that compiles."""
@@ -81,11 +79,9 @@ def loops() -> ModuleType | None:
 
 
 def _prepared() -> ModuleType | None:
-    said = Timer(SILENT, remark, [PREPARING])
-    said.daemon = True
-    said.start()
     try:
-        return _loaded()
+        with slow(PREPARING):
+            return _loaded()
     except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
         warnings.warn(
             f"numba cannot be used here ({reason(error)}); the lens runs in PyTorch alone, slower "
@@ -93,8 +89,6 @@ def _prepared() -> ModuleType | None:
             stacklevel=4,
         )
         return None
-    finally:
-        said.cancel()
 
 
 @contextmanager

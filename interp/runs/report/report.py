@@ -17,6 +17,7 @@ from interp.render.page import ExplorerParts, Section, fill, libraries, numbered
 from interp.render.tables import flat
 from interp.runs.explorer.page import explorable, explorer_payload, parts_of
 from interp.runs.explorer.payload import title_of
+from interp.runs.explorer.small import made_small, note_of
 from interp.runs.report.sections import her_comparison, sections_of
 from interp.runs.report.views import ResultsLike
 from interp.stats.comparison import Comparison
@@ -38,18 +39,23 @@ def write_report(
     special: bool = False,
     overwrite: bool = False,
     findings: Sequence[Finding] = (),
+    small: bool = False,
 ) -> Path:
     """Write one self-contained HTML file: figures, their controls, tables and provenance.
 
     Figures leave special tokens out of their means unless `special`. `findings`, such as that of
-    `interp.calibrate`, get a section each at the end. The file appears whole or not at all.
+    `interp.calibrate`, get a section each at the end. With `small` the explorer in the page has
+    rounded numbers and none of the untrained copy, which the page says. The file appears whole or
+    not at all.
     Raises `BadInput` if it exists, unless `overwrite`, and if there is nothing to report.
     """
     path = Path(path)
     if not len(results):
         raise BadInput("there are no results to report")
     refuse_existing(path, overwrite=overwrite, folder=False)
-    return write_text(path, report_html(results, title, special=special, findings=findings))
+    return write_text(
+        path, report_html(results, title, special=special, findings=findings, small=small)
+    )
 
 
 def report_html(
@@ -58,6 +64,7 @@ def report_html(
     *,
     special: bool = False,
     findings: Sequence[Finding] = (),
+    small: bool = False,
 ) -> str:
     """The page as text."""
     more = [
@@ -68,14 +75,14 @@ def report_html(
     own = sections_of(results, special, found)
     sections = _numbered([*own, *more])
     title = title or title_of(results)
-    explorer = _explorer(results, title, found)
+    explorer, said = _explorer(results, title, found, small)
     blocks = [block for section in sections for block in section.blocks]
     return fill(
         "report.html.j2",
         title=title,
         lead=_lead(results),
         measured=measured(results),
-        notes=[*caveats(results), *(note for found in findings for note in found.notes)],
+        notes=[*caveats(results), *(note for found in findings for note in found.notes), *said],
         sections=sections,
         provenance=flat(results.provenance, skip=("token_ids", "notes", "texts")),
         libraries=libraries(blocks),
@@ -83,11 +90,16 @@ def report_html(
     )
 
 
-def _explorer(results: ResultsLike, title: str, found: Comparison | None) -> ExplorerParts | None:
-    """The explorer in the page; None where no tokens were read."""
+def _explorer(
+    results: ResultsLike, title: str, found: Comparison | None, small: bool
+) -> tuple[ExplorerParts | None, list[str]]:
+    """The explorer in the page and notes on it; None where no tokens were read."""
     if not explorable(results):
-        return None
-    return parts_of(explorer_payload(results, title, found))
+        return None, []
+    payload = explorer_payload(results, title, found)
+    if not small:
+        return parts_of(payload), []
+    return parts_of(made_small(payload)), [note_of(payload)]
 
 
 def _numbered(sections: list[Section]) -> list[Section]:

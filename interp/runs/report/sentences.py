@@ -244,16 +244,9 @@ def of_her(
     `overall` is the same comparison of the means over all blocks; the headline is made of it.
     """
     frame, contrast = comparison.frame, comparison.contrast
-    a, b = comparison.a, comparison.b
-    finding = comparison.finding("blocks")
     out = [_headline(overall, unit) + _ways(comparison)] if overall is not None else []
     out.append(_overall(comparison, unit))
-    if comparison.differs.any():
-        out.append(f"{finding}: {_directions(frame[comparison.differs], contrast, a, b)}.")
-    elif comparison.decidable:
-        out.append(f"{finding}.")
-    else:
-        out.append(f"Whether blocks differ {finding}.")
+    out.append(_blocks(comparison))
     known = frame[frame[contrast].notna()]
     top = known.iloc[int(known[contrast].abs().argmax())]
     within = contrast == "within_difference"
@@ -266,7 +259,38 @@ def of_her(
         f"{top[comparison.effect]:.2f}, {_p_of(comparison, top)}.".replace("-", "−")
     )
     out += [*_signs(comparison), *_runs(comparison), *of_random(pairs, unit)]
-    return [*out, *_shuffled(comparison), *_untrained(comparison, top, unit)]
+    return [*out, *_welch(comparison), *_untrained(comparison)]
+
+
+def _blocks(comparison: Comparison) -> str:
+    """The number of blocks that differ, with and without the correction for all of them."""
+    finding, frame = comparison.finding("blocks"), comparison.frame
+    if not comparison.decidable:
+        return f"Whether blocks differ {finding}."
+    told = f"Corrected for their number, {finding}"
+    if comparison.differs.any():
+        ways = _directions(
+            frame[comparison.differs], comparison.contrast, comparison.a, comparison.b
+        )
+        told += f": {ways}"
+    return f"{told}{_each_alone(comparison)}."
+
+
+def _each_alone(comparison: Comparison) -> str:
+    """The number of blocks outside the band of shuffled labels, taken one by one; "" if none."""
+    if comparison.null_band is None:
+        return ""
+    low, high = comparison.null_band
+    frame = comparison.frame[comparison.frame[low].notna()]
+    if frame.empty:
+        return ""
+    value = frame[comparison.contrast]
+    outside = int(((value < frame[low]) | (value > frame[high])).sum())
+    return (
+        f"; taken one by one, without that correction, {outside} of {len(frame)} lie outside what "
+        f"shuffled labels give in {percent(comparison.confidence)} of cases, where chance alone "
+        f"would put {(1 - comparison.confidence) * len(frame):.1f}"
+    )
 
 
 def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
@@ -282,20 +306,10 @@ def _signs(comparison: Comparison) -> list[str]:
     return [f"Caution, {note}." for note in found]
 
 
-def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[str]:
-    """The untrained copy's difference where the model's is largest, and its own largest one."""
-    control = f"control_{comparison.contrast}"
-    if control not in comparison.frame:
-        return []
-    known = comparison.frame[comparison.frame[control].notna()]
-    if known.empty:
-        return []
-    most = known.iloc[int(known[control].abs().argmax())]
-    return [
-        f"Control: an untrained copy of the model has a difference of "
-        f"{top[control]:+.3g} {unit} at block {int(top['layer'])} and of at most "
-        f"{most[control]:+.3g} {unit} (block {int(most['layer'])}).".replace("-", "−")
-    ]
+def _untrained(comparison: Comparison) -> list[str]:
+    """The untrained copy's differences beside those of the model."""
+    told = comparison.untrained("block")
+    return [f"Control, an untrained copy of the model: {told}.".replace("-", "−")] if told else []
 
 
 def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str:
@@ -306,7 +320,9 @@ def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str
         ("less", frame[frame[contrast] < 0]),
     ):
         if len(rows):
-            parts.append(f"{a} turns {more} than {b} in {spans(rows['layer'].tolist())}")
+            layers = rows["layer"].tolist()
+            where = f"block{'s' * (len(layers) > 1)} {spans(layers)}"
+            parts.append(f"{a} turns {more} than {b} in {where}")
     return ", ".join(parts)
 
 
@@ -381,20 +397,14 @@ def _runs(comparison: Comparison) -> list[str]:
     ]
 
 
-def _shuffled(comparison: Comparison) -> list[str]:
-    if comparison.null_band is None:
+def _welch(comparison: Comparison) -> list[str]:
+    """The rate at which a test that takes tokens as independent is wrong about shuffled labels."""
+    rate = comparison.frame["shuffled_welch_rate"].mean()
+    if comparison.null_band is None or not np.isfinite(rate):
         return []
-    contrast, (low, high) = comparison.contrast, comparison.null_band
-    frame = comparison.frame[comparison.frame[low].notna()]
-    if frame.empty:
-        return []
-    outside = (frame[contrast] < frame[low]) | (frame[contrast] > frame[high])
-    rate = frame["shuffled_welch_rate"].mean()
     return [
-        f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
-        f"labels give in {percent(comparison.confidence)} of cases, before correction; by chance "
-        f"one expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens "
-        f"calls shuffled labels significant in {percent(rate, 1)} of cases."
+        "Control: Welch's test over tokens calls shuffled labels significant in "
+        f"{percent(rate, 1)} of cases."
     ]
 
 
