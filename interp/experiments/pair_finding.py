@@ -19,7 +19,7 @@ from interp.render.finding import UNTRAINED, Finding
 from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
-from interp.stats.paired import paired_profile, smallest_p
+from interp.stats.paired import bounded_band, paired_profile, smallest_p
 
 COLUMNS = {
     "state": "number of the state, 0 … L; it is the one that block `block` leaves",
@@ -185,13 +185,15 @@ class Pairs(Finding):
     def correlation(self, **levels: Any) -> pd.DataFrame | None:
         """Mean over pairs of the rank correlation of distance and recovery, with its tests.
 
-        One row in the columns of `interp.stats.paired_profile`, against 0; None without patches.
+        One row in the columns of `interp.stats.paired_profile`, against 0, with an interval that
+        stays between −1 and 1 (`interp.stats.bounded_band`); None without patches.
         """
         if not len(self.agreement):
             return None
         own = self.agreement[["spearman"]].to_numpy(np.float64)
         given = {"confidence": float(self.facts["confidence"]), **levels}
-        return paired_profile(own, np.zeros_like(own), **given)
+        _, low, high = bounded_band(own, -1, 1, given["confidence"])
+        return paired_profile(own, np.zeros_like(own), **given).assign(low=low, high=high)
 
     # ---- figures ---------------------------------------------------------------------------
 

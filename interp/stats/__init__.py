@@ -36,6 +36,7 @@ from interp.stats.layer_runs import cluster_test as cluster_test
 from interp.stats.nulls import Null as Null
 from interp.stats.nulls import orders as orders
 from interp.stats.nulls import permuted as permuted
+from interp.stats.paired import bounded_band as bounded_band
 from interp.stats.paired import first_detected as first_detected
 from interp.stats.paired import mean_band as mean_band
 from interp.stats.paired import paired_profile as paired_profile
