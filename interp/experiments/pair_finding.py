@@ -16,6 +16,7 @@ from interp.errors import BadInput, InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import UNTRAINED, Finding
+from interp.render.look import looked
 from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
@@ -38,6 +39,7 @@ COLUMNS = {
 OPTIONAL = ("patches", "patched", "agreement", "tests", "onsets")
 DIFFERENCES = "differences_"
 MARGIN = "…"
+MAP, ONLY = "Distance and patched effect", "only pair "
 HALF = 0.5
 
 
@@ -200,7 +202,7 @@ class Pairs(Finding):
     @property
     def drawings(self) -> Mapping[str, Drawing]:
         """Distances by state, distance and effect by token, recovery, and one per analysis."""
-        drawn = {"Distance": self._distance_drawing(), "Distance and patched effect": self._map()}
+        drawn = {"Distance": self._distance_drawing(), MAP: self._map()}
         if len(self.patched):
             drawn["Recovered"] = self._recovery_drawing()
         for analysis in dict.fromkeys(self.tests["analysis"]) if len(self.tests) else ():
@@ -208,15 +210,25 @@ class Pairs(Finding):
             drawn[f"{analysis}: {column}"] = self.difference_drawing(str(analysis), column)
         return drawn
 
-    def plot_pair(self, pair: int) -> Any:
+    def all_drawings(self) -> dict[str, Drawing]:
+        """The figures of the page; where a map shows one pair, its heading says so."""
+        drawn = super().all_drawings()
+        return {
+            f"{name}, {ONLY}{of}" if name.startswith(MAP) and of else name: drawing
+            for name, drawing in drawn.items()
+            for of in [drawing.title.partition(ONLY)[2].partition(" ·")[0]]
+        }
+
+    def plot_pair(self, pair: int, **look: Any) -> Any:
         """Distance and patched effect by state and token of one pair, as a plotly figure.
 
-        Raises `BadInput` for a pair that is not there.
+        `look`: `width`, `height`, `title`, `palette`, `legend`, as for `plot`. Raises `BadInput`
+        for a pair that is not there.
         """
         known = self.tokens["pair"].unique()
         if pair not in known:
             raise BadInput(f"there is no pair {pair!r}: they are 0 … {int(known.max())}")
-        return figure(self._map(pair))
+        return looked(figure(self._map(int(pair))), look)
 
     def _distance_drawing(self) -> Drawing:
         own = {STATE: "x", "angle": "mean", "angle_low": "low", "angle_high": "high", "pairs": "n"}
@@ -250,16 +262,16 @@ class Pairs(Finding):
         cells = [self._cells(self.distances, "relative_distance", pair)]
         if len(self.patches):
             cells.append(self._cells(self.patches, "recovery", pair))
-        who = f"pair {pair}" if pair is not None else f"mean over {len(counts)} pairs"
+        who, more = self._shown(pair, len(counts))
         return Drawing(
             "heat",
-            f"Distance and patched effect, {who}{self._of}",
+            f"{MAP}, {who}{self._of}",
             pd.concat(cells, ignore_index=True),
             "",
             "token (clean; … where pairs differ)",
             "Relative distance: 0 where the streams are the same. Recovered: share of the "
             f"{in_words(self.facts['metric'])} that comes back when this one state of the clean "
-            "run is put into the corrupted run; 1 is all of it.",
+            f"run is put into the corrupted run; 1 is all of it.{more}",
             "Control: patches from unrelated pairs, in the figure by state.",
             "both panels are 0.",
             options={
@@ -267,6 +279,19 @@ class Pairs(Finding):
                 "cell": (38, 22),
             },
         )  # fmt: skip
+
+    @staticmethod
+    def _shown(pair: int | None, pairs: int) -> tuple[str, str]:
+        """Which pairs a map shows, for its title, and a sentence for its caption."""
+        if pair is None:
+            return f"mean over {pairs} pairs", ""
+        if pairs == 1:
+            return "one pair", ""
+        return (
+            f"{ONLY}{pair} (of {pairs})",
+            f" Only pair {pair} is shown; plot_pair(n) shows the others. Pairs of different "
+            "lengths have no mean by token.",
+        )
 
     def _cells(self, table: pd.DataFrame, column: str, pair: int | None) -> pd.DataFrame:
         rows = table if pair is None else table[table["pair"] == pair]
@@ -302,7 +327,7 @@ class Pairs(Finding):
             "state",
             f"Mean over the tokens of a part. Bands: {100 * float(self.facts['confidence']):g} %, "
             "over pairs.",
-            "Grey: the same with the state of an unrelated pair.",
+            "Grey: the same with the state of an unrelated pair; each part has a line style.",
             "0 at every state: no single token carries the difference.",
             options={"greys": greys},
         )

@@ -38,7 +38,7 @@ from interp.prompts.tokens import spelled, token_id, token_strings
 from interp.runs.before_loading import opened
 from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
-from interp.runs.written import GENERATION
+from interp.runs.written import ENDS, GENERATION
 
 SPEAKER = "assistant"  # of what a model writes after chat messages
 LABELS = ("given", "sample", "generated", "generation_step")
@@ -126,12 +126,13 @@ def generate(
     asked = repeated(ready, samples)
     new = _written(bridge, anatomy, asked, how, stops, samples, max_tokens, progress)
     notes = _stopped_at_once(new, stops, bridge.tokenizer)
+    notes += _past_the_end(new, stop_ids(bridge), bridge.tokenizer)
     texts = continued(bridge, anatomy, asked, new, samples)
     texts = replace(texts, notes=(*texts.notes, *notes))
     options |= {"max_tokens": max_tokens, "progress": progress}
     results = run(bridge, texts, chosen.values(), **options)
     told = _told(how, stops, samples, anatomy, asked, new, bridge.tokenizer)
-    results.provenance[GENERATION] = told
+    results.provenance[GENERATION] = told | {ENDS: stop_ids(bridge)}
     if (why := uncached(anatomy)) is not None:
         for result in results.values():
             result.notes += (f"{NO_CACHE}{why}.",)
@@ -164,6 +165,20 @@ def _stopped_at_once(new: Sequence[Ints], stops: Sequence[int], tokenizer: Any) 
     return (
         f"{len(empty)} of {len(new)} texts are empty: their first token is a stop token (the first "
         f"is prompt {empty[0]}: {named!r})",
+    )
+
+
+def _past_the_end(new: Sequence[Ints], ends: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """A note on texts that go on after a token with which the model ends a text."""
+    after = [len(row) - len(until(row, ends)) for row in new]
+    if not any(after):
+        return ()
+    seen = [int(until(row, ends)[-1]) for row, k in zip(new, after, strict=True) if k]
+    named = ", ".join(map(repr, token_strings(seen, tokenizer).values()))
+    return (
+        f"{sum(map(bool, after))} of {len(new)} texts go on after a token that ends a text "
+        f"({named}), {sum(after)} of {sum(map(len, new))} written tokens come after it and are of "
+        "another text",
     )
 
 

@@ -8,7 +8,7 @@ token. Knows tables and their columns; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from interp._arrays import Floats
+from interp._arrays import Bools, Floats
 from interp.errors import BadInput, unknown
 from interp.render.drawing import LINE_COLUMNS, Drawing
 from interp.stats.groups import group_means
 from interp.stats.table import frame_of, is_summary
 
 GENERATION = "generation"  # of the provenance: settings and texts
+ENDS = "ends"  # in these: ids with which the model ends a text
 STEP, GIVEN = "generation_step", "given"
 KEYS = ("prompt", "position")
 ANGLE = "angle_to_start"
@@ -96,6 +97,24 @@ def written_values(results: Any, values: Sequence[str] | None = None) -> pd.Data
     for name in set(OF_THE_WAY) & set(found):
         out.loc[of_bos, name] = np.nan
     return out
+
+
+def past_the_end(tokens: pd.DataFrame, ends: Iterable[int]) -> Bools:
+    """Mask of the written tokens after the first that ends the text: that is another text.
+
+    Args:
+        tokens: rows of `written_values`.
+        ends: ids with which the model ends a text.
+    """
+    ended = (tokens[STEP] > 0) & tokens["token_id"].isin(list(ends))
+    first = tokens[STEP].where(ended).groupby(tokens["prompt"]).transform("min")
+    return np.asarray(tokens[STEP] > first)
+
+
+def ends_of(results: Any) -> tuple[int, ...]:
+    """The ids with which the model that wrote these results ends a text; none where not known."""
+    told = getattr(results, "provenance", {}).get(GENERATION, {})
+    return tuple(int(i) for i in told.get(ENDS, told.get("stops", ())))
 
 
 def _tokens_of(results: Any) -> pd.DataFrame:

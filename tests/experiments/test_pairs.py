@@ -118,7 +118,7 @@ def test_a_pair_with_itself_differs_by_exactly_nothing(gpt2):
 
 
 def test_nothing_but_pairs_with_themselves_gives_zeros(gpt2):
-    pairs = [(a, a) for a, _ in random_pairs(3)]
+    pairs = [(a, a) for a, _ in random_pairs(4)]
     found = interp.pairs(gpt2, pairs, "rotation", **QUIET)
     assert (found.frame[["angle", "distance", "angle_low"]] == 0).all(axis=None)
     assert (found.tests["difference"].fillna(0) == 0).all()
