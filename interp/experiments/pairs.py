@@ -19,6 +19,7 @@ import pandas as pd
 from interp._arrays import Floats, Ints
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
+from interp.contract.options import check_numbers, check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, Unsupported, nearest
@@ -136,6 +137,14 @@ def pairs(
     length that nothing aligns, an answer of several tokens, spans out of range, a model with
     several stacks; `InterpError` where the model yields NaN. Nothing stays attached.
     """
+    check_numbers(
+        controls=controls, confidence=confidence, resamples=resamples, seed=seed,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    check_options(
+        labels=labels, spans=spans, read=read, special=special, threshold=threshold, patch=patch,
+        settings=settings, prepend_bos=prepend_bos, model_options=model_options,
+    )  # fmt: skip
     _check(controls, confidence, resamples, threshold)
     raw = read_pairs(pairs, labels=labels, answer=answer, wrong=wrong, spans=spans)
     taken_labels(list(raw.fields))

@@ -17,6 +17,7 @@ import numpy as np
 from interp._arrays import Bools, Ints
 from interp._progress import Writing
 from interp.contract.columns import refuse_taken
+from interp.contract.options import check_numbers, check_options
 from interp.contract.registry import resolve
 from interp.errors import BadInput, unknown
 from interp.models.anatomy import Anatomy
@@ -107,6 +108,14 @@ def generate(
     for name in options:
         if name not in OPTIONS:
             raise unknown("option of generate", name, OPTIONS)
+    check_numbers(
+        max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    check_options(
+        top_k=top_k, top_p=top_p, stop=stop, do_sample=do_sample, labels=labels,
+        prepend_bos=prepend_bos, model_options=model_options, **options,
+    )  # fmt: skip
     how = Sampling(max_new_tokens, do_sample, temperature, top_k, top_p, seed)
     how.check()
     _check_samples(samples, do_sample=do_sample)
