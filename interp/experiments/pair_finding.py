@@ -22,9 +22,7 @@ from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
 from interp.stats.paired import bounded_band, paired_profile, smallest_p
 
-COLUMNS = {
-    "state": "number of the state, 0 … L; it is the one that block `block` leaves",
-    "pairs": "number of pairs with a token that is read",
+_MEASURES = {
     "angle": "angle between the clean and the corrupted stream, degrees",
     "cosine": "cosine of that angle",
     "distance": "Euclidean distance of the two streams",
@@ -32,9 +30,77 @@ COLUMNS = {
     "step_angle": "angle between what the block adds to the one and to the other, degrees",
     "step_distance": "Euclidean distance of what the block adds to the one and to the other",
     "unrelated_angle": "control: angle to the corrupted stream of an unrelated pair, degrees",
-    "unrelated_p": "p that own pairs are as far apart as unrelated ones, by sign flips",
+    "unrelated_distance": "control: distance to the corrupted stream of an unrelated pair",
+    "unrelated_relative_distance": "control: that distance over the mean of both norms",
+    "recovery": "(patched − corrupted) / (clean − corrupted) of the metric; over pairs the sums "
+    "are divided, so that a pair counts by what there is to recover",
+}
+
+
+def _with_ends(measures: Mapping[str, str]) -> dict[str, str]:
+    """The measures, each with the ends of its interval over pairs."""
+    found = {}
+    for name, told in measures.items():
+        found |= {
+            name: told,
+            f"{name}_low": f"lower end of the interval of {name}, over pairs, within its range",
+            f"{name}_high": f"upper end of the interval of {name}",
+        }
+    return found
+
+
+COLUMNS = {
+    "layer": "layer of the table; the number of the state in tables of states",
+    "state": "number of the state, 0 … L; it is the one that block `block` leaves",
+    "block": "number of the block that leaves the state, −1 for the first state",
+    "pairs": "number of pairs behind the row, with a token that is read",
+    **_with_ends(_MEASURES),
+    "unrelated_p": "two-sided p of relative_distance against that of unrelated pairs, which may be "
+    "nearer or further; sign flips",
     "unrelated_p_max": "the same, family-wise over the states",
     "repeated_distance": "control: largest distance of two runs of the clean prompt",
+    "pair": "number of the pair, from 0",
+    "place": "number of the aligned token in its pair, from 0",
+    "clean_position": "position of the token in the clean prompt",
+    "clean_token": "text of the token in the clean prompt",
+    "clean_token_id": "its number in the vocabulary",
+    "corrupted_position": "position of the token in the corrupted prompt",
+    "corrupted_token": "text of the token in the corrupted prompt",
+    "corrupted_token_id": "its number in the vocabulary",
+    "part": "part of the prompt: before the first difference, changed, after it, last",
+    "special": "whether one of the two tokens is special, such as BOS",
+    "parts": "first state where the streams are apart by more than the threshold",
+    "peak_state": "state where the relative distance is largest",
+    "peak": "that relative distance",
+    "meets": "state from which on the streams are within the threshold to the end",
+    "last": "relative distance at the last state",
+    "clean": "metric after the clean prompt",
+    "corrupted": "metric after the corrupted prompt",
+    "patched": "metric with this one clean state in the corrupted run",
+    "unrelated": "control: the same with the state of an unrelated clean prompt",
+    "unrelated_recovery": "control: recovery by that state",
+    "mean_recovery": "mean of the pairs' own shares; pairs with next to nothing to recover (below "
+    "a tenth of the median pair's difference of the metric) are left out",
+    "cells": "states and tokens at which the two streams differ",
+    "spearman": "rank correlation of relative distance and recovery over these cells",
+    "unrelated_spearman": "control: the same with recovery by the unrelated state",
+    "analysis": "analysis of the row",
+    "column": "column of its table",
+    "mean_corrupted": "mean of the corrupted side over pairs",
+    "mean_clean": "mean of the clean side over pairs",
+    "difference": "corrupted − clean, mean over pairs",
+    "low": "lower end of the interval of difference (Student over pairs)",
+    "high": "upper end of it",
+    "t": "paired t",
+    "p": "two-sided p by sign flips over pairs: of difference, or of recovery against the "
+    "unrelated one without the pairs that mean_recovery leaves out",
+    "p_max": "the same, family-wise over the layers of the column or the states of the part",
+    "wilcoxon_p": "two-sided p of the signed ranks",
+    "wilcoxon_p_holm": "the same by Holm over the layers",
+    "smallest_p_max": "smallest p_max of all layers of the column",
+    "smallest_p_max_holm": "the same by Holm over the columns",
+    "*_clean": "in tables of differences: value of the clean side; the column itself is "
+    "corrupted − clean",
 }
 OPTIONAL = ("patches", "patched", "agreement", "tests", "onsets")
 DIFFERENCES = "differences_"

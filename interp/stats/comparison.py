@@ -13,6 +13,7 @@ from interp.render.draw import figure
 from interp.render.drawing import CONTROL_NOTE, Drawing, line_rows, nothing
 from interp.render.finding import Finding
 from interp.render.look import looked
+from interp.stats.comparison_columns import COLUMNS
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
 
@@ -30,7 +31,7 @@ class Comparison(Finding):
     `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: cautions to read before
     the rows.
 
-    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
+    Columns of `.frame`, each also in `.columns` by its name (units: [v] those of the value, [sd] standard deviations, [1] none):
 
     - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
       `prompts_both`: prompts that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
@@ -76,6 +77,7 @@ class Comparison(Finding):
 
     name = "compare"
     question = "Does the value differ between the two groups of tokens?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     value: str
