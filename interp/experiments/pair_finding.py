@@ -175,9 +175,12 @@ class Pairs(Finding):
 
     @property
     def sentence(self) -> str:
-        """The largest distance, the first detectable difference, and what patching recovers."""
+        """The largest distance, the first detectable difference, and what patching recovers.
+
+        A sentence for each.
+        """
         parts = (self._apart(), self._first(), self._recovered(), self._agreed())
-        return "; ".join(part for part in parts if part)
+        return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
 
     @property
     def level(self) -> float:
@@ -196,7 +199,7 @@ class Pairs(Finding):
         parted, met = (self.parting[name].notna() for name in ("parts", "meets"))
         return (
             f"{counted}: the streams are furthest apart at state {int(top[STATE])}, "
-            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}; of {len(parted)} aligned "
+            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}. Of {len(parted)} aligned "
             f"tokens {int(parted.sum())} part, and {int(met.sum())} of these meet again"
         )
 
@@ -212,7 +215,7 @@ class Pairs(Finding):
         top = found.sort_values([STATE, "p_max"], kind="stable").iloc[0]
         return (
             f"{len(found)} of {len(self.onsets)} columns differ detectably (p < {self.level:g}, "
-            f"family-wise over the layers of each), the first is {top['column']} of "
+            f"family-wise over the layers of each). The first is {top['column']} of "
             f"{top['analysis']}, at state {int(top[STATE])} at the latest"
         )
 

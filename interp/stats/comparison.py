@@ -31,7 +31,8 @@ class Comparison(Finding):
     `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: cautions to read before
     the rows.
 
-    Columns of `.frame`, each also in `.columns` by its name (units: [v] those of the value, [sd] standard deviations, [1] none):
+    Columns of `.frame`, each also in `.columns` by its name (units: [v] those of the value, [sd]
+    standard deviations, [1] none):
 
     - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
       `prompts_both`: prompts that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
