@@ -147,9 +147,9 @@ Markdown(
 # certain: words without order help it less and less to know what comes next.
 #
 # **What this does not show.** The slope is one line through all steps, and the curve is none: the
-# choice at step 4, where a new sentence has just begun, is the most open of all. Texts have different
-# lengths, so late steps are those of few, long texts. Each text has a level of its own, so that
-# this alone makes no slope.
+# choice at step 4, where a new sentence has just begun, is the most open of all. Texts have
+# different lengths, so late steps are those of few, long texts. Each text has a level of its own,
+# so that this alone makes no slope.
 #
 # ### A text has an end
 #
@@ -271,7 +271,8 @@ found.frame[
 # The two streams are furthest apart at state 7, by 14°. That is *more* than between unrelated
 # pairs, the clean prompt of one and the corrupted one of another. Many of these have two names of
 # the same gender. The test asks in both directions, nearer or further; from state 3 on
-# `unrelated_p_max` is below 0.05. A second run of the clean prompts is at distance 0, so nothing here is noise of the computation.
+# `unrelated_p_max` is below 0.05. A second run of the clean prompts is at distance 0, so nothing
+# here is noise of the computation.
 
 # %%
 found.plot("Distance")

@@ -346,7 +346,7 @@ def _after_note(rows: pd.DataFrame, kept: bool) -> str:
     )
     if kept:
         return f"{told} and count here: a slope over both texts also measures the seam"
-    return f"{told} and are left out (after_end=True keeps them)"
+    return f"{told} and are left out (--after-end, or after_end=True, keeps them)"
 
 
 def _few(prompts: int, resamples: int, smallest: float) -> list[str]:
