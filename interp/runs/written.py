@@ -106,6 +106,8 @@ def past_the_end(tokens: pd.DataFrame, ends: Iterable[int]) -> Bools:
         tokens: rows of `written_values`.
         ends: ids with which the model ends a text.
     """
+    if "token_id" not in tokens:  # tables alone
+        return np.zeros(len(tokens), bool)
     ended = (tokens[STEP] > 0) & tokens["token_id"].isin(list(ends))
     first = tokens[STEP].where(ended).groupby(tokens["prompt"]).transform("min")
     return np.asarray(tokens[STEP] > first)

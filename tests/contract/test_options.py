@@ -53,7 +53,7 @@ CALLS = {
     "run": lambda **o: interp.run("no-such-model", "her", **o),
     "generate": lambda **o: interp.generate("no-such-model", "her", **o),
     "pairs": lambda **o: interp.pairs("no-such-model", [("a", "b")], **o),
-    "series": lambda **o: interp.series(["no-such-model"], "her", **o),
+    "series": lambda **o: interp.series(["no-such-model", "no-such-one"], "her", **o),
 }
 
 

@@ -371,6 +371,6 @@ def test_the_tokens_after_the_end_are_kept_where_asked(beyond):
 
 
 def test_a_generation_says_that_its_texts_go_on_after_their_end(beyond):
-    on, ended = (r["next_token"].notes for r in beyond)
+    on, ended = (r.provenance["prompts"]["notes"] for r in beyond)
     assert any("texts go on after a token that ends a text ('<|endoftext|>')" in n for n in on)
     assert not any("go on after" in note for note in ended)

@@ -474,7 +474,7 @@ def test_sides_of_other_length_are_aligned_at_their_ends(request, name):
     assert last["recovery"].iloc[-1] == pytest.approx(1.0, abs=1e-3)
     assert any("1 of 3 pairs have sides of different length; 3 tokens" in n for n in found.notes)
     assert (
-        "Distance and patched effect, pair 0" in found.drawings["Distance and patched effect"].title
+        "Distance and patched effect, only pair 0" in found.drawings["Distance and patched effect"].title
     )
 
 
@@ -537,7 +537,7 @@ def test_one_pair_alone_has_no_tests_and_no_unrelated_pair(gpt2):
     assert found.frame["unrelated_angle"].isna().all()
     assert any("1 of 1 pairs have no unrelated pair" in note for note in found.notes)
     assert "1 pair, read at changed, after, last tokens" in found.sentence
-    assert "too few pairs for a test: no p can be below 1" in found.sentence
+    assert "Too few pairs for a test: no p can be below 1" in found.sentence
     found.drawn_as_text()
 
 
@@ -561,7 +561,7 @@ def test_figures_hold_the_numbers_of_the_tables(found):
     assert found.plot_pair(3).data
     with pytest.raises(BadInput, match="there is no pair 8: they are 0 … 7"):
         found.plot_pair(8)
-    assert "family-wise" in found.sentence or "no column" in found.sentence
+    assert "family-wise" in found.sentence or "No column" in found.sentence
 
 
 def test_saved_pairs_come_back_whole(tmp_path, found, hasty):
