@@ -20,6 +20,7 @@ from interp._arrays import Bools, Floats
 from interp.errors import BadInput, unknown
 from interp.render.drawing import LINE_COLUMNS, Drawing
 from interp.stats.groups import group_means
+from interp.stats.paired import within_range
 from interp.stats.table import frame_of, is_summary
 
 GENERATION = "generation"  # of the provenance: settings and texts
@@ -33,17 +34,20 @@ FEWEST = 3  # prompts behind an interval of a curve
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of a written token: what it is called, its unit and its meaning."""
+    """A measure of a written token: what it is called, its unit, its meaning and its range."""
 
     title: str
     unit: str
     meaning: str
+    low: float = 0.0
+    high: float = np.inf
 
 
 MEASURES: Mapping[str, Measure] = {
     "log_prob": Measure(
         "Log-probability", "nats", "log P of the token where it was chosen; needs next_token or "
         "logit_lens",
+        -np.inf, 0.0,
     ),
     "entropy": Measure(
         "Entropy", "nats", "entropy of the distribution that the token was chosen from; needs "
@@ -60,6 +64,7 @@ MEASURES: Mapping[str, Measure] = {
     ANGLE: Measure(
         "Angle to the start", "degrees", "angle between the last state of the stream and its "
         "embedding; needs path_length",
+        0.0, 180.0,
     ),
     "angular_path": Measure(
         "Angular path", "degrees", "sum of the angles of all blocks; needs rotation",
@@ -252,7 +257,8 @@ def step_means(
         by: a column: one line per label.
 
     Returns: the columns of lines (`interp.render.drawing.LINE_COLUMNS`), and `prompts`, the number
-    of given prompts behind a mean. With fewer than three there is no interval: that of two is so
+    of given prompts behind a mean. The interval of a measure with a range (`MEASURES`) stays in
+    it. With fewer than three there is no interval: that of two is so
     wide that it would hide all others in a figure.
     """
     parts = []
@@ -266,6 +272,10 @@ def step_means(
         few = means.clusters < FEWEST
         low, high = (np.where(few, np.nan, end) for end in (means.low, means.high))
         for i, value in enumerate(values):
+            if value in MEASURES:
+                ends = MEASURES[value].low, MEASURES[value].high
+                half = (high[:, i] - low[:, i]) / 2
+                low[:, i], high[:, i] = within_range(means.mean[:, i], half, *ends)
             parts.append(
                 pd.DataFrame(
                     {"value": value, "group": str(name), "x": steps, "mean": means.mean[:, i]}

@@ -126,17 +126,34 @@ def bounded_band(
     """
     n, mean, m2 = moments(values)
     half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(m2 / (n - 1) / n)
+    ends = within_range(mean, half, low, high)
+    bottom, top = (np.where(n >= fewest, end, np.nan) for end in ends)
+    return mean, bottom, top
+
+
+@undefined_is_nan
+def within_range(
+    mean: Floats, half: Floats, low: float = -np.inf, high: float = np.inf
+) -> tuple[Floats, Floats]:
+    """Ends of the interval mean ± half, moved into a range as `bounded_band` does: `[k]` each.
+
+    >>> [x.round(3).item() for x in within_range(np.array(0.5), np.array(0.6), 0)]
+    [0.151, 1.66]
+    """
     below, above = mean - low, high - mean
+    if np.isinf(low) and np.isinf(high):
+        return mean - half, mean + half
     if np.isinf(high):
         ends = [low + below * np.exp(sign * half / below) for sign in (-1, 1)]
+    elif np.isinf(low):
+        ends = [high - above * np.exp(sign * half / above) for sign in (1, -1)]
     else:
         odds, step = np.log(below / above), half * (high - low) / (below * above)
         ends = [low + (high - low) * scipy.special.expit(odds + s * step) for s in (-1, 1)]
     # At an end of the range, or without spread, the quotients above are 0/0.
     inside = (half > 0) & (below > 0) & (above > 0)
-    ends = [np.where(inside, end, mean) for end in ends]
-    bottom, top = (np.where(n >= fewest, end, np.nan) for end in ends)
-    return mean, bottom, top
+    bottom, top = (np.where(inside | np.isnan(half), end, mean) for end in ends)
+    return bottom, top
 
 
 def smallest_p(pairs: int) -> float:

@@ -374,3 +374,17 @@ def test_a_generation_says_that_its_texts_go_on_after_their_end(beyond):
     on, ended = (r.provenance["prompts"]["notes"] for r in beyond)
     assert any("texts go on after a token that ends a text ('<|endoftext|>')" in n for n in on)
     assert not any("go on after" in note for note in ended)
+
+
+def test_no_curve_leaves_the_range_of_its_measure():
+    """Entropies near 0 and log-probabilities just below it, where Student's interval crosses 0."""
+    rng = np.random.default_rng(0)
+    given = np.arange(400) % 4
+    frame = pd.DataFrame({"given": given, "generation_step": np.arange(400) // 4})
+    frame = frame.assign(entropy=rng.gamma(0.2, 1, 400), log_prob=-rng.gamma(0.2, 1, 400))
+    found = step_means(frame, ["entropy", "log_prob"])
+    entropy, log_prob = (found[found["value"] == name] for name in ("entropy", "log_prob"))
+    assert (entropy["low"] >= 0).all()
+    assert (log_prob["high"] <= 0).all()
+    spread = frame.groupby("generation_step")["entropy"].agg(["mean", "sem"])
+    assert (spread["mean"] < stats.t.ppf(0.975, 3) * spread["sem"]).any()

@@ -473,9 +473,8 @@ def test_sides_of_other_length_are_aligned_at_their_ends(request, name):
     last = found.patches.query("pair == 0 and place == 3")
     assert last["recovery"].iloc[-1] == pytest.approx(1.0, abs=1e-3)
     assert any("1 of 3 pairs have sides of different length; 3 tokens" in n for n in found.notes)
-    assert (
-        "Distance and patched effect, only pair 0" in found.drawings["Distance and patched effect"].title
-    )
+    title = found.drawings["Distance and patched effect"].title
+    assert "Distance and patched effect, only pair 0" in title
 
 
 def test_words_of_a_text_are_spans():
