@@ -122,7 +122,7 @@ def bounded_band(
 
     >>> r = np.array([[0.2], [0.9], [0.95], [1.0]])
     >>> [x.round(3).item() for x in bounded_band(r, -1, 1)]
-    [0.762, -0.2, 0.98]
+    [0.762, -0.407, 0.985]
     """
     n, mean, m2 = moments(values)
     half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(m2 / (n - 1) / n)

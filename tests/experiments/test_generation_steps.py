@@ -104,7 +104,10 @@ def test_a_step_has_the_mean_of_its_texts_with_the_prompt_as_unit():
     means = third.groupby("given")["entropy"].mean()
     low, high = stats.t.interval(0.95, 7, means.mean(), stats.sem(means))
     assert curve.loc[3, "mean"] == pytest.approx(third["entropy"].mean())
-    assert curve.loc[3, ["low", "high"]].tolist() == pytest.approx([low, high])
+    # An entropy is not below 0: the interval of the logarithm, by the delta method.
+    mean = (low + high) / 2
+    ends = [mean * np.exp(sign * (high - low) / 2 / mean) for sign in (-1, 1)]
+    assert curve.loc[3, ["low", "high"]].tolist() == pytest.approx(ends)
     assert curve.loc[3, ["n", "prompts"]].tolist() == [32, 8]
     two = step_means(rows[rows["given"] < 2], ["entropy"])
     assert two["mean"].notna().all()
