@@ -39,7 +39,7 @@ _MEASURES = {
 
 def _with_ends(measures: Mapping[str, str]) -> dict[str, str]:
     """The measures, each with the ends of its interval over pairs."""
-    found = {}
+    found: dict[str, str] = {}
     for name, told in measures.items():
         found |= {
             name: told,
