@@ -38,6 +38,7 @@ from interp.experiments.steering import Layers, layers_of, one_stack
 from interp.models.load import load_model
 from interp.models.untrained import check_control
 from interp.prompts.pairs import PARTS, PromptPairs, joined, read_pairs
+from interp.render.tokens import percent
 from interp.runs.depth import STATE
 from interp.runs.pairs import (
     MEASURES,
@@ -437,7 +438,7 @@ def _with_patches(
         notes.append(
             f"in {len(weak)} of {len(lost)} pairs ({listed}) there is next to nothing to recover: "
             f"the {in_words(found.facts['metric'])} of the two sides differs by less than "
-            f"{WEAK:.0%} of what it does in the median pair, and shares of that are mostly "
+            f"{percent(WEAK)} of what it does in the median pair, and shares of that are mostly "
             "rounding; they are left out of mean_recovery and of its tests, and count by what "
             "there is to recover in recovery."
         )
