@@ -50,7 +50,8 @@ class LogitLens(Analysis):
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
     token_columns: ClassVar[tuple[str, ...]] = ("top_token",)
     columns: ClassVar[Mapping[str, str]] = {
-        "log_prob": "log P(target) at this state; targets are the next tokens; nats, NaN if none",
+        "log_prob": "log P(target) at this state, of the next token or of what targets= names; "
+        "nats, NaN if none",
         "rank": "tokens with a larger logit than the target, 0 = best; NaN without target",
         "entropy": "entropy of the state's distribution; nats",
         "kl_to_final": "KL(final ‖ state); nats",

@@ -23,7 +23,7 @@ class NextToken(Analysis):
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("logits",)
     columns: ClassVar[Mapping[str, str]] = {
-        "logit": "logit of the target; targets are the next tokens; NaN if none",
+        "logit": "logit of the target, the next token or what targets= names; NaN if none",
         "log_prob": "log P(target); nats, NaN if none",
         "rank": "tokens with a larger logit than the target, 0 = best; NaN without target",
         "entropy": "entropy of the output; nats",

@@ -37,25 +37,22 @@ model = interp.load_model(MODEL)
 # ## What the model writes
 #
 # Twelve prompts of the small language stop right before a name that the context determines. The
-# model continues each eight times, drawn at a high temperature so that it errs now and then.
+# model continues each eight times, drawn at a high temperature so that it errs now and then. A text
+# ends where the model ends it, or after 16 tokens.
 
 # %%
 cases = choices(12, seed=1, kind="giving")
 prompts = [{"text": case.prompt, "answer": case.right.strip()} for case in cases]
+drawn = {"max_new_tokens": 16, "do_sample": True, "temperature": 1.5, "samples": 8, "seed": 0}
 written = interp.generate(
     model,
     prompts,
     ["next_token", "settling", "path_length", "rotation"],
-    max_new_tokens=16,
-    do_sample=True,
-    temperature=1.5,
-    samples=8,
-    seed=0,
-    stop=[],
+    **drawn,
     progress=False,
 )
 texts = written.texts
-texts.loc[:5, ["given", "sample", "prompt", "text"]]
+texts.loc[:5, ["given", "sample", "prompt", "text", "new_tokens", "stopped"]]
 
 # %% [markdown]
 # Every table has a row per token of the finished text, the prompt's and the model's own. Four
@@ -140,14 +137,45 @@ apart = "not told apart from"
 if shuffled["difference_p_max"] < 0.05:
     apart = "above" if shuffled["difference"] > 0 else "below"
 Markdown(
-    f"The entropy shows {rises} (p over all measures: {own['p_max']:.2g}). Its slope is {apart} "
-    f"that of the shuffled text, {shuffled['slope']:+.3f}."
+    f"The entropy shows {rises} (slope {own['slope']:+.3f}, p over all measures: "
+    f"{own['p_max']:.2g}). Its slope is {apart} that of the shuffled text, "
+    f"{shuffled['slope']:+.3f}."
 )
 
 # %% [markdown]
-# **What this does not show.** The prompts stop where the context leaves one name, so the first
-# choices are nearly closed and later ones more open: part of a drift may be that beginning. The
-# curve shows it, and the table of tokens (`found.tokens`) lets you leave it out.
+# No drift can be told from chance as the model writes. In the shuffled text the model grows less
+# certain: words without order help it less and less to know what comes next.
+#
+# **What this does not show.** The slope is one line through all steps, and the curve is none: the
+# choice at step 4, where a new sentence has just begun, is the most open of all. Texts have
+# different lengths, so late steps are those of few, long texts. Each text has a level of its own,
+# so that this alone makes no slope.
+#
+# ### A text has an end
+#
+# With `stop=[]` the model writes on after the token that ends a text. What follows is another text.
+# A slope over both has the step between them in it. By default `generation_steps` leaves out what
+# comes after the end, and says so in a note; `after_end=True` keeps it.
+
+# %%
+on = interp.generate(model, prompts, "next_token", **drawn, stop=[], progress=False)
+both = {kept: generation_steps(on, after_end=kept) for kept in (False, True)}
+pd.concat(
+    {
+        "to the end" if not kept else "and beyond it": f.frame.set_index("value")[
+            ["n", "slope", "p"]
+        ]
+        for kept, f in both.items()
+    },
+    axis=1,
+)
+
+# %%
+Markdown("\n".join(f"- {note}" for f in both.values() for note in f.notes))
+
+# %% [markdown]
+# With the second texts the entropy seems to rise by 0.03 nats per token, far beyond chance. It is
+# an artefact: up to the end it does not rise, and a new text simply begins with open choices.
 #
 # ## Right and wrong answers
 #
@@ -229,14 +257,22 @@ found.tokens[["pair", "place", "clean_token", "corrupted_token", "part"]].head(1
 
 # %%
 found.frame[
-    ["state", "angle", "relative_distance", "unrelated_relative_distance", "repeated_distance"]
+    [
+        "state",
+        "angle",
+        "relative_distance",
+        "unrelated_relative_distance",
+        "unrelated_p_max",
+        "repeated_distance",
+    ]
 ].round(3)
 
 # %% [markdown]
 # The two streams are furthest apart at state 7, by 14°. That is *more* than between unrelated
-# pairs, the clean prompt of one and the corrupted one of another, because many of these have two
-# names of the same gender. From state 3 on the difference is beyond chance (`unrelated_p_max`). A
-# second run of the clean prompts is at distance 0, so nothing here is noise of the computation.
+# pairs, the clean prompt of one and the corrupted one of another. Many of these have two names of
+# the same gender. The test asks in both directions, nearer or further; from state 3 on
+# `unrelated_p_max` is below 0.05. A second run of the clean prompts is at distance 0, so nothing
+# here is noise of the computation.
 
 # %%
 found.plot("Distance")
@@ -245,15 +281,19 @@ found.plot("Distance")
 # ### Where they part, and where they meet
 #
 # Before the name the streams are the same to the last bit. At the name they differ from the start
-# (state 0), at every later token from state 1 on: block 0 lets all of them look at the name. By
-# "the same" the library means up to rounding. Ask where they are *nearly* the same, and in the
-# first pair eight of 18 tokens never part by more than a tenth of their length; those that do part
-# do not meet again:
+# (state 0), at every later token from state 1 on: block 0 lets all of them look at the name. That
+# is the column `parts`, where "the same" means up to rounding. `nearly` asks where they part by
+# more than a tenth of their length. In the first pair the three tokens before the name cannot part.
+# Of the other 15, five never part so far. Those that do part do not meet again (`meets`):
 
 # %%
 near = interp.pairs(PAIR_MODEL, pairs, [], threshold=0.1, patch=False, progress=False)
-parted = near.parting.merge(near.tokens[["pair", "place", "clean_token"]])
-parted[parted["pair"] == 0][["clean_token", "parts", "peak_state", "peak", "meets"]].round(2)
+parted = near.parting.rename(columns={"parts": "nearly"}).merge(
+    found.parting[["pair", "place", "parts"]]
+)
+parted = parted.merge(near.tokens[["pair", "place", "clean_token", "part"]])
+shown = ["clean_token", "part", "parts", "nearly", "peak_state", "peak", "meets"]
+parted.loc[parted["pair"] == 0, shown].round(2)
 
 # %% [markdown]
 # Behind the name and the words next to it two places stand out: the **full stop**, and the **last
@@ -310,13 +350,24 @@ women = [twins(woman, man) for woman, man in names]
 one_way = interp.pairs(PAIR_MODEL, women, ["rotation", "logit_lens"], patch=False, progress=False)
 one_way.onsets[["analysis", "column", "state", "difference", "p_max"]].round(3)
 
+# %% [markdown]
+# The table of onsets has first layers only. `tests` has all of them:
+
+# %%
+angles = one_way.tests.query("analysis == 'rotation' and column == 'angle'")
+angles[["layer", "state", "mean_clean", "mean_corrupted", "difference", "low", "high", "p_max"]]
+
 # %%
 one_way.plot("rotation: angle")
 
+# %%
+hit = angles[angles["p_max"] < 0.05]
+listed = " and ".join(f"{row.layer:.0f} (by {row.difference:+.2f}°)" for row in hit.itertuples())
+Markdown(f"Blocks that turn the stream by another angle if the name is a man's: {listed}.")
+
 # %% [markdown]
-# Blocks 1 and 2 turn the stream by half a degree or more further if the name is a man's; no other
-# block differs detectably. "State 2" means at state 2 *at the latest*: more pairs may show an
-# earlier difference.
+# No other block differs *detectably*: more pairs may show smaller differences, so "state 2" in the
+# table of onsets means at state 2 *at the latest*.
 #
 # ### Sides of different length
 #

@@ -30,6 +30,24 @@ TOKEN_TABLE = ("token", "token_id", "special", "word")
 """Columns that come from the prompts, so no analysis may have them."""
 ATTACHED = ("call", "branch_of", "branch_at")
 """Columns of tables of a user's own passes: which pass, and where a text branches off."""
+INDEX_MEANINGS = {
+    "prompt": "number of the prompt in the run, from 0",
+    "position": "number of the token in its prompt, from 0, padding not counted",
+    "token": "text of the token, as the tokenizer writes it",
+    "token_id": "number of the token in the vocabulary",
+    "stack": "stack of layers: encoder or decoder, in a model that has both",
+    "layer": "number of the block, 0 … L−1, in tables of blocks; of the state, 0 … L, in tables of "
+    "states (`.states` has the state of both)",
+    "head": "number of the attention head in its block, from 0",
+    "special": "whether the token is special, such as BOS; these are left out of means",
+    "word": "number of the word in its prompt that the token belongs to; missing where the text is "
+    "not known",
+    "call": "number of the pass within an `attach` block, from 0",
+    "branch_of": "prompt that this text branches off from, in passes that repeat part of another; "
+    "else missing",
+    "branch_at": "position from which on the two texts differ",
+}
+"""What the columns of an index mean, by name."""
 DOCUMENTS = ("document", "chunk", "document_position", "position_bin")
 """Columns of corpus runs, and the label that they make."""
 MODE = "mode"

@@ -106,6 +106,11 @@ def resolve(
     """
     from interp.contract.analysis import Analysis
 
+    if not isinstance(wanted, str | Analysis | type | Iterable):
+        raise BadInput(
+            f"analyses={wanted!r} is {type(wanted).__name__}; give names, classes or instances, "
+            "such as ['rotation', 'logit_lens']"
+        )
     items = [wanted] if isinstance(wanted, str | Analysis | type) else list(wanted)
     out: dict[str, Analysis] = {}
     for item in items:

@@ -28,6 +28,8 @@ from interp.runs.written import (
     GIVEN,
     MEASURES,
     STEP,
+    ends_of,
+    past_the_end,
     step_means,
     text_drawing,
     written_values,
@@ -205,6 +207,7 @@ def generation_steps(
     answer: str | None = None,
     first: int | None = None,
     special: bool = False,
+    after_end: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -232,6 +235,9 @@ def generation_steps(
         first: only the first so many written tokens of each text, so that long and short answers
             are compared over the same steps.
         special: keep special tokens, such as the one that ends a text; else left out.
+        after_end: keep what was written after a token with which the model ends a text, as with
+            `stop=[]`. That is another text, so that a slope over both measures the seam; it is
+            else left out, and a note counts it.
         confidence: level of the intervals.
         resamples: number of choices of signs, of shuffles and of bootstrap draws.
         seed: seed of these, and of the two controls.
@@ -240,11 +246,11 @@ def generation_steps(
     two written tokens in every text, or labels that do not fit; `UnknownName` for a value or an
     answer that no table has.
     """
-    asked = _Asked(values, first, special, confidence, resamples, seed)
-    whole = written_values(results, values)
+    asked = _Asked(values, first, special, after_end, confidence, resamples, seed)
+    whole = _ended(written_values(results, values), results)
     marks = _labels_of(results, whole, labels, answer)
     _rows(whole, asked)  # refused before a model reads the controls
-    found = _found(whole, asked, marks, _controls(results, controls, seed))
+    found = _found(whole, asked, marks, _controls(results, controls, asked))
     if name := model_of(results):
         found = found.with_about(model=name)
     copy = getattr(results, "control", None)
@@ -252,9 +258,18 @@ def generation_steps(
         return found
     try:
         # Of the same texts; the controls of the model are none of the copy's.
-        return found.with_control(_found(written_values(copy, values), asked, marks, {}))
+        beside = _ended(written_values(copy, values), results)
+        return found.with_control(_found(beside, asked, marks, {}))
     except BadInput as error:
         return found.with_note(f"untrained copy: {error}")
+
+
+_AFTER = "\0after"  # column of `_ended`; no label has this name
+
+
+def _ended(whole: pd.DataFrame, results: Any) -> pd.DataFrame:
+    """The written values with a mask of those after the end of their text."""
+    return whole.assign(**{_AFTER: past_the_end(whole, ends_of(results))})
 
 
 @dataclass(frozen=True)
@@ -262,6 +277,7 @@ class _Asked:
     values: Sequence[str] | None
     first: int | None
     special: bool
+    after_end: bool
     confidence: float
     resamples: int
     seed: int
@@ -287,7 +303,9 @@ def _found(
         _curves(texts, names, marks, asked.confidence),
         compared,
         rows.reset_index(drop=True),
-        whole[whole["prompt"].isin(sorted(whole["prompt"].unique())[:MOST_TEXTS])],
+        whole.drop(columns=_AFTER)[
+            whole["prompt"].isin(sorted(whole["prompt"].unique())[:MOST_TEXTS])
+        ],
         _ordered(set(marks.values())),
         asked.confidence,
         (*notes, *_few(int(frame["prompts"].max()), asked.resamples, smallest)),
@@ -299,8 +317,13 @@ def _rows(whole: pd.DataFrame, asked: _Asked) -> tuple[pd.DataFrame, list[str]]:
     if asked.first is not None and asked.first < 2:
         raise BadInput(f"first is {asked.first!r}; a slope needs 2 written tokens or more")
     rows = whole[whole[STEP] > 0]
+    notes = [note] if (note := _after_note(rows, asked.after_end)) else []
+    if not asked.after_end:
+        rows = rows[~rows[_AFTER]]
+    rows = rows.drop(columns=_AFTER)
     left_out = is_special(rows, asked.special)
-    note = left_out_note(rows, left_out)
+    if note := left_out_note(rows, left_out):
+        notes.append(note)
     rows = rows[~left_out]
     if asked.first is not None:
         rows = rows[rows[STEP] <= asked.first]
@@ -309,7 +332,21 @@ def _rows(whole: pd.DataFrame, asked: _Asked) -> tuple[pd.DataFrame, list[str]]:
             "no text has two written tokens that count, and a slope needs them: write more "
             "(max_new_tokens=, --generate), or keep special tokens (special=True, --special)"
         )
-    return rows, [note] if note else []
+    return rows, notes
+
+
+def _after_note(rows: pd.DataFrame, kept: bool) -> str:
+    """How much was written after the end of a text, and what becomes of it."""
+    after = rows[rows[_AFTER]]
+    if after.empty:
+        return ""
+    told = (
+        f"{after['prompt'].nunique()} of {rows['prompt'].nunique()} texts go on after the token "
+        f"that ends them; {len(after)} of {len(rows)} written tokens come after it"
+    )
+    if kept:
+        return f"{told} and count here: a slope over both texts also measures the seam"
+    return f"{told} and are left out (--after-end, or after_end=True, keeps them)"
 
 
 def _few(prompts: int, resamples: int, smallest: float) -> list[str]:
@@ -371,11 +408,12 @@ def _curves(
 # ---- controls ------------------------------------------------------------------------------------
 
 
-def _controls(results: Any, model: Any, seed: int) -> dict[str, Any]:
+def _controls(results: Any, model: Any, asked: _Asked) -> dict[str, Any]:
     """Results of the same analyses over the two control texts; none without a model."""
     if model is None:
         return {}
     tokens = _tokens_of(results)
+    tokens = tokens if asked.after_end else _ended(tokens, results)
     bridge = load_model(model)
     anatomy = inspect(bridge)
     written_by = model_of(results)
@@ -395,7 +433,11 @@ def _controls(results: Any, model: Any, seed: int) -> dict[str, Any]:
     options: dict[str, Any] = {"labels": {GIVEN: given}, "token_labels": {STEP: steps}}
     return {
         kind: run(
-            bridge, control_texts(texts, kind, ordinary, seed), analyses, progress=False, **options
+            bridge,
+            control_texts(texts, kind, ordinary, asked.seed),
+            analyses,
+            progress=False,
+            **options,
         )
         for kind in (SHUFFLED, RANDOM)
     }
@@ -417,7 +459,8 @@ def control_texts(
 ) -> list[Ints]:
     """The texts with their written tokens in random order, or random ones: ids `[length]` each.
 
-    Special tokens, such as the one that ends a text, keep their places.
+    Special tokens, such as the one that ends a text, keep their places, and so does all that was
+    written after the end of a text.
 
     Args:
         texts: the rows of each in the token table.
@@ -429,6 +472,8 @@ def control_texts(
     for number, rows in enumerate(texts):
         ids = rows["token_id"].to_numpy(np.int64).copy()
         free = (rows[STEP] > 0).to_numpy() & ~rows["special"].to_numpy(bool)
+        if _AFTER in rows:
+            free &= ~rows[_AFTER].to_numpy(bool)
         draw = np.random.default_rng([seed, number, int(kind == RANDOM)])
         chosen = draw.permutation(ids[free])
         ids[free] = chosen if kind == SHUFFLED else draw.choice(ordinary, int(free.sum()))

@@ -16,14 +16,13 @@ from interp.errors import BadInput, InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import UNTRAINED, Finding
+from interp.render.look import looked
 from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
-from interp.stats.paired import paired_profile, smallest_p
+from interp.stats.paired import bounded_band, paired_profile, smallest_p
 
-COLUMNS = {
-    "state": "number of the state, 0 … L; it is the one that block `block` leaves",
-    "pairs": "number of pairs with a token that is read",
+_MEASURES = {
     "angle": "angle between the clean and the corrupted stream, degrees",
     "cosine": "cosine of that angle",
     "distance": "Euclidean distance of the two streams",
@@ -31,13 +30,82 @@ COLUMNS = {
     "step_angle": "angle between what the block adds to the one and to the other, degrees",
     "step_distance": "Euclidean distance of what the block adds to the one and to the other",
     "unrelated_angle": "control: angle to the corrupted stream of an unrelated pair, degrees",
-    "unrelated_p": "p that own pairs are as far apart as unrelated ones, by sign flips",
+    "unrelated_distance": "control: distance to the corrupted stream of an unrelated pair",
+    "unrelated_relative_distance": "control: that distance over the mean of both norms",
+    "recovery": "(patched − corrupted) / (clean − corrupted) of the metric; over pairs the sums "
+    "are divided, so that a pair counts by what there is to recover",
+}
+
+
+def _with_ends(measures: Mapping[str, str]) -> dict[str, str]:
+    """The measures, each with the ends of its interval over pairs."""
+    found: dict[str, str] = {}
+    for name, told in measures.items():
+        found |= {
+            name: told,
+            f"{name}_low": f"lower end of the interval of {name}, over pairs, within its range",
+            f"{name}_high": f"upper end of the interval of {name}",
+        }
+    return found
+
+
+COLUMNS = {
+    "layer": "layer of the table; the number of the state in tables of states",
+    "state": "number of the state, 0 … L; it is the one that block `block` leaves",
+    "block": "number of the block that leaves the state, −1 for the first state",
+    "pairs": "number of pairs behind the row, with a token that is read",
+    **_with_ends(_MEASURES),
+    "unrelated_p": "two-sided p of relative_distance against that of unrelated pairs, which may be "
+    "nearer or further; sign flips",
     "unrelated_p_max": "the same, family-wise over the states",
     "repeated_distance": "control: largest distance of two runs of the clean prompt",
+    "pair": "number of the pair, from 0",
+    "place": "number of the aligned token in its pair, from 0",
+    "clean_position": "position of the token in the clean prompt",
+    "clean_token": "text of the token in the clean prompt",
+    "clean_token_id": "its number in the vocabulary",
+    "corrupted_position": "position of the token in the corrupted prompt",
+    "corrupted_token": "text of the token in the corrupted prompt",
+    "corrupted_token_id": "its number in the vocabulary",
+    "part": "part of the prompt: before the first difference, changed, after it, last",
+    "special": "whether one of the two tokens is special, such as BOS",
+    "parts": "first state where the streams are apart by more than the threshold",
+    "peak_state": "state where the relative distance is largest",
+    "peak": "that relative distance",
+    "meets": "state from which on the streams are within the threshold to the end",
+    "last": "relative distance at the last state",
+    "clean": "metric after the clean prompt",
+    "corrupted": "metric after the corrupted prompt",
+    "patched": "metric with this one clean state in the corrupted run",
+    "unrelated": "control: the same with the state of an unrelated clean prompt",
+    "unrelated_recovery": "control: recovery by that state",
+    "mean_recovery": "mean of the pairs' own shares; pairs with next to nothing to recover (below "
+    "a tenth of the median pair's difference of the metric) are left out",
+    "cells": "states and tokens at which the two streams differ",
+    "spearman": "rank correlation of relative distance and recovery over these cells",
+    "unrelated_spearman": "control: the same with recovery by the unrelated state",
+    "analysis": "analysis of the row",
+    "column": "column of its table",
+    "mean_corrupted": "mean of the corrupted side over pairs",
+    "mean_clean": "mean of the clean side over pairs",
+    "difference": "corrupted − clean, mean over pairs",
+    "low": "lower end of the interval of difference (Student over pairs)",
+    "high": "upper end of it",
+    "t": "paired t",
+    "p": "two-sided p by sign flips over pairs: of difference, or of recovery against the "
+    "unrelated one without the pairs that mean_recovery leaves out",
+    "p_max": "the same, family-wise over the layers of the column or the states of the part",
+    "wilcoxon_p": "two-sided p of the signed ranks",
+    "wilcoxon_p_holm": "the same by Holm over the layers",
+    "smallest_p_max": "smallest p_max of all layers of the column",
+    "smallest_p_max_holm": "the same by Holm over the columns",
+    "*_clean": "in tables of differences: value of the clean side; the column itself is "
+    "corrupted − clean",
 }
 OPTIONAL = ("patches", "patched", "agreement", "tests", "onsets")
 DIFFERENCES = "differences_"
 MARGIN = "…"
+MAP, ONLY = "Distance and patched effect", "only pair "
 HALF = 0.5
 
 
@@ -107,9 +175,12 @@ class Pairs(Finding):
 
     @property
     def sentence(self) -> str:
-        """The largest distance, the first detectable difference, and what patching recovers."""
+        """The largest distance, the first detectable difference, and what patching recovers.
+
+        A sentence for each.
+        """
         parts = (self._apart(), self._first(), self._recovered(), self._agreed())
-        return "; ".join(part for part in parts if part)
+        return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
 
     @property
     def level(self) -> float:
@@ -128,7 +199,7 @@ class Pairs(Finding):
         parted, met = (self.parting[name].notna() for name in ("parts", "meets"))
         return (
             f"{counted}: the streams are furthest apart at state {int(top[STATE])}, "
-            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}; of {len(parted)} aligned "
+            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}. Of {len(parted)} aligned "
             f"tokens {int(parted.sum())} part, and {int(met.sum())} of these meet again"
         )
 
@@ -144,7 +215,7 @@ class Pairs(Finding):
         top = found.sort_values([STATE, "p_max"], kind="stable").iloc[0]
         return (
             f"{len(found)} of {len(self.onsets)} columns differ detectably (p < {self.level:g}, "
-            f"family-wise over the layers of each), the first is {top['column']} of "
+            f"family-wise over the layers of each). The first is {top['column']} of "
             f"{top['analysis']}, at state {int(top[STATE])} at the latest"
         )
 
@@ -185,20 +256,22 @@ class Pairs(Finding):
     def correlation(self, **levels: Any) -> pd.DataFrame | None:
         """Mean over pairs of the rank correlation of distance and recovery, with its tests.
 
-        One row in the columns of `interp.stats.paired_profile`, against 0; None without patches.
+        One row in the columns of `interp.stats.paired_profile`, against 0, with an interval that
+        stays between −1 and 1 (`interp.stats.bounded_band`); None without patches.
         """
         if not len(self.agreement):
             return None
         own = self.agreement[["spearman"]].to_numpy(np.float64)
         given = {"confidence": float(self.facts["confidence"]), **levels}
-        return paired_profile(own, np.zeros_like(own), **given)
+        _, low, high = bounded_band(own, -1, 1, given["confidence"])
+        return paired_profile(own, np.zeros_like(own), **given).assign(low=low, high=high)
 
     # ---- figures ---------------------------------------------------------------------------
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:
         """Distances by state, distance and effect by token, recovery, and one per analysis."""
-        drawn = {"Distance": self._distance_drawing(), "Distance and patched effect": self._map()}
+        drawn = {"Distance": self._distance_drawing(), MAP: self._map()}
         if len(self.patched):
             drawn["Recovered"] = self._recovery_drawing()
         for analysis in dict.fromkeys(self.tests["analysis"]) if len(self.tests) else ():
@@ -206,15 +279,25 @@ class Pairs(Finding):
             drawn[f"{analysis}: {column}"] = self.difference_drawing(str(analysis), column)
         return drawn
 
-    def plot_pair(self, pair: int) -> Any:
+    def all_drawings(self) -> dict[str, Drawing]:
+        """The figures of the page; where a map shows one pair, its heading says so."""
+        drawn = super().all_drawings()
+        return {
+            f"{name}, {ONLY}{of}" if name.startswith(MAP) and of else name: drawing
+            for name, drawing in drawn.items()
+            for of in [drawing.title.partition(ONLY)[2].partition(" ·")[0]]
+        }
+
+    def plot_pair(self, pair: int, **look: Any) -> Any:
         """Distance and patched effect by state and token of one pair, as a plotly figure.
 
-        Raises `BadInput` for a pair that is not there.
+        `look`: `width`, `height`, `title`, `palette`, `legend`, as for `plot`. Raises `BadInput`
+        for a pair that is not there.
         """
         known = self.tokens["pair"].unique()
         if pair not in known:
             raise BadInput(f"there is no pair {pair!r}: they are 0 … {int(known.max())}")
-        return figure(self._map(pair))
+        return looked(figure(self._map(int(pair))), look)
 
     def _distance_drawing(self) -> Drawing:
         own = {STATE: "x", "angle": "mean", "angle_low": "low", "angle_high": "high", "pairs": "n"}
@@ -248,16 +331,16 @@ class Pairs(Finding):
         cells = [self._cells(self.distances, "relative_distance", pair)]
         if len(self.patches):
             cells.append(self._cells(self.patches, "recovery", pair))
-        who = f"pair {pair}" if pair is not None else f"mean over {len(counts)} pairs"
+        who, more = self._shown(pair, len(counts))
         return Drawing(
             "heat",
-            f"Distance and patched effect, {who}{self._of}",
+            f"{MAP}, {who}{self._of}",
             pd.concat(cells, ignore_index=True),
             "",
             "token (clean; … where pairs differ)",
             "Relative distance: 0 where the streams are the same. Recovered: share of the "
             f"{in_words(self.facts['metric'])} that comes back when this one state of the clean "
-            "run is put into the corrupted run; 1 is all of it.",
+            f"run is put into the corrupted run; 1 is all of it.{more}",
             "Control: patches from unrelated pairs, in the figure by state.",
             "both panels are 0.",
             options={
@@ -265,6 +348,19 @@ class Pairs(Finding):
                 "cell": (38, 22),
             },
         )  # fmt: skip
+
+    @staticmethod
+    def _shown(pair: int | None, pairs: int) -> tuple[str, str]:
+        """Which pairs a map shows, for its title, and a sentence for its caption."""
+        if pair is None:
+            return f"mean over {pairs} pairs", ""
+        if pairs == 1:
+            return "one pair", ""
+        return (
+            f"{ONLY}{pair} (of {pairs})",
+            f" Only pair {pair} is shown; plot_pair(n) shows the others. Pairs of different "
+            "lengths have no mean by token.",
+        )
 
     def _cells(self, table: pd.DataFrame, column: str, pair: int | None) -> pd.DataFrame:
         rows = table if pair is None else table[table["pair"] == pair]
@@ -300,7 +396,7 @@ class Pairs(Finding):
             "state",
             f"Mean over the tokens of a part. Bands: {100 * float(self.facts['confidence']):g} %, "
             "over pairs.",
-            "Grey: the same with the state of an unrelated pair.",
+            "Grey: the same with the state of an unrelated pair; each part has a line style.",
             "0 at every state: no single token carries the difference.",
             options={"greys": greys},
         )

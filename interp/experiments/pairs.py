@@ -19,16 +19,26 @@ import pandas as pd
 from interp._arrays import Floats, Ints
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
+from interp.contract.options import check_numbers, check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, Unsupported, nearest
 from interp.experiments.controls import with_untrained_copy
 from interp.experiments.pair_finding import Pairs, in_words
-from interp.experiments.patching import METRICS, agreement, by_part, metric_of, patch_pairs
+from interp.experiments.patching import (
+    METRICS,
+    WEAK,
+    agreement,
+    by_part,
+    metric_of,
+    patch_pairs,
+    weak_pairs,
+)
 from interp.experiments.steering import Layers, layers_of, one_stack
 from interp.models.load import load_model
 from interp.models.untrained import check_control
 from interp.prompts.pairs import PARTS, PromptPairs, joined, read_pairs
+from interp.render.tokens import percent
 from interp.runs.depth import STATE
 from interp.runs.pairs import (
     MEASURES,
@@ -44,10 +54,15 @@ from interp.runs.pairs import (
 from interp.runs.results import Result, Results
 from interp.runs.run import DEFAULT, Wanted, run
 from interp.stats.classical import holm
-from interp.stats.paired import first_detected, mean_band, paired_profile
+from interp.stats.paired import FEWEST_PAIRS, bounded_band, first_detected, paired_profile
 from interp.stats.resampling import check_resampling
 
 STEPS = ("step_angle", "step_distance")
+RANGES = {
+    "angle": (0.0, 180.0), "cosine": (-1.0, 1.0), "distance": (0.0, np.inf),
+    "relative_distance": (0.0, 2.0),
+}  # fmt: skip
+"""Ends of the range of every measure, which no interval of it leaves."""
 
 
 def pairs(
@@ -123,6 +138,14 @@ def pairs(
     length that nothing aligns, an answer of several tokens, spans out of range, a model with
     several stacks; `InterpError` where the model yields NaN. Nothing stays attached.
     """
+    check_numbers(
+        controls=controls, confidence=confidence, resamples=resamples, seed=seed,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    check_options(
+        labels=labels, spans=spans, read=read, special=special, threshold=threshold, patch=patch,
+        settings=settings, prepend_bos=prepend_bos, model_options=model_options,
+    )  # fmt: skip
     _check(controls, confidence, resamples, threshold)
     raw = read_pairs(pairs, labels=labels, answer=answer, wrong=wrong, spans=spans)
     taken_labels(list(raw.fields))
@@ -218,6 +241,11 @@ def _refuse_unread(mask: pd.Series[bool], told: str) -> None:
 
 def _control_notes(ready: PromptPairs, partners: Ints) -> list[str]:
     notes = []
+    if len(ready) < FEWEST_PAIRS:
+        notes.append(
+            f"{len(ready)} pair{'s' * (len(ready) > 1)}: no interval can be given for fewer than "
+            f"{FEWEST_PAIRS}; all means are of these pairs only."
+        )
     alone = int((partners < 0).all(axis=1).sum()) if partners.shape[1] else 0
     if alone:
         notes.append(
@@ -312,7 +340,8 @@ def _by_state(
     out["pairs"] = np.isfinite(known).sum(axis=0)
     controls = [f"unrelated_{name}" for name in UNRELATED]
     for name in (*MEASURES, *STEPS, *controls):
-        band = mean_band(_matrix(rows, name, states), levels["confidence"])
+        ends = RANGES[name.removeprefix("unrelated_").removeprefix("step_")]
+        band = bounded_band(_matrix(rows, name, states), *ends, levels["confidence"])
         out |= dict(zip((name, f"{name}_low", f"{name}_high"), band, strict=True))
     own, other = (_matrix(rows, f"{kind}relative_distance", states) for kind in ("", "unrelated_"))
     test = paired_profile(own, other, **levels)
@@ -368,6 +397,7 @@ def _tested(
     clean = _matrix(rows, f"{column}_clean", layers, "layer")
     test = paired_profile(clean + difference, clean, **levels)
     test = test.rename(columns={"mean_a": "mean_corrupted", "mean_b": "mean_clean"})
+    test.loc[test["pairs"] < FEWEST_PAIRS, ["low", "high"]] = np.nan
     offset = int(rows[STATE].iloc[0]) - int(rows["layer"].iloc[0])
     number = np.asarray(layers, np.float64) if layered else np.full(len(layers), np.nan)
     index = {"analysis": analysis, "column": column, "layer": number, STATE: number + offset}
@@ -402,6 +432,15 @@ def _with_patches(
         notes.append(
             f"in {int(lost.sum())} of {len(lost)} pairs the {metric} is the same on both sides, so "
             "that there is nothing to recover; they are left out of it."
+        )
+    if weak := weak_pairs(patches):
+        listed = ", ".join(map(str, weak))
+        notes.append(
+            f"in {len(weak)} of {len(lost)} pairs ({listed}) there is next to nothing to recover: "
+            f"the {in_words(found.facts['metric'])} of the two sides differs by less than "
+            f"{percent(WEAK)} of what it does in the median pair, and shares of that are mostly "
+            "rounding; they are left out of mean_recovery and of its tests, and count by what "
+            "there is to recover in recovery."
         )
     first = patches.drop_duplicates("pair")
     against = int((first["clean"] < first["corrupted"]).sum())

@@ -28,7 +28,8 @@ from interp.prompts.pairs import PromptPairs
 from interp.prompts.prompts import Prompts
 from interp.runs.depth import STATE
 from interp.runs.pairs import NO_PARTNER
-from interp.stats.paired import paired_profile
+from interp.stats.classical import moments
+from interp.stats.paired import FEWEST_PAIRS, paired_profile
 from interp.stats.resampling import jackknife
 
 LOGITS, LOG_PROB, KL = "logit_difference", "log_prob", "kl"
@@ -39,6 +40,8 @@ METRICS = {
 }
 LEAST = {LOGITS: 1e-3, LOG_PROB: 1e-3, KL: 1e-6}
 """Change of the metric from clean to corrupted below which a share of it is rounding."""
+WEAK = 0.1
+"""Share of the median pair's change below which a pair has next to nothing to recover."""
 
 
 def metric_of(pairs: PromptPairs) -> str:
@@ -275,8 +278,8 @@ def by_part(patches: pd.DataFrame, tokens: pd.DataFrame, **levels: Any) -> pd.Da
     Columns: `part`, `layer`, `state`, `block`, `pairs`; `recovery`, Σ (patched − corrupted) /
     Σ (clean − corrupted) over pairs, where a pair counts by the effect that there is to recover,
     with `recovery_low` and `recovery_high` (jackknife over pairs); `unrelated_recovery`, likewise;
-    `mean_recovery`, the mean of the pairs' own shares; `p` and `p_max`, sign flips of own against
-    unrelated shares, over the states of the part.
+    `mean_recovery`, the mean of the pairs' own shares without `weak_pairs`; `p` and `p_max`, sign
+    flips of own against unrelated shares of the same pairs, over the states of the part.
 
     Args:
         patches: as `patch_pairs` gives.
@@ -285,11 +288,27 @@ def by_part(patches: pd.DataFrame, tokens: pd.DataFrame, **levels: Any) -> pd.Da
     """
     rows = patches.merge(tokens[["pair", "place", "part"]], on=["pair", "place"])
     rows = rows[rows["recovery"].notna()]
-    parts = [_of_part(part, str(name), levels) for name, part in rows.groupby("part", sort=False)]
+    weak = weak_pairs(patches)
+    parts = [
+        _of_part(part, str(name), weak, levels) for name, part in rows.groupby("part", sort=False)
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _of_part(rows: pd.DataFrame, part: str, levels: dict[str, Any]) -> pd.DataFrame:
+def weak_pairs(patches: pd.DataFrame) -> list[int]:
+    """Pairs with next to nothing to recover: below `WEAK` of the median |clean − corrupted|.
+
+    A share of such a pair divides by almost nothing, so that one of them outweighs all others in
+    a mean of shares. Pairs without a share at all (`LEAST`) are not among them.
+    """
+    known = patches[patches["recovery"].notna()]
+    total = (known["clean"] - known["corrupted"]).abs().groupby(known["pair"]).mean()
+    return [int(str(pair)) for pair in total.index[total < WEAK * total.median()]]
+
+
+def _of_part(
+    rows: pd.DataFrame, part: str, weak: Sequence[int], levels: dict[str, Any]
+) -> pd.DataFrame:
     columns = ["clean", "corrupted", "patched", "unrelated", "recovery", "unrelated_recovery"]
     table = rows.pivot_table(index="pair", columns=STATE, values=columns, dropna=False)
     wide = {name: table[name] for name in columns}
@@ -300,7 +319,9 @@ def _of_part(rows: pd.DataFrame, part: str, levels: dict[str, Any]) -> pd.DataFr
         x["patched"] - x["corrupted"], scale, levels.get("confidence", 0.95)
     )
     other = _ratio_of_sums(x["unrelated"] - x["corrupted"], scale, 0.95)[0]
-    test = paired_profile(x["recovery"], x["unrelated_recovery"], **levels)
+    strong = ~np.isin(np.asarray(table.index), weak)[:, None]
+    shares = np.where(strong, x["recovery"], np.nan)
+    test = paired_profile(shares, x["unrelated_recovery"], **levels)
     return pd.DataFrame(
         {
             "part": part,
@@ -312,7 +333,7 @@ def _of_part(rows: pd.DataFrame, part: str, levels: dict[str, Any]) -> pd.DataFr
             "recovery_low": low,
             "recovery_high": high,
             "unrelated_recovery": other,
-            "mean_recovery": np.nanmean(x["recovery"], axis=0),
+            "mean_recovery": moments(shares)[1],
             "p": test["p"],
             "p_max": test["p_max"],
         }
@@ -320,12 +341,12 @@ def _of_part(rows: pd.DataFrame, part: str, levels: dict[str, Any]) -> pd.DataFr
 
 
 def _ratio_of_sums(gain: Floats, scale: Floats, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """Σ gain / Σ scale over pairs `[pairs, k]`, and its jackknife interval; NaN below two pairs."""
+    """Σ gain / Σ scale over pairs `[pairs, k]`, and its jackknife interval (NaN below four)."""
     known = np.isfinite(gain)
     top, bottom = np.where(known, gain, 0.0), np.where(known, scale, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         whole = top.sum(axis=0) / bottom.sum(axis=0)
-        if len(gain) < 2:
+        if len(gain) < FEWEST_PAIRS:
             return whole, np.full_like(whole, np.nan), np.full_like(whole, np.nan)
         without = (top.sum(axis=0) - top) / (bottom.sum(axis=0) - bottom)
         return whole, *jackknife(whole, without, confidence)

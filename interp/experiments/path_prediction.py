@@ -19,6 +19,7 @@ from interp.prompts.frequency import ZIPF
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
+from interp.render.look import looked
 from interp.render.tokens import percent
 from interp.stats.correlation import correlation, with_corrections
 from interp.stats.shuffled import shuffled_correlation
@@ -54,12 +55,15 @@ class PathPrediction(Finding):
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
 
-    def plot(self, coefficient: str = "spearman") -> Any:  # type: ignore[override]
+    def plot(  # type: ignore[override]
+        self, coefficient: str = "spearman", **look: Any
+    ) -> Any:
         """The coefficient over layers, per outcome, with its band and that of the shuffles.
 
         `coefficient`: pearson, spearman, or either with `partial_` before it.
+        `look`: `width`, `height`, `title`, `palette`, `legend`, as for `Finding.plot`.
         """
-        return figure(self.drawing(coefficient))
+        return looked(figure(self.drawing(coefficient)), look)
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:

@@ -31,6 +31,7 @@ from interp.prompts.prompts import Prompts
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Answer
+from interp.render.look import looked
 from interp.render.tokens import label
 
 MOST_NAMES = 24
@@ -82,12 +83,13 @@ class Split:
                 rows.append({"head": head, **row} if self.total.ndim == 3 else row)
         return pd.DataFrame(rows).astype({"share": float})
 
-    def plot(self, *, head: int | None = None) -> Any:
+    def plot(self, *, head: int | None = None, **look: Any) -> Any:
         """A map per part and one of their sum, on one scale; of scores those of one head.
 
-        Raises `BadInput` for a head that is not there, or a head of cosines, which have none.
+        `look`: `width`, `height`, `title`, `palette`, `legend`, as for `Finding.plot`. Raises
+        `BadInput` for a head that is not there, or a head of cosines, which have none.
         """
-        return figure(self.drawing(head))
+        return looked(figure(self.drawing(head)), look)
 
     def drawing(self, head: int | None = None) -> Drawing:
         """Query down, key across, a panel per part and one of their sum."""

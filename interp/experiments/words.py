@@ -36,6 +36,7 @@ from interp.models.weights import embedding_matrix
 from interp.prompts.tokens import token_strings
 from interp.render.draw import figure
 from interp.render.drawing import Drawing
+from interp.render.look import looked
 from interp.render.tokens import percent
 
 MOST_NODES = 200  # drawn
@@ -71,13 +72,14 @@ class Projection:
         table.insert(0, "word", self.words)
         return table
 
-    def plot(self, groups: Mapping[str, str] | Sequence[str] | None = None) -> Any:
+    def plot(self, groups: Mapping[str, str] | Sequence[str] | None = None, **look: Any) -> Any:
         """The first two axes as a plotly figure, with the trustworthiness in its caption.
 
         Args:
             groups: a name per word, or a mapping from words to names; each name has a colour.
+            look: `width`, `height`, `title`, `palette`, `legend`, as for `Finding.plot`.
         """
-        return figure(self.drawing(groups))
+        return looked(figure(self.drawing(groups)), look)
 
     def drawing(self, groups: Mapping[str, str] | Sequence[str] | None = None) -> Drawing:
         """The first two axes; named groups have colours, all else is grey."""
@@ -176,9 +178,12 @@ class Graph:
     random_edges: float
     vocabulary_edges: float
 
-    def plot(self) -> Any:
-        """Words on a circle, joined if they are alike; a plotly figure."""
-        return figure(self.drawing())
+    def plot(self, **look: Any) -> Any:
+        """Words on a circle, joined if they are alike; a plotly figure.
+
+        `look`: `width`, `height`, `title`, `palette`, `legend`, as for `Finding.plot`.
+        """
+        return looked(figure(self.drawing()), look)
 
     def drawing(self) -> Drawing:
         """The words of the largest connected parts, and their edges."""

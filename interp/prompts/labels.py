@@ -66,6 +66,7 @@ def target_word(
         BadInput: the word occurs in no prompt (unless not `required`), or a prompt has no
             character spans. A prompt without the word is allowed; `Prompts.notes` counts them.
     """
+    refuse_no_word(word)
     if not word.strip():
         raise BadInput(f"target word {word!r} is blank; name a word such as 'her'")
     if pieces not in _PIECES:
@@ -209,6 +210,16 @@ def _generator(seed: int, tokens: Ints) -> np.random.Generator:
     """Randomness from the prompt itself, so that neither order nor batching can change it."""
     digest = hashlib.sha256(f"{seed}:".encode() + tokens.astype("<i8").tobytes()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def refuse_no_word(word: Any) -> None:
+    """Raises `BadInput` for a target word that is no text, such as a list of answers."""
+    if not isinstance(word, str):
+        raise BadInput(
+            f"target={word!r} is {type(word).__name__}, not a word: target= takes one word of the "
+            "prompts, such as 'her', whose tokens are labelled; lists of answers whose logits are "
+            "measured, one per prompt, go into targets="
+        )
 
 
 def refuse_absent(texts: Sequence[str | None], word: str) -> None:

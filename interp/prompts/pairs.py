@@ -324,6 +324,11 @@ def _per_pair(given: Any, n: int, name: str) -> tuple[Any, ...]:
     """One token for all pairs, or one for each."""
     if isinstance(given, str | int | np.integer):
         return (given,) * n
+    if not isinstance(given, Iterable):
+        raise BadInput(
+            f"{name}={given!r} is {type(given).__name__}; {name}= takes one token, such as ' her', "
+            "or a list with one per pair"
+        )
     listed = list(given)
     if len(listed) != n:
         raise BadInput(f"{name}= has {len(listed)} tokens and there are {n} pairs")
@@ -448,6 +453,11 @@ def _between(at: tuple[int, int], to: tuple[int, int], i: int, where: str) -> In
 
 def _listed(spans: Any, i: int) -> list[Any]:
     """The parts as a list of two sides each."""
+    if not isinstance(spans, Iterable):
+        raise BadInput(
+            f"pair {i}: spans has {spans!r}; give the two parts that correspond, such as "
+            "('Mary', 'Anna Lee')"
+        )
     given = list(_as_lists(spans))
     if len(given) == 2 and not all(_is_part(part) for part in given):
         given = [given]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from interp.render.tokens import escape, label, show
 HEIGHT = 340
 LABEL_GAP = 16  # pixels between two names at the right edge
 NAME = 26  # letters of such a name
+CONTROL_DASHES = ("solid", "dash", "longdashdot", "longdash")
 FEW = 16  # points that still carry a mark each
 
 
@@ -162,13 +163,22 @@ def draw_lines(
 ) -> None:
     """Every line of a panel with its band, its level across all places, and its control."""
     span = _span(lines.values())
+    dashes = _dashes(lines, palette)
     for name, rows in lines.items():
         everywhere = rows["x"].isna()
         if "control" in rows and rows["control"].notna().any():
             add_control(figure, name, rows[~everywhere], palette[name], **where)
-        add_band(figure, name, rows[~everywhere], palette[name], **where)
+        add_band(figure, name, rows[~everywhere], palette[name], dashes[name], **where)
         if everywhere.any():
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
+
+
+def _dashes(names: Iterable[str], palette: Mapping[str, str]) -> dict[str, str]:
+    """A line style for each; controls, which are all grey, differ by it."""
+    order = list(names)
+    grey = [name for name in order if palette[name] == style.CONTROL]
+    # Dots are the untrained copy's.
+    return dict.fromkeys(order, "solid") | dict(zip(grey, cycle(CONTROL_DASHES), strict=False))
 
 
 def _span(lines: Iterable[pd.DataFrame]) -> tuple[float, float]:
@@ -177,7 +187,14 @@ def _span(lines: Iterable[pd.DataFrame]) -> tuple[float, float]:
     return (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
 
 
-def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: int) -> None:
+def add_band(
+    figure: Any,
+    name: str,
+    rows: pd.DataFrame,
+    colour: str,
+    dash: str = "solid",
+    **where: int,
+) -> None:
     """A line of means over its band; gaps stay gaps."""
     import plotly.graph_objects as go
 
@@ -192,7 +209,7 @@ def add_band(figure: Any, name: str, rows: pd.DataFrame, colour: str, **where: i
             y=style.rounded(rows["mean"]),
             name=label(name, 40),
             mode="lines+markers" if few else "lines",
-            line={"color": colour, "width": 2.2},
+            line={"color": colour, "width": 2.2, "dash": dash},
             marker={"size": 6, "color": colour, "line": {"color": "white", "width": 1}},
             customdata=[_interval(r) for r in rows.itertuples()],
             hovertemplate="%{y:.4g}  %{customdata}",

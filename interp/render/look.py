@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from interp.errors import BadInput, unknown
@@ -64,6 +64,7 @@ class Look:
             figure.update_layout(title_text=escape(self.title))
             meta["title"] = self.title
         if self.width is not None:
+            style.refit(figure, self.width)
             figure.update_layout(width=self.width)
             meta["width"] = self.width
         if self.height is not None:
@@ -156,6 +157,15 @@ def _list_lines(figure: Any) -> None:
         height=(figure.layout.height or 450) + 60,
         margin={"b": (figure.layout.margin.b or 56) + 60},
     )
+
+
+def looked(figure: Any, options: Mapping[str, Any]) -> Any:
+    """The figure with options of `Look` by name; raises `UnknownName` for another option."""
+    known = [field.name for field in fields(Look)]
+    for name in options:
+        if name not in known:
+            raise unknown("option of plot", name, known)
+    return Look(**options).on(figure)
 
 
 PLAIN = Look()

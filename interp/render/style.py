@@ -62,6 +62,36 @@ def pale(colour: str, part: float) -> str:
     return "#" + "".join(f"{round(channel):02x}" for channel in mixed)
 
 
+PAGE = 700  # pixels of a figure that is written without a width
+LETTER = 7.0  # pixels of a letter of a caption, in the widest of the fonts
+LINE = 17  # pixels of a line of it
+
+
+def caption_of(text: str, width: float = PAGE) -> str:
+    """A caption (plain text) in lines that fit a figure of this width in pixels."""
+    from interp.render.tokens import escape
+
+    letters = max(20, int((width - 46) / LETTER))
+    lines = textwrap.wrap(text, letters, break_long_words=False)
+    return "<br>".join(escape(line) for line in lines)
+
+
+def refit(figure: Any, width: float) -> None:
+    """Break the caption of a dressed figure again, for another width; its height follows."""
+    layout = figure.layout
+    caption = (layout.meta or {}).get("caption")
+    if not caption:
+        return
+    lines = caption_of(caption, width)
+    more = LINE * (lines.count("<br>") - layout.title.subtitle.text.count("<br>"))
+    figure.update_layout(
+        title_subtitle_text=lines,
+        height=layout.height + more,
+        margin_t=layout.margin.t + more,
+        meta=dict(layout.meta) | {"top": layout.margin.t + more},
+    )
+
+
 def wrap(text: str, width: int = 110) -> str:
     """Break a sentence into lines for plotly, which does not."""
     return "<br>".join(textwrap.wrap(text, width, break_long_words=False))
@@ -121,9 +151,9 @@ def dressed(figure: Any, title: str, caption: str = "", *, height: int = 420) ->
     """
     from interp.render.tokens import escape
 
-    lines = wrap(escape(caption))
+    lines = caption_of(caption)
     # 1 line of title, and 17 px per line of caption; the report shows both outside the figure.
-    top = 46 + (17 * (lines.count("<br>") + 1) + 8 if caption else 0)
+    top = 46 + (LINE * (lines.count("<br>") + 1) + 8 if caption else 0)
     top += 22 if figure.layout.meta and figure.layout.meta.get("panels") else 0
     meta = {"title": title, "caption": caption, "top": top} | dict(figure.layout.meta or {})
     figure.update_layout(

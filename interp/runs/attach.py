@@ -19,6 +19,7 @@ from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.jobs import NotFollowed, Pass
 from interp.contract.kept import ALL, Kept
+from interp.contract.options import check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.contract.tokens import Tokens
@@ -468,5 +469,6 @@ def attach(
             f"prompts= is {type(prompts).__name__}; read them first, as the passes will have them: "
             "interp.read_prompts(prompts, model.tokenizer)"
         )
+    check_options(settings=settings)
     chosen = configured(resolve(analyses or DEFAULT), settings)
     return Probes(model, chosen, prompts, Kept.of(layers, positions), targets, against)

@@ -17,6 +17,7 @@ import numpy as np
 from interp._arrays import Bools, Ints
 from interp._progress import Writing
 from interp.contract.columns import refuse_taken
+from interp.contract.options import check_numbers, check_options
 from interp.contract.registry import resolve
 from interp.errors import BadInput, unknown
 from interp.models.anatomy import Anatomy
@@ -38,7 +39,7 @@ from interp.prompts.tokens import spelled, token_id, token_strings
 from interp.runs.before_loading import opened
 from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
-from interp.runs.written import GENERATION
+from interp.runs.written import ENDS, GENERATION
 
 SPEAKER = "assistant"  # of what a model writes after chat messages
 LABELS = ("given", "sample", "generated", "generation_step")
@@ -107,6 +108,14 @@ def generate(
     for name in options:
         if name not in OPTIONS:
             raise unknown("option of generate", name, OPTIONS)
+    check_numbers(
+        max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    check_options(
+        top_k=top_k, top_p=top_p, stop=stop, do_sample=do_sample, labels=labels,
+        prepend_bos=prepend_bos, model_options=model_options, **options,
+    )  # fmt: skip
     how = Sampling(max_new_tokens, do_sample, temperature, top_k, top_p, seed)
     how.check()
     _check_samples(samples, do_sample=do_sample)
@@ -126,12 +135,13 @@ def generate(
     asked = repeated(ready, samples)
     new = _written(bridge, anatomy, asked, how, stops, samples, max_tokens, progress)
     notes = _stopped_at_once(new, stops, bridge.tokenizer)
+    notes += _past_the_end(new, stop_ids(bridge), bridge.tokenizer)
     texts = continued(bridge, anatomy, asked, new, samples)
     texts = replace(texts, notes=(*texts.notes, *notes))
     options |= {"max_tokens": max_tokens, "progress": progress}
     results = run(bridge, texts, chosen.values(), **options)
     told = _told(how, stops, samples, anatomy, asked, new, bridge.tokenizer)
-    results.provenance[GENERATION] = told
+    results.provenance[GENERATION] = told | {ENDS: stop_ids(bridge)}
     if (why := uncached(anatomy)) is not None:
         for result in results.values():
             result.notes += (f"{NO_CACHE}{why}.",)
@@ -164,6 +174,20 @@ def _stopped_at_once(new: Sequence[Ints], stops: Sequence[int], tokenizer: Any) 
     return (
         f"{len(empty)} of {len(new)} texts are empty: their first token is a stop token (the first "
         f"is prompt {empty[0]}: {named!r})",
+    )
+
+
+def _past_the_end(new: Sequence[Ints], ends: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """A note on texts that go on after a token with which the model ends a text."""
+    after = [len(row) - len(until(row, ends)) for row in new]
+    if not any(after):
+        return ()
+    seen = [int(until(row, ends)[-1]) for row, k in zip(new, after, strict=True) if k]
+    named = ", ".join(map(repr, token_strings(seen, tokenizer).values()))
+    return (
+        f"{sum(map(bool, after))} of {len(new)} texts go on after a token that ends a text "
+        f"({named}), {sum(after)} of {sum(map(len, new))} written tokens come after it and are of "
+        "another text",
     )
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from interp._arrays import Array
 from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
 from interp.contract.analysis import Analysis, meaning
-from interp.contract.columns import ATTACHED, INDEX, MODE
+from interp.contract.columns import ATTACHED, INDEX, INDEX_MEANINGS, MODE
 from interp.contract.emissions import failed_table, no_table
 from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, ObserveError, unknown
@@ -107,8 +107,9 @@ class Result:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Meaning and unit of every value column of this table."""
-        found = {str(c): meaning(self.analysis.columns, str(c)) for c in self.frame}
+        """Meaning and unit of every column of this table, labels of the prompts left out."""
+        known = {**INDEX_MEANINGS, **self.analysis.columns}
+        found = {str(c): meaning(known, str(c)) for c in self.frame}
         return {c: doc for c, doc in found.items() if doc is not None}
 
     @property

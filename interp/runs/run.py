@@ -19,6 +19,7 @@ from interp.contract.analysis import Analysis, Batch
 from interp.contract.columns import refuse_taken
 from interp.contract.jobs import ObserveCall
 from interp.contract.kept import Kept
+from interp.contract.options import check_numbers, check_options
 from interp.contract.reduce import Groups, groups_by
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
@@ -121,6 +122,12 @@ def run(
     loaded where that can be told without it; `ObserveError` where an analysis fails; `InterpError`
     where the model yields NaN. Nothing stays attached.
     """
+    check_numbers(max_tokens=max_tokens)
+    check_options(
+        target=target, labels=labels, token_labels=token_labels, labellers=labellers, by=by,
+        settings=settings, prepend_bos=prepend_bos, truncate=truncate, without_dims=without_dims,
+        model_options=model_options, targets=targets,
+    )  # fmt: skip
     chosen, kept = configured(resolve(analyses), settings), Kept.of(layers, positions)
     refuse_unanswered(chosen.values(), against)
     if len(without_dims):

@@ -8,7 +8,7 @@ token. Knows tables and their columns; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from interp._arrays import Floats
+from interp._arrays import Bools, Floats
 from interp.errors import BadInput, unknown
 from interp.render.drawing import LINE_COLUMNS, Drawing
 from interp.stats.groups import group_means
+from interp.stats.paired import within_range
 from interp.stats.table import frame_of, is_summary
 
 GENERATION = "generation"  # of the provenance: settings and texts
+ENDS = "ends"  # in these: ids with which the model ends a text
 STEP, GIVEN = "generation_step", "given"
 KEYS = ("prompt", "position")
 ANGLE = "angle_to_start"
@@ -32,17 +34,20 @@ FEWEST = 3  # prompts behind an interval of a curve
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of a written token: what it is called, its unit and its meaning."""
+    """A measure of a written token: what it is called, its unit, its meaning and its range."""
 
     title: str
     unit: str
     meaning: str
+    low: float = 0.0
+    high: float = np.inf
 
 
 MEASURES: Mapping[str, Measure] = {
     "log_prob": Measure(
         "Log-probability", "nats", "log P of the token where it was chosen; needs next_token or "
         "logit_lens",
+        -np.inf, 0.0,
     ),
     "entropy": Measure(
         "Entropy", "nats", "entropy of the distribution that the token was chosen from; needs "
@@ -59,6 +64,7 @@ MEASURES: Mapping[str, Measure] = {
     ANGLE: Measure(
         "Angle to the start", "degrees", "angle between the last state of the stream and its "
         "embedding; needs path_length",
+        0.0, 180.0,
     ),
     "angular_path": Measure(
         "Angular path", "degrees", "sum of the angles of all blocks; needs rotation",
@@ -96,6 +102,26 @@ def written_values(results: Any, values: Sequence[str] | None = None) -> pd.Data
     for name in set(OF_THE_WAY) & set(found):
         out.loc[of_bos, name] = np.nan
     return out
+
+
+def past_the_end(tokens: pd.DataFrame, ends: Iterable[int]) -> Bools:
+    """Mask of the written tokens after the first that ends the text: that is another text.
+
+    Args:
+        tokens: rows of `written_values`.
+        ends: ids with which the model ends a text.
+    """
+    if "token_id" not in tokens:  # tables alone
+        return np.zeros(len(tokens), bool)
+    ended = (tokens[STEP] > 0) & tokens["token_id"].isin(list(ends))
+    first = tokens[STEP].where(ended).groupby(tokens["prompt"]).transform("min")
+    return np.asarray(tokens[STEP] > first)
+
+
+def ends_of(results: Any) -> tuple[int, ...]:
+    """The ids with which the model that wrote these results ends a text; none where not known."""
+    told = getattr(results, "provenance", {}).get(GENERATION, {})
+    return tuple(int(i) for i in told.get(ENDS, told.get("stops", ())))
 
 
 def _tokens_of(results: Any) -> pd.DataFrame:
@@ -231,7 +257,8 @@ def step_means(
         by: a column: one line per label.
 
     Returns: the columns of lines (`interp.render.drawing.LINE_COLUMNS`), and `prompts`, the number
-    of given prompts behind a mean. With fewer than three there is no interval: that of two is so
+    of given prompts behind a mean. The interval of a measure with a range (`MEASURES`) stays in
+    it. With fewer than three there is no interval: that of two is so
     wide that it would hide all others in a figure.
     """
     parts = []
@@ -245,6 +272,10 @@ def step_means(
         few = means.clusters < FEWEST
         low, high = (np.where(few, np.nan, end) for end in (means.low, means.high))
         for i, value in enumerate(values):
+            if value in MEASURES:
+                ends = MEASURES[value].low, MEASURES[value].high
+                half = (high[:, i] - low[:, i]) / 2
+                low[:, i], high[:, i] = within_range(means.mean[:, i], half, *ends)
             parts.append(
                 pd.DataFrame(
                     {"value": value, "group": str(name), "x": steps, "mean": means.mean[:, i]}

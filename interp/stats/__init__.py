@@ -36,10 +36,12 @@ from interp.stats.layer_runs import cluster_test as cluster_test
 from interp.stats.nulls import Null as Null
 from interp.stats.nulls import orders as orders
 from interp.stats.nulls import permuted as permuted
+from interp.stats.paired import bounded_band as bounded_band
 from interp.stats.paired import first_detected as first_detected
 from interp.stats.paired import mean_band as mean_band
 from interp.stats.paired import paired_profile as paired_profile
 from interp.stats.paired import smallest_p as smallest_p
+from interp.stats.paired import within_range as within_range
 from interp.stats.resampling import Interval as Interval
 from interp.stats.resampling import Permutation as Permutation
 from interp.stats.resampling import clustered_bootstrap as clustered_bootstrap

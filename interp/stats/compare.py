@@ -43,6 +43,7 @@ from interp.stats.table import (
     require_columns,
     require_groups,
     rows_by,
+    unit_of,
 )
 
 NULLS = ("permutation", "none")
@@ -156,6 +157,7 @@ def compare(
         smallest_p=np.nan if test is None else test.smallest_p_max,
         exact=test is not None and test.exact,
         adjust=covariates,
+        unit=unit_of(result, value),
     )
     return _with_copy(found)
 
@@ -276,6 +278,7 @@ def _of_summary(
         by=tuple(names),
         cluster="document",
         confidence=confidence,
+        unit=unit_of(result, value),
     )
     return _with_copy(whole)
 

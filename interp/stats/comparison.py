@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ import pandas as pd
 from interp.render.draw import figure
 from interp.render.drawing import CONTROL_NOTE, Drawing, line_rows, nothing
 from interp.render.finding import Finding
+from interp.render.look import looked
+from interp.stats.comparison_columns import COLUMNS
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
 
@@ -29,7 +31,8 @@ class Comparison(Finding):
     `by` other than layer, `first`, `last`, `size`, `mass`, `p`). `notes`: cautions to read before
     the rows.
 
-    Columns of `.frame` (units: [v] those of the value, [sd] standard deviations, [1] none):
+    Columns of `.frame`, each also in `.columns` by its name (units: [v] those of the value, [sd]
+    standard deviations, [1] none):
 
     - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
       `prompts_both`: prompts that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
@@ -75,6 +78,7 @@ class Comparison(Finding):
 
     name = "compare"
     question = "Does the value differ between the two groups of tokens?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     value: str
@@ -90,6 +94,7 @@ class Comparison(Finding):
     smallest_p: float = np.nan
     exact: bool = False
     adjust: tuple[str, ...] = ()
+    unit: str = ""
 
     @property
     def clusters(self) -> NoReturn:
@@ -173,14 +178,15 @@ class Comparison(Finding):
         return {title: comparison_drawing(self)}
 
     def plot(  # type: ignore[override]
-        self, *, pairs: HasFrame | None = None
+        self, *, pairs: HasFrame | None = None, **look: Any
     ) -> go.Figure:
         """Draw both groups with their bands, the difference and its null, over layers.
 
         `pairs`: the result of `random_pairs`, for a comparison of angles; the angle between
-        unrelated vectors is then drawn with the groups.
+        unrelated vectors is then drawn with the groups. `look`: `width`, `height`, `title`,
+        `palette`, `legend`, as for every finding (`Finding.plot`).
         """
-        return figure(comparison_drawing(self, pairs=pairs))
+        return looked(figure(comparison_drawing(self, pairs=pairs)), look)
 
     def _sentence(self) -> str:
         """The groups compared, and the one finding that is safe to quote."""
@@ -287,7 +293,8 @@ def comparison_drawing(
     if comparison.by != ("layer",):
         return _effects(comparison, named)
     baselines = random_lines(pairs.frame) if pairs is not None else {}
-    unit = unit or ("degrees" if baselines else comparison.value)
+    known = comparison.unit or ("degrees" if baselines else "")
+    unit = unit or (f"{comparison.value}, {known}" if known else comparison.value)
     table = pd.concat([_upper(comparison, baselines), _lower(comparison)], ignore_index=True)
     return Drawing(
         "two_panels",

@@ -15,6 +15,9 @@ from interp.errors import BadInput
 from interp.stats.classical import holm, moments, undefined_is_nan
 from interp.stats.resampling import check_resampling, clustered_permutation
 
+FEWEST_PAIRS = 4
+"""Pairs behind an interval of a quantity with a range."""
+
 
 @undefined_is_nan
 def paired_profile(
@@ -94,6 +97,63 @@ def mean_band(values: Floats, confidence: float = 0.95) -> tuple[Floats, Floats,
     n, mean, m2 = moments(values)
     half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(m2 / (n - 1) / n)
     return mean, mean - half, mean + half
+
+
+@undefined_is_nan
+def bounded_band(
+    values: Floats,
+    low: float,
+    high: float = np.inf,
+    confidence: float = 0.95,
+    fewest: int = FEWEST_PAIRS,
+) -> tuple[Floats, Floats, Floats]:
+    """Mean over the first axis and an interval that stays in a range: `[n, k]` to three `[k]`.
+
+    The Student interval of the mean is taken where the range has no ends and transformed back
+    (delta method): of the log odds of the mean between two ends, which for a correlation is
+    Fisher's z, and of the log of its distance to `low` where `high` is infinite. A mean without
+    spread is its own interval. NaN where fewer than `fewest` values are known: an interval of two
+    or three covers most of the range and says nothing.
+    Source: Fisher, Metron 1 (1921).
+
+    Args:
+        values: within the range, NaN where undefined.
+        low, high: ends of the range.
+
+    >>> r = np.array([[0.2], [0.9], [0.95], [1.0]])
+    >>> [x.round(3).item() for x in bounded_band(r, -1, 1)]
+    [0.762, -0.407, 0.985]
+    """
+    n, mean, m2 = moments(values)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(m2 / (n - 1) / n)
+    ends = within_range(mean, half, low, high)
+    bottom, top = (np.where(n >= fewest, end, np.nan) for end in ends)
+    return mean, bottom, top
+
+
+@undefined_is_nan
+def within_range(
+    mean: Floats, half: Floats, low: float = -np.inf, high: float = np.inf
+) -> tuple[Floats, Floats]:
+    """Ends of the interval mean ± half, moved into a range as `bounded_band` does: `[k]` each.
+
+    >>> [x.round(3).item() for x in within_range(np.array(0.5), np.array(0.6), 0)]
+    [0.151, 1.66]
+    """
+    below, above = mean - low, high - mean
+    if np.isinf(low) and np.isinf(high):
+        return mean - half, mean + half
+    if np.isinf(high):
+        ends = [low + below * np.exp(sign * half / below) for sign in (-1, 1)]
+    elif np.isinf(low):
+        ends = [high - above * np.exp(sign * half / above) for sign in (1, -1)]
+    else:
+        odds, step = np.log(below / above), half * (high - low) / (below * above)
+        ends = [low + (high - low) * scipy.special.expit(odds + s * step) for s in (-1, 1)]
+    # At an end of the range, or without spread, the quotients above are 0/0.
+    inside = (half > 0) & (below > 0) & (above > 0)
+    bottom, top = (np.where(inside | np.isnan(half), end, mean) for end in ends)
+    return bottom, top
 
 
 def smallest_p(pairs: int) -> float:

@@ -63,6 +63,16 @@ def is_summary(frame: pd.DataFrame) -> bool:
     return set(frame.columns) >= SUMMARY
 
 
+def unit_of(source: object, value: str) -> str:
+    """Unit of a column of a Result, as its analysis declares it for a figure; "" if unknown."""
+    plots = getattr(getattr(source, "analysis", None), "plots", ())
+    plot = next((p for p in plots if value in p.values and p.unit), None)
+    if plot is None:
+        return ""
+    units = plot.unit.split(", ")  # one for all values, or one for each
+    return str(units[plot.values.index(value)] if len(units) == len(plot.values) else plot.unit)
+
+
 def control_of(source: object) -> HasFrame | None:
     """The result of the untrained copy, if a Result carries one."""
     control = getattr(source, "control", None)

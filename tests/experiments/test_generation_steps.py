@@ -104,7 +104,10 @@ def test_a_step_has_the_mean_of_its_texts_with_the_prompt_as_unit():
     means = third.groupby("given")["entropy"].mean()
     low, high = stats.t.interval(0.95, 7, means.mean(), stats.sem(means))
     assert curve.loc[3, "mean"] == pytest.approx(third["entropy"].mean())
-    assert curve.loc[3, ["low", "high"]].tolist() == pytest.approx([low, high])
+    # An entropy is not below 0: the interval of the logarithm, by the delta method.
+    mean = (low + high) / 2
+    ends = [mean * np.exp(sign * (high - low) / 2 / mean) for sign in (-1, 1)]
+    assert curve.loc[3, ["low", "high"]].tolist() == pytest.approx(ends)
     assert curve.loc[3, ["n", "prompts"]].tolist() == [32, 8]
     two = step_means(rows[rows["given"] < 2], ["entropy"])
     assert two["mean"].notna().all()
@@ -335,3 +338,56 @@ def test_every_column_is_explained():
     assert plain - set(found.columns) == {
         f"{c} (of the comparison)" for c in ("value", "a", "b", "texts_b", "prompts")
     }
+
+
+# ---- after the end of a text ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def beyond(demo):
+    """Texts that go on after their end, and the same draws with the model's own stop tokens."""
+    how = {"max_new_tokens": 12, "do_sample": True, "samples": 3, "seed": 0, "progress": False}
+    return [interp.generate(demo, PROMPTS, "next_token", **how, **s) for s in ({"stop": []}, {})]
+
+
+def test_what_was_written_after_the_end_of_a_text_is_left_out(demo, beyond):
+    """The tables, and those of both controls, are those of texts that stop there."""
+    on, ended = (generation_steps(r, demo, resamples=100) for r in beyond)
+    pd.testing.assert_frame_equal(on.frame, ended.frame, rtol=1e-3, atol=1e-4)
+    assert len(on.tokens) == len(ended.tokens)
+    tokens = beyond[0].tokens
+    end = demo.tokenizer.eos_token_id
+    written = tokens[tokens["generated"]]
+    after = written.groupby("prompt")["token_id"].apply(
+        lambda ids: len(ids) - 1 - ids.tolist().index(end) if end in ids.tolist() else 0
+    )
+    assert after.sum() > 0
+    told = f"{(after > 0).sum()} of 15 texts go on after the token that ends them; {after.sum()} of"
+    assert any(note.startswith(told) and "are left out" in note for note in on.notes)
+    assert not any("go on after" in note for note in ended.notes)
+
+
+def test_the_tokens_after_the_end_are_kept_where_asked(beyond):
+    kept = generation_steps(beyond[0], after_end=True, resamples=100)
+    assert len(kept.tokens) > len(generation_steps(beyond[0], resamples=100).tokens)
+    assert any("a slope over both texts also measures the seam" in note for note in kept.notes)
+
+
+def test_a_generation_says_that_its_texts_go_on_after_their_end(beyond):
+    on, ended = (r.provenance["prompts"]["notes"] for r in beyond)
+    assert any("texts go on after a token that ends a text ('<|endoftext|>')" in n for n in on)
+    assert not any("go on after" in note for note in ended)
+
+
+def test_no_curve_leaves_the_range_of_its_measure():
+    """Entropies near 0 and log-probabilities just below it, where Student's interval crosses 0."""
+    rng = np.random.default_rng(0)
+    given = np.arange(400) % 4
+    frame = pd.DataFrame({"given": given, "generation_step": np.arange(400) // 4})
+    frame = frame.assign(entropy=rng.gamma(0.2, 1, 400), log_prob=-rng.gamma(0.2, 1, 400))
+    found = step_means(frame, ["entropy", "log_prob"])
+    entropy, log_prob = (found[found["value"] == name] for name in ("entropy", "log_prob"))
+    assert (entropy["low"] >= 0).all()
+    assert (log_prob["high"] <= 0).all()
+    spread = frame.groupby("generation_step")["entropy"].agg(["mean", "sem"])
+    assert (spread["mean"] < stats.t.ppf(0.975, 3) * spread["sem"]).any()

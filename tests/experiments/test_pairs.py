@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,16 @@ from conftest import hooks_on
 from transformer_lens import patching as their
 
 import interp
+from interp.contract.analysis import meaning
 from interp.errors import BadInput, UnknownName
 from interp.experiments.pair_finding import Pairs
-from interp.experiments.patching import _ratio_of_sums, patch_pairs
+from interp.experiments.pairs import _with_patches
+from interp.experiments.patching import _ratio_of_sums, by_part, patch_pairs, weak_pairs
 from interp.experiments.steering import one_stack
 from interp.models.hand_set import BlockWeights, HeadWeights, hand_set
 from interp.prompts.pairs import read_pairs
 from interp.runs.pairs import PairPasses, distances, pairs_of, parting, unrelated
-from interp.stats import paired_profile
+from interp.stats import mean_band, paired_profile
 
 RNG = np.random.default_rng(3)
 QUIET = {"progress": False}
@@ -118,7 +121,7 @@ def test_a_pair_with_itself_differs_by_exactly_nothing(gpt2):
 
 
 def test_nothing_but_pairs_with_themselves_gives_zeros(gpt2):
-    pairs = [(a, a) for a, _ in random_pairs(3)]
+    pairs = [(a, a) for a, _ in random_pairs(4)]
     found = interp.pairs(gpt2, pairs, "rotation", **QUIET)
     assert (found.frame[["angle", "distance", "angle_low"]] == 0).all(axis=None)
     assert (found.tests["difference"].fillna(0) == 0).all()
@@ -470,9 +473,8 @@ def test_sides_of_other_length_are_aligned_at_their_ends(request, name):
     last = found.patches.query("pair == 0 and place == 3")
     assert last["recovery"].iloc[-1] == pytest.approx(1.0, abs=1e-3)
     assert any("1 of 3 pairs have sides of different length; 3 tokens" in n for n in found.notes)
-    assert (
-        "Distance and patched effect, pair 0" in found.drawings["Distance and patched effect"].title
-    )
+    title = found.drawings["Distance and patched effect"].title
+    assert "Distance and patched effect, only pair 0" in title
 
 
 def test_words_of_a_text_are_spans():
@@ -534,7 +536,7 @@ def test_one_pair_alone_has_no_tests_and_no_unrelated_pair(gpt2):
     assert found.frame["unrelated_angle"].isna().all()
     assert any("1 of 1 pairs have no unrelated pair" in note for note in found.notes)
     assert "1 pair, read at changed, after, last tokens" in found.sentence
-    assert "too few pairs for a test: no p can be below 1" in found.sentence
+    assert "Too few pairs for a test: no p can be below 1" in found.sentence
     found.drawn_as_text()
 
 
@@ -558,7 +560,7 @@ def test_figures_hold_the_numbers_of_the_tables(found):
     assert found.plot_pair(3).data
     with pytest.raises(BadInput, match="there is no pair 8: they are 0 … 7"):
         found.plot_pair(8)
-    assert "family-wise" in found.sentence or "no column" in found.sentence
+    assert "family-wise" in found.sentence or "No column" in found.sentence
 
 
 def test_saved_pairs_come_back_whole(tmp_path, found, hasty):
@@ -662,7 +664,8 @@ def test_pairs_that_share_a_prompt_or_all_have_one_answer_are_named(gpt2):
     told = "1 of 4 pairs share a prompt with an earlier one (pair 3 with pair 1)"
     assert any(told in note for note in notes)
     assert any("All pairs have the same answer" in note for note in notes)
-    notes = interp.pairs(gpt2, pairs, [], **(options | {"answer": [11, 12, 11]})).notes
+    pairs = random_pairs(4)
+    notes = interp.pairs(gpt2, pairs, [], **(options | {"answer": [11, 12, 11, 12]})).notes
     assert not notes
 
 
@@ -721,3 +724,93 @@ def test_an_analysis_with_a_basis_of_its_own_is_measured_on_both_sides_together(
     assert list(found.clean) == ["trajectory", "norm"]
     apart = interp.run(gpt2, [p[1] for p in pairs], "norm", **QUIET)["norm"].frame
     np.testing.assert_allclose(found.corrupted["norm"].frame["norm"], apart["norm"], rtol=1e-6)
+
+
+# ---- few pairs, weak pairs, looks ---------------------------------------------------------------
+
+
+def test_intervals_stay_in_their_range_and_few_pairs_have_none(gpt2):
+    found = interp.pairs(gpt2, random_pairs(4), [], answer=11, wrong=12, **QUIET)
+    frame = found.frame
+    for name, (low, high) in {"angle": (0, 180), "cosine": (-1, 1), "step_angle": (0, 180),
+                              "unrelated_relative_distance": (0, 2)}.items():  # fmt: skip
+        known = frame[frame[f"{name}_low"].notna()]
+        assert len(known)
+        assert (known[f"{name}_low"] >= low).all()
+        assert (known[f"{name}_high"] <= high).all()
+    spread = pd.DataFrame({"pair": range(4), "spearman": [0.99, -0.9, 0.98, 0.1]})
+    row = replace(found, agreement=spread).correlation().iloc[0]
+    student = mean_band(spread[["spearman"]].to_numpy())
+    assert student[1].item() < -1 < row["low"] < row["difference"] < row["high"] < 1
+    few = interp.pairs(gpt2, random_pairs(3), "rotation", answer=11, wrong=12, **QUIET)
+    ends = [c for c in few.frame if c.endswith(("_low", "_high"))]
+    assert few.frame[ends].isna().all(axis=None)
+    assert few.tests[["low", "high"]].isna().all(axis=None)
+    assert few.patched[["recovery_low", "recovery_high"]].isna().all(axis=None)
+    assert "3 pairs: no interval can be given for fewer than 4" in few.notes[0]
+
+
+def test_a_pair_with_next_to_nothing_to_recover_is_named_and_left_out(found):
+    patches = found.patches.copy()
+    of = patches["pair"] == 5
+    # The two sides differ by next to nothing, and a patch brings more than that.
+    patches.loc[of, "clean"] = patches.loc[of, "corrupted"] + 0.002
+    patches.loc[of, "recovery"] = (patches["patched"] - patches["corrupted"])[of] / 0.002
+    assert weak_pairs(patches) == [5]
+    assert patches.loc[of, "recovery"].abs().max() > 20
+    rows = by_part(patches, found.tokens, resamples=100)
+    merged = patches.merge(found.tokens[["pair", "place", "part"]])
+    others = merged[(merged["pair"] != 5) & merged["recovery"].notna()]
+    of_pairs = others.groupby(["part", "state", "pair"])["recovery"].mean()
+    expected = of_pairs.groupby(["part", "state"]).mean()
+    seen = rows.set_index(["part", "state"])["mean_recovery"]
+    np.testing.assert_allclose(seen, expected.reindex(seen.index), atol=1e-12)
+    told = _with_patches(found, patches, 1e-6, {"resamples": 100, "confidence": 0.95}).notes
+    assert any("in 1 of 8 pairs (5) there is next to nothing to recover" in note for note in told)
+
+
+def test_a_map_of_one_pair_says_so(gpt2):
+    ragged = [*random_pairs(3), *random_pairs(2, length=9, seed=4)]
+    found = interp.pairs(gpt2, ragged, [], answer=11, wrong=12, **QUIET)
+    drawing = found.drawings["Distance and patched effect"]
+    assert "only pair 0 (of 5)" in drawing.title
+    assert "Only pair 0 is shown; plot_pair(n) shows the others." in drawing.caption
+    heading = "Distance and patched effect, only pair 0 (of 5)"
+    assert heading in found.all_drawings()
+    assert f"<h3>{heading}</h3>" in found.page()
+
+
+def test_every_plot_takes_a_look_and_its_caption_fits(found):
+    figure = found.plot_pair(0, width=420, title="Mine", height=700)
+    assert (figure.layout.width, figure.layout.height) == (420, 700)
+    assert figure.layout.title.text == "Mine"
+    for shown, width in ((figure, 420), (found.plot_pair(0), 700)):
+        lines = shown.layout.title.subtitle.text.split("<br>")
+        assert max(map(len, lines)) * 7 <= width
+        assert shown.layout.margin.t >= 46 + 17 * len(lines)
+    with pytest.raises(UnknownName, match="width"):
+        found.plot_pair(0, widht=420)
+
+
+def test_controls_of_one_grey_differ_by_their_line(gpt2):
+    pairs = random_pairs(4)
+    found = interp.pairs(gpt2, pairs, [], answer=[11, 12] * 2, wrong=[12, 11] * 2, **QUIET)
+    lines = {t.name: t.line for t in found.plot("Recovered").data if t.name}
+    grey = [line for name, line in lines.items() if name.endswith(", unrelated")]
+    assert len(grey) == 2
+    assert len({line.color for line in grey}) == 1
+    assert len({line.dash for line in grey}) == 2
+
+
+def test_every_column_of_every_table_is_explained(found):
+    for name, table in found.tables.items():
+        own = set() if not name.startswith("differences_") else set(
+            found.clean[name.removeprefix("differences_")].columns)  # fmt: skip
+        missing = [c for c in table if c not in own and meaning(found.columns, c) is None]
+        assert not missing, (name, missing)
+
+
+def test_the_finding_is_told_in_short_sentences(found):
+    sentences = re.split(r"(?<=[a-z\])°])\. (?=[A-Z])", found.sentence)
+    assert len(sentences) >= 3
+    assert max(len(s.split()) for s in sentences) < 50

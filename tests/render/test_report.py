@@ -157,7 +157,7 @@ def test_report_says_what_was_measured(html_report, results):
     for result in results.values():
         for plot in result.analysis.plots:
             assert plot.title in text
-        for doc in result.columns.values():
+        for doc in (result.columns[name] for name in result.values):
             assert doc in text
 
 

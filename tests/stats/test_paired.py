@@ -9,7 +9,7 @@ import pytest
 import scipy
 
 from interp.errors import BadInput
-from interp.stats import first_detected, mean_band, paired_profile
+from interp.stats import bounded_band, first_detected, mean_band, paired_profile
 from interp.stats.classical import holm
 
 RNG = np.random.default_rng(5)
@@ -110,3 +110,57 @@ def test_what_cannot_be_compared_is_refused():
         paired_profile(A, B[:, :3])
     with pytest.raises(BadInput, match="confidence is 2; it must lie between 0 and 1"):
         paired_profile(A, B, confidence=2)
+
+
+# ---- intervals within a range --------------------------------------------------------------------
+
+
+def test_the_interval_of_correlations_is_fishers():
+    """By arctanh of the mean with the error of the delta method, in plain NumPy."""
+    r = RNG.uniform(-0.4, 0.99, size=(7, 3))
+    mean, low, high = bounded_band(r, -1, 1, 0.9)
+    half = scipy.stats.t.ppf(0.95, 6) * r.std(axis=0, ddof=1) / np.sqrt(7) / (1 - r.mean(0) ** 2)
+    np.testing.assert_allclose(mean, r.mean(axis=0))
+    np.testing.assert_allclose(low, np.tanh(np.arctanh(r.mean(axis=0)) - half))
+    np.testing.assert_allclose(high, np.tanh(np.arctanh(r.mean(axis=0)) + half))
+
+
+def test_an_interval_above_zero_is_that_of_the_logarithm():
+    x = RNG.lognormal(size=(6, 4))
+    mean, low, high = bounded_band(x, 0)
+    half = scipy.stats.t.ppf(0.975, 5) * x.std(axis=0, ddof=1) / np.sqrt(6) / mean
+    np.testing.assert_allclose(low, np.exp(np.log(mean) - half))
+    np.testing.assert_allclose(high, np.exp(np.log(mean) + half))
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 180), (0, 2), (0, np.inf)])
+def test_no_interval_leaves_its_range(low, high):
+    """Values at both ends of the range, where Student's interval is far outside."""
+    top = 1000.0 if np.isinf(high) else high
+    x = low + (top - low) * RNG.beta(0.2, 0.3, size=(5, 400))
+    mean, bottom, above = bounded_band(x, low, high)
+    assert (bottom >= low).all()
+    assert (above <= high).all()
+    assert (bottom <= mean).all()
+    assert (mean <= above).all()
+    assert (mean_band(x)[1] < low).any()
+
+
+def test_few_values_have_no_interval_and_equal_ones_are_their_own():
+    mean, low, high = bounded_band(np.array([[0.1], [0.5], [0.9]]), -1, 1)
+    assert mean == pytest.approx(0.5)
+    assert np.isnan(low)
+    assert np.isnan(high)
+    for end in (-1.0, 0.3, 1.0):
+        assert all(x == end for x in bounded_band(np.full((5, 1), end), -1, 1))
+
+
+@pytest.mark.parametrize("pairs", [4, 8, 20])
+def test_the_interval_within_a_range_covers_the_mean(pairs):
+    """Skewed correlations and angles; Student's interval misses more often in each case."""
+    draws = RNG.beta(3, 1, size=(pairs, 4000)), np.minimum(RNG.gamma(4, 5, (pairs, 4000)), 180)
+    for x, truth, ends in ((2 * draws[0] - 1, 0.5, (-1, 1)), (draws[1], 20.0, (0, 180))):
+        missed = [(low > truth) | (high < truth) for _, low, high in (
+            bounded_band(x, *ends), mean_band(x))]  # fmt: skip
+        assert missed[0].mean() < 0.066
+        assert missed[0].mean() <= missed[1].mean()

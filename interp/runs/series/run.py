@@ -17,6 +17,7 @@ from typing import Any
 
 from interp._files import json_value
 from interp._progress import stage
+from interp.contract.options import check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, InterpError, unknown
@@ -92,6 +93,7 @@ def series(
     Raises `BadInput`, `UnknownName` for members and options before anything is loaded;
     `InterpError` if not a single member could be measured.
     """
+    check_options(settings=settings, model_options=model_options, **options)
     members = members_of(models, at)
     chosen = configured(resolve(analyses), settings)
     read = _read_prompts(members, prompts, chosen, options)
