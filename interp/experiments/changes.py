@@ -25,6 +25,7 @@ from interp.stats.table import is_special, is_summary, left_out_note
 ALPHA = 0.05
 LEAST_MEMBERS = 4
 MOST_LINES = 6
+AGAINST = "over all of them, against shuffled places"
 PLACES = ("stack", "layer", "head")
 _ALL = "\0all"  # no label has this name
 COLUMNS = {
@@ -80,8 +81,8 @@ class ChangePoints(Finding):
         found, all_rows = self.found, len(self.frame)
         if found.empty:
             smallest = self.frame["p_max"].min()
-            said = "undefined" if np.isnan(smallest) else f"smallest p {smallest:.2g}"
-            return f"{self.value}: no change in any of {all_rows} rows ({said} over all of them)"
+            said = "p undefined" if np.isnan(smallest) else f"smallest p {smallest:.2g}"
+            return f"{self.value}: no change in any of {all_rows} rows ({said} {AGAINST})"
         ends = [found.iloc[0], found.iloc[-1]] if len(found) > 1 else [found.iloc[0]]
         parts = [
             f"{_place(row)} between {self.axis} {row['low']:g} and {row['high']:g} (from "
@@ -89,8 +90,8 @@ class ChangePoints(Finding):
             for row in ends
         ]
         return (
-            f"{self.value} changed in {len(found)} of {all_rows} rows (p < {ALPHA} over all of "
-            f"them), {'first ' if len(ends) > 1 else ''}in {', last in '.join(parts)}"
+            f"{self.value} changed in {len(found)} of {all_rows} rows (p < {ALPHA} {AGAINST}), "
+            f"{'first ' if len(ends) > 1 else ''}in {', last in '.join(parts)}"
         )
 
     @property
@@ -102,7 +103,8 @@ class ChangePoints(Finding):
     @property
     def drawings(self) -> Mapping[str, Drawing]:
         """The place of the change in every row, and the curves of those that change most."""
-        return {"When it changed": self._places(), "Curves": self._curves()}
+        places = {"When it changed": self._places()} if self.frame["at"].notna().any() else {}
+        return {**places, "Curves": self._curves()}
 
     def _places(self) -> Drawing:
         frame = self.found if len(self.found) else self.frame

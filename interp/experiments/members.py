@@ -22,6 +22,7 @@ from interp.render.finding import Finding
 from interp.stats.classical import holm, moments, paired_effects, paired_test
 
 ALPHA = 0.05
+EXACT = "A model against itself differs by exactly 0 in every row."
 ALL = "all tokens"
 COLUMNS = {
     "group": "label of the tokens; 'all tokens' without a label column",
@@ -174,7 +175,7 @@ def compare_members(
     frame = _tested(pairs, [c for c in PLACES if c in pairs])
     if (frame["changed"] == 0).all():
         more.append("both members have exactly the same values")
-    notes = [*notes, *more, *result.series.notes]
+    notes = [*notes, *more, *result.series.notes, EXACT]
     return MemberComparison(frame, a, b, value, unit, tuple(dict.fromkeys(notes)))
 
 

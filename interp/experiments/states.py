@@ -15,6 +15,7 @@ import pandas as pd
 
 from interp._arrays import Floats
 from interp.errors import BadInput, unknown
+from interp.experiments.members import EXACT
 from interp.experiments.token_vectors import collect_states, prompts_for
 from interp.models.forward import wrapped_model
 from interp.models.load import load_model
@@ -188,7 +189,7 @@ def compare_states(
     frame = _means(kept.assign(group=ALL if by is None else kept[by].astype(str)))
     table = _weight_changes(first, second) if weights else pd.DataFrame()
     notes = differences({names[0]: first.facts, names[1]: second.facts})
-    return StateComparison(frame, table, *names, notes)
+    return StateComparison(frame, table, *names, (*notes, EXACT))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from series_help import TEXTS, run_of
 from typer.testing import CliRunner
 
 import interp
@@ -63,6 +64,10 @@ ASKED: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("words", "clusters"): (*MODEL, "--resamples", 2),
     ("positions", "split"): ("Mary smiled.", "--sum", "scores", "--model", "demo", *COPY),
     ("positions", "shift"): ("Mary smiled.", "--shifts", "1,4", *MODEL),
+    ("changes",): ("SERIES", "--value", "step", "--resamples", 20),
+    ("members",): ("SERIES", "--value", "step"),
+    ("states",): ("EARLY", "LATE", "-p", "SHORT"),
+    ("stability",): ("EARLY", "LATE", "--resamples", 5),
     ("compare",): ("RUN", "--by", "kind", "--a", "odd", "--b", "even", "--resamples", 20),
 }  # fmt: skip
 CONTROLS = {
@@ -86,15 +91,19 @@ CONTROLS = {
     ("words", "cosines"): "all pairs of the vocabulary: ",
     ("words", "graph"): "random pairs of this vocabulary",
     ("words", "clusters"): "Gaussian vectors",
+    ("changes",): "against shuffled places",
+    ("stability",): "with permuted words",
     ("positions", "split"): "in an untrained copy",
     ("positions", "shift"): "different tokens",
 }
 """Part of each sentence that names its control, where the control is not the untrained copy."""
+EXACT = {("members",), ("states",)}
+"""Comparisons of two models on the same tokens, which have no chance in them."""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """The paths that stand for RUN, WRITTEN, TEXTS and SENSES."""
+    """The paths that stand for the words in capitals."""
     folder = tmp_path_factory.mktemp("findings")
     texts = [doc.text for doc in generate(8, seed=3)]
     results = interp.run(
@@ -108,6 +117,9 @@ def files(tmp_path_factory) -> dict[str, Path]:
         progress=False,
     )  # fmt: skip
     (folder / "texts.txt").write_text("\n".join(texts))
+    (folder / "short.txt").write_text("\n".join(TEXTS))
+    trained = run_of(folder / "trained")
+    interp.series(trained, TEXTS, ["path_length"], out=folder / "series", progress=False)
     rows = [
         {"text": f"{name} smiled. {other} thanked her.", "sense": sense}
         for sense, name, other in [
@@ -119,6 +131,10 @@ def files(tmp_path_factory) -> dict[str, Path]:
         "RUN": results.save(folder / "run"),
         "WRITTEN": written.save(folder / "written"),
         "TEXTS": folder / "texts.txt",
+        "SHORT": folder / "short.txt",
+        "SERIES": folder / "series",
+        "EARLY": trained / "checkpoint-1",
+        "LATE": trained / "checkpoint-1000",
         "SENSES": folder / "senses.jsonl",
     }
 
@@ -185,6 +201,8 @@ def test_a_sentence_is_one_and_names_its_control(findings, command):
     assert "=" not in found.sentence.replace(" = ", ""), "a repr, not a sentence"
     if command in CONTROLS:
         assert CONTROLS[command] in found.sentence
+    elif command in EXACT:
+        assert "A model against itself differs by exactly 0 in every row." in found.notes
     else:
         assert found.control or "control_" in "".join(map(str, found.frame)) or "25 words" in (
             found.sentence
