@@ -29,6 +29,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     help="Measure the residual stream of TransformerLens models.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or an unknown name; 3 an analysis has a "
+    "fault; 4 done, but some documents or members failed.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -238,12 +240,13 @@ def print_table(columns: list[str], rows: Any, spare: Sequence[str] = ()) -> Non
 def main() -> None:
     """Entry point: errors of this library and of the disk are one line.
 
-    The exit code is 2 for an unknown name or option, 1 for all else that was refused or failed.
+    The exit code is 2 for wrong usage: an unknown name or option, or input that cannot be used; 1
+    for all else that failed.
     """
     try:
         refuse_renamed(sys.argv[1:])
         app()
-    except UnknownName as error:
+    except (UnknownName, BadInput) as error:
         _fail(str(error), 2)
     except InterpError as error:
         _fail(str(error), 1)

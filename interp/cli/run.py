@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 ANALYSES = ("rotation", "path_length", "logit_lens", "attention", "random_pairs")
+BY_DEFAULT = ",".join(ANALYSES)
 
 PromptsOption = Annotated[
     str | None,
@@ -213,7 +214,7 @@ def demo(
 def run(
     prompts: PromptsOption = None,
     model: ModelOption = "demo",
-    analyses: Analyses = ",".join(ANALYSES),
+    analyses: Analyses = BY_DEFAULT,
     settings: Settings = None,
     target: Target = None,
     token: Token = None,
