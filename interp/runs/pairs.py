@@ -71,7 +71,14 @@ def pairs_of(
     ids = {name: _ids(model, raw.answers.get(name), name) for name in (ANSWER, WRONG)}
     _refuse_equal(ids[ANSWER], ids[WRONG])
     found = PromptPairs(both[0], both[1], places, ids[ANSWER], ids[WRONG], raw.fields)
-    return replace(found, notes=(*both[0].notes, *_notes(found)))
+    return replace(found, notes=(*both[0].notes, *_replaced(raw), *_notes(found)))
+
+
+def _replaced(raw: RawPairs) -> list[str]:
+    return [
+        f"The {name} given takes the place of the column {name!r} of {raw.source}."
+        for name in raw.replaced
+    ]
 
 
 def _ids(model: Any, given: Sequence[Any] | None, name: str) -> tuple[int, ...] | None:
