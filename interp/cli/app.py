@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from interp.runs.results import Results
 
 
+TEXTS = 3  # of a generation, printed
 NARROW = 110  # columns of a terminal below which tables leave some of theirs out
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     help="Measure the residual stream of TransformerLens models.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or an unknown name; 3 an analysis has a "
+    "fault; 4 done, but some documents or members failed.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -135,7 +139,25 @@ def finish(results: Results, written: list[Path], as_json: bool) -> None:
         for name, result in results.items()
     ]
     print_table(["table", "rows", "means, without special tokens"], rows)
+    told = [*written_texts(results), *(f"note: {note}" for note in prompt_notes(results))]
+    for line in told:
+        out.print(line, highlight=False, markup=False, soft_wrap=not out.is_terminal)
     wrote(written)
+
+
+def prompt_notes(results: Results) -> list[str]:
+    """The notes on the prompts of a run."""
+    return [str(note) for note in results.provenance.get("prompts", {}).get("notes", ())]
+
+
+def written_texts(results: Results) -> list[str]:
+    """The first texts that a generation wrote, a line each; empty for other results."""
+    from interp.runs.written import GENERATION
+
+    texts = results.provenance.get(GENERATION, {}).get("texts", ())
+    lines = [f"text {i}: {t['prompt']!r} → {t['text']!r}" for i, t in enumerate(texts[:TEXTS])]
+    more = len(texts) - len(lines)
+    return lines + ([f"and {more} more texts (results.texts, report.html)"] if more else [])
 
 
 def refuse_taken(folder: Path | None, overwrite: bool) -> None:
@@ -158,8 +180,8 @@ def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool)
         document = found.document() | {"tables": tables, "written": [str(p) for p in written]}
         print_json(json.dumps(document, default=str))
         return
-    # A pipe or a file has no width.
-    width = out.width if out.is_terminal else None
+    # A pipe or a file has no width, unless the user names one.
+    width = out.width if out.is_terminal or os.environ.get("COLUMNS") else None
     out.print(found.text(width), highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         wrote([folder / "report.html"])
@@ -218,12 +240,13 @@ def print_table(columns: list[str], rows: Any, spare: Sequence[str] = ()) -> Non
 def main() -> None:
     """Entry point: errors of this library and of the disk are one line.
 
-    The exit code is 2 for an unknown name or option, 1 for all else that was refused or failed.
+    The exit code is 2 for wrong usage: an unknown name or option, or input that cannot be used; 1
+    for all else that failed.
     """
     try:
         refuse_renamed(sys.argv[1:])
         app()
-    except UnknownName as error:
+    except (UnknownName, BadInput) as error:
         _fail(str(error), 2)
     except InterpError as error:
         _fail(str(error), 1)
@@ -253,7 +276,23 @@ PYTHON_PARTS = (
     r"\b\w+=True, (?=--)",
     r"(?<=\w), or \w+=True,",
     r"; to use it as a prompt, put it in a list: \[[^\]]*\]",
+    r", or pass special=True",
+    r"\blabels=\{[^}]*\}, or (?=--)",
+    r" The likeliest token at every step is do_sample=False",
+    r"stop=\[\] writes on, or (?=take)",
 )
+# Arguments of Python, and the options that they are at a shell.
+FLAGS = {
+    r"\bdo_sample=True": "--sample",
+    r"\bmax_new_tokens(=| is)": "--generate is",
+    r"\b(samples|temperature) (?=is )": r"--\1 ",
+    r"\btop_([kp])(?= is |, |:)": r"--top-\1",
+    r"\btargets=(?=\S)": "--token ",
+    r"\btargets=": "--token",
+    r"pass some as the second argument": "name some by --prompts",
+    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target)=(?=['\"\w\[-])": r"--\1 ",
+    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target)=": r"--\1",
+}
 
 
 def in_options(message: str) -> str:
@@ -263,7 +302,13 @@ def in_options(message: str) -> str:
     'it exists; replace it (--overwrite)'
     >>> in_options("2 were left out (--special, or special=True, keeps them)")
     '2 were left out (--special keeps them)'
+    >>> in_options("max_new_tokens is 0; pass targets= and against=, each a token")
+    '--generate is 0; pass --token and --against, each a token'
+    >>> in_options("read='foo'; layers= names 99")
+    "--read 'foo'; --layers names 99"
     """
     for part in PYTHON_PARTS:
         message = re.sub(part, "", message)
+    for pattern, flag in FLAGS.items():
+        message = re.sub(pattern, flag, message)
     return message

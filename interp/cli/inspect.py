@@ -139,10 +139,9 @@ def _broken() -> dict[str, str]:
 
 def _checked(name: str) -> tuple[bool, str]:
     """Whether an analysis keeps the laws, and what the check says."""
-    from interp.contract.registry import resolve
     from interp.runs.checks.checks import check_analysis
 
     try:
-        return True, str(check_analysis(resolve(name)[name]))
+        return True, str(check_analysis(name))
     except InterpError as error:
         return False, str(error)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from interp.runs.series.result import Series
 
 
+ANALYSES = ("rotation", "path_length", "logit_lens", "attention", "random_pairs")
+BY_DEFAULT = ",".join(ANALYSES)
+
 PromptsOption = Annotated[
     str | None,
     typer.Option(
@@ -47,7 +50,14 @@ PromptsOption = Annotated[
     ),
 ]
 Analyses = Annotated[
-    str, typer.Option("--analyses", "-a", help="Analyses (see interp list), by commas.")
+    str,
+    typer.Option(
+        "--analyses",
+        "-a",
+        help="Analyses (see interp list), by commas.",
+        # With spaces, at which a narrow terminal breaks it; without, it would be cut.
+        show_default=", ".join(ANALYSES),
+    ),
 ]
 Target = Annotated[
     str | None,
@@ -208,7 +218,7 @@ def demo(
 def run(
     prompts: PromptsOption = None,
     model: ModelOption = "demo",
-    analyses: Analyses = "rotation,path_length,logit_lens,attention,random_pairs",
+    analyses: Analyses = BY_DEFAULT,
     settings: Settings = None,
     target: Target = None,
     token: Token = None,
@@ -264,6 +274,11 @@ def run(
     """
     from interp.contract.registry import with_parameters
 
+    if against is not None and token is None:
+        raise BadInput(
+            f"--against {against!r}: --token has to name the first answer, which it is compared "
+            "with; without it that would be another token at every position, the next one"
+        )
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
     common: dict[str, Any] = {
         "target": target,

@@ -242,7 +242,21 @@ class Analysis(ABC):
         """
 
     def table(self, state: State) -> pd.DataFrame:
-        """Tidy table of the state; see `default_table` for which leaves it knows."""
+        """Tidy table of the state: a data frame with one row per measurement, always returned.
+
+        The state maps `(stack, layer)` to leaves by name; `layer` is -1 in scopes "model" and
+        "weights" where a leaf is of no layer. A `table` of your own is called for three kinds of
+        run, and has to handle each:
+
+        - a row per token (`keep="tokens"`): what was a `PerToken` or `PerHead` is a leaf of rows;
+        - a summary (`keep="summary"`, and a corpus): the same names hold moments of groups, and
+          there are no rows, so a table that reads columns of rows must let this one pass;
+        - no batch yet, or none with real tokens: the state is empty.
+
+        Begin with `table = super().table(state)`, which makes the right rows of each, and add
+        columns where those that they are made of are there (`if "drift" in table:`).
+        See `default_table` for which leaves it knows.
+        """
         return default_table(state)
 
     @classmethod

@@ -109,11 +109,12 @@ def failed(analysis: Analysis, batch: Batch, error: Exception) -> ObserveError:
     return ObserveError(f"{place(analysis, batch)}: {type(error).__name__}: {error}{line}")
 
 
-def failed_table(analysis: Analysis, error: Exception) -> ObserveError:
-    """The same for an exception of `table`."""
-    line = author_line(analysis, error)
+def failed_table(analysis: Analysis, error: Exception, of: str = "") -> ObserveError:
+    """The same for an exception of `table`, which was given the state of this kind of run."""
+    line, given = author_line(analysis, error), f" on {of}" if of else ""
     return ObserveError(
-        f"analysis {analysis.name()!r} failed in `table`: {type(error).__name__}: {error}{line}"
+        f"analysis {analysis.name()!r} failed in `table`{given}: {type(error).__name__}: "
+        f"{error}{line}"
     )
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ast
 import json
+import linecache
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from interp.contract.builtin import module_of
@@ -62,7 +65,7 @@ def _load(name: str, entry: EntryPoint) -> type[Analysis]:
     except Exception as error:
         raise BrokenPlugin(
             f"analysis {name!r} ({entry.value}, {_package(entry)}) cannot be imported: "
-            f"{type(error).__name__}: {error}{_place(entry)}"
+            f"{type(error).__name__}: {error}{_statement(entry, error)}{_place(entry)}"
         ) from error
     from interp.contract.analysis import Analysis
 
@@ -77,6 +80,34 @@ def _load(name: str, entry: EntryPoint) -> type[Analysis]:
 def _value_of(entry: EntryPoint) -> str:
     """The target of an entry point, where it can be imported."""
     return f"{module_of(entry.module)}:{entry.attr}"
+
+
+def _statement(entry: EntryPoint, error: Exception) -> str:
+    """The statement of the plug-in's file that raised, ` (file.py, line 12: code)`, and the fix."""
+    spec = find_spec(module_of(entry.module)) if error.__traceback__ else None
+    file = spec.origin if spec else None
+    lines = [line for frame, line in walk_tb(error.__traceback__) if _file(frame) == file]
+    if file is None or not lines:
+        return ""
+    where = f"{Path(file).name}, line {lines[-1]}"
+    kind = _class_at(Path(file), lines[-1])
+    if kind is None or "non-frozen dataclass" not in str(error):
+        return f" ({where}: {linecache.getline(file, lines[-1]).strip()})"
+    return f" ({where}: decorate class {kind} with @dataclass(frozen=True))"
+
+
+def _file(frame: FrameType) -> str:
+    return frame.f_code.co_filename
+
+
+def _class_at(file: Path, line: int) -> str | None:
+    """Name of the class whose decorators or body are in a line of a file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            if first <= line <= (node.end_lineno or first):
+                return node.name
+    return None
 
 
 def _place(entry: EntryPoint) -> str:
@@ -98,13 +129,20 @@ def _package(entry: EntryPoint) -> str:
 
 def resolve(
     wanted: str | Analysis | type[Analysis] | Iterable[str | Analysis | type[Analysis]],
+    *,
+    declared: bool = True,
 ) -> dict[str, Analysis]:
     """Analyses by name, in the given order, from names, classes and instances.
 
-    Raises `BadInput` for none at all, for two under one name, for anything else, and what
-    `Analysis.check_parameters` raises.
+    Args:
+        wanted: what is to run.
+        declared: whether what they declare is judged too (`interp.contract.declared`).
+
+    Raises `BadInput` for none at all, for two under one name, for anything else, for parameters
+    or columns that are not declared, and what `Analysis.check_parameters` raises.
     """
     from interp.contract.analysis import Analysis
+    from interp.contract.declared import refuse_undeclared
 
     if not isinstance(wanted, str | Analysis | type | Iterable):
         raise BadInput(
@@ -115,8 +153,10 @@ def resolve(
     out: dict[str, Analysis] = {}
     for item in items:
         analysis = _instance(item)
-        analysis.check_parameters()
         name = _name_of(item, analysis)
+        if declared:
+            refuse_undeclared(name, analysis)
+        analysis.check_parameters()
         if name in out:
             raise BadInput(f"analysis {name!r} was asked for twice in one run")
         out[name] = analysis

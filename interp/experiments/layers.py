@@ -20,7 +20,7 @@ from interp.models.load import load_model
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import words as word_spans
 from interp.render.drawing import Drawing, cell_rows
-from interp.render.finding import Finding
+from interp.render.finding import WHERE_ALL, Finding
 from interp.stats.nulls import Null, undecided
 
 COLUMNS = {
@@ -91,6 +91,12 @@ class LayerComparison(Finding):
     def short(self) -> pd.DataFrame:
         """The similarity as layers of a (rows) by layers of b."""
         return self.matrix().rename_axis(columns=None).reset_index()
+
+    def _more(self, rows: int, columns: int) -> str:
+        """What was not printed: of a matrix with every value, the other columns only."""
+        if rows < len(self.short):
+            return super()._more(rows, columns)
+        return f"shown: every similarity, as a matrix; the table also has its nulls ({WHERE_ALL})"
 
     @property
     def drawings(self) -> Mapping[str, Drawing]:

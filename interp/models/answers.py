@@ -11,7 +11,8 @@ from torch import Tensor
 
 from interp.contract.analysis import Analysis
 from interp.errors import BadInput
-from interp.prompts.tokens import token_id
+from interp.prompts.prompts import Prompts
+from interp.prompts.tokens import spaced_twin, token_id, token_strings
 
 Answers = int | list[int] | None
 
@@ -33,6 +34,31 @@ def answers_of(model: Any, given: Any, what: str) -> Answers:
     if listed is None or any(not isinstance(item, str | int | np.integer) for item in listed):
         return None
     return [token_id(model, _plain(item), f"{what}[{i}]") for i, item in enumerate(listed)]
+
+
+def token_texts(model: Any, given: Any) -> dict[int, str]:
+    """The text of one answer by its id, as the vocabulary has it; empty for None and for lists."""
+    if not isinstance(given, str | int | np.integer) or getattr(model, "tokenizer", None) is None:
+        return {}
+    return token_strings([token_id(model, _plain(given))], model.tokenizer)
+
+
+def unspaced(model: Any, prompts: Prompts, *given: Any) -> list[str]:
+    """Notes on answers without a leading space whose twin with one is a token as well.
+
+    In running text a word is read as the token with its space. An answer that stands in the
+    prompts as it is was meant.
+    """
+    notes = []
+    for text in dict.fromkeys(t for t in given if isinstance(t, str) and t[:1].isalnum()):
+        own, twin = token_id(model, text), spaced_twin(model, text)
+        if twin in (None, own) or any(own in row for row in prompts.tokens):
+            continue
+        notes.append(
+            f"{text!r} (token {own}) has no space before it and begins no word of the prompts; "
+            f"a word within a text is {' ' + text!r} (token {twin})"
+        )
+    return notes
 
 
 def second_answers(model: Any, given: Any) -> Answers:

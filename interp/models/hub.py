@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, UnknownName, nearest
 from interp.models.checkpoint import no_weights
 
 PATIENCE = 5.0
@@ -37,7 +37,7 @@ def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Ite
         raise InterpError(_nowhere(name, "is not on this machine", embedded))
     found = _ask(name, revision)
     if found == "not there" and not here and not official_name(name):
-        raise InterpError(f"there is no model {name!r} on the hub{_proposal(name, embedded)}")
+        raise UnknownName(f"there is no model {name!r} on the hub{_proposal(name, embedded)}")
     if isinstance(found, list) and not here:
         _refuse_other_formats(name, found)
     if found != "no answer":

@@ -42,6 +42,7 @@ class RawPairs:
         fields: labels by name, one value per pair.
         answers: by name (`answer`, `wrong`) one token per pair, as text or id.
         spans: per pair the parts that correspond, as given; None for none.
+        replaced: names of answers of the source in whose place others were given.
     """
 
     source: str
@@ -50,6 +51,7 @@ class RawPairs:
     fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     answers: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     spans: tuple[Any, ...] | None = None
+    replaced: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -177,7 +179,10 @@ def read_pairs(
     for name, values in (labels or {}).items():
         fields[name] = _label(name, values, len(raw))
     parts = raw.spans if spans is None else _spans(spans, len(raw))
-    return replace(raw, answers=answers, fields=fields, spans=parts)
+    given = [name for name, value in ((ANSWER, answer), (WRONG, wrong)) if value is not None]
+    others = [name for name in given if name in raw.answers and raw.answers[name] != answers[name]]
+    replaced = tuple(dict.fromkeys((*raw.replaced, *others)))
+    return replace(raw, answers=answers, fields=fields, spans=parts, replaced=replaced)
 
 
 def _rows_of(source: Any) -> tuple[list[Any], str]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -235,30 +236,35 @@ class Prompts:
         return np.append(self.tokens[i][1:], np.int64(-1))
 
     def aimed_at(
-        self, targets: int | Sequence[int] | None, against: int | Sequence[int] | None = None
+        self,
+        targets: int | Sequence[int] | None,
+        against: int | Sequence[int] | None = None,
+        texts: Mapping[int, str] = MappingProxyType({}),
     ) -> Prompts:
         """The same prompts with answers at every position: one token id, or one per prompt.
 
         Args:
             targets: the answers; None leaves the targets as they are.
             against: second answers, which the first are compared with.
+            texts: of tokens by their ids, for the notes.
 
         Raises `BadInput` for another number of answers than prompts.
         """
         out = self
         if targets is not None:
-            rows, said = self._everywhere(targets, "targets")
+            rows, said = self._everywhere(targets, "targets", texts)
             note = f"the target is {said} at every position, not the one that comes next"
             out = replace(out, targets=rows, notes=(*out.notes, note))
         if against is not None:
-            rows, said = self._everywhere(against, "against")
+            rows, said = self._everywhere(against, "against", texts)
             note = f"the target is compared with {said} at every position"
             out = replace(out, contrasts=rows, notes=(*out.notes, note))
         return out
 
-    def _everywhere(self, answers: int | Sequence[int], what: str) -> tuple[tuple[Ints, ...], str]:
+    def _everywhere(
+        self, answers: int | Sequence[int], what: str, texts: Mapping[int, str]
+    ) -> tuple[tuple[Ints, ...], str]:
         """The answers at every token, and what they are in words."""
-        one = isinstance(answers, int)
         listed = [answers] * len(self) if isinstance(answers, int) else list(answers)
         if len(listed) != len(self):
             raise BadInput(
@@ -267,7 +273,10 @@ class Prompts:
             )
         pairs = zip(listed, self.tokens, strict=True)
         rows = tuple(frozen(np.full(len(row), token, np.int64)) for token, row in pairs)
-        return rows, f"token {answers}" if one else "the answer given for each prompt"
+        if not isinstance(answers, int):
+            return rows, "the answer given for each prompt"
+        text = texts.get(answers)
+        return rows, f"token {answers}" if text is None else f"token {text!r} ({answers})"
 
     def fingerprint(self) -> str:
         """SHA-256 of tokens, special tokens, labels and explicit targets, as 64 hex digits."""

@@ -390,6 +390,13 @@ def token_id(model: Any, token: str | int, what: str = "token") -> int:
     return ids[0]
 
 
+def spaced_twin(model: Any, text: str) -> int | None:
+    """The id of the token that is the text after a space; None where that is no single token."""
+    ids = _encoded(model.tokenizer, f" {text}")
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    return ids[0] if len(ids) == 1 and ids[0] != unknown else None
+
+
 def _encoded(tokenizer: Any, text: str) -> list[int]:
     return [int(i) for i in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
@@ -403,5 +410,5 @@ def _several(tokenizer: Any, token: str, ids: list[int], what: str) -> str:
         hint = f"; with a leading space, {spaced!r}, it is one"
     return (
         f"{what} {token!r} is {len(ids)} tokens of this model ({pieces}){hint}; "
-        f"a {what} is one token: choose one of them, or give an id"
+        "one token is wanted: choose one of them, or give an id"
     )

@@ -35,6 +35,7 @@ from interp.render.tables import TEXT, Table, flat, table_of
 from interp.render.text import text_of
 from interp.render.text_map import WIDTH, word_map
 
+WHERE_ALL = ".frame in Python, --out or --json at a shell, has all"
 ROWS = 12  # printed
 MOST_ROWS = 40  # of a table on a page
 TOKENS = (*TEXT, "word", "next", "neighbour")
@@ -166,7 +167,7 @@ class Finding(ABC):
         left_out = f"shown: {rows} of {len(whole):,} rows"
         if columns < len(whole.columns):
             left_out += f", {columns} of {len(whole.columns)} columns"
-        return f"{left_out} (.frame in Python, --out or --json at a shell, has all)"
+        return f"{left_out} ({WHERE_ALL})"
 
     def __repr__(self) -> str:
         return self.text()

@@ -71,7 +71,14 @@ def pairs_of(
     ids = {name: _ids(model, raw.answers.get(name), name) for name in (ANSWER, WRONG)}
     _refuse_equal(ids[ANSWER], ids[WRONG])
     found = PromptPairs(both[0], both[1], places, ids[ANSWER], ids[WRONG], raw.fields)
-    return replace(found, notes=(*both[0].notes, *_notes(found)))
+    return replace(found, notes=(*both[0].notes, *_replaced(raw), *_notes(found)))
+
+
+def _replaced(raw: RawPairs) -> list[str]:
+    return [
+        f"The {name} given takes the place of the column {name!r} of {raw.source}."
+        for name in raw.replaced
+    ]
 
 
 def _ids(model: Any, given: Sequence[Any] | None, name: str) -> tuple[int, ...] | None:
@@ -92,12 +99,23 @@ def _refuse_equal(answer: Sequence[int] | None, wrong: Sequence[int] | None) -> 
             )
 
 
+def _many(some: int, of: int) -> str:
+    """Some of the pairs as the subject of a sentence.
+
+    >>> _many(1, 3), _many(1, 1)
+    ('1 of 3 pairs has', 'the only pair has')
+    """
+    if of == 1:
+        return "the only pair has"
+    return f"{some} of {of} pairs {'has' if some == 1 else 'have'}"
+
+
 def _notes(pairs: PromptPairs) -> list[str]:
     notes = []
     same = np.flatnonzero(pairs.same)
     if len(same):
         notes.append(
-            f"{len(same)} of {len(pairs)} pairs have the same tokens on both sides (the first: "
+            f"{_many(len(same), len(pairs))} the same tokens on both sides (the first: "
             f"pair {same[0]}); their differences are 0, and patching has nothing to recover."
         )
     notes += _shared(pairs)
@@ -106,7 +124,7 @@ def _notes(pairs: PromptPairs) -> list[str]:
     if len(uneven):
         lost = sum(int(lengths[i].max()) - len(pairs.places[i]) for i in uneven)
         notes.append(
-            f"{len(uneven)} of {len(pairs)} pairs have sides of different length; {lost} tokens of "
+            f"{_many(len(uneven), len(pairs))} sides of different length; {lost} tokens of "
             "their longer sides have no counterpart and are left out. The same token then stands "
             "at two positions, which is a difference by itself."
         )

@@ -25,7 +25,13 @@ from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import unknown
 from interp.models.anatomy import Anatomy
-from interp.models.answers import answers_of, refuse_unanswered, second_answers
+from interp.models.answers import (
+    answers_of,
+    refuse_unanswered,
+    second_answers,
+    token_texts,
+    unspaced,
+)
 from interp.models.for_model import prompts_of
 from interp.models.load import load_model
 from interp.models.probe import inspect
@@ -151,9 +157,11 @@ def run(
     wiring = kept.wiring(anatomy.wire(list(chosen.values())))
     ready = _prepare(
         bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate
-    ).aimed_at(None, second_answers(bridge, against))
+    ).aimed_at(None, second_answers(bridge, against), token_texts(bridge, against))
+    ready = replace(ready, notes=(*ready.notes, *unspaced(bridge, ready, targets, against)))
     for labeller in marks:
         ready = labelled(ready, labeller)
+    ready = replace(ready, notes=(*ready.notes, *without_targets(ready, kept, target)))
     refuse_taken(ready.labels, chosen)
     collector = Collector(chosen, _grouping(ready, keep, by), kept)
     observe_weights(
@@ -203,7 +211,21 @@ def _prepare(
         targets=None if one is not None else targets,
         truncate=truncate,
     )
-    return ready if one is None else ready.aimed_at(one)
+    return ready if one is None else ready.aimed_at(one, texts=token_texts(bridge, targets))
+
+
+def without_targets(prompts: Prompts, kept: Kept, target: str | None) -> list[str]:
+    """A note where no row of the target word is among the positions that are kept."""
+    if target is None or kept.positions is None:
+        return []
+    for row in prompts.labels["role"]:
+        wanted = {p if p >= 0 else len(row) + p for p in kept.positions}
+        if any(role == "target" for i, role in enumerate(row) if i in wanted):
+            return []
+    return [
+        f"no token of {target!r} is at the positions kept "
+        f"({', '.join(map(str, kept.positions))}), so that no table has a row of the role target"
+    ]
 
 
 def _relabelled(prompts: Prompts, labels: Any, token_labels: Any) -> Prompts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp._files import LAYOUT, from_parquet, kind_of, read_sealed, reading, verify
+from interp._files import EXPERIMENT, LAYOUT, from_parquet, kind_of, read_sealed, reading, verify
 from interp.contract.analysis import Analysis
 from interp.contract.registry import get, registered
 from interp.errors import BadInput, InterpError
@@ -27,7 +28,9 @@ def load_results(folder: Path, remedy: str = REMEDY) -> Results:
     is the advice of the message for a damaged file.
     """
     if kind_of(folder / LAYOUT) is None:
-        raise BadInput(f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it)")
+        raise BadInput(
+            f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it){_instead(folder)}"
+        )
     document = _layout(folder, remedy)
     files = document.get("files")
     verify(folder, files or {}, remedy)
@@ -37,6 +40,22 @@ def load_results(folder: Path, remedy: str = REMEDY) -> Results:
     if has_control:  # a control has no control of its own, whatever lies in its folder
         control = _read(folder / CONTROL, _layout(folder / CONTROL, remedy), remedy, None)
     return _read(folder, document, remedy, control)
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without results holds, and how it is read; "" where nothing is known of it."""
+    if kind_of(folder / EXPERIMENT) is None:
+        return ""
+    with reading(folder / EXPERIMENT, REMEDY) as path:
+        name = json.loads(path.read_text(encoding="utf-8")).get("experiment")
+    if name != "pairs":
+        return f"; it holds the finding {name!r}: open its report.html, or read its tables"
+    sides = [str(folder / side) for side in ("clean", "corrupted") if kind_of(folder / side)]
+    results = f", and {' and '.join(sides)} the results of its sides" if sides else ""
+    return (
+        f"; it holds pairs of prompts, which interp.experiments.Pairs.load reads{results}; the "
+        "report of the pairs is its report.html"
+    )
 
 
 def _layout(folder: Path, remedy: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_the_folder_of_the_demo_is_made_anew_but_nobody_elses(tmp_path, monkeypa
 
 def test_demo_refuses_to_overwrite(demo):
     done = shell("demo", "--out", str(demo))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "exists; choose another or allow it to be replaced" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -192,7 +192,7 @@ def test_summary_of_a_run(tmp_path):
 
 def test_a_refused_run_writes_nothing(tmp_path):
     done = shell("run", "--prompts", "nowhere.txt", "--out", str(tmp_path / "out"), cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "nowhere.txt" in done.stderr
     assert list(tmp_path.iterdir()) == []
 

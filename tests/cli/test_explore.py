@@ -50,7 +50,7 @@ def test_the_page_goes_where_it_is_asked_to(folder, tmp_path):
         assert json.loads(text) == {"written": [str(written)]}
         assert written.is_file()
     done = shell("explore", str(folder), "--out", str(tmp_path / "page.html"), "--no-open")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "exists" in done.stderr
 
 
@@ -65,7 +65,7 @@ def test_the_browser_opens_only_when_asked_or_in_a_terminal(folder, monkeypatch)
 
 def test_what_is_neither_results_nor_a_model_is_refused(folder, tmp_path):
     done = shell("explore", str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "holds neither results (no results.json or corpus.json in it) nor a model" in done.stderr
     done = shell("explore", str(folder), "--live")
     assert "holds results, and --live runs a model: name the model" in done.stderr

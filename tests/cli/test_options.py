@@ -95,7 +95,7 @@ def test_exit_codes(monkeypatch, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
     code, said = _typed(monkeypatch, capsys, "run", "--prompts", "her", "--out", tmp_path / "out")
-    assert code == 1
+    assert code == 2
     assert "overwrite=True" not in said
     assert "--overwrite" in said
 
@@ -208,7 +208,7 @@ def test_a_model_continues_prompts_from_the_command_line(tmp_path):
     [
         (("-p", "her", "--sample", "--top-k", "5"), "--sample, --top-k: only with --generate"),
         (("--generate", "3"), "--generate continues prompts: name some by --prompts"),
-        (("-p", "her", "--generate", "0"), "max_new_tokens is 0; allowed is 1 or more"),
+        (("-p", "her", "--generate", "0"), "--generate is 0; allowed is 1 or more"),
         (("-p", "her", "--generate", "3", "--truncate"), "--truncate cuts what the model should"),
         (("--corpus", "x.txt", "--generate", "3"), "--generate is for --prompts"),
     ],
@@ -216,4 +216,4 @@ def test_a_model_continues_prompts_from_the_command_line(tmp_path):
 def test_options_of_a_generation_that_do_not_go(monkeypatch, capsys, tmp_path, words, message):
     monkeypatch.chdir(tmp_path)
     code, said = _typed(monkeypatch, capsys, "run", *words, "-a", "norm")
-    assert (code, message in said) == (1, True), said
+    assert (code, message in said) == (2, True), said

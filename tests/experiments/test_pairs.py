@@ -115,7 +115,7 @@ def test_a_pair_with_itself_differs_by_exactly_nothing(gpt2):
         assert rows.notna().any(axis=None)
     assert found.patches.loc[found.patches["pair"] == 1, "recovery"].isna().all()
     assert (found.patches.loc[found.patches["pair"] == 1, "patched"].diff().fillna(0) == 0).all()
-    assert any("1 of 4 pairs have the same tokens on both sides" in note for note in found.notes)
+    assert any("1 of 4 pairs has the same tokens on both sides" in note for note in found.notes)
     assert any("in 1 of 4 pairs the log-probability is the same" in n for n in found.notes)
     assert found.parting.loc[found.parting["pair"] == 1, "parts"].isna().all()
 
@@ -472,7 +472,7 @@ def test_sides_of_other_length_are_aligned_at_their_ends(request, name):
     assert (table.loc[table["place"] < 2, "distance"] == 0).all()  # padded to one shape
     last = found.patches.query("pair == 0 and place == 3")
     assert last["recovery"].iloc[-1] == pytest.approx(1.0, abs=1e-3)
-    assert any("1 of 3 pairs have sides of different length; 3 tokens" in n for n in found.notes)
+    assert any("1 of 3 pairs has sides of different length; 3 tokens" in n for n in found.notes)
     title = found.drawings["Distance and patched effect"].title
     assert "Distance and patched effect, only pair 0" in title
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from interp.contract import declared
 from interp.contract.analysis import Analysis
 from interp.contract.emissions import author_line
 from interp.contract.registry import resolve
@@ -83,7 +84,8 @@ def check_analysis(
     >>> len(check_analysis(Rotation(), laws=["runs", "merge order"]).passed)
     2
     """
-    ((name, subject),) = resolve([analysis]).items()
+    # Wrong declarations are what the laws find.
+    ((name, subject),) = resolve([analysis], declared=False).items()
     chosen = [_law(law) for law in laws] if laws is not None else list(LAWS.values())
     skipped = [law.name for law in chosen if subject.scope == "weights" and not law.weights]
     applicable = [law for law in chosen if law.name not in skipped]
@@ -111,7 +113,8 @@ def _broken(laws: Iterable[Law], analysis: Analysis) -> dict[str, str]:
             found[law.name] = seen
             # An analysis that cannot be observed at all would fail all other laws as well, and the
             # cause would be lost among them.
-            if law.name in ("sites exist", "runs", "emissions"):
+            first = law.name in ("sites exist", "runs", "emissions")
+            if first or isinstance(seen, _laws.Unjudgeable):
                 break
     return found
 
@@ -177,6 +180,7 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
     notes = []
     if not (type(analysis).__doc__ or "").strip() or type(analysis).__doc__ == Analysis.__doc__:
         notes.append("the class has no docstring: `interp list` has nothing to say of it")
+    notes += _laws.unproduced(analysis)
     return tuple(notes)
 
 
@@ -189,7 +193,7 @@ LAWS: Mapping[str, Law] = {
             "Name sites from `interp.contract.sites.SITES`, in a tuple, that its scope has; "
             "`scope` is 'layer', 'model' or 'weights'.",
             weights=True,
-            undeclared=_laws.undeclared_sites,
+            undeclared=declared.undeclared_sites,
         ),
         Law(
             "parameters",
@@ -206,6 +210,13 @@ LAWS: Mapping[str, Law] = {
             _laws.emissions,
             "One value per token (and head) of the whole rectangle, padding included; names "
             "must not be those of index columns.",
+        ),
+        Law(
+            "table is tidy",
+            _laws.table_is_tidy,
+            "One value per cell, one name per column, no index of its own; the table changes "
+            "nothing.",
+            weights=True,
         ),
         Law(
             "optional sites",
@@ -340,27 +351,20 @@ LAWS: Mapping[str, Law] = {
             weights=True,
         ),
         Law(
-            "table is tidy",
-            _laws.table_is_tidy,
-            "One value per cell, one name per column, no index of its own; the table changes "
-            "nothing.",
-            weights=True,
-        ),
-        Law(
             "columns documented",
             _laws.columns_documented,
             "Say in `columns` what every column means, with its unit; patterns such as "
             "'*_share' are allowed. `keys` and `token_columns` are tuples of names.",
             weights=True,
-            undeclared=_laws.undeclared_columns,
+            undeclared=declared.undeclared_columns,
         ),
         Law(
             "figures draw what is there",
             _laws.figures,
             "Declare `plots` as a tuple of interp.Plot, and name columns of the table or leaves in "
-            "their `values`.",
+            "their `values`; CONTRIBUTING.md has what each kind draws.",
             weights=True,
-            undeclared=_laws.undeclared_figures,
+            undeclared=declared.undeclared_figures,
         ),
     )
 }

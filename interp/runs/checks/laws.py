@@ -6,7 +6,6 @@ the laws and the advice on a broken one are in `interp.runs.checks.checks`.
 
 from __future__ import annotations
 
-import inspect
 import json
 import pickle
 import random
@@ -15,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,12 @@ import torch
 from torch import Tensor
 
 from interp._arrays import Array
-from interp.contract.analysis import Analysis, Batch, Emission, Plot, Scope, meaning, no_names
+from interp.contract.analysis import Analysis, Batch, Emission, Plot, meaning
 from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE
-from interp.contract.emissions import author_line
+from interp.contract.declared import unkept_annotations, unkept_arguments
+from interp.contract.emissions import author_line, failed_table, no_table
 from interp.contract.leaves import (
+    Examples,
     Leaf,
     State,
     merge_states,
@@ -36,7 +38,7 @@ from interp.contract.leaves import (
 )
 from interp.contract.reduce import Groups
 from interp.contract.sites import SITES
-from interp.errors import EmissionError, EmissionShapeError, UnknownName, nearest
+from interp.errors import EmissionError, EmissionShapeError, UnknownName
 from interp.runs.checks.difference import RTOL, frame_difference, leaf_difference, state_difference
 from interp.runs.checks.world import World, observe
 from interp.runs.results import Result, Results
@@ -45,8 +47,23 @@ from interp.runs.saved import load_results
 SUMMARY = ("value", "n", "mean", "std", "min", "max", "undefined")
 LEAF_COLUMNS = ("entry", "total", "low", "high", "score")
 """Columns of the default tables in addition to those of every table."""
+GROUPED = 'a summary (keep="summary", or a corpus), which has moments of groups and no rows'
+"""Kind of run whose state has no rows."""
 # Uneven on purpose: an average of averages over 1, 2 and 2 prompts is not the average.
 _SPLIT = ((0,), (1, 2), (3, 4))
+
+
+ROWS_OF: Mapping[str, tuple[tuple[str, ...], int]] = {
+    "scatter": ((), 2),
+    "trajectory": (("prompt", "position", "layer"), 2),
+}
+"""Columns that the table of a kind of figure has to have, and how many values it draws."""
+
+
+class Unjudgeable(str):
+    """An observation without which no other law can be judged."""
+
+    __slots__ = ()
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -98,42 +115,6 @@ def _leaves(state: State) -> Iterator[tuple[str, Leaf]]:
 # ---- what it declares ------------------------------------------------------------------------
 
 
-def undeclared_sites(analysis: Analysis) -> str | None:
-    """What is wrong with the types of `sites`, `optional` and `scope`."""
-    for what in ("sites", "optional"):
-        if (seen := no_names(getattr(analysis, what))) is not None:
-            return f"`{what}` is {seen}"
-    scopes = get_args(Scope)
-    if analysis.scope in scopes:
-        return None
-    hint = nearest(str(analysis.scope), scopes)
-    return f"`scope` is {analysis.scope!r}{hint}; allowed are {', '.join(map(repr, scopes))}"
-
-
-def undeclared_columns(analysis: Analysis) -> str | None:
-    """What is wrong with the types of `columns`, `renamed`, `keys` and `token_columns`."""
-    for what, value in (("columns", "what it means"), ("renamed", "its name today")):
-        given = getattr(analysis, what)
-        pairs = given.items() if isinstance(given, Mapping) else [(None, None)]
-        if not all(isinstance(text, str) for pair in pairs for text in pair):
-            return f"`{what}` is {given!r}, not a mapping such as {{'norm': {value!r}}}"
-    for what in ("keys", "token_columns"):
-        if (seen := no_names(getattr(analysis, what))) is not None:
-            return f"`{what}` is {seen}"
-    return None
-
-
-def undeclared_figures(analysis: Analysis) -> str | None:
-    """What is wrong with the type of `plots`."""
-    plots = analysis.plots
-    if isinstance(plots, Plot):
-        return f"`plots` is one Plot, not a tuple of them: write (Plot({plots.kind!r}, …),)"
-    if not isinstance(plots, tuple):
-        return f"`plots` is {plots!r}, not a tuple of interp.Plot"
-    wrong = [p for p in plots if not isinstance(p, Plot)]
-    return f"`plots` holds {wrong[0]!r}, which is no interp.Plot" if wrong else None
-
-
 def sites_exist(analysis: Analysis) -> str | None:
     """Sites are known names, and fit the scope."""
     try:
@@ -154,9 +135,8 @@ def sites_exist(analysis: Analysis) -> str | None:
 def parameters(analysis: Analysis) -> str | None:
     """Parameters survive repr, equality, hashing and JSON."""
     kind, given = type(analysis), analysis.parameters()
-    lost = _annotated(kind) - set(given)
-    if lost:
-        return f"{sorted(lost)[0]!r} is annotated like a parameter, but is no dataclass field"
+    if lost := unkept_annotations(kind) or unkept_arguments(kind):
+        return lost
     again = kind(**given)
     if again != analysis or repr(again) != repr(analysis):
         return f"{kind.__name__}(**{given}) is {again!r}, not {analysis!r}"
@@ -167,24 +147,52 @@ def parameters(analysis: Analysis) -> str | None:
     return None
 
 
-def _annotated(kind: type[Analysis]) -> set[str]:
-    """Names annotated in the class body that are neither class variables nor of the base class."""
-    hints = inspect.get_annotations(kind)
-    own = {name for name, hint in hints.items() if "ClassVar" not in str(hint)}
-    return own - set(inspect.get_annotations(Analysis))
+def unproduced(analysis: Analysis) -> list[str]:
+    """A note on columns that are described and are in no table of synthetic activations."""
+    states = [_state(analysis, World(), groups=groups) for groups in (False, True)]
+    tables = [analysis.table(state) for state in states]
+    seen = {str(c) for table in tables for c in table}
+    seen |= {str(v) for table in tables for v in table.get("value", ())}
+    seen |= {name for state in states for leaves in state.values() for name in leaves}
+    missing = [c for c in analysis.columns if not any(fnmatchcase(name, c) for name in seen)]
+    if not missing:
+        return []
+    named = ", ".join(map(repr, missing))
+    return [f"described in `columns`, but in no table with these parameters: {named}"]
 
 
 def figures(analysis: Analysis) -> str | None:
     """Figures draw columns or leaves that exist."""
     state = _state(analysis, World())
-    known = {name for leaves in state.values() for name in leaves} | set(analysis.table(state))
+    table = analysis.table(state)
+    known = {name for leaves in state.values() for name in leaves} | set(table)
     # Whole arrays of a site may be kept only if a parameter asks for them.
     known |= set(analysis.wanted())
     for plot in analysis.plots:
         lost = [v for v in plot.values if v not in known and not meaning(analysis.columns, v)]
         if lost:
             return f"figure {plot.title!r} draws {lost[0]!r}, which is no column and no leaf"
+        if (needs := _undrawable(plot, state, table)) is not None:
+            return f"figure {plot.title!r} of kind {plot.kind!r} needs {needs}"
     return None
+
+
+def _undrawable(plot: Plot, state: State, table: pd.DataFrame) -> str | None:
+    """What the kind of figure needs and does not get; None if it has all."""
+    if plot.kind == "attention":
+        leaves = [(n, x) for found in state.values() for n, x in found.items() if n in plot.values]
+        wrong = [f"{n!r} is a {_emitted(x)}" for n, x in leaves if not isinstance(x, Examples)]
+        return f"Examples of patterns [head, query, key]; {wrong[0]}" if wrong else None
+    rows, least = ROWS_OF.get(plot.kind, ((), 1))
+    if len(plot.values) < least:
+        return f"{least} columns in `values`, not {len(plot.values)}"
+    lacks = [name for name in rows if name not in table]
+    return f"a table with the column {lacks[0]!r}" if lacks else None
+
+
+def _emitted(leaf: Leaf) -> str:
+    """Kind of what an author emitted: values per token have become rows."""
+    return "value per token" if leaf.is_rows else type(leaf).__name__
 
 
 # ---- one call of observe ---------------------------------------------------------------------
@@ -263,21 +271,34 @@ class _Nothing(Analysis):
 
 def keeps_nothing(analysis: Analysis) -> str | None:
     """The analysis keeps no state of its own."""
-    before = _attributes(analysis)
-    analysis.table(_state(analysis, World()))
-    after = _attributes(analysis)
+    # An instance that no other law has used, and prompts that none has shown: what an earlier call
+    # left behind would else look like what was there before.
+    fresh = _anew(analysis)
+    before = _attributes(fresh)
+    fresh.table(_state(fresh, World(ids=(7, 9))))
+    after = _attributes(fresh)
     changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     return f"attribute {changed[0]!r} changed while it ran" if changed else None
 
 
+def _anew(analysis: Analysis) -> Analysis:
+    """The analysis built again; one whose parameters are lost stays as it is."""
+    try:
+        return type(analysis)(**analysis.parameters())
+    except TypeError:
+        return analysis
+
+
 def _attributes(analysis: Analysis) -> dict[str, str]:
-    """Attributes of an analysis, and containers of its class and bases, as text."""
-    # Containers of classes too: a list in the class body is shared by all instances, and is the
-    # usual place of state that was not meant to be kept.
+    """Attributes of an analysis, of its class and of its bases, as text."""
+    # Of classes too: a list in the class body is shared by all instances, and is the usual place
+    # of state that was not meant to be kept.
     found = {}
-    for kind in type(analysis).__mro__:
+    kinds = type(analysis).__mro__
+    for kind in kinds[: kinds.index(Analysis)]:
         for name, value in vars(kind).items():
-            if isinstance(value, list | dict | set | Tensor | np.ndarray):
+            # Python keeps caches of its own under names with underscores.
+            if not name.startswith(("__", "_abc_")) and not callable(value):
                 found[f"{kind.__name__}.{name}"] = repr(value)
     for name, value in vars(analysis).items():
         # A value computed once from the parameters is no state.
@@ -618,7 +639,10 @@ def table_is_tidy(analysis: Analysis) -> str | None:
     for groups in (False, True):
         state = _state(analysis, World(), groups=groups)
         kept = deepcopy(state)
-        table = analysis.table(state)
+        table = _table(analysis, state, groups)
+        if not isinstance(table, pd.DataFrame):
+            # Every other law would fail in turn on what is no table.
+            return Unjudgeable(str(no_table(analysis, table)))
         seen = _untidy(table) or state_difference(kept, state, rtol=0)
         if seen is None:
             seen = frame_difference(table, analysis.table(state), rtol=0)
@@ -628,9 +652,17 @@ def table_is_tidy(analysis: Analysis) -> str | None:
     return None
 
 
-def _untidy(table: Any) -> str | None:
-    if not isinstance(table, pd.DataFrame):
-        return f"`table` returned {type(table).__name__}, not a data frame"
+def _table(analysis: Analysis, state: State, groups: bool) -> Any:
+    """What `table` returns; raises `ObserveError` with the kind of run whose state it was."""
+    try:
+        return analysis.table(state)
+    except Exception as error:
+        if groups:
+            raise failed_table(analysis, error, GROUPED) from error
+        raise failed_table(analysis, error) from error
+
+
+def _untidy(table: pd.DataFrame) -> str | None:
     if not all(isinstance(c, str) for c in table.columns):
         return f"column names are {list(table.columns)}, not plain text"
     if not table.columns.is_unique:
@@ -656,8 +688,8 @@ def columns_documented(analysis: Analysis) -> str | None:
     unknown_tokens = [c for c in analysis.token_columns if not meaning(analysis.columns, c)]
     if unknown_tokens:
         return f"token column {unknown_tokens[0]!r} is not in `columns`"
-    rows = analysis.table(_state(analysis, World()))
-    summary = analysis.table(_state(analysis, World(), groups=True))
+    rows = _table(analysis, _state(analysis, World()), groups=False)
+    summary = _table(analysis, _state(analysis, World(), groups=True), groups=True)
     values = summary.get("value", summary.columns)
     for column in sorted({str(c) for c in [*rows.columns, *values]}):
         fixed = column in (

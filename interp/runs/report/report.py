@@ -20,6 +20,7 @@ from interp.runs.explorer.payload import title_of
 from interp.runs.explorer.small import made_small, note_of
 from interp.runs.report.sections import her_comparison, sections_of
 from interp.runs.report.views import ResultsLike
+from interp.runs.written import GENERATION
 from interp.stats.comparison import Comparison
 
 CONTROLS = {
@@ -135,6 +136,10 @@ def _counted(results: ResultsLike) -> str:
     if not read:
         return "no prompts: only the weights were read"
     noun = "prompt" if documents is None else "document"
+    if texts := results.provenance.get(GENERATION, {}).get("texts"):
+        prompts = len({text["given"] for text in texts})
+        of = f"{prompts:,} prompt{'s' * (prompts != 1)}"
+        return f"{counted:,} text{'s' * (counted != 1)} of {of}, {read:,} tokens"
     return f"{counted:,} {noun}{'s' * (counted != 1)}, {read:,} tokens"
 
 

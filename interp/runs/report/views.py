@@ -136,10 +136,11 @@ class View:
         left = frame[frame["special"].fillna(False).astype(bool)]
         left = left.drop_duplicates(["prompt", "position"])
         massive = int(left["massive"].eq(True).sum()) if "massive" in left else 0
-        bos = f"{len(left) - massive:,} special tokens (BOS and the like)"
-        first = f"{massive:,} first tokens with a massive norm"
+        special = len(left) - massive
+        bos = f"{special:,} special token{'s' * (special != 1)} (BOS and the like)"
+        first = f"{massive:,} first token{'s' * (massive != 1)} with a massive norm"
         kinds = [bos] * (len(left) > massive) + [first] * (massive > 0)
-        return f"{' and '.join(kinds)} are left out."
+        return f"{' and '.join(kinds)} {'is' if len(left) == 1 else 'are'} left out."
 
 
 def own_groups(result: ResultLike, frame: pd.DataFrame) -> list[str]:

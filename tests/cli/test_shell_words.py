@@ -1,0 +1,138 @@
+"""Shell messages in the words of a shell, and what a run says of its prompts."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from interp.cli.app import app, deliver, in_options, main
+from interp.cli.run import ANALYSES
+from interp.errors import BadInput
+from interp.experiments.layers import LayerComparison
+from interp.prompts.pairs import read_pairs
+from interp.render.finding import Answer
+from interp.runs.load import load
+
+
+@pytest.mark.parametrize(
+    ("python", "shell"),
+    [
+        ("pass targets= and against=, each", "pass --token and --against, each"),
+        (
+            "samples is 3, and without do_sample=True all",
+            "--samples is 3, and without --sample all",
+        ),
+        ("max_new_tokens is 0; allowed", "--generate is 0; allowed"),
+        ("layers= names 99; these", "--layers names 99; these"),
+        ("read='foo'; allowed: all", "--read 'foo'; allowed: all"),
+        ("top_k is 0; allowed", "--top-k is 0; allowed"),
+        (
+            "reads prompts: pass some as the second argument (",
+            "reads prompts: name some by --prompts (",
+        ),
+        ("use keep='summary'", "use --keep 'summary'"),
+        ("labels={'a_label': 'a'}, or --labels a_label=a", "--labels a_label=a"),
+        ("--labels file=path", "--labels file=path"),
+    ],
+)
+def test_python_arguments_become_options(python, shell):
+    assert in_options(python) == shell
+
+
+def test_against_needs_token():
+    got = CliRunner().invoke(
+        app, ["run", "-p", "her", "-a", "logit_difference", "--against", " his"]
+    )
+    assert isinstance(got.exception, BadInput)
+    assert "--token has to name the first answer" in str(got.exception)
+
+
+@pytest.fixture(scope="module")
+def run_of_her(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("her") / "out"
+    argv = ["run", "-p", "her", "-a", "norm", "--generate", "3", "--token", " her", "-q"]
+    got = CliRunner().invoke(app, [*argv, "-o", str(folder)])
+    assert got.exit_code == 0, got.output
+    return got.output, load(folder)
+
+
+def test_written_texts_are_printed(run_of_her):
+    output, results = run_of_her
+    said = " ".join(output.split())
+    assert "text 0: " in said
+    assert repr(results.texts["text"].iloc[0]) in said
+
+
+def test_a_note_has_the_text_of_the_token(run_of_her):
+    notes = run_of_her[1].provenance["prompts"]["notes"]
+    assert any("the target is token ' her' (" in note for note in notes)
+
+
+def test_a_folder_of_another_finding_is_named(tmp_path):
+    (tmp_path / "experiment.json").write_text(json.dumps({"experiment": "depth"}))
+    with pytest.raises(BadInput, match="it holds the finding 'depth': open its report.html"):
+        load(tmp_path)
+    (tmp_path / "experiment.json").write_text(json.dumps({"experiment": "pairs"}))
+    (tmp_path / "clean").mkdir()
+    with pytest.raises(BadInput, match=r"interp\.experiments.Pairs.load reads, and \S+clean"):
+        load(tmp_path)
+
+
+def test_the_report_counts_texts_and_the_prompts_that_were_continued(tmp_path):
+    argv = ["run", "-p", str(tmp_path / "two.txt"), "-a", "norm", "--generate", "2", "--sample"]
+    (tmp_path / "two.txt").write_text("Mary met John. She\nThe river\n")
+    got = CliRunner().invoke(app, [*argv, "--samples", "3", "-q", "-o", str(tmp_path / "out")])
+    assert got.exit_code == 0, got.output
+    assert "and 3 more texts" in got.output
+    assert "6 texts of 2 prompts, " in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_finding_keeps_to_the_width_that_the_user_names(monkeypatch, capsys):
+    frame = pd.DataFrame({f"a_long_name_{i}": [0.123456] for i in range(12)})
+    for width, fits in (("80", True), ("", False)):
+        monkeypatch.setenv("COLUMNS", width)
+        monkeypatch.setattr(sys.modules["interp.cli.app"], "out", Console())
+        deliver(Answer("it", frame, "It is."), None, overwrite=False, as_json=False)
+        assert (max(map(len, capsys.readouterr().out.splitlines())) <= 80) == fits
+
+
+def test_the_default_analyses_stand_whole_in_a_narrow_help(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "80"}).output
+    assert all(name in said for name in ANALYSES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "-p", "her", "-m", "no/such/folder/here"),
+        ("run", "-p", "her", "--layers", "x"),
+        ("report", "no-such-folder"),
+    ],
+)
+def test_wrong_usage_ends_with_2(monkeypatch, words, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["interp", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+
+
+def test_answers_that_take_the_place_of_those_of_a_file_are_known():
+    raw = read_pairs([{"clean": "a b", "corrupted": "c b", "answer": " x"}])
+    assert read_pairs(raw, answer=" x").replaced == ()
+    assert read_pairs(raw, answer=" y").replaced == ("answer",)
+
+
+def test_a_matrix_of_layers_is_not_said_to_lack_rows():
+    pairs = [(a, b) for a in range(9) for b in range(9)]
+    frame = pd.DataFrame(pairs, columns=["layer_a", "layer_b"]).assign(value=0.5)
+    matrix = frame.pivot_table(index="layer_a", columns="layer_b", values="value").reset_index()
+
+    class Half:
+        short = matrix
+
+    assert LayerComparison._more(Half(), 9, 10).startswith("shown: every similarity, as a matrix")
