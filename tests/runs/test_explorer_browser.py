@@ -232,6 +232,83 @@ def test_hovering_a_token_shows_every_measure(visit, truth):
     assert measured(visit, truth) >= len(rows)
 
 
+INSIDE = "document.querySelector('#interp-explorer').contains(document.activeElement)"
+HEAD = "document.querySelector('.ix-view').getBoundingClientRect().top"
+
+
+@pytest.fixture(scope="module")
+def report(truth, tmp_path_factory):
+    return interp.load(truth.folder).report(tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.mark.parametrize("key", "2345")
+def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
+    """From deep in the layers, and from a chart that leaves the page together with its view."""
+    seen = Visit(chromium, report, 1280, 800)
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    chart = seen.page.locator(".ix-small-chart").last
+    chart.focus()
+    chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 200)")
+    seen.page.keyboard.press(key)
+    seen.page.wait_for_timeout(150)
+    assert seen.page.evaluate(INSIDE)
+    assert 0 < seen.page.evaluate(HEAD) < 640
+    tabs = seen.page.locator(".ix-tabs").bounding_box()
+    assert 0 <= tabs["y"] < 640
+    seen.page.keyboard.press("1")
+    seen.page.wait_for_timeout(100)
+    assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "Layers"
+    seen.context.close()
+
+
+@pytest.mark.parametrize("view", ["lens", "compare"])
+def test_on_a_phone_a_tab_opens_at_its_head(chromium, report, view):
+    seen = Visit(chromium, report, 390, 800)
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    chart = seen.page.locator(".ix-small-chart").last
+    chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 300)")
+    slider = seen.page.locator("[data-depth-slider]").bounding_box()
+    assert 0 <= slider["y"] < 100, "the slider of layers stays in reach"
+    seen.page.locator(f"[data-tab={view}]").click()
+    seen.page.wait_for_timeout(150)
+    assert 0 < seen.page.evaluate(HEAD) < 640
+    seen.context.close()
+
+
+def test_keys_do_nothing_behind_the_dialog_of_keys(visit):
+    choose(visit, p=0, t=2, s=1)
+    visit.page.keyboard.press("?")
+    visit.page.locator(".ix-help[open]").wait_for(timeout=WAIT)
+    for key in ("]", "3", "c"):
+        visit.page.keyboard.press(key)
+    visit.page.keyboard.press("Escape")
+    visit.page.wait_for_timeout(60)
+    assert visit.page.locator("[data-depth-slider]").input_value() == "1"
+    assert visit.page.locator("[data-tab=layers]").get_attribute("aria-selected") == "true"
+    visit.page.keyboard.press("]")
+    assert visit.page.locator("[data-depth-slider]").input_value() == "2"
+
+
+def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, truth, report):
+    theme = "document.querySelector('.ix').dataset.theme"
+    seen = Visit(chromium, truth.folder / "explorer.html")
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(theme) == "dark"
+    seen.page.get_by_label("Dark", exact=True).click()
+    assert seen.page.evaluate(theme) == "light"
+    seen.page.reload()
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(theme) == "light"
+    seen.context.close()
+    seen = Visit(chromium, report, 1280, 800)
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(theme) == "light"
+    assert seen.page.get_by_label("Dark", exact=True).count() == 0
+    seen.context.close()
+
+
 def test_compared_groups_are_means_over_prompts(visit, truth):
     for control in (0, 1):
         groups = {"g": "role\u001ftarget", "og": "role\u001fprevious"}

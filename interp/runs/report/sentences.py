@@ -292,8 +292,8 @@ def _untrained(comparison: Comparison, top: pd.Series[Any], unit: str) -> list[s
         return []
     most = known.iloc[int(known[control].abs().argmax())]
     return [
-        f"Control: an untrained copy of the model has a difference of "
-        f"{top[control]:+.3g} {unit} at block {int(top['layer'])} and of at most "
+        "Untrained copy: its difference is "
+        f"{top[control]:+.3g} {unit} at block {int(top['layer'])} and at most "
         f"{most[control]:+.3g} {unit} (block {int(most['layer'])}).".replace("-", "−")
     ]
 
@@ -391,7 +391,8 @@ def _shuffled(comparison: Comparison) -> list[str]:
     outside = (frame[contrast] < frame[low]) | (frame[contrast] > frame[high])
     rate = frame["shuffled_welch_rate"].mean()
     return [
-        f"Control: {int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
+        "Shuffled labels: "
+        f"{int(outside.sum())} of {len(frame)} differences lie outside what shuffled "
         f"labels give in {percent(comparison.confidence)} of cases, before correction; by chance "
         f"one expects {(1 - comparison.confidence) * len(frame):.1f}. Welch's test over tokens "
         f"calls shuffled labels significant in {percent(rate, 1)} of cases."
