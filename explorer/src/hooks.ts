@@ -129,6 +129,15 @@ export function useArrival(view: string, root: HTMLElement, panel: RefObject<HTM
     if (held && !root.contains(focused(root)))
       tabs.querySelector<HTMLElement>("[aria-selected=true]")?.focus({ preventScroll: true });
     bringIntoSight(panel.current, tabs);
+    // Once more when the figures of the new view know their width.
+    const later = requestAnimationFrame(() =>
+      requestAnimationFrame(() => {
+        if (panel.current) bringIntoSight(panel.current, tabs);
+      }),
+    );
+    return () => {
+      cancelAnimationFrame(later);
+    };
     // `held` belongs to the drawing in which the view changed.
   }, [view, root, panel]);
 }

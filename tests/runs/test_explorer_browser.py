@@ -220,16 +220,24 @@ def _payload(visit: Visit) -> dict:
     return json.loads(text)
 
 
-def test_hovering_a_token_shows_every_measure(visit, truth):
-    choose(visit, p=0, t=2)
+def test_hovering_shows_the_chosen_measure_and_all_are_shown_on_demand(visit, truth):
+    choose(visit, p=0, t=2, m="rotation.angle")
     chip = visit.page.locator("[data-view] [data-token='3'], [data-token='3']").first
     chip.hover()
     tip = visit.page.locator(".ix-tip")
     tip.wait_for(timeout=WAIT)
-    shown = tip.locator("[data-measure][data-value]")
-    rows = shown.evaluate_all("all => all.map(e => ({...e.dataset}))")
-    assert {r["measure"] for r in rows} >= {"rotation.angle", "path_length.step"}
-    assert measured(visit, truth) >= len(rows)
+    shown = "all => all.map(e => ({...e.dataset}))"
+    rows = tip.locator("[data-measure][data-value]").evaluate_all(shown)
+    assert rows[0]["measure"] == "rotation.angle"
+    assert len(rows) <= 5
+    assert tip.bounding_box()["height"] < 220
+    visit.page.mouse.move(2, 2)
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.wait_for_timeout(80)
+    assert tip.count() == 0, "the keyboard's way is not covered"
+    every = visit.page.locator(".ix-chosen-values [data-measure][data-value]").evaluate_all(shown)
+    assert {r["measure"] for r in every} == {m["name"] for m in _payload(visit)["measures"]}
+    assert measured(visit, truth) >= len(every)
 
 
 INSIDE = "document.querySelector('#interp-explorer').contains(document.activeElement)"
