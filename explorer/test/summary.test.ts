@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Data, type Measure, members, promptOf, read } from "../src/data.ts";
 import { bandOf, differences, estimate, extent, mean, t95, thin } from "../src/summary.ts";
-import type { Estimate } from "../src/summary.ts";
 import { largest } from "../src/comparison.ts";
 import { make, random } from "../fixtures/make.ts";
 
