@@ -15,7 +15,7 @@ import type { Selection } from "../selection.ts";
 import { useStore } from "../store.ts";
 
 const CELL = 82;
-const HEAD = 152;
+const HEAD = 164;
 /** A saved table is at most so many columns wide; the CSV has all. */
 const SAVED_COLUMNS = 40;
 
@@ -234,7 +234,7 @@ function Table({ look }: { look: Look }) {
     >
       <div class="ix-lens-head" role="row" style={{ width: `${total}px` }}>
         <div class="ix-lens-corner" role="columnheader">
-          after
+          state
         </div>
         <div style={{ flex: `0 0 ${before}px` }} />
         {items.map(({ index }) => (
