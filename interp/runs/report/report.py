@@ -21,9 +21,7 @@ from interp.runs.report.sections import her_comparison, sections_of
 from interp.runs.report.views import ResultsLike
 from interp.stats.comparison import Comparison
 
-CONTROLS = {
-    "random-init": "the model freshly initialised, over the same prompts"
-}
+CONTROLS = {"random-init": "the model freshly initialised, over the same prompts"}
 NO_CONTROL = (
     "none in this run (add with --control random-init): "
     "anything that an untrained copy shows as well was not learned"
