@@ -1,9 +1,10 @@
 /** The whole explorer: the bar with the selection, the prompts, the tokens, and one view of five. */
 
 import type { JSX } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { brief, column, family, hasControl, measureOf, stateName } from "./data.ts";
 import { number, short } from "./format.ts";
+import { useArrival, useHeight } from "./hooks.ts";
 import { Help } from "./parts/Help.tsx";
 import { Choose } from "./parts/Controls.tsx";
 import { Live, Story } from "./parts/Live.tsx";
@@ -30,7 +31,7 @@ function Depth() {
   const store = useStore();
   const { state, range } = store.selection.value;
   const { lastState } = store.data.value;
-  const shown = range[0] > 0 || range[1] < lastState ? ` · range ${range[0]} to ${range[1]}` : "";
+  const shown = range[0] > 0 || range[1] < lastState ? ` · states ${range[0]} to ${range[1]}` : "";
   return (
     <div class="ix-depth">
       <button
@@ -48,7 +49,7 @@ function Depth() {
           {stateName(state)}
           <span class="ix-unit">
             {" "}
-            state {state} of {lastState}
+            of {lastState}
             {shown}
           </span>
         </span>
@@ -116,13 +117,13 @@ function ControlSwitch() {
       title={
         has
           ? "Show the control beside the model in every view"
-          : (data.missing["control"] ?? "This file has no control")
+          : (data.missing["control"] ?? "None in this run; add with --control random-init")
       }
       onClick={() => {
         store.select({ control: !control });
       }}
     >
-      <i aria-hidden="true" /> {has ? `Control: ${short(data.controlName, 22)}` : "No control"}
+      <i aria-hidden="true" /> {has ? `Control: ${short(data.controlName, 22)}` : "No untrained copy"}
     </button>
   );
 }
@@ -131,8 +132,10 @@ function Bar() {
   const store = useStore();
   const data = store.data.value;
   const dark = store.theme.value === "dark";
+  const box = useRef<HTMLDivElement>(null);
+  useHeight(box, store.root, "--ix-bar");
   return (
-    <div class="ix-bar" role="region" aria-label="Selection">
+    <div ref={box} class="ix-bar" role="region" aria-label="Selection">
       <div class="ix-name">
         {store.alone ? <h1>{data.title}</h1> : <h2>{data.title}</h2>}
         <span class="ix-unit">{data.model}</span>
@@ -141,18 +144,20 @@ function Bar() {
       <Depth />
       <ControlSwitch />
       <div class="ix-tools">
-        <button
-          type="button"
-          class="ix-small"
-          aria-pressed={dark}
-          aria-label="Dark"
-          title="Light or dark"
-          onClick={() => {
-            store.theme.value = dark ? "light" : "dark";
-          }}
-        >
-          {dark ? "☀" : "☾"}
-        </button>
+        {store.themed && (
+          <button
+            type="button"
+            class="ix-small"
+            aria-pressed={dark}
+            aria-label="Dark"
+            title="Light or dark"
+            onClick={() => {
+              store.setTheme(dark ? "light" : "dark");
+            }}
+          >
+            {dark ? "☀" : "☾"}
+          </button>
+        )}
         <button
           type="button"
           class="ix-small"
@@ -228,6 +233,8 @@ function Inside() {
   const { view } = store.selection.value;
   const data = store.data.value;
   const Shown = SHOWN[view].view;
+  const panel = useRef<HTMLDivElement>(null);
+  useArrival(view, store.root, panel);
   return (
     <div class="ix" data-theme={store.theme.value}>
       <div class="ix-inside">
@@ -239,7 +246,13 @@ function Inside() {
           <div class="ix-main" role={store.alone ? "main" : undefined}>
             <TextView />
             <Tabs />
-            <div id={store.id("view")} role="tabpanel" aria-labelledby={store.id(`tab-${view}`)}>
+            <div
+              ref={panel}
+              id={store.id("view")}
+              class="ix-view"
+              role="tabpanel"
+              aria-labelledby={store.id(`tab-${view}`)}
+            >
               <Shown />
             </div>
             <p class="ix-provenance">{data.provenance}</p>

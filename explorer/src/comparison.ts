@@ -94,14 +94,48 @@ export const hasInterval = (estimates: Estimate[]) => estimates.some((e) => Numb
 export const interval = (e: Estimate) =>
   Number.isFinite(e.low) ? ` (95 % interval ${number(e.low, 3)} to ${number(e.high, 3)})` : "";
 
-/** The difference at the chosen depth in words, and the control's. */
-export function said(data: Data, c: Compared, state: number): string[] {
+/** The depth with the largest difference; -1 if none is known. */
+export function largest(difference: Estimate[]): number {
+  return difference.reduce(
+    (best, e, d) =>
+      Number.isFinite(e.mean) && Math.abs(e.mean) > Math.abs(difference[best]?.mean ?? 0) ? d : best,
+    -1,
+  );
+}
+
+/** Where the two sides differ most, with its interval and, of groups that were tested, the test. */
+function most(data: Data, c: Compared, sides: readonly [string, string]): string[] {
+  const d = largest(c.difference);
+  const best = c.difference[d];
+  if (!best || c.measure.axis === "none") return [];
+  const unit = c.measure.unit ? ` ${c.measure.unit}` : "";
+  const test = data.tests.find(
+    (t) =>
+      t.measure === c.measure.name &&
+      t.p &&
+      [t.a, t.b].sort().join("\u001f") === [...sides].sort().join("\u001f"),
+  );
+  const p = test?.p?.[(test.depth ?? []).map(String).indexOf(c.measure.depth[d] ?? "")];
+  const tested = typeof p === "number" && Number.isFinite(p) ? `; the run's test: p = ${number(p, 2)}` : "";
+  return [
+    `The difference A − B is largest at ${place(c.measure, d)}: ${number(best.mean)}${unit}${interval(best)}${tested}.`,
+  ];
+}
+
+/** The largest difference in words, the one at the chosen depth, and the control's. */
+export function said(
+  data: Data,
+  c: Compared,
+  state: number,
+  sides: readonly [string, string] = ["", ""],
+): string[] {
   const d = column(c.measure, state);
   const [a, b, difference] = [c.a[d], c.b[d], c.difference[d]];
   if (!a || !b || !difference) return [];
   const unit = c.measure.unit ? ` ${c.measure.unit}` : "";
   const where = place(c.measure, d);
   const out = [
+    ...most(data, c, sides),
     `${where ? `At ${where}: ` : ""}A ${number(a.mean)}, B ${number(b.mean)}; difference ${number(difference.mean)}${unit}${interval(difference)}${difference.paired ? `, within ${difference.prompts} prompts` : ""}.`,
   ];
   const control = c.control?.difference[d];

@@ -325,16 +325,17 @@ export function valueOf(measure: Measure, token: number, depth: number, control 
   return values?.[token * measure.depth.length + depth] ?? NaN;
 }
 
-/** `block 5` or `state 6`, in words that a sentence can hold; empty for one value per token. */
+/** `block 5` or `after block 5 (state 6)`, in words that a sentence can hold; empty for one value per token. */
 export function place(measure: { axis: string; depth: string[] }, depth: number): string {
   const label = measure.depth[depth] ?? "";
   if (measure.axis === "none") return "";
-  return /^\d+$/.test(label) ? `${measure.axis} ${label}` : label;
+  if (!/^\d+$/.test(label)) return label;
+  return measure.axis === "state" ? stateName(Number(label)) : `${measure.axis} ${label}`;
 }
 
-/** A state in words: `input of block 0`, `after block 5`. */
+/** A state in words, the same everywhere: `input of block 0 (state 0)`, `after block 5 (state 6)`. */
 export const stateName = (state: number): string =>
-  state === 0 ? "input of block 0" : `after block ${state - 1}`;
+  `${state === 0 ? "input of block 0" : `after block ${state - 1}`} (state ${state})`;
 
 /** The part of a name before its last point, as words: what the measure belongs to. */
 export const family = (measure: Measure): string =>

@@ -84,6 +84,64 @@ export function useVirtual(
   };
 }
 
+/** The height of an element as a property of another, so that what sticks below it knows its place. */
+export function useHeight(ref: RefObject<HTMLElement | null>, root: HTMLElement, property: string): void {
+  useLayoutEffect(() => {
+    const element = ref.current;
+    if (!element) return;
+    const measure = () => {
+      root.style.setProperty(property, `${Math.floor(element.offsetHeight)}px`);
+    };
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    return () => {
+      observer.disconnect();
+    };
+  }, [ref, root, property]);
+}
+
+/** What has the focus, also inside a shadow tree. */
+const focused = (root: HTMLElement): Element | null => {
+  const tree = root.getRootNode();
+  return tree instanceof ShadowRoot || tree instanceof Document ? tree.activeElement : null;
+};
+
+/** Brings the head of a view below what sticks above it, at once: less motion than any way there. */
+function bringIntoSight(panel: HTMLElement, tabs: HTMLElement): void {
+  const above = (parseFloat(getComputedStyle(tabs).top) || 0) + tabs.offsetHeight + 8;
+  const { top } = panel.getBoundingClientRect();
+  if (top >= above - 8 && top < innerHeight - 160) return;
+  panel.style.scrollMarginTop = `${above}px`;
+  panel.scrollIntoView({ block: "start", behavior: "instant" });
+}
+
+/** After a change of view the focus is still in the explorer, and the head of the view in sight. */
+export function useArrival(view: string, root: HTMLElement, panel: RefObject<HTMLElement | null>): void {
+  const before = useRef(view);
+  // Asked before the old view leaves the page and takes the focus with it.
+  const held = root.contains(focused(root));
+  useLayoutEffect(() => {
+    if (before.current === view) return;
+    before.current = view;
+    const tabs = root.querySelector<HTMLElement>("[role=tablist]");
+    if (!panel.current || !tabs) return;
+    if (held && !root.contains(focused(root)))
+      tabs.querySelector<HTMLElement>("[aria-selected=true]")?.focus({ preventScroll: true });
+    bringIntoSight(panel.current, tabs);
+    // Once more when the figures of the new view know their width.
+    const later = requestAnimationFrame(() =>
+      requestAnimationFrame(() => {
+        if (panel.current) bringIntoSight(panel.current, tabs);
+      }),
+    );
+    return () => {
+      cancelAnimationFrame(later);
+    };
+    // `held` belongs to the drawing in which the view changed.
+  }, [view, root, panel]);
+}
+
 /** Whether the reader asks for less motion. */
 export const calm = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;
 

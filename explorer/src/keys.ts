@@ -120,6 +120,8 @@ function onScreen(element: HTMLElement): boolean {
 function ours(store: Store, event: KeyboardEvent): boolean {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return false;
   if (event.key === "Escape") return true;
+  // What the dialog of keys covers does not change behind it.
+  if (store.help.peek()) return event.key === "?";
   if (!(event.target instanceof HTMLElement)) return store.root.contains(event.target as Node | null);
   if (keepsKeys(event.target, event.key)) return false;
   return (

@@ -8,7 +8,7 @@ import { read } from "./data.ts";
 import { listen } from "./keys.ts";
 import type { Payload } from "./payload.ts";
 import { bandOf } from "./summary.ts";
-import { createStore, followAddress, type Store } from "./store.ts";
+import { createStore, followAddress, rememberedTheme, type Store } from "./store.ts";
 
 let latest: Store | null = null;
 const undo = new WeakMap<Element, () => void>();
@@ -27,7 +27,10 @@ function onDark(el: Element | null): boolean {
 function preferred(el: Element, query: MediaQueryList): Theme {
   const set = document.documentElement.dataset["theme"];
   if (set === "dark" || set === "light") return set;
-  const dark = document.body.classList.contains("ix-page") ? query.matches : onDark(el);
+  const alone = document.body.classList.contains("ix-page");
+  const chosen = alone ? rememberedTheme() : null;
+  if (chosen) return chosen;
+  const dark = alone ? query.matches : onDark(el);
   return dark ? "dark" : "light";
 }
 

@@ -27,6 +27,9 @@ export interface Store {
   data: Signal<Data>;
   selection: Signal<Selection>;
   theme: Signal<Theme>;
+  /** Whether the reader may choose light or dark; inside a report it looks like the report. */
+  themed: boolean;
+  setTheme: (theme: Theme) => void;
   colours: ReadonlySignal<Colours>;
   tip: Signal<Shown | null>;
   help: Signal<boolean>;
@@ -55,19 +58,47 @@ function setAddress(address: string, replace: boolean): void {
   }
 }
 
+const REMEMBERED = "interp-explorer-theme";
+
+const themeFrom = (text: string | null): Theme | null => (text === "dark" || text === "light" ? text : null);
+
+/** The theme that the reader chose on this page or before, if any. */
+export function rememberedTheme(): Theme | null {
+  const own = themeFrom(new URLSearchParams(location.hash.split("?")[1] ?? "").get("theme"));
+  try {
+    return own ?? themeFrom(localStorage.getItem(REMEMBERED));
+  } catch {
+    return own;
+  }
+}
+
+/** Whether it could be kept; some browsers keep nothing for files. */
+function rememberTheme(theme: Theme): boolean {
+  try {
+    localStorage.setItem(REMEMBERED, theme);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 let made = 0;
 
 export function createStore(root: HTMLElement, start: Data, theme: Theme, linked = true): Store {
   const number = made++;
+  const alone = linked && document.body.classList.contains("ix-page");
   const data = signal(start);
   const selection = signal((linked ? fromAddress(start, location.hash) : null) ?? initial(start));
   const themeSignal = signal(theme);
   let changed = 0;
+  // Where the browser keeps nothing, the address holds the theme.
+  let inAddress = themeFrom(new URLSearchParams(location.hash.split("?")[1] ?? "").get("theme"));
+  const address = () => toAddress(data.peek(), selection.peek()) + (inAddress ? `&theme=${inAddress}` : "");
   const select = (change: Partial<Selection>, quietly = false) => {
     const before = selection.peek();
     selection.value = clamp(data.peek(), { ...before, ...change });
     const now = performance.now();
-    if (linked) setAddress(toAddress(data.peek(), selection.peek()), quietly || now - changed < STEP_MS);
+    if (linked) setAddress(address(), quietly || now - changed < STEP_MS);
     changed = now;
   };
   const length = () => span(data.peek(), selection.peek().prompt).length;
@@ -76,9 +107,18 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
     linked,
     data,
     selection,
-    alone: linked && document.body.classList.contains("ix-page"),
+    alone,
+    themed: alone || !linked,
     id: (name) => `ix${number}-${name}`,
     theme: themeSignal,
+    setTheme(chosen) {
+      themeSignal.value = chosen;
+      if (!alone) return;
+      const kept = rememberTheme(chosen);
+      if (kept && !inAddress) return;
+      inAddress = kept ? null : chosen;
+      setAddress(address(), true);
+    },
     colours: computed(() => coloursOf(themeSignal.value)),
     tip: signal(null),
     help: signal(false),
@@ -114,7 +154,7 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
         data.value = more;
         selection.value = clamp(more, { ...before, prompt, tokens });
       });
-      if (linked) setAddress(toAddress(more, selection.peek()), true);
+      if (linked) setAddress(address(), true);
     },
   };
 }

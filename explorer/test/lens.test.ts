@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Lens } from "../src/data.ts";
 import { arcsOf, patternOf, rolloutOf } from "../src/attention.ts";
 import { find, readoutAt, sought } from "../src/readout.ts";
+import { savedFrom } from "../src/views/Lens.tsx";
 
 const lens: Lens = {
   labels: ["0", "1"],
@@ -106,4 +107,15 @@ test("the rollout follows the state", () => {
     [0, 1, 2].map((s) => rolloutOf(shorter, 7, s)?.offset),
     [0, 0, 4],
   );
+});
+
+test("the saved part of a long lens holds the selection and is never shorter than it may be", () => {
+  for (const length of [1, 40, 41, 48, 300]) {
+    for (let last = 0; last < length; last++) {
+      const from = savedFrom(length, last);
+      assert.ok(from >= 0 && from <= last && last < from + 40, `${length} ${last} ${from}`);
+      assert.ok(from === 0 || from + 40 <= length);
+    }
+  }
+  assert.equal(savedFrom(48, 39), 0);
 });

@@ -8,6 +8,7 @@ import { pooled } from "../src/pixels.ts";
 import { project, turned } from "../src/space.ts";
 import { apart } from "../src/ways.ts";
 import { written } from "../src/parts/Arcs.tsx";
+import { namedOn } from "../src/parts/AttentionMap.tsx";
 import { random } from "../fixtures/make.ts";
 
 const next = random(5);
@@ -130,4 +131,14 @@ test("sentences are cut between words", () => {
 test("no key does two things", () => {
   const all = KEYS.flatMap((k) => k.keys);
   assert.equal(new Set(all).size, all.length);
+});
+
+test("chosen tokens are always named on a map, and nothing is written over them", () => {
+  assert.deepEqual(namedOn(4, 1, [2]), [0, 1, 2, 3]);
+  assert.deepEqual(namedOn(10, 3, [4]), [0, 4, 9]);
+  assert.deepEqual(namedOn(10, 3, []), [0, 3, 6, 9]);
+});
+
+test("of a line that must be short only the tokens with an arc are written", () => {
+  assert.deepEqual(written(40, 5, [{ position: 1, weight: 1 }], 0), [1, 5]);
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Data, type Measure, members, promptOf, read } from "../src/data.ts";
 import { bandOf, differences, estimate, extent, mean, t95, thin } from "../src/summary.ts";
+import { largest } from "../src/comparison.ts";
 import { make, random } from "../fixtures/make.ts";
 
 const data: Data = read(make({ prompts: 40, tokens: 12, blocks: 6, measures: 8 }));
@@ -117,4 +118,10 @@ test("thinning keeps the order and the ends apart", () => {
   const tokens = Array.from({ length: 1000 }, (_, i) => i);
   assert.deepEqual(thin(tokens, 4), [0, 250, 500, 750]);
   assert.equal(thin(tokens, 2000), tokens);
+});
+
+test("the largest difference is found by size, whatever its sign, and not among unknown ones", () => {
+  const of = (mean: number) => ({ mean, low: NaN, high: NaN, prompts: 1 });
+  assert.equal(largest([of(NaN), of(1), of(-3), of(2)]), 2);
+  assert.equal(largest([of(NaN)]), -1);
 });

@@ -148,7 +148,7 @@ def test_report_says_what_the_control_gave(results):
 
     text = report_html(results)
     assert "that of an untrained copy" in text
-    assert "Control, an untrained copy of the model: " in text
+    assert "Untrained copy: " in text
     assert "freshly initialised, over the same prompts" in text
     assert ">untrained</th>" in text
 

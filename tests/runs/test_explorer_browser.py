@@ -220,16 +220,101 @@ def _payload(visit: Visit) -> dict:
     return json.loads(text)
 
 
-def test_hovering_a_token_shows_every_measure(visit, truth):
-    choose(visit, p=0, t=2)
+def test_hovering_shows_the_chosen_measure_and_all_are_shown_on_demand(visit, truth):
+    choose(visit, p=0, t=2, m="rotation.angle")
     chip = visit.page.locator("[data-view] [data-token='3'], [data-token='3']").first
     chip.hover()
     tip = visit.page.locator(".ix-tip")
     tip.wait_for(timeout=WAIT)
-    shown = tip.locator("[data-measure][data-value]")
-    rows = shown.evaluate_all("all => all.map(e => ({...e.dataset}))")
-    assert {r["measure"] for r in rows} >= {"rotation.angle", "path_length.step"}
-    assert measured(visit, truth) >= len(rows)
+    shown = "all => all.map(e => ({...e.dataset}))"
+    rows = tip.locator("[data-measure][data-value]").evaluate_all(shown)
+    assert rows[0]["measure"] == "rotation.angle"
+    assert len(rows) <= 5
+    assert tip.bounding_box()["height"] < 220
+    visit.page.mouse.move(2, 2)
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.wait_for_timeout(80)
+    assert tip.count() == 0, "the keyboard's way is not covered"
+    every = visit.page.locator(".ix-chosen-values [data-measure][data-value]").evaluate_all(shown)
+    assert {r["measure"] for r in every} == {m["name"] for m in _payload(visit)["measures"]}
+    assert measured(visit, truth) >= len(every)
+
+
+INSIDE = "document.querySelector('#interp-explorer').contains(document.activeElement)"
+HEAD = "document.querySelector('.ix-view').getBoundingClientRect().top"
+
+
+@pytest.fixture(scope="module")
+def report(truth, tmp_path_factory):
+    return interp.load(truth.folder).report(tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.mark.parametrize("key", "2345")
+def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
+    """From deep in the layers, and from a chart that leaves the page together with its view."""
+    seen = Visit(chromium, report, 1280, 800)
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    chart = seen.page.locator(".ix-small-chart").last
+    chart.focus()
+    chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 200)")
+    seen.page.keyboard.press(key)
+    seen.page.wait_for_timeout(150)
+    assert seen.page.evaluate(INSIDE)
+    assert 0 < seen.page.evaluate(HEAD) < 640
+    tabs = seen.page.locator(".ix-tabs").bounding_box()
+    assert 0 <= tabs["y"] < 640
+    seen.page.keyboard.press("1")
+    seen.page.wait_for_timeout(100)
+    assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "Layers"
+    seen.context.close()
+
+
+@pytest.mark.parametrize("view", ["lens", "compare"])
+def test_on_a_phone_a_tab_opens_at_its_head(chromium, report, view):
+    seen = Visit(chromium, report, 390, 800)
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    chart = seen.page.locator(".ix-small-chart").last
+    chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 300)")
+    slider = seen.page.locator("[data-depth-slider]").bounding_box()
+    assert 0 <= slider["y"] < 100, "the slider of layers stays in reach"
+    seen.page.locator(f"[data-tab={view}]").click()
+    seen.page.wait_for_timeout(150)
+    assert 0 < seen.page.evaluate(HEAD) < 640
+    seen.context.close()
+
+
+def test_keys_do_nothing_behind_the_dialog_of_keys(visit):
+    choose(visit, p=0, t=2, s=1)
+    visit.page.keyboard.press("?")
+    visit.page.locator(".ix-help[open]").wait_for(timeout=WAIT)
+    for key in ("]", "3", "c"):
+        visit.page.keyboard.press(key)
+    visit.page.keyboard.press("Escape")
+    visit.page.wait_for_timeout(60)
+    assert visit.page.locator("[data-depth-slider]").input_value() == "1"
+    assert visit.page.locator("[data-tab=layers]").get_attribute("aria-selected") == "true"
+    visit.page.keyboard.press("]")
+    assert visit.page.locator("[data-depth-slider]").input_value() == "2"
+
+
+def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, truth, report):
+    theme = "document.querySelector('.ix').dataset.theme"
+    seen = Visit(chromium, truth.folder / "explorer.html")
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(theme) == "dark"
+    seen.page.get_by_label("Dark", exact=True).click()
+    assert seen.page.evaluate(theme) == "light"
+    seen.page.reload()
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(theme) == "light"
+    seen.context.close()
+    seen = Visit(chromium, report, 1280, 800)
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(theme) == "light"
+    assert seen.page.get_by_label("Dark", exact=True).count() == 0
+    seen.context.close()
 
 
 def test_compared_groups_are_means_over_prompts(visit, truth):
@@ -267,8 +352,10 @@ def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp
     for column in [c for c in table if ", " in c]:
         name, depth = column.split(", ")
         analysis, value = name.split(".")
+        # "block 2" of a measure by block, "after block 2 (state 3)" of one by state.
+        number = int(re.findall(r"\d+", depth)[-1])
         for i, shown in enumerate(table[column]):
-            same(shown, truth.row(analysis, first + i, int(depth.split()[1]))[value], column)
+            same(shown, truth.row(analysis, first + i, number)[value], column)
             checked += 1
     assert checked > 100
     expected = truth.tokens.query("prompt == 1")["token"]

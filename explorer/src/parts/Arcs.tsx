@@ -10,6 +10,8 @@ export interface Arc {
 }
 
 export interface ArcsProps {
+  /** Up to so many tokens the whole prompt is written. */
+  all?: number;
   texts: (position: number) => string;
   length: number;
   query: number;
@@ -29,8 +31,8 @@ const RISE = 130;
 const DROP = 76;
 
 /** In a long prompt only the tokens that have an arc are written. */
-export function written(length: number, query: number, arcs: Arc[]): number[] {
-  if (length <= ALL) return Array.from({ length }, (_, i) => i);
+export function written(length: number, query: number, arcs: Arc[], all = ALL): number[] {
+  if (length <= all) return Array.from({ length }, (_, i) => i);
   return [...new Set([query, ...arcs.map((a) => a.position)])].sort((a, b) => a - b);
 }
 
@@ -48,11 +50,12 @@ export function layArcs({
   query,
   to,
   from,
-}: Pick<ArcsProps, "texts" | "length" | "query" | "to" | "from">) {
+  all = ALL,
+}: Pick<ArcsProps, "texts" | "length" | "query" | "to" | "from" | "all">) {
   const words: Word[] = [];
   let x = 8;
   let before = -1;
-  for (const position of written(length, query, [...to, ...from])) {
+  for (const position of written(length, query, [...to, ...from], all)) {
     const skipped = position > before + 1;
     if (skipped) x += 18;
     const text = short(texts(position), 16);

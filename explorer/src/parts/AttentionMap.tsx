@@ -7,6 +7,7 @@ import { type Data, span, text } from "../data.ts";
 import { percent, short } from "../format.ts";
 import { useStore } from "../store.ts";
 import { Arcs, layArcs } from "./Arcs.tsx";
+import { Legend } from "./Legend.tsx";
 import { Matrix } from "./Matrix.tsx";
 
 interface MapProps {
@@ -22,11 +23,18 @@ interface MapProps {
 
 export const MAP_EDGE = 78;
 
+/** Which tokens of a map are named: every so many, and always the chosen ones, which have their room. */
+export const namedOn = (length: number, every: number, chosen: number[]): number[] =>
+  Array.from({ length }, (_, i) => i).filter(
+    (i) =>
+      chosen.includes(i) || (i % every === 0 && !chosen.some((c) => every > 1 && Math.abs(c - i) < every)),
+  );
+
 export function AttentionMap({ data, kept, control, first, tokens, paint, colours, size }: MapProps) {
   const { length, offset } = kept;
   const cell = size / Math.max(1, length);
   const every = Math.max(1, Math.ceil(11 / cell));
-  const names = Array.from({ length }, (_, i) => i).filter((i) => i % every === 0);
+  const names = namedOn(length, every, tokens);
   const values = control ? kept.control : kept.values;
   if (!values) return null;
   return (
@@ -147,7 +155,7 @@ function MapPanel(props: MapProps & { title: string }) {
   );
 }
 
-function ArcsPanel({ kept, title }: { kept: Kept; title: string }) {
+export function ArcsPanel({ kept, title }: { kept: Kept; title: string }) {
   const store = useStore();
   const data = store.data.value;
   const colours = store.colours.value;
@@ -224,6 +232,9 @@ export function Maps({ kept, width }: { kept: Kept; width: number }) {
   };
   return (
     <>
+      <div class="ix-map-legend">
+        <Legend scale={paint} title="attention weight" unit="" />
+      </div>
       <div class="ix-map">
         <MapPanel {...props} control={false} />
         {control && kept.control && (
@@ -233,7 +244,6 @@ export function Maps({ kept, width }: { kept: Kept; width: number }) {
           </div>
         )}
       </div>
-      <ArcsPanel kept={kept} title={kept.name} />
     </>
   );
 }

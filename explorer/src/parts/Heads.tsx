@@ -19,7 +19,7 @@ interface GridProps {
   onChoose?: (block: number, head: number) => void;
 }
 
-export const HEADS_LEFT = 34;
+export const HEADS_LEFT = 48;
 const TOP = 24;
 const cellSize = (width: number, heads: number) =>
   Math.max(7, Math.min(52, (width - HEADS_LEFT - 4) / heads));
@@ -39,6 +39,9 @@ export function Heads({
   const cell = cellSize(width, attention.heads);
   const tall = cellHeight(cell, attention.blocks);
   const every = Math.ceil(22 / cell);
+  // The first block is at the bottom, as in all figures by block.
+  const last = attention.blocks - 1;
+  const middle = TOP + (attention.blocks * tall) / 2;
   return (
     <g font-size={10.5} fill={colours.muted}>
       {Array.from(
@@ -53,8 +56,11 @@ export function Heads({
       <text x={HEADS_LEFT + (attention.heads * cell) / 2} y={8} text-anchor="middle" font-size={10}>
         head
       </text>
+      <text transform={`translate(10 ${middle}) rotate(-90)`} text-anchor="middle" font-size={10}>
+        block
+      </text>
       {Array.from({ length: attention.blocks }, (_, b) => (
-        <g key={b} transform={`translate(0 ${TOP + b * tall})`}>
+        <g key={b} transform={`translate(0 ${TOP + (last - b) * tall})`}>
           {b % Math.ceil(13 / tall) === 0 && (
             <text x={HEADS_LEFT - 6} y={tall / 2} dy="0.34em" text-anchor="end">
               {b}
@@ -88,7 +94,7 @@ export function Heads({
       ))}
       <rect
         x={HEADS_LEFT + head[1] * cell - 1}
-        y={TOP + head[0] * tall - 1}
+        y={TOP + (last - head[0]) * tall - 1}
         width={cell + 1}
         height={tall + 1}
         fill="none"
@@ -106,7 +112,7 @@ export const gridHeight = (attention: Attention, width: number) =>
 /** Arrow keys move the head while the focus is on the grid. */
 function headKeys(store: Store) {
   return (event: KeyboardEvent) => {
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] }[event.key];
     if (!step) return;
     event.preventDefault();
     event.stopPropagation();
@@ -250,7 +256,7 @@ export function Strongest({ attention, statistic }: { attention: Attention; stat
               store.select({ head: [b, h], rollout: false });
             }}
           >
-            {b}.{h} <span class="ix-unit">{number(statistic.values[i], 3)}</span>
+            L{b}H{h} <span class="ix-unit">{number(statistic.values[i], 3)}</span>
           </button>
         );
       })}

@@ -1,5 +1,6 @@
 /** Two prompts above each other, aligned. */
 
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Pair } from "../align.ts";
 import { type Colours, inkOn, type Scale } from "../colours.ts";
 import { type Data, type Measure, text, valueOf } from "../data.ts";
@@ -53,53 +54,64 @@ export function half(p: PairsProps, side: 0 | 1, position: number | null) {
 /** Both prompts above each other; equal tokens face each other. */
 export function Pairs(p: PairsProps) {
   const store = useStore();
+  const box = useRef<HTMLDivElement>(null);
+  const [more, setMore] = useState(false);
+  useLayoutEffect(() => {
+    const pane = box.current;
+    if (pane) setMore(pane.scrollHeight > pane.clientHeight + 4);
+  }, [p.pairs]);
   const at = (event: Event) =>
     event.target instanceof Element ? event.target.closest<HTMLElement>("[data-token]") : null;
   return (
-    <div
-      class="ix-pairs"
-      role="group"
-      aria-label="Aligned tokens: A above, B below, difference under them"
-      onPointerOver={(event) => {
-        const chip = at(event);
-        if (!chip) return;
-        const box = chip.getBoundingClientRect();
-        store.tip.value = {
-          x: box.left,
-          y: box.bottom,
-          content: <TokenValues token={Number(chip.dataset["token"])} />,
-        };
-      }}
-      onPointerLeave={() => {
-        store.tip.value = null;
-      }}
-      onClick={(event) => {
-        const chip = at(event);
-        if (!chip) return;
-        const position = Number(chip.dataset["position"]);
-        if (chip.dataset["side"] === "a") store.choose(position, event.shiftKey);
-        else store.select({ otherToken: position });
-      }}
-    >
-      <div class="ix-pair ix-pair-names" aria-hidden="true">
-        <b>A</b>
-        <b>B</b>
-        <small>A − B</small>
+    <>
+      <div
+        ref={box}
+        class="ix-pairs"
+        tabIndex={more ? 0 : undefined}
+        role="group"
+        aria-label="Aligned tokens: A above, B below, difference under them"
+        onPointerOver={(event) => {
+          const chip = at(event);
+          if (!chip) return;
+          const box = chip.getBoundingClientRect();
+          store.tip.value = {
+            x: box.left,
+            y: box.bottom,
+            content: <TokenValues token={Number(chip.dataset["token"])} />,
+          };
+        }}
+        onPointerLeave={() => {
+          store.tip.value = null;
+        }}
+        onClick={(event) => {
+          const chip = at(event);
+          if (!chip) return;
+          const position = Number(chip.dataset["position"]);
+          if (chip.dataset["side"] === "a") store.choose(position, event.shiftKey);
+          else store.select({ otherToken: position });
+        }}
+      >
+        <div class="ix-pair ix-pair-names" aria-hidden="true">
+          <b>A</b>
+          <b>B</b>
+          <small>A − B</small>
+        </div>
+        {p.pairs.slice(0, MOST_PAIRS).map((pair, i) => {
+          const both = pair.a !== null && pair.b !== null;
+          const difference = both
+            ? valueOf(p.measure, p.firsts[0] + (pair.a ?? 0), p.depth) -
+              valueOf(p.measure, p.firsts[1] + (pair.b ?? 0), p.depth)
+            : NaN;
+          return (
+            <div key={i} class={pair.same ? "ix-pair" : "ix-pair ix-unlike"}>
+              {half(p, 0, pair.a)}
+              {half(p, 1, pair.b)}
+              <small data-difference={exact(difference)}>{number(difference, 3)}</small>
+            </div>
+          );
+        })}
       </div>
-      {p.pairs.slice(0, MOST_PAIRS).map((pair, i) => {
-        const both = pair.a !== null && pair.b !== null;
-        const difference = both
-          ? valueOf(p.measure, p.firsts[0] + (pair.a ?? 0), p.depth) -
-            valueOf(p.measure, p.firsts[1] + (pair.b ?? 0), p.depth)
-          : NaN;
-        return (
-          <div key={i} class={pair.same ? "ix-pair" : "ix-pair ix-unlike"}>
-            {half(p, 0, pair.a)}
-            {half(p, 1, pair.b)}
-            <small data-difference={exact(difference)}>{number(difference, 3)}</small>
-          </div>
-        );
-      })}
-    </div>
+      {more && <p class="ix-note">↓ The strip scrolls: {p.pairs.length} pairs.</p>}
+    </>
   );
 }

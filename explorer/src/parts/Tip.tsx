@@ -4,6 +4,7 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import {
   column,
   type Data,
+  family,
   labelsOf,
   type Measure,
   promptOf,
@@ -76,14 +77,25 @@ function ValueRow({ measure, token, state, control, chosen }: RowProps) {
   );
 }
 
-/** A token's name, place and labels, and every measure at the chosen depth. */
-export function TokenValues({ token }: { token: number }) {
+/** The measures beside the pointer: the one that colours the tokens first, then others of its analysis. */
+const MOST_ROWS = 5;
+
+export function nearest(measures: Measure[], name: string): Measure[] {
+  const own = measures.find((m) => m.name === name) ?? measures[0];
+  if (!own) return [];
+  const others = measures.filter((m) => m !== own && family(m) === family(own));
+  return [own, ...others].slice(0, MOST_ROWS);
+}
+
+/** A token's name, place and labels, and the chosen measure at the chosen depth, or every one. */
+export function TokenValues({ token, all = false }: { token: number; all?: boolean }) {
   const store = useStore();
   const data = store.data.value;
   const { control, measure, state } = store.selection.value;
   const position = token - span(data, promptOf(data, token)).first;
   const labels = labelsOf(data, token);
   const sides = control && data.measures.some((m) => m.control);
+  const measures = all ? data.measures : nearest(data.measures, measure);
   return (
     <>
       <p class="ix-tip-head">
@@ -101,7 +113,7 @@ export function TokenValues({ token }: { token: number }) {
           ))}
         </p>
       )}
-      <table class={data.measures.length > 16 ? "ix-values ix-dense" : "ix-values"}>
+      <table class={measures.length > 16 ? "ix-values ix-dense" : "ix-values"}>
         {sides && (
           <thead>
             <tr>
@@ -115,7 +127,7 @@ export function TokenValues({ token }: { token: number }) {
           </thead>
         )}
         <tbody>
-          {data.measures.map((m) => (
+          {measures.map((m) => (
             <ValueRow
               key={m.name}
               data={data}

@@ -5,7 +5,7 @@ import { useRef } from "preact/hooks";
 import { type Scale, scale } from "../colours.ts";
 import type { Attention, Statistic } from "../data.ts";
 import { useWidth } from "../hooks.ts";
-import { Maps } from "../parts/AttentionMap.tsx";
+import { ArcsPanel, Maps } from "../parts/AttentionMap.tsx";
 import { Choose, Missing, NoControl, Panel, Segments } from "../parts/Controls.tsx";
 import { Grid, Strongest } from "../parts/Heads.tsx";
 import { Legend } from "../parts/Legend.tsx";
@@ -116,6 +116,7 @@ function Inside({ attention }: { attention: Attention }) {
           {kept ? <Maps kept={kept} width={width} /> : <NoMap attention={attention} id={id} />}
         </div>
       </div>
+      {kept && <ArcsPanel kept={kept} title={kept.name} />}
       {attention.notes.map((note, i) => (
         <p key={i} class="ix-note">
           {note}

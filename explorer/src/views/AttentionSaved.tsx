@@ -12,6 +12,15 @@ import { gridHeight, Heads, HEADS_LEFT } from "../parts/Heads.tsx";
 import { FigureLegend } from "../parts/Legend.tsx";
 import type { Selection } from "../selection.ts";
 
+/** A saved line of text is at most so wide; a longer one keeps the tokens that have an arc. */
+const WIDEST = 1240;
+
+function fitted(words: Parameters<typeof layArcs>[0]) {
+  const all = layArcs(words).width > WIDEST ? { all: 0 } : {};
+  const laid = layArcs({ ...words, ...all });
+  return { all, laid, zoom: Math.min(1, WIDEST / laid.width) };
+}
+
 export function savedOf(
   data: Data,
   attention: Attention,
@@ -35,8 +44,8 @@ export function savedOf(
       to: arcs?.to ?? [],
       from: arcs?.from ?? [],
     };
-    const laid = layArcs(words);
-    const middle = Math.max(grid + 40, kept ? 480 : 0);
+    const { all, laid, zoom } = fitted(words);
+    const middle = Math.max(grid + 40, kept ? 496 : 0);
     const content = (
       <g>
         {statistic && paint && (
@@ -69,7 +78,16 @@ export function savedOf(
             <text x={MAP_EDGE} y={12} font-size={12} font-weight={600} fill={look.ink}>
               {kept.name}
             </text>
-            <g transform="translate(0 14)">
+            <FigureLegend
+              scale={weights}
+              x={300}
+              y={14}
+              label="attention weight"
+              muted={look.muted}
+              ink={look.ink}
+              id="ix-weights"
+            />
+            <g transform="translate(0 28)">
               <AttentionMap
                 data={data}
                 kept={kept}
@@ -84,15 +102,15 @@ export function savedOf(
           </g>
         )}
         {kept && (
-          <g transform={`translate(0 ${middle})`}>
-            <Arcs {...words} colours={look} colour={look.tokens[0] ?? look.ink} head={kept.head} />
+          <g transform={`translate(0 ${middle}) scale(${zoom})`}>
+            <Arcs {...words} {...all} colours={look} colour={look.tokens[0] ?? look.ink} head={kept.head} />
           </g>
         )}
       </g>
     );
     return {
       content,
-      width: Math.max(880, kept ? laid.width : 0),
+      width: Math.max(880, kept ? laid.width * zoom : 0),
       height: middle + (kept ? laid.height : 0),
     };
   };

@@ -41,6 +41,13 @@ function OtherPrompt() {
     const p = named ?? data.ids.map(String).indexOf(typedId);
     if (p >= 0) store.select({ otherPrompt: p, otherToken: firstOrdinary(data, p) });
   };
+  const first = () => {
+    if (typed === null) return;
+    const p = near[0];
+    if (p === undefined) return;
+    setTyped(null);
+    store.select({ otherPrompt: p, otherToken: firstOrdinary(data, p) });
+  };
   const step = (by: number) => {
     const p = Math.max(0, Math.min(data.ids.length - 1, otherPrompt + by));
     setTyped(null);
@@ -71,11 +78,17 @@ function OtherPrompt() {
           onInput={(e) => {
             take(e.currentTarget.value);
           }}
+          onKeyDown={(e) => {
+            if (e.key === "Enter") first();
+          }}
           onBlur={() => {
             setTyped(null);
           }}
         />
       </label>
+      <span class="ix-legend-note" role="status">
+        {typed !== null && !near.length ? "No prompt has this text." : ""}
+      </span>
       <button
         type="button"
         class="ix-small"
@@ -256,6 +269,12 @@ function Chooser({ data, selection }: { data: Data; selection: Selection }) {
   );
 }
 
+function sentencesOf(data: Data, c: Compared, selection: Selection): string[] {
+  if (selection.mode !== "groups") return said(data, c, selection.state);
+  const [a, b] = groupsOf(data, selection);
+  return said(data, c, selection.state, [a?.value ?? "", b?.value ?? ""]);
+}
+
 export function CompareView() {
   const store = useStore();
   const data = store.data.value;
@@ -265,7 +284,7 @@ export function CompareView() {
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
   const row = useTextScale();
-  const { mode, prompt, otherPrompt, otherToken, tokens, group, otherGroup, control, state } = selection;
+  const { mode, prompt, otherPrompt, otherToken, tokens, group, otherGroup, control } = selection;
   const sides = useMemo(
     () => sidesOf(data, selection),
     [data, mode, prompt, otherPrompt, otherToken, tokens, group, otherGroup],
@@ -294,7 +313,7 @@ export function CompareView() {
   const [both, difference] = chartsOf(data, c, selection, colours, width);
   const [ga, gb] = groupsOf(data, selection);
   const tests = testsOf(data, measure, ga?.value ?? "", gb?.value ?? "");
-  const sentences = said(data, c, state);
+  const sentences = sentencesOf(data, c, selection);
   const how = {
     prompts: "The mean of each prompt's ordinary tokens.",
     tokens: "The last chosen token is A.",

@@ -11,10 +11,11 @@ import { Missing, NoControl, Panel, Subtitle } from "../parts/Controls.tsx";
 import { FigureLegend, Legend } from "../parts/Legend.tsx";
 import { TopTokens } from "../parts/Tip.tsx";
 import { find, readoutAt, sought } from "../readout.ts";
+import type { Selection } from "../selection.ts";
 import { useStore } from "../store.ts";
 
 const CELL = 82;
-const HEAD = 112;
+const HEAD = 164;
 /** A saved table is at most so many columns wide; the CSV has all. */
 const SAVED_COLUMNS = 40;
 
@@ -175,8 +176,12 @@ export const rowsOf = (lens: Lens, [from, to]: [number, number]): number[] =>
 
 const rowName = (lens: Lens, state: number) => {
   const s = lens.states[state] ?? 0;
-  return s === 0 ? "input" : `after block ${s - 1}`;
+  return s === 0 ? "input (state 0)" : stateName(s);
 };
+
+/** The first position of a saved table: the beginning, or so far on that the selection is in it. */
+export const savedFrom = (length: number, last: number): number =>
+  last < SAVED_COLUMNS ? 0 : Math.max(0, Math.min(length - SAVED_COLUMNS, last - SAVED_COLUMNS / 2));
 
 function Table({ look }: { look: Look }) {
   const store = useStore();
@@ -352,13 +357,17 @@ function Search({ lens, wanted }: { lens: Lens; wanted: Set<number> }) {
   );
 }
 
-function savedOf(look: Look, prompt: number, range: [number, number], typed: string): Saved {
+function savedOf(look: Look, { prompt, range, tokens, state, sought: typed }: Selection): Saved {
   const { data, lens, wanted } = look;
   const { first, length } = span(data, prompt);
   const rows = rowsOf(lens, range);
   const light = coloursOf("light");
   const paint = scale(0, 1, light);
   const shown = Math.min(length, SAVED_COLUMNS);
+  const last = tokens[tokens.length - 1] ?? 0;
+  const from = savedFrom(length, last);
+  const positions = Array.from({ length: shown }, (_, i) => from + i);
+  const at = column(lens, state);
   const sides = look.control && lens.control ? [false, true] : [false];
   const row = 24 * sides.length;
   const figure = () => ({
@@ -377,33 +386,40 @@ function savedOf(look: Look, prompt: number, range: [number, number], typed: str
         />
         {length > shown && (
           <text x={150} y={20} fill={light.muted}>
-            the first {shown} of {length} positions; the CSV has all
+            positions {from} to {from + shown - 1} of {length}; the CSV has all
           </text>
         )}
-        {Array.from({ length: shown }, (_, p) => (
-          <text
-            key={p}
-            x={HEAD + (p + 0.5) * CELL}
-            y={64}
-            text-anchor="middle"
-            fill={light.ink}
-            font-weight={600}
-          >
-            {short(text(data, first + p), 11)}
-          </text>
+        {positions.map((p, i) => (
+          <g key={p} text-anchor="middle" transform={`translate(${HEAD + (i + 0.5) * CELL} 64)`}>
+            <text y={-14} font-size={9.5} fill={light.muted}>
+              {p}
+            </text>
+            <text
+              fill={tokens.includes(p) ? light.accent : light.ink}
+              font-weight={tokens.includes(p) ? 700 : 600}
+            >
+              {short(text(data, first + p), 11)}
+            </text>
+          </g>
         ))}
         {rows.map((s, i) => (
           <g key={s} transform={`translate(0 ${72 + i * row})`}>
             <text x={HEAD - 8} y={16} text-anchor="end" fill={light.muted}>
               {rowName(lens, s)}
             </text>
-            {Array.from({ length: shown }, (_, p) =>
+            {positions.map((p, column) =>
               sides.map((side) => {
                 const { text: word, share } = reading(lens, wanted, first + p, s, side);
                 const fill = Number.isNaN(share) ? light.paper : paint.colour(share);
                 return (
-                  <g key={`${p}${side}`} transform={`translate(${HEAD + p * CELL} ${side ? 24 : 0})`}>
-                    <rect width={CELL - 1} height={23} fill={fill} />
+                  <g key={`${p}${side}`} transform={`translate(${HEAD + column * CELL} ${side ? 24 : 0})`}>
+                    <rect
+                      width={CELL - 1}
+                      height={23}
+                      fill={fill}
+                      stroke={s === at && p === last ? light.tokens[1] : undefined}
+                      stroke-width={2}
+                    />
                     <text
                       x={CELL / 2}
                       y={15}
@@ -423,7 +439,7 @@ function savedOf(look: Look, prompt: number, range: [number, number], typed: str
     ),
   });
   const sheet = () => ({
-    columns: ["prompt", "position", "token", "state", "of", "rank", "reads", "probability"],
+    columns: ["prompt", "position", "token", "state", "place", "of", "rank", "reads", "probability"],
     rows: Array.from({ length }, (_, p) => first + p).flatMap((token) =>
       rows.flatMap((s) =>
         sides.flatMap((side) =>
@@ -432,6 +448,7 @@ function savedOf(look: Look, prompt: number, range: [number, number], typed: str
             token - first,
             JSON.stringify(rawText(data, token)),
             lens.states[s] ?? 0,
+            stateName(lens.states[s] ?? 0),
             side ? data.controlName : "model",
             i + 1,
             JSON.stringify(read.raw),
@@ -457,7 +474,7 @@ export function LensView() {
   const store = useStore();
   const data = store.data.value;
   const colours = store.colours.value;
-  const { prompt, control, sought: typed, range } = store.selection.value;
+  const { prompt, control, sought: typed } = store.selection.value;
   const { lens } = data;
   const wanted = useMemo(() => (lens ? sought(lens, typed) : new Set<number>()), [lens, typed]);
   const paint = useMemo(() => scale(0, 1, colours), [colours]);
@@ -484,7 +501,7 @@ export function LensView() {
     <Panel
       view="lens"
       title="Lens"
-      saved={savedOf(look, prompt, range, typed)}
+      saved={savedOf(look, store.selection.value)}
       hint={`Each state of the stream read out to the vocabulary: the most probable next token of ${lens.k} that were kept. The last state is on top; its readings are the model's own predictions.`}
       controls={
         <>

@@ -1,7 +1,8 @@
 /** The chosen prompt: its tokens as chips, coloured by a measure at the chosen depth. */
 
+import type { RefObject } from "preact";
 import { memo } from "preact/compat";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Colours, inkOn, type Scale, scale } from "../colours.ts";
 import { column, type Data, type Measure, measureOf, place, rawText, span, text, valueOf } from "../data.ts";
 import type { Saved } from "../export.tsx";
@@ -247,7 +248,7 @@ function useHover() {
     if (found)
       store.choose(Number(found[1].dataset["position"]), event.shiftKey || event.ctrlKey || event.metaKey);
   };
-  return { onPointerOver: show, onPointerLeave: hide, onFocusIn: show, onFocusOut: hide, onClick: click };
+  return { onPointerOver: show, onPointerLeave: hide, onClick: click };
 }
 
 function savedOf(
@@ -283,6 +284,58 @@ function Scale({ row, where, control }: { row: Row; where: string; control: bool
 const whereOf = ({ measure, depth }: Row) =>
   [measure.title, place(measure, depth)].filter(Boolean).join(", ");
 
+/** The value of the token that was chosen last, and all its others when they are asked for. */
+function Chosen({ token, row }: { token: number; row: Row | null }) {
+  const data = useStore().data.value;
+  const [open, setOpen] = useState(false);
+  if (!row || token >= data.index.length) return null;
+  const { measure, depth } = row;
+  return (
+    <details
+      class="ix-numbers ix-chosen-values"
+      onToggle={(e) => {
+        setOpen(e.currentTarget.open);
+      }}
+    >
+      <summary>
+        <bdi class="ix-mono">{short(text(data, token), 24)}</bdi>: {number(valueOf(measure, token, depth))}{" "}
+        {measure.unit}
+        <span class="ix-unit">all {data.measures.length} values of this token</span>
+      </summary>
+      {open && <TokenValues token={token} all />}
+    </details>
+  );
+}
+
+/** Says that a prompt that is shown from its middle has a beginning. */
+function Above({ pane }: { pane: RefObject<HTMLDivElement | null> }) {
+  const [above, setAbove] = useState(false);
+  useEffect(() => {
+    const box = pane.current;
+    if (!box) return;
+    const look = () => {
+      setAbove(box.scrollTop > 12);
+    };
+    look();
+    box.addEventListener("scroll", look, { passive: true });
+    return () => {
+      box.removeEventListener("scroll", look);
+    };
+  }, [pane]);
+  if (!above) return null;
+  return (
+    <button
+      type="button"
+      class="ix-small ix-above"
+      onClick={() => {
+        pane.current?.scrollTo({ top: 0, behavior: "instant" });
+      }}
+    >
+      ↑ to the beginning of the prompt
+    </button>
+  );
+}
+
 export function TextView() {
   const store = useStore();
   const data = store.data.value;
@@ -307,6 +360,7 @@ export function TextView() {
       controls={row && <Scale row={row} where={where} control={control} />}
     >
       <Pages page={page} length={span(data, prompt).length} />
+      <Above pane={box} />
       <div
         ref={box}
         class="ix-chips"
@@ -319,6 +373,7 @@ export function TextView() {
         {drawn}
         {drawn.length === 0 && <p class="ix-note">This prompt has no tokens.</p>}
       </div>
+      <Chosen token={span(data, prompt).first + last} row={row} />
       <TokenMarks data={data} />
     </Panel>
   );

@@ -23,12 +23,10 @@ from interp.runs.report.views import ResultsLike
 from interp.runs.written import GENERATION
 from interp.stats.comparison import Comparison
 
-CONTROLS = {
-    "random-init": "an untrained copy of the model, freshly initialised, over the same prompts"
-}
+CONTROLS = {"random-init": "the model freshly initialised, over the same prompts"}
 NO_CONTROL = (
-    "none; interp run --control random-init also measures an untrained copy of the model: "
-    "anything that the copy shows as well was not learned"
+    "none in this run (add with --control random-init): "
+    "anything that an untrained copy shows as well was not learned"
 )
 
 
@@ -163,7 +161,7 @@ def measured(results: ResultsLike) -> list[tuple[str, str]]:
         ("Prompts", fed),
         ("Source", str(prompts.get("source", ""))),
         ("Labels", _labels(results)),
-        ("Control", CONTROLS.get(str(results.provenance.get("control", "")), NO_CONTROL)),
+        ("Untrained copy", CONTROLS.get(str(results.provenance.get("control", "")), NO_CONTROL)),
     ]
     return [(name, value) for name, value in pairs if value]
 

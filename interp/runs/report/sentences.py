@@ -309,7 +309,7 @@ def _signs(comparison: Comparison) -> list[str]:
 def _untrained(comparison: Comparison) -> list[str]:
     """The untrained copy's differences beside those of the model."""
     told = comparison.untrained("block")
-    return [f"Control, an untrained copy of the model: {told}.".replace("-", "−")] if told else []
+    return [f"Untrained copy: {told}.".replace("-", "−")] if told else []
 
 
 def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str:
@@ -403,7 +403,7 @@ def _welch(comparison: Comparison) -> list[str]:
     if comparison.null_band is None or not np.isfinite(rate):
         return []
     return [
-        "Control: Welch's test over tokens calls shuffled labels significant in "
+        "Shuffled labels: Welch's test over tokens calls them significant in "
         f"{percent(rate, 1)} of cases."
     ]
 
