@@ -305,7 +305,7 @@ parted.loc[parted["pair"] == 0, shown].round(2)
 # and *him* comes back when this one state is taken from the clean run.
 
 # %%
-found.plot("Distance and patched effect")
+found.plot("Distance and patched effect", width=1380)
 
 # %% [markdown]
 # The two pictures disagree, and that is the lesson.

@@ -183,7 +183,7 @@ def pairs(
         },
         clean=clean,
         corrupted=corrupted,
-        notes=(*ready.notes, *_control_notes(ready, partners)),
+        notes=(*ready.notes, *_control_notes(ready, partners, patched=patch)),
     )  # fmt: skip
     if clean is not None and corrupted is not None:
         found = _subtracted(found, mask, levels)
@@ -239,7 +239,7 @@ def _refuse_unread(mask: pd.Series[bool], told: str) -> None:
         )
 
 
-def _control_notes(ready: PromptPairs, partners: Ints) -> list[str]:
+def _control_notes(ready: PromptPairs, partners: Ints, *, patched: bool) -> list[str]:
     notes = []
     if len(ready) < FEWEST_PAIRS:
         notes.append(
@@ -249,10 +249,10 @@ def _control_notes(ready: PromptPairs, partners: Ints) -> list[str]:
     alone = int((partners < 0).all(axis=1).sum()) if partners.shape[1] else 0
     if alone:
         notes.append(
-            f"{alone} of {len(partners)} pairs have no unrelated pair of their length to be "
+            f"{alone} of {len(partners)} pairs found no unrelated pair of their length to be "
             "compared with; their controls are missing."
         )
-    if ready.answer is not None and len(ready) > 1 and len(set(ready.answer)) == 1:
+    if patched and ready.answer is not None and len(ready) > 1 and len(set(ready.answer)) == 1:
         notes.append(
             "All pairs have the same answer, so that a patch from an unrelated pair brings it as "
             "well; with other answers in some pairs it is a control."
