@@ -534,7 +534,7 @@ def test_one_pair_alone_has_no_tests_and_no_unrelated_pair(gpt2):
     found = interp.pairs(gpt2, random_pairs(1), "rotation", **QUIET)
     assert found.tests["p"].isna().all()
     assert found.frame["unrelated_angle"].isna().all()
-    assert any("1 of 1 pairs have no unrelated pair" in note for note in found.notes)
+    assert any("1 of 1 pairs found no unrelated pair" in note for note in found.notes)
     assert "1 pair, read at changed, after, last tokens" in found.sentence
     assert "Too few pairs for a test: no p can be below 1" in found.sentence
     found.drawn_as_text()
