@@ -8,6 +8,7 @@ from pathlib import Path
 # Before any import of transformers: no test may reach for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("COLUMNS", None)  # what goes through a pipe has no width
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are busy with the other processes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

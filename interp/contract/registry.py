@@ -9,6 +9,7 @@ import ast
 import json
 import linecache
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -84,7 +85,9 @@ def _value_of(entry: EntryPoint) -> str:
 
 def _statement(entry: EntryPoint, error: Exception) -> str:
     """The statement of the plug-in's file that raised, ` (file.py, line 12: code)`, and the fix."""
-    spec = find_spec(module_of(entry.module)) if error.__traceback__ else None
+    spec = None
+    with suppress(ImportError, ValueError):  # the package itself may be gone
+        spec = find_spec(module_of(entry.module))
     file = spec.origin if spec else None
     lines = [line for frame, line in walk_tb(error.__traceback__) if _file(frame) == file]
     if file is None or not lines:

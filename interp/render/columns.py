@@ -21,9 +21,9 @@ def fixed(table: pd.DataFrame, width: int | None = None) -> str:
     block is cut, and a last line says so.
 
     >>> print(fixed(pd.DataFrame({"layer": [0, 1], "a": [1.5, 2.25], "b": ["x", "y"]}), 12))
-     layer     a
-         0   1.5
-         1  2.25
+     layer    a
+         0  1.5
+         1 2.25
     <BLANKLINE>
      layer b
          0 x

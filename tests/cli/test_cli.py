@@ -64,7 +64,7 @@ def test_demo_writes_tables_and_report(demo):
     results = interp.load(demo)
     page = (demo / "report.html").read_text("utf-8")
     assert results.control is not None
-    assert "an untrained copy of the model, freshly initialised" in page
+    assert "the model freshly initialised, over the same prompts" in page
     assert "leaves out the numbers of the untrained copy, which the figures and tables have" in page
     for name, columns in FIXED.items():
         frame = results[name].frame

@@ -659,13 +659,15 @@ def test_options_that_do_not_go_together_are_refused(tmp_path, monkeypatch, give
 def test_pairs_that_share_a_prompt_or_all_have_one_answer_are_named(gpt2):
     pairs = random_pairs(3)
     mirrored = [*pairs, pairs[1][::-1]]
-    options = {"patch": False, "answer": 11, **QUIET}
+    options = {"answer": 11, **QUIET}
     notes = interp.pairs(gpt2, mirrored, [], **options).notes
     told = "1 of 4 pairs share a prompt with an earlier one (pair 3 with pair 1)"
     assert any(told in note for note in notes)
     assert any("All pairs have the same answer" in note for note in notes)
     pairs = random_pairs(4)
-    notes = interp.pairs(gpt2, pairs, [], **(options | {"answer": [11, 12, 11, 12]})).notes
+    notes = interp.pairs(
+        gpt2, pairs, [], **(options | {"answer": [11, 12, 11, 12], "patch": False})
+    ).notes
     assert not notes
 
 

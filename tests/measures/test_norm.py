@@ -39,7 +39,7 @@ def test_it_agrees_with_path_length(gpt2):
 
 def test_it_says_what_it_measures_and_what_a_figure_shows_without_an_effect(gpt2):
     result = interp.run(gpt2, TOKENS, Norm, progress=False)["norm"]
-    assert result.columns == {"norm": "‖x_{l+1}‖; activation units"}
+    assert result.columns["norm"] == "‖x_{l+1}‖; activation units"
     assert result.values == ["norm"]
     (plot,) = Norm.plots
     assert (plot.values, plot.unit) == (("norm",), "activation units")

@@ -133,6 +133,7 @@ def test_a_table_is_stored_without_its_style_and_its_plain_copy():
 
 
 def test_of_the_explorer_a_picture_is_stored_and_not_its_page():
+    pytest.importorskip("PIL")  # which only those who store notebooks need
     module = loaded(ROOT / "docs" / "notebooks.py")
     data = {module.PAGE: "<script>1</script>" * 100_000, "text/plain": "<Explorer 'a'>"}
     output = kept({"output_type": "execute_result", "data": data})

@@ -119,7 +119,7 @@ def test_what_is_imported_is_declared():
     assert {"torch", "transformers", "tokenizers"} <= third
     loose = {m for m in third if not {canonicalize_name(d) for d in of[m]} & declared}
     # `datasets` is only looked at if the caller's object is one of it.
-    assert loose <= {"datasets"}
+    assert loose <= {"datasets", "IPython"}  # where they are used, they are there
 
 
 def _imported(node: ast.AST) -> list[str]:

@@ -105,7 +105,7 @@ def test_a_command_labels_and_the_tables_and_comparisons_have_it(tmp_path):
         assert "zipf" in json.dumps(json.loads(found.output))
     refused = CliRunner().invoke(app, ["run", "--corpus", "x.txt", "--frequency", "en"])
     assert refused.exit_code != 0
-    assert "--spacy, --frequency and --token are for --prompts" in str(refused.exception)
+    assert "--spacy and --frequency are for --prompts" in str(refused.exception)
 
 
 # --- covariates of path and prediction --------------------------------------------------------

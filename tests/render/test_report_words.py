@@ -249,6 +249,6 @@ def test_heads_are_counted_against_a_shuffled_control():
 def test_a_report_without_a_control_says_how_to_get_one(lens, tmp_path):
     results = Results([lens], {"model": {"name": "tiny"}})
     text = results.report(tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "interp run --control random-init" in text
+    assert "add with --control random-init" in text
     assert "<h1>Inside tiny</h1>" in text
     assert f"{PROMPTS} prompts, {PROMPTS * LENGTH} tokens" in text

@@ -92,7 +92,7 @@ def test_the_untrained_copy_has_the_same_answers(gpt2):
     control = results.control["logit_attribution"].frame
     assert control["attn_logit"].notna().all()
     assert len(control) == len(results["logit_attribution"].frame) == 3 * gpt2.cfg.n_layers
-    assert "compared with token 4" in " ".join(results.provenance["prompts"]["notes"])
+    assert "compared with token '.' (4)" in " ".join(results.provenance["prompts"]["notes"])
 
 
 # ---- rows --------------------------------------------------------------------------------------

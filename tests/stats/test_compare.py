@@ -14,6 +14,7 @@ from scipy import stats as scipy_stats
 from stats_help import FULL, null_tables, rng_of, tidy
 
 from interp.errors import BadInput, UnknownName
+from interp.render.draw import figure
 from interp.stats.classical import (
     benjamini_hochberg,
     holm,
@@ -489,10 +490,17 @@ def test_text_form_of_many_layers_keeps_the_strongest():
 
 
 def test_plot_hands_one_drawing_to_the_renderer(frame, monkeypatch):
-    monkeypatch.setattr("interp.stats.comparison.figure", lambda drawing: drawing)
+    seen = []
+
+    def drawn(drawing):
+        seen.append(drawing)
+        return figure(drawing)
+
+    monkeypatch.setattr("interp.stats.comparison.figure", drawn)
     found = her(frame, null="none")
     assert isinstance(found, Comparison)
-    drawing = found.plot()
+    found.plot()
+    (drawing,) = seen
     assert drawing.kind == "two_panels"
     (own,) = found.drawings.values()
     pd.testing.assert_frame_equal(drawing.table, own.table)

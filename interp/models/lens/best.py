@@ -50,7 +50,9 @@ class BestSoFar:
         """`tokens`: numbers of the tokens that are looked at, in all `states`."""
         rows = tokens.unsqueeze(-1) * states + torch.arange(states, device=tokens.device)
         self.rows, self.states = rows.flatten(), states
-        self.logits = torch.full((len(self.rows), k), -torch.inf, device=tokens.device)
+        self.logits = torch.full(
+            (len(self.rows), k), -torch.inf, device=tokens.device, dtype=torch.float32
+        )
         self.tokens = self.rows.new_zeros(len(self.rows), k)
 
     def take(self, z: Tensor) -> None:

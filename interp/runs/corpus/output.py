@@ -30,6 +30,7 @@ from interp._files import (
     write_sealed,
 )
 from interp.contract.analysis import Analysis, meaning
+from interp.contract.columns import INDEX_MEANINGS
 from interp.contract.leaves import State
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
@@ -229,8 +230,9 @@ class RowTable:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Meaning and unit of every value column."""
-        found = {str(c): meaning(self.analysis.columns, str(c)) for c in self.dataset.schema.names}
+        """Meaning and unit of every column, labels of the documents left out."""
+        known = {**INDEX_MEANINGS, **self.analysis.columns}
+        found = {str(c): meaning(known, str(c)) for c in self.dataset.schema.names}
         return {c: doc for c, doc in found.items() if doc is not None}
 
     def read(
