@@ -19,7 +19,9 @@ DASHES = dict(zip(DRAWN, ("solid", "dot", "solid", "dot", "solid"), strict=True)
 
 def markdown(results: Mapping[str, Any], figure: str | None) -> str:
     """The document, from what `benchmarks.__main__` collected; `figure` is a path or None."""
-    parts = [_head(results), _verdicts(results["answers"]), _returned(results["returned"])]
+    parts = [_head(results), _verdicts(results["answers"])]
+    if results.get("returned"):
+        parts.append(_returned(results["returned"]))
     parts += [_table(answer) for answer in results["answers"]]
     parts.append(_peers(results["answers"]))
     parts.append(_start_up(results["start_up"]))
