@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
@@ -30,7 +31,7 @@ def markdown(results: Mapping[str, Any], figure: str | None) -> str:
             parts.append(room.section(results[name]))
     if figure:
         parts.append(_growth(results["growth"], figure))
-    return "\n\n".join(parts) + "\n"
+    return re.sub(r"(?<=\d)%", " %", "\n\n".join(parts)) + "\n"
 
 
 def _head(results: Mapping[str, Any]) -> str:
