@@ -40,7 +40,7 @@ def _head(results: Mapping[str, Any]) -> str:
     where = machine["gpu"] or machine["cpu"]
     return f"""# Speed and memory
 
-Written by `{results["command"]}` on {results["date"]}; no number here is typed by hand.
+Written by `{results["command"]}` on {results["date"]}; no number in its tables is typed by hand.
 {where}, {machine["threads"]} thread(s), {machine["dtype"]}, Python {machine["python"]}, {versions}.
 
 Models have the named shape and random weights. Within a table all ways were timed in turns, round

@@ -139,12 +139,18 @@ def _llama(special: dict[str, int]) -> PreTrainedModel:
             **special,
         )
     )
-    # Two matrices that start alike: with unrelated ones, copying a token takes several times as
-    # many steps to learn.
+    start_alike(model)
+    return model
+
+
+def start_alike(model: LlamaForCausalLM) -> None:
+    """Lets the embedding and the unembedding of a new model start in the same directions.
+
+    With unrelated ones, copying a token takes several times as many steps to learn.
+    """
     embedding = model.model.embed_tokens.weight
     torch.nn.init.normal_(embedding, std=0.3)
     model.lm_head.weight.data.copy_(0.2 * embedding.data)
-    return model
 
 
 def sinusoids(positions: int, width: int) -> Tensor:

@@ -24,7 +24,7 @@ from transformers.utils import logging as logging_of_transformers
 from interp.demo import model_path
 from interp.demo.evaluate import load
 from interp.demo.tokenizer import CONTEXT
-from interp.demo.train import Recipe, Trainer, random_rows, save, token_losses
+from interp.demo.train import Recipe, Trainer, random_rows, save, start_alike, token_losses
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,7 @@ def build(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
             pad_token_id=end,
         )
     )
-    # As in `interp.demo.train`: with two unrelated matrices copying takes several times as long.
-    embedding = model.model.embed_tokens.weight
-    torch.nn.init.normal_(embedding, std=0.3)
-    model.lm_head.weight.data.copy_(0.2 * embedding.data)
+    start_alike(model)
     return model
 
 

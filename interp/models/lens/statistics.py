@@ -54,8 +54,8 @@ def lens_statistics(
             "they must be equal"
         )
     lens, tokens = _lens(h, head, logits, divergences=divergences)
-    if best_rows is None:
-        best_rows = torch.full(targets.shape, best > 0, device=h.device)
+    # Nothing is looked up where nothing is wanted: on a GPU that would wait for the device.
+    wanted = torch.ones_like(targets, dtype=torch.bool) if best_rows is None else best_rows
     parts = [
         _chunk(
             prepare(h[:, part]) if prepare else h[:, part],
@@ -64,7 +64,7 @@ def lens_statistics(
             lens,
             divergences=divergences,
             best=best,
-            best_tokens=best_rows[part].nonzero().squeeze(-1),
+            best_tokens=wanted[part].nonzero().squeeze(-1) if best else targets[:0],
         )
         for part in (slice(i, i + tokens) for i in range(0, max(1, len(logits)), tokens))
     ]
@@ -107,7 +107,7 @@ def _chunk(
 ) -> LensStatistics:
     """Statistics of a few tokens in all states at once."""
     best = min(best, logits.shape[-1])
-    seen = BestSoFar(best_tokens, len(h), best) if best and len(best_tokens) else None
+    seen = BestSoFar(best_tokens, len(h), best) if len(best_tokens) else None
     # Rows without a target are computed as well and blanked below: sorting them out costs a copy.
     *rows, last = lens.statistics(h, logits, targets.clamp(min=0), seen)
     # Compared with itself the last state differs in nothing.
