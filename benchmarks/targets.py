@@ -100,7 +100,7 @@ def _streams(name: str) -> Callable[[Answer], Sequence[float]]:
 def _to_parts(name: str) -> Callable[[Answer], Sequence[float]]:
     """Relative to the forward pass, the best bare product and, for `DEFAULT_RUN`, attention.
 
-    The statistics of attention are what their run takes beyond that of rotation and path length.
+    The statistics of attention are what their run takes beyond one that only reads the patterns.
     """
 
     def measured(answer: Answer) -> Sequence[float]:
@@ -109,7 +109,7 @@ def _to_parts(name: str) -> Callable[[Answer], Sequence[float]]:
             return []
         parts = [seconds[ways.FORWARD], seconds[product]]
         if name == ways.DEFAULT_RUN:
-            pairs = zip(seconds[ways.ATTENTION], seconds[ways.GEOMETRY], strict=True)
+            pairs = zip(seconds[ways.ATTENTION], seconds[ways.PATTERNS], strict=True)
             parts.append([max(0.0, a - b) for a, b in pairs])
         bases = map(sum, zip(*parts, strict=True))
         return [a / b for a, b in zip(seconds[name], bases, strict=True)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ FORWARD = "bridge forward with logits"
 ATTACHED = "rotation + path_length attached"
 GEOMETRY = "run: rotation + path_length"
 ATTENTION = "run: attention statistics"
+PATTERNS = "run: attention patterns read, nothing computed"
 LENS = "lens, all statistics"
 BASIC = "lens, log-prob, rank, entropy, top-1"
 LENS_RUN = "run: logit_lens"
@@ -34,6 +35,16 @@ HIDDEN = "Hugging Face output_hidden_states"
 
 BLOCKS = ((512, 1024), (512, 2048), (512, 8192), (1 << 30, 1 << 30))
 """Rows and columns of the products that are tried; the fastest counts."""
+
+
+class FirstKey(interp.Analysis):
+    """Attention on the first key: reads every pattern and computes nothing."""
+
+    sites = ("pattern",)
+    columns: ClassVar[Mapping[str, str]] = {"first": "attention on the first key"}
+
+    def observe(self, batch: interp.Batch) -> dict[str, interp.PerHead]:
+        return {"first": interp.PerHead(batch["pattern"][..., 0])}
 
 
 def ways(model: Any, tokens: Tensor, *, lens: bool = True) -> dict[str, Way]:
@@ -51,6 +62,7 @@ def ways(model: Any, tokens: Tensor, *, lens: bool = True) -> dict[str, Way]:
         ATTACHED: attached,
         GEOMETRY: lambda: interp.run(model, tokens, geometry, **options),
         ATTENTION: lambda: interp.run(model, tokens, Attention(maps=0), **options),
+        PATTERNS: lambda: interp.run(model, tokens, FirstKey, **options),
         CACHE: lambda: _cached_geometry(model, tokens),
         HIDDEN: lambda: model.original_model(tokens, output_hidden_states=True),
     }

@@ -640,12 +640,9 @@ class Examples(Leaf):
         # has.
         some = mask.any(-1).nonzero().squeeze(-1).to(ids.device)
         for row in some[torch.argsort(ids[some])][:n].tolist():
-            real = mask[row].nonzero().squeeze(-1)
-            value = values[row]
-            for axis in axes:
-                value = value.index_select(axis, real.to(value.device))
+            value = _of_real(values[row], mask[row], axes)
             # A copy, for a view would hold on to the whole batch.
-            items[int(ids[row])] = to_numpy(value).copy()
+            items[int(ids[row])] = to_numpy(value.clone(memory_format=torch.contiguous_format))
         return cls(n, items)
 
     def merge(self, other: Self) -> Self:
@@ -675,6 +672,20 @@ class Examples(Leaf):
     def kept_prompts(self) -> Iterable[int]:
         """The prompts of the examples."""
         return list(self.items)
+
+
+def _of_real(value: Tensor, mask: Tensor, axes: Sequence[int]) -> Tensor:
+    """`value` at the real tokens of `mask [pos]` along `axes`; a view where they stand together."""
+    real = mask.nonzero().squeeze(-1)
+    first, size = int(real[0]), len(real)
+    together = int(real[-1]) - first + 1 == size
+    for axis in axes:
+        # Padding stands at one end as a rule, and a view costs nothing however large a map is.
+        if together:
+            value = value.narrow(axis, first, size)
+        else:
+            value = value.index_select(axis, real.to(value.device))
+    return value
 
 
 @dataclass(frozen=True, eq=False)

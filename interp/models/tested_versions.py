@@ -40,7 +40,9 @@ def named(different: Mapping[str, str]) -> str:
     return ", ".join(f"{package} {versions}" for package, versions in different.items())
 
 
+@cache  # a run asks for all of them, and each search takes a millisecond
 def _installed(package: str) -> str | None:
+    """Version of a package when this process first asked; None where it was not installed."""
     if package == "python":
         return ".".join(platform.python_version_tuple()[:2])
     try:

@@ -327,6 +327,18 @@ def test_examples_are_cut_to_real_tokens_along_every_axis(side):
     assert sorted(item.ravel()) == sorted(expected.ravel().tolist())
 
 
+@pytest.mark.parametrize("real", [[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 1]])
+def test_examples_of_any_mask_equal_numpys_own_choice_and_own_their_memory(real):
+    mask = torch.tensor([real]).bool()
+    pattern = torch.arange(64.0).reshape(1, 4, 4, 4).transpose(2, 3)
+    item = Examples.of(1, pattern, torch.tensor([0]), mask, axes=(1, 2)).items[0]
+    kept = np.flatnonzero(real)
+    assert np.array_equal(item, pattern[0].numpy()[:, kept][:, :, kept])
+    assert item.flags.c_contiguous
+    assert not np.shares_memory(item, pattern.numpy())
+    assert item.base is None or item.base.nbytes == item.nbytes, "a view holds on to a whole batch"
+
+
 def test_examples_skip_prompts_that_are_all_padding():
     mask = torch.tensor([[False, False], [True, False], [True, True]])
     leaf = Examples.of(2, torch.zeros(3, 2), torch.tensor([0, 1, 2]), mask, axes=(0,))

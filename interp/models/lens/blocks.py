@@ -266,9 +266,7 @@ class BlockLens:
             for block, span in enumerate(self.spans):
                 z = self._block(block, len(rows))
                 self.head.logits(rows, span.start, span.stop, out=z)
-                self._add_up(team, z, span.start, wanted, target, sums)
-                if best is not None:
-                    self._keep(team, z, span.start, best)
+                self._add_up(team, z, span.start, wanted, target, sums, best)
             out = _read(sums, target)
             if self.keeps:
                 out |= self._compared(team, ends, last, sums)
@@ -293,21 +291,21 @@ class BlockLens:
         wanted: Tensor,
         target: Tensor,
         sums: Any,
+        best: BestSoFar | None = None,
     ) -> None:
-        arrays = [x.detach().numpy() for x in (z, wanted, target)]
+        rows, total = len(z), 0 if best is None else len(best.rows)
+        logits, *of_rows = (x.detach().numpy() for x in (z, wanted, target))
+        kept = () if best is None else (best.rows, best.logits, best.tokens)
+        of_best = [x.numpy() for x in kept]
 
         def walk(part: slice) -> None:
-            self.loops.add_up(arrays[0], first, part.start, part.stop, *arrays[1:], sums)
+            self.loops.add_up(logits, first, part.start, part.stop, *of_rows, sums)
+            # In the same turn, for a second one would wait for the other threads once more.
+            start, stop = (i * total // max(1, rows) for i in (part.start, part.stop))
+            if start < stop:
+                self.loops.keep_best(logits, first, start, stop, *of_best)
 
-        _share(team, walk, len(z))
-
-    def _keep(self, team: Executor | None, z: Tensor, first: int, best: BestSoFar) -> None:
-        arrays = [x.numpy() for x in (z, best.rows, best.logits, best.tokens)]
-
-        def walk(part: slice) -> None:
-            self.loops.keep_best(arrays[0], first, part.start, part.stop, *arrays[1:])
-
-        _share(team, walk, len(best.rows))
+        _share(team, walk, rows)
 
     def _compared(
         self, team: Executor | None, ends: Tensor, last: Any, sums: Any
