@@ -31,6 +31,7 @@ NAMES = {
     ways.ATTACHED,
     ways.GEOMETRY,
     ways.ATTENTION,
+    ways.PATTERNS,
     ways.CACHE,
     ways.HIDDEN,
     ways.LENS,
