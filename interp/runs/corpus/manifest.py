@@ -24,6 +24,7 @@ REMEDY = "run it again with resume (--resume), which redoes what is damaged"
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
 _UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
 DESCRIBED = ("readout", "closing_error", "notes", "untested_versions", "loaded_from")
+GENERATE = "generate"  # of the parameters: how documents were continued
 ORIGIN = "weights_origin"  # of models from a GGUF file or from `interp get`
 # Names and paths may change between two calls; weights and data are compared by their fingerprints.
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
@@ -36,7 +37,7 @@ def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard:
     model["device"] = str(model["device"]).partition(":")[0]
     document = {
         "schema": SCHEMA,
-        "parameters": _parameters(job, shard),
+        "parameters": _parameters(job, shard) | _generation(job, described),
         "model": model,
         "data": {
             "source": job.source.name,
@@ -81,6 +82,13 @@ def _parameters(job: CorpusJob, shard: int | None) -> dict[str, Any]:
         "shard_documents": shard,
         **_answers_and_rows(job),
     }
+
+
+def _generation(job: CorpusJob, described: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a generation, where there is one, with the ids that end a text."""
+    if job.generation is None:
+        return {}
+    return {GENERATE: job.generation.settings() | dict(described.get("writing", {}))}
 
 
 def _answers_and_rows(job: CorpusJob) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def generation_section(results: ResultsLike) -> Section | None:
         "likelihood of the token, how open the choice was, where it settled, and how far the "
         f"stream travelled. {_how(told)}",
         tuple(blocks),
-        (_counted(rows, frame),),
+        (_counted(told, rows, frame),),
         tables=(("The texts", table_of(rows[columns].head(40), ("text",)), not blocks),),
         beside=len(blocks) > 1,
     )
@@ -71,13 +71,20 @@ def _how(told: dict[str, Any]) -> str:
     return f"{way}, at most {told['max_new_tokens']} tokens{cache}."
 
 
-def _counted(rows: pd.DataFrame, frame: pd.DataFrame) -> str:
+def _counted(told: dict[str, Any], rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     """Numbers of texts and tokens, and the mean log-probability where it is known."""
-    stopped = int(rows["stopped"].sum())
+    own = {
+        "texts": len(rows),
+        "new_tokens": rows["new_tokens"].sum(),
+        "stopped": rows["stopped"].sum(),
+    }
+    counts = told.get("counts", own)  # of a corpus, which has only its first texts here
     said = (
-        f"{len(rows):,} texts after {rows['given'].nunique():,} prompts, "
-        f"{int(rows['new_tokens'].sum()):,} tokens; {stopped:,} ended by a stop token"
+        f"{counts['texts']:,} texts after {counts['texts'] // told['samples']:,} prompts, "
+        f"{counts['new_tokens']:,} tokens; {counts['stopped']:,} ended by a stop token"
     )
+    if len(rows) < counts["texts"]:
+        said += f". The first {len(rows):,} are kept here"
     if "log_prob" in frame:
         mean = frame.loc[frame[STEP] > 0, "log_prob"].mean()
         said += f". Mean log-probability of a written token: {mean:.3g} nats"
