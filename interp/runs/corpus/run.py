@@ -328,13 +328,7 @@ def _check(
         raise unknown("value of keep", keep, ("tokens", SUMMARY))
     _check_labels(keep, by, labels)
     refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
-    taken = (
-        [n for n, c in labels.items() if n != c and n in made]
-        if isinstance(labels, Mapping)
-        else []
-    )
-    if taken:
-        raise BadInput(f"label {taken[0]!r} is a column that the run writes itself; rename it")
+    _refuse_renamed(labels, made)
     _check_control(control, keep)
     refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, TEXTS, "tokens"))
 
