@@ -40,7 +40,7 @@ from interp.runs.corpus.continuations import SHOWN, TEXTS
 from interp.runs.corpus.documents import Failure
 from interp.runs.corpus.manifest import GENERATE, ORIGIN, REMEDY, read_manifest, run_id
 from interp.runs.corpus.pieces import merged, span_of, tokens_of
-from interp.runs.corpus.sample import as_prompts, sample_of
+from interp.runs.corpus.sample import as_prompts, sample_of, whole_of
 from interp.runs.corpus.shard import SHARDS, CorpusJob, prompts_in, vocabulary_path
 from interp.runs.corpus.sources import Span
 from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
@@ -408,10 +408,20 @@ class CorpusTables(Mapping[str, RowTable]):
 
     def sample(self) -> Results:
         """Rows of some documents, at even distances in the corpus, as results in memory."""
+        return sample_of(self._tables, self._provenance, int(self._totals.get("documents", 0)))
+
+    def whole(self) -> Results:
+        """The rows of all documents as results in memory; `BadInput` for more than `MOST_ROWS`.
+
+        Prompts are documents, and positions those in the document, as in `RowTable.frame`.
+        """
+        return whole_of(self._tables, self._provenance)
+
+    @property
+    def _provenance(self) -> dict[str, Any]:
         totals = {name: self._totals.get(name, 0) for name in TOTALS}
         totals |= {"written": self._totals.get("written", {})}
-        provenance = provenance_from(self.manifest, totals, self.folder)
-        return sample_of(self._tables, provenance, int(totals["documents"]))
+        return provenance_from(self.manifest, totals, self.folder)
 
     def explore(self, title: str | None = None, *, height: int = HEIGHT) -> Explorer:
         """The explorer of a sample of the documents, as `Results.explore` makes it."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
 from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
-from interp.runs.corpus.continuations import TEXTS, TYPES, Generation, generation_of
+from interp.runs.corpus.continuations import DEFAULTS, TEXTS, TYPES, Generation, generation_of
 from interp.runs.corpus.documents import (
     POSITION_BIN,
     TOKEN_ID,
@@ -290,6 +291,25 @@ def _job(
         kept=kept,
         generation=generation,
     )
+
+
+def planned(source: Any, analyses: Any, out: str | Path, **options: Any) -> tuple[str, Plan]:
+    """Name and plan of the corpus of runs to come, after all checks that need no model.
+
+    Args:
+        source, analyses, out, options: as for `run_corpus`.
+
+    Raises as `run_corpus` does.
+    """
+    found = signature(run_corpus).bind(None, source, analyses, out=out, **options)
+    found.apply_defaults()
+    given = found.arguments
+    _engine(*(given[name] for name in ("workers", "ray", "gpus")))
+    known = {name: given[name] for name in signature(_job).parameters if name in given}
+    known |= {"out": Path(out), "options": {}, "kept": Kept.of(given["layers"], given["positions"])}
+    drawing = {name: given[name] for name in DEFAULTS}
+    job = _job(generation=generation_of(given["generate"], drawing), **known)
+    return job.source.name, _Run(job, None, given["shard_documents"], progress=False).plan
 
 
 def _made(generation: Generation | None) -> dict[str, None]:

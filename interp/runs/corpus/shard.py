@@ -30,9 +30,9 @@ from interp.errors import InterpError, Unsupported
 from interp.models.answers import answers_of, second_answers
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
-from interp.models.probe import inspect
+from interp.models.probe import forget, inspect
 from interp.models.untrained import check_control, random_copy
-from interp.prompts.tokens import token_strings
+from interp.prompts.tokens import token_strings, vocabulary_id
 from interp.runs.collect import Collector, observe_weights
 from interp.runs.corpus.continuations import (
     SHOWN,
@@ -125,7 +125,7 @@ class Worker:
         # Sums are split by thread: the same number in every worker keeps the last bits.
         torch.set_num_threads(job.threads)
         self.job = job
-        self.bridge = load_model(job.model, **job.options)
+        self.bridge = self._loaded = load_model(job.model, **job.options)
         if job.control is not None:
             check_control(job.control, self.bridge)  # before hours are spent on the model itself
         self.anatomy = inspect(self.bridge)
@@ -159,6 +159,7 @@ class Worker:
             "weights": fingerprint(self.bridge),
             "context": self.anatomy.n_ctx,
             "vocabulary": self.anatomy.d_vocab or None,
+            "tokenizer": vocabulary_id(self.bridge.tokenizer),
             "prepends_bos": bool(self.anatomy.prepends_bos),
             "massive_first": massive_note(self._first) if self._first.massive_first else "",
             "notes": list(self.anatomy.caveats()),
@@ -169,6 +170,12 @@ class Worker:
         """Work on `job` from now on: the same model, completed by the values of `describe`."""
         # Observers know the analyses by identity, and a job that came through a pipe has copies.
         self.job = replace(job, analyses=self.job.analyses)
+
+    def let_go(self) -> None:
+        """Forget what is known of the models that this worker made, which keeps them in memory."""
+        for model in {id(m): m for m in (self._loaded, self.bridge)}.values():
+            if model is not self.job.model:
+                forget(model)
 
     def measure(self, shard: Shard) -> dict[str, Any]:
         """Measure one shard, write its files, and last its record, which is returned."""
