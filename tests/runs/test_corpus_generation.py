@@ -116,8 +116,8 @@ def test_a_summary_keeps_the_texts_of_the_first_documents(demo, tmp_path, monkey
     assert results.texts["given"].tolist() == [0, 1, 2]
     assert len(list((tmp_path / "out" / "texts").iterdir())) == 1
     page = results.report(tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "12 texts after 12 prompts" in page
-    assert "The first 3 are kept here" in page
+    assert "12 texts after 12 documents" in page
+    assert "3 of them are kept here" in page
     # The tokens of kept examples tell what was written.
     tokens = results.tokens
     assert tokens.loc[tokens["generated"], "generation_step"].min() == 1

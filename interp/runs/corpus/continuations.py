@@ -41,9 +41,9 @@ TYPES = {"sample": "int32", "generated": "bool", "generation_step": "int32"}
 """Labels of every token of a text that a model wrote, with their types in Parquet."""
 SHOWN = 64
 """Documents, the first ones, whose texts a summary keeps."""
-COUNTS = ("texts", "new_tokens", "stopped", "empty", "longer", "after")
-"""What is counted of the texts: those that a stop token ended, that are nothing but one, and that
-go on after a token which ends a text, with the tokens after it."""
+COUNTS = ("texts", "documents", "new_tokens", "stopped", "empty", "longer", "after")
+"""What is counted of the texts: also their documents, and how many a stop token ended, are nothing
+but one, and go on after a token which ends a text, with the tokens after it."""
 DEFAULTS: dict[str, Any] = {
     "samples": 1, "do_sample": False, "temperature": 1.0, "top_k": None, "top_p": None,
     "stop": None, "seed": 0,
@@ -63,6 +63,11 @@ class Generation:
     how: Sampling
     samples: int = 1
     stop: tuple[str | int, ...] | None = None
+
+    @property
+    def new_bytes(self) -> int:
+        """About the bytes of text that the model writes after a document."""
+        return 4 * self.how.max_new_tokens
 
     @property
     def stride(self) -> int:
@@ -136,7 +141,9 @@ class Writer:
 
     def describe(self) -> dict[str, Any]:
         """Facts of the model that the texts depend on, as JSON values."""
-        return {"stops": self.stops, "ends": self.ends, "uncached": uncached(self.anatomy)}
+        why = uncached(self.anatomy)
+        found = {"stops": self.stops, "ends": self.ends, "cache": why is None}
+        return {"writing": found, "uncached": why}
 
     def read(self, documents: Sequence[Document], reading: Reading) -> Window:
         """The documents with their continuations; those that leave no room are failures."""
@@ -186,7 +193,7 @@ class Writer:
         told = [{"document": d.number, "sample": s, **row}
                 for (d, s), row in zip(places, rows, strict=True)]  # fmt: skip
         chunks = self._chunks(texts, [places[i] for i in kept], reading) if kept else None
-        return Window(chunks, failures, told, self._counts(new, rows))
+        return Window(chunks, failures, told, self._counts(new, told))
 
     def _chunks(
         self, texts: Prompts, places: Sequence[tuple[Document, int]], reading: Reading
@@ -222,7 +229,8 @@ class Writer:
         after = [len(row) - len(until(row, self.ends)) for row in new]
         stopped = [bool(row["stopped"]) for row in rows]
         empty = [len(row) == 1 and end for row, end in zip(new, stopped, strict=True)]
-        numbers = (len(new), sum(map(len, new)), sum(stopped), sum(empty))
+        documents = len({row["document"] for row in rows})
+        numbers = (len(new), documents, sum(map(len, new)), sum(stopped), sum(empty))
         return dict(zip(COUNTS, (*numbers, sum(map(bool, after)), sum(after)), strict=True))
 
 

@@ -160,12 +160,19 @@ def position_bins(places: Ints) -> Any:
     return np.asarray(names, dtype=object)[power + 1]
 
 
-def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Groups of documents that are read and sorted together, bounded in text and in number."""
+def windows(
+    documents: Iterator[Document], extra: int = 0, times: int = 1
+) -> Iterator[list[Document]]:
+    """Groups of documents that are read and sorted together, bounded in text and in number.
+
+    Args:
+        extra: bytes that each document counts more than its own.
+        times: number of texts that each document becomes.
+    """
     group: list[Document] = []
     size = 0
     for document in documents:
-        length = sum(map(_length, document.row.values()))
+        length = (sum(map(_length, document.row.values())) + extra) * times
         if group and (len(group) == WINDOW_DOCUMENTS or size + length > WINDOW_BYTES):
             yield group
             group, size = [], 0

@@ -25,7 +25,7 @@ IDENTITY = ("schema", "parameters", "model", "data", "versions")
 _UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
 DESCRIBED = (
     *("readout", "closing_error", "notes", "untested_versions", "loaded_from"),
-    *("vocabulary", "tokenizer"),
+    *("vocabulary", "tokenizer", "uncached"),
 )
 GENERATE = "generate"  # of the parameters: how documents were continued
 ORIGIN = "weights_origin"  # of models from a GGUF file or from `interp get`

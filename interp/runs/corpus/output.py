@@ -6,7 +6,7 @@ Knows the folder's layout; nothing of models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,19 +119,16 @@ def _generated(
     """What is told of a generation: its settings, counts of all texts, and the first ones."""
     if GENERATE not in parameters:
         return {}
-    settings = dict(parameters[GENERATE])
-    told = settings | {"cache": settings["uncached"] is None}
-    # Of the documents that a summary keeps the texts of, in a run that kept all as well.
-    first = texts_in(folder, most=SHOWN).rename(columns={"document": "given"})
-    texts = first[first["given"] < SHOWN].to_dict("records")
-    return {GENERATION: told | {"counts": totals["written"], "texts": texts}}
+    # Those of the first documents, in a run that kept all as well.
+    texts = _texts_of(folder, range(SHOWN))
+    return {GENERATION: parameters[GENERATE] | {"counts": totals["written"], "texts": texts}}
 
 
 def _generation_notes(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> Iterator[str]:
     """Notes on texts that are empty or go on after their end, and on a cache that is not used."""
     if GENERATE not in manifest["parameters"]:
         return
-    counts, why = totals["written"], manifest["parameters"][GENERATE]["uncached"]
+    counts, why = totals["written"], manifest["provenance"]["uncached"]
     if counts["empty"]:
         yield f"{told_empty(counts['empty'], counts['texts'])}."
     if counts["longer"]:
@@ -141,16 +138,23 @@ def _generation_notes(manifest: Mapping[str, Any], totals: Mapping[str, Any]) ->
         yield f"{NO_CACHE}{why}."
 
 
-def texts_in(folder: Path, most: int | None = None) -> pd.DataFrame:
-    """The written texts of a run in the order of documents; of those below `most`, if given."""
-    parts = []
+def _texts_of(folder: Path, documents: Collection[int]) -> list[dict[str, Any]]:
+    """The texts of some documents, as the provenance of a generation tells them."""
+    found = texts_in(folder, documents).rename(columns={"document": "given"})
+    return found.to_dict("records")
+
+
+def texts_in(folder: Path, documents: Collection[int] | None = None) -> pd.DataFrame:
+    """The written texts of a run in the order of documents; all unless some are chosen."""
+    parts = [pd.DataFrame(columns=["document", *OF_TEXTS[1:]])]
     for path in sorted((folder / TEXTS).glob("part-*.parquet")):
         with reading(path, REMEDY):
-            parts.append(from_parquet(path))
-        if most is not None and parts[-1]["document"].max() >= most - 1:
-            break
-    columns = ["document", *OF_TEXTS[1:]]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            part = from_parquet(path)
+        chosen = part if documents is None else part[part["document"].isin(list(documents))]
+        parts += [chosen] if len(chosen) else []
+        if documents is not None and part["document"].max() >= max(documents):
+            break  # documents ascend
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,17 +412,26 @@ class CorpusTables(Mapping[str, RowTable]):
 
     def sample(self) -> Results:
         """Rows of some documents, at even distances in the corpus, as results in memory."""
-        return sample_of(self._tables, self._provenance, int(self._totals.get("documents", 0)))
+        of = int(self._totals.get("documents", 0))
+        return self._with_texts(sample_of(self._tables, self.provenance, of))
 
     def whole(self) -> Results:
         """The rows of all documents as results in memory; `BadInput` for more than `MOST_ROWS`.
 
         Prompts are documents, and positions those in the document, as in `RowTable.frame`.
         """
-        return whole_of(self._tables, self._provenance)
+        return self._with_texts(whole_of(self._tables, self.provenance))
 
-    @property
-    def _provenance(self) -> dict[str, Any]:
+    def _with_texts(self, found: Results) -> Results:
+        """The results, with the texts of their own documents in place of the first ones."""
+        if GENERATION in found.provenance:
+            texts = _texts_of(self.folder, set(found.tokens["given"]))
+            found.provenance[GENERATION] = found.provenance[GENERATION] | {"texts": texts}
+        return found
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the rows are of, as in `Results.provenance`."""
         totals = {name: self._totals.get(name, 0) for name in TOTALS}
         totals |= {"written": self._totals.get("written", {})}
         return provenance_from(self.manifest, totals, self.folder)

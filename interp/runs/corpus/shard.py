@@ -7,7 +7,7 @@ only. Knows models and analyses; nothing of other shards, processes or machines.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -163,7 +163,7 @@ class Worker:
             "prepends_bos": bool(self.anatomy.prepends_bos),
             "massive_first": massive_note(self._first) if self._first.massive_first else "",
             "notes": list(self.anatomy.caveats()),
-            **({"writing": self._writer.describe()} if self._writer else {}),
+            **(self._writer.describe() if self._writer else {}),
         }
 
     def adopt(self, job: CorpusJob) -> None:
@@ -216,7 +216,7 @@ class Worker:
     ) -> tuple[_Tally, list[pd.DataFrame]]:
         job, tally, kept = self.job, _Tally(), []
         with Feeder(self.bridge, self.anatomy, self.wiring) as feeder:
-            for documents in windows(job.source.read(shard)):
+            for documents in self._cut(job.source.read(shard)):
                 window = self._read(documents, feeder)
                 tally.documents += len(documents)
                 tally.take(window)
@@ -232,6 +232,11 @@ class Worker:
                     _settle(pending, collector, lambda _, state: without_rows(state))
                 kept.append(_tokens_of(chunks, prompts_in(collector.states)))
         return tally, kept
+
+    def _cut(self, documents: Iterator[Document]) -> Iterator[list[Document]]:
+        """Windows of documents, smaller ones where each becomes several and longer texts."""
+        asked = self.job.generation
+        return windows(documents, asked.new_bytes, asked.samples) if asked else windows(documents)
 
     def _read(self, documents: Sequence[Document], feeder: Feeder) -> Window:
         """The chunks of a window, of documents or of what the model makes of them."""

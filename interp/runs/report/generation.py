@@ -73,22 +73,24 @@ def _how(told: dict[str, Any]) -> str:
 
 def _counted(told: dict[str, Any], rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     """Numbers of texts and tokens, and the mean log-probability where it is known."""
-    own = {
-        "texts": len(rows),
-        "new_tokens": rows["new_tokens"].sum(),
-        "stopped": rows["stopped"].sum(),
-    }
-    counts = told.get("counts", own)  # of a corpus, which has only its first texts here
+    counts = told.get("counts") or _own_counts(rows)  # of a corpus only some texts are here
+    unit = "documents" if "documents" in counts else "prompts"
     said = (
-        f"{counts['texts']:,} texts after {counts['texts'] // told['samples']:,} prompts, "
+        f"{counts['texts']:,} texts after {counts[unit]:,} {unit}, "
         f"{counts['new_tokens']:,} tokens; {counts['stopped']:,} ended by a stop token"
     )
     if len(rows) < counts["texts"]:
-        said += f". The first {len(rows):,} are kept here"
+        said += f". {len(rows):,} of them are kept here"
     if "log_prob" in frame:
         mean = frame.loc[frame[STEP] > 0, "log_prob"].mean()
         said += f". Mean log-probability of a written token: {mean:.3g} nats"
     return f"{said}."
+
+
+def _own_counts(rows: pd.DataFrame) -> dict[str, int]:
+    """Counts of texts that are all here."""
+    sums = {name: int(rows[name].sum()) for name in ("new_tokens", "stopped")}
+    return {"texts": len(rows), "prompts": int(rows["given"].nunique()), **sums}
 
 
 def _texts(frame: pd.DataFrame) -> Block:

@@ -15,6 +15,7 @@ import pandas as pd
 from interp.errors import unknown
 from interp.render.drawing import Drawing, nothing
 from interp.stats.change_point import is_geometric, log_places
+from interp.stats.table import is_summary
 
 WAYS = ("axis", "layers", "both")
 MOST_LINES = 8
@@ -69,7 +70,7 @@ def _caption(result: Any, curves: pd.DataFrame) -> str:
     if curves["low"].isna().all():
         pooled = "a summary has none of several groups together; by= draws them apart."
         few = f"an interval needs two {unit}."
-        band = f"No band: {pooled if prompts > 1 and result.labels else few}"
+        band = f"No band: {pooled if prompts > 1 and is_summary(result.frame) else few}"
     undefined = int(curves["undefined"].sum())
     lost = f" {undefined:,} undefined values are not averaged." if undefined else ""
     return f"Means over the tokens of {prompts:,} {unit} in every member. {band}{lost}"
