@@ -5,7 +5,9 @@ Knows corpus runs and where members lie; nothing of tables.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
+from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -80,10 +82,12 @@ class CorpusWork:
         place = folder_of(self.out, member.name)
         # A member that was interrupted goes on at its shards.
         begun = kind_of(place / CORPUS) is not None
-        try:
+        done = None
+        with suppress(AnotherRun):
             done = self._run(member, place, resume=begun)
-        except AnotherRun:
+        if done is None:
             # Of a model that has changed since: settings and corpus are those of the series.
+            gc.collect()  # it was loaded to be compared
             done = self._run(member, place, overwrite=True)
         manifest = read_manifest(place)
         known = manifest["provenance"]
