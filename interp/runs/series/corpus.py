@@ -82,7 +82,7 @@ class CorpusWork:
         place = folder_of(self.out, member.name)
         # A member that was interrupted goes on at its shards.
         begun = kind_of(place / CORPUS) is not None
-        done = None
+        done: CorpusRun | None = None
         with suppress(AnotherRun):
             done = self._run(member, place, resume=begun)
         if done is None:
