@@ -290,8 +290,8 @@ FLAGS = {
     r"\btargets=(?=\S)": "--token ",
     r"\btargets=": "--token",
     r"pass some as the second argument": "name some by --prompts",
-    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target)=(?=['\"\w\[-])": r"--\1 ",
-    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target)=": r"--\1",
+    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target|long|overlap|generate)=(?=['\"\w\[-])": r"--\1 ",
+    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target|long|overlap|generate)=": r"--\1",
 }
 
 
