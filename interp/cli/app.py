@@ -282,6 +282,7 @@ PYTHON_PARTS = (
     r"stop=\[\] writes on, or (?=take)",
 )
 # Arguments of Python, and the options that they are at a shell.
+_ALIKE = "against|layers|positions|read|by|keep|target|long|overlap|generate"
 FLAGS = {
     r"\bdo_sample=True": "--sample",
     r"\bmax_new_tokens(=| is)": "--generate is",
@@ -290,8 +291,8 @@ FLAGS = {
     r"\btargets=(?=\S)": "--token ",
     r"\btargets=": "--token",
     r"pass some as the second argument": "name some by --prompts",
-    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target)=(?=['\"\w\[-])": r"--\1 ",
-    r"(?<![\w.{-])(against|layers|positions|read|by|keep|target)=": r"--\1",
+    rf"(?<![\w.{{-])({_ALIKE})=(?=['\"\w\[-])": r"--\1 ",
+    rf"(?<![\w.{{-])({_ALIKE})=": r"--\1",
 }
 
 

@@ -14,8 +14,8 @@ Generate = Annotated[
     int | None,
     typer.Option(
         "--generate",
-        help="Let the model continue each prompt by up to so many tokens, and measure the whole "
-        "texts.",
+        help="Let the model continue each prompt, or document of a corpus, by up to so many "
+        "tokens, and measure the whole texts.",
         rich_help_panel=PANEL,
     ),
 ]

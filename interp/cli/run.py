@@ -138,6 +138,7 @@ Trust = Annotated[
 ]
 
 PANEL = "Corpus (--corpus)"
+TRUNCATED = "--truncate cuts what the model should continue; leave one of the two out"
 SOME_FAILED = 4
 
 Corpus = Annotated[
@@ -150,9 +151,10 @@ Corpus = Annotated[
     ),
 ]
 Long = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Documents longer than the context: split, cut or refuse.", rich_help_panel=PANEL
+        help="Documents longer than the context: split (the default), cut or refuse.",
+        rich_help_panel=PANEL,
     ),
 ]
 Overlap = Annotated[
@@ -240,7 +242,7 @@ def run(
     frequency: Frequency = None,
     trust_remote_code: Trust = False,
     corpus: Corpus = None,
-    long: Long = "split",
+    long: Long = None,
     overlap: Overlap = 0,
     workers: Workers = 1,
     ray: Ray = None,
@@ -318,8 +320,10 @@ def run(
         common |= {"labellers": _labellers(tagging, frequency)}
         _run(model, prompts, chosen, folder, overwrite, as_json, loading, common, written)
         return
+    if truncate and written:
+        raise BadInput(TRUNCATED)
     if written:
-        raise BadInput("--generate is for --prompts; a corpus is measured as it is")
+        common |= {"generate": written.pop("max_new_tokens"), **written}
     if spacy or frequency:
         raise BadInput("--spacy and --frequency are for --prompts; a corpus has its own labels")
     run_corpus(
@@ -396,7 +400,7 @@ def _generated(
     if prompts is None:
         raise BadInput("--generate continues prompts: name some by --prompts")
     if options.pop("truncate"):
-        raise BadInput("--truncate cuts what the model should continue; leave one of the two out")
+        raise BadInput(TRUNCATED)
     return generate(model, prompts, analyses, **options)
 
 

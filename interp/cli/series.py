@@ -1,4 +1,4 @@
-"""`interp series`: the same prompts and analyses over several models."""
+"""`interp series`: the same prompts or corpus, and analyses, over several models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli import generation
 from interp.cli.app import (
     Bos,
     Device,
@@ -26,7 +27,24 @@ from interp.cli.app import (
     wrote,
 )
 from interp.cli.made import numbers_typed
-from interp.cli.run import Analyses, Keep, Labels, MaxTokens, PromptsOption, Settings, Target
+from interp.cli.run import (
+    Analyses,
+    Corpus,
+    Keep,
+    Labels,
+    Long,
+    MaxTokens,
+    Overlap,
+    PromptsOption,
+    Settings,
+    ShardDocuments,
+    Split,
+    Target,
+    TextColumn,
+    Threads,
+    Workers,
+    check_choice,
+)
 
 if TYPE_CHECKING:
     from interp.runs.series.result import Series
@@ -76,6 +94,21 @@ def series(
     keep: Keep = None,
     by: By = "",
     labels: Labels = "",
+    corpus: Corpus = None,
+    long: Long = None,
+    overlap: Overlap = 0,
+    workers: Workers = 1,
+    threads: Threads = 1,
+    shard_documents: ShardDocuments = None,
+    text_column: TextColumn = "text",
+    split_name: Split = None,
+    new_tokens: generation.Generate = None,
+    sample: generation.Sample = False,
+    samples: generation.Samples = 1,
+    temperature: generation.Temperature = 1.0,
+    top_k: generation.TopK = None,
+    top_p: generation.TopP = None,
+    seed: generation.Seed = 0,
     resume: Resume = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -89,6 +122,12 @@ def series(
     from interp.contract.registry import with_parameters
     from interp.runs.series.run import series as measure
 
+    drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
+    drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    streaming: dict[str, Any] = {"long": long, "overlap": overlap, "workers": workers}
+    streaming |= {"threads": threads, "shard_documents": shard_documents, "split": split_name}
+    streaming |= {"text_column": text_column}
+    more = _streamed(prompts, corpus, streaming, generation.asked(new_tokens, **drawing))
     found = measure(
         named(models),
         prompts,
@@ -100,16 +139,38 @@ def series(
         model_options={"dtype": dtype, "device": device},
         progress=not quiet,
         target=target,
-        labels=renames(labels) or None,
-        keep=keep or "tokens",
+        labels=renames(labels) or (None if corpus is None else {}),
+        keep=keep or ("tokens" if corpus is None else "summary"),
         by=split(by),
         prepend_bos=bos,
         max_tokens=max_tokens,
+        **more,
     )
     written = [folder, found.report(folder / "report.html", overwrite=True)]
     _print(found, written, as_json)
-    if len(found.failures):
+    if len(found.failures) or found.lost:
         raise typer.Exit(SOME_FAILED)
+
+
+STREAMED: dict[str, Any] = {
+    "long": None, "overlap": 0, "workers": 1, "threads": 1, "shard_documents": None, "split": None,
+    "text_column": "text",
+}  # fmt: skip
+
+
+def _streamed(
+    prompts: str | None,
+    corpus: str | None,
+    streaming: dict[str, Any],
+    written: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Options of a corpus for `interp.series`; raises `BadInput` for such options without one."""
+    given = {name: bool(streaming[name] != unset) for name, unset in STREAMED.items()}
+    check_choice(prompts, corpus, **given, generate=written is not None)
+    if corpus is None:
+        return {}
+    more = {"generate": written.pop("max_new_tokens"), **written} if written else {}
+    return {"corpus": corpus, **streaming, **more}
 
 
 def named(models: list[str]) -> Any:
@@ -143,7 +204,7 @@ def _print(found: Series, written: list[Path], as_json: bool) -> None:
     cells = [(str(r["member"]), f"{r['at']:g}", str(r["status"])) for _, r in table.iterrows()]
     print_table(["member", found.axis, "status"], cells)
     for note in found.notes:
-        failed = "was not measured" in note
+        failed = "was not measured" in note or "failures.parquet" in note
         where = err if failed else out
         style = "yellow" if failed else None
         where.print(f"note: {note}", style=style, highlight=False, markup=False, soft_wrap=True)

@@ -229,8 +229,8 @@ def series_result(
         raise unknown(f"value column of {found.name!r}", chosen, found.values)
     if is_summary(found.frame):
         raise BadInput(
-            f"{found.name!r} keeps moments, not a row per token; run the series again with "
-            "keep='tokens'"
+            f"{found.name!r} keeps moments, not a row per token, so that members cannot be matched "
+            f"prompt by prompt; run the series again with keep='tokens' (--keep tokens)"
         )
     return found, chosen
 

@@ -213,8 +213,10 @@ def _paired(
 
 
 def _same_tokens(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    """Whether both tables are of the same tokens at the same places."""
+    """Whether both tables are of the same tokens at the same places, in prompts that both have."""
     keys = ["prompt", "position", "token_id", "token"]
+    shared = set(a["prompt"]) & set(b["prompt"])
+    a, b = (rows[rows["prompt"].isin(shared)] for rows in (a, b))
     one, other = (rows[[k for k in keys if k in rows]].drop_duplicates() for rows in (a, b))
     merged = one.merge(other, how="outer", on=list(one.columns), indicator=True)
     return bool((merged["_merge"] == "both").all())
@@ -225,7 +227,8 @@ def _words(rows: pd.DataFrame, value: str, place: Sequence[str]) -> pd.DataFrame
     if "word" not in rows or (rows["word"] < 0).all():
         raise BadInput(
             "the members read other tokens, and their tables have no words to match them by (the "
-            "prompts were token ids)"
+            "prompts were token ids, or documents of a corpus); a series over prompts, as texts, "
+            "has words"
         )
     rows = rows[rows["word"] >= 0].sort_values("position")
     groups = rows.groupby(["group", "prompt", "word", *place], sort=False, dropna=False)[value]

@@ -110,14 +110,21 @@ def refuse_full(prompts: Prompts, new: int, limit: int | None) -> None:
     if limit is None or not len(prompts):
         return
     longest = int(prompts.lengths.argmax())
-    length = int(prompts.lengths[longest])
-    if length + new > limit:
-        room = limit - length
-        remedy = f"max_new_tokens may be at most {room}" if room > 0 else "shorten the prompt"
-        raise BadInput(
-            f"prompt {longest} has {length} tokens, and {new} more do not fit in the model's "
-            f"context of {limit}: {remedy}"
-        )
+    full = no_room(int(prompts.lengths[longest]), new, limit)
+    if full is not None:
+        raise BadInput(f"prompt {longest} {full}")
+
+
+def no_room(length: int, new: int, limit: int | None) -> str | None:
+    """Why so many new tokens do not fit after `length` tokens; None where they do."""
+    if limit is None or length + new <= limit:
+        return None
+    room = limit - length
+    remedy = f"max_new_tokens may be at most {room}" if room > 0 else "shorten the prompt"
+    return (
+        f"has {length} tokens, and {new} more do not fit in the model's context of {limit}: "
+        f"{remedy}"
+    )
 
 
 def stop_ids(model: Any) -> list[int]:

@@ -5,6 +5,8 @@ Knows tokenizers by what they return; knows nothing of models, files or labels.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Sequence
@@ -412,3 +414,20 @@ def _several(tokenizer: Any, token: str, ids: list[int], what: str) -> str:
         f"{what} {token!r} is {len(ids)} tokens of this model ({pieces}){hint}; "
         "one token is wanted: choose one of them, or give an id"
     )
+
+
+def vocabulary_id(tokenizer: Any) -> str | None:
+    """SHA-256 of a tokenizer's tokens with their ids and of its own rules; None without one."""
+    if tokenizer is None:
+        return None
+    rules: Any = getattr(tokenizer, "backend_tokenizer", None)
+    # The same tokens may be merged in another order, which cuts texts in other places.
+    told = rules.to_str() if rules is not None else ""
+    document = [sorted(tokenizer.get_vocab().items()), _without_padding(told)]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def _without_padding(rules: str) -> Any:
+    """Rules of a fast tokenizer without the settings that a call changes."""
+    document = json.loads(rules) if rules else {}
+    return {k: v for k, v in document.items() if k in ("model", "normalizer", "pre_tokenizer")}

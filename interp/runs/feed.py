@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -47,6 +47,13 @@ class Feeder(AbstractContextManager["Feeder"]):
 
     def __exit__(self, *exc: object) -> None:
         self._open.close()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Nothing attached for as long as the block runs: passes in it are not observed."""
+        self._open.close()
+        yield
+        self.__enter__()
 
     def batches(self, prompts: Prompts, max_tokens: int) -> Iterator[Tokens]:
         """The prompts as batches that this model can take: one by one where it cannot pad."""

@@ -118,7 +118,7 @@ def generate(
     )  # fmt: skip
     how = Sampling(max_new_tokens, do_sample, temperature, top_k, top_p, seed)
     how.check()
-    _check_samples(samples, do_sample=do_sample)
+    check_samples(samples, do_sample=do_sample)
     chosen = resolve(analyses)
     prompts = opened(model, prompts)
     bridge = load_model(model, **(model_options or {}))
@@ -148,7 +148,8 @@ def generate(
     return results
 
 
-def _check_samples(samples: int, *, do_sample: bool) -> None:
+def check_samples(samples: int, *, do_sample: bool) -> None:
+    """Raise `BadInput` for a number of texts per prompt that there cannot be."""
     if samples < 1:
         raise BadInput(f"samples is {samples!r}; allowed is 1 or more")
     if samples > 1 and not do_sample:
@@ -171,10 +172,12 @@ def _stopped_at_once(new: Sequence[Ints], stops: Sequence[int], tokenizer: Any) 
             f"token (of the first text {named!r}); stop=[] writes on, or take prompts that do not "
             "end a text"
         )
-    return (
-        f"{len(empty)} of {len(new)} texts are empty: their first token is a stop token (the first "
-        f"is prompt {empty[0]}: {named!r})",
-    )
+    return (f"{told_empty(len(empty), len(new))} (the first is prompt {empty[0]}: {named!r})",)
+
+
+def told_empty(empty: int, texts: int) -> str:
+    """The number of texts without a token before their stop, in words."""
+    return f"{empty} of {texts} texts are empty: their first token is a stop token"
 
 
 def _past_the_end(new: Sequence[Ints], ends: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
@@ -184,10 +187,15 @@ def _past_the_end(new: Sequence[Ints], ends: Sequence[int], tokenizer: Any) -> t
         return ()
     seen = [int(until(row, ends)[-1]) for row, k in zip(new, after, strict=True) if k]
     named = ", ".join(map(repr, token_strings(seen, tokenizer).values()))
+    longer, tokens = sum(map(bool, after)), sum(map(len, new))
+    return (told_past_the_end(longer, len(new), sum(after), tokens, f" ({named})"),)
+
+
+def told_past_the_end(longer: int, texts: int, after: int, tokens: int, named: str = "") -> str:
+    """The number of texts that go on after their end, and of the tokens there, in words."""
     return (
-        f"{sum(map(bool, after))} of {len(new)} texts go on after a token that ends a text "
-        f"({named}), {sum(after)} of {sum(map(len, new))} written tokens come after it and are of "
-        "another text",
+        f"{longer} of {texts} texts go on after a token that ends a text{named}, {after} of "
+        f"{tokens} written tokens come after it and are of another text"
     )
 
 
@@ -227,9 +235,14 @@ def _written(
 
 def repeated(prompts: Prompts, times: int) -> Prompts:
     """Every prompt so many times, one after the other, with its labels."""
+    return taken(prompts, [i for i in range(len(prompts)) for _ in range(times)])
+
+
+def taken(prompts: Prompts, rows: Sequence[int]) -> Prompts:
+    """The prompts of these numbers, in this order, with their labels; without explicit targets."""
 
     def each(items: Any) -> Any:
-        return tuple(item for item in items for _ in range(times))
+        return tuple(items[i] for i in rows)
 
     return replace(
         prompts,
@@ -325,18 +338,26 @@ def _told(
 ) -> dict[str, Any]:
     """The generation as JSON values: how it was done, and the texts."""
     texts = [
+        {"given": i // samples, "sample": i % samples, **row}
+        for i, row in enumerate(text_rows(asked, new, stops, tokenizer))
+    ]
+    told = {"samples": samples, "stops": list(stops), "cache": uncached(anatomy) is None}
+    return how.settings() | told | {"texts": texts}
+
+
+def text_rows(
+    asked: Prompts, new: Sequence[Ints], stops: Sequence[int], tokenizer: Any
+) -> list[dict[str, Any]]:
+    """What was given and what was written, as JSON values: a row per text."""
+    return [
         {
-            "given": i // samples,
-            "sample": i % samples,
             "prompt": _text(old.tolist(), tokenizer),
             "text": _text(added.tolist(), tokenizer),
             "new_tokens": len(added),
             "stopped": bool(len(added)) and int(added[-1]) in stops,
         }
-        for i, (old, added) in enumerate(zip(asked.tokens, new, strict=True))
+        for old, added in zip(asked.tokens, new, strict=True)
     ]
-    told = {"samples": samples, "stops": list(stops), "cache": uncached(anatomy) is None}
-    return how.settings() | told | {"texts": texts}
 
 
 def _text(ids: Sequence[int], tokenizer: Any) -> str:

@@ -210,7 +210,11 @@ def test_a_model_continues_prompts_from_the_command_line(tmp_path):
         (("--generate", "3"), "--generate continues prompts: name some by --prompts"),
         (("-p", "her", "--generate", "0"), "--generate is 0; allowed is 1 or more"),
         (("-p", "her", "--generate", "3", "--truncate"), "--truncate cuts what the model should"),
-        (("--corpus", "x.txt", "--generate", "3"), "--generate is for --prompts"),
+        (
+            ("--corpus", "x.txt", "--generate", "3", "--long", "cut", "--overlap", "2"),
+            "--long 'cut', --overlap 2 with --generate 3: the model continues whole documents",
+        ),
+        (("--corpus", "x.txt", "--generate", "3", "--truncate"), "--truncate cuts what the model"),
     ],
 )
 def test_options_of_a_generation_that_do_not_go(monkeypatch, capsys, tmp_path, words, message):

@@ -163,3 +163,19 @@ def test_an_empty_text_among_others_is_told(talking):
 def test_bad_prompts_are_refused_before_a_model_is_loaded():
     with pytest.raises(BadInput, match="prompt"):
         generate("no such model", [], progress=False)
+
+
+def test_a_corpus_of_chats_is_continued_like_prompts(talking, tmp_path):
+    rows = [{"messages": talk} for talk in TALKS]
+    done = interp.run_corpus(talking, rows, ["norm"], out=tmp_path / "out", keep="tokens",
+                             labels=["role"], generate=5, stop=[], progress=False)  # fmt: skip
+    keys = ["layer", "prompt", "position"]
+    found = done.open()["norm"].frame.sort_values(keys, ignore_index=True)
+    right = written(talking, TALKS)["norm"].frame.sort_values(keys, ignore_index=True)
+    for column in ("token_id", "special", "generated", "generation_step"):
+        assert found[column].tolist() == right[column].tolist(), column
+    assert found["role"].astype(object).tolist() == right["role"].tolist()
+    np.testing.assert_allclose(found["norm"], right["norm"], rtol=1e-4)
+    summary = interp.run_corpus(talking, rows, ["norm"], out=tmp_path / "s", by=["role"],
+                                generate=5, stop=[], progress=False).open()  # fmt: skip
+    assert {"user", "assistant"} <= set(summary["norm"].frame["role"])

@@ -58,6 +58,7 @@ class Reading:
         renamed: `(label, column)` of labels whose column of the source has another name.
         labellers: applied to whole documents, in order.
         stride: ids of a document's chunks start at its number times this.
+        generation_prompt: whether chat messages end where the reply begins.
     """
 
     text_column: str = "text"
@@ -71,6 +72,7 @@ class Reading:
     renamed: tuple[tuple[str, str], ...] = ()
     labellers: tuple[Callable[[Prompts], Prompts], ...] = ()
     stride: int = 1
+    generation_prompt: bool = False
 
     @property
     def columns(self) -> dict[str, str]:
@@ -158,12 +160,19 @@ def position_bins(places: Ints) -> Any:
     return np.asarray(names, dtype=object)[power + 1]
 
 
-def windows(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Groups of documents that are read and sorted together, bounded in text and in number."""
+def windows(
+    documents: Iterator[Document], extra: int = 0, times: int = 1
+) -> Iterator[list[Document]]:
+    """Groups of documents that are read and sorted together, bounded in text and in number.
+
+    Args:
+        extra: bytes that each document counts more than its own.
+        times: number of texts that each document becomes.
+    """
     group: list[Document] = []
     size = 0
     for document in documents:
-        length = sum(map(_length, document.row.values()))
+        length = (sum(map(_length, document.row.values())) + extra) * times
         if group and (len(group) == WINDOW_DOCUMENTS or size + length > WINDOW_BYTES):
             yield group
             group, size = [], 0
@@ -184,12 +193,19 @@ def read_window(
     documents: Sequence[Document], tokenizer: Any, reading: Reading
 ) -> tuple[Chunks | None, list[Failure]]:
     """The chunks of a window (None if nothing can be used), and the failures."""
-    failures = [Failure(d.number, -1, d.where, d.fault) for d in documents if d.fault]
-    usable = [d for d in documents if not d.fault]
-    prompts, kept = _prompts_of(usable, tokenizer, reading, failures)
+    prompts, kept, failures = whole_documents(documents, tokenizer, reading)
     if prompts is None:
         return None, failures
     return cut(prompts, kept, reading, special_ids(tokenizer)), failures
+
+
+def whole_documents(
+    documents: Sequence[Document], tokenizer: Any, reading: Reading
+) -> tuple[Prompts | None, list[Document], list[Failure]]:
+    """The documents that can be read, as prompts that are not cut, and the failures."""
+    failures = [Failure(d.number, -1, d.where, d.fault) for d in documents if d.fault]
+    usable = [d for d in documents if not d.fault]
+    return (*_prompts_of(usable, tokenizer, reading, failures), failures)
 
 
 def _prompts_of(
@@ -237,6 +253,7 @@ def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) 
         text_column=reading.text_column,
         columns=list(dict.fromkeys(name for row in rows for name in row)),
         truncate=reading.long == "cut",
+        generation_prompt=reading.generation_prompt,
     )
     for labeller in reading.labellers:
         prompts = labelled(prompts, labeller)
@@ -291,15 +308,22 @@ def word_fields(value: Any) -> set[str]:
 
 
 def cut(
-    prompts: Prompts, documents: Sequence[Document], reading: Reading, controls: Sequence[int]
+    prompts: Prompts,
+    documents: Sequence[Document],
+    reading: Reading,
+    controls: Sequence[int],
+    first: Sequence[int] | None = None,
 ) -> Chunks:
     """Cut prompts that are longer than the limit; chunk by chunk, in order.
 
     Control tokens at the head (BOS), by their ids, begin every chunk. The target of a chunk's last
     token is the document's next token, although it is in the next chunk.
+
+    Args:
+        first: number of each prompt's first chunk; 0 unless given.
     """
     pieces = [
-        (i, number, places, repeated)
+        (i, number + (first[i] if first else 0), places, repeated)
         for i, ids in enumerate(prompts.tokens)
         for number, (places, repeated) in enumerate(_pieces(np.isin(ids, controls), reading))
     ]

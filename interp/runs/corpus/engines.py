@@ -55,9 +55,12 @@ class InProcess:
         threads = torch.get_num_threads()
         try:
             worker = Worker(job)
-            worker.adopt(complete(worker.describe()))
-            for shard in shards(worker.job):
-                yield worker.measure(shard)
+            try:
+                worker.adopt(complete(worker.describe()))
+                for shard in shards(worker.job):
+                    yield worker.measure(shard)
+            finally:
+                worker.let_go()
         finally:
             torch.set_num_threads(threads)
 

@@ -23,10 +23,18 @@ REMEDY = "run it again with resume (--resume), which redoes what is damaged"
 # Two runs are the same if these parts agree; the others record circumstances.
 IDENTITY = ("schema", "parameters", "model", "data", "versions")
 _UNSEALED = (*IDENTITY, "provenance")  # keys of a manifest before it had a checksum
-DESCRIBED = ("readout", "closing_error", "notes", "untested_versions", "loaded_from")
+DESCRIBED = (
+    *("readout", "closing_error", "notes", "untested_versions", "loaded_from"),
+    *("vocabulary", "tokenizer", "uncached"),
+)
+GENERATE = "generate"  # of the parameters: how documents were continued
 ORIGIN = "weights_origin"  # of models from a GGUF file or from `interp get`
 # Names and paths may change between two calls; weights and data are compared by their fingerprints.
 _IGNORED = {"model.name", "data.source", "versions.platform", "versions.python"}
+
+
+class AnotherRun(BadInput):
+    """The folder holds a run of another model, other data or other settings."""
 
 
 def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard: int | None) -> Any:
@@ -36,7 +44,7 @@ def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard:
     model["device"] = str(model["device"]).partition(":")[0]
     document = {
         "schema": SCHEMA,
-        "parameters": _parameters(job, shard),
+        "parameters": _parameters(job, shard) | _generation(job, described),
         "model": model,
         "data": {
             "source": job.source.name,
@@ -83,6 +91,13 @@ def _parameters(job: CorpusJob, shard: int | None) -> dict[str, Any]:
     }
 
 
+def _generation(job: CorpusJob, described: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a generation, where there is one, with the ids that end a text."""
+    if job.generation is None:
+        return {}
+    return {GENERATE: job.generation.settings() | dict(described.get("writing", {}))}
+
+
 def _answers_and_rows(job: CorpusJob) -> dict[str, Any]:
     """Answers and kept rows, only where they are given, as with what is renamed."""
     given = {"targets": job.targets, "against": job.against}
@@ -114,13 +129,13 @@ def _compared(manifest: Mapping[str, Any], part: str) -> Any:
 
 
 def refuse_difference(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `BadInput` with the differences if two manifests are not of the same run."""
+    """Raise `AnotherRun` with the differences if two manifests are not of the same run."""
     found: list[str] = []
     for part in IDENTITY:
         _differences(part, _compared(earlier, part), _compared(now, part), found)
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
-        raise BadInput(
+        raise AnotherRun(
             f"the run in {str(folder)!r} is another one and cannot be resumed: "
             f"{'; '.join(found[:4])}{more}. Use another folder, or repeat the original settings"
         )
@@ -152,7 +167,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def adopt(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a run into its folder, if the folder is free or has the same run.
 
-    A damaged manifest is replaced, unless the shards are of another run. Raises `BadInput` where
+    A damaged manifest is replaced, unless the shards are of another run. Raises `AnotherRun` where
     the folder holds another run.
     """
     earlier = _earlier(folder, manifest)
@@ -173,7 +188,7 @@ def _earlier(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None
         raise
     except InterpError as error:
         if _runs(folder) - {run_id(manifest)}:
-            raise BadInput(
+            raise AnotherRun(
                 f"{error}. But its shards are of a run with other settings, another model or "
                 "other data: use another folder, or replace it (--overwrite)"
             ) from error

@@ -6,7 +6,7 @@ Knows the folder's layout; nothing of models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from interp._files import (
     atomic,
     atomic_folder,
     checksum,
+    from_parquet,
     kind_of,
     read_json,
     read_sealed,
@@ -35,15 +36,19 @@ from interp.contract.leaves import State
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
 from interp.runs.collect import ids_in, left_out_note
+from interp.runs.corpus.continuations import SHOWN, TEXTS
 from interp.runs.corpus.documents import Failure
-from interp.runs.corpus.manifest import ORIGIN, REMEDY, read_manifest, run_id
+from interp.runs.corpus.manifest import GENERATE, ORIGIN, REMEDY, read_manifest, run_id
 from interp.runs.corpus.pieces import merged, span_of, tokens_of
-from interp.runs.corpus.sample import sample_of
+from interp.runs.corpus.sample import as_prompts, sample_of, whole_of
 from interp.runs.corpus.shard import SHARDS, CorpusJob, prompts_in, vocabulary_path
 from interp.runs.corpus.sources import Span
 from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
+from interp.runs.generate import NO_CACHE, told_empty, told_past_the_end
 from interp.runs.results import CONTROL, CORPUS, Result, Results
+from interp.runs.results import TEXTS as OF_TEXTS
 from interp.runs.saved import analysis_class, load_results
+from interp.runs.written import GENERATION
 
 SUMMARY = "summary"
 TOTALS = ("documents", "chunks", "tokens", "failures")
@@ -64,7 +69,7 @@ def write_summary(
         return
     tokens = _tokens(job, spans, kept)
     vocabulary = read_json(vocabulary_path(job.folder)) or {}
-    notes = tuple(manifest["provenance"]["notes"])
+    notes = (*manifest["provenance"]["notes"], *_generation_notes(manifest, totals))
     results = []
     for name, state in kept.items():
         analysis = job.analyses[name]
@@ -74,11 +79,13 @@ def write_summary(
         results.append(Result(name, analysis, state, tokens, strings, own))
     # Whole or absent: a reader, or a crash, must never meet a summary of half of the analyses.
     with atomic_folder(job.folder / SUMMARY) as folder:
-        Results(results, provenance_from(manifest, totals)).write(folder)
+        Results(results, provenance_from(manifest, totals, job.folder)).write(folder)
 
 
-def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of results, from a manifest."""
+def provenance_from(
+    manifest: Mapping[str, Any], totals: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The provenance of results, from the manifest and the totals of the run in a folder."""
     data, parameters = manifest["data"], manifest["parameters"]
     long = parameters["long"]
     if long == "split" and parameters["overlap"]:
@@ -102,7 +109,52 @@ def provenance_from(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> d
             "context": parameters["context"],
         },
         **_asked(parameters),
+        **_generated(parameters, totals, folder),
     }
+
+
+def _generated(
+    parameters: Mapping[str, Any], totals: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """What is told of a generation: its settings, counts of all texts, and the first ones."""
+    if GENERATE not in parameters:
+        return {}
+    # Those of the first documents, in a run that kept all as well.
+    texts = _texts_of(folder, range(SHOWN))
+    return {GENERATION: parameters[GENERATE] | {"counts": totals["written"], "texts": texts}}
+
+
+def _generation_notes(manifest: Mapping[str, Any], totals: Mapping[str, Any]) -> Iterator[str]:
+    """Notes on texts that are empty or go on after their end, and on a cache that is not used."""
+    if GENERATE not in manifest["parameters"]:
+        return
+    counts, why = totals["written"], manifest["provenance"]["uncached"]
+    if counts["empty"]:
+        yield f"{told_empty(counts['empty'], counts['texts'])}."
+    if counts["longer"]:
+        numbers = (counts[name] for name in ("longer", "texts", "after", "new_tokens"))
+        yield f"{told_past_the_end(*numbers)}."
+    if why is not None:
+        yield f"{NO_CACHE}{why}."
+
+
+def _texts_of(folder: Path, documents: Collection[int]) -> list[dict[str, Any]]:
+    """The texts of some documents, as the provenance of a generation tells them."""
+    found = texts_in(folder, documents).rename(columns={"document": "given"})
+    return found.to_dict("records")
+
+
+def texts_in(folder: Path, documents: Collection[int] | None = None) -> pd.DataFrame:
+    """The written texts of a run in the order of documents; all unless some are chosen."""
+    parts = [pd.DataFrame(columns=["document", *OF_TEXTS[1:]])]
+    for path in sorted((folder / TEXTS).glob("part-*.parquet")):
+        with reading(path, REMEDY):
+            part = from_parquet(path)
+        chosen = part if documents is None else part[part["document"].isin(list(documents))]
+        parts += [chosen] if len(chosen) else []
+        if documents is not None and part["document"].max() >= max(documents):
+            break  # documents ascend
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,13 +187,15 @@ def write_failures(folder: Path, records: Sequence[Mapping[str, Any]]) -> pd.Dat
 
 
 def write_finished(
-    job: CorpusJob, records: Sequence[Mapping[str, Any]], totals: Mapping[str, int]
+    job: CorpusJob, records: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]
 ) -> None:
     """Mark the run as finished, with its totals and the checksums of the files to open."""
     names = [FAILURES, f"{SUMMARY}/{LAYOUT}"]
     files = {name: checksum(p) for name in names if (p := job.folder / name).is_file()}
     tables = {}
-    for name in job.analyses if job.keep == "tokens" else ():
+    names_of_rows = [*(job.analyses if job.keep == "tokens" else ())]
+    names_of_rows += [TEXTS] if job.generation else []
+    for name in names_of_rows:
         # The checksums of the records are reused: hashing all rows again would read the whole run.
         parts = {p: s for r in records for p, s in r["files"].items() if Path(p).parts[0] == name}
         rows = sum(record["rows"].get(name, 0) for record in records)
@@ -160,6 +214,19 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 def _checksum(path: Path) -> str:
     with reading(path, REMEDY):
         return checksum(path)
+
+
+def _damaged(paths: Sequence[Path], written: str) -> str | None:
+    """What of the parts of a table differs from their checksum; None where nothing does."""
+    folder = paths[0].parent
+    found = {f"{folder.name}/{p.name}": _checksum(p) for p in paths}
+    if _digest(found) == written:
+        return None
+    known = {k: v for r in _records(folder.parent) for k, v in r["files"].items()}
+    for name, digest in found.items():
+        if known.get(name, digest) != digest:
+            return repr(str(folder.parent / name))
+    return f"a file in {str(folder)!r}"
 
 
 def _digest(files: Mapping[str, str]) -> str:
@@ -181,12 +248,14 @@ class RowTable:
         paths: the Parquet files, in the order of shards.
         written: the numbers of `parts` and `rows` that the run wrote, and the `sha256` of all
             parts; empty for a run of a version that wrote no checksums.
+        samples: texts per document that the model wrote; 0 in a run without `generate`.
     """
 
     name: str
     analysis: Analysis
     paths: tuple[Path, ...]
     written: Mapping[str, Any] = field(default_factory=dict)
+    samples: int = 0
 
     @cached_property
     def dataset(self) -> Any:
@@ -216,17 +285,7 @@ class RowTable:
     def _damage(self) -> str | None:
         if not self.written:
             return None
-        found = {f"{self.name}/{p.name}": _checksum(p) for p in self.paths}
-        return None if _digest(found) == self.written[SEAL] else self._damaged(found)
-
-    def _damaged(self, found: Mapping[str, str]) -> str:
-        """The part that differs from its shard's record, or the folder if no record is left."""
-        folder = self.paths[0].parent
-        written = {k: v for r in _records(folder.parent) for k, v in r["files"].items()}
-        for name, digest in found.items():
-            if written.get(name, digest) != digest:
-                return repr(str(folder.parent / name))
-        return f"a file in {str(folder)!r}"
+        return _damaged(self.paths, self.written[SEAL])
 
     @property
     def columns(self) -> dict[str, str]:
@@ -269,6 +328,7 @@ class RowTable:
     def frame(self) -> pd.DataFrame:
         """All rows, with `document` as `prompt` and `document_position` as `position` too.
 
+        Of a generation with several samples, `prompt` counts the texts, and `given` the documents.
         The position within a chunk is a column of `read` only, because it depends on the context
         length of the model. Raises `BadInput` for more than `MOST_ROWS`.
         """
@@ -278,9 +338,7 @@ class RowTable:
                 "read(columns=…, where=…), dataset for pyarrow, or DuckDB on the Parquet files; a "
                 "run with keep='summary' has moments and quantiles of any corpus"
             )
-        frame = self.read()
-        frame.insert(0, "prompt", frame["document"])
-        return frame.assign(position=frame["document_position"])
+        return as_prompts(self.read(), self.samples)
 
     def __repr__(self) -> str:
         columns = ", ".join(self.dataset.schema.names)
@@ -324,6 +382,25 @@ class CorpusTables(Mapping[str, RowTable]):
     def __len__(self) -> int:
         return len(self._tables)
 
+    @cached_property
+    def texts(self) -> pd.DataFrame:
+        """The texts that the model wrote: `document`, `sample`, `prompt` and `text` (what was given
+        and what was written), `new_tokens`, and `stopped`, whether a stop token ended it.
+
+        Raises `BadInput` for a run without `generate`, `InterpError` for a damaged file.
+        """
+        if GENERATE not in self.manifest["parameters"]:
+            raise BadInput(
+                f"the run in {str(self.folder)!r} wrote no texts; interp.run_corpus(…, generate=N) "
+                "(interp run --corpus … --generate N) does"
+            )
+        written = self._totals["tables"][TEXTS]
+        paths = sorted((self.folder / TEXTS).glob("part-*.parquet"))
+        _refuse_missing(self.folder / TEXTS, paths, written["parts"])
+        if paths and (damage := _damaged(paths, written[SEAL])) is not None:
+            raise InterpError(f"{damage} is damaged; {REMEDY}")
+        return texts_in(self.folder)
+
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
         """Write the report of what the analyses keep besides rows; `BadInput` if it is nothing."""
         if self.results is None:
@@ -335,9 +412,29 @@ class CorpusTables(Mapping[str, RowTable]):
 
     def sample(self) -> Results:
         """Rows of some documents, at even distances in the corpus, as results in memory."""
+        of = int(self._totals.get("documents", 0))
+        return self._with_texts(sample_of(self._tables, self.provenance, of))
+
+    def whole(self) -> Results:
+        """The rows of all documents as results in memory; `BadInput` for more than `MOST_ROWS`.
+
+        Prompts are documents, and positions those in the document, as in `RowTable.frame`.
+        """
+        return self._with_texts(whole_of(self._tables, self.provenance))
+
+    def _with_texts(self, found: Results) -> Results:
+        """The results, with the texts of their own documents in place of the first ones."""
+        if GENERATION in found.provenance:
+            texts = _texts_of(self.folder, set(found.tokens["given"]))
+            found.provenance[GENERATION] = found.provenance[GENERATION] | {"texts": texts}
+        return found
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the rows are of, as in `Results.provenance`."""
         totals = {name: self._totals.get(name, 0) for name in TOTALS}
-        provenance = provenance_from(self.manifest, totals)
-        return sample_of(self._tables, provenance, int(totals["documents"]))
+        totals |= {"written": self._totals.get("written", {})}
+        return provenance_from(self.manifest, totals, self.folder)
 
     def explore(self, title: str | None = None, *, height: int = HEIGHT) -> Explorer:
         """The explorer of a sample of the documents, as `Results.explore` makes it."""
@@ -356,7 +453,7 @@ def open_run(folder: Path) -> Results | CorpusTables:
     """
     manifest, done = _opened(folder)
     if manifest["parameters"]["keep"] != SUMMARY:
-        tables = _tables(folder, manifest["parameters"]["analyses"], done.get("tables"))
+        tables = _tables(folder, manifest["parameters"], done.get("tables"))
         return CorpusTables(folder, tables, manifest, done)
     results = load_results(folder / SUMMARY, REMEDY)
     unsealed = "control" not in manifest and kind_of(folder / CONTROL / CORPUS)
@@ -390,21 +487,25 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _tables(
-    folder: Path, analyses: Mapping[str, Any], written: Mapping[str, Any] | None
+    folder: Path, parameters: Mapping[str, Any], written: Mapping[str, Any] | None
 ) -> dict[str, RowTable]:
     """The tables of rows by analysis; empty ones are left out."""
     tables = {}
-    for name, about in analyses.items():
+    samples = parameters.get(GENERATE, {}).get("samples", 0)
+    for name, about in parameters["analyses"].items():
         paths = tuple(sorted((folder / name).glob("part-*.parquet")))
         known = (written or {}).get(name, {})
-        if len(paths) != known.get("parts", len(paths)):
-            raise InterpError(
-                f"{str(folder / name)!r} has {len(paths)} of the {known['parts']} parts that were "
-                f"written; {REMEDY}"
-            )
+        _refuse_missing(folder / name, paths, known.get("parts", len(paths)))
         if paths:
             parameters = {k: v for k, v in about.items() if k != "class"}
             with reading(folder / CORPUS, REMEDY):
                 analysis = analysis_class(about["class"]).restore(parameters)
-            tables[name] = RowTable(name, analysis, paths, known)
+            tables[name] = RowTable(name, analysis, paths, known, samples)
     return tables
+
+
+def _refuse_missing(folder: Path, paths: Sequence[Path], parts: int) -> None:
+    if len(paths) != parts:
+        raise InterpError(
+            f"{str(folder)!r} has {len(paths)} of the {parts} parts that were written; {REMEDY}"
+        )

@@ -15,6 +15,7 @@ import pandas as pd
 
 from interp._files import atomic, checksum, discard, from_parquet, reading, write_sealed
 from interp.contract.leaves import State, merge_states
+from interp.runs.corpus.continuations import summed
 from interp.runs.corpus.manifest import REMEDY, finished
 from interp.runs.corpus.shard import (
     SHARDS,
@@ -152,6 +153,7 @@ def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
         **{name: sum(r[name] for r in records) for name in ("documents", "chunks", "tokens")},
         "rows": {name: sum(r["rows"][name] for r in records) for name in records[0]["rows"]},
         "failures": [failure for r in records for failure in r["failures"]],
+        **written_in(records),
         "files": files,
     }
     # The record last, and only then the deletion: at every moment one complete set is on the disk.
@@ -160,6 +162,12 @@ def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
         for path in (job.folder / SHARDS).glob(f"{span.stem}.*"):
             discard(path)
     return record
+
+
+def written_in(records: Sequence[Record]) -> dict[str, Any]:
+    """Counts of the texts of several records, where a model wrote any."""
+    counts = [record["written"] for record in records if "written" in record]
+    return {"written": summed(counts)} if counts else {}
 
 
 def _lasting(record: Record) -> dict[str, str]:

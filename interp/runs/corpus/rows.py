@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,19 @@ class Vocabulary:
 
 
 class TokenTable:
-    """The index columns of a window's tokens, in their final order: document, then position."""
+    """The index columns of a window's tokens, in their final order: document, then position.
 
-    def __init__(self, chunks: Chunks, labels: Sequence[str], vocabulary: Vocabulary) -> None:
+    Args:
+        types: Arrow types of labels that are no text.
+    """
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        labels: Sequence[str],
+        vocabulary: Vocabulary,
+        types: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         import pyarrow as pa
 
         self.chunks = chunks
@@ -82,6 +93,9 @@ class TokenTable:
             apart = zip(prompts.left_out, prompts.special, strict=True)
             columns["massive"] = pa.array(np.concatenate([all_ & ~own for all_, own in apart]))
         for name, column in chunks.labels(labels).items():
+            if name in types:
+                columns[name] = pa.array(column.tolist(), type=types[name])
+                continue
             cells = [None if cell is None else str(cell) for cell in column]
             columns[name] = pa.array(cells, type=pa.string()).dictionary_encode()
         self._table = pa.table(columns)

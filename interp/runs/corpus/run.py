@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
 from interp.prompts.messages import ROLE, chat_column, is_conversation
 from interp.prompts.prompts import Prompts
+from interp.runs.corpus.continuations import DEFAULTS, TEXTS, TYPES, Generation, generation_of
 from interp.runs.corpus.documents import (
     POSITION_BIN,
     TOKEN_ID,
@@ -51,7 +53,7 @@ from interp.runs.corpus.output import (
     write_finished,
     write_summary,
 )
-from interp.runs.corpus.pieces import Pieces, span_of
+from interp.runs.corpus.pieces import Pieces, span_of, written_in
 from interp.runs.corpus.ray_actors import RayActors
 from interp.runs.corpus.shard import SHARDS, CorpusJob
 from interp.runs.corpus.sources import Files, Plan, Shard, Source, open_source, plan
@@ -113,9 +115,17 @@ def run_corpus(
     positions: Any = None,
     text_column: str = "text",
     split: str | None = None,
-    long: str = "split",
+    long: str | None = None,
     overlap: int = 0,
     prepend_bos: bool | None = None,
+    generate: int | None = None,
+    samples: int = 1,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: Sequence[str | int] | None = None,
+    seed: int = 0,
     control: str | None = None,
     max_tokens: int = 4096,
     shard_documents: int | None = None,
@@ -142,7 +152,8 @@ def run_corpus(
         out: the folder to write; docs/corpus.md describes its files.
         keep: "summary": moments and quantiles per group; "tokens": a row per token, as Parquet.
         by: labels that make the groups of a summary: columns of the source, `role` with a
-            `target` or of chat messages, or `position_bin`.
+            `target` or of chat messages, `position_bin`, or with `generate` `generated`,
+            `generation_step` and `sample`.
         labels: label columns of the rows of tokens; or `{label: column}`, also with `by`, to rename
             a column of the source whose name a column of the tables has already.
         target: a word; its tokens get the role `target`, as in `run`.
@@ -155,12 +166,19 @@ def run_corpus(
             are those in a chunk, and -1, or "last", is the last token of each chunk.
         text_column, split: the column with the text or with chat messages (`messages`, where
             there is no text), the split of a data set.
-        long: documents longer than the context: "split" into chunks, "cut", or "refuse".
+        long: documents longer than the context: "split" into chunks (the default), "cut", or
+            "refuse".
         overlap: tokens that a chunk repeats from the one before as context, not measured twice.
         prepend_bos: the model's own policy unless given.
+        generate: let the model continue each document by up to so many tokens, and measure the
+            whole texts. A document that leaves no room for them is a failure.
+        samples, do_sample, temperature, top_k, top_p, stop, seed: with `generate`, as for
+            `interp.generate`. The draws of a text depend on the seed, the number of its document
+            and its own number only.
         control: "random-init" runs an untrained copy of the model (`random_copy`) over the same
             corpus after the model, into the folder `control` of `out`; the tables, figures and
-            comparisons of a summary then show it as well.
+            comparisons of a summary then show it as well. With `generate` it reads what the model
+            wrote.
         max_tokens: budget of a batch, padding included.
         shard_documents: documents per shard; about 1 MB of text unless given.
         workers: processes of this machine, or Ray actors.
@@ -175,40 +193,31 @@ def run_corpus(
     Raises `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
     if the run cannot go on (no space left, every chunk fails); finished shards are kept.
     """
-    chosen, kept = resolve(analyses), Kept.of(layers, positions)
-    _check(chosen, keep, by, labels, control)
-    refuse_unanswered(chosen.values(), against)
-    targets, against = _one("targets", targets), _one("against", against)
-    check_reading(long, overlap, None)
     engine = _engine(workers, ray, gpus)
-    marks = [target_word(target, required=False)] if target else []
-    reading = Reading(
-        text_column,
-        long,
-        overlap,
-        labels=_read((*by, *labels), target),
-        renamed=_renamed(labels, text_column),
-        labellers=(*marks, *labellers),
-    )
-    row_labels = [*labels, *(["role"] if target else [])] if keep == "tokens" else []
-    columns = tuple(reading.columns.values())
-    opened = open_source(source, text_column=text_column, columns=columns, split=split)
-    job = CorpusJob(
+    drawing = {"samples": samples, "do_sample": do_sample, "temperature": temperature}
+    drawing |= {"top_k": top_k, "top_p": top_p, "stop": stop, "seed": seed}
+    job = _job(
         model,
-        dict(model_options or {}),
-        chosen,
-        _without(opened, source, Path(out)),
-        reading,
-        keep,
-        tuple(by),
-        tuple(dict.fromkeys(row_labels)),
-        max_tokens,
-        threads,
+        source,
+        analyses,
         Path(out),
-        control,
+        generation_of(generate, drawing),
+        keep=keep,
+        by=by,
+        labels=labels,
+        target=target,
+        labellers=labellers,
         targets=targets,
         against=against,
-        kept=kept,
+        kept=Kept.of(layers, positions),
+        text_column=text_column,
+        split=split,
+        long=long,
+        overlap=overlap,
+        control=control,
+        max_tokens=max_tokens,
+        threads=threads,
+        options=dict(model_options or {}),
     )
     how = (prepend_bos, shard_documents, progress)
     with owned(_ready(job.folder, resume, overwrite)):
@@ -220,20 +229,139 @@ def run_corpus(
             return _both(done, _Run(copy, *how).whole(engine))
 
 
+def _job(
+    model: Any,
+    source: Any,
+    analyses: Any,
+    out: Path,
+    generation: Generation | None,
+    *,
+    keep: str,
+    by: Sequence[str],
+    labels: Sequence[str] | Mapping[str, str],
+    target: str | None,
+    labellers: Sequence[Labeller],
+    targets: Any,
+    against: Any,
+    kept: Kept,
+    text_column: str,
+    split: str | None,
+    long: str | None,
+    overlap: int,
+    control: str | None,
+    max_tokens: int,
+    threads: int,
+    options: dict[str, Any],
+) -> CorpusJob:
+    """The settings of a run, after all checks for which neither model nor text is read."""
+    chosen = resolve(analyses)
+    made = _made(generation)
+    _check(chosen, keep, by, labels, control, made)
+    refuse_unanswered(chosen.values(), against)
+    targets, against = _one("targets", targets), _one("against", against)
+    long = _long(long, overlap, generation)
+    marks = [target_word(target, required=False)] if target else []
+    reading = Reading(
+        text_column,
+        long,
+        overlap,
+        labels=_read((*by, *labels), target, made),
+        renamed=_renamed(labels, text_column),
+        labellers=(*marks, *labellers),
+        generation_prompt=generation is not None,
+    )
+    of_rows = [*labels, *(["role"] if target else []), *(n for n in made if n not in MADE)]
+    columns = tuple(reading.columns.values())
+    opened = open_source(source, text_column=text_column, columns=columns, split=split)
+    return CorpusJob(
+        model,
+        options,
+        chosen,
+        _without(opened, source, out),
+        reading,
+        keep,
+        tuple(by),
+        tuple(dict.fromkeys(of_rows)) if keep == "tokens" else (),
+        max_tokens,
+        threads,
+        out,
+        control,
+        targets=targets,
+        against=against,
+        kept=kept,
+        generation=generation,
+    )
+
+
+def planned(source: Any, analyses: Any, out: str | Path, **options: Any) -> tuple[str, Plan]:
+    """Name and plan of the corpus of runs to come, after all checks that need no model.
+
+    Args:
+        source, analyses, out, options: as for `run_corpus`.
+
+    Raises as `run_corpus` does.
+    """
+    found = signature(run_corpus).bind(None, source, analyses, out=out, **options)
+    found.apply_defaults()
+    given = found.arguments
+    _engine(*(given[name] for name in ("workers", "ray", "gpus")))
+    known = {name: given[name] for name in signature(_job).parameters if name in given}
+    known |= {"out": Path(out), "options": {}, "kept": Kept.of(given["layers"], given["positions"])}
+    drawing = {name: given[name] for name in DEFAULTS}
+    job = _job(generation=generation_of(given["generate"], drawing), **known)
+    return job.source.name, _Run(job, None, given["shard_documents"], progress=False).plan
+
+
+def _made(generation: Generation | None) -> dict[str, None]:
+    """Labels that are computed, not read from the source."""
+    return dict.fromkeys((*MADE, *(TYPES if generation else ())))
+
+
+def _long(long: str | None, overlap: int, generation: Generation | None) -> str:
+    """The treatment of long documents, which a generation leaves no choice of."""
+    if generation is None:
+        found = "split" if long is None else long
+    else:
+        given = [] if long in (None, "refuse") else [f"long={long!r}"]
+        given += [f"overlap={overlap}"] if overlap else []
+        if given:
+            raise BadInput(
+                f"{', '.join(given)} with generate={generation.how.max_new_tokens}: the model "
+                "continues whole documents; one that leaves no room in the context is recorded as "
+                "a failure. Leave one of the two out"
+            )
+        found = "refuse"
+    check_reading(found, overlap, None)
+    return found
+
+
 def _check(
     chosen: Mapping[str, Analysis],
     keep: str,
     by: Sequence[str],
     labels: Sequence[str] | Mapping[str, str],
     control: str | None,
+    made: Collection[str],
 ) -> None:
     """Raise for settings that contradict each other, before a model is loaded."""
     if keep not in ("tokens", SUMMARY):
         raise unknown("value of keep", keep, ("tokens", SUMMARY))
     _check_labels(keep, by, labels)
     refuse_taken((n for n in (*by, *labels) if n not in MADE), chosen)
+    _refuse_renamed(labels, made)
     _check_control(control, keep)
-    refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, "tokens"))
+    refuse_names(chosen, (SHARDS, SUMMARY, CONTROL, TEXTS, "tokens"))
+
+
+def _refuse_renamed(labels: Sequence[str] | Mapping[str, str], made: Collection[str]) -> None:
+    """Raise `BadInput` for a label of the source with the name of a column of a generation."""
+    names = labels.items() if isinstance(labels, Mapping) else ()
+    for name, column in names:
+        if name in TYPES and name in made and name != column:
+            raise BadInput(
+                f"label {name!r} is a column that a generation writes; give the column {column!r} "
+                f"another name (labels={{'{name}_label': {column!r}}})"
+            )
 
 
 def _one(what: str, token: Any) -> str | int | None:
@@ -253,10 +381,10 @@ def _both(run: CorpusRun, control: CorpusRun) -> CorpusRun:
     return replace(run, seconds=seconds, measured=measured)
 
 
-def _read(names: Sequence[str], target: str | None) -> tuple[str, ...]:
+def _read(names: Sequence[str], target: str | None, made: Collection[str]) -> tuple[str, ...]:
     """The labels that are read from the source; the others are computed."""
-    made = {*MADE, "role"} if target else set(MADE)
-    return tuple(name for name in dict.fromkeys(names) if name not in made)
+    computed = {*made, "role"} if target else set(made)
+    return tuple(name for name in dict.fromkeys(names) if name not in computed)
 
 
 def _renamed(
@@ -371,8 +499,9 @@ def _check_columns(job: CorpusJob, found: Plan) -> None:
     made = {"role"} if any(_marks_role(labeller) for labeller in reading.labellers) else set()
     if len(reading.labellers) > len(made):
         return
-    known: set[str] = made | {*MADE}
+    known: set[str] = made | {*_made(job.generation)}
     for document in islice(job.source.read(found.shards[0]), _LOOK):
+        _refuse_own(job, document.row)
         known |= {str(name) for name in document.row}
         known |= {str(n) for v in document.row.values() for n in word_fields(v)}
         known |= {ROLE} if _is_chat(document.row, reading.text_column) else set()
@@ -380,6 +509,16 @@ def _check_columns(job: CorpusJob, found: Plan) -> None:
         column = reading.columns.get(name, name)
         if column not in known:
             raise unknown("label", column, sorted(known - {reading.text_column}))
+
+
+def _refuse_own(job: CorpusJob, row: Mapping[str, Any]) -> None:
+    """Raise `BadInput` for a label that may be a column of the source or one of a generation."""
+    for name in (*job.by, *job.labels) if job.generation else ():
+        if name in TYPES and name in row:
+            raise BadInput(
+                f"label {name!r} is a column of the documents, and one that a generation writes; "
+                f"rename that of the documents (labels={{'{name}_label': {name!r}}})"
+            )
 
 
 def _is_chat(row: Mapping[str, Any], text_column: str) -> bool:
@@ -461,7 +600,7 @@ class _Run:
             prepend_bos=wanted,
             massive_first=bool(apart),
             vocab_size=described["vocabulary"],
-            stride=stride_of(self.plan.longest, reading.long, reading.overlap, limit),
+            stride=self._stride(reading, limit),
         )
         job = replace(self.job, reading=reading)
         manifest = manifest_of(job, noted, self.plan, self.shard_documents)
@@ -476,6 +615,11 @@ class _Run:
                 "a worker loaded another model, or has other versions, than the first one"
             )
         return self.job
+
+    def _stride(self, reading: Reading, limit: int | None) -> int:
+        if self.job.generation is not None:
+            return self.job.generation.stride
+        return stride_of(self.plan.longest, reading.long, reading.overlap, limit)
 
     def _left(self, job: CorpusJob) -> Sequence[Shard]:
         """The shards that are left to measure; those that are finished are counted."""
@@ -497,10 +641,10 @@ class _Run:
         done = self.pieces.covered()
         return [shard for shard in self.plan.shards if shard.index not in done]
 
-    def finish(self) -> tuple[dict[str, int], pd.DataFrame]:
+    def finish(self) -> tuple[dict[str, Any], pd.DataFrame]:
         """Merge the shards in their order, write the tables, and return totals and failures."""
         records = self.pieces.ordered()
-        totals = {
+        totals: dict[str, Any] = {
             name: sum(record[name] for record in records)
             for name in ("documents", "chunks", "tokens")
         }
@@ -508,6 +652,7 @@ class _Run:
         if not totals["chunks"]:
             reason = next(f["reason"] for r in records for f in r["failures"])
             raise InterpError(f"not one document could be measured; the first reason: {reason}")
+        totals |= written_in(records)
         write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
         failures = write_failures(self.job.folder, records)
         write_finished(self.job, records, totals)

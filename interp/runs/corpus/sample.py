@@ -1,4 +1,4 @@
-"""A sample of a corpus run that kept its rows, as results in memory.
+"""Rows of a corpus run, of a sample of the documents or of all, as results in memory.
 
 Knows the columns of the parts; nothing of models.
 """
@@ -47,6 +47,20 @@ def sample_of(tables: Mapping[str, Any], provenance: Mapping[str, Any], of: int)
     return Results(results, told)
 
 
+def as_prompts(rows: pd.DataFrame, samples: int) -> pd.DataFrame:
+    """Rows of parts with documents as prompts, and positions in them as positions.
+
+    Args:
+        samples: texts per document that a model wrote, each of which is a prompt; 0 for none.
+    """
+    prompt = rows["document"] * samples + rows["sample"] if samples else rows["document"]
+    rows = rows.assign(position=rows["document_position"])
+    rows.insert(0, "prompt", prompt)
+    if samples:
+        rows.insert(list(rows).index("sample"), "given", rows["document"])
+    return rows
+
+
 def _documents(table: Any, name: str) -> list[int]:
     """Numbers of the documents of one part, in their order."""
     part = replace(table, paths=_parts(table, [name]), written={})
@@ -64,7 +78,22 @@ def _result(table: Any, names: Sequence[str], documents: Sequence[int]) -> Resul
     some = replace(table, paths=_parts(table, names), written={})
     # The checksum of every page that is read is verified; whole files would be the whole run.
     rows = some.read(where=ds.field("document").isin(list(documents)), verify=False)
-    rows = rows.assign(prompt=rows["document"], position=rows["document_position"])
+    return _result_of(table, as_prompts(rows, table.samples))
+
+
+def whole_of(tables: Mapping[str, Any], provenance: Mapping[str, Any]) -> Results:
+    """Results of all documents of a corpus, as `sample_of` gives them of some.
+
+    Raises `BadInput` for a run without rows, and for more rows than `RowTable.frame` loads.
+    """
+    if not tables:
+        raise BadInput("the run kept no rows, so there is nothing to load")
+    return Results([_result_of(table, table.frame) for table in tables.values()], dict(provenance))
+
+
+def _result_of(table: Any, rows: pd.DataFrame) -> Result:
+    """A result in memory of rows whose prompts are documents."""
+    rows = rows.copy(deep=False)
     for column in [c for c in rows if isinstance(rows[c].dtype, pd.CategoricalDtype)]:
         rows[column] = rows[column].astype(object)
     values = _values(table.analysis, rows)

@@ -7,7 +7,7 @@ only. Knows models and analyses; nothing of other shards, processes or machines.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,13 +30,22 @@ from interp.errors import InterpError, Unsupported
 from interp.models.answers import answers_of, second_answers
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
-from interp.models.probe import inspect
+from interp.models.probe import forget, inspect
 from interp.models.untrained import check_control, random_copy
-from interp.prompts.tokens import token_strings
+from interp.prompts.tokens import token_strings, vocabulary_id
 from interp.runs.collect import Collector, observe_weights
+from interp.runs.corpus.continuations import (
+    SHOWN,
+    TEXTS,
+    TYPES,
+    Generation,
+    Window,
+    Writer,
+    summed,
+)
 from interp.runs.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
 from interp.runs.corpus.rows import RowWriter, TokenTable, Vocabulary
-from interp.runs.corpus.sources import Shard, Source, Span
+from interp.runs.corpus.sources import Document, Shard, Source, Span
 from interp.runs.feed import Feeder
 from interp.runs.provenance import provenance_of
 from interp.runs.storage import save_state
@@ -69,6 +78,7 @@ class CorpusJob:
         targets: the answer that is measured at every position, in place of the next token.
         against: a second answer, which the targets are compared with.
         kept: the layers and positions whose rows are kept.
+        generation: the way in which the model continues documents, None where it does not.
     """
 
     model: Any
@@ -88,16 +98,24 @@ class CorpusJob:
     targets: str | int | None = None
     against: str | int | None = None
     kept: Kept = ALL
+    generation: Generation | None = None
 
 
 @dataclass
 class _Tally:
-    """Counts of a shard's documents, chunks and tokens, and its failures."""
+    """Counts of a shard's documents, chunks and tokens, its failures, and the written texts."""
 
     documents: int = 0
     chunks: int = 0
     tokens: int = 0
     failures: list[Failure] = field(default_factory=list)
+    texts: list[dict[str, Any]] = field(default_factory=list)
+    counts: list[dict[str, int]] = field(default_factory=list)
+
+    def take(self, window: Window) -> None:
+        self.failures += window.failures
+        self.texts += window.texts
+        self.counts += [window.counts]
 
 
 class Worker:
@@ -107,13 +125,16 @@ class Worker:
         # Sums are split by thread: the same number in every worker keeps the last bits.
         torch.set_num_threads(job.threads)
         self.job = job
-        self.bridge = load_model(job.model, **job.options)
+        self.bridge = self._loaded = load_model(job.model, **job.options)
         if job.control is not None:
             check_control(job.control, self.bridge)  # before hours are spent on the model itself
         self.anatomy = inspect(self.bridge)
         # The copy gets the same tokens as the model, first tokens with a massive norm left out in
         # both, or their means would not compare.
         self._first = self.anatomy.stacks[0]
+        # Texts of the untrained copy would be noise: it reads those of the model.
+        asked = job.generation
+        self._writer = asked and Writer(self.bridge, self.anatomy, asked, job.max_tokens)
         if job.untrained:
             self.bridge = random_copy(self.bridge)
             self.anatomy = inspect(self.bridge)
@@ -138,15 +159,23 @@ class Worker:
             "weights": fingerprint(self.bridge),
             "context": self.anatomy.n_ctx,
             "vocabulary": self.anatomy.d_vocab or None,
+            "tokenizer": vocabulary_id(self.bridge.tokenizer),
             "prepends_bos": bool(self.anatomy.prepends_bos),
             "massive_first": massive_note(self._first) if self._first.massive_first else "",
             "notes": list(self.anatomy.caveats()),
+            **(self._writer.describe() if self._writer else {}),
         }
 
     def adopt(self, job: CorpusJob) -> None:
         """Work on `job` from now on: the same model, completed by the values of `describe`."""
         # Observers know the analyses by identity, and a job that came through a pipe has copies.
         self.job = replace(job, analyses=self.job.analyses)
+
+    def let_go(self) -> None:
+        """Forget what is known of the models that this worker made, which keeps them in memory."""
+        for model in {id(m): m for m in (self._loaded, self.bridge)}.values():
+            if model is not self.job.model:
+                forget(model)
 
     def measure(self, shard: Shard) -> dict[str, Any]:
         """Measure one shard, write its files, and last its record, which is returned."""
@@ -164,6 +193,9 @@ class Worker:
         paths += [p for n, s in collector.states.items() if (p := self._save(shard, n, s))]
         paths += self._save_tokens(shard, kept, collector)
         paths += self._save_vocabulary() if shard.index == 0 else []
+        if self._writer:
+            rows[TEXTS] = len(texts := self._lasting(tally.texts))
+            paths += self._save_texts(shard, texts)
         record = {
             "run": self.job.run,
             "shard": shard.index,
@@ -172,6 +204,7 @@ class Worker:
             "tokens": tally.tokens,
             "rows": rows,
             "failures": [vars(failure) for failure in tally.failures],
+            **({"written": summed(tally.counts)} if self._writer else {}),
             "files": {str(p.relative_to(folder)): checksum(p) for p in paths},
         }
         return write_sealed(record_path(folder, shard.span), record)
@@ -183,21 +216,34 @@ class Worker:
     ) -> tuple[_Tally, list[pd.DataFrame]]:
         job, tally, kept = self.job, _Tally(), []
         with Feeder(self.bridge, self.anatomy, self.wiring) as feeder:
-            for documents in windows(job.source.read(shard)):
-                chunks, failures = read_window(documents, self.bridge.tokenizer, job.reading)
+            for documents in self._cut(job.source.read(shard)):
+                window = self._read(documents, feeder)
                 tally.documents += len(documents)
-                tally.failures += failures
-                if chunks is None:
+                tally.take(window)
+                if (chunks := window.chunks) is None:
                     continue
                 settle = self._grouper(chunks) if job.keep == "summary" else None
                 pending = self._window(feeder, chunks, collector, tally, settle)
                 if settle is None:
-                    table = TokenTable(chunks, job.labels, self._vocabulary)
+                    types = TYPES if self._writer else {}
+                    table = TokenTable(chunks, job.labels, self._vocabulary, types)
                     for name, writer in writers.items():
                         writer.write(pending.states[name], table)
                     _settle(pending, collector, lambda _, state: without_rows(state))
                 kept.append(_tokens_of(chunks, prompts_in(collector.states)))
         return tally, kept
+
+    def _cut(self, documents: Iterator[Document]) -> Iterator[list[Document]]:
+        """Windows of documents, smaller ones where each becomes several and longer texts."""
+        asked = self.job.generation
+        return windows(documents, asked.new_bytes, asked.samples) if asked else windows(documents)
+
+    def _read(self, documents: Sequence[Document], feeder: Feeder) -> Window:
+        """The chunks of a window, of documents or of what the model makes of them."""
+        if not self._writer:
+            return Window(*read_window(documents, self.bridge.tokenizer, self.job.reading))
+        with feeder.apart():
+            return self._writer.read(documents, self.job.reading)
 
     def _window(
         self,
@@ -312,6 +358,19 @@ class Worker:
         path = tokens_path(self.job.folder, shard.span)
         with atomic(path) as temporary:
             rows.to_parquet(temporary, index=False)
+        return [path]
+
+    def _lasting(self, texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The texts that are kept: all with the rows of tokens, of a summary the first ones."""
+        return [t for t in texts if self.job.keep == "tokens" or t["document"] < SHOWN]
+
+    def _save_texts(self, shard: Shard, texts: list[dict[str, Any]]) -> list[Path]:
+        if not texts:
+            return []
+        path = part_path(self.job.folder, TEXTS, shard)
+        types = {"document": np.int64, "sample": np.int32, "new_tokens": np.int32}
+        with atomic(path) as temporary:
+            pd.DataFrame(texts).astype(types).to_parquet(temporary, index=False)
         return [path]
 
     def _save_vocabulary(self) -> list[Path]:

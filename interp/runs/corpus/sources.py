@@ -28,7 +28,8 @@ SHARD_BYTES = 1 << 20
 SHARD_DOCUMENTS = 10_000
 """Largest number of documents per shard unless `shard_documents` is given."""
 _ROWS = 1024  # rows of a data set that are read at once
-_WRITTEN = ("corpus.json", "results.json", "experiment.json")  # marks of what this library wrote
+# Marks of what this library wrote.
+_WRITTEN = ("corpus.json", "results.json", "series.json", "experiment.json")
 
 
 @dataclass(frozen=True)

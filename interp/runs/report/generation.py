@@ -47,7 +47,7 @@ def generation_section(results: ResultsLike) -> Section | None:
         "likelihood of the token, how open the choice was, where it settled, and how far the "
         f"stream travelled. {_how(told)}",
         tuple(blocks),
-        (_counted(rows, frame),),
+        (_counted(told, rows, frame),),
         tables=(("The texts", table_of(rows[columns].head(40), ("text",)), not blocks),),
         beside=len(blocks) > 1,
     )
@@ -71,17 +71,26 @@ def _how(told: dict[str, Any]) -> str:
     return f"{way}, at most {told['max_new_tokens']} tokens{cache}."
 
 
-def _counted(rows: pd.DataFrame, frame: pd.DataFrame) -> str:
+def _counted(told: dict[str, Any], rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     """Numbers of texts and tokens, and the mean log-probability where it is known."""
-    stopped = int(rows["stopped"].sum())
+    counts = told.get("counts") or _own_counts(rows)  # of a corpus only some texts are here
+    unit = "documents" if "documents" in counts else "prompts"
     said = (
-        f"{len(rows):,} texts after {rows['given'].nunique():,} prompts, "
-        f"{int(rows['new_tokens'].sum()):,} tokens; {stopped:,} ended by a stop token"
+        f"{counts['texts']:,} texts after {counts[unit]:,} {unit}, "
+        f"{counts['new_tokens']:,} tokens; {counts['stopped']:,} ended by a stop token"
     )
+    if len(rows) < counts["texts"]:
+        said += f". {len(rows):,} of them are kept here"
     if "log_prob" in frame:
         mean = frame.loc[frame[STEP] > 0, "log_prob"].mean()
         said += f". Mean log-probability of a written token: {mean:.3g} nats"
     return f"{said}."
+
+
+def _own_counts(rows: pd.DataFrame) -> dict[str, int]:
+    """Counts of texts that are all here."""
+    sums = {name: int(rows[name].sum()) for name in ("new_tokens", "stopped")}
+    return {"texts": len(rows), "prompts": int(rows["given"].nunique()), **sums}
 
 
 def _texts(frame: pd.DataFrame) -> Block:

@@ -134,9 +134,12 @@ def _counted(results: ResultsLike) -> str:
     if not read:
         return "no prompts: only the weights were read"
     noun = "prompt" if documents is None else "document"
-    if texts := results.provenance.get(GENERATION, {}).get("texts"):
-        prompts = len({text["given"] for text in texts})
-        of = f"{prompts:,} prompt{'s' * (prompts != 1)}"
+    told = results.provenance.get(GENERATION, {})
+    if texts := told.get("texts"):
+        counts = told.get("counts", {})  # of a corpus, which has only its first texts here
+        counted = int(counts.get("texts", counted))
+        of_them = int(counts.get("documents", len({text["given"] for text in texts})))
+        of = f"{of_them:,} {noun}{'s' * (of_them != 1)}"
         return f"{counted:,} text{'s' * (counted != 1)} of {of}, {read:,} tokens"
     return f"{counted:,} {noun}{'s' * (counted != 1)}, {read:,} tokens"
 

@@ -15,6 +15,7 @@ import pandas as pd
 from interp.errors import unknown
 from interp.render.drawing import Drawing, nothing
 from interp.stats.change_point import is_geometric, log_places
+from interp.stats.table import is_summary
 
 WAYS = ("axis", "layers", "both")
 MOST_LINES = 8
@@ -63,14 +64,16 @@ def _unit(result: Any, value: str) -> str:
     return next((plot.unit for plot in plots if plot.unit), value)
 
 
-def _caption(curves: pd.DataFrame) -> str:
-    prompts = int(curves["prompts"].max())
-    band = "Bands: 95 % intervals of the mean, with prompts as the sampling unit."
+def _caption(result: Any, curves: pd.DataFrame) -> str:
+    unit, prompts = result.series.unit, int(curves["prompts"].max())
+    band = f"Bands: 95 % intervals of the mean, with {unit} as the sampling unit."
     if curves["low"].isna().all():
-        band = "No band: an interval needs two prompts."
+        pooled = "a summary has none of several groups together; by= draws them apart."
+        few = f"an interval needs two {unit}."
+        band = f"No band: {pooled if prompts > 1 and is_summary(result.frame) else few}"
     undefined = int(curves["undefined"].sum())
     lost = f" {undefined:,} undefined values are not averaged." if undefined else ""
-    return f"Means over the tokens of {prompts} prompts in every member. {band}{lost}"
+    return f"Means over the tokens of {prompts:,} {unit} in every member. {band}{lost}"
 
 
 # ---- over the axis ---------------------------------------------------------------------------
@@ -95,7 +98,7 @@ def _over_axis(result: Any, curves: pd.DataFrame, value: str, labels: Sequence[s
         table[["value", "group", "x", "mean", "low", "high", "n"]],
         _unit(result, value),
         result.series.axis,
-        f"{_caption(curves)}{said}",
+        f"{_caption(result, curves)}{said}",
         if_null=IF_NULL,
         options=options,
     )
@@ -183,7 +186,7 @@ def _over_layers(result: Any, curves: pd.DataFrame, value: str, labels: Sequence
         table[["value", "group", "x", "mean", "low", "high", "n"]],
         _unit(result, value),
         _kind(result),
-        f"{_caption(curves)}{left}",
+        f"{_caption(result, curves)}{left}",
     )
 
 
@@ -220,6 +223,7 @@ def _over_both(result: Any, curves: pd.DataFrame, value: str, labels: Sequence[s
         table,
         _unit(result, value),
         result.series.axis,
-        f"Means over the tokens of {int(curves['prompts'].max())} prompts in every member.",
+        f"Means over the tokens of {int(curves['prompts'].max())} {result.series.unit} in every "
+        "member.",
         options={"columns": told, "y": _kind(result), "cell": (52, 26)},
     )

@@ -5,10 +5,11 @@ Knows loaded models by their anatomy and tokenizer; nothing of tables.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from interp.prompts.tokens import vocabulary_id
 
 FACTS = ("architecture", "n_layers", "d_model", "d_vocab", "tokenizer", "basis", "dtype")
 """What is known of a member once it was loaded."""
@@ -21,27 +22,14 @@ def facts_of(model: Any, about: Mapping[str, Any]) -> dict[str, Any]:
         model: a bridge.
         about: what the provenance of its results says of the model.
     """
-    kept = {key: about.get(key) for key in FACTS if key not in ("d_vocab", "tokenizer")}
     vocabulary = int(getattr(model.cfg, "d_vocab", 0) or 0)
-    name = vocabulary_id(getattr(model, "tokenizer", None))
-    return kept | {"d_vocab": vocabulary, "tokenizer": name}
+    return facts_in(about, vocabulary, vocabulary_id(getattr(model, "tokenizer", None)))
 
 
-def vocabulary_id(tokenizer: Any) -> str | None:
-    """SHA-256 of a tokenizer's tokens with their ids and of its own rules; None without one."""
-    if tokenizer is None:
-        return None
-    rules: Any = getattr(tokenizer, "backend_tokenizer", None)
-    # The same tokens may be merged in another order, which cuts texts in other places.
-    told = rules.to_str() if rules is not None else ""
-    document = [sorted(tokenizer.get_vocab().items()), _without_padding(told)]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
-
-
-def _without_padding(rules: str) -> Any:
-    """Rules of a fast tokenizer without the settings that a call changes."""
-    document = json.loads(rules) if rules else {}
-    return {k: v for k, v in document.items() if k in ("model", "normalizer", "pre_tokenizer")}
+def facts_in(about: Mapping[str, Any], vocabulary: int, tokenizer: str | None) -> dict[str, Any]:
+    """The same where the model is not here: `vocabulary` tokens, and a `vocabulary_id`."""
+    kept = {key: about.get(key) for key in FACTS if key not in ("d_vocab", "tokenizer")}
+    return kept | {"d_vocab": vocabulary, "tokenizer": tokenizer}
 
 
 def differences(facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Members of a series on the disk: what was measured, what failed, and what is left.
 
-A member is a folder of `Results` and a sealed record next to it, each whole or absent; the listing
+A member is a folder of `Results`, or of a corpus run, and a sealed record next to it; the listing
 `series.json` has the settings of the whole series. Knows files; runs nothing.
 """
 
@@ -26,7 +26,8 @@ from interp._files import (
     write_sealed,
 )
 from interp.errors import BadInput, InterpError
-from interp.runs.results import Results, refuse_newer
+from interp.runs.corpus.output import CorpusTables, open_run
+from interp.runs.results import CORPUS, Results, refuse_newer
 from interp.runs.saved import load_results
 from interp.runs.series.members import Member
 
@@ -105,7 +106,7 @@ class Folder:
             now = record_of(member)
             same = all(record[key] == now[key] for key in ("source", "options", "files"))
             if same and record["status"] == MEASURED:
-                load_results(folder_of(self.out, member.name), REMEDY)
+                _verify(folder_of(self.out, member.name))
                 return record
         return None
 
@@ -114,7 +115,10 @@ class Folder:
         return read_sealed(record_path(self.out, name), REMEDY)
 
     def keep(self, record: Mapping[str, Any], results: Results | None) -> None:
-        """Writes a measured member and then its record; of a failed one the record alone."""
+        """Writes a measured member and then its record; the record alone without results.
+
+        A member that failed has none, and one of a corpus has written its own.
+        """
         place = folder_of(self.out, record["member"])
         # The record goes first and comes last: it says that the folder is of this very model.
         discard(record_path(self.out, record["member"]))
@@ -126,6 +130,27 @@ class Folder:
     def write_listing(self, listing: Mapping[str, Any]) -> None:
         """Writes the listing again, with all members."""
         write_sealed(self.out / SERIES, listing, json_value)
+
+
+def _verify(place: Path) -> None:
+    """Raises `InterpError` for a member's folder that is damaged or not finished."""
+    if not kind_of(place / CORPUS):
+        load_results(place, REMEDY)
+        return
+    found = open_run(place)
+    for table in found.values() if isinstance(found, CorpusTables) else ():
+        table.verify()
+
+
+def results_in(place: Path) -> Results:
+    """The results of a member; the rows of a corpus run are loaded into memory.
+
+    Raises `BadInput` for more rows than `CorpusTables.whole` loads.
+    """
+    if not kind_of(place / CORPUS):
+        return load_results(place, REMEDY)
+    found = open_run(place)
+    return found.whole() if isinstance(found, CorpusTables) else found
 
 
 def record_path(out: Path, name: str) -> Path:
@@ -185,7 +210,7 @@ class SavedResults(Mapping[str, Results]):
     def __getitem__(self, name: str) -> Results:
         if name not in self._names:
             raise KeyError(name)
-        return load_results(folder_of(self._out, name), REMEDY)
+        return results_in(folder_of(self._out, name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -17,6 +17,7 @@ from interp.render.finding import Finding
 from interp.render.page import Block, Section, block, fill, libraries, numbered
 from interp.render.tables import flat, table_of
 from interp.runs.series.drawings import WAYS, drawing_of
+from interp.stats.table import is_summary
 
 MOST_VALUES = 3
 NAMES = {"axis": "over the series", "layers": "over layers", "both": "layer by member"}
@@ -68,14 +69,15 @@ def report_html(
 
 def _lead(series: Any) -> str:
     names = ", ".join(name.replace("_", " ") for name in series)
-    return f"{names[:1].upper()}{names[1:]} of the same prompts in every member, by {series.axis}."
+    unit = series.unit
+    return f"{names[:1].upper()}{names[1:]} of the same {unit} in every member, by {series.axis}."
 
 
 def _measured(series: Any) -> list[tuple[str, str]]:
     failed = len(series.failures)
     members = f"{len(series.results)} measured" + (f", {failed} failed" if failed else "")
     source = str(series.provenance["prompts"]["source"])
-    return [("Members", members), ("Axis", series.axis), ("Prompts", source)]
+    return [("Members", members), ("Axis", series.axis), (series.unit.capitalize(), source)]
 
 
 def _of_result(result: Any, special: bool) -> Section:
@@ -114,9 +116,11 @@ def _choices(result: Any, value: str, special: bool) -> Mapping[str, Drawing]:
         ways = ["layers", "both", "axis"]
     drawings = {NAMES[way]: drawing_of(result, value, over=way, special=special) for way in ways}
     labels = [label for label in result.labels if 1 < result.frame[label].nunique() <= 8]
-    for label in labels[:2]:
-        drawings[f"by {label}"] = drawing_of(result, value, by=label, special=special)
-    return drawings
+    apart = {
+        f"by {label}": drawing_of(result, value, by=label, special=special) for label in labels[:2]
+    }
+    # Groups of a summary have bands of their own, and none together: those are seen first.
+    return apart | drawings if is_summary(result.frame) else drawings | apart
 
 
 def _members(series: Any) -> Section:

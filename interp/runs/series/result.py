@@ -16,6 +16,7 @@ import pandas as pd
 
 from interp._files import SERIES, json_value, whole_folder, write_sealed
 from interp.contract.analysis import Analysis
+from interp.contract.columns import SUMMARY
 from interp.errors import BadInput, unknown
 from interp.render.draw import figure
 from interp.render.look import Look, Palette
@@ -99,8 +100,12 @@ class SeriesResult:
 
     @property
     def labels(self) -> list[str]:
-        """Columns that came with the prompts."""
-        return next(iter(self._parts.values())).labels
+        """Columns that came with the prompts; of a summary those that make its groups."""
+        first = next(iter(self._parts.values()))
+        if not is_summary(first.frame):
+            return first.labels
+        keys = {*SUMMARY, *first.analysis.keys}
+        return [str(c) for c in first.frame if c not in keys]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -127,6 +132,9 @@ class SeriesResult:
     ) -> pd.DataFrame:
         """Mean of a value for every member and layer, with its 95 % band over prompts.
 
+        Of a summary the band is that of its cluster-robust standard errors; there is none where
+        several of its groups are drawn as one, so name its labels in `by`.
+
         Args:
             value: a numeric column; the first unless given.
             by: label columns: one mean per label.
@@ -135,8 +143,8 @@ class SeriesResult:
             special: keep special tokens, such as BOS.
 
         Columns: `member`, `at`, `run` (if several), `layer`, `head` (where there are heads), the
-        labels, `mean`, `low`, `high`, `n`, `prompts`, `undefined`. Raises `UnknownName` for a
-        column that is not there.
+        labels, `mean`, `low`, `high`, `n`, `prompts` (of a corpus: documents), `undefined`. Raises
+        `UnknownName` for a column that is not there.
         """
         chosen, frame = self.rows(value, depth=depth, special=special)
         labels = [by] if isinstance(by, str) else list(by)
@@ -272,6 +280,11 @@ class Series(Mapping[str, SeriesResult]):
         return pd.DataFrame(rows).reindex(columns=[*kept, *facts])
 
     @property
+    def unit(self) -> str:
+        """What the members read, in the plural: prompts, or documents of a corpus."""
+        return "documents" if "documents" in self.provenance["prompts"] else "prompts"
+
+    @property
     def axis_columns(self) -> list[str]:
         """The columns in front of every table."""
         several = any(record["run"] for record in self._records)
@@ -283,10 +296,20 @@ class Series(Mapping[str, SeriesResult]):
         rows = self.members[self.members["status"] == FAILED]
         return rows[["member", "at", "source", "error"]].reset_index(drop=True)
 
+    @property
+    def lost(self) -> int:
+        """Number of failures of documents in all members of a series over a corpus."""
+        return sum(int(record.get("lost", 0)) for record in self._records)
+
     def _failures(self) -> Iterator[str]:
         for record in self._records:
             if record["status"] == FAILED:
                 yield f"{record['member']!r} was not measured: {record['error']}"
+            elif record.get("lost"):
+                yield (
+                    f"{record['member']!r}: {record['lost']} failures in {record['documents']} "
+                    "documents, listed in failures.parquet of its folder"
+                )
         waiting = [r["member"] for r in self._records if r["status"] == WAITING]
         if waiting:
             yield (

@@ -1,15 +1,13 @@
-"""`series`: the same prompts and analyses over several models, one in memory at a time.
+"""`series`: the same prompts or corpus in several models, one in memory at a time.
 
 Knows the order of the steps: read the prompts, load a member, measure it, write it, let it go.
 """
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import inspect as signatures
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from interp.models.load import load_model
 from interp.models.probe import forget
 from interp.prompts.prompts import Prompts
 from interp.prompts.sources import Raw
+from interp.prompts.tokens import vocabulary_id
 from interp.runs.before_loading import (
     opened,
     refuse_batches,
@@ -35,11 +34,12 @@ from interp.runs.before_loading import (
 )
 from interp.runs.corpus.files import owned, remove_leftovers
 from interp.runs.provenance import versions
-from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted, run
-from interp.runs.series.facts import differences, facts_of, vocabulary_id
+from interp.runs.series.attempt import Measured, attempted
+from interp.runs.series.corpus import FREE, OPTIONS, CorpusWork, corpus_told
+from interp.runs.series.facts import differences, facts_of
 from interp.runs.series.members import Member, Members, members_of
-from interp.runs.series.records import FAILED, MEASURED, SCHEMA, Folder, record_of
+from interp.runs.series.records import MEASURED, SCHEMA, Folder, record_of
 from interp.runs.series.result import Series
 from interp.runs.series.result import opened as opened_series
 
@@ -56,6 +56,7 @@ def series(
     prompts: Any = None,
     analyses: Wanted = DEFAULT,
     *,
+    corpus: Any = None,
     at: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -65,7 +66,7 @@ def series(
     progress: bool = True,
     **options: Any,
 ) -> Series:
-    """Runs the same analyses over the same prompts in several models, one in memory at a time.
+    """Runs the same analyses over the same prompts or corpus in several models, one at a time.
 
     The members may be checkpoints of a training run, seeds, sizes, quantisations, or a base and its
     fine-tunes. They stand on an axis: the training steps that their names give, or `at`. A member
@@ -78,6 +79,9 @@ def series(
             `{"model": …, "dtype": …}`. Model objects are taken too, but are all in memory.
         prompts: as for `interp.run`; token ids only where all members have one vocabulary.
         analyses: as for `interp.run`.
+        corpus: in place of prompts, texts of any size, as the source of `interp.run_corpus`: each
+            member is a corpus run in its own folder, which goes on at its shards after an
+            interruption. Needs `out`.
         at: a place on the axis for each member, in the order given, or by name.
         out: a folder for the results of each member as soon as it is measured; without it all
             stay in memory.
@@ -87,20 +91,29 @@ def series(
         settings: parameters of analyses by name, as for `interp.run`.
         model_options: for `load_model`, for all members.
         progress: say what is being done.
-        options: further ones of `interp.run`: target, labels, layers, keep, control ….
+        options: further ones of `interp.run`: target, labels, layers, keep, control …; with a
+            corpus those of `interp.run_corpus`: by, keep, labels, long, generate, workers ….
 
     Returns `Series`: a table per analysis with `member` and `at` in front.
     Raises `BadInput`, `UnknownName` for members and options before anything is loaded;
     `InterpError` if not a single member could be measured.
     """
-    check_options(settings=settings, model_options=model_options, **options)
+    check_options(settings=settings, model_options=model_options)
     members = members_of(models, at)
     chosen = configured(resolve(analyses), settings)
-    read = _read_prompts(members, prompts, chosen, options)
+    loading = dict(model_options or {})
+    work: _Work | CorpusWork
+    if corpus is not None:
+        _refuse_both(prompts)
+        told = corpus_told(corpus, chosen, out, options)
+        work = CorpusWork(corpus, chosen, options, loading, Path(str(out)), progress)
+    else:
+        read = _read_prompts(members, prompts, chosen, options)
+        told = _prompts_told(read)
+        work = _Work(read, chosen, options, loading, progress)
     if resume and out is None:
         raise BadInput("resume= continues the series in a folder: name it by out= (--out)")
-    listing = _listing(members, chosen, read, options, dict(model_options or {}))
-    work = _Work(read, chosen, options, dict(model_options or {}), progress)
+    listing = _listing(members, chosen, told, options, loading)
     if out is None:
         return _in_memory(members, listing, work)
     with _prepared(Path(out), listing, resume=resume, overwrite=overwrite) as ours:
@@ -122,29 +135,24 @@ class _Work:
         self.options, self.loading = dict(options), dict(loading)
         self.vocabulary: tuple[str, str | None] | None = None
 
-    def measure(self, member: Member, number: int, total: int) -> tuple[dict[str, Any], Any]:
+    def measure(self, member: Member, number: int, total: int) -> Measured:
         """The record of a member and its results, None where it failed."""
-        started = time.monotonic()
         what = f"{member.name} ({number} of {total})"
         with stage(what, enabled=self.progress):
-            try:
-                facts, results = self._measured(member)
-            except Exception as error:  # noqa: BLE001  one bad checkpoint must not cost the others
-                # Text only: the traceback would keep the model in memory.
-                failed = {"status": FAILED, "error": _told(error)}
-                facts, results = {}, None
-        gc.collect()  # bridges are full of cycles, and two at once may not fit
-        done = failed if results is None else {"status": MEASURED, "facts": facts}
-        return record_of(member, **done, seconds=round(time.monotonic() - started, 3)), results
+            return attempted(member, lambda: self._measured(member))
 
-    def _measured(self, member: Member) -> tuple[dict[str, Any], Results]:
+    def passed(self, record: Mapping[str, Any]) -> None:
+        """A member that is there already, whose vocabulary the others are compared with."""
+        self.vocabulary = self.vocabulary or (record["member"], record["facts"]["tokenizer"])
+
+    def _measured(self, member: Member) -> Measured:
         bridge = load_model(member.model, **{**self.loading, **member.options})
         self._refuse_vocabulary(member, vocabulary_id(getattr(bridge, "tokenizer", None)))
         try:
             results = run(
                 bridge, self.prompts, list(self.chosen.values()), progress=False, **self.options
             )
-            return facts_of(bridge, results.provenance["model"]), results
+            return {"facts": facts_of(bridge, results.provenance["model"])}, results
         finally:
             forget(bridge)
 
@@ -158,11 +166,6 @@ class _Work:
             )
 
 
-def _told(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, InterpError) else f"{type(error).__name__}: {text}"
-
-
 # ---- before anything is loaded ---------------------------------------------------------------
 
 
@@ -172,8 +175,11 @@ def _read_prompts(
     """The prompts, read once for all members; raises for what can be refused already."""
     known = signatures.signature(run).parameters
     for name in options:
+        if name in OPTIONS and name not in PASSED_ON:
+            raise BadInput(f"{name}= is an option of a corpus: only with corpus=")
         if name not in PASSED_ON:
             raise unknown("option of a series", name, [n for n in known if n in PASSED_ON])
+    check_options(**options)
     refuse_keep(options.get("keep", "tokens"), options.get("by", ()))
     refuse_batches(options.get("max_tokens", 4096))
     if prompts is None:
@@ -194,6 +200,11 @@ def _read_prompts(
     return read
 
 
+def _refuse_both(prompts: Any) -> None:
+    if prompts is not None:
+        raise BadInput("pass prompts (a few texts) or corpus= (any size), not both")
+
+
 def _are_ids(prompts: Any) -> bool:
     return isinstance(prompts, Prompts) or (isinstance(prompts, Raw) and prompts.ids is not None)
 
@@ -201,7 +212,7 @@ def _are_ids(prompts: Any) -> bool:
 def _listing(
     members: Members,
     chosen: Mapping[str, Any],
-    prompts: Any,
+    told: Mapping[str, Any],
     options: Mapping[str, Any],
     loading: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -214,10 +225,10 @@ def _listing(
         "schema": SCHEMA,
         "parameters": {
             "analyses": analyses,
-            "options": {k: _plain(v) for k, v in options.items()},
+            "options": {k: _plain(v) for k, v in options.items() if k not in FREE},
             "loading": {k: str(v) for k, v in loading.items()},
         },
-        "prompts": _prompts_told(prompts),
+        "prompts": dict(told),
         "versions": versions(),
         "axis": members.axis,
         "ordered": members.ordered,
@@ -254,7 +265,7 @@ def _prompts_told(prompts: Any) -> dict[str, Any]:
 # ---- measuring -------------------------------------------------------------------------------
 
 
-def _in_memory(members: Members, listing: dict[str, Any], work: _Work) -> Series:
+def _in_memory(members: Members, listing: dict[str, Any], work: _Work | CorpusWork) -> Series:
     records, kept = [], {}
     for number, member in enumerate(members.members, 1):
         record, results = work.measure(member, number, len(members.members))
@@ -277,7 +288,9 @@ def _prepared(
         yield there
 
 
-def _on_disk(folder: Folder, members: Members, listing: dict[str, Any], work: _Work) -> Series:
+def _on_disk(
+    folder: Folder, members: Members, listing: dict[str, Any], work: _Work | CorpusWork
+) -> Series:
     records: list[dict[str, Any]] = []
     for number, member in enumerate(members.members, 1):
         record = folder.finished(member)
@@ -286,7 +299,7 @@ def _on_disk(folder: Folder, members: Members, listing: dict[str, Any], work: _W
             folder.keep(record, results)
             results = None
         else:
-            work.vocabulary = work.vocabulary or (member.name, record["facts"]["tokenizer"])
+            work.passed(record)
         # Its place may be another one than when it was measured.
         records.append({**record, "at": member.at, "run": member.run})
         waiting = listing["members"][number:]
