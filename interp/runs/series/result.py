@@ -143,11 +143,12 @@ class SeriesResult:
         for label in labels:
             if label not in frame:
                 raise unknown("label", label, self.labels)
+        ranges = self.analysis.ranges
         keys = [k for k in ("stack", "layer", "head") if k in frame]
         parts = []
         for place, rows in frame.groupby([*self.series.axis_columns, *labels], sort=False):
             codes, groups = _numbered(rows, keys)
-            table = means(rows.assign(**{_CELL: codes}), [chosen], _CELL)
+            table = means(rows.assign(**{_CELL: codes}), [chosen], _CELL, ranges=ranges)
             where = groups.iloc[table["x"].to_numpy(np.int64)].reset_index(drop=True)
             named: dict[str, Any] = dict(
                 zip([*self.series.axis_columns, *labels], place, strict=True)
