@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from interp.contract.registry import get, names
-from interp.experiments import compare_groups
+from interp.experiments import by_group
 from interp.experiments.depth import decided
 from interp.stats import compare, within_range
 from interp.stats.means import means
@@ -86,7 +86,7 @@ def test_intervals_of_a_comparison_stay_in_the_range_and_its_tests_are_the_same(
 
 def test_groups_and_shares_of_decided_tokens_stay_in_the_range():
     frame = table(prompts=8)
-    found = compare_groups(result(frame), value="p", by="role", resamples=100)
+    found = by_group(result(frame), "p", "role", level="token", resamples=100)
     assert found.frame["high"].le(1).all()
     depths = pd.DataFrame(
         {"prompt": np.repeat(np.arange(5), 8), "special": False}
