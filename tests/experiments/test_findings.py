@@ -103,17 +103,18 @@ EXACT = {("members",), ("states",)}
 """Comparisons of two models on the same tokens, which have no chance in them."""
 
 
-@pytestdef test_an_answer_that_is_no_nearer_than_chance_says_so():
+def test_an_answer_that_is_no_nearer_than_chance_says_so():
     random, names = np.random.default_rng(0), tuple(f"w{i}" for i in range(200))
     vectors = random.normal(size=(200, 40))
     near = "no nearer than chance (a neighbour of this rank has"
-    told = [near in word_questions.near(WordVectors(vectors, names), w).sentence for w in names[:40]]
+    space = WordVectors(vectors, names)
+    told = [near in word_questions.near(space, word).sentence for word in names[:40]]
     assert 8 < sum(told) < 32, "about half of the neighbours of random vectors"
     vectors[1] = vectors[0] + 0.1 * vectors[1]
     assert near not in word_questions.near(WordVectors(vectors, names), "w0").sentence
 
 
-.fixture(scope="module")
+@pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
     """The paths that stand for the words in capitals."""
     folder = tmp_path_factory.mktemp("findings")
