@@ -408,7 +408,7 @@ def _over_runs(
     ends = [np.clip(x, places[0], places[-1]) for x in (together.low, together.high)]
     known = changed == len(runs)
     at, low, high = (np.where(known, x, np.nan) for x in (together.at, *ends))
-    columns = {
+    columns: dict[str, Any] = {
         "runs": len(runs),
         "changed": changed,
         "at": at,

@@ -72,7 +72,8 @@ def inspect(model: Any) -> Anatomy:
     )
     known = vars(model).get(KNOWN)
     if known is not None and known.of() is model and known.version == version:
-        return known.anatomy
+        kept: Anatomy = known.anatomy
+        return kept
     with torch.no_grad(), quiet(model):
         anatomy = _measure(model)
     vars(model)[KNOWN] = _Known(anatomy, version, ref(model))
