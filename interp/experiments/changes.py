@@ -175,7 +175,7 @@ class ChangePoints(Finding):
             self.axis,
             caption=f"{kept} Bars: 95 % intervals by resampling whole prompts.",
             if_null="no row would be listed as changed.",
-            options={k: v for k, v in options.items() if k != "x"},
+            options={k: v for k, v in options.items() if k != "x"} | {"up": True},
         )
 
     def _over_runs(self) -> Drawing:
@@ -202,7 +202,7 @@ class ChangePoints(Finding):
             "changed. Bars: 95 % intervals with the run as the unit; they include the distance "
             "between members.",
             if_null="no row would be listed.",
-            options={k: v for k, v in options.items() if k != "x"},
+            options={k: v for k, v in options.items() if k != "x"} | {"up": True},
         )
 
     def _curves(self) -> Drawing:
