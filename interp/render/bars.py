@@ -3,8 +3,8 @@
 Columns: `name`, `value`; optionally `low`, `high`, the interval; `control`, and `control_low`,
 `control_high`, its spread; `group`, which gives the colour; `hover`, the text of a point. Options:
 `control_name`, `value_name`: names in the legend; `from_zero`: the axis begins at zero; `log`: it
-is logarithmic; `ticks`: names by place along it; `up`: the first row is at the bottom, as block 0 is
-in every other figure.
+is logarithmic; `ticks`: names by place along it; `up`: the first row is at the bottom, as block 0
+is in every other figure.
 """
 
 from __future__ import annotations
