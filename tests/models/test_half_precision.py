@@ -66,9 +66,9 @@ def states_of(model):
 
 
 def column(frame, name, stack=""):
-    """A column of a table with a row per layer and token as `[layer, prompt, pos]`."""
+    """A column of a table with a row per token (and layer) as `[layer, prompt, pos]`."""
     rows = frame[frame["stack"] == stack] if stack and "stack" in frame else frame
-    rows = rows.sort_values(["layer", "prompt", "position"])
+    rows = rows.sort_values([k for k in ("layer", "prompt", "position") if k in rows])
     return rows[name].to_numpy(np.float64).reshape(-1, *TOKENS.shape)
 
 
@@ -84,44 +84,48 @@ def angles(a, b):
     )
 
 
-def wrong_geometry(results, states):
-    """What of the norms, steps and angles departs from float64 on the same states."""
-    found = {}
-    for stack, x in states.items():
-        step = np.diff(x, axis=0)
-        expected = {
-            ("norm", "norm"): np.linalg.norm(x[1:], axis=-1),
-            ("rotation", "angle"): angles(x[:-1], x[1:]),
-            ("path_length", "step"): np.linalg.norm(step, axis=-1),
-        }
-        for (analysis, name), want in expected.items():
-            if analysis in results:
-                got = column(results[analysis].frame, name, stack)
-                error = np.abs(got - want).max() / np.abs(want).max()
-                if not error < 1e-5:
-                    found[stack, analysis, name] = error
-    return found
+def of_the_stream(x):
+    """Norms, angles and lengths of states `[state, prompt, pos, d]`, by analysis and column."""
+    return {
+        ("norm", "norm"): np.linalg.norm(x[1:], axis=-1),
+        ("rotation", "angle"): angles(x[:-1], x[1:]),
+        ("path_length", "step"): np.linalg.norm(np.diff(x, axis=0), axis=-1),
+        ("path_length", "chord"): np.linalg.norm(x[1:] - x[0], axis=-1),
+    }
 
 
-def wrong_lens(model, results, states):
-    """The same of the lens: the model's own norm, then the product and the softmax in float64."""
-    if "logit_lens" not in results:
-        return {}
+def of_the_predictions(model, x, fed):
+    """Log-probability of the next token and entropy: the model's own norm, the rest in float64."""
     anatomy = interp.inspect(model)
-    readout, x = anatomy.readout, states[anatomy.readout_stack]
+    readout = anatomy.readout
     with torch.no_grad():
         h = readout.normalise(torch.from_numpy(x).to(anatomy.dtype)).double()
         z = h @ readout.weight.double().T
         z = readout.transform(z if readout.bias is None else z + readout.bias.double())
         z[-1] = model(TOKENS).double()  # of the last state the lens has the model's own logits
-    frame = results["logit_lens"].frame
-    fed = column(frame, "token_id")[0].astype(np.int64)  # of a decoder, its own tokens
-    after = fed[:, 1:, None]
-    log_p = log_softmax(z.numpy(), axis=-1)[:, :, :-1]
-    want = np.take_along_axis(log_p, np.broadcast_to(after, (len(log_p), *after.shape)), -1)
-    got = column(frame, "log_prob")[:, :, :-1]
-    error = np.abs(got - want[..., 0]).max()
-    return {} if error < 1e-4 else {"log_prob": error}
+    log_p = log_softmax(z.numpy(), axis=-1)
+    after = np.broadcast_to(np.roll(fed, -1, axis=1)[..., None], (*log_p.shape[:-1], 1))
+    targets = np.take_along_axis(log_p, after, -1)[..., 0]
+    targets[:, :, -1] = np.nan  # nothing comes after the last token
+    entropy = -(np.exp(log_p) * log_p).sum(-1)
+    return {
+        ("logit_lens", "log_prob"): targets,
+        ("logit_lens", "entropy"): entropy,
+        ("next_token", "log_prob"): targets[-1:],
+        ("next_token", "entropy"): entropy[-1:],
+    }
+
+
+def wrong(results, expected, stack=""):
+    """What of the columns of these results departs from the expected values."""
+    found = {}
+    for (analysis, name), want in expected.items():
+        if analysis in results:
+            got = column(results[analysis].frame, name, stack)
+            error = np.nanmax(np.abs(got - want)) / max(1.0, np.nanmax(np.abs(want)))
+            if not (error < 1e-5 and np.array_equal(np.isnan(got), np.isnan(want))):
+                found[stack, analysis, name] = error
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,6 +144,10 @@ def test_bfloat16_is_measured_in_full_or_refused(name):
     }
     assert infinite == set()
     states = states_of(model)
-    assert all(np.isfinite(x).all() for x in states.values())
-    assert wrong_geometry(results, states) == {}
-    assert wrong_lens(model, results, states) == {}
+    for stack, x in states.items():
+        assert np.isfinite(x).all()
+        assert wrong(results, of_the_stream(x), stack) == {}
+    if "logit_lens" in results:
+        fed = column(results["logit_lens"].frame, "token_id")[0].astype(np.int64)
+        final = states[interp.inspect(model).readout_stack]
+        assert wrong(results, of_the_predictions(model, final, fed)) == {}
