@@ -1,5 +1,6 @@
 """Statistics of each head's attention: entropy, distance, scores of the well-known head types."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -41,6 +42,14 @@ class Attention(Analysis):
         "duplicate": "attention on earlier copies of this token; NaN where there is none",
         "induction": "attention on tokens that followed earlier copies of this one; NaN if none",
         "row_sum": "Σ A over the keys, 1 unless part of the attention goes elsewhere",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "entropy": (0, math.inf),
+        "abs_distance": (0, math.inf),
+        "sink": (0, 1),
+        "previous": (0, 1),
+        "duplicate": (0, 1),
+        "induction": (0, 1),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

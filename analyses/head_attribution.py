@@ -1,7 +1,7 @@
 """The contribution of every attention head to the logit of an answer."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -35,6 +35,11 @@ class HeadAttribution(Analysis):
             "heads that have nothing to do with the answer are at 0.",
         ),
     )
+
+    def check_parameters(self, anatomy: Any = None) -> None:
+        """Raises `Unsupported` for a model whose contributions to a logit do not add up."""
+        if anatomy is not None and anatomy.readout is not None:
+            anatomy.readout.check_adds_up(anatomy.d_model, anatomy.dtype)
 
     def observe(self, batch: Batch) -> dict[str, PerHead]:
         direction, _ = batch.direction()

@@ -1,7 +1,7 @@
 """The contribution of every term of the stream to the logit of an answer."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from interp import Analysis, Batch, PerToken, Plot
 from interp.geometry import at_least_float32, dot
@@ -57,6 +57,11 @@ class LogitAttribution(Analysis):
             "a stream that does not move toward the answer stays flat.",
         ),
     )
+
+    def check_parameters(self, anatomy: Any = None) -> None:
+        """Raises `Unsupported` for a model whose contributions to a logit do not add up."""
+        if anatomy is not None and anatomy.readout is not None:
+            anatomy.readout.check_adds_up(anatomy.d_model, anatomy.dtype)
 
     def observe(self, batch: Batch) -> dict[str, PerToken]:
         mask = batch.mask

@@ -1,5 +1,6 @@
 """The model's prediction if it stopped at each boundary of the stream."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -63,6 +64,16 @@ class LogitLens(Analysis):
         "plain_log_prob": "log_prob without the translators; nats",
         "plain_entropy": "entropy without the translators; nats",
         "plain_kl_to_final": "kl_to_final without the translators; nats",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "*log_prob": (-math.inf, 0),
+        "rank": (0, math.inf),
+        "*entropy": (0, math.inf),
+        "*kl_to_final": (0, math.inf),
+        "js_to_final": (0, math.log(2)),
+        "tv_to_final": (0, 1),
+        "top_prob": (0, 1),
+        "agrees": (0, 1),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

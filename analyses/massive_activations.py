@@ -1,5 +1,6 @@
 """The largest entry of each state against its usual entry, with the dimension that holds it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,6 +50,12 @@ class MassiveActivations(Analysis):
         "ratio": "largest / median; NaN where the median is 0; ratio",
         "dimension": "number i of the largest entry; a name, so that no mean of it is given",
         "massive_entries": "entries that are massive; count",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "largest": (0, math.inf),
+        "median": (0, math.inf),
+        "ratio": (1, math.inf),
+        "massive_entries": (0, math.inf),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

@@ -1,5 +1,6 @@
 """The model's own prediction of the next token, and its certainty."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -28,6 +29,12 @@ class NextToken(Analysis):
         "rank": "tokens with a larger logit than the target, 0 = best; NaN without target",
         "entropy": "entropy of the output; nats",
         "top_prob": "probability of the most probable token",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "log_prob": (-math.inf, 0),
+        "rank": (0, math.inf),
+        "entropy": (0, math.inf),
+        "top_prob": (0, 1),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

@@ -1,5 +1,6 @@
 """Norm of the residual stream after each block: the analysis to read first."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ class Norm(Analysis):
 
     sites: ClassVar[tuple[str, ...]] = ("resid_post",)
     columns: ClassVar[Mapping[str, str]] = {"norm": "‖x_{l+1}‖; activation units"}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"norm": (0, math.inf)}
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
             "line",

@@ -1,5 +1,6 @@
 """Length of each token's path through the blocks, and the share of each term in each step."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -43,6 +44,17 @@ class PathLength(Analysis):
         "*_norm": "as attn_norm, for a term of another name; activation units",
         "*_stretch": "part of a term along x_l, signed: (a_l·x_l)/‖x_l‖; activation units",
         "*_turn": "length of a term across x_l: ‖a_l − (a_l·x̂_l) x̂_l‖; activation units",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "norm*": (0, math.inf),
+        "*_norm": (0, math.inf),
+        "*step": (0, math.inf),
+        "path": (0, math.inf),
+        "chord": (0, math.inf),
+        "tortuosity": (1, math.inf),
+        "attn_mlp_cos": (-1, 1),
+        "closing_error": (0, math.inf),
+        "*_turn": (0, math.inf),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

@@ -1,5 +1,6 @@
 """Geometry of predictions: norms or angles, direction of the loss, visible part of a state."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -65,6 +66,15 @@ class PredictionGeometry(Analysis):
         "kl_top_*": "KL(full ‖ only the first j bands of h kept); nats",
         "random_h_share_*": "control: share of ‖h‖² in as many random directions; ratio",
         "random_kl_top_*": "control: KL when j bands of random directions are kept; nats",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "*_norm": (0, math.inf),
+        "*_angle": (0, 180),
+        "*_spearman": (-1, 1),
+        "top_cosine": (-1, 1),
+        "top_cosine_rank": (0, math.inf),
+        "*h_share_*": (0, 1),
+        "*kl_top_*": (0, math.inf),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

@@ -43,6 +43,7 @@ class RandomPairs(Analysis):
         "prompt_a": "prompt of the first state",
         "prompt_b": "prompt of the second state; never the same token as the first",
     }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"angle": (0, 180)}
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
             "line",

@@ -1,5 +1,6 @@
 """Rotation of a token's vector by each block, and the turn from one block to the next."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -33,6 +34,12 @@ class Rotation(Analysis):
         "mlp_angle": "angle between x_l + a_l and x_{l+1}, likewise; degrees",
         "angular_path": "Σ of the angles θ up to and with this block; degrees",
         "turning": "φ_l, angle between the steps Δ_l and Δ_{l+1}; NaN at the last block; degrees",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "angle": (0, 180),
+        "*_angle": (0, 180),
+        "angular_path": (0, math.inf),
+        "turning": (0, 180),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

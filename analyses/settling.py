@@ -61,6 +61,15 @@ class Settling(Analysis):
         "expansion": "entropy that this state adds to that of the state before; NaN at 0; nats",
         "pruning": "entropy that it takes away; NaN at state 0; nats",
     }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "js*": (0, math.inf),
+        "settled": (0, 1),
+        "settling_depth": (0, math.inf),
+        "stays": (0, math.inf),
+        "late": (0, 1),
+        "expansion": (0, math.inf),
+        "pruning": (0, math.inf),
+    }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
             "line",

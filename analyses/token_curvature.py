@@ -1,5 +1,6 @@
 """Speed and curvature of a prompt's way from token to token, at each state of the stream."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -48,6 +49,11 @@ class TokenCurvature(Analysis):
         "speed": "‖x_t − x_{t−1}‖, step from the token before; activation units",
         "angle": "angle between the steps x_{t−1} − x_{t−2} and x_t − x_{t−1}; degrees",
         "curvature": "mean of `angle` over this token and the window − 1 before it; degrees",
+    }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "speed": (0, math.inf),
+        "angle": (0, 180),
+        "curvature": (0, 180),
     }
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(

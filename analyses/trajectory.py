@@ -58,6 +58,7 @@ class Trajectory(Analysis):
         "undefined_tokens": "tokens left out of it for a state without finite direction or length; "
         "same in all rows; count",
     }
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"outside": (0, 1)}
     plots: ClassVar[tuple[Plot, ...]] = (
         Plot(
             "trajectory",

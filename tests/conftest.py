@@ -139,6 +139,14 @@ def clean(gpt2, llama):
         assert hooks_on(model) == []
 
 
+def forgotten(model):
+    """The model, of which nothing is known any more: it is inspected anew."""
+    from interp.models.probe import KNOWN
+
+    vars(model).pop(KNOWN, None)
+    return model
+
+
 def hooks_on(model) -> list[str]:
     """Every hook left on a bridge: hook points, and the wrapped model's own."""
     left = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]

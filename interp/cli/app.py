@@ -246,13 +246,16 @@ def main() -> None:
     try:
         refuse_renamed(sys.argv[1:])
         app()
-    except (UnknownName, BadInput) as error:
-        _fail(str(error), 2)
     except InterpError as error:
-        _fail(str(error), 1)
+        _fail(str(error), exit_code(error))
     except OSError as error:  # a full disk, a folder that may not be written
         what = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
         _fail(what, 1)
+
+
+def exit_code(error: InterpError) -> int:
+    """2 for a name or an input that cannot be used, 1 for all else."""
+    return 2 if isinstance(error, UnknownName | BadInput) else 1
 
 
 def refuse_renamed(typed: Sequence[str]) -> None:

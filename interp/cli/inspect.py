@@ -17,12 +17,13 @@ from interp.cli.app import (
     about,
     app,
     deliver,
+    exit_code,
     out,
     print_json,
     print_table,
     refuse_taken,
 )
-from interp.errors import InterpError
+from interp.errors import ContractError, InterpError
 
 
 @app.command()
@@ -74,7 +75,8 @@ def check(
 ) -> None:
     """Test an analysis against the laws of the contract, without a model.
 
-    The exit code is 3 if a law is broken, 2 for a name that is not installed.
+    The exit code is 3 if a law is broken, 2 for a name that is not installed, and 1 if a class
+    cannot be imported, so that its laws cannot be tested.
     """
     from interp.contract.registry import get, names
 
@@ -85,13 +87,16 @@ def check(
     outcomes = {each: _checked(each) for each in (names() if every else [str(name)])}
     if as_json:
         print_json(
-            json.dumps({n: {"passed": ok, "said": said} for n, (ok, said) in outcomes.items()})
+            json.dumps(
+                {n: {"passed": not code, "said": said} for n, (code, said) in outcomes.items()}
+            )
         )
     else:
         for each, (_, said) in outcomes.items():
             out.print(f"{each}: {said}", highlight=False, markup=False)
-    if not all(ok for ok, _ in outcomes.values()):
-        raise typer.Exit(3)
+    # A broken law is the worst: what cannot be imported may still keep them all.
+    if worst := max(code for code, _ in outcomes.values()):
+        raise typer.Exit(worst)
 
 
 @app.command()
@@ -105,8 +110,8 @@ def calibrate(
 ) -> None:
     """Measure models whose geometry is known, and compare.
 
-    The exit code is 3 if an analysis misses a known value or cannot be loaded, 2 for a name that is
-    not installed.
+    The exit code is 3 if an analysis misses a known value, 2 for a name that is not installed, and
+    1 if a class cannot be imported.
     """
     from interp.contract.registry import names
     from interp.runs.phantoms.calibrate import calibrate as measure
@@ -120,8 +125,10 @@ def calibrate(
         found = found.with_note(f"not measured: {reason}")
     found = found.with_about(**about("calibrate", analyses=sorted(set(found.frame["analysis"]))))
     deliver(found, folder, overwrite, as_json)
-    if broken or not found.passed:
+    if not found.passed:
         raise typer.Exit(3)
+    if broken:
+        raise typer.Exit(1)
 
 
 def _broken() -> dict[str, str]:
@@ -137,11 +144,13 @@ def _broken() -> dict[str, str]:
     return reasons
 
 
-def _checked(name: str) -> tuple[bool, str]:
-    """Whether an analysis keeps the laws, and what the check says."""
+def _checked(name: str) -> tuple[int, str]:
+    """The exit code for an analysis, and what the check says."""
     from interp.runs.checks.checks import check_analysis
 
     try:
-        return True, str(check_analysis(name))
+        return 0, str(check_analysis(name))
+    except ContractError as error:
+        return 3, str(error)
     except InterpError as error:
-        return False, str(error)
+        return exit_code(error), str(error)

@@ -11,7 +11,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -19,6 +18,7 @@ import pandas as pd
 from torch import Tensor
 
 from interp._arrays import Array, to_numpy
+from interp.contract.columns import by_name
 from interp.contract.leaves import Leaf, PerHead, PerToken, State
 from interp.contract.sites import SITES
 from interp.contract.table import default_table
@@ -194,6 +194,9 @@ class Analysis(ABC):
         token_columns: columns that hold token ids and are shown as text.
         plots: the figures to draw, most important first.
         renamed: names of columns by the names that earlier versions saved them under.
+        ranges: least and largest possible value of a column, by its name or a pattern, with
+            `-math.inf` or `math.inf` where it has no end: (0, 1) of a share. Intervals of its
+            means stay in it.
         contrasts: whether it compares two answers, so that `against=` has to be given.
     """
 
@@ -205,6 +208,7 @@ class Analysis(ABC):
     token_columns: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     contrasts: ClassVar[bool] = False
 
     # Not in the repr, where it would stand in every one and nearly always say nothing.
@@ -315,6 +319,4 @@ def meaning(columns: Mapping[str, str], name: str) -> str | None:
     >>> meaning({"*_share": "share of a term; ratio"}, "mixer_share")
     'share of a term; ratio'
     """
-    if name in columns:
-        return columns[name]
-    return next((doc for pattern, doc in columns.items() if fnmatchcase(name, pattern)), None)
+    return by_name(columns, name)

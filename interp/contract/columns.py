@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from interp.errors import BadInput
+
+T = TypeVar("T")
 
 INDEX = (
     "prompt",
@@ -61,6 +63,17 @@ SUMMARY = frozenset(
 )
 """Columns of a summary that are no labels."""
 _INDEX = "that tells the rows of tables apart"
+
+
+def by_name(declared: Mapping[str, T], name: str) -> T | None:
+    """What is declared of a column: under its name, else under a pattern; None if nothing is.
+
+    >>> by_name({"angle": (0, 180), "*_share": (0, 1)}, "peak_share")
+    (0, 1)
+    """
+    if name in declared:
+        return declared[name]
+    return next((x for pattern, x in declared.items() if fnmatchcase(name, pattern)), None)
 
 
 def refuse_taken(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from typing import get_args
 
 from interp.contract.analysis import Analysis, Plot, Scope, no_names
@@ -63,7 +64,7 @@ def undeclared_sites(analysis: Analysis) -> str | None:
 
 
 def undeclared_columns(analysis: Analysis) -> str | None:
-    """What is wrong with the types of `columns`, `renamed`, `keys` and `token_columns`."""
+    """What is wrong with the types of `columns`, `renamed`, `keys`, `token_columns`, `ranges`."""
     for what, value in (("columns", "what it means"), ("renamed", "its name today")):
         given = getattr(analysis, what)
         pairs = given.items() if isinstance(given, Mapping) else [(None, None)]
@@ -72,6 +73,20 @@ def undeclared_columns(analysis: Analysis) -> str | None:
     for what in ("keys", "token_columns"):
         if (seen := no_names(getattr(analysis, what))) is not None:
             return f"`{what}` is {seen}"
+    return unbounded_columns(analysis)
+
+
+def unbounded_columns(analysis: Analysis) -> str | None:
+    """What is wrong with `ranges`."""
+    given = analysis.ranges
+    if not isinstance(given, Mapping):
+        return f"`ranges` is {given!r}, not a mapping such as {{'share': (0, 1)}}"
+    for name, ends in given.items():
+        pair = isinstance(ends, tuple) and len(ends) == 2
+        if not (pair and all(isinstance(x, int | float) for x in ends) and ends[0] < ends[1]):
+            return f"`ranges` of {name!r} is {ends!r}, not (least, largest) such as (0, 1)"
+        if not any(fnmatchcase(column, name) for column in analysis.columns):
+            return f"`ranges` names {name!r}, which is none of `columns`"
     return None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,15 @@ from interp.render.drawing import Drawing
 from interp.render.finding import Finding
 from interp.runs.series.drawings import axis_options
 from interp.runs.series.result import Series, SeriesResult
-from interp.stats.change_point import ChangePoint, change_point, is_geometric
+from interp.stats.change_point import (
+    FEWEST_RUNS,
+    ChangePoint,
+    change_point,
+    is_geometric,
+    log_places,
+    runs_together,
+)
+from interp.stats.paired import smallest_p
 from interp.stats.table import is_special, is_summary, left_out_note
 
 ALPHA = 0.05
@@ -45,6 +53,20 @@ COLUMNS = {
     "p_max": "the same against the farthest row of each draw (family-wise over layers and heads)",
     "prompts": "prompts with a value in every member",
 }
+OVER_RUNS = {
+    "runs": "training runs, the unit of this table",
+    "changed": "of them, those whose own p_max is below 0.05",
+    "at": "mean over runs of the place of the change, geometric on a logarithmic axis; missing "
+    "unless every run changed",
+    "low": "lower end of its 95 % interval over runs, with the distance between members; missing "
+    "with two runs",
+    "high": "upper end, likewise",
+    "earliest": "place of the first run to change",
+    "latest": "place of the last one",
+    "size": "mean over runs of after − before",
+    "p": "of no change in a common direction, by changing the signs of whole runs",
+    "p_max": "the same against the farthest row of each draw (family-wise over layers and heads)",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,6 +80,8 @@ class ChangePoints(Finding):
         value: the column.
         axis: what `at` counts.
         notes: caveats.
+        over_runs: of a series of several training runs, a row per layer (and head) with the run as
+            the unit; columns as in `OVER_RUNS`. Empty with one run.
     """
 
     name = "changes"
@@ -69,6 +93,13 @@ class ChangePoints(Finding):
     value: str
     axis: str
     notes: tuple[str, ...] = ()
+    over_runs: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """The changes of every run, and those over runs where there are several."""
+        pooled = {"over_runs": self.over_runs} if len(self.over_runs) else {}
+        return {self.name: self.frame, **pooled}
 
     @property
     def found(self) -> pd.DataFrame:
@@ -91,7 +122,22 @@ class ChangePoints(Finding):
         ]
         return (
             f"{self.value} changed in {len(found)} of {all_rows} rows (p < {ALPHA} {AGAINST}), "
-            f"{'first ' if len(ends) > 1 else ''}in {', last in '.join(parts)}"
+            f"{'first ' if len(ends) > 1 else ''}in {', last in '.join(parts)}{self._pooled()}"
+        )
+
+    def _pooled(self) -> str:
+        """The earliest change over runs, in words; "" with one run."""
+        if self.over_runs.empty:
+            return ""
+        runs = int(self.over_runs["runs"].iloc[0])
+        rows = self.over_runs[self.over_runs["at"].notna()]
+        if rows.empty:
+            return f"; no row changed in each of the {runs} runs"
+        row = rows.loc[rows["at"].idxmin()]
+        band = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] == row["low"] else ""
+        return (
+            f"; over {runs} runs, with the run as the unit, first in {_place(row)} at {self.axis} "
+            f"{row['at']:.3g}{band}"
         )
 
     @property
@@ -104,7 +150,9 @@ class ChangePoints(Finding):
     def drawings(self) -> Mapping[str, Drawing]:
         """The place of the change in every row, and the curves of those that change most."""
         places = {"When it changed": self._places()} if self.frame["at"].notna().any() else {}
-        return {**places, "Curves": self._curves()}
+        known = len(self.over_runs) and self.over_runs["at"].notna().any()
+        pooled = {"Over runs": self._over_runs()} if known else {}
+        return {**places, **pooled, "Curves": self._curves()}
 
     def _places(self) -> Drawing:
         frame = self.found if len(self.found) else self.frame
@@ -127,7 +175,34 @@ class ChangePoints(Finding):
             self.axis,
             caption=f"{kept} Bars: 95 % intervals by resampling whole prompts.",
             if_null="no row would be listed as changed.",
-            options={k: v for k, v in options.items() if k != "x"},
+            options={k: v for k, v in options.items() if k != "x"} | {"up": True},
+        )
+
+    def _over_runs(self) -> Drawing:
+        frame = self.over_runs[self.over_runs["at"].notna()]
+        options = axis_options(self.curves["at"].tolist())
+        table = pd.DataFrame(
+            {
+                "name": [_place(row) for _, row in frame.iterrows()],
+                "value": frame["at"],
+                "low": frame["low"],
+                "high": frame["high"],
+                "hover": [
+                    f"the runs: {low:.4g} to {high:.4g}"
+                    for low, high in zip(frame["earliest"], frame["latest"], strict=True)
+                ],
+            }
+        )
+        return Drawing(
+            "bars",
+            f"When {self.value} changed, over runs",
+            table.reset_index(drop=True),
+            self.axis,
+            caption=f"Mean over {int(frame['runs'].iloc[0])} runs of rows in which each run "
+            "changed. Bars: 95 % intervals with the run as the unit; they include the distance "
+            "between members.",
+            if_null="no row would be listed.",
+            options={k: v for k, v in options.items() if k != "x"} | {"up": True},
         )
 
     def _curves(self) -> Drawing:
@@ -173,7 +248,9 @@ def change_points(
     95 % over draws of whole prompts; the test against no change takes all layers together
     (`interp.stats.change_point`). A gradual change has its best step near its middle, and a `share`
     well below 1. With one model per place, what all prompts have in common, such as an unlucky
-    checkpoint, counts as change: several seeds tell.
+    checkpoint, counts as change: several seeds tell. A series of several runs has a row per run and
+    the table `over_runs`, in which the run is the unit and not the prompt
+    (`interp.stats.runs_together`).
 
     Args:
         results: of `interp series`. In Python also one of its results.
@@ -195,19 +272,24 @@ def change_points(
     rows, notes = rows_of(result, by, group, special)
     parts = []
     several = "run" in result.series.axis_columns
+    at = np.unique(rows["at"].to_numpy(np.float64))
+    log = is_geometric(at)
     for run, part in rows.groupby("run", sort=False) if several else [("", rows)]:
-        found, more = _of_run(part, value, resamples, seed)
-        parts.append(found.assign(run=run) if several else found)
+        found, more = _of_run(part, value, log, resamples, seed)
+        parts.append(found.assign(run=run))
         notes += [f"{run!s}: {note}" if run else note for note in more]
     curves = result.curves(value, special=special, by=by or ())
     if by is not None:
         curves = curves[curves[by].astype(str) == str(group)].drop(columns=by)
     frame = pd.concat(parts, ignore_index=True)
+    pooled, more = _over_runs(frame, log_places(at) if log else at, log, resamples, seed)
+    notes += more
+    frame = frame.drop(columns=[*_BOUNDS, *([] if several else ["run"])])
     first = [c for c in COLUMNS if c in frame]
     frame = frame[[*(c for c in ("run", "stack") if c in frame and c not in first), *first]]
     notes += list(result.series.notes)
     return ChangePoints(
-        frame, curves, value, result.series.axis, tuple(dict.fromkeys(notes))
+        frame, curves, value, result.series.axis, tuple(dict.fromkeys(notes)), pooled
     ).with_about(axis=result.series.axis)
 
 
@@ -284,16 +366,77 @@ def _refuse_axis(series: Series) -> None:
 
 
 def _of_run(
-    rows: pd.DataFrame, value: str, resamples: int, seed: int
+    rows: pd.DataFrame, value: str, log: bool, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, list[str]]:
     """Change points of one run: a row per place in the model."""
     keys = [c for c in PLACES if c in rows]
     values, at, places, notes = _cube(rows, value, keys)
-    found = change_point(values, at, resamples=resamples, seed=seed)
-    frame = places.assign(**_columns(found))
-    if is_geometric(at):
+    found = change_point(values, at, log=log, resamples=resamples, seed=seed)
+    frame = places.assign(**_columns(found), **_bounds(found, log_places(at) if log else at))
+    if log:
         notes.append("the axis is logarithmic, because the places grow by factors")
     return frame, notes
+
+
+_BOUNDS = ("last", "next")
+
+
+def _bounds(found: ChangePoint, places: Floats) -> dict[str, Floats]:
+    """Places of the members on either side of each change; NaN without one."""
+    known = found.first > 0
+    ends = places[found.first - 1], places[np.where(known, found.first, 0)]
+    return {n: np.where(known, x, np.nan) for n, x in zip(_BOUNDS, ends, strict=True)}
+
+
+def _over_runs(
+    frame: pd.DataFrame, places: Floats, log: bool, resamples: int, seed: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """A row per place in the model with the run as the unit, and notes; empty with one run."""
+    keys, runs = [c for c in PLACES if c in frame], list(dict.fromkeys(frame["run"]))
+    if len(runs) < 2:
+        return pd.DataFrame(), []
+    keyed = frame if keys else frame.assign(**{_ALL: 0})
+    wide = keyed.set_index([*(keys or [_ALL]), "run"]).unstack("run")  # noqa: PD010
+    wide = wide[wide["size"].notna().all(axis=1)]
+    if wide.empty:
+        return pd.DataFrame(), ["no row is there in every run, so that nothing is pooled over runs"]
+    values = {c: wide[c].to_numpy(np.float64).T for c in (*_BOUNDS, "at", "size", "p_max")}
+    changed = (values["p_max"] < ALPHA).sum(axis=0)
+    together = runs_together(
+        *(values[c] for c in (*_BOUNDS, "size")), log=log, resamples=resamples, seed=seed
+    )
+    ends = [np.clip(x, places[0], places[-1]) for x in (together.low, together.high)]
+    known = changed == len(runs)
+    at, low, high = (np.where(known, x, np.nan) for x in (together.at, *ends))
+    columns: dict[str, Any] = {
+        "runs": len(runs),
+        "changed": changed,
+        "at": at,
+        "low": low,
+        "high": high,
+        "earliest": values["at"].min(axis=0),
+        "latest": values["at"].max(axis=0),
+        "size": together.size,
+        "p": together.p,
+        "p_max": together.p_max,
+    }
+    return wide.index.to_frame(index=False)[keys].assign(**columns), _on_runs(len(runs))
+
+
+def _on_runs(runs: int) -> list[str]:
+    """What so few runs can tell."""
+    notes = []
+    if runs < FEWEST_RUNS:
+        notes.append(
+            f"{runs} runs are too few for an interval over runs ({FEWEST_RUNS} at least); "
+            "over_runs has their mean and their range"
+        )
+    if smallest_p(runs) >= ALPHA:
+        notes.append(
+            f"{runs} runs are too few for a test over runs: the smallest p that they can give is "
+            f"{smallest_p(runs):.2g}; six give {smallest_p(6):.2g}"
+        )
+    return notes
 
 
 def _columns(found: ChangePoint) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
 from interp.stats.groups import group_means
+from interp.stats.paired import moved_within
 from interp.stats.table import frame_of, is_special, numbered, require_columns
 
 
@@ -179,9 +180,10 @@ def decided(depths: pd.DataFrame, by: str | None = None, *, special: bool = Fals
     reached = (rows["decision_depth"].to_numpy()[:, None] <= layers).astype(np.float64)
     codes, groups = numbered(rows, keys)
     found = group_means(reached, codes, rows["prompt"])
+    low, high = moved_within(found.mean, found.low, found.high, (0.0, 1.0))
     parts = [
-        groups.assign(layer=layer, decided=found.mean[:, i], low=found.low[:, i]).assign(
-            high=found.high[:, i], n=found.n[:, i].astype(int)
+        groups.assign(layer=layer, decided=found.mean[:, i], low=low[:, i]).assign(
+            high=high[:, i], n=found.n[:, i].astype(int)
         )
         for i, layer in enumerate(layers)
     ]

@@ -26,7 +26,8 @@ from interp.stats.compare import compare
 from interp.stats.comparison import Comparison
 from interp.stats.groups import clustered_omnibus, group_means
 from interp.stats.labelings import Codes
-from interp.stats.table import numbered, numbers
+from interp.stats.paired import moved_within
+from interp.stats.table import EVERYWHERE, numbered, numbers, range_of
 
 RUNNING = ("path", "chord", "tortuosity", "angular_path")
 """Cumulative columns: their total is the value of the last layer."""
@@ -266,7 +267,8 @@ def by_group(
     Raises `UnknownName` for a value or label that is not there, `BadInput` for a group without
     units, fewer than two groups, or a value that is constant.
     """
-    _, table = _labelled_table(results, value, by)
+    name, table = _labelled_table(results, value, by)
+    ends = EVERYWHERE if join == "sum" else range_of(_of(results, name), value)
     units, notes = units_of(table, value, by, level=level, join=join, special=special)
     units, names, binned = _in_bins(units, by, bins)
     chosen, more = _chosen_groups(units, by, groups, at_least)
@@ -282,9 +284,12 @@ def by_group(
     place = (codes, clusters)
     tests, smallest = _tests(cells, *place, keys, levels)
     return GroupComparison(
-        frame=_means(cells, *place, keys, by, chosen, confidence),
+        frame=_inside(_means(cells, *place, keys, by, chosen, confidence), ends),
         tests=tests,
-        total=_means(whole, *place, whole_keys, by, chosen, confidence),
+        total=_inside(
+            _means(whole, *place, whole_keys, by, chosen, confidence),
+            EVERYWHERE if how == "sum" else ends,
+        ),
         total_test=_tests(whole, *place, whole_keys, levels)[0],
         units=units,
         value=value,
@@ -458,6 +463,18 @@ def _means(
     ]
     table = pd.concat(parts, ignore_index=True)
     return table.sort_values(list(keys.columns), kind="stable", ignore_index=True)
+
+
+def _of(results: Any, name: str) -> Any:
+    """The result of this name, or what was given if it is one itself."""
+    return results[name] if isinstance(results, Mapping) else results
+
+
+def _inside(table: pd.DataFrame, ends: tuple[float, float]) -> pd.DataFrame:
+    """The table with the intervals of the means inside the range of the value."""
+    mean, low, high = table[["mean", "low", "high"]].to_numpy(np.float64).T
+    low, high = moved_within(mean, low, high, ends)
+    return table.assign(low=low, high=high)
 
 
 def _tests(

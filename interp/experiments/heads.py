@@ -20,6 +20,7 @@ from interp.measures.attention_rollout import attention_rollout
 from interp.render.drawing import Drawing, cell_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
+from interp.stats.paired import moved_within
 from interp.stats.resampling import clustered_bootstrap
 from interp.stats.table import is_special
 
@@ -352,16 +353,20 @@ def _kind(
         values, labels, prompts, confidence=confidence, resamples=resamples, seed=seed
     )
     score, uniform, difference = (fits[n] for n in ("mean_a", "mean_b", "difference"))
+    # Scores are shares of attention.
+    low, high = moved_within(score.estimate, score.low, score.high, (0.0, 1.0))
+    ends = difference.low, difference.high
+    less, more = moved_within(difference.estimate, *ends, (-1.0, 1.0))
     table = pd.DataFrame(
         {
             "kind": kind,
             "score": score.estimate,
-            "score_low": score.low,
-            "score_high": score.high,
+            "score_low": low,
+            "score_high": high,
             "uniform": uniform.estimate,
             "difference": difference.estimate,
-            "difference_low": difference.low,
-            "difference_high": difference.high,
+            "difference_low": less,
+            "difference_high": more,
             "excess": difference.estimate / (1 - uniform.estimate),
             "tokens": np.isfinite(scores.to_numpy(np.float64)).sum(axis=0),
             "prompts": len(set(prompts)),

@@ -111,9 +111,11 @@ def _told(frame: pd.DataFrame, named: str) -> str:
     if others.empty:
         return f"no token but {named} was listed"
     row = others.iloc[0]
+    by_chance = "" if row["cosine"] > row["random_cosine"] else ", no nearer than chance"
     return (
         f"the nearest {'other ' if named else ''}token is {row['token']!r}, cosine "
-        f"{row['cosine']:.3f} ({row['random_cosine']:.3f} at this rank if directions were random)"
+        f"{row['cosine']:.3f}{by_chance} ({row['random_cosine']:.3f} at this rank if "
+        "directions were random)"
     )
 
 

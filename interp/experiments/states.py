@@ -19,7 +19,7 @@ from interp.experiments.members import EXACT
 from interp.experiments.token_vectors import collect_states, prompts_for
 from interp.models.forward import wrapped_model
 from interp.models.load import load_model
-from interp.models.probe import forget, inspect
+from interp.models.probe import inspect
 from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
@@ -215,7 +215,6 @@ def _read(model: Any, prompts: Any, labels: Any, prepend_bos: bool | None, weigh
     about = provenance_of(bridge, inspect(bridge), {}, None)["model"]
     facts = facts_of(bridge, about)
     name = str(getattr(bridge.cfg, "model_name", type(bridge).__name__))
-    forget(bridge)
     del bridge
     gc.collect()  # bridges are full of cycles, and two at once may not fit
     return _Read(name, states.values, states.tokens, facts, kept, ready)

@@ -60,8 +60,9 @@ def near(
 def _first(table: pd.DataFrame) -> str:
     """The first word of a table of neighbours, with its cosine and the control."""
     row = table.iloc[0]
+    by_chance = "" if row["cosine"] > row["random_cosine"] else ", no nearer than chance"
     return (
-        f"{row['word']!r} with cosine {row['cosine']:.3f} (a neighbour of this rank has "
+        f"{row['word']!r} with cosine {row['cosine']:.3f}{by_chance} (a neighbour of this rank has "
         f"{row['random_cosine']:.3f} if directions are random)"
     )
 

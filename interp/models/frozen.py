@@ -13,6 +13,11 @@ from torch import Tensor
 from interp.errors import Unsupported
 from interp.geometry import at_least_float32, norm
 
+_OTHERWISE = (
+    "so that contributions to its logits cannot be added up; logit_lens and logit_difference read "
+    "its states"
+)
+
 
 def frozen_scale(
     normalise: Callable[[Tensor], Tensor], final: Tensor, tolerance: float, path: str
@@ -31,6 +36,11 @@ def frozen_scale(
     Returns `γ·r [row, d]`, `β [d]` and a flag. Raises `Unsupported` for another function.
     """
     shift = at_least_float32(normalise(final.new_zeros(1, final.shape[-1])))[0]
+    if shift.shape != final.shape[1:]:
+        raise Unsupported(
+            f"the readout {path} takes the {final.shape[-1]} numbers of a state to {len(shift)}, "
+            f"{_OTHERWISE}"
+        )
     x, pattern = at_least_float32(final), _balanced(final.shape[-1]).to(final)
     weight = (at_least_float32(normalise(pattern[None]))[0] - shift) / at_least_float32(pattern)
     moved = at_least_float32(normalise(final)) - shift
@@ -40,16 +50,13 @@ def frozen_scale(
     if _worst(error) > tolerance:
         raise Unsupported(
             f"the readout {path} ends in no norm of the form γ ⊙ x · r + β (relative error "
-            f"{_worst(error):.2g}, allowed {tolerance:.0e}): contributions to its logits do not "
-            "add up; logit_lens and logit_difference read its states"
+            f"{_worst(error):.2g}, allowed {tolerance:.0e}), {_OTHERWISE}"
         )
     return weight * scale, shift, centred
 
 
 def _fit(x: Tensor, weight: Tensor, moved: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
     """Scale r `[row, 1]` and relative error `[row]`, NaN for a vector of zeros."""
-    if weight.shape != moved.shape[-1:]:
-        return moved.new_full((len(x), 1), torch.inf), moved.new_full((len(x),), torch.inf)
     base = weight * (x - x.mean(-1, keepdim=True) if centred else x)
     scale = (base * moved).sum(-1, keepdim=True) / base.square().sum(-1, keepdim=True)
     return scale, norm(moved - scale * base) / norm(moved)

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from itertools import combinations, pairwise, product
 from math import inf
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ one odd token may be large wherever it stands."""
 LEAST_OTHERS = 7
 """Fewest other tokens whose median is a norm to compare with."""
 
-_cache: WeakKeyDictionary[Any, tuple[tuple[Any, ...], Anatomy]] = WeakKeyDictionary()
+KNOWN = "_interp_anatomy"
+"""Attribute of a model that holds what is known of it."""
 Seen = Mapping[str, list[Any]]
 
 
@@ -69,18 +70,37 @@ def inspect(model: Any) -> Anatomy:
         str(device_of(model)),
         _autocast(model),
     )
-    known = _cache.get(model)
-    if known is not None and known[0] == version:
-        return known[1]
+    known = vars(model).get(KNOWN)
+    if known is not None and known.of() is model and known.version == version:
+        kept: Anatomy = known.anatomy
+        return kept
     with torch.no_grad(), quiet(model):
         anatomy = _measure(model)
-    _cache[model] = (version, anatomy)
+    vars(model)[KNOWN] = _Known(anatomy, version, ref(model))
     return anatomy
 
 
-def forget(model: Any) -> None:
-    """Drops what is known of a model, which would keep it in memory: its readout calls it."""
-    _cache.pop(model, None)
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """The anatomy of a model, kept by the model: a copy of the model is measured for itself.
+
+    An anatomy calls its model. In a table of all models, even one with weak keys, it would keep the
+    model in memory for good; here both are a cycle, which goes when nobody uses them.
+    """
+
+    anatomy: Anatomy | None
+    version: tuple[Any, ...]
+    of: Callable[[], Any]
+
+    def __deepcopy__(self, _: Any) -> _Known:
+        return _Known(None, (), _nobody)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Known, (None, (), _nobody)
+
+
+def _nobody() -> None:
+    return None
 
 
 def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
@@ -199,7 +219,7 @@ def _measure(model: Any) -> Anatomy:
     if is_remote(model) and not model._driver.provides_sequence_logits:
         logits = None  # what came is of the last position only
     d_model = int(model.cfg.d_model)
-    tolerance = TOLERANCE[_stream_dtype(model, seen)]
+    tolerance = _tolerance(model, seen)
     weights = {stack.name: BlockWeights(model, stack.path) for stack in stacks}
     measured = tuple(
         _StackProbe(stack, seen, points, d_model, tolerance, weights[stack.name]).measure(
@@ -318,6 +338,12 @@ def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
             if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
                 return value.dtype
     return _dtype(model)
+
+
+def _tolerance(model: Any, seen: Seen) -> float:
+    """That of the coarsest type: Mamba in bfloat16 keeps a float32 stream that its blocks round."""
+    kinds = _stream_dtype(model, seen), _dtype(model)
+    return max(TOLERANCE[kind] for kind in kinds if kind in TOLERANCE)
 
 
 def _dtype(model: Any) -> torch.dtype:
@@ -868,7 +894,7 @@ def _measure_continuation(
     causal: bool,
 ) -> Continuation:
     """Short passes that go on from a cache, against the same tokens of the probe's whole pass."""
-    tolerance = TOLERANCE[_stream_dtype(model, seen)]
+    tolerance = _tolerance(model, seen)
     reason = _not_continued(model, stacks, causal)
     if reason or tokens.shape[1] <= PADS:
         return Continuation(None, None, tolerance, reason or "the context is too short")

@@ -145,11 +145,10 @@ class Readout:
         Source: Elhage et al. 2021 (direct paths); the frozen scale as in TransformerLens.
         """
         scale, shift, centred = frozen_scale(self.normalise, final, self.tolerance, self.path)
-        weight = at_least_float32(self.weight)
-        rows, bias = weight[targets.clamp(min=0)], self._bias_of(targets)
+        rows, bias = self._rows_of(targets), self._bias_of(targets)
         if contrasts is not None:
             other = (contrasts >= 0).unsqueeze(-1)
-            rows = torch.where(other, rows - weight[contrasts.clamp(min=0)], rows)
+            rows = torch.where(other, rows - self._rows_of(contrasts), rows)
             bias = torch.where(other[:, 0], bias - self._bias_of(contrasts), bias)
         missing = targets < 0
         constant = (rows * shift).sum(-1) + bias
@@ -157,6 +156,18 @@ class Readout:
         u = u - u.mean(-1, keepdim=True) if centred else u
         nothing = torch.nan
         return u.masked_fill(missing.unsqueeze(-1), nothing), constant.masked_fill(missing, nothing)
+
+    def check_adds_up(self, d_model: int, dtype: torch.dtype) -> None:
+        """Raises `Unsupported` where `direction` would, on two random states of this type."""
+        generator = torch.Generator("cpu").manual_seed(0)
+        states = torch.randn(2, d_model, generator=generator, dtype=torch.float32, device="cpu")
+        states = states.to(self.weight.device, dtype)
+        with torch.no_grad():
+            frozen_scale(self.normalise, states, self.tolerance, self.path)
+
+    def _rows_of(self, ids: Tensor) -> Tensor:
+        """Rows of the unembedding `[row, d_head]`; the whole matrix is not widened for them."""
+        return at_least_float32(self.weight[ids.clamp(min=0)])
 
     def _bias_of(self, ids: Tensor) -> Tensor:
         """b_U of tokens `[row]`, 0 without one."""

@@ -3,7 +3,8 @@
 Columns: `name`, `value`; optionally `low`, `high`, the interval; `control`, and `control_low`,
 `control_high`, its spread; `group`, which gives the colour; `hover`, the text of a point. Options:
 `control_name`, `value_name`: names in the legend; `from_zero`: the axis begins at zero; `log`: it
-is logarithmic; `ticks`: names by place along it.
+is logarithmic; `ticks`: names by place along it; `up`: the first row is at the bottom, as block 0
+is in every other figure.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def bars_figure(drawing: Drawing) -> Any:
         tickvals=list(range(len(shown))),
         ticktext=[label(str(t), MOST_LETTERS) for t in shown["name"]],
         # The first row on top, with air above it: plotly's own range cuts its mark in half.
-        range=[len(shown) - 0.4, -0.6],
+        range=[len(shown) - 0.4, -0.6][:: -1 if options.get("up") else 1],
     )
     figure.update_xaxes(title_text=escape(drawing.unit), showgrid=True)
     if options.get("log"):

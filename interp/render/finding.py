@@ -6,7 +6,6 @@ Knows tables, sentences and drawings; nothing of how they were computed.
 from __future__ import annotations
 
 import copy
-import html
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from interp.render.page import Section, block, fill, libraries, numbered
 from interp.render.tables import TEXT, Table, flat, table_of
 from interp.render.text import text_of
 from interp.render.text_map import WIDTH, word_map
+from interp.render.tokens import coded
 
 WHERE_ALL = ".frame in Python, --out or --json at a shell, has all"
 ROWS = 12  # printed
@@ -174,11 +174,11 @@ class Finding(ABC):
 
     def _repr_html_(self) -> str:
         table = self.short.to_html(index=False, float_format="{:.4g}".format, border=0)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        notes = "".join(f"<li>{coded(note)}</li>" for note in self.notes)
         beside = ""
         if self.control:
-            beside = f"<p>untrained copy: {html.escape(self.control.sentence)}</p>"
-        return f"<p>{html.escape(self.sentence)}</p>{table}<ul>{notes}</ul>{beside}"
+            beside = f"<p>untrained copy: {coded(self.control.sentence)}</p>"
+        return f"<p>{coded(self.sentence)}</p>{table}<ul>{notes}</ul>{beside}"
 
     # ---- on disk -----------------------------------------------------------------------------
 

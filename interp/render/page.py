@@ -24,6 +24,7 @@ from interp.render.drawing import Drawing
 from interp.render.tables import Table
 from interp.render.text import as_text, reading
 from interp.render.token_text import token_data
+from interp.render.tokens import coded
 
 PARTIAL = "plotly-cartesian.min.js"
 PARTIAL_VERSION = "4.1.1"  # of plotly.js; with another one plotly.py's own script is taken
@@ -204,6 +205,15 @@ def figure_page(figure: Any) -> str:
     return fill("figure.html.j2", title=own.title, block=blocks[0], libraries=libraries(blocks))
 
 
+class _Html(str):
+    """Escaped text, which a template takes as it is."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return str(self)
+
+
 def fill(template: str, **values: Any) -> str:
     """Fill a template of this package; all values are escaped but styles, scripts and JSON."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -215,6 +225,7 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["coded"] = lambda text: _Html(coded(text))
     own = {"csp": CSP, "style": _asset("page.css"), "script": _asset("page.js"), "explorer": None}
     return environment.get_template(template).render(own | values)
 

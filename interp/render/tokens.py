@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
+# Two parts or more of which one has three letters: `mean_cosine` and `p_max`, not `x_l` and `W_U`.
+_IDENTIFIER = re.compile(
+    r"(?<![\w.&/-])(?=\w*[A-Za-z]{3})[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![\w/]|\.\w)"
+)
 _VISIBLE = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥"})
 
 
@@ -29,6 +34,15 @@ def escape(text: Any) -> str:
     '&lt;s&gt; &amp; &lt;/s&gt;'
     """
     return html.escape(str(text), quote=False)
+
+
+def coded(text: Any) -> str:
+    """A sentence as HTML, in which names of columns and of functions are marked as code.
+
+    >>> coded("mean_cosine of x_l is < 1")
+    '<code>mean_cosine</code> of x_l is &lt; 1'
+    """
+    return _IDENTIFIER.sub(r"<code>\g<0></code>", html.escape(str(text)))
 
 
 def label(token: Any, limit: int = 24) -> str:

@@ -22,6 +22,7 @@ from interp.contract.emissions import failed_table, no_table
 from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, ObserveError, unknown
 from interp.render.look import Look, Palette
+from interp.render.tokens import coded
 from interp.runs.depth import merged_tables, with_states
 from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
 from interp.runs.report.drawings import result_figure
@@ -223,7 +224,7 @@ class Result:
         return (f"Basis of the weights: {self.basis}.", *self.notes) if self.basis else self.notes
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.said)
+        notes = "".join(f"<p>{coded(n)}</p>" for n in self.said)
         table = self.frame.head(10).to_html(escape=True)
         return f"<b>{html.escape(self.name)}</b>, {len(self.frame)} rows{notes}{table}"
 

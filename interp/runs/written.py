@@ -20,7 +20,7 @@ from interp._arrays import Bools, Floats
 from interp.errors import BadInput, unknown
 from interp.render.drawing import LINE_COLUMNS, Drawing
 from interp.stats.groups import group_means
-from interp.stats.paired import within_range
+from interp.stats.paired import moved_within
 from interp.stats.table import frame_of, is_summary
 
 GENERATION = "generation"  # of the provenance: settings and texts
@@ -274,8 +274,8 @@ def step_means(
         for i, value in enumerate(values):
             if value in MEASURES:
                 ends = MEASURES[value].low, MEASURES[value].high
-                half = (high[:, i] - low[:, i]) / 2
-                low[:, i], high[:, i] = within_range(means.mean[:, i], half, *ends)
+                inside = moved_within(means.mean[:, i], low[:, i], high[:, i], ends)
+                low[:, i], high[:, i] = inside
             parts.append(
                 pd.DataFrame(
                     {"value": value, "group": str(name), "x": steps, "mean": means.mean[:, i]}

@@ -13,8 +13,10 @@ Welch's test would have been wrong on the same table.
 
 from interp.stats.adjusted import adjusted_difference as adjusted_difference
 from interp.stats.change_point import ChangePoint as ChangePoint
+from interp.stats.change_point import RunsTogether as RunsTogether
 from interp.stats.change_point import change_point as change_point
 from interp.stats.change_point import is_geometric as is_geometric
+from interp.stats.change_point import runs_together as runs_together
 from interp.stats.classical import Effect as Effect
 from interp.stats.classical import TTest as TTest
 from interp.stats.classical import benjamini_hochberg as benjamini_hochberg

@@ -17,6 +17,7 @@ from scipy import special
 from interp._arrays import Bools, Floats, Ints
 from interp.errors import BadInput
 from interp.stats.classical import undefined_is_nan
+from interp.stats.paired import paired_profile
 from interp.stats.resampling import check_resampling, chunks, draw_weights
 
 SLACK = 1e-12
@@ -135,6 +136,86 @@ def change_point(
     first = np.where(defined, index[0], -1)
     fields = [first, *kept, *numbers[3:], p, p_max, exact, len(x)]
     return ChangePoint._make(fields)
+
+
+FEWEST_RUNS = 3
+"""Training runs behind an interval over runs: that of two has one degree of freedom."""
+
+
+class RunsTogether(NamedTuple):
+    """Where runs change, with the run as the unit `[k]`.
+
+    Attributes:
+        at: mean of the runs' places, on a logarithmic axis their geometric mean.
+        low, high: its interval, NaN with fewer than `FEWEST_RUNS` runs.
+        size: mean over runs of after − before.
+        p: of sign changes of the runs' sizes: that the runs change in no common direction.
+        p_max: the same against the farthest row of each draw (family-wise over the rows).
+    """
+
+    at: Floats
+    low: Floats
+    high: Floats
+    size: Floats
+    p: Floats
+    p_max: Floats
+
+
+@undefined_is_nan
+def runs_together(
+    last: ArrayLike,
+    first: ArrayLike,
+    size: ArrayLike,
+    *,
+    log: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> RunsTogether:
+    """Pool the change points of several training runs: the run is the unit, not the prompt.
+
+    The prompts of one run share its luck, so that an interval over prompts does not tell where the
+    next run changes. Here each run counts once. The step of a run lies between the last place
+    before it and the first one after it; the interval goes from the Student bound below the mean
+    of the former to the one above the mean of the latter, so that the distance between places is
+    part of it. It is that of the mean over runs, not of the next run.
+
+    Args:
+        last, first: `[runs, k]`, of each run the last place before the step and the first after
+            it, in units of the axis; a row with NaN has no pooled place.
+        size: `[runs, k]`, after − before.
+        log: whether the axis is logarithmic. Its places are above 0 then (`log_places`).
+
+    Raises `BadInput` for shapes that do not match, and fewer than two runs.
+
+    >>> found = runs_together([[4.0], [8.0], [8.0]], [[8.0], [16.0], [16.0]], np.ones((3, 1)))
+    >>> found.at.round(2).item(), found.p.item()
+    (10.0, 0.25)
+    """
+    check_resampling(confidence, resamples)
+    ends = [np.asarray(x, np.float64) for x in (last, first)]
+    sizes = np.asarray(size, np.float64)
+    if sizes.ndim != 2 or {x.shape for x in ends} != {sizes.shape}:
+        raise BadInput(
+            f"last {ends[0].shape}, first {ends[1].shape} and size {sizes.shape} do not match: "
+            "each is [runs, rows]"
+        )
+    if len(sizes) < 2:
+        raise BadInput("one run has nothing to be pooled with; at least two are needed")
+    low, high = (np.log(x) for x in ends) if log else ends
+    below, above = (_mean_interval(x, confidence) for x in (low, high))
+    places = np.stack([(below[0] + above[0]) / 2, below[1], above[2]])
+    at, low, high = np.exp(places) if log else places
+    enough = len(sizes) >= FEWEST_RUNS
+    test = paired_profile(sizes, np.zeros_like(sizes), resamples=resamples, seed=seed)
+    return RunsTogether(
+        at,
+        np.where(enough, low, np.nan),
+        np.where(enough, high, np.nan),
+        sizes.mean(axis=0),
+        test["p"].to_numpy(np.float64),
+        test["p_max"].to_numpy(np.float64),
+    )
 
 
 def _checked(values: ArrayLike, at: ArrayLike) -> tuple[Floats, Floats]:

@@ -22,6 +22,7 @@ from interp.stats.classical import benjamini_hochberg, holm
 from interp.stats.comparison import Comparison
 from interp.stats.document_tests import clustered_test, contrast
 from interp.stats.layer_runs import cluster_test
+from interp.stats.paired import moved_within
 from interp.stats.resampling import (
     Interval,
     Permutation,
@@ -40,6 +41,7 @@ from interp.stats.table import (
     left_out_note,
     numbered,
     numbers,
+    range_of,
     require_columns,
     require_groups,
     rows_by,
@@ -131,6 +133,7 @@ def compare(
     _require_content(data, value, a, b)
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     columns, test = _columns(data, levels, null)
+    columns = _in_range(columns, range_of(result, value))
     if data.covariates is not None:
         columns |= _corrected(_adjusted_columns(data, confidence))
         notes += _adjusted_notes(data, covariates)
@@ -259,6 +262,7 @@ def _of_summary(
     leaves = summaries.sums_of(result, value)
     sums, reasons = summaries.contrasts(leaves, keys, between, a, b)
     columns = summaries.columns_of(found, sums, confidence)
+    columns = _in_range(columns, range_of(result, value))
     if not ((columns["n_a"] > 1) & (columns["n_b"] > 1)).any():
         raise BadInput(f"no row has two values of {value!r} in each group")
     blank = np.full(len(keys), np.nan)
@@ -436,6 +440,22 @@ def _estimates(data: Grid, fits: dict[str, Interval], enough: Bools) -> dict[str
 
 def _with_interval(name: str, fit: Interval) -> dict[str, Floats]:
     return {name: fit.estimate, f"{name}_low": fit.low, f"{name}_high": fit.high}
+
+
+def _in_range(columns: dict[str, Any], ends: tuple[float, float]) -> dict[str, Any]:
+    """The columns with the intervals of both means inside the range of the value.
+
+    Those of the contrasts stay in the range of a difference of two such means. The adjusted
+    difference has none: a regression may leave it.
+    """
+    span = ends[1] - ends[0]
+    inside = {"mean_a": ends, "mean_b": ends} | dict.fromkeys(CONTRASTS, (-span, span))
+    out = dict(columns)
+    for name, limits in inside.items():
+        if name in columns:
+            low, high = f"{name}_low", f"{name}_high"
+            out[low], out[high] = moved_within(columns[name], columns[low], columns[high], limits)
+    return out
 
 
 def _clustered_test(data: Grid, enough: Bools) -> dict[str, Floats]:

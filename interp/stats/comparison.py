@@ -34,6 +34,8 @@ class Comparison(Finding):
     Columns of `.frame`, each also in `.columns` by its name (units: [v] those of the value, [sd]
     standard deviations, [1] none):
 
+    Intervals of means and contrasts of a column with a range (`Analysis.ranges`) stay in it.
+
     - `n_a`, `n_b`: tokens with a value (prompts if `paired`); `prompts_a`, `prompts_b`,
       `prompts_both`: prompts that carry a, b, both; `nan_a`, `nan_b`: rows of the frame whose
       value is NaN or infinite, left out of everything else.

@@ -7,7 +7,8 @@ A tidy table comes in, a small table goes out: `value`, `group`, `x`, `mean`, `l
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ import scipy
 from numpy.typing import NDArray
 
 from interp._arrays import Floats
+from interp.contract.columns import by_name
 from interp.contract.document_sums import small_sample
+from interp.stats.paired import moved_within
 from interp.stats.table import is_summary
 
 COLUMNS = ["value", "group", "x", "mean", "low", "high", "n", "clusters", "undefined"]
 CONFIDENCE = 0.95
+Ranges = Mapping[str, tuple[float, float]]
+NO_RANGES: Ranges = MappingProxyType({})
 ANYWHERE = -1  # the place of rows that belong to no layer
 
 
@@ -33,22 +38,40 @@ def cluster_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def means(
-    frame: pd.DataFrame, values: Sequence[str], x: str | None, by: Sequence[str] = ()
+    frame: pd.DataFrame,
+    values: Sequence[str],
+    x: str | None,
+    by: Sequence[str] = (),
+    ranges: Ranges = NO_RANGES,
 ) -> pd.DataFrame:
     """Mean of every value per `x` and group of `by`, with its band; rows without a group left out.
 
     The variance of a mean sums residuals per prompt (Liang & Zeger 1986) or, for pairs, over
     pairs that share a prompt (Aronow, Samii & Assenova 2015), with the factor and the degrees of
     freedom of `interp.contract.document_sums.small_sample` (one less than the number of prompts,
-    for prompts of equal length). With one prompt there is no band (NaN).
+    for prompts of equal length). With one prompt there is no band (NaN). The band of a value with
+    a range (`ranges`, by name or pattern, as an analysis declares them) stays in it
+    (`interp.stats.within_range`).
     """
     for name in by:
         frame = frame[has_group(frame[name])]
     keys = pd.DataFrame({"group": _names(frame, by), "x": _places(frame, x)}, index=frame.index)
     if is_summary(frame):
-        return _of_moments(frame, keys, values)
+        return _inside(_of_moments(frame, keys, values), ranges)
     parts = [_one(frame, keys, value) for value in values]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return _inside(table, ranges)
+
+
+def _inside(table: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
+    """The table with every band inside the range of its value."""
+    for value in dict.fromkeys(table["value"]):
+        ends = by_name(ranges, str(value))
+        if ends is not None:
+            rows = table["value"] == value
+            mean, low, high = table.loc[rows, ["mean", "low", "high"]].to_numpy(np.float64).T
+            table.loc[rows, "low"], table.loc[rows, "high"] = moved_within(mean, low, high, ends)
+    return table
 
 
 def random_lines(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -59,7 +82,7 @@ def random_lines(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     if "angle" not in pairs or pairs.empty:
         return {}
     stacks = ["stack"] if "stack" in pairs and len(pairs["stack"].unique()) > 1 else []
-    table = means(pairs, ["angle"], "layer", ["kind", *stacks])
+    table = means(pairs, ["angle"], "layer", ["kind", *stacks], {"angle": (0.0, 180.0)})
     table = table[table["mean"].notna()]
     table = table.assign(x=table["x"].where(table["x"] != ANYWHERE))
     return {f"random pairs, {g}": rows for g, rows in table.groupby("group", sort=False)}

@@ -152,8 +152,21 @@ def within_range(
         ends = [low + (high - low) * scipy.special.expit(odds + s * step) for s in (-1, 1)]
     # At an end of the range, or without spread, the quotients above are 0/0.
     inside = (half > 0) & (below > 0) & (above > 0)
-    bottom, top = (np.where(inside | np.isnan(half), end, mean) for end in ends)
+    known = (np.where(inside | np.isnan(half), end, mean) for end in ends)
+    # A mean beyond an end (by rounding, or because the range is not that of the value) keeps its
+    # own interval, which nothing could move inside.
+    beyond = (below < 0) | (above < 0)
+    bottom, top = (
+        np.where(beyond, mean + sign * half, end) for sign, end in zip((-1, 1), known, strict=True)
+    )
     return bottom, top
+
+
+def moved_within(
+    mean: Floats, low: Floats, high: Floats, ends: tuple[float, float]
+) -> tuple[Floats, Floats]:
+    """Ends of a symmetric interval, moved into a range by `within_range`: `[k]` each."""
+    return within_range(mean, (high - low) / 2, *ends)
 
 
 def smallest_p(pairs: int) -> float:

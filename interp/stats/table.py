@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from interp._arrays import Bools, Floats
+from interp.contract.columns import by_name
 from interp.errors import BadInput, nearest, unknown
 
 # The columns that distinguish rows of the result, where the frame has them.
@@ -25,6 +26,8 @@ TOKEN = ("prompt", "position", "stack")
 MEMBER = {"member", "at"}
 # The columns of every summary; labels, and bins of values and tokens, come in addition.
 SUMMARY = {"value", "n", "mean", "std", "undefined"}
+EVERYWHERE = (-np.inf, np.inf)
+"""The range of a column of which none is declared."""
 
 
 class HasFrame(Protocol):
@@ -71,6 +74,15 @@ def unit_of(source: object, value: str) -> str:
         return ""
     units = plot.unit.split(", ")  # one for all values, or one for each
     return str(units[plot.values.index(value)] if len(units) == len(plot.values) else plot.unit)
+
+
+def range_of(source: object, value: str) -> tuple[float, float]:
+    """Least and largest possible value of a column of a Result, as its analysis declares them.
+
+    Without a declaration there are none: (−inf, inf).
+    """
+    declared = getattr(getattr(source, "analysis", None), "ranges", {})
+    return by_name(declared, value) or EVERYWHERE
 
 
 def control_of(source: object) -> HasFrame | None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 import interp
 from interp.cli import app
 from interp.cli.app import RENAMED, in_options, main
+from interp.contract import registry
 from interp.errors import UnknownName
 from interp.experiments.word_questions import picture
 from interp.experiments.words import WordVectors
@@ -102,13 +104,36 @@ def test_exit_codes(monkeypatch, capsys, tmp_path):
 
 def test_a_broken_law_is_exit_code_3(monkeypatch, capsys):
     def broken(_):
-        raise interp.errors.BrokenPlugin("law 'deterministic' is broken")
+        raise interp.errors.ContractError("law 'deterministic' is broken", {"deterministic": "x"})
 
     monkeypatch.setattr(checks, "check_analysis", broken)
     assert _typed(monkeypatch, capsys, "check", "norm")[0] == 3
     monkeypatch.setattr(checks, "check_analysis", lambda analysis: "kept")
     result = CliRunner().invoke(app, ["check", "norm", "--json"])
     assert json.loads(result.output) == {"norm": {"passed": True, "said": "kept"}}
+
+
+def test_a_class_that_cannot_be_imported_breaks_no_law(monkeypatch, capsys):
+    entries = {
+        name: [EntryPoint(name, value, registry.GROUP)]
+        for name, value in (("norm", "analyses.norm:Norm"), ("gone", "no_such_package.gone:Gone"))
+    }
+    monkeypatch.setattr(registry, "registered", lambda: entries)
+    assert _typed(monkeypatch, capsys, "check", "gone")[0] == 1
+    result = CliRunner().invoke(app, ["check", "--all", "--json"])
+    assert result.exit_code == 1
+    found = json.loads(result.output)
+    assert (found["norm"]["passed"], found["gone"]["passed"]) == (True, False)
+    assert "cannot be imported: ModuleNotFoundError" in found["gone"]["said"]
+    assert _typed(monkeypatch, capsys, "run", "--prompts", "her", "--analyses", "gone")[0] == 1
+
+    def broken(name):
+        raise interp.errors.ContractError(name, {"deterministic": "x"})
+
+    monkeypatch.setattr(
+        checks, "check_analysis", lambda n: broken(n) if n == "norm" else registry.get(n)
+    )
+    assert CliRunner().invoke(app, ["check", "--all"]).exit_code == 3
 
 
 def test_messages_lose_only_what_helps_in_python():

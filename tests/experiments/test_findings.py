@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from series_help import TEXTS, run_of
@@ -16,6 +17,7 @@ from interp.cli import compare as compare_command
 from interp.cli import experiments, made
 from interp.cli.app import app
 from interp.demo.language import generate
+from interp.experiments import WordVectors, word_questions
 from interp.render.draw import KINDS, figure
 from interp.render.finding import Finding
 
@@ -99,6 +101,17 @@ CONTROLS = {
 """Part of each sentence that names its control, where the control is not the untrained copy."""
 EXACT = {("members",), ("states",)}
 """Comparisons of two models on the same tokens, which have no chance in them."""
+
+
+def test_an_answer_that_is_no_nearer_than_chance_says_so():
+    random, names = np.random.default_rng(0), tuple(f"w{i}" for i in range(200))
+    vectors = random.normal(size=(200, 40))
+    near = "no nearer than chance (a neighbour of this rank has"
+    space = WordVectors(vectors, names)
+    told = [near in word_questions.near(space, word).sentence for word in names[:40]]
+    assert 8 < sum(told) < 32, "about half of the neighbours of random vectors"
+    vectors[1] = vectors[0] + 0.1 * vectors[1]
+    assert near not in word_questions.near(WordVectors(vectors, names), "w0").sentence
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import interp
 from interp import BadInput
 from interp.errors import UnknownName
 from interp.experiments import change_points, compare_members, compare_states, space_stability
+from interp.experiments.changes import OVER_RUNS
 
 STEPS = (1, 2, 10, 50, 100, 1000)
 
@@ -66,6 +67,59 @@ def test_with_enough_prompts_the_change_is_called_one(folder):
     assert row["p_max"] <= 2 / 401
     assert "angle changed in" in found.sentence
     assert "layer 2 between training step 50 and 100" in found.sentence
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Three runs whose last block turns up at steps 10, 100 and 100, and enough prompts."""
+    place = tmp_path_factory.mktemp("seeds")
+    for seed, at in enumerate((10, 100, 100)):
+        for step in (1, 10, 100, 1000):
+            edit = scaled(2, 40.0 if step >= at else 1 + 0.001 * step)
+            checkpoint(place / f"seed-{seed}" / f"step-{step}", seed=seed, edit=edit)
+    texts = [
+        " ".join(np.random.default_rng(i).permutation(t.split())) for i in range(2) for t in TEXTS
+    ]
+    return interp.series(place / "seed-*" / "step-*", texts, "rotation", progress=False)
+
+
+def test_over_runs_the_run_is_the_unit(seeds, tmp_path):
+    found = change_points(seeds, value="angle", resamples=400)
+    assert len(found.frame) == 3 * 3
+    row = found.over_runs.set_index("layer").loc[2]
+    assert (row["runs"], row["changed"]) == (3, 3)
+    assert row["at"] == pytest.approx(scipy.stats.gmean([1 * 10, 10 * 100, 10 * 100]) ** 0.5)
+    low = scipy.stats.ttest_1samp(np.log([1, 10, 10]), 0).confidence_interval().low
+    assert row["low"] == pytest.approx(max(1.0, np.exp(low)))
+    assert (row["earliest"], row["latest"]) == pytest.approx((10**0.5, 1000**0.5))
+    own = found.frame[found.frame["layer"] == 2]
+    assert row["size"] == pytest.approx(own["size"].mean())
+    assert row["p"] == 0.25
+    assert "over 3 runs, with the run as the unit, first in layer 2 at training step" in (
+        found.sentence
+    )
+    assert any("too few for a test over runs: the smallest p that they" in n for n in found.notes)
+    assert list(found.over_runs) == ["layer", *OVER_RUNS]
+    (points,) = (t for t in found.plot("Over runs").data if len(t.x or ()) == 1)
+    assert points.x[0] == pytest.approx(row["at"])
+    found.save(tmp_path / "found")
+    saved = pd.read_csv(tmp_path / "found" / "over_runs.csv")
+    pd.testing.assert_frame_equal(saved, found.over_runs, check_dtype=False)
+
+
+def test_a_row_that_did_not_change_in_every_run_has_no_place(seeds):
+    found = change_points(seeds, value="angle", resamples=400)
+    rows = found.over_runs[found.over_runs["changed"] < 3]
+    assert len(rows)
+    assert rows[["at", "low", "high"]].isna().all(axis=None)
+
+
+def test_one_run_has_nothing_over_runs(run):
+    found = change_points(run, value="angle", resamples=50)
+    assert found.over_runs.empty
+    assert list(found.tables) == ["changes"]
+    assert "runs" not in found.sentence
+    assert "run" not in found.frame
 
 
 def test_a_model_that_never_changes_has_no_change(folder, tmp_path):

@@ -226,6 +226,16 @@ def test_another_function_is_refused_by_name():
         frozen_scale(torch.nn.functional.gelu, torch.randn(4, 8), 1e-4, "unembed(gelu)")
 
 
+def test_a_projection_to_another_width_is_refused_by_name():
+    model = boot(ZOO["opt-350m"])
+    assert interp.inspect(model).readout.weight.shape[1] == 16 != model.cfg.d_model
+    for analysis in ("head_attribution", "logit_attribution"):
+        with pytest.raises(
+            Unsupported, match=r"takes the 24 numbers of a state to 16, so that con"
+        ):
+            interp.run(model, [[5, 9, 11]], analysis, progress=False)
+
+
 def test_no_row_is_no_error():
     scale, _, _ = frozen_scale(rms_norm(torch.ones(8)), torch.zeros(0, 8), 1e-4, "path")
     assert scale.shape == (0, 8)

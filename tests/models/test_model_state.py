@@ -7,6 +7,7 @@ import contextlib
 import numpy as np
 import pytest
 import torch
+from conftest import forgotten
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 from zoo import ZOO
 from zoo.entry import TINY, randomise, seeded
@@ -125,8 +126,7 @@ def test_measuring_leaves_the_frequencies_of_short_prompts(phi):
     tokens = torch.tensor(prompts_of((12,)))
     with torch.no_grad():
         before = phi(tokens)
-    interp.models.probe._cache.clear()
-    interp.inspect(phi)
+    interp.inspect(forgotten(phi))
     buffers = dict(phi._driver.underlying_model.named_buffers())
     frequencies = {n.rpartition(".")[2]: v for n, v in buffers.items() if "freq" in n}
     assert torch.equal(frequencies["inv_freq"], frequencies["original_inv_freq"])
@@ -216,7 +216,7 @@ def test_logits_of_infinity_are_refused_and_ruled_out_tokens_are_not():
                 -1, torch.tensor([3]), value
             )
         )
-        interp.models.probe._cache.clear()
+        forgotten(model)
         try:
             with contextlib.ExitStack() as stack:
                 if ends:

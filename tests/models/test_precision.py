@@ -17,7 +17,7 @@ from interp.errors import Unsupported
 from interp.geometry import cosine, dot, project_out, rotate_toward
 from interp.measures.spectrum import SingularDirections, random_singular_directions
 from interp.measures.tying import compare_rows
-from interp.models.probe import inspect
+from interp.models.probe import KNOWN, inspect
 from interp.models.untrained import random_copy
 
 
@@ -74,7 +74,7 @@ def measured(model, chosen):
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_every_analysis_gives_the_same_under_a_global_switch(switch, model, tables, monkeypatch):
-    monkeypatch.setattr("interp.models.probe._cache", {})
+    monkeypatch.setitem(vars(model), KNOWN, None)
     tokens = torch.randint(5, 100, (3, 9), generator=torch.Generator("cpu").manual_seed(0))
     with SWITCHES[switch]():
         results = interp.run(model, tokens, list(tables), progress=False)

@@ -9,7 +9,6 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, requires, version
-from weakref import WeakKeyDictionary
 
 import pytest
 from conftest import ROOT
@@ -17,8 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import interp
-from interp.models import probe
 from interp.models import tested_versions as _tested
+from interp.models.probe import KNOWN
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TEXT = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -181,7 +180,7 @@ def test_another_python_is_named(monkeypatch):
 
 
 def test_inspect_and_provenance_name_them(other_versions, gpt2, monkeypatch):
-    monkeypatch.setattr(probe, "_cache", WeakKeyDictionary())
+    monkeypatch.setitem(vars(gpt2), KNOWN, None)
     anatomy = interp.inspect(gpt2)
     line = f"numpy {version('numpy')} (tested 1.0), pandas {version('pandas')} (tested 0.1)"
     assert ("versions not tested", line) in anatomy.facts()

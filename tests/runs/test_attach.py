@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import hooks_on
+from conftest import forgotten, hooks_on
 
 import interp
 from analyses.attention import Attention
@@ -18,7 +18,6 @@ from analyses.rotation import Rotation
 from interp import BadInput, InterpError, _progress
 from interp.errors import ObserveError
 from interp.geometry import angle, norm
-from interp.models.probe import forget
 
 pytestmark = pytest.mark.usefixtures("clean")
 ALL = (Rotation, PathLength, LogitLens, Attention)
@@ -335,11 +334,8 @@ def test_a_hook_after_the_last_block_makes_the_lens_refuse(gpt2):
 
 
 def test_inspection_while_attached_is_not_observed(gpt2):
-    from interp.models import probe
-
     with interp.attach(gpt2, Rotation) as probes:
-        probe._cache.clear()
-        interp.inspect(gpt2)
+        interp.inspect(forgotten(gpt2))
     assert probes.results.provenance["attached"]["calls"] == 0
 
 
@@ -356,15 +352,15 @@ def test_a_long_inspection_is_said_and_a_known_model_needs_none(monkeypatch):
     said = []
     monkeypatch.setattr(_progress, "remark", said.append)
     monkeypatch.setattr(_progress, "PATIENCE", 0.001)
-    forget(model)
+    forgotten(model)
     interp.run(model, torch.tensor([[1, 5, 9]]), "norm", progress=False)
     assert said == []
-    forget(model)
+    forgotten(model)
     interp.attach(model, "norm")
     assert said == [_progress.INSPECTING]
     monkeypatch.setattr(_progress, "PATIENCE", 1.0)
     interp.attach(model, "norm")
-    forget(model)
+    forgotten(model)
     monkeypatch.setattr(_progress, "PATIENCE", 0.001)
     interp.run(model, torch.tensor([[1, 5, 9]]), "norm")
     assert said == [_progress.INSPECTING] * 2

@@ -196,6 +196,9 @@ def test_a_kind_that_is_not_drawn_is_refused_where_the_figure_is_made():
         ({"scope": "modle"}, "`scope` is 'modle'; did you mean 'model'"),
         ({"scope": ["layer"]}, "`scope` is .* allowed are 'layer', 'model', 'weights'"),
         ({"renamed": "x"}, "`renamed` is 'x', not a mapping"),
+        ({"ranges": (0, 1)}, r"`ranges` is \(0, 1\), not a mapping such as \{'share': \(0, 1\)"),
+        ({"ranges": {"x": 1}}, r"`ranges` of 'x' is 1, not \(least, largest\) such as"),
+        ({"ranges": {"y": (0, 1)}}, "`ranges` names 'y', which is none of `columns`"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -9,7 +9,7 @@ import pytest
 import scipy
 
 from interp import BadInput
-from interp.stats import ChangePoint, change_point, is_geometric
+from interp.stats import ChangePoint, change_point, is_geometric, runs_together
 from interp.stats.change_point import log_places, middles
 
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64]
@@ -169,6 +169,84 @@ def test_an_unchanged_row_has_no_change():
     assert np.isnan([found.p[0], found.p_max[0], found.at[0], found.low[0]]).all()
     assert found.first[0] == -1
     assert found.size[0] == 0
+
+
+# ---- over runs -------------------------------------------------------------------------------
+
+
+def best_steps(curves):
+    """First place after the step of least squares, `[..., T]` to `[...]`, by brute force."""
+    places = curves.shape[-1]
+    left = [
+        curves[..., :j].var(axis=-1) * j + curves[..., j:].var(axis=-1) * (places - j)
+        for j in range(1, places)
+    ]
+    return np.argmin(left, axis=0) + 1
+
+
+def test_runs_are_pooled_as_scipy_does_it():
+    random = rng(10)
+    last = 2.0 ** random.integers(0, 8, size=(5, 3))
+    size = random.normal(1, 1, size=(5, 3))
+    found = runs_together(last, 2 * last, size, log=True)
+    np.testing.assert_allclose(found.at, scipy.stats.gmean(last * 2**0.5, axis=0))
+    for row in range(3):
+        for ends, end, which in ((last, found.low, 0), (2 * last, found.high, 1)):
+            test = scipy.stats.ttest_1samp(np.log(ends[:, row]), 0.0)
+            assert end[row] == pytest.approx(np.exp(test.confidence_interval(0.95)[which]))
+        flips = np.array(list(product((1, -1), repeat=5))) * size[:, row]
+        t = np.abs(scipy.stats.ttest_1samp(flips, 0.0, axis=1).statistic)
+        own = abs(scipy.stats.ttest_1samp(size[:, row], 0.0).statistic)
+        assert found.p[row] == pytest.approx(np.mean(t >= own - 1e-9))
+    assert (found.p_max >= found.p).all()
+    np.testing.assert_allclose(found.size, size.mean(axis=0))
+    plain = runs_together(last, 2 * last, size)
+    np.testing.assert_allclose(plain.at, 1.5 * last.mean(axis=0))
+
+
+@pytest.mark.parametrize("runs", [3, 5, 8])
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.5])
+def test_the_mean_place_of_runs_lies_in_its_interval(runs, spread):
+    """Runs change at places of their own, of which checkpoints show the neighbours only."""
+    random, places, trials = rng(11), 2.0 ** np.arange(12), 2000
+    true = 5.3 + spread * random.normal(size=(runs, trials))
+    curves = np.log2(places) > true[..., None]
+    first = best_steps(curves + 0.1 * random.normal(size=curves.shape))
+    found = runs_together(places[first - 1], places[first], np.zeros_like(true), log=True)
+    covered = ((found.low <= 2**5.3) & (found.high >= 2**5.3)).mean()
+    assert covered >= 0.94
+    # An interval over the prompts of one run knows nothing of the others.
+    alone = ((places[first[0] - 1] <= 2**5.3) & (places[first[0]] >= 2**5.3)).mean()
+    assert spread < 1 or alone < 0.5
+
+
+@pytest.mark.parametrize("runs", [6, 8])
+def test_runs_that_wander_change_in_no_common_direction(runs):
+    """The best step of every run is chosen after looking, and still has a sign by chance."""
+    random, trials, width = rng(12), 300, 4
+    walks = random.normal(size=(runs, trials, width, 11)).cumsum(axis=-1)
+    first = best_steps(walks)
+    after = np.arange(11) >= first[..., None]
+    size = (walks * after).sum(-1) / after.sum(-1) - (walks * ~after).sum(-1) / (~after).sum(-1)
+    hits = family = 0
+    for trial in range(trials):
+        own = first[:, trial]
+        found = runs_together(own - 1.0, own * 1.0, size[:, trial], resamples=500)
+        hits += (found.p <= 0.05).mean()
+        family += found.p_max.min() <= 0.05
+    assert hits / trials <= 0.06
+    assert family / trials <= 0.09  # at most 0.05, and three standard errors
+
+
+def test_two_runs_have_a_mean_and_no_interval():
+    found = runs_together([[4.0], [16.0]], [[8.0], [32.0]], [[1.0], [2.0]], log=True)
+    assert found.at[0] == pytest.approx(np.sqrt(4 * 8 * 16 * 32) ** 0.5)
+    assert np.isnan([found.low[0], found.high[0]]).all()
+    assert found.p[0] == 0.5
+    with pytest.raises(BadInput, match="one run has nothing to be pooled with"):
+        runs_together([[4.0]], [[8.0]], [[1.0]])
+    with pytest.raises(BadInput, match=r"last \(1, 1\), first \(2, 1\) and size \(2, 1\) do not"):
+        runs_together([[4.0]], [[8.0], [9.0]], [[1.0], [2.0]])
 
 
 # ---- the axis, and what is refused -----------------------------------------------------------

@@ -55,12 +55,9 @@ class InProcess:
         threads = torch.get_num_threads()
         try:
             worker = Worker(job)
-            try:
-                worker.adopt(complete(worker.describe()))
-                for shard in shards(worker.job):
-                    yield worker.measure(shard)
-            finally:
-                worker.let_go()
+            worker.adopt(complete(worker.describe()))
+            for shard in shards(worker.job):
+                yield worker.measure(shard)
         finally:
             torch.set_num_threads(threads)
 

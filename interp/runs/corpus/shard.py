@@ -30,7 +30,7 @@ from interp.errors import InterpError, Unsupported
 from interp.models.answers import answers_of, second_answers
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
-from interp.models.probe import forget, inspect
+from interp.models.probe import inspect
 from interp.models.untrained import check_control, random_copy
 from interp.prompts.tokens import token_strings, vocabulary_id
 from interp.runs.collect import Collector, observe_weights
@@ -170,12 +170,6 @@ class Worker:
         """Work on `job` from now on: the same model, completed by the values of `describe`."""
         # Observers know the analyses by identity, and a job that came through a pipe has copies.
         self.job = replace(job, analyses=self.job.analyses)
-
-    def let_go(self) -> None:
-        """Forget what is known of the models that this worker made, which keeps them in memory."""
-        for model in {id(m): m for m in (self._loaded, self.bridge)}.values():
-            if model is not self.job.model:
-                forget(model)
 
     def measure(self, shard: Shard) -> dict[str, Any]:
         """Measure one shard, write its files, and last its record, which is returned."""

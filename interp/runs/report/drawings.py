@@ -141,7 +141,7 @@ def lines_of(view: View) -> Drawing:
     for name in by:
         frame = frame[has_group(frame[name])]
     x = axis_column(view.result, frame, values)
-    table, dropped = _largest(means(frame, values, x, by))
+    table, dropped = _largest(means(frame, values, x, by, view.result.analysis.ranges))
     table = _with_control(view, table, x, by)
     caption = " ".join(_caption(view, frame, table, dropped))
     greys = controls_among(values)

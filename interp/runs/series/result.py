@@ -20,6 +20,7 @@ from interp.contract.columns import SUMMARY
 from interp.errors import BadInput, unknown
 from interp.render.draw import figure
 from interp.render.look import Look, Palette
+from interp.render.tokens import coded
 from interp.runs.results import Result, Results
 from interp.runs.series.depth import at_relative_depth
 from interp.runs.series.drawings import drawing_of
@@ -60,7 +61,7 @@ class SeriesResult:
         return "\n".join([head, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<p>{coded(note)}</p>" for note in self.notes)
         table = self.frame.head(10).to_html(escape=True)
         return f"<b>{html.escape(self.name)}</b>, {len(self.frame)} rows{notes}{table}"
 
@@ -151,11 +152,12 @@ class SeriesResult:
         for label in labels:
             if label not in frame:
                 raise unknown("label", label, self.labels)
+        ranges = self.analysis.ranges
         keys = [k for k in ("stack", "layer", "head") if k in frame]
         parts = []
         for place, rows in frame.groupby([*self.series.axis_columns, *labels], sort=False):
             codes, groups = _numbered(rows, keys)
-            table = means(rows.assign(**{_CELL: codes}), [chosen], _CELL)
+            table = means(rows.assign(**{_CELL: codes}), [chosen], _CELL, ranges=ranges)
             where = groups.iloc[table["x"].to_numpy(np.int64)].reset_index(drop=True)
             named: dict[str, Any] = dict(
                 zip([*self.series.axis_columns, *labels], place, strict=True)
@@ -363,7 +365,7 @@ class Series(Mapping[str, SeriesResult]):
     def _repr_html_(self) -> str:
         kept = ["member", "at", "run", "status", "n_layers", "d_model", "d_vocab"]
         table = self.members[[c for c in kept if c != "run" or c in self.axis_columns]]
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        notes = "".join(f"<li>{coded(note)}</li>" for note in self.notes)
         shown = table.to_html(index=False, escape=True, border=0)
         return f"<b>Series along {html.escape(self.axis)}</b>{shown}<ul>{notes}</ul>"
 

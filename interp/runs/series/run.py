@@ -20,7 +20,6 @@ from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.load import load_model
-from interp.models.probe import forget
 from interp.prompts.prompts import Prompts
 from interp.prompts.sources import Raw
 from interp.prompts.tokens import vocabulary_id
@@ -148,13 +147,10 @@ class _Work:
     def _measured(self, member: Member) -> Measured:
         bridge = load_model(member.model, **{**self.loading, **member.options})
         self._refuse_vocabulary(member, vocabulary_id(getattr(bridge, "tokenizer", None)))
-        try:
-            results = run(
-                bridge, self.prompts, list(self.chosen.values()), progress=False, **self.options
-            )
-            return {"facts": facts_of(bridge, results.provenance["model"])}, results
-        finally:
-            forget(bridge)
+        results = run(
+            bridge, self.prompts, list(self.chosen.values()), progress=False, **self.options
+        )
+        return {"facts": facts_of(bridge, results.provenance["model"])}, results
 
     def _refuse_vocabulary(self, member: Member, tokenizer: str | None) -> None:
         """Raises for token ids that mean other words in this member's vocabulary."""
