@@ -310,9 +310,10 @@ def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, t
     assert seen.page.evaluate(theme) == "light"
     seen.context.close()
     seen = Visit(chromium, report, 1280, 800)
-    seen.page.emulate_media(color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    assert seen.page.evaluate(theme) == "light"
+    for scheme in ("dark", "light"):
+        seen.page.emulate_media(color_scheme=scheme)
+        until(seen.page, f"{theme} === '{scheme}'")
     assert seen.page.get_by_label("Dark", exact=True).count() == 0
     seen.context.close()
 
@@ -338,6 +339,34 @@ def test_compared_groups_are_means_over_prompts(visit, truth):
                     expected = [own.mean(), own.mean() - half, own.mean() + half]
                     shown = [float(cell[k]) for k in ("value", "low", "high")]
                     np.testing.assert_allclose(shown, expected, rtol=1e-3)
+
+
+def test_enter_in_the_field_of_compare_takes_the_first_prompt_that_fits(visit):
+    choose(visit, view="compare", p=0, mode="prompts", op=1)
+    panel = visit.page.locator("[data-view=compare]").first
+    field, sides, said = (
+        panel.locator(part) for part in ("[data-other]", ".ix-sides", "[role=status]")
+    )
+    for typed, prompt, text in (
+        ("river was old", 2, "The river was old"),
+        ("Dog", 5, "When the queen was sad"),
+        ("#3", 3, "Anna saw John"),
+    ):
+        field.fill(typed)
+        field.press("Enter")
+        field.blur()
+        assert field.input_value().startswith(f"#{prompt} {text}")
+        assert f"prompt {prompt} " in re.sub(r"\s+", " ", sides.inner_text())
+        assert said.inner_text() == ""
+    field.fill("zebra")
+    assert said.inner_text() == "No prompt has this text."
+    field.press("Enter")
+    assert "prompt 3 " in re.sub(r"\s+", " ", sides.inner_text()), "nothing was chosen"
+    assert said.inner_text() == "No prompt has this text."
+    field.blur()
+    assert field.input_value().startswith("#3 ")
+    assert said.inner_text() == ""
+    assert visit.page.locator("[role=tab][aria-selected=true]").inner_text() == "Compare"
 
 
 def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp_path):
