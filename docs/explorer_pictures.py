@@ -62,7 +62,8 @@ STEPS = (
 )
 PLAIN = """
 .ix-save, .ix-hint, .ix-note, .ix-numbers, .ix-marks, .ix-tests, .ix-tabs, .ix-first ~ .ix-sentence,
-.ix-family, [data-view=compare] .ix-figure ~ .ix-figure, [data-view=layers] .ix-controls, [data-view=attention] .ix-map-legend,
+.ix-family, [data-view=compare] .ix-figure ~ .ix-figure, [data-view=layers] .ix-controls,
+.ix-head-card, [data-view=attention] .ix-map-legend,
 [data-view=text] ~ div .ix-panel-head { display: none !important }
 [data-view=text] { padding-bottom: 100px !important }
 """
