@@ -216,7 +216,7 @@ def section(found: Mapping[str, Any]) -> str:
             f"{found['cores']} cores, on {found['date']}; 30 layers, "
             "all default measures and a control. An interaction lasts from the key to the second "
             "frame after it, so that none is below 17 ms. The files have "
-            f"{sizes}. [All numbers](data/explorer_speed.json); "
+            f"{sizes}. All numbers are in `docs/data/explorer_speed.json`; "
             "`python -m benchmarks.explorer` measures them anew.",
             "",
             *rows,
