@@ -146,6 +146,7 @@ function joinLens(a: Data, b: Data, sizes: [number, number]): Data["lens"] {
     texts: all,
     ...join(left, fits ? right : null),
     prompts: new Set([...left.prompts, ...(fits ? right.prompts : [])]),
+    best: new Set([...left.best, ...(fits ? right.best : [])]),
     control: left.control && join(left.control, fits ? right.control : null),
   };
 }

@@ -154,10 +154,10 @@ const quantile = (sorted: Float32Array, q: number) => quantileSorted(sorted as u
 
 /** Mean, 10th and 90th percentile over a group's tokens at each depth; NaN where nothing is defined. */
 export function bandOf(data: Data, measure: Measure, group: Group | null, control = false): Band | null {
-  const values = control ? measure.control : measure.values;
-  if (!values) return null;
   const given = control ? measure.controlBand : measure.band;
   if (!group && given) return given;
+  const values = control ? measure.control : measure.values;
+  if (!values) return null;
   const key = `${groupKey(group)}|${control}`;
   return keptBands(measure, key, () => {
     const { sums, counts, sorted } = columnsOf(measure, values, key, membersOf(data, group));
