@@ -31,8 +31,8 @@ NO_COPY = (
     "copy, or with keep='tokens' its rows"
 )
 COPY_SUMMED = (
-    "It was run with keep='summary': its means are in Layers; interp.run_corpus(…, keep='tokens') in "
-    "its folder gives its rows"
+    "It was run with keep='summary', so that Layers has its means; interp.run_corpus(…, "
+    "keep='tokens') into its folder gives its rows"
 )
 ADDS = {
     "lens": ("logit_lens", "lens", "logit_lens.examples=8", "the first 8 prompts"),
