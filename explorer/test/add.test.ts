@@ -122,6 +122,14 @@ test("tokens for a prompt in the middle move it to the end first", () => {
   assert.deepEqual(known(grown, 0), known(data, 0));
 });
 
+test("prompts of which only the best token is known stay known as such", () => {
+  const payload = other(99);
+  if (payload.lens) payload.lens.best = [99];
+  const both = add(data, read(payload));
+  assert.deepEqual([...(both.lens?.best ?? [])], [99]);
+  assert.deepEqual([...(both.lens?.prompts ?? [])], [...(data.lens?.prompts ?? []), 99]);
+});
+
 test("tokens of a prompt that is not there are refused", () => {
   assert.throws(() => add(data, read(other(77)), true), /one prompt that is there/);
 });

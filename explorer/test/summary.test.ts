@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Data, type Measure, members, promptOf, read } from "../src/data.ts";
+import { type Data, hasControl, type Measure, members, promptOf, read } from "../src/data.ts";
 import {
   bandOf,
   differences,
@@ -87,6 +87,16 @@ test("the band of the whole run is used where the file has it, and only for all 
   const with_ = { ...measure, band: given };
   assert.equal(bandOf(data, with_, null), given);
   assert.notEqual(bandOf(data, with_, { label: "role", value: "target" }), given);
+});
+
+test("a control of which only means are known has its band, and none of a group", () => {
+  const given = { mean: new Float32Array(6).fill(7), low: new Float32Array(6), high: new Float32Array(6) };
+  const alone = { ...measure, control: null, controlBand: given };
+  assert.equal(bandOf(data, alone, null, true), given);
+  assert.equal(bandOf(data, alone, { label: "role", value: "target" }, true), null);
+  const none = { ...data, lens: null, trajectory: null, attention: null };
+  assert.equal(hasControl({ ...none, measures: [alone] }), true);
+  assert.equal(hasControl({ ...none, measures: [{ ...alone, controlBand: null }] }), false);
 });
 
 test("groups in the same prompts are compared within prompts", () => {
