@@ -161,10 +161,11 @@ def _first(context: Any, page: Path) -> float:
 
 
 def _pressed(tab: Any, view: int, rounds: int) -> dict[str, list[float]]:
-    """What every key took in a view; it is opened by its number."""
-    taken = {"open": [tab.evaluate(PRESS, str(view))]}
+    """What every key took in a view, and to open it by its number from the next one."""
+    taken: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for key, name in KEYS.items():
+        tab.evaluate(PRESS, str(view % len(VIEWS) + 1))
+        for key, name in {str(view): "open", **KEYS}.items():
             taken.setdefault(name, []).append(tab.evaluate(PRESS, key))
     return taken
 

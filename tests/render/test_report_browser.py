@@ -245,6 +245,7 @@ def test_maps_of_a_notebook_draw_in_their_frame(chromium, results, tmp_path):
 PAPERS = """() => [document.body, document.querySelector("#f0 .main-svg")]
     .map(e => getComputedStyle(e).backgroundColor)"""
 INKS = """() => [...document.querySelectorAll("#f0 .xtick text, #f0 .ytitle, #f0 .js-line")]
+    .filter(e => e.matches("text") || parseFloat(getComputedStyle(e).strokeWidth) > 1)
     .map(e => getComputedStyle(e)[e.matches("text") ? "fill" : "stroke"])"""
 DARK, LIGHT = "rgb(20, 24, 29)", "rgb(255, 255, 255)"
 
