@@ -206,7 +206,7 @@ def random_model(folder: Path, shape: Mapping[str, int] = SHAPE) -> Path:
         num_hidden_layers=shape["layers"],
         num_attention_heads=shape["heads"],
         num_key_value_heads=shape["groups"],
-        max_position_embeddings=2048,
+        max_position_embeddings=shape.get("positions", 2048),
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 import { type Attention, type Data, span, type TokenLabel } from "./data.ts";
 import type { Id, Label } from "./payload.ts";
+import { handOn } from "./summary.ts";
 
 type Rows = Float32Array | Int32Array | Uint8Array;
 
@@ -145,6 +146,7 @@ function joinLens(a: Data, b: Data, sizes: [number, number]): Data["lens"] {
     texts: all,
     ...join(left, fits ? right : null),
     prompts: new Set([...left.prompts, ...(fits ? right.prompts : [])]),
+    best: new Set([...left.best, ...(fits ? right.best : [])]),
     control: left.control && join(left.control, fits ? right.control : null),
   };
 }
@@ -209,6 +211,13 @@ export function add(data: Data, added: Data, continues = false): Data {
   const sizes: [number, number] = [a.index.length, added.index.length];
   const { all, moved } = oneVocabulary(a.texts, added.texts);
   const bits = (x: Uint8Array | null, y: Uint8Array | null) => joined(x, y, sizes, 1, 0);
+  const measures = joinMeasures(a, added, sizes);
+  // What was sorted for the bands stays: one more token must not sort all of them again.
+  if (a === data)
+    a.measures.forEach((m, i) => {
+      const next = measures[i];
+      if (next) handOn(m, next);
+    });
   return {
     ...a,
     ...joinPrompts(a, added, continues),
@@ -218,7 +227,7 @@ export function add(data: Data, added: Data, continues = false): Data {
     word: bits(a.word, added.word),
     generated: bits(a.generated, added.generated),
     tokenLabels: joinLabels(a.tokenLabels, added.tokenLabels, sizes),
-    measures: joinMeasures(a, added, sizes),
+    measures,
     lens: joinLens(a, added, sizes),
     trajectory: joinTrajectory(a, added, sizes),
     attention: joinAttention(a.attention, added.attention),

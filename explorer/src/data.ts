@@ -48,6 +48,8 @@ export interface Lens extends Readout {
   k: number;
   texts: string[];
   prompts: Set<Id>;
+  /** Prompts of which the most probable token alone is known. */
+  best: Set<Id>;
   control: Readout | null;
 }
 
@@ -178,6 +180,7 @@ function readLens(lens: LensPayload): Lens {
     tokens: integers(lens.tokens),
     probs: floats(lens.probs),
     prompts: new Set(lens.prompts),
+    best: new Set(lens.best ?? []),
     control: control ? { tokens: integers(control.tokens), probs: floats(control.probs) } : null,
   };
 }
@@ -348,7 +351,7 @@ export function brief(measure: Measure): string {
 }
 
 export const hasControl = (data: Data): boolean =>
-  data.measures.some((m) => m.control) ||
+  data.measures.some((m) => m.control ?? m.controlBand) ||
   !!data.lens?.control ||
   !!data.trajectory?.control ||
   !!data.attention?.statistics.some((s) => s.control);

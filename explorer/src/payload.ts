@@ -40,7 +40,9 @@ export interface LensPayload {
   texts: string[];
   tokens: Packed;
   probs: Packed;
+  /** Prompts with readings; of those in `best` the most probable token alone. */
   prompts: Id[];
+  best?: Id[];
   control?: { tokens: Packed; probs: Packed } | null;
 }
 

@@ -1,10 +1,13 @@
 /** Summaries of tokens and groups: what bands, scales and comparisons are drawn from. */
 
-import { quantileSorted } from "d3-array";
+import { bisectRight, quantileSorted } from "d3-array";
 import { type Band, type Data, type Group, type Measure, members, promptOf } from "./data.ts";
 
-/** At most so many tokens are sorted for the edges of a band; the mean is of all. */
+/** About so many tokens of a group are sorted for the edges of a band; the mean is of all. */
 export const SORTED_TOKENS = 1500;
+
+/** Up to so many new tokens are put in one by one; more are sorted anew with the others. */
+const FEW = 32;
 
 /** Keeps what was computed for as long as the object that it was computed from. */
 function kept<T>(): (owner: object, key: string, make: () => T) => T {
@@ -49,36 +52,127 @@ export function thin(tokens: number[], most: number): number[] {
   return Array.from({ length: most }, (_, i) => tokens[Math.floor((i * tokens.length) / most)] ?? 0);
 }
 
+/** How often a group must be halved until about `SORTED_TOKENS` are left. */
+const halvings = (members: number) => Math.max(0, Math.ceil(Math.log2(members / SORTED_TOKENS)));
+
+/**
+ * Whether a member is among those that are sorted. Steps of the golden ratio fall evenly, have no period
+ * that the length of prompts could share, and a member that is in stays in when others follow it.
+ */
+const drawn = (member: number, halved: number) =>
+  halved === 0 || Math.imul(member, 0x9e3779b1) >>> (32 - halved) === 0;
+
+/** The members whose values are sorted: all of a small group, about `SORTED_TOKENS` of a large one. */
+export function sample(tokens: number[]): number[] {
+  const halved = halvings(tokens.length);
+  return halved ? tokens.filter((_, i) => drawn(i, halved)) : tokens;
+}
+
+/** What the band of a group is read from: for each depth the sum, the count and the sorted values. */
+interface Columns {
+  /** So many members are in. */
+  members: number;
+  halved: number;
+  sums: Float64Array;
+  counts: Int32Array;
+  sorted: Float32Array[];
+}
+
+const keptColumns = new WeakMap<Measure, Map<string, Columns>>();
+
+/** Hands on what was sorted to the same measure with more tokens behind the old ones. */
+export function handOn(from: Measure, to: Measure): void {
+  const columns = keptColumns.get(from);
+  if (!columns) return;
+  keptColumns.set(to, columns);
+  keptColumns.delete(from);
+}
+
+function addUp(c: Columns, values: Float32Array, tokens: number[]): void {
+  const width = c.sums.length;
+  for (const token of tokens)
+    for (let d = 0; d < width; d++) {
+      const value = values[token * width + d] ?? NaN;
+      if (Number.isNaN(value)) continue;
+      c.sums[d] = (c.sums[d] ?? 0) + value;
+      c.counts[d] = (c.counts[d] ?? 0) + 1;
+    }
+}
+
+function newColumns(values: Float32Array, width: number, tokens: number[]): Columns {
+  const few = sample(tokens);
+  const columns: Columns = {
+    members: tokens.length,
+    halved: halvings(tokens.length),
+    sums: new Float64Array(width),
+    counts: new Int32Array(width),
+    sorted: Array.from({ length: width }, (_, d) => columnOf(values, width, d, few).sort()),
+  };
+  addUp(columns, values, tokens);
+  return columns;
+}
+
+function inserted(sorted: Float32Array, value: number): Float32Array {
+  const at = bisectRight(sorted, value);
+  const out = new Float32Array(sorted.length + 1);
+  out.set(sorted.subarray(0, at));
+  out[at] = value;
+  out.set(sorted.subarray(at), at + 1);
+  return out;
+}
+
+/** Puts in the members that came since. */
+function grow(c: Columns, values: Float32Array, tokens: number[]): void {
+  const width = c.sums.length;
+  addUp(c, values, tokens.slice(c.members));
+  for (let i = c.members; i < tokens.length; i++) {
+    if (!drawn(i, c.halved)) continue;
+    const row = values.subarray((tokens[i] ?? 0) * width, ((tokens[i] ?? 0) + 1) * width);
+    c.sorted = c.sorted.map((sorted, d) => {
+      const value = row[d] ?? NaN;
+      return Number.isNaN(value) ? sorted : inserted(sorted, value);
+    });
+  }
+  c.members = tokens.length;
+}
+
+function columnsOf(measure: Measure, values: Float32Array, key: string, tokens: number[]): Columns {
+  let all = keptColumns.get(measure);
+  if (!all) keptColumns.set(measure, (all = new Map<string, Columns>()));
+  const old = all.get(key);
+  const more = tokens.length - (old?.members ?? 0);
+  if (old?.halved === halvings(tokens.length) && more >= 0 && more <= FEW) {
+    grow(old, values, tokens);
+    return old;
+  }
+  const columns = newColumns(values, measure.depth.length, tokens);
+  all.set(key, columns);
+  return columns;
+}
+
+const quantile = (sorted: Float32Array, q: number) => quantileSorted(sorted as unknown as number[], q) ?? NaN;
+
 /** Mean, 10th and 90th percentile over a group's tokens at each depth; NaN where nothing is defined. */
 export function bandOf(data: Data, measure: Measure, group: Group | null, control = false): Band | null {
-  const values = control ? measure.control : measure.values;
-  if (!values) return null;
   const given = control ? measure.controlBand : measure.band;
   if (!group && given) return given;
-  return keptBands(measure, `${groupKey(group)}|${control}`, () => {
-    const tokens = membersOf(data, group);
-    const few = thin(tokens, SORTED_TOKENS);
-    const width = measure.depth.length;
-    const band: Band = {
-      mean: new Float32Array(width),
-      low: new Float32Array(width),
-      high: new Float32Array(width),
+  const values = control ? measure.control : measure.values;
+  if (!values) return null;
+  const key = `${groupKey(group)}|${control}`;
+  return keptBands(measure, key, () => {
+    const { sums, counts, sorted } = columnsOf(measure, values, key, membersOf(data, group));
+    return {
+      mean: Float32Array.from(sums, (sum, d) => sum / (counts[d] ?? 0)),
+      low: Float32Array.from(sorted, (column) => quantile(column, 0.1)),
+      high: Float32Array.from(sorted, (column) => quantile(column, 0.9)),
     };
-    for (let d = 0; d < width; d++) {
-      const all = columnOf(values, width, d, tokens);
-      band.mean[d] = mean(all);
-      const sorted = (few === tokens ? all : columnOf(values, width, d, few)).sort();
-      band.low[d] = quantileSorted(sorted as unknown as number[], 0.1) ?? NaN;
-      band.high[d] = quantileSorted(sorted as unknown as number[], 0.9) ?? NaN;
-    }
-    return band;
   });
 }
 
 /** The 2nd and 98th percentile of a measure at a depth over ordinary tokens: the ends of its colours. */
 export function extentAt(data: Data, measure: Measure, depth: number): [number, number] {
   return keptExtents(measure, String(depth), () => {
-    const tokens = thin(membersOf(data, null), SORTED_TOKENS);
+    const tokens = sample(membersOf(data, null));
     const sorted = columnOf(measure.values, measure.depth.length, depth, tokens).sort();
     return [
       quantileSorted(sorted as unknown as number[], 0.02) ?? 0,
@@ -149,14 +243,7 @@ export function t95(freedom: number): number {
  * Mean of the prompts' means with its 95 % interval: tokens of a prompt are alike, so the prompt is
  * the unit. Without a second prompt there is no interval.
  */
-export function estimate(values: { prompt: number; value: number }[]): Estimate {
-  const sums = new Map<number, { sum: number; n: number }>();
-  for (const { prompt, value } of values) {
-    if (Number.isNaN(value)) continue;
-    const of = sums.get(prompt) ?? { sum: 0, n: 0 };
-    sums.set(prompt, { sum: of.sum + value, n: of.n + 1 });
-  }
-  const means = [...sums.values()].map(({ sum, n }) => sum / n);
+export function estimate(means: number[]): Estimate {
   const middle = mean(means);
   const n = means.length;
   if (n < 2) return { mean: middle, low: NaN, high: NaN, prompts: n };
@@ -165,18 +252,48 @@ export function estimate(values: { prompt: number; value: number }[]): Estimate 
   return { mean: middle, low: middle - half, high: middle + half, prompts: n };
 }
 
-const valuesOf = (data: Data, measure: Measure, tokens: number[], depth: number, control: boolean) => {
+/** For each prompt its row in an array of prompts × depth that holds its tokens' means. */
+interface PromptMeans {
+  rows: Map<number, number>;
+  /** NaN where no token of the prompt has a value. */
+  at: (row: number, depth: number) => number;
+}
+
+/** One walk over the tokens: a prompt of thousands of tokens is compared while a key is held down. */
+function promptMeans(data: Data, measure: Measure, tokens: number[], control: boolean): PromptMeans {
   const values = control ? measure.control : measure.values;
   const width = measure.depth.length;
-  return tokens.map((token) => ({
-    prompt: promptOf(data, token),
-    value: values?.[token * width + depth] ?? NaN,
-  }));
-};
+  const rows = new Map<number, number>();
+  const rowOf = tokens.map((token) => {
+    const prompt = promptOf(data, token);
+    const row = rows.get(prompt) ?? rows.size;
+    if (row === rows.size) rows.set(prompt, row);
+    return row;
+  });
+  const sums = new Float64Array(rows.size * width);
+  const counts = new Int32Array(rows.size * width);
+  tokens.forEach((token, i) => {
+    for (let d = 0; d < width; d++) {
+      const value = values?.[token * width + d] ?? NaN;
+      if (Number.isNaN(value)) continue;
+      const place = (rowOf[i] ?? 0) * width + d;
+      sums[place] = (sums[place] ?? 0) + value;
+      counts[place] = (counts[place] ?? 0) + 1;
+    }
+  });
+  const at = (row: number, depth: number) =>
+    (sums[row * width + depth] ?? NaN) / (counts[row * width + depth] ?? 0);
+  return { rows, at };
+}
+
+const known = (values: number[]) => values.filter((value) => !Number.isNaN(value));
 
 /** A group's estimate at each depth. */
-export const estimates = (data: Data, measure: Measure, tokens: number[], control = false): Estimate[] =>
-  measure.depth.map((_, d) => estimate(valuesOf(data, measure, tokens, d, control)));
+export function estimates(data: Data, measure: Measure, tokens: number[], control = false): Estimate[] {
+  const { rows, at } = promptMeans(data, measure, tokens, control);
+  const all = [...rows.values()];
+  return measure.depth.map((_, d) => estimate(known(all.map((row) => at(row, d)))));
+}
 
 /**
  * The difference of two groups at each depth: within each prompt that has both, otherwise of the two
@@ -189,30 +306,19 @@ export function differences(
   b: number[],
   control = false,
 ): (Estimate & { paired: boolean })[] {
-  return measure.depth.map((_, d) => {
-    const left = byPrompt(valuesOf(data, measure, a, d, control));
-    const right = byPrompt(valuesOf(data, measure, b, d, control));
-    const both = [...left.keys()].filter((prompt) => right.has(prompt));
-    if (both.length > 1 && both.length >= Math.min(left.size, right.size) / 2) {
-      const within = both.map((prompt) => ({
-        prompt,
-        value: (left.get(prompt) ?? NaN) - (right.get(prompt) ?? NaN),
-      }));
-      return { ...estimate(within), paired: true };
-    }
-    return { ...apart([...left.values()], [...right.values()]), paired: false };
+  const [left, right] = [promptMeans(data, measure, a, control), promptMeans(data, measure, b, control)];
+  const both = [...left.rows].flatMap(([prompt, row]) => {
+    const other = right.rows.get(prompt);
+    return other === undefined ? [] : [[row, other] as const];
   });
-}
-
-function byPrompt(values: { prompt: number; value: number }[]): Map<number, number> {
-  const lists = new Map<number, number[]>();
-  for (const { prompt, value } of values) {
-    if (Number.isNaN(value)) continue;
-    const list = lists.get(prompt);
-    if (list) list.push(value);
-    else lists.set(prompt, [value]);
-  }
-  return new Map([...lists].map(([prompt, list]) => [prompt, mean(list)]));
+  const column = ({ rows, at }: PromptMeans, d: number) => known([...rows.values()].map((row) => at(row, d)));
+  return measure.depth.map((_, d) => {
+    const within = known(both.map(([i, j]) => left.at(i, d) - right.at(j, d)));
+    const [x, y] = [column(left, d), column(right, d)];
+    if (within.length > 1 && within.length >= Math.min(x.length, y.length) / 2)
+      return { ...estimate(within), paired: true };
+    return { ...apart(x, y), paired: false };
+  });
 }
 
 const spread = (values: number[]) => {

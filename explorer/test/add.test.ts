@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { add, keep } from "../src/add.ts";
-import { type Data, rawText, read, span } from "../src/data.ts";
+import { type Data, type Group, rawText, read, span } from "../src/data.ts";
 import { readoutAt } from "../src/readout.ts";
+import { bandOf } from "../src/summary.ts";
 import { make } from "../fixtures/make.ts";
 import type { Id, Payload } from "../src/payload.ts";
 
@@ -77,12 +78,56 @@ test("tokens stream in at the end of a prompt", () => {
   assert.equal(grown.start[5], grown.index.length);
 });
 
+/** The bands of every measure as numbers; asked for, so that they are kept. */
+const bandsOf = (d: Data, group: Group | null) =>
+  d.measures.flatMap((m) =>
+    [false, true].map((control) => {
+      const band = bandOf(d, m, group, control);
+      return band && [[...band.mean], [...band.low], [...band.high]];
+    }),
+  );
+
+test("bands that grow with the tokens are those of the whole", () => {
+  const large = { ...WANTED, tokens: 20, blocks: 2 };
+  for (const prompts of [4, 80, 160]) {
+    const whole = read(make({ ...large, prompts }));
+    const old = Array.from({ length: prompts - 1 }, (_, p) => p);
+    const { first, length } = span(whole, prompts - 1);
+    const part = (from: number, to: number): Data =>
+      keep(
+        { ...whole, ids: [0, 9, 1], start: Int32Array.of(0, first + from, first + to, first + length) },
+        [1],
+      );
+    let grown = add(keep(whole, old), { ...part(0, 3), ids: [prompts - 1] });
+    for (let i = 3; i < length; i++) {
+      for (const group of [null, { label: "role", value: "target" }]) bandsOf(grown, group);
+      grown = add(grown, { ...part(i, i + 1), ids: [prompts - 1] }, true);
+    }
+    for (const group of [null, { label: "role", value: "target" }])
+      assert.deepEqual(bandsOf(grown, group), bandsOf(read(make({ ...large, prompts })), group));
+  }
+});
+
+test("bands of what replaces a prompt are computed anew", () => {
+  bandsOf(data, null);
+  const both = add(data, read(other(1)));
+  assert.deepEqual(bandsOf(both, null), bandsOf(keep(both, [0, 1, 2, 3]), null));
+});
+
 test("tokens for a prompt in the middle move it to the end first", () => {
   const more = { ...read(other(1)), ids: [1] };
   const grown = add(data, more, true);
   assert.deepEqual(grown.ids, [0, 2, 3, 1]);
   assert.equal(span(grown, 3).length, span(data, 1).length + span(more, 0).length);
   assert.deepEqual(known(grown, 0), known(data, 0));
+});
+
+test("prompts of which only the best token is known stay known as such", () => {
+  const payload = other(99);
+  if (payload.lens) payload.lens.best = [99];
+  const both = add(data, read(payload));
+  assert.deepEqual([...(both.lens?.best ?? [])], [99]);
+  assert.deepEqual([...(both.lens?.prompts ?? [])], [...(data.lens?.prompts ?? []), 99]);
 });
 
 test("tokens of a prompt that is not there are refused", () => {

@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Data, type Measure, members, promptOf, read } from "../src/data.ts";
-import { bandOf, differences, estimate, extent, mean, t95, thin } from "../src/summary.ts";
+import { type Data, hasControl, type Measure, members, promptOf, read } from "../src/data.ts";
+import {
+  bandOf,
+  differences,
+  estimate,
+  estimates,
+  extent,
+  mean,
+  sample,
+  SORTED_TOKENS,
+  t95,
+  thin,
+} from "../src/summary.ts";
 import { largest } from "../src/comparison.ts";
 import { make, random } from "../fixtures/make.ts";
 
@@ -26,14 +37,8 @@ test("percentiles of Student's t agree with published tables", () => {
 });
 
 test("the interval of a mean is Student's, over prompts", () => {
-  // Means of prompts: 2, 4, 9. Mean 5, standard deviation 3.6056, t(2) = 4.303.
-  const found = estimate([
-    { prompt: 0, value: 1 },
-    { prompt: 0, value: 3 },
-    { prompt: 1, value: 4 },
-    { prompt: 2, value: 9 },
-    { prompt: 3, value: NaN },
-  ]);
+  // Mean 5, standard deviation 3.6056, t(2) = 4.303.
+  const found = estimate([2, 4, 9]);
   near(found.mean, 5);
   near(found.high, 5 + (4.303 * 3.605551) / Math.sqrt(3), 1e-4);
   assert.equal(found.prompts, 3);
@@ -45,13 +50,10 @@ test("intervals hold the truth 95 times in 100", () => {
   let inside = 0;
   const rounds = 4000;
   for (let round = 0; round < rounds; round++) {
-    const values = Array.from({ length: 8 }, (_, prompt) => {
+    const values = Array.from({ length: 8 }, () => {
       const own = normal();
-      return [
-        { prompt, value: own + normal() },
-        { prompt, value: own + normal() },
-      ];
-    }).flat();
+      return (own + normal() + own + normal()) / 2;
+    });
     const { low, high } = estimate(values);
     if (low < 0 && high > 0) inside++;
   }
@@ -59,7 +61,7 @@ test("intervals hold the truth 95 times in 100", () => {
 });
 
 test("one prompt has a mean and no interval", () => {
-  const { mean: middle, low } = estimate([{ prompt: 4, value: 2 }]);
+  const { mean: middle, low } = estimate([2]);
   assert.equal(middle, 2);
   assert.ok(Number.isNaN(low));
 });
@@ -87,6 +89,16 @@ test("the band of the whole run is used where the file has it, and only for all 
   assert.notEqual(bandOf(data, with_, { label: "role", value: "target" }), given);
 });
 
+test("a control of which only means are known has its band, and none of a group", () => {
+  const given = { mean: new Float32Array(6).fill(7), low: new Float32Array(6), high: new Float32Array(6) };
+  const alone = { ...measure, control: null, controlBand: given };
+  assert.equal(bandOf(data, alone, null, true), given);
+  assert.equal(bandOf(data, alone, { label: "role", value: "target" }, true), null);
+  const none = { ...data, lens: null, trajectory: null, attention: null };
+  assert.equal(hasControl({ ...none, measures: [alone] }), true);
+  assert.equal(hasControl({ ...none, measures: [{ ...alone, controlBand: null }] }), false);
+});
+
 test("groups in the same prompts are compared within prompts", () => {
   const [a, b] = ["target", "previous"].map((value) => members(data, { label: "role", value }));
   const found = differences(data, measure, a ?? [], b ?? [])[3];
@@ -112,6 +124,44 @@ test("groups in different prompts have Welch's interval", () => {
 test("extents leave out what is not a number", () => {
   assert.deepEqual(extent([NaN, 3, -1, Infinity]), [-1, 3]);
   assert.deepEqual(extent([NaN]), [0, 1]);
+});
+
+test("estimates are of the prompts' means, without what is not defined", () => {
+  const holey = data.measures[3] as Measure;
+  assert.ok(holey.values.some(Number.isNaN), "the measure has no gaps to leave out");
+  const width = holey.depth.length;
+  for (const control of [false, true]) {
+    const values = (control ? holey.control : holey.values) ?? new Float32Array(0);
+    const found = estimates(data, holey, members(data, null), control);
+    for (let d = 0; d < width; d++) {
+      const means = data.ids.flatMap((_, p) => {
+        const own = members(data, null)
+          .filter((token) => promptOf(data, token) === p)
+          .map((token) => values[token * width + d] ?? NaN)
+          .filter((value) => !Number.isNaN(value));
+        return own.length ? [own.reduce((a, v) => a + v, 0) / own.length] : [];
+      });
+      const middle = found[d]?.mean ?? 0;
+      assert.equal(found[d]?.prompts, means.length);
+      if (means.length) near(middle, mean(means), 1e-9);
+      else assert.ok(Number.isNaN(middle));
+    }
+  }
+});
+
+test("a large group's sample is even, has no period, and stays when members follow", () => {
+  const many = Array.from({ length: 40_000 }, (_, i) => i);
+  for (const n of [1501, 2999, 3000, 3001, 12_345, 40_000]) {
+    const few = sample(many.slice(0, n));
+    assert.ok(few.length > SORTED_TOKENS / 2 - 9 && few.length < SORTED_TOKENS + 9, `${few.length} of ${n}`);
+    for (const period of [2, 3, 4, 5, 8, 20, 64]) {
+      const places = new Set(few.map((i) => i % period));
+      assert.equal(places.size, period, `period ${period}`);
+    }
+  }
+  const [fewer, more] = [sample(many.slice(0, 2000)), sample(many.slice(0, 2001))];
+  assert.deepEqual(more.slice(0, fewer.length), fewer);
+  assert.equal(sample(many.slice(0, SORTED_TOKENS)).length, SORTED_TOKENS);
 });
 
 test("thinning keeps the order and the ends apart", () => {

@@ -4,6 +4,7 @@ Columns: `panel`, `row`, `column`, `value`; optionally `text`, written in the ce
 `hover`, shown under the pointer (HTML). Options:
 
 - `rows`, `columns`: names of the rows and columns in their order (plain text); numbers otherwise;
+- `letters`: most letters of the name of a row;
 - `y`: title of the vertical axis; `down`: the first row is at the top;
 - `tokens`: the columns are tokens, set in a fixed width;
 - `low`, `high`: ends of the scale, which else follow the values; `signed`: the scale is symmetric
@@ -28,7 +29,8 @@ from interp.render.tokens import escape, label, show
 MOST_TEXTS = 260  # cells of a panel that still carry their number
 CELL = (46, 24)  # pixels
 NARROWEST = 30  # pixels of a cell that holds a number
-LETTERS = 14  # of a name along an axis
+LETTERS = 14  # of a name along an axis, unless its option says more
+LETTER = 8  # pixels of a letter of it
 TALLEST = 700  # pixels of the cells of a panel
 
 
@@ -47,7 +49,9 @@ def heat_figure(drawing: Drawing) -> Any:
     _axes(figure, drawing, names)
     width, height = options.get("cell", CELL)
     deep = -(-len(panels) // across)
-    wide = 150 + max(240 if len(panels) > 1 else 0, width * len(names["columns"])) * across
+    wide = max(240 if len(panels) > 1 else 0, width * len(names["columns"])) * across
+    # Long names of rows take no width from the cells.
+    wide += 150 + max(0, (figure.layout.margin.l or 0) - 30 - LETTER * LETTERS)
     figure.update_layout(
         coloraxis=_scale(values, options) | {"colorbar": style.bar(drawing.unit)},
         meta={"panels": len(panels) if len(panels) > 1 else 0, "width": wide},
@@ -145,23 +149,31 @@ def _scale(values: Floats, options: Mapping[str, Any]) -> dict[str, Any]:
 def _axes(figure: Any, drawing: Drawing, names: Mapping[str, list[Any]]) -> None:
     options = drawing.options
     figure.update_xaxes(showline=False, **_ticks(options.get("columns"), names["columns"]))
-    figure.update_yaxes(showgrid=False, **_ticks(options.get("rows"), names["rows"]))
+    letters = options.get("letters", LETTERS)
+    figure.update_yaxes(showgrid=False, **_ticks(options.get("rows"), names["rows"], letters))
     figure.update_xaxes(title_text=escape(drawing.x))
     figure.update_layout(yaxis_title_text=escape(options.get("y", "")))
     if options.get("down"):
         figure.update_yaxes(autorange="reversed")
     if options.get("rows") is not None:
-        longest = max((len(show(t)[:LETTERS]) for t in options["rows"]), default=0)
-        figure.update_layout(margin={"l": 30 + 8 * longest})
+        longest = _longest(options["rows"], letters)
+        figure.update_layout(margin={"l": 30 + LETTER * longest})
     given = options.get("columns")
     if given is not None:
-        longest = max((len(show(t)[:LETTERS]) for t in given), default=0)
+        longest = _longest(given, LETTERS)
         turned = longest > 6 and options.get("tokens")  # long names side by side would overlap
         figure.update_layout(margin={"b": 46 + (5 * longest if turned else 10)})
         figure.update_xaxes(tickangle=-40 if turned else None, ticklen=2)
 
 
-def _ticks(given: Sequence[str] | None, places: Sequence[Any]) -> dict[str, Any]:
+def _longest(names: Sequence[str], letters: int) -> int:
+    """Letters of the longest name as it is written."""
+    return max((len(show(name)[:letters]) for name in names), default=0)
+
+
+def _ticks(
+    given: Sequence[str] | None, places: Sequence[Any], letters: int = LETTERS
+) -> dict[str, Any]:
     """Names at their places, or numbers in whole steps."""
     if given is None:
         if places and isinstance(places[0], int | float):
@@ -169,6 +181,6 @@ def _ticks(given: Sequence[str] | None, places: Sequence[Any]) -> dict[str, Any]
         return {"type": "category"}
     return {
         "tickvals": list(places),
-        "ticktext": [label(n, LETTERS) for n in given],
+        "ticktext": [label(n, letters) for n in given],
         "tickfont": {"family": style.MONO, "size": 11.5, "color": style.INK},
     }

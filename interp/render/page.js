@@ -45,13 +45,52 @@
     box.style.minWidth = "0";
     box.style.height = `${box.clientHeight + lines}px`;
   };
+  // A report follows the reader's system, and paper is always light. Each colour of the figures has
+  // one for the dark; what a caller chose (`palette=`) has none and stays.
+  const follows = document.documentElement.dataset.follows === "system";
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const listed = document.getElementById("dark-colours");
+  const darker = new Map(listed ? Object.entries(JSON.parse(listed.textContent)) : []);
+  const hex = (rgb) => "#" + rgb.map((part) => Number(part).toString(16).padStart(2, "0")).join("");
+  const channels = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  const inDark = (colour) => {
+    const seen = /^rgba\((\d+),(\d+),(\d+),([\d.]+)\)$/.exec(colour);
+    if (!seen) return darker.get(colour.toLowerCase()) || colour;
+    const found = darker.get(hex(seen.slice(1, 4)));
+    return found ? `rgba(${channels(found)},${seen[4]})` : colour;
+  };
+  // Only what stands under the name of a colour is one: a token may be called "white".
+  const darkened = (node, named = false) => {
+    if (typeof node === "string") return named ? inDark(node) : node;
+    if (Array.isArray(node)) return node.map((part) => darkened(part, named));
+    if (!node || typeof node !== "object") return node;
+    const parts = Object.entries(node);
+    const isName = (key) => named || /(color|colorscale|colorway)$/.test(key);
+    return Object.fromEntries(parts.map(([key, part]) => [key, darkened(part, isName(key))]));
+  };
+  let printing = false;
+  const themed = (figure) => (follows && system.matches && !printing ? darkened(figure) : structuredClone(figure));
+  const painted = new Map();
+  const paint = (how, box, figure, config) => {
+    const { data, layout } = themed(figure);
+    return how(box, data, layout, config);
+  };
+  const repaint = () => {
+    for (const [box, [figure, config]] of painted) paint(Plotly.react, box, figure, config);
+  };
+  if (follows) {
+    system.addEventListener("change", repaint);
+    addEventListener("beforeprint", () => { printing = true; repaint(); });
+    addEventListener("afterprint", () => { printing = false; repaint(); });
+  }
   const draw = {
     plotly(box, data) {
       narrow(box, data);
       const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
       // There is no room for the buttons on a narrow screen: they would lie on names and legend.
       if (innerWidth <= 560) config.displayModeBar = false;
-      return Plotly.newPlot(box, data.data, data.layout, config);
+      painted.set(box, [data, config]);
+      return paint(Plotly.newPlot, box, data, config);
     },
     maps(box, data) {
       const inner = document.createElement("div");
@@ -79,7 +118,8 @@
         const running = add(box, "p", "running", "");
         for (const [token, written, colour, said] of text.tokens) {
           const piece = add(running, "span", written ? "written" : "given", token);
-          if (colour) piece.style.background = colour;
+          // These shades are light in the dark, too: so are their letters dark.
+          if (colour) Object.assign(piece.style, { background: colour, color: "#1f2328" });
           if (said) piece.title = said;
         }
       }

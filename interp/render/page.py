@@ -21,6 +21,7 @@ from typing import Any
 from interp.errors import InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing
+from interp.render.style import dark_colours
 from interp.render.tables import Table
 from interp.render.text import as_text, reading
 from interp.render.token_text import token_data
@@ -227,6 +228,7 @@ def fill(template: str, **values: Any) -> str:
     )
     environment.filters["coded"] = lambda text: _Html(coded(text))
     own = {"csp": CSP, "style": _asset("page.css"), "script": _asset("page.js"), "explorer": None}
+    own["dark"] = inert_json(json.dumps(dark_colours()))
     return environment.get_template(template).render(own | values)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C3E", "#5B4B9A")
 CONTROL = "#7D8590"
-INK, MUTED, GRID = "#1F2328", "#59636E", "#E6E9EC"
+INK, MUTED, GRID, EDGE = "#1F2328", "#59636E", "#E6E9EC", "#B7BEC6"
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 _BLUES = ("#FBFCFD", "#D3E3F0", "#8DB9DB", "#3B83BD", "#08457E")
@@ -58,8 +58,34 @@ def pale(colour: str, part: float) -> str:
     >>> pale("#0072B2", 0.5)
     '#80b8d8'
     """
-    mixed = [int(colour[i : i + 2], 16) * (1 - part) + 255 * part for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(channel):02x}" for channel in mixed)
+    return mixed(colour, "#FFFFFF", part)
+
+
+def mixed(colour: str, other: str, part: float) -> str:
+    """Two colours `#RRGGBB` as one; `part` is the share of the other."""
+    pairs = [[int(c[i : i + 2], 16) for c in (colour, other)] for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a * (1 - part) + b * part):02x}" for a, b in pairs)
+
+
+_LIT = ("#5AB4EC", "#F08A3C", "#35C79B", "#E39CC5", "#E8B23A", "#9BD3F5", "#C9A27C", "#A899E6")
+_LIT_BLUES = ("#1B222A", "#1F3D57", "#2A6596", "#5AA0D6", "#C4E4FB")
+_LIT_BOTH = ("#F6A26B", "#8A4A20", "#1B222A", "#2F6D9D", "#C4E4FB")
+_PAIRS = (
+    *zip(("white", "#FFFFFF"), ("#14181D", "#14181D"), strict=True),
+    *zip((INK, MUTED, GRID, EDGE), ("#E6EAEE", "#A0ABB6", "#2C343C", "#4A545E"), strict=True),
+    *zip((*PALETTE, CONTROL), (*_LIT, "#8F99A3"), strict=True),
+    *zip((*_BLUES, *_BOTH), (*_LIT_BLUES, *_LIT_BOTH), strict=True),
+)
+
+
+def dark_colours() -> dict[str, str]:
+    """Each colour of the figures, in small letters, with the one that it has on a dark page.
+
+    The tones are those of the explorer in the dark; scales begin at the colour of the page.
+    """
+    dark = dict(_PAIRS)
+    pales = {pale(c, 0.5): mixed(dark[c], dark["white"], 0.5) for c in (*PALETTE, CONTROL)}
+    return {light.lower(): other.lower() for light, other in (dark | pales).items()}
 
 
 PAGE = 700  # pixels of a figure that is written without a width
@@ -105,10 +131,10 @@ def template() -> Any:
         "showgrid": True,
         "gridcolor": GRID,
         "zeroline": False,
-        "linecolor": "#B7BEC6",
+        "linecolor": EDGE,
         "ticks": "outside",
         "ticklen": 4,
-        "tickcolor": "#B7BEC6",
+        "tickcolor": EDGE,
         "title": {"font": {"size": 13, "color": MUTED}, "standoff": 8},
         "tickfont": {"size": 12, "color": MUTED},
     }
@@ -133,7 +159,7 @@ def template() -> Any:
             "yaxis": axis | {"showline": False, "ticks": ""},
             "hoverlabel": {
                 "bgcolor": "white",
-                "bordercolor": "#B7BEC6",
+                "bordercolor": EDGE,
                 "font": {"size": 12, "color": INK},
                 "align": "left",
                 "namelength": -1,

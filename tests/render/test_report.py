@@ -299,6 +299,19 @@ def test_sentences_and_figure_follow_the_contrast_that_p_is_about():
     assert "within" not in between.finding() + repr(between).splitlines()[1]
 
 
+def test_what_a_sentence_says_is_not_a_note_as_well():
+    copy = SimpleNamespace(frame=turns((1, 1, 1), 2), control=None)
+    result = SimpleNamespace(frame=turns((4, 4, 4), 1), control=copy)
+    asked = ("angle", "role", "target", "previous")
+    found, other = compare(result, *asked), compare(opposite(20), *asked)
+    for comparison, begins in ((found, "Untrained copy: "), (other, "Caution, ")):
+        said = [s for s in sentences.of_her(comparison, None, "degrees") if s.startswith(begins)]
+        assert len(said) == 1
+        left = set(sentences.not_said(comparison))
+        assert left < set(comparison.notes)
+        assert not any("untrained copy" in note or "opposite signs" in note for note in left)
+
+
 def test_sentences_do_not_say_no_where_nothing_could_be_found():
     rows = opposite(4)
     rows = rows[rows.groupby(["prompt", "layer", "role"]).cumcount() == 0]
@@ -320,7 +333,7 @@ def test_every_figure_has_a_name_and_its_data(html_report):
     }
     assert boxes
     assert all(a["role"] == "img" and a["aria-label"].strip() for a in boxes)
-    assert {f"{a['id']}-data" for a in boxes} == data - {"interp-explorer-data"}
+    assert {f"{a['id']}-data" for a in boxes} == data - {"interp-explorer-data", "dark-colours"}
     assert len({a["id"] for a in boxes}) == len(boxes)
     for found in re.findall(r'application/json" id="[^"]+">(.*?)</script>', html_report):
         json.loads(found)
@@ -458,6 +471,13 @@ def test_maps_in_a_notebook_need_no_network(results):
 
 
 # ---- text and files --------------------------------------------------------------------------
+
+
+def test_rows_of_the_lens_are_named_as_in_the_explorer(results):
+    ticks = result_figure(results["logit_lens"]).layout.yaxis.ticktext
+    assert ticks[0] == "input (state 0)"
+    assert ticks[-1] == f"after block {LAYERS - 1} (state {LAYERS})"
+    assert len(ticks) == LAYERS + 1
 
 
 def test_text_forms_hold_the_numbers(results):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from browser_help import WAIT, Visit, in_a_browser
+from browser_help import WAIT, Visit, in_a_browser, until
 from render_data import HOSTILE, make_results
 
 from interp import Results
@@ -118,7 +120,7 @@ def test_hover_shows_top_tokens_as_text(visit):
     hover = figure.locator(".canvas:visible .hoverlayer .hovertext")
     hover.wait_for(timeout=WAIT)
     text = hover.evaluate("e => e.textContent")
-    assert text.startswith("state ")
+    assert re.match(r"after block \d+ \(state \d+\), position 0: ", text)
     assert "<|endoftext|>" in text
 
 
@@ -235,6 +237,70 @@ def test_maps_of_a_notebook_draw_in_their_frame(chromium, results, tmp_path):
     seen.page.wait_for_timeout(500)
     assert frame.locator("canvas").last.evaluate(PAINTED) > 8
     assert seen.errors == []
+    seen.context.close()
+
+
+# ---- dark and light ----------------------------------------------------------------------------
+
+PAPERS = """() => [document.body, document.querySelector("#f0 .main-svg")]
+    .map(e => getComputedStyle(e).backgroundColor)"""
+INKS = """() => [...document.querySelectorAll("#f0 .xtick text, #f0 .ytitle, #f0 .js-line")]
+    .filter(e => e.matches("text") || parseFloat(getComputedStyle(e).strokeWidth) > 1)
+    .map(e => getComputedStyle(e)[e.matches("text") ? "fill" : "stroke"])"""
+DARK, LIGHT = "rgb(20, 24, 29)", "rgb(255, 255, 255)"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(p) / 255 for p in re.findall(r"\d+", colour)[:3]]
+    light = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+
+
+def painted_on(seen: Visit, paper: str) -> None:
+    """Waits until page and first figure have a colour, and looks whether its ink can be read."""
+    until(seen.page, f"({PAPERS})().every(c => c === '{paper}')")
+    inks = seen.page.evaluate(INKS)
+    assert len(inks) > 4
+    for ink in inks:
+        low, high = sorted((luminance(ink), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 3, (ink, paper)
+
+
+def test_a_report_follows_the_system_and_paper_is_light(chromium, report_path):
+    seen = Visit(chromium, report_path, color_scheme="dark")
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    painted_on(seen, DARK)
+    seen.draw_all()
+    texts = seen.page.locator("#f0 text").all_text_contents()
+    seen.page.emulate_media(color_scheme="light")
+    painted_on(seen, LIGHT)
+    assert seen.page.locator("#f0 text").all_text_contents() == texts
+    seen.page.emulate_media(color_scheme="dark")
+    painted_on(seen, DARK)
+    seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    until(seen.page, f"({PAPERS})()[1] === '{LIGHT}'")
+    seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    painted_on(seen, DARK)
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_maps_stand_on_a_light_ground_in_the_dark(chromium, report_path):
+    seen = Visit(chromium, report_path, color_scheme="dark")
+    box = seen.page.locator(".canvas[data-kind=maps]:visible").first
+    box.scroll_into_view_if_needed()
+    box.locator("canvas").last.wait_for(timeout=WAIT)
+    look = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]"
+    assert box.evaluate(look) == [LIGHT, "rgb(31, 35, 40)"]
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 1400
+    seen.context.close()
+
+
+def test_one_figure_stays_light_for_it_may_stand_in_a_light_notebook(chromium, results, tmp_path):
+    path = save_figure(result_figure(results["rotation"]), tmp_path / "rotation.html")
+    seen = Visit(chromium, path, color_scheme="dark")
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    painted_on(seen, LIGHT)
     seen.context.close()
 
 

@@ -261,8 +261,8 @@ def test_an_analysis_that_kept_no_examples_names_the_setting(gpt2):
     names = ["logit_lens", "attention"]
     results = interp.run(gpt2, TEXTS[:2], names, settings=settings, progress=False)
     payload = payload_of(results)
-    assert payload["lens"] is None
-    assert "--set logit_lens.examples=8" in payload["missing"]["lens"]
+    assert (payload["lens"]["k"], payload["lens"]["best"]) == (1, [0, 1])
+    assert "lens" not in payload["missing"]
     assert "--set attention.maps=8" in payload["missing"]["attention"]
     assert payload["attention"]["patterns"] == []
     assert payload["attention"]["statistics"]

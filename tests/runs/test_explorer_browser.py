@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser_help import WAIT, Visit, in_a_browser, until
+from corpus_help import documents, write_jsonl
 from explorer_help import with_ways
 from render_data import HOSTILE
 from scipy import stats
@@ -23,6 +24,7 @@ from scipy import stats
 import interp
 from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
+from analyses.rotation import Rotation
 from analyses.trajectory import Trajectory
 from interp import Result, Results
 from interp.runs.explorer.widget import RENDER
@@ -310,9 +312,10 @@ def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, t
     assert seen.page.evaluate(theme) == "light"
     seen.context.close()
     seen = Visit(chromium, report, 1280, 800)
-    seen.page.emulate_media(color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    assert seen.page.evaluate(theme) == "light"
+    for scheme in ("dark", "light"):
+        seen.page.emulate_media(color_scheme=scheme)
+        until(seen.page, f"{theme} === '{scheme}'")
     assert seen.page.get_by_label("Dark", exact=True).count() == 0
     seen.context.close()
 
@@ -338,6 +341,34 @@ def test_compared_groups_are_means_over_prompts(visit, truth):
                     expected = [own.mean(), own.mean() - half, own.mean() + half]
                     shown = [float(cell[k]) for k in ("value", "low", "high")]
                     np.testing.assert_allclose(shown, expected, rtol=1e-3)
+
+
+def test_enter_in_the_field_of_compare_takes_the_first_prompt_that_fits(visit):
+    choose(visit, view="compare", p=0, mode="prompts", op=1)
+    panel = visit.page.locator("[data-view=compare]").first
+    field, sides, said = (
+        panel.locator(part) for part in ("[data-other]", ".ix-sides", "[role=status]")
+    )
+    for typed, prompt, text in (
+        ("river was old", 2, "The river was old"),
+        ("Dog", 5, "When the queen was sad"),
+        ("#3", 3, "Anna saw John"),
+    ):
+        field.fill(typed)
+        field.press("Enter")
+        field.blur()
+        assert field.input_value().startswith(f"#{prompt} {text}")
+        assert f"prompt {prompt} " in re.sub(r"\s+", " ", sides.inner_text())
+        assert said.inner_text() == ""
+    field.fill("zebra")
+    assert said.inner_text() == "No prompt has this text."
+    field.press("Enter")
+    assert "prompt 3 " in re.sub(r"\s+", " ", sides.inner_text()), "nothing was chosen"
+    assert said.inner_text() == "No prompt has this text."
+    field.blur()
+    assert field.input_value().startswith("#3 ")
+    assert said.inner_text() == ""
+    assert visit.page.locator("[role=tab][aria-selected=true]").inner_text() == "Compare"
 
 
 def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp_path):
@@ -533,8 +564,6 @@ def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
     frame["layer"] = np.tile(np.arange(layers), n)
     frame["angle"] = random_.uniform(0, 90, len(frame))
     frame["turning"] = np.nan
-    from analyses.rotation import Rotation
-
     results = Results([Result("rotation", Rotation(), {}, tokens, _frame=frame)], {})
     seen = opened(chromium, results, tmp_path / "long.html")
     choose(seen, p=0, t="4000", m="rotation.angle", s=3)
@@ -547,6 +576,35 @@ def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
     choose(seen, p=0, t="7", m="rotation.turning")
     numbers = seen.page.evaluate(NUMBERS)
     assert {t["value"] for t in numbers if t.get("measure") == "rotation.turning"} == {"NaN"}
+    seen.context.close()
+
+
+def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(chromium, gpt2, tmp_path):
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", documents(30, longest=6))
+    chosen = [Rotation(), LogitLens(examples=1), Attention(maps=1)]
+    run = interp.run_corpus(
+        gpt2, corpus, chosen, out=tmp_path / "out", keep="tokens", progress=False
+    )
+    seen = opened(chromium, run.open(), tmp_path / "rows.html")
+    side = seen.page.locator(".ix-side")
+    side.get_by_text("No control here").click()
+    assert "interp.run_corpus(interp.random_copy(model)" in side.inner_text()
+    told = {}
+    for view in ("lens", "attention"):
+        for prompt in (0, 7):
+            choose(seen, view=view, p=prompt)
+            told[view, prompt] = seen.page.locator(f"[data-view={view}]").first.inner_text()
+    assert "the most probable next token of 5 that were kept" in told["lens", 0]
+    assert "the only one that was kept of this prompt" in told["lens", 7]
+    assert "--set logit_lens.examples=8" in told["lens", 7]
+    assert "was not kept" not in told["attention", 0]
+    assert "of prompt 7 was not kept" in told["attention", 7]
+    assert "--set attention.maps=8" in told["attention", 7]
+    choose(seen, view="lens", p=7, t="2")
+    cells = seen.page.evaluate(LENS)
+    assert len(cells) > 6
+    assert all(0 < float(cell["prob"]) <= 1 for cell in cells)
+    through_all(seen, p=7)
     seen.context.close()
 
 

@@ -224,10 +224,11 @@ export function Missing({ what, command, elsewhere = [] }: MissingProps) {
 
 /** Said where the control is switched on and a view has none. */
 export function NoControl({ what }: { what: string }) {
-  const name = useStore().data.value.controlName;
+  const { controlName: name, missing } = useStore().data.value;
   return (
     <p class="ix-note" role="note">
       {name === "control" ? "The control" : `The control (${name})`} has no {what} in this file.
+      {missing["control"] && ` ${missing["control"]}.`}
     </p>
   );
 }

@@ -6,6 +6,7 @@ import type { Attention, Statistic } from "../data.ts";
 import { exact, number } from "../format.ts";
 import { useWidth } from "../hooks.ts";
 import { type Store, useStore } from "../store.ts";
+import { Subtitle } from "./Controls.tsx";
 
 interface GridProps {
   attention: Attention;
@@ -121,6 +122,7 @@ function headKeys(store: Store) {
   };
 }
 
+/** All statistics of a head, with the control's beside them where they are switched on. */
 function HeadValues({
   attention,
   block,
@@ -135,25 +137,48 @@ function HeadValues({
   control: boolean;
 }) {
   const at = block * attention.heads + head;
+  const cell = (s: Statistic, values: Float32Array, side: boolean) => (
+    <td
+      class={side ? "ix-of-control" : undefined}
+      data-head={`${block}.${head}`}
+      data-statistic={s.name}
+      data-value={exact(values[at] ?? NaN)}
+      data-control={side ? "true" : undefined}
+    >
+      {number(values[at])}
+    </td>
+  );
   return (
-    <>
-      <p class="ix-tip-head">
-        <span>
-          block {block}, head {head}
-        </span>
-      </p>
-      <table class="ix-values">
-        <tbody>
-          {attention.statistics.map((s) => (
-            <tr key={s.name} class={s === chosen ? "ix-chosen" : ""}>
-              <th scope="row">{s.title}</th>
-              <td>{number(s.values[at])}</td>
-              {control && s.control && <td class="ix-of-control">{number(s.control[at])}</td>}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </>
+    <table class="ix-values">
+      <tbody>
+        {attention.statistics.map((s) => (
+          <tr key={s.name} class={s === chosen ? "ix-chosen" : ""} title={s.doc}>
+            <th scope="row">{s.title}</th>
+            {cell(s, s.values, false)}
+            {control && s.control && cell(s, s.control, true)}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+/** The chosen head in numbers, under the grid, where a keyboard or a finger reads them too. */
+export function HeadCard({ attention, statistic }: { attention: Attention; statistic: Statistic }) {
+  const store = useStore();
+  const data = store.data.value;
+  const {
+    head: [block, head],
+    control,
+  } = store.selection.value;
+  const beside = control && attention.statistics.some((s) => s.control);
+  return (
+    <div class="ix-lens-chosen ix-head-card">
+      <Subtitle>
+        block {block}, head {head} <span>means over all prompts{beside && `; italic: ${data.controlName}`}</span>
+      </Subtitle>
+      <HeadValues attention={attention} block={block} head={head} chosen={statistic} control={control} />
+    </div>
   );
 }
 
@@ -187,13 +212,18 @@ export function Grid({
             x: event.clientX,
             y: event.clientY,
             content: (
-              <HeadValues
-                attention={attention}
-                block={block}
-                head={of}
-                chosen={statistic}
-                control={control}
-              />
+              <>
+                <p class="ix-tip-head">
+                  block {block}, head {of}
+                </p>
+                <HeadValues
+                  attention={attention}
+                  block={block}
+                  head={of}
+                  chosen={statistic}
+                  control={control}
+                />
+              </>
             ),
           };
   };

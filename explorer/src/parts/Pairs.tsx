@@ -7,9 +7,11 @@ import { type Data, type Measure, text, valueOf } from "../data.ts";
 import { exact, number, short } from "../format.ts";
 import { useStore } from "../store.ts";
 import { kindOf } from "../views/Text.tsx";
+import { Pages } from "./Pages.tsx";
 import { TokenValues } from "./Tip.tsx";
 
-export const MOST_PAIRS = 400;
+/** So many pairs are drawn at once; each change of the layer paints them all anew. */
+export const PAIRS = 120;
 
 interface PairsProps {
   data: Data;
@@ -51,19 +53,34 @@ export function half(p: PairsProps, side: 0 | 1, position: number | null) {
   );
 }
 
+/** The part of the pairs that is shown: that of the token chosen last, until the reader turns pages. */
+function usePart({ pairs, chosen }: PairsProps): [number, (part: number) => void] {
+  const last = chosen[chosen.length - 1] ?? 0;
+  const [turned, turn] = useState<{ pairs: Pair[]; last: number; part: number } | null>(null);
+  if (turned?.pairs === pairs && turned.last === last) return [turned.part, put];
+  const at = pairs.findIndex(({ a }) => a === last);
+  return [Math.floor(Math.max(0, at) / PAIRS), put];
+
+  function put(part: number) {
+    turn({ pairs, last, part });
+  }
+}
+
 /** Both prompts above each other; equal tokens face each other. */
 export function Pairs(p: PairsProps) {
   const store = useStore();
+  const [part, setPart] = usePart(p);
   const box = useRef<HTMLDivElement>(null);
   const [more, setMore] = useState(false);
   useLayoutEffect(() => {
     const pane = box.current;
     if (pane) setMore(pane.scrollHeight > pane.clientHeight + 4);
-  }, [p.pairs]);
+  }, [p.pairs, part]);
   const at = (event: Event) =>
     event.target instanceof Element ? event.target.closest<HTMLElement>("[data-token]") : null;
   return (
     <>
+      <Pages what="pairs" page={part} size={PAIRS} length={p.pairs.length} onPage={setPart} />
       <div
         ref={box}
         class="ix-pairs"
@@ -96,7 +113,7 @@ export function Pairs(p: PairsProps) {
           <b>B</b>
           <small>A − B</small>
         </div>
-        {p.pairs.slice(0, MOST_PAIRS).map((pair, i) => {
+        {p.pairs.slice(part * PAIRS, (part + 1) * PAIRS).map((pair, i) => {
           const both = pair.a !== null && pair.b !== null;
           const difference = both
             ? valueOf(p.measure, p.firsts[0] + (pair.a ?? 0), p.depth) -
@@ -111,7 +128,7 @@ export function Pairs(p: PairsProps) {
           );
         })}
       </div>
-      {more && <p class="ix-note">↓ The strip scrolls: {p.pairs.length} pairs.</p>}
+      {more && <p class="ix-note">↓ The strip scrolls.</p>}
     </>
   );
 }

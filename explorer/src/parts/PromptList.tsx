@@ -1,7 +1,7 @@
 /** All prompts: searched, filtered by labels, and only those drawn that are on the screen. */
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { type Data, groupings, sentence, span } from "../data.ts";
+import { type Data, groupings, hasControl, sentence, span } from "../data.ts";
 import { visible } from "../format.ts";
 import { useVirtual } from "../hooks.ts";
 import { useStore } from "../store.ts";
@@ -169,6 +169,7 @@ export function PromptList() {
     // Follows what is typed, not what is chosen afterwards.
   }, [places]);
   const active = Object.values(filters).some(Boolean);
+  const lack = data.missing["control"];
   return (
     <div class="ix-side" role="region" aria-label="Prompts">
       <input
@@ -205,6 +206,12 @@ export function PromptList() {
         {data.ids.length === 1 ? "prompt" : "prompts"}
         {data.sampled && ` · a sample of ${data.sampled.of.toLocaleString("en")}`}
       </p>
+      {lack && !hasControl(data) && (
+        <details class="ix-filters">
+          <summary>No control here</summary>
+          <p class="ix-note">{lack}.</p>
+        </details>
+      )}
       <List places={places} />
     </div>
   );

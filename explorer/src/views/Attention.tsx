@@ -7,11 +7,15 @@ import type { Attention, Statistic } from "../data.ts";
 import { useWidth } from "../hooks.ts";
 import { ArcsPanel, Maps } from "../parts/AttentionMap.tsx";
 import { Choose, Missing, NoControl, Panel, Segments } from "../parts/Controls.tsx";
-import { Grid, Strongest } from "../parts/Heads.tsx";
+import { Grid, gridHeight, HeadCard, Strongest } from "../parts/Heads.tsx";
 import { Legend } from "../parts/Legend.tsx";
 import type { Id } from "../payload.ts";
 import { useStore } from "../store.ts";
 import { savedOf } from "./AttentionSaved.tsx";
+
+/** The usual width of the grid, and the height from which on a map is no taller than it. */
+const GRID = 420;
+const FLAT = 320;
 
 function NoMap({ attention, id }: { attention: Attention; id: Id }) {
   const store = useStore();
@@ -95,6 +99,8 @@ function Inside({ attention }: { attention: Attention }) {
   const statistic = statisticOf(attention, selection.statistic);
   const kept = keptOf(attention, id, selection);
   const paint = scale(...headExtent(statistic, selection.control), colours);
+  // The card of the head fills what is left beside the taller of the grid and the map.
+  const flat = gridHeight(attention, GRID) < FLAT;
   const uncontrolled = selection.control && !statistic?.control && !kept?.control;
   return (
     <Panel
@@ -110,10 +116,12 @@ function Inside({ attention }: { attention: Attention }) {
           <div>
             <Strongest attention={attention} statistic={statistic} />
             <Grid attention={attention} statistic={statistic} paint={paint} />
+            {flat && <HeadCard attention={attention} statistic={statistic} />}
           </div>
         )}
         <div ref={box} class="ix-maps">
           {kept ? <Maps kept={kept} width={width} /> : <NoMap attention={attention} id={id} />}
+          {statistic && !flat && <HeadCard attention={attention} statistic={statistic} />}
         </div>
       </div>
       {kept && <ArcsPanel kept={kept} title={kept.name} />}

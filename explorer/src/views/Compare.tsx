@@ -11,7 +11,7 @@ import { useWidth } from "../hooks.ts";
 import { chartsOf, ChartWithReadings, NumbersTable } from "../parts/ComparedCharts.tsx";
 import { Choose, NoControl, Panel, Segments, Subtitle } from "../parts/Controls.tsx";
 import { LineChart } from "../parts/LineChart.tsx";
-import { MOST_PAIRS, Pairs } from "../parts/Pairs.tsx";
+import { Pairs } from "../parts/Pairs.tsx";
 import { firstOrdinary, type Mode, type Selection } from "../selection.ts";
 import { useStore } from "../store.ts";
 import type { Estimate } from "../summary.ts";
@@ -371,11 +371,6 @@ export function CompareView() {
           colours={colours}
           chosen={tokens}
         />
-      )}
-      {pairs.length > MOST_PAIRS && (
-        <p class="ix-note">
-          The first {MOST_PAIRS} of {pairs.length} pairs are shown.
-        </p>
       )}
       <div ref={box}>
         {measure.axis !== "none" && (

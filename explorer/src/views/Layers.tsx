@@ -121,9 +121,10 @@ function Controls({ measure, drawn }: { measure: Measure; drawn: number }) {
           Whole depth
         </button>
       )}
-      {control && measure.control && (
+      {control && (measure.control ?? measure.controlBand) && (
         <span class="ix-legend-note">
           <i class="ix-dash" /> grey: {short(measure.controlName, 30)}
+          {measure.controlBand?.of && `, ${measure.controlBand.of}`}
         </span>
       )}
       {drawn > LINES && (
@@ -185,7 +186,9 @@ export function LayersView() {
       }
       controls={<Controls measure={measure} drawn={tokens.length} />}
     >
-      {selection.control && !measure.control && <NoControl what={`values of ${measure.title}`} />}
+      {selection.control && !measure.control && !measure.controlBand && (
+        <NoControl what={`values of ${measure.title}`} />
+      )}
       <div ref={box}>
         {measure.axis === "none" ? (
           <p class="ix-note">One value per token; see the table.</p>

@@ -10,6 +10,7 @@ import { useVirtual } from "../hooks.ts";
 import { Missing, NoControl, Panel, Subtitle } from "../parts/Controls.tsx";
 import { FigureLegend, Legend } from "../parts/Legend.tsx";
 import { TopTokens } from "../parts/Tip.tsx";
+import type { Id } from "../payload.ts";
 import { find, readoutAt, sought } from "../readout.ts";
 import type { Selection } from "../selection.ts";
 import { useStore } from "../store.ts";
@@ -292,7 +293,7 @@ function Chosen({ look }: { look: Look }) {
         <p class="ix-note">
           {found
             ? `The token that you look for has rank ${found.rank} and probability ${number(found.prob)}.`
-            : `The token that you look for is not among the ${lens.k} most probable here.`}
+            : `The token that you look for is not among the ${keptOf(lens, data.ids[prompt])} most probable here.`}
         </p>
       )}
       {control && lens.control && (
@@ -307,9 +308,22 @@ function Chosen({ look }: { look: Look }) {
   );
 }
 
+/** So many of the most probable tokens of a prompt are known. */
+const keptOf = (lens: Lens, id: Id | undefined) => (id !== undefined && lens.best.has(id) ? 1 : lens.k);
+
+function hintOf(data: Data, lens: Lens, id: Id | undefined): string {
+  const k = keptOf(lens, id);
+  const what =
+    k > 1
+      ? `the most probable next token of ${k} that were kept.`
+      : `the most probable next token, the only one that was kept of this prompt. ${data.more["lens"] ?? ""}`;
+  return `Each state of the stream read out to the vocabulary: ${what} The last state is on top; its readings are the model's own predictions.`;
+}
+
 function Search({ lens, wanted }: { lens: Lens; wanted: Set<number> }) {
   const store = useStore();
-  const { sought: typed } = store.selection.value;
+  const { sought: typed, prompt } = store.selection.value;
+  const id = store.data.value.ids[prompt];
   const near = useMemo(() => {
     if (!typed) return [];
     const small = typed.trim().toLowerCase();
@@ -349,7 +363,7 @@ function Search({ lens, wanted }: { lens: Lens; wanted: Set<number> }) {
               : rank and probability
             </>
           ) : (
-            `among the ${lens.k} most probable nowhere`
+            `among the ${keptOf(lens, id)} most probable nowhere`
           )}
         </span>
       )}
@@ -502,7 +516,7 @@ export function LensView() {
       view="lens"
       title="Lens"
       saved={savedOf(look, store.selection.value)}
-      hint={`Each state of the stream read out to the vocabulary: the most probable next token of ${lens.k} that were kept. The last state is on top; its readings are the model's own predictions.`}
+      hint={hintOf(data, lens, id)}
       controls={
         <>
           <Search lens={lens} wanted={wanted} />

@@ -9,6 +9,7 @@ import type { Saved } from "../export.tsx";
 import { exact, number, short } from "../format.ts";
 import { NoControl, Panel } from "../parts/Controls.tsx";
 import { Legend, TokenMarks } from "../parts/Legend.tsx";
+import { Pages } from "../parts/Pages.tsx";
 import { TokenValues } from "../parts/Tip.tsx";
 import type { Selection } from "../selection.ts";
 import { useStore } from "../store.ts";
@@ -166,44 +167,6 @@ function chips(shown: Shown, prompt: number, page: number) {
   );
 }
 
-/** The part of a long prompt that is drawn, and the ways to its other parts. */
-function Pages({ page, length }: { page: number; length: number }) {
-  const store = useStore();
-  if (length <= PAGE) return null;
-  const go = (to: number) => {
-    store.choose(Math.min(length - 1, to * PAGE), false);
-  };
-  return (
-    <div class="ix-pages" role="group" aria-label="Parts of the prompt">
-      <button
-        type="button"
-        class="ix-small"
-        disabled={page === 0}
-        aria-label="Part before"
-        onClick={() => {
-          go(page - 1);
-        }}
-      >
-        ‹
-      </button>
-      <span>
-        tokens {page * PAGE} to {Math.min(length, (page + 1) * PAGE) - 1} of {length.toLocaleString("en")}
-      </span>
-      <button
-        type="button"
-        class="ix-small"
-        disabled={(page + 1) * PAGE >= length}
-        aria-label="Next part"
-        onClick={() => {
-          go(page + 1);
-        }}
-      >
-        ›
-      </button>
-    </div>
-  );
-}
-
 /** Keeps the token that the keyboard moves in sight, without moving the page. */
 function useInSight(position: number | undefined, prompt: number) {
   const box = useRef<HTMLDivElement>(null);
@@ -345,6 +308,7 @@ export function TextView() {
   const row = useTextScale();
   const last = tokens[tokens.length - 1] ?? 0;
   const page = Math.floor(last / PAGE);
+  const { length } = span(data, prompt);
   const box = useInSight(last, prompt);
   const hover = useHover();
   const drawn = useMemo(
@@ -359,7 +323,15 @@ export function TextView() {
       saved={savedOf(data, row, selection, where)}
       controls={row && <Scale row={row} where={where} control={control} />}
     >
-      <Pages page={page} length={span(data, prompt).length} />
+      <Pages
+        what="tokens"
+        page={page}
+        size={PAGE}
+        length={length}
+        onPage={(to) => {
+          store.choose(Math.min(length - 1, to * PAGE), false);
+        }}
+      />
       <Above pane={box} />
       <div
         ref={box}

@@ -36,6 +36,7 @@ from interp.contract.leaves import State
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
 from interp.runs.collect import ids_in, left_out_note
+from interp.runs.corpus.beside import kept_documents, kind_of_control, with_control, with_kept
 from interp.runs.corpus.continuations import SHOWN, TEXTS
 from interp.runs.corpus.documents import Failure
 from interp.runs.corpus.manifest import GENERATE, ORIGIN, REMEDY, read_manifest, run_id
@@ -411,9 +412,29 @@ class CorpusTables(Mapping[str, RowTable]):
         return self.results.report(path, **options)
 
     def sample(self) -> Results:
-        """Rows of some documents, at even distances in the corpus, as results in memory."""
+        """Rows of some documents as results in memory, with what else is known of them.
+
+        The documents of which arrays were kept (the lens' best tokens, attention maps, ways), and
+        others at even distances in the corpus. The folder `control`, if it holds a finished run of
+        another model over the same corpus, is their control: its rows of the same documents, or its
+        means.
+        """
+        sample = self._sample(kept_documents(self.results, self.manifest))
+        found = _other_run(self.folder / CONTROL)
+        if found is None:
+            return sample
+        manifest, control = found
+        kind = kind_of_control(self.manifest, manifest)
+        if kind is None:
+            return sample
+        if isinstance(control, CorpusTables):
+            control = control._sample(sample.tokens["prompt"].unique().tolist())
+        return with_control(sample, control, kind)
+
+    def _sample(self, wanted: Sequence[int]) -> Results:
         of = int(self._totals.get("documents", 0))
-        return self._with_texts(sample_of(self._tables, self.provenance, of))
+        rows = self._with_texts(sample_of(self._tables, self.provenance, of, wanted))
+        return with_kept(rows, self.results, self.manifest)
 
     def whole(self) -> Results:
         """The rows of all documents as results in memory; `BadInput` for more than `MOST_ROWS`.
@@ -464,6 +485,13 @@ def open_run(folder: Path) -> Results | CorpusTables:
         raise InterpError(f"{str(folder / CONTROL)!r} holds no run of an untrained copy; {REMEDY}")
     control = load_results(folder / CONTROL / SUMMARY, REMEDY)
     return Results(results.values(), results.provenance | {"control": RANDOM_INIT}, control)
+
+
+def _other_run(folder: Path) -> tuple[dict[str, Any], Results | CorpusTables] | None:
+    """Manifest and tables of a finished run in a folder; None where there is none."""
+    if kind_of(folder / CORPUS) is None or kind_of(folder / FINISHED) is None:
+        return None
+    return read_manifest(folder), open_run(folder)
 
 
 def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,8 +5,10 @@ Knows the columns of the parts; nothing of models.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,16 +25,22 @@ MOST_DOCUMENTS = 64
 ATTACHED = {*INDEX, *DOCUMENTS}
 
 
-def sample_of(tables: Mapping[str, Any], provenance: Mapping[str, Any], of: int) -> Results:
+def sample_of(
+    tables: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    of: int,
+    wanted: Sequence[int] = (),
+) -> Results:
     """Results of some documents of a corpus: the first ones of parts at even distances.
 
     Args:
         tables: `RowTable` by analysis, parts in the order of shards.
         provenance: of the run.
         of: number of its documents.
+        wanted: documents that come first.
 
     Prompts are documents and positions those in the document, as in `RowTable.frame`. What was
-    kept besides rows is of other numbers, those of chunks, and is left out.
+    kept besides rows is not here (`beside.with_kept` adds it).
     Raises `BadInput` for a run without rows.
     """
     if not tables:
@@ -41,7 +49,9 @@ def sample_of(tables: Mapping[str, Any], provenance: Mapping[str, Any], of: int)
     at = np.unique(np.linspace(0, len(first.paths) - 1, MOST_PARTS).round().astype(int))
     names = [first.paths[i].name for i in at]
     each = -(-MOST_DOCUMENTS // len(names))
-    documents = [d for name in names for d in _documents(first, name)[:each]][:MOST_DOCUMENTS]
+    spread = [d for name in names for d in _documents(first, name)[:each]]
+    documents = list(dict.fromkeys([*wanted, *spread]))[:MOST_DOCUMENTS]
+    names = list(dict.fromkeys([*names, *_parts_with(first, wanted)]))
     results = [_result(table, names, documents) for table in tables.values()]
     told = {**provenance, SAMPLED: {"shown": len(documents), "of": of}}
     return Results(results, told)
@@ -66,6 +76,22 @@ def _documents(table: Any, name: str) -> list[int]:
     part = replace(table, paths=_parts(table, [name]), written={})
     found: list[int] = part.read(["document"], verify=False)["document"].unique().tolist()
     return found
+
+
+def _parts_with(table: Any, documents: Sequence[int]) -> list[str]:
+    """The names of the parts that hold these documents, found by how each part begins."""
+    places = range(len(table.paths))
+    begins = cache(lambda i: _begin(table.paths[i]))
+    found = {bisect_right(places, d, key=begins) - 1 for d in documents}
+    return [table.paths[i].name for i in sorted(found) if i >= 0]
+
+
+def _begin(path: Any) -> int:
+    """The first document of a part; -1 of an empty one."""
+    import pyarrow.parquet as pq
+
+    batch = next(pq.ParquetFile(path).iter_batches(1, columns=["document"]), None)
+    return -1 if batch is None or not len(batch) else int(batch["document"][0].as_py())
 
 
 def _parts(table: Any, names: Sequence[str]) -> tuple[Any, ...]:

@@ -93,10 +93,12 @@ def _of_result(
     control = getattr(result, "control", None)
     beside = of_stack(control.frame, stack) if control is not None else None
     grids = _grids(frame, values, shown, x, depths)
-    others = _grids(beside, values, shown, x, depths) if beside is not None else {}
     partial = shown.partial or is_summary(frame)
+    # Of rows beside a summary of their copy, the copy has means alone.
+    summed = beside is not None and is_summary(beside) and not is_summary(frame)
+    others = {} if beside is None or summed else _grids(beside, values, shown, x, depths)
     bands = _bands(result, stack, values, x, depths) if partial else {}
-    beyond = _bands(control, stack, values, x, depths) if partial and beside is not None else {}
+    beyond = _bands(control, stack, values, x, depths) if control and (partial or summed) else {}
     where = f"{stack}: " if stack and len(shown.stacks) > 1 else ""
     for value in values:
         doc = meaning(result.analysis.columns, value) or ""
@@ -109,7 +111,7 @@ def _of_result(
             "depth": [str(d) for d in whole(depths)] if x else [""],
             "values": packed(grids[value], "f4"),
             "control": packed(others[value], "f4") if value in others else None,
-            "control_name": control_name if value in others else None,
+            "control_name": control_name if value in {*others, *beyond} else None,
             "band": bands.get(value),
             "control_band": beyond.get(value),
         }

@@ -25,6 +25,15 @@ MOST_NUMBERS = 2_500_000
 """Numbers of measures on the page; beyond, a sample of the prompts is shown."""
 SAMPLED = "sampled"  # of the provenance of results that are a sample already
 UNTRAINED = "untrained copy"
+NO_COPY = (
+    "Rows of a corpus come without a control. interp.run_corpus(interp.random_copy(model), …, "
+    "out='OUT/control'), where OUT is the folder of this run, adds it: the means of an untrained "
+    "copy, or with keep='tokens' its rows"
+)
+COPY_SUMMED = (
+    "It was run with keep='summary', so that Layers has its means; interp.run_corpus(…, "
+    "keep='tokens') into its folder gives its rows"
+)
 ADDS = {
     "lens": ("logit_lens", "lens", "logit_lens.examples=8", "the first 8 prompts"),
     "trajectory": ("trajectory", "ways", "trajectory.tokens=1024", "the first 1,024 tokens"),
@@ -54,7 +63,7 @@ def payload_of(
     control = getattr(results, "control", None)
     name = _control_name(results) if control is not None else None
     views = {
-        "lens": lens_of_page(results, shown),
+        "lens": lens_of_page(results, shown, fill=SAMPLED in results.provenance),
         "trajectory": trajectory_of_page(results, shown),
         "attention": attention_of_page(results, shown),
     }
@@ -153,7 +162,17 @@ def missing(results: ResultsLike, views: Mapping[str, Any]) -> dict[str, str]:
         else:
             names = ",".join([*ran, analysis])
             out[view] = f"interp run … --analyses {names} adds it."
+    if SAMPLED in results.provenance and (lack := _lacks_control(results)):
+        out["control"] = lack
     return out
+
+
+def _lacks_control(results: ResultsLike) -> str:
+    """What a sample of rows lacks of a control, and what gives it; "" if nothing."""
+    control = getattr(results, "control", None)
+    if control is None:
+        return NO_COPY
+    return COPY_SUMMED if any(is_summary(r.frame) for r in control.values()) else ""
 
 
 def _lacks_maps(view: str, told: Any) -> bool:

@@ -15,7 +15,7 @@ from interp.render.drawing import CONTROL_NOTE, Drawing, cell_rows, nothing
 from interp.render.look import PLAIN, Look
 from interp.render.text import as_text, text_of
 from interp.render.tokens import label, show
-from interp.runs.report.lens_examples import Lens, lens_of
+from interp.runs.report.lens_examples import Lens, lens_of, state_name
 from interp.runs.report.maps import attention_maps
 from interp.runs.report.points import paths_of, points_of
 from interp.runs.report.views import (
@@ -269,6 +269,7 @@ def lens_drawing(view: View, lens: Lens) -> Drawing:
     )
     caption += _cut_note(shown, positions)
     scale = {"low": 0.0} | ({"high": 1.0} if value == "top_prob" else {})
+    names = [state_name(s) for s in range(states)]
     return Drawing(
         "heat",
         view.title,
@@ -277,7 +278,8 @@ def lens_drawing(view: View, lens: Lens) -> Drawing:
         "token that was read",
         caption,
         read=lens.table(),
-        options={"columns": lens.texts[:shown], "tokens": True, "y": "state", "cell": (52, 25)}
+        options={"columns": lens.texts[:shown], "tokens": True, "cell": (52, 25)}
+        | {"rows": names, "letters": max(map(len, names))}
         | scale,
     )
 

@@ -19,6 +19,15 @@ from interp.runs.report.views import ResultLike, unkept
 TOKENS, PROBS = "top_tokens", "top_probs"
 
 
+def state_name(state: int) -> str:
+    """A state in the words of the explorer.
+
+    >>> state_name(0), state_name(6)
+    ('input (state 0)', 'after block 5 (state 6)')
+    """
+    return f"after block {state - 1} (state {state})" if state else "input (state 0)"
+
+
 def lens_prompts(result: ResultLike) -> list[int]:
     """The prompts of which the best tokens are kept."""
     return sorted({p for items in result.examples(TOKENS).values() for p in items})
@@ -95,7 +104,7 @@ class Lens:
 
     def hover(self, state: int, position: int) -> str:
         """The best tokens with their probabilities, and the rank of the true next token."""
-        lines = [f"state {state}, position {position}: {label(self.texts[position])}"]
+        lines = [f"{state_name(state)}, position {position}: {label(self.texts[position])}"]
         lines += [
             f"{float(self.probs[state, position, k]):6.3f}  {label(self.text(state, position, k))}"
             for k in range(self.tokens.shape[2])

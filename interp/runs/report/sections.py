@@ -95,7 +95,7 @@ def her_section(results: ResultsLike, found: Comparison | None = None) -> Sectio
         (block("Target against previous token, per block", drawing),),
         tuple(sentences.of_her(found, pairs, "degrees", _overall(rotation))),
         (("The comparison, layer by layer", table_of(_full(found)), False),),
-        found.notes,
+        sentences.not_said(found),
     )
 
 

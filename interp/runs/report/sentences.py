@@ -21,6 +21,7 @@ from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
 
 STEADY = 0.9  # rank correlation with the place above which a line "rises" or "falls"
+OPPOSITE = "opposite signs"  # of the note on two contrasts that differ in sign
 
 
 def of_lines(drawing: Drawing) -> list[str]:
@@ -302,14 +303,19 @@ def _p_of(comparison: Comparison, row: pd.Series[Any]) -> str:
 
 def _signs(comparison: Comparison) -> list[str]:
     """The note that the two contrasts have opposite signs, if they have."""
-    found = [note for note in comparison.notes if "opposite signs" in note]
-    return [f"Caution, {note}." for note in found]
+    return [f"Caution, {note}." for note in comparison.notes if OPPOSITE in note]
 
 
 def _untrained(comparison: Comparison) -> list[str]:
     """The untrained copy's differences beside those of the model."""
     told = comparison.untrained("block")
     return [f"Untrained copy: {told}.".replace("-", "−")] if told else []
+
+
+def not_said(comparison: Comparison) -> tuple[str, ...]:
+    """The notes of a comparison that are not among the sentences of `of_her`."""
+    copy = f"untrained copy: {comparison.untrained()}"
+    return tuple(note for note in comparison.notes if OPPOSITE not in note and note != copy)
 
 
 def _directions(frame: pd.DataFrame, contrast: str, a: object, b: object) -> str:
