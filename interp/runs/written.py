@@ -150,7 +150,8 @@ def _is_complete(frame: pd.DataFrame, results: Any) -> bool:
     blocks = getattr(results, "provenance", {}).get("model", {}).get("n_layers", [])
     if "layer" not in frame or not len(blocks):
         return True
-    return bool(frame["layer"].max() >= blocks[-1] - 1)
+    deepest = int(frame["layer"].max())  # −1 in rows of a corpus that are of no layer
+    return deepest < 0 or deepest >= blocks[-1] - 1
 
 
 def _column(tables: Mapping[str, pd.DataFrame], name: str) -> pd.Series[Any] | None:

@@ -133,8 +133,12 @@ def test_samples_of_a_document_are_one_unit_and_prompts_of_their_own(drawn):
     sample = tables.sample()
     assert sample.tokens["prompt"].nunique() == 36
     assert sample.texts["sample"].tolist() == [0, 1, 2] * 12
-    steps = interp.experiments.generation_steps(tables, resamples=99)
-    assert "over 36 texts of 12 prompts" in steps.sentence
+    for results in (tables, tables.whole()):
+        steps = interp.experiments.generation_steps(results, resamples=99)
+        assert "over 36 texts of 12 prompts" in steps.sentence
+        assert {"log_prob", "entropy"} <= set(steps.frame["value"])
+    assert "layer" not in tables.whole()["next_token"].frame
+    assert tables.whole().texts.equals(tables.texts.rename(columns={"document": "given"}))
 
 
 def test_labellers_see_the_whole_text(demo, tmp_path):

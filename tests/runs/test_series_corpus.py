@@ -163,7 +163,8 @@ def test_rows_answer_them_as_a_series_over_prompts_does(rows, pilot):
         np.testing.assert_allclose(mine[name], right[name], rtol=1e-3, atol=1e-4, err_msg=name)
     ask = interp.experiments.change_points
     mine, right = (ask(s, value="angle", resamples=99).frame for s in (rows, prompts))
-    assert mine["at"].tolist() == right["at"].tolist()
+    np.testing.assert_allclose(mine["at"], right["at"])
+    assert mine["at"].notna().any()
     curves = rows["rotation"].curves("angle", depth="relative")
     assert len(curves) == 4 * 3
 

@@ -204,7 +204,7 @@ class Writer:
 
     def _written(
         self, asked: Prompts, keys: Sequence[tuple[int, int]]
-    ) -> list[Ints] | list[Ints | Exception]:
+    ) -> Sequence[Ints | Exception]:
         """The new tokens of each prompt, or the error; after one each prompt is tried alone."""
         how = self.asked.how
         try:

@@ -142,7 +142,7 @@ def _generation_notes(manifest: Mapping[str, Any], totals: Mapping[str, Any]) ->
 def _texts_of(folder: Path, documents: Collection[int]) -> list[dict[str, Any]]:
     """The texts of some documents, as the provenance of a generation tells them."""
     found = texts_in(folder, documents).rename(columns={"document": "given"})
-    return found.to_dict("records")
+    return [{str(name): cell for name, cell in row.items()} for row in found.to_dict("records")]
 
 
 def texts_in(folder: Path, documents: Collection[int] | None = None) -> pd.DataFrame:

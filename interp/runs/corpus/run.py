@@ -194,8 +194,8 @@ def run_corpus(
     if the run cannot go on (no space left, every chunk fails); finished shards are kept.
     """
     engine = _engine(workers, ray, gpus)
-    drawing = {"samples": samples, "do_sample": do_sample, "temperature": temperature}
-    drawing |= {"top_k": top_k, "top_p": top_p, "stop": stop, "seed": seed}
+    drawing: dict[str, Any] = {"samples": samples, "do_sample": do_sample, "stop": stop}
+    drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     job = _job(
         model,
         source,

@@ -119,7 +119,9 @@ def whole_of(tables: Mapping[str, Any], provenance: Mapping[str, Any]) -> Result
 
 def _result_of(table: Any, rows: pd.DataFrame) -> Result:
     """A result in memory of rows whose prompts are documents."""
-    rows = rows.copy(deep=False)
+    # Values of the whole model have layer −1 in the parts, and no such column in memory.
+    layered = (rows["layer"] >= 0).any()
+    rows = rows.copy(deep=False) if layered else rows.drop(columns="layer")
     for column in [c for c in rows if isinstance(rows[c].dtype, pd.CategoricalDtype)]:
         rows[column] = rows[column].astype(object)
     values = _values(table.analysis, rows)

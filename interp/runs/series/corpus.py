@@ -95,7 +95,7 @@ class CorpusWork:
         facts = facts_in(manifest["model"], size, known.get("tokenizer"))
         return {"facts": facts, "documents": done.documents, "lost": len(done.failures)}, None
 
-    def _run(self, member: Member, place: Path, **how: bool) -> CorpusRun:
+    def _run(self, member: Member, place: Path, **how: Any) -> CorpusRun:
         return run_corpus(
             member.model,
             self.source,
