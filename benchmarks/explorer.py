@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.startup import random_model
 
-SHAPE = {"layers": 30, "width": 64, "inner": 128, "groups": 1, "vocab": 600, "positions": 4608}
+SHAPE = {"layers": 30, "width": 72, "inner": 144, "groups": 1, "vocab": 600, "positions": 4608}
 MANY, LONG = "64 prompts of 20 tokens", "one prompt of 4,096 tokens"
 # What a run keeps of a long prompt has no maps: their cells are limited whatever its length.
 RUNS: dict[str, dict[str, Any]] = {

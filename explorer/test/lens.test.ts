@@ -11,6 +11,7 @@ const lens: Lens = {
   k: 3,
   texts: [" her", "her", " Her", "\n", "x"],
   prompts: new Set([0]),
+  best: new Set(),
   control: null,
   tokens: Int32Array.of(0, 3, 4, 4, 1, -1),
   probs: Float32Array.of(0.5, 0.25, 0.125, 0.75, 0.125, NaN),

@@ -77,11 +77,11 @@ def test_the_lens_has_what_was_kept_and_the_best_token_of_all_others(made, told)
     assert set(lens["best"]) == set(page["prompt"]) - set(documents_kept)
     assert set(lens["prompts"]) == set(page["prompt"])
     rows = made[2]["logit_lens"].frame
-    rows = rows.set_index(["prompt", "position", "layer"])
+    rows = rows.set_index(["prompt", "position", "layer"]).sort_index()
     alone = np.flatnonzero(page["prompt"].isin(lens["best"]))
     assert (tokens[alone][:, :, 1:] == -1).all()
     for at in alone[::7]:
-        own = rows.loc[tuple(page.loc[at, ["prompt", "position"]])].sort_index()
+        own = rows.loc[tuple(page.loc[at, ["prompt", "position"]])]
         assert texts[tokens[at, :, 0]].tolist() == own["top_token"].astype(str).tolist()
         np.testing.assert_array_equal(probs[at, :, 0], own["top_prob"].astype(np.float32))
 
@@ -142,13 +142,17 @@ def copy(gpt2):
 
 
 def beside(made, copy, tmp_path, corpus=None, **options):
-    """The payload of the rows with a run in the folder `control`; it is taken away again."""
+    """The payload of the rows with a run in the folder `control`, and that run's tables.
+
+    The folder is taken away again.
+    """
     import shutil
 
     done, out = made[2], made[1] / "control"
     run = run_of(copy, corpus or made[0], out, **options)
     try:
-        return Told(done.explore().payload), run.open()
+        tables = {name: table.frame for name, table in run.open().items()}
+        return Told(done.explore().payload), tables
     finally:
         shutil.rmtree(out)
 
@@ -159,12 +163,12 @@ def test_a_summary_of_the_copy_gives_its_means(made, copy, tmp_path):
     assert told.payload["control_name"] == measure["control_name"] == "untrained copy"
     assert measure["control"] is None
     assert measure["band"] is None, "the page computes the model's from its rows"
-    table = control["rotation"].frame.query("value == 'angle'").sort_values("layer")
+    table = control["rotation"].query("value == 'angle'").sort_values("layer")
     np.testing.assert_allclose(measure["control_band"]["mean"], table["mean"], rtol=1e-6)
     np.testing.assert_allclose(measure["control_band"]["low"], table["q05"], rtol=1e-6)
     assert "all tokens" in measure["control_band"]["of"]
     assert "keep='tokens'" in told.payload["missing"]["control"]
-    heads = control["attention"].frame.query("value == 'sink'").set_index(["layer", "head"])["mean"]
+    heads = control["attention"].query("value == 'sink'").set_index(["layer", "head"])["mean"]
     sink = next(s for s in told.payload["attention"]["statistics"] if s["title"] == "sink")
     np.testing.assert_allclose(read(sink["control"]).ravel(), heads.sort_index(), rtol=1e-5)
 
@@ -172,7 +176,7 @@ def test_a_summary_of_the_copy_gives_its_means(made, copy, tmp_path):
 def test_rows_of_the_copy_stand_beside_those_of_the_model(made, copy, tmp_path):
     told, control = beside(made, copy, tmp_path)
     shown = told.values("rotation.angle", "control").dropna()
-    frame = control["rotation"].frame
+    frame = control["rotation"]
     frame = frame.assign(depth=frame["layer"].astype(str))
     on = ["prompt", "position", "depth"]
     joined = shown.merge(frame[[*on, "angle"]].astype({"prompt": object}), on=on)

@@ -175,7 +175,8 @@ export function HeadCard({ attention, statistic }: { attention: Attention; stati
   return (
     <div class="ix-lens-chosen ix-head-card">
       <Subtitle>
-        block {block}, head {head} <span>means over all prompts{beside && `; italic: ${data.controlName}`}</span>
+        block {block}, head {head}{" "}
+        <span>means over all prompts{beside && `; italic: ${data.controlName}`}</span>
       </Subtitle>
       <HeadValues attention={attention} block={block} head={head} chosen={statistic} control={control} />
     </div>
