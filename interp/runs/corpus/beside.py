@@ -33,11 +33,12 @@ def kept_documents(kept: Results | None, manifest: Mapping[str, Any]) -> list[in
 def _prompts(chunks: list[int], manifest: Mapping[str, Any]) -> dict[int, int]:
     """The prompt of a sample that every chunk begins; chunks that begin none are left out."""
     settings = manifest["parameters"]
-    if GENERATE in settings:
-        return {c: c for c in chunks}  # a text has the number of its document and its own
     per_document = settings.get(PER_DOCUMENT)  # manifests of old versions have none
     if not per_document:
         return {}
+    if GENERATE in settings:
+        samples = settings[GENERATE]["samples"]
+        return {c: c // per_document * samples + c % per_document for c in chunks}
     return {c: c // per_document for c in chunks if c % per_document == 0}
 
 
