@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from corpus_help import same, write_jsonl
 from scipy import stats
+from scipy.special import expit, logit
 from series_help import TEXTS, checkpoint, run_of
 from typer.testing import CliRunner
 
@@ -85,7 +86,11 @@ def test_curves_have_the_cluster_robust_bands_of_the_summary(found):
     frame = frame.loc[curves.index]
     half = stats.t.ppf(0.975, frame["df"]) * frame["se"]
     np.testing.assert_allclose(curves["mean"], frame["mean"])
-    np.testing.assert_allclose(curves["high"] - curves["mean"], half, rtol=1e-9)
+    # Angles are from 0 to 180°, and the band is symmetric on the logit of their share of it.
+    share, slope = frame["mean"] / 180, 180 / (frame["mean"] * (180 - frame["mean"]))
+    for name, sign in (("low", -1), ("high", 1)):
+        end = 180 * expit(logit(share) + sign * half * slope)
+        np.testing.assert_allclose(curves[name], end, rtol=1e-9)
     assert (half > 0).all()
     assert curves["prompts"].tolist() == frame["documents"].tolist()
     # Two groups as one have a mean and no band: their covariance is not in the summary.
