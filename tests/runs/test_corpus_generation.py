@@ -138,7 +138,8 @@ def test_samples_of_a_document_are_one_unit_and_prompts_of_their_own(drawn):
         assert "over 36 texts of 12 prompts" in steps.sentence
         assert {"log_prob", "entropy"} <= set(steps.frame["value"])
     assert "layer" not in tables.whole()["next_token"].frame
-    assert tables.whole().texts.equals(tables.texts.rename(columns={"document": "given"}))
+    texts = tables.texts.rename(columns={"document": "given"})
+    pd.testing.assert_frame_equal(tables.whole().texts, texts, check_dtype=False)
 
 
 def test_labellers_see_the_whole_text(demo, tmp_path):
