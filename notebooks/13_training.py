@@ -90,18 +90,18 @@ jump[["layer", "head", "low", "high", "before", "after", "share", "p_max"]].roun
 
 # %% [markdown]
 # Nothing for most of the run; then all four heads of block 2 jump between step 256 and 512. Now
-# the shares are near 1. Is it like that in every run? Two more seeds:
+# the shares are near 1. Is it like that in every run? Another seed:
 
 # %%
-train_series("training", seeds=(1, 2), steps=STEPS[:-1])
+train_series("training", seeds=(1,), steps=STEPS[:-1])
 ends = interp.series("training/seed-*/step-512", tokens, "attention", progress=False)
 curves = ends["attention"].curves("induction")
 curves.loc[curves.groupby("member")["mean"].idxmax()].round(2).drop(columns="undefined")
 
 # %% [markdown]
-# It is not. The strongest head of the second seed does not look back yet, and that of the third is
-# on its way. The same recipe, other random numbers: the band of *one* run over its prompts says
-# nothing about when the next run would get there.
+# It is not. The strongest head of the second seed does not look back yet. The same recipe, other
+# random numbers: the band of *one* run over its prompts says nothing about when the next run would
+# get there.
 #
 # ## Embeddings: stable over training, and over seeds?
 #

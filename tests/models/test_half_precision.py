@@ -148,6 +148,6 @@ def test_bfloat16_is_measured_in_full_or_refused(name):
         assert np.isfinite(x).all()
         assert wrong(results, of_the_stream(x), stack) == {}
     if "logit_lens" in results:
-        fed = column(results["logit_lens"].frame, "token_id")[0].astype(np.int64)
-        final = states[interp.inspect(model).readout_stack]
-        assert wrong(results, of_the_predictions(model, final, fed)) == {}
+        stack = interp.inspect(model).readout_stack
+        fed = column(results["logit_lens"].frame, "token_id", stack)[0].astype(np.int64)
+        assert wrong(results, of_the_predictions(model, states[stack], fed), stack) == {}
