@@ -19,7 +19,7 @@ from interp.runs.corpus import continuations
 from interp.runs.corpus.shard import Worker
 
 BEGUN = ["Mary was tired, so John", "The river", "Leo met", "She said that", "A dog and the", "The"]
-ROWS = [{"text": text, "kind": "ab"[i % 2]} for i, text in enumerate([*BEGUN, *BEGUN[::-1]])]
+ROWS = [{"text": text, "kind": "ab"[i % 3 == 0]} for i, text in enumerate([*BEGUN, *BEGUN[::-1]])]
 TEXTS = [row["text"] for row in ROWS]
 NEW = 5
 DRAWN = {"do_sample": True, "samples": 3, "seed": 4, "temperature": 1.2}
@@ -100,8 +100,7 @@ def test_groups_of_a_summary(demo, tmp_path):
     table = found["rotation"].frame.query("value == 'angle'").set_index(["layer", *by])
     np.testing.assert_allclose(table["mean"].loc[means.index], means["mean"], rtol=1e-5)
     assert table["n"].loc[means.index].tolist() == means["count"].tolist()
-    # Six documents of each kind: the unit is the document, not the text.
-    assert set(table["documents"]) == {6}
+    assert table["documents"].groupby("kind").unique().map(list).to_dict() == {"a": [8], "b": [4]}
     assert found.texts["given"].tolist() == list(range(len(ROWS)))
     told = found.provenance["generation"]
     assert told["counts"]["texts"] == len(ROWS)
