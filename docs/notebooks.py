@@ -185,7 +185,9 @@ def kept_of(output: Any) -> dict[str, Any] | None:
 
 
 def _is_progress(text: str) -> bool:
-    return text.startswith('<pre style="white-space:pre;overflow-x:auto')  # a message of rich
+    """Whether a text is a message of rich, or a bar of tqdm, `Loading:  10%|█  | 7/76 [`."""
+    rich = text.startswith('<pre style="white-space:pre;overflow-x:auto')
+    return rich or re.match(r"[^\n|]*\d+%\|[^|\n]*\| \d+/\d+ \[", text) is not None
 
 
 def _stream(text: str) -> dict[str, Any]:

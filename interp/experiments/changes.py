@@ -133,7 +133,7 @@ class ChangePoints(Finding):
         rows = self.over_runs[self.over_runs["at"].notna()]
         if rows.empty:
             return f"; no row changed in each of the {runs} runs"
-        row = rows.loc[rows["at"].idxmin()]
+        row = rows.iloc[int(rows["at"].to_numpy(np.float64).argmin())]
         band = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] == row["low"] else ""
         return (
             f"; over {runs} runs, with the run as the unit, first in {_place(row)} at {self.axis} "
@@ -397,7 +397,7 @@ def _over_runs(
         return pd.DataFrame(), []
     keyed = frame if keys else frame.assign(**{_ALL: 0})
     wide = keyed.set_index([*(keys or [_ALL]), "run"]).unstack("run")  # noqa: PD010
-    wide = wide[wide["size"].notna().all(axis=1)]
+    wide = wide[np.isfinite(wide["size"].to_numpy(np.float64)).all(axis=1)]
     if wide.empty:
         return pd.DataFrame(), ["no row is there in every run, so that nothing is pooled over runs"]
     values = {c: wide[c].to_numpy(np.float64).T for c in (*_BOUNDS, "at", "size", "p_max")}

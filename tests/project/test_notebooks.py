@@ -119,6 +119,10 @@ def test_messages_on_the_way_are_not_stored():
     said = {"output_type": "display_data", "data": {"text/html": progress, "text/plain": "p"}}
     assert kept(warning) is None
     assert kept(said) is None
+    bar = "Loading weights:   0%|          | 0/76 [00:00<?, ?it/s]"
+    assert kept({"output_type": "display_data", "data": {"text/plain": bar}}) is None
+    text = {"output_type": "display_data", "data": {"text/plain": "10 % | a table | 3"}}
+    assert kept(text) is not None
 
 
 def test_a_table_is_stored_without_its_style_and_its_plain_copy():
