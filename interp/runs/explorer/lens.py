@@ -59,8 +59,9 @@ def lens_of_page(
     if not (own.prompts or own.best):
         return None
     control = getattr(result, "control", None)
-    known = control is not None and bool(lens_prompts(control) or (fill and has_best(control)))
-    beside = _side(control, shown, texts, fill) if known else None
+    beside = None
+    if control is not None and (lens_prompts(control) or (fill and has_best(control))):
+        beside = _side(control, shown, texts, fill)
     fits = beside is not None and beside.tokens.shape == own.tokens.shape
     return {
         "states": [str(i) for i in range(own.tokens.shape[1])],
