@@ -46,7 +46,7 @@ WORKERS = "two worker processes, to twice one"
 LIMITS = {GEOMETRY: 0.9, LENS: 0.8, EXPORT: 0.8, WORKERS: 0.9}
 
 
-def measure(tokens: int = 20_000, rounds: int = 3, shape: Mapping[str, int] = SHAPE) -> dict:
+def measure(tokens: int = 5_000, rounds: int = 3, shape: Mapping[str, int] = SHAPE) -> dict:
     """Processor seconds by way, one per round, and the rates of one and two workers.
 
     `tokens`: of the corpus, about; three times as many for the workers.
