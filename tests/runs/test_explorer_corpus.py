@@ -206,3 +206,13 @@ def test_a_run_without_anything_kept_shows_its_best_tokens(gpt2, tmp_path):
     assert told.payload["attention"]["patterns"] == []
     assert "--set attention.maps=8" in told.payload["missing"]["attention"]
     assert "--set logit_lens.examples=8" in told.payload["more"]["lens"]
+
+
+def test_target_words_are_compared_though_the_copy_has_means_alone(gpt2, copy, tmp_path):
+    corpus = corpus_of(tmp_path / "corpus.jsonl", 20)
+    options = {"chosen": [Rotation()], "target": "her"}
+    done = run_of(gpt2, corpus, tmp_path / "out", **options)
+    run_of(copy, corpus, tmp_path / "out" / "control", keep="summary", **options)
+    payload = done.open().explore().payload
+    assert payload["control_name"] == "untrained copy"
+    assert "tokens turn more than the words before them?" in payload["story"][0]["title"]
