@@ -15,7 +15,7 @@ import scipy
 
 from interp._arrays import Bools, Floats
 from interp.contract.document_sums import Parting
-from interp.errors import BadInput, nearest
+from interp.errors import BadInput, UnknownName, nearest
 from interp.stats import classical, summaries
 from interp.stats.adjusted import adjusted_difference
 from interp.stats.classical import benjamini_hochberg, holm
@@ -222,7 +222,8 @@ def _with_control(
     try:
         # Shuffles of the copy would answer another question: its columns are a baseline only.
         found = compare(control, *asked, **options, null="none")
-    except BadInput:  # constant or undefined in the copy, which must not fail the model's own table
+    # Constant, undefined or without these groups in the copy: the model must not fail for that.
+    except (BadInput, UnknownName):
         return frame.assign(**{f"control_{name}": np.nan for name in names})
     keys = list(found.by)
     columns = found.frame[[*keys, *names]].rename(columns={n: f"control_{n}" for n in names})

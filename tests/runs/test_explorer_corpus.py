@@ -221,3 +221,13 @@ def test_maps_of_written_texts_stand_at_their_own_texts(tmp_path):
         assert found[layer].keys() == maps.keys() == {0, 1, 2, 3}
         for prompt, weights in maps.items():
             np.testing.assert_allclose(found[layer][prompt], weights, atol=1e-5)
+
+
+def test_target_words_are_compared_though_the_copy_has_means_alone(gpt2, copy, tmp_path):
+    corpus = corpus_of(tmp_path / "corpus.jsonl", 20)
+    options = {"chosen": [Rotation()], "target": "her"}
+    done = run_of(gpt2, corpus, tmp_path / "out", **options)
+    run_of(copy, corpus, tmp_path / "out" / "control", keep="summary", **options)
+    payload = done.open().explore().payload
+    assert payload["control_name"] == "untrained copy"
+    assert "tokens turn more than the words before them?" in payload["story"][0]["title"]
