@@ -16,6 +16,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from zoo import ZOO, boot, random_tokens
+from zoo_verdicts import Stream
 
 import interp
 from interp import Analysis, Batch, Examples
@@ -32,15 +33,14 @@ TOKENS = random_tokens(2, 12, seed=5)
 
 
 @dataclass(frozen=True)
-class States(Analysis):
-    """The boundary states as the model had them."""
+class Logits(Analysis):
+    """The logits of the passes that a run makes: another batch rounds otherwise."""
 
     scope: ClassVar = "model"
-    sites: ClassVar[tuple[str, ...]] = ("stream",)
+    sites: ClassVar[tuple[str, ...]] = ("logits",)
 
     def observe(self, batch: Batch) -> dict[str, Examples]:
-        states = batch["stream"].transpose(0, 1)
-        return {"x": Examples.of(100, states, batch.ids, batch.mask, axes=(1,))}
+        return {"z": Examples.of(100, batch["logits"], batch.ids, batch.mask, axes=(0,))}
 
 
 def half(name):
@@ -58,7 +58,7 @@ def served(model, chosen):
 
 def states_of(model):
     """Per stack `[state, prompt, pos, d]` in float64."""
-    kept = interp.run(model, TOKENS, States(), progress=False)["states"].examples("x")
+    kept = interp.run(model, TOKENS, Stream(), progress=False)["stream"].examples("x")
     return {
         stack: np.stack([items[i] for i in sorted(items)], axis=1).astype(np.float64)
         for (stack, _), items in kept.items()
@@ -102,7 +102,10 @@ def of_the_predictions(model, x, fed):
         h = readout.normalise(torch.from_numpy(x).to(anatomy.dtype)).double()
         z = h @ readout.weight.double().T
         z = readout.transform(z if readout.bias is None else z + readout.bias.double())
-        z[-1] = model(TOKENS).double()  # of the last state the lens has the model's own logits
+    # Of the last state the lens has the model's own logits.
+    found = interp.run(model, TOKENS, Logits(), progress=False)["logits"].examples("z")
+    items = next(kept for (stack, _), kept in found.items() if stack == anatomy.readout_stack)
+    z[-1] = torch.tensor(np.stack([items[i] for i in sorted(items)]), dtype=torch.float64)
     log_p = log_softmax(z.numpy(), axis=-1)
     after = np.broadcast_to(np.roll(fed, -1, axis=1)[..., None], (*log_p.shape[:-1], 1))
     targets = np.take_along_axis(log_p, after, -1)[..., 0]
