@@ -121,7 +121,7 @@ def inspect_activations(values: Mapping[str, Any], mask: Tensor) -> Anatomy:
     if not stacks:
         raise Unsupported("this cache holds nothing of any block: no name like blocks.0.hook_in")
     widths = {seen[n][0].shape[-1] for s in stacks for group in s.boundaries for n in group}
-    d_model, dtype = min(widths, default=0), _stream_dtype(None, seen)
+    d_model, dtype = min(widths, default=0), _stream_dtype(None, stacks, seen)
     # Two names of one activation share its memory.
     first: dict[int, Any] = {}
     points = {name: first.setdefault(v[0].data_ptr(), v[0]) for name, v in seen.items()}
@@ -219,7 +219,8 @@ def _measure(model: Any) -> Anatomy:
     if is_remote(model) and not model._driver.provides_sequence_logits:
         logits = None  # what came is of the last position only
     d_model = int(model.cfg.d_model)
-    tolerance = _tolerance(model, seen)
+    dtype = _stream_dtype(model, stacks, seen)
+    tolerance = _tolerance(model, dtype)
     weights = {stack.name: BlockWeights(model, stack.path) for stack in stacks}
     measured = tuple(
         _StackProbe(stack, seen, points, d_model, tolerance, weights[stack.name]).measure(
@@ -243,14 +244,16 @@ def _measure(model: Any) -> Anatomy:
         padding=padding,
         positions=_measure_positions(model, measured, points, tokens, causal, tolerance),
         basis=_basis(model),
-        dtype=_stream_dtype(model, seen),
+        dtype=dtype,
         tolerance=tolerance,
         causal=causal,
         d_model=d_model,
         d_vocab=int(getattr(cfg, "d_vocab", 0) or 0),
         n_ctx=getattr(cfg, "n_ctx", None),
         has_logits=logits is not None and logits.ndim == 3,
-        continuation=_measure_continuation(model, measured, points, tokens, seen, causal),
+        continuation=_measure_continuation(
+            model, measured, points, tokens, seen, causal, tolerance
+        ),
         rounded=rounded_types(origin_of_weights(model)),
         weights=weights,
     )
@@ -328,21 +331,25 @@ def _autocast(model: Any) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
-def _stream_dtype(model: Any, seen: Seen) -> torch.dtype:
-    """Dtype of the states; under autocast that of the products, whose rounding they have."""
+def _stream_dtype(model: Any, stacks: Sequence[Stack], seen: Seen) -> torch.dtype:
+    """Dtype of the last state; under autocast that of the products, whose rounding it has.
+
+    The embedding of Mamba in bfloat16 is rounded, and all states after it are float32.
+    """
     rounded = None if model is None else _autocast(model)
     if rounded is not None:
         return rounded
-    for values in seen.values():
-        for value in values:
-            if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
-                return value.dtype
+    groups = (group for stack in reversed(stacks) for group in reversed(stack.boundaries))
+    names = [name for group in groups for name in group]
+    for value in (value for name in names for value in seen.get(name, ())):
+        if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
+            return value.dtype
     return _dtype(model)
 
 
-def _tolerance(model: Any, seen: Seen) -> float:
+def _tolerance(model: Any, stream: torch.dtype) -> float:
     """That of the coarsest type: Mamba in bfloat16 keeps a float32 stream that its blocks round."""
-    kinds = _stream_dtype(model, seen), _dtype(model)
+    kinds = stream, _dtype(model)
     return max(TOLERANCE[kind] for kind in kinds if kind in TOLERANCE)
 
 
@@ -892,9 +899,9 @@ def _measure_continuation(
     tokens: Tensor,
     seen: Seen,
     causal: bool,
+    tolerance: float,
 ) -> Continuation:
     """Short passes that go on from a cache, against the same tokens of the probe's whole pass."""
-    tolerance = _tolerance(model, seen)
     reason = _not_continued(model, stacks, causal)
     if reason or tokens.shape[1] <= PADS:
         return Continuation(None, None, tolerance, reason or "the context is too short")

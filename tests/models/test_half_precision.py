@@ -22,6 +22,8 @@ import interp
 from interp import Analysis, Batch, Examples
 from interp.contract.registry import names
 from interp.errors import Unsupported
+from interp.models import probe
+from interp.models.anatomy import TOLERANCE
 
 FULL = os.environ.get("INTERP_FULL") == "1"
 FEW = ("gpt2", "llama", "gemma2", "bloom", "mixtral", "mamba", "bert", "t5")
@@ -159,3 +161,19 @@ def test_bfloat16_is_measured_in_full_or_refused(name):
         fed = column(results["logit_lens"].frame, "token_id", stack)[0].astype(np.int64)
         expected = of_the_predictions(model, results["logits"], states[stack], fed)
         assert wrong(results, expected, stack) == {}
+
+
+def test_a_stream_of_two_types_is_that_of_its_last_state(monkeypatch):
+    """The hooks of a probe come in the order of a set, which differs between processes."""
+    ordered = probe.record
+    for turned in (False, True):
+
+        def record(points, *, stop=False, turned=turned):
+            names = sorted(points, reverse=turned)
+            return ordered({name: points[name] for name in names}, stop=stop)
+
+        monkeypatch.setattr(probe, "record", record)
+        anatomy = interp.inspect(half("mamba"))
+        assert anatomy.dtype == torch.float32
+        assert anatomy.tolerance == TOLERANCE[torch.bfloat16]
+        assert anatomy.readout is not None
