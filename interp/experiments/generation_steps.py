@@ -23,6 +23,7 @@ from interp.prompts.tokens import word_pattern
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
+from interp.runs.provenance import answers_in
 from interp.runs.run import run
 from interp.runs.written import (
     GIVEN,
@@ -30,6 +31,7 @@ from interp.runs.written import (
     STEP,
     ends_of,
     past_the_end,
+    results_with,
     step_means,
     text_drawing,
     written_values,
@@ -219,7 +221,8 @@ def generation_steps(
     the steps, with a level of its own for each text; the given prompt is the unit of all intervals
     and tests, because texts of one prompt resemble each other. Two controls keep prompt, length and
     places and change the words: the same tokens in random order, and random tokens. What drifts in
-    them as well comes from the place in the context, not from what the text says.
+    them as well comes from the place in the context, not from what the text says. Where the run had
+    `targets=` and `against=` of its own, the controls have the same.
 
     Args:
         results: of a run with `--generate` (`interp.generate`) and any of next_token, settling,
@@ -243,14 +246,16 @@ def generation_steps(
         seed: seed of these, and of the two controls.
 
     Raises `BadInput` for results of no generation, without any measure per token, for fewer than
-    two written tokens in every text, or labels that do not fit; `UnknownName` for a value or an
+    two written tokens in every text, labels that do not fit, or controls of a run whose folder does
+    not hold its `targets=`; `UnknownName` for a value or an
     answer that no table has.
     """
     asked = _Asked(values, first, special, after_end, confidence, resamples, seed)
     whole = _ended(written_values(results, values), results)
     marks = _labels_of(results, whole, labels, answer)
     _rows(whole, asked)  # refused before a model reads the controls
-    found = _found(whole, asked, marks, _controls(results, controls, asked))
+    names = _names(whole, asked)
+    found = _found(whole, asked, marks, _controls(results, controls, names, asked))
     if name := model_of(results):
         found = found.with_about(model=name)
     copy = getattr(results, "control", None)
@@ -287,10 +292,15 @@ class _Asked:
         return {"confidence": self.confidence, "resamples": self.resamples, "seed": self.seed}
 
 
+def _names(whole: pd.DataFrame, asked: _Asked) -> list[str]:
+    """The values that are measured."""
+    return [name for name in asked.values or MEASURES if name in whole]
+
+
 def _found(
     whole: pd.DataFrame, asked: _Asked, marks: Mapping[int, str], controls: Mapping[str, Any]
 ) -> GenerationSteps:
-    names = [name for name in asked.values or MEASURES if name in whole]
+    names = _names(whole, asked)
     rows, notes = _rows(whole, asked)
     texts = {WRITTEN: rows}
     for kind, other in controls.items():
@@ -408,12 +418,13 @@ def _curves(
 # ---- controls ------------------------------------------------------------------------------------
 
 
-def _controls(results: Any, model: Any, asked: _Asked) -> dict[str, Any]:
-    """Results of the same analyses over the two control texts; none without a model."""
+def _controls(results: Any, model: Any, names: Sequence[str], asked: _Asked) -> dict[str, Any]:
+    """Results of the analyses with these values over both control texts; none without a model."""
     if model is None:
         return {}
     tokens = _tokens_of(results)
     tokens = tokens if asked.after_end else _ended(tokens, results)
+    answers = answers_in(results)
     bridge = load_model(model)
     anatomy = inspect(bridge)
     written_by = model_of(results)
@@ -426,11 +437,12 @@ def _controls(results: Any, model: Any, asked: _Asked) -> dict[str, Any]:
     if bridge.tokenizer is not None:
         size = min(size or len(bridge.tokenizer), len(bridge.tokenizer))
     ordinary = np.setdiff1d(np.arange(size), special_ids_of(bridge))
-    analyses = [result.analysis for result in results.values()]
+    analyses = [results[name].analysis for name in results_with(results, names)]
     texts = [rows for _, rows in tokens.groupby("prompt", sort=True)]
     given = [int(rows[GIVEN].iloc[0]) for rows in texts]
     steps = [rows[STEP].tolist() for rows in texts]
     options: dict[str, Any] = {"labels": {GIVEN: given}, "token_labels": {STEP: steps}}
+    options |= answers  # the controls are of the same targets as the texts
     return {
         kind: run(
             bridge,

@@ -31,7 +31,7 @@ from interp.contract.emissions import failed, observed
 from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
 from interp.contract.tokens import Tokens
-from interp.errors import InterpError, ObserveError
+from interp.errors import BadInput, InterpError, ObserveError
 from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
 from interp.models.forward import is_remote, stopped, watch
@@ -125,10 +125,11 @@ class Observer:
                 raise
             contexts = {}
             self.tell(reason.kind, f"this pass is not observed: {reason}")
-        except InterpError:
-            raise
         except Exception as error:
-            if not self.guest:
+            # A bad argument of ours is no reason to end a user's pass; other errors of the library
+            # are, such as a pass that would itself give wrong values.
+            ends = isinstance(error, InterpError) and not isinstance(error, BadInput)
+            if ends or not self.guest:
                 raise
             contexts = {}
             self.tell("it failed", f"this pass is not observed: {type(error).__name__}: {error}")

@@ -34,6 +34,8 @@ from interp.prompts.label_values import (
 )
 from interp.prompts.tokens import align, trimmed, words
 
+AIMED = "at every position, not the one that comes next"  # in the note on targets that were given
+
 
 def _joined(parts: Sequence[Any], dtype: Any) -> Any:
     """The parts one after the other; without any, nothing of that type."""
@@ -253,7 +255,7 @@ class Prompts:
         out = self
         if targets is not None:
             rows, said = self._everywhere(targets, "targets", texts)
-            note = f"the target is {said} at every position, not the one that comes next"
+            note = f"the target is {said} {AIMED}"
             out = replace(out, targets=rows, notes=(*out.notes, note))
         if against is not None:
             rows, said = self._everywhere(against, "against", texts)

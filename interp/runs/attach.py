@@ -241,30 +241,38 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         return self
 
     def _answered(self, contexts: Mapping[str, Tokens]) -> dict[str, Tokens]:
-        """The tokens of a pass with the answers that are asked for."""
+        """The tokens of a pass with the answers that are asked for.
+
+        Raises `NotFollowed` for another number of answers than prompts.
+        """
         for ids in self._answers:
             for context in contexts.values():
                 if isinstance(ids, list) and len(ids) != len(context.tokens):
-                    raise BadInput(
-                        f"{len(ids)} answers were given and the pass has {len(context.tokens)} "
-                        "prompts; give one token, or one for each prompt of a pass"
+                    raise NotFollowed(
+                        "answers",
+                        f"{len(ids)} answers were given and {_has(len(context.tokens))}; give one "
+                        "token, or one for each prompt of a pass (probes.answer changes them "
+                        "between passes)",
                     )
         return {stack: context.answered(*self._answers) for stack, context in contexts.items()}
 
     def _labels_of(self, n: int) -> dict[str, list[Any]]:
-        """The labels of a pass of `n` prompts, one value each."""
+        """The labels of a pass of `n` prompts, one value each.
+
+        Raises `NotFollowed` for another number of values than prompts.
+        """
         out = {}
         for name, value in self._labels.items():
             cells = scalars(name, value) if _many(value) else [value] * n
             if len(cells) != n:
-                raise BadInput(f"label {name!r} has {len(cells)} values, the pass has {n} prompts")
+                raise NotFollowed("labels", f"label {name!r} has {len(cells)} values, {_has(n)}")
             out[name] = [plain(f"label {name!r}", i, cell) for i, cell in enumerate(cells)]
         return out
 
     def _contexts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Tokens]:
         names = [s.name for s in self.anatomy.stacks]
         tokens = tokens_of(args, kwargs)
-        self._labels_of(len(tokens))  # refused before the pass, not after it
+        self._labels_of(len(tokens))  # left out before the pass, not after it
         self._refuse_broken_cache(kwargs, tokens)
         past = None
         if len(names) == 1:
@@ -417,6 +425,10 @@ def _columns_before(kwargs: Mapping[str, Any], tokens: Tensor) -> int:
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         return 0
     return max(mask.shape[1] - tokens.shape[1], 0)
+
+
+def _has(prompts: int) -> str:
+    return f"the pass has {prompts} prompt{'' if prompts == 1 else 's'}"
 
 
 def _many(value: Any) -> bool:

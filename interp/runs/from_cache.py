@@ -31,7 +31,7 @@ from interp.prompts.prompts import Prompts
 from interp.prompts.read import read_prompts
 from interp.runs.collect import Collector, observe_weights
 from interp.runs.feed import refuse_nan
-from interp.runs.provenance import provenance_of
+from interp.runs.provenance import answers_given, provenance_of
 from interp.runs.results import Results
 from interp.runs.run import DEFAULT, Wanted
 
@@ -91,7 +91,7 @@ def from_cache(
         context = _cut_context(values, tokens, mask, positions, model)
     ids = context.tokens
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
-    context = set_apart(context, anatomy.stacks[0])
+    context, answers = set_apart(context, anatomy.stacks[0]), (None, None)
     if model is not None:
         answers = answers_of(model, targets, "targets"), second_answers(model, against)
         context = context.answered(*answers)
@@ -104,7 +104,7 @@ def from_cache(
         _replay(jobs, store, context, collector)
     observe_weights(model, chosen, collector)
     prompts, index = _prompts(context, model, massive_first=anatomy.stacks[0].massive_first)
-    provenance = provenance_of(model, anatomy, chosen, prompts)
+    provenance = provenance_of(model, anatomy, chosen, prompts) | answers_given(model, *answers)
     provenance["cache"] = {"final_logits": store.logits_from, "notes": notes}
     results = collector.results(index, provenance, anatomy, model)
     if store.logits_from and store.logits_from not in LOGITS:

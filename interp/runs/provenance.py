@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from interp._arrays import Ints
 from interp.contract.analysis import Analysis
+from interp.errors import BadInput
 from interp.models.anatomy import Anatomy, StackAnatomy
+from interp.models.answers import token_texts
 from interp.models.forward import wrapped_model
 from interp.models.origin import origin_of_weights
 from interp.models.tested_versions import untested
-from interp.prompts.prompts import Prompts
+from interp.prompts.prompts import AIMED, Prompts
+
+ANSWERS = "answers"  # of the provenance: the targets and second answers that were given
+OF_ANSWERS = ("targets", "against")
 
 # ---- provenance ------------------------------------------------------------------------------
 
@@ -59,7 +65,45 @@ def provenance_of(
             "token_ids": [t.tolist() for t in prompts.tokens],
             "notes": list(getattr(prompts, "notes", ())),
         }
+        answers = (rows and _answer(rows) for rows in (prompts.targets, prompts.contrasts))
+        out |= answers_given(bridge, *answers)
     return out
+
+
+def answers_given(bridge: Any, targets: Any, against: Any) -> dict[str, Any]:
+    """The entry of the answers of a run: their ids, and the text of one for all prompts."""
+    given = {
+        name: x for name, x in zip(OF_ANSWERS, (targets, against), strict=True) if x is not None
+    }
+    texts = [token_texts(bridge, x) for x in given.values()]
+    named = {str(number): text for known in texts for number, text in known.items()}
+    return {ANSWERS: given | ({"texts": named} if named else {})} if given else {}
+
+
+def _answer(rows: Sequence[Ints]) -> Any:
+    """One token id, or one per prompt, or one per position, -1 for none."""
+    each = [set(row.tolist()) for row in rows]
+    if any(len(ids) != 1 or -1 in ids for ids in each):
+        return [row.tolist() for row in rows]
+    ids = [int(row[0]) for row in rows]
+    return ids[0] if len(set(ids)) == 1 else ids
+
+
+def answers_in(results: Any) -> dict[str, Any]:
+    """The `targets` and `against` of a run, as `run` takes them; of a table alone none.
+
+    Raises `BadInput` for a folder of a version that did not keep the answers of its run.
+    """
+    provenance = getattr(results, "provenance", None)
+    if not isinstance(provenance, Mapping):
+        return {}
+    notes = provenance.get("prompts", {}).get("notes", ())
+    if ANSWERS not in provenance and any(AIMED in note for note in notes):
+        raise BadInput(
+            "these results have targets= of their own, and their folder, which an earlier version "
+            "wrote, does not hold them; repeat the run"
+        )
+    return {name: x for name, x in provenance.get(ANSWERS, {}).items() if name in OF_ANSWERS}
 
 
 def finite(values: Sequence[float]) -> list[float | None]:

@@ -104,6 +104,14 @@ def written_values(results: Any, values: Sequence[str] | None = None) -> pd.Data
     return out
 
 
+def results_with(results: Any, values: Sequence[str]) -> list[str]:
+    """Names of the results that `written_values` takes these values from, in their order."""
+    tables = {name: frame_of(result) for name, result in results.items()}
+    complete = {name: frame for name, frame in tables.items() if _is_complete(frame, results)}
+    found = {_source(complete, value) for value in values}
+    return [name for name in tables if name in found]
+
+
 def past_the_end(tokens: pd.DataFrame, ends: Iterable[int]) -> Bools:
     """Mask of the written tokens after the first that ends the text: that is another text.
 
@@ -156,23 +164,30 @@ def _is_complete(frame: pd.DataFrame, results: Any) -> bool:
 
 def _column(tables: Mapping[str, pd.DataFrame], name: str) -> pd.Series[Any] | None:
     """A value by (prompt, position): of a table without layers, else of the last layer of one."""
-    if name == ANGLE:
-        return _angle_to_start(tables)
-    needs = {name, "top_prob"} if name in ("entropy", "log_prob") else {name}
-    fit = [f for f in tables.values() if needs <= set(f) and types.is_numeric_dtype(f[name])]
-    if not fit:
+    source = _source(tables, name)
+    if source is None:
         return None
-    frame = next((f for f in fit if "layer" not in f), fit[0])
+    frame = tables[source]
+    if name == ANGLE:
+        return _angle_to_start(frame)
     if "layer" in frame:
         frame = frame[frame["layer"] == frame["layer"].max()]
     return frame.set_index(list(KEYS))[name]
 
 
-def _angle_to_start(tables: Mapping[str, pd.DataFrame]) -> pd.Series[Any] | None:
-    needs = {"layer", "norm", "norm_after", "chord"}
-    frame = next((f for f in tables.values() if needs <= set(f)), None)
-    if frame is None:
-        return None
+def _source(tables: Mapping[str, pd.DataFrame], value: str) -> str | None:
+    """Name of the table that a value is taken from: one without layers, else the first."""
+    if value == ANGLE:
+        needs = {"layer", "norm", "norm_after", "chord"}
+        return next((name for name, f in tables.items() if needs <= set(f)), None)
+    needs = {value, "top_prob"} if value in ("entropy", "log_prob") else {value}
+    fit = [
+        name for name, f in tables.items() if needs <= set(f) and types.is_numeric_dtype(f[value])
+    ]
+    return next((name for name in fit if "layer" not in tables[name]), next(iter(fit), None))
+
+
+def _angle_to_start(frame: pd.DataFrame) -> pd.Series[Any]:
     layers = frame["layer"]
     start = frame[layers == layers.min()].set_index(list(KEYS))["norm"]
     end = frame[layers == layers.max()].set_index(list(KEYS))

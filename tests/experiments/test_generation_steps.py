@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -391,3 +393,94 @@ def test_no_curve_leaves_the_range_of_its_measure():
     assert (log_prob["high"] <= 0).all()
     spread = frame.groupby("generation_step")["entropy"].agg(["mean", "sem"])
     assert (spread["mean"] < stats.t.ppf(0.975, 3) * spread["sem"]).any()
+
+
+# ---- targets of the run --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def aimed(demo):
+    """Texts whose outcome is one answer at every place, and not the token that comes next."""
+    return interp.generate(
+        demo, PROMPTS[:3], ["next_token", "logit_difference", "norm"], targets=" her",
+        against=" his", max_new_tokens=4, stop=[], progress=False,
+    )  # fmt: skip
+
+
+def log_prob_of(demo, ids, answer):
+    """Log-probability of a token after each token: `[position]`, in float64."""
+    import torch
+
+    logits = demo(torch.tensor(ids.tolist())[None])[0].double().detach()
+    return logits.log_softmax(-1)[:, answer].numpy()
+
+
+def as_controls(demo, results, kind):
+    """The control texts that the finding read with seed 0."""
+    from interp.models.for_model import special_ids_of
+
+    ordinary = np.setdiff1d(np.arange(len(demo.tokenizer)), special_ids_of(demo))
+    texts = [rows for _, rows in results.tokens.groupby("prompt")]
+    return control_texts(texts, kind, ordinary, 0)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_controls_have_the_targets_of_the_run(demo, aimed, tmp_path, loaded):
+    results = interp.load(aimed.save(tmp_path / "out")) if loaded else aimed
+    answer = demo.to_single_token(" her")
+    found = generation_steps(results, demo, after_end=True, resamples=50)
+    frame = found.frame.set_index(["value", "text"])
+    written = [rows["token_id"].to_numpy() for _, rows in aimed.tokens.groupby("prompt")]
+    texts = {"as written": written}
+    texts |= {kind: as_controls(demo, aimed, kind) for kind in (SHUFFLED, RANDOM)}
+    special = aimed.tokens["special"].to_numpy(bool)
+    step = aimed.tokens["generation_step"].to_numpy()
+    for kind, ids in texts.items():
+        # The value of a token is that of the pass that chose it, one place before.
+        chosen = [np.append(np.nan, log_prob_of(demo, row, answer)[:-1]) for row in ids]
+        expected = np.concatenate(chosen)[(step > 0) & ~special].mean()
+        assert frame.loc[("log_prob", kind), "mean"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_controls_have_one_target_per_text_and_second_answers(demo):
+    answers, others = [" her", " his", " her"], [" his", " her", " him"]
+    results = interp.generate(
+        demo, PROMPTS[:3], ["next_token", "logit_difference"], targets=answers, against=others,
+        max_new_tokens=4, stop=[], progress=False,
+    )  # fmt: skip
+    found = generation_steps(
+        results, demo, values=["logit_diff"], after_end=True, special=True, resamples=50
+    )
+    frame = found.frame.set_index("text")
+    pairs = [[demo.to_single_token(t) for t in both] for both in zip(answers, others, strict=True)]
+    step = [rows["generation_step"].to_numpy() for _, rows in results.tokens.groupby("prompt")]
+    for kind in (SHUFFLED, RANDOM):
+        values = []
+        for ids, (one, other), steps in zip(
+            as_controls(demo, results, kind), pairs, step, strict=True
+        ):
+            z = log_prob_of(demo, ids, one) - log_prob_of(demo, ids, other)
+            values.extend(z[:-1][steps[1:] > 0])
+        assert frame.loc[kind, "mean"] == pytest.approx(np.mean(values), abs=1e-4)
+
+
+def test_controls_run_only_the_analyses_of_the_values(demo, aimed, monkeypatch):
+    module = sys.modules["interp.experiments.generation_steps"]  # the name is also the function's
+    ran, whole = [], module.run
+    monkeypatch.setattr(
+        module,
+        "run",
+        lambda model, texts, analyses, **options: (
+            ran.append([a.name() for a in analyses]) or whole(model, texts, analyses, **options)
+        ),
+    )
+    generation_steps(aimed, demo, resamples=50)
+    assert ran == [["next_token"]] * 2
+
+
+def test_controls_of_a_folder_without_its_targets_are_refused(demo, aimed, tmp_path):
+    old = interp.load(aimed.save(tmp_path / "out"))
+    del old.provenance["answers"]  # as folders of earlier versions
+    with pytest.raises(BadInput, match="have targets= of their own.*repeat the run"):
+        generation_steps(old, demo, resamples=50)
+    assert len(generation_steps(old, resamples=50).frame)

@@ -64,11 +64,34 @@ def test_text_of_an_answer_is_one_token(gpt2):
 def test_another_number_of_answers_than_prompts_is_refused(gpt2):
     with pytest.raises(BadInput, match="targets= has 2 answers and there are 3 prompts; give one"):
         interp.run(gpt2, IDS, "next_token", targets=[7, 11], **QUIET)
-    with (
-        interp.attach(gpt2, "next_token", targets=[7, 11]),
-        pytest.raises(BadInput, match="2 answers were given and the pass has 3 prompts"),
-    ):
-        gpt2(IDS)
+
+
+@pytest.mark.parametrize("against", [None, 4, [5, 6]])
+def test_a_pass_of_another_number_of_prompts_than_answers_runs_unobserved(gpt2, against):
+    """An attached observer never ends a call: the user may have meant another pass."""
+    analyses = ["rotation", "next_token" if against is None else LogitDifference]
+    expected = gpt2(IDS[:1]).detach()
+    with interp.attach(gpt2, *analyses, targets=[7, 11], against=against, positions=-1) as probes:
+        told = "this pass is not observed: 2 answers were given and the pass has 1 prompt; give one"
+        with pytest.warns(UserWarning, match=told):
+            assert torch.equal(gpt2(IDS[:1]), expected)
+        gpt2(IDS)  # of the same kind: counted, without another warning
+        gpt2(IDS[:2])
+    assert probes.results.provenance["attached"]["not_observed"] == {"answers": 2}
+    frame = probes["rotation"].frame.query("layer == 0")
+    assert frame["prompt"].tolist() == [0, 1]
+    assert "Not observed, or not wholly: 2 passes (answers)." in probes["rotation"].notes
+
+
+def test_bad_input_of_a_pass_never_ends_it(gpt2):
+    expected = gpt2(IDS[:1]).detach()
+    with interp.attach(gpt2, "next_token") as probes:
+        probes.label(kind=[[1, 2]])  # no value of a label, which shows when a pass comes
+        with pytest.warns(
+            UserWarning, match="not observed: BadInput: labels 'kind': prompt 0 has list"
+        ):
+            assert torch.equal(gpt2(IDS[:1]), expected)
+    assert probes.results.provenance["attached"]["not_observed"] == {"it failed": 1}
 
 
 @pytest.mark.parametrize("way", [interp.run, interp.attach], ids=["run", "attach"])

@@ -517,7 +517,8 @@ def test_passes_are_labelled_while_attached(gpt2):
         gpt2(tokens_of())
         probes.label(kind="garden path", item=[7, 8])
         gpt2(tokens_of())
-        with pytest.raises(BadInput, match="label 'item' has 2 values, the pass has 3 prompts"):
+        # A warning, no error: an attached observer never ends a call.
+        with pytest.warns(UserWarning, match="label 'item' has 2 values, the pass has 3 prompts"):
             gpt2(tokens_of(3))
         probes.label()
         gpt2(tokens_of(1))
@@ -525,6 +526,7 @@ def test_passes_are_labelled_while_attached(gpt2):
     assert frame["kind"].fillna("-").tolist() == ["-", "-", "garden path", "garden path", "-"]
     assert frame["item"].dropna().tolist() == [7, 8]
     assert probes["rotation"].labels == ["kind", "item"]
+    assert probes.results.provenance["attached"]["not_observed"] == {"labels": 1}
     with pytest.raises(BadInput, match="label 'layer' has the name of a column"):
         probes.label(layer=1)
 
