@@ -15,6 +15,7 @@ from interp.contract.analysis import Analysis, Plot
 from interp.contract.leaves import (
     Count,
     Leaf,
+    Moments,
     PerHead,
     PerToken,
     Sum,
@@ -550,6 +551,27 @@ class Undocumented(Faulty):
         return {"size": PerToken(norm(batch["resid_post"])), "sise": PerToken(batch.mask)}
 
 
+class NarrowRange(Faulty):
+    """An angle in degrees whose range is that of a share."""
+
+    sites = ("resid_pre", "resid_post")
+    columns: ClassVar[Mapping[str, str]] = {"angle": "of one block's turn; degrees"}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"*": (0, 1)}
+
+    def observe(self, batch):
+        return {"angle": PerToken(angle(batch["resid_pre"], batch["resid_post"]))}
+
+
+class NarrowSummary(Faulty):
+    """The same of a value that only a summary has."""
+
+    sites = ("resid_post",)
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"*": (0, 1)}
+
+    def observe(self, batch):
+        return {"size": Moments.of(norm(batch["resid_post"]), batch.mask)}
+
+
 class LostFigure(Undocumented):
     columns: ClassVar[Mapping[str, str]] = {"si?e": "‖x‖; activation units"}
     plots = (Plot("line", ("angel",), "No such thing"),)
@@ -689,6 +711,18 @@ FAULTS = [
         r"no attribute 'sorted' \(planted_faults.py, line \d+, in \S+: rows = ",
     ),
     (Undocumented(), "columns documented", set(), "column 'sise' is not in `columns`"),
+    (
+        NarrowRange(),
+        "values in their ranges",
+        set(),
+        r"column 'angle' has the range \(0, 1\) in `ranges`, and the value 1\d\d\.\d",
+    ),
+    (
+        NarrowSummary(),
+        "values in their ranges",
+        set(),
+        r"column 'size' has the range \(0, 1\) in `ranges`, and the value \d\.\d+ \(min\)",
+    ),
     (LostFigure(), "figures draw what is there", set(), "'No such thing' draws 'angel'"),
     (
         OneFigure(),

@@ -29,7 +29,13 @@ from interp.cli.app import (
 def compare(
     folder: RunFolder,
     value: Annotated[str, typer.Option(help="Column to compare.")] = "angle",
-    analysis: Annotated[str, typer.Option(help="Analysis whose table has it.")] = "rotation",
+    analysis: Annotated[
+        str | None,
+        typer.Option(
+            help="Analysis whose table has it; by default rotation, where its table has it, else "
+            "the only one that has it."
+        ),
+    ] = None,
     by: Annotated[str, typer.Option(help="Label column with the groups.")] = "role",
     a: Annotated[str, typer.Option("--a", help="Label of the first group.")] = "target",
     b: Annotated[str, typer.Option("--b", help="Label of the second group.")] = "previous",
@@ -55,6 +61,7 @@ def compare(
     from interp._files import atomic, refuse_existing
     from interp.runs.load import load
     from interp.stats.compare import compare as compare_groups
+    from interp.stats.table import table_with
 
     refuse_taken(out_folder, overwrite)
     if csv is not None:
@@ -67,10 +74,12 @@ def compare(
         "resamples": resamples,
         "seed": seed,
     }
-    found = compare_groups(load(folder)[analysis], **asked)
+    results = load(folder)
+    chosen = analysis or table_with(results, value, usual="rotation")
+    found = compare_groups(results[chosen], **asked)
     if csv is not None:
         with atomic(csv) as whole:
             found.frame.to_csv(whole, index=False)
         wrote([csv])
-    told = about("compare", folder=str(folder), analysis=analysis, **asked)
+    told = about("compare", folder=str(folder), analysis=chosen, **asked)
     deliver(found.with_about(**told), out_folder, overwrite, as_json)

@@ -5,9 +5,9 @@ Knows a tidy table and the names of its columns; nothing of models, hooks or wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,9 @@ from interp.stats.table import (
     range_of,
     require_columns,
     require_groups,
+    require_two,
     rows_by,
+    table_with,
     unit_of,
 )
 
@@ -66,11 +68,11 @@ FEW_PROMPTS = 10
 
 
 def compare(
-    result: HasFrame | pd.DataFrame,
+    result: HasFrame | pd.DataFrame | Mapping[str, Any],
     value: str,
     between: str,
-    a: object,
-    b: object,
+    a: object = None,
+    b: object = None,
     *,
     by: str | Sequence[str] | None = None,
     cluster: str = "prompt",
@@ -83,6 +85,8 @@ def compare(
     adjust: str | Sequence[str] = (),
 ) -> Comparison:
     """Compare `value` between the tokens whose column `between` is `a` and those where it is `b`.
+
+    Of results with several tables, the only one that has the column is taken.
 
     The table has one row per combination of `by` (default: `stack`, `layer` and `head`, where the
     frame has them). A token counts once per row; values over which `by` does not distinguish
@@ -101,7 +105,8 @@ def compare(
     All p are two-sided. Rows where a group has fewer than two values are NaN, with a note.
 
     Raises `UnknownName` for a column that is not there; `BadInput` for a value column that is not
-    numeric or is constant, a group that does not occur, a equal to b, no row with two values
+    numeric or is constant or that several tables of the results have, a group that does not occur
+    or is not given, a equal to b, no row with two values
     in each group, `paired` without two prompts that carry both or with `adjust`, a covariate that
     is not one number per token, bad `confidence`, `resamples` or `null`.
 
@@ -118,6 +123,9 @@ def compare(
     >>> compare(frame, "angle", "role", "x", "y").frame["n_a"].tolist()
     [20]
     """
+    if isinstance(result, Mapping):
+        result = cast("HasFrame", result[table_with(result, value)])
+    require_two(frame_of(result), between, special, a, b)
     _check_choices(a, b, null, confidence, resamples)
     covariates = _covariates(adjust, result, value, between, paired)
     if is_summary(frame_of(result)):

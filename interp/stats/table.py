@@ -5,9 +5,9 @@ Knows columns, not what they measure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,38 @@ def frame_of(source: HasFrame | pd.DataFrame) -> pd.DataFrame:
             "compare_members and change_points (interp members, interp changes) compare them"
         )
     return frame
+
+
+def table_with(results: Mapping[str, Any], value: str, usual: str = "") -> str:
+    """Name of the table, of several, that a value column is taken from.
+
+    The only table there is, else the only one that has the column; `usual`, where it is among
+    several that have it, or where none has. Raises `BadInput` that names the tables which have it,
+    `UnknownName` where none has it.
+    """
+    if len(results) == 1:
+        return next(iter(results))
+    columns = {name: _columns_of(results[name]) for name in results}
+    having = [name for name, found in columns.items() if value in found]
+    if usual in having or (usual in columns and not having):
+        return usual
+    if not having:
+        raise unknown("value column", value, sorted(set().union(*columns.values())))
+    if len(having) == 1:
+        return having[0]
+    raise BadInput(
+        f"{value!r} is a column of {len(having)} tables: {', '.join(having)}; choose one: "
+        f"--analysis {having[0]}, or results[{having[0]!r}]"
+    )
+
+
+def _columns_of(table: Any) -> set[str]:
+    """Columns of a table, of a summary also the values; rows on disk are not loaded."""
+    dataset = getattr(table, "dataset", None)
+    if dataset is not None:
+        return set(dataset.schema.names)
+    frame = table.frame
+    return {str(c) for c in frame} | (set(frame["value"]) if is_summary(frame) else set())
 
 
 def is_summary(frame: pd.DataFrame) -> bool:
@@ -164,13 +196,29 @@ def require_groups(frame: pd.DataFrame, left_out: pd.Series, between: str, *grou
                 f"{between} {group!r} occurs in special tokens only, which are left out; "
                 "--special, or special=True, keeps them"
             )
-        counts = column.value_counts()
-        listed = ", ".join(f"{v!r} ({n} rows)" for v, n in list(counts.items())[:12])
-        more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
-        hint = nearest(str(group), [str(v) for v in counts.index])
-        raise BadInput(
-            f"{between} has no rows {group!r}{hint}; it holds {listed or 'no values'}{more}"
-        )
+        hint = nearest(str(group), [str(v) for v in column.unique()])
+        raise BadInput(f"{between} has no rows {group!r}{hint}; it holds {_groups(column)}")
+
+
+def require_two(frame: pd.DataFrame, between: str, special: bool, a: object, b: object) -> None:
+    """Raise `BadInput` where a group to compare is not given, listing those that there are."""
+    if a is not None and b is not None:
+        return
+    require_columns(frame, [between])
+    column = frame.loc[~is_special(frame, special), between]
+    first, second = [*map(repr, column.value_counts().index[:2]), "…", "…"][:2]
+    raise BadInput(
+        f"two groups of {between!r} are compared, and {'a' if a is None else 'b'} is not given; it "
+        f"holds {_groups(column)}: pass them, as in a={first}, b={second}"
+    )
+
+
+def _groups(column: pd.Series[Any]) -> str:
+    """The groups of a label column with their numbers of rows, the first twelve of them."""
+    counts = column.value_counts()
+    listed = ", ".join(f"{v!r} ({n} rows)" for v, n in list(counts.items())[:12])
+    more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
+    return f"{listed or 'no values'}{more}"
 
 
 @dataclass(frozen=True)

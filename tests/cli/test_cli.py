@@ -120,6 +120,16 @@ def test_compare_of_an_unknown_column(demo):
     assert "did you mean 'angle'" in done.stderr
 
 
+def test_compare_takes_the_only_table_that_has_the_column(demo):
+    asked = ("compare", str(demo), "--value", "tortuosity", "--resamples", "99", "--json")
+    found = invoke(*asked)
+    assert found == invoke(*asked, "--analysis", "path_length")
+    done = shell("compare", str(demo), "--value", "entropy")
+    assert done.returncode != 0
+    assert "'entropy' is a column of 2 tables: " in done.stderr
+    assert "choose one: --analysis " in done.stderr
+
+
 def test_report_again(demo, tmp_path):
     invoke("report", str(demo), "--out", str(tmp_path / "again.html"))
     assert (tmp_path / "again.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -22,6 +22,54 @@ from interp.stats.classical import (
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison
 from interp.stats.resampling import clustered_bootstrap, clustered_permutation
+from interp.stats.table import table_with
+
+# ---- which table, which groups ----------------------------------------------------------------
+
+
+def tables(**frames):
+    return {name: types.SimpleNamespace(frame=frame) for name, frame in frames.items()}
+
+
+def test_of_several_tables_the_only_one_with_the_column_is_taken():
+    frame = tidy()
+    other = frame.rename(columns={"angle": "norm"})
+    pd.testing.assert_frame_equal(her(tables(x=other, y=frame)).frame, her(frame).frame)
+    pd.testing.assert_frame_equal(her(tables(y=frame)).frame, her(frame).frame)
+
+
+def test_a_column_of_several_tables_or_of_none_is_refused_by_name():
+    frame = tidy()
+    text = r"'angle' is a column of 2 tables: x, y; choose one: --analysis x, or results\['x'\]"
+    with pytest.raises(BadInput, match=text):
+        her(tables(x=frame, y=frame, z=frame.drop(columns="angle")))
+    with pytest.raises(UnknownName, match="'angel'; did you mean 'angle'"):
+        compare(tables(x=frame, y=frame), "angel", "role", "target", "previous")
+
+
+def test_the_usual_table_is_taken_where_it_has_the_column_or_none_has():
+    frame = tidy()
+    other = frame.rename(columns={"angle": "norm"})
+    several = tables(x=frame, rotation=frame, y=other)
+    assert table_with(several, "angle", usual="rotation") == "rotation"
+    assert table_with(several, "norm", usual="rotation") == "y"
+    assert table_with(several, "angel", usual="rotation") == "rotation"
+
+
+@pytest.mark.parametrize(("given", "missing"), [({}, "a"), ({"a": "target"}, "b")])
+def test_groups_that_are_not_given_are_named(given, missing):
+    frame = tidy()
+    frame = frame[frame["role"].isin(["target", "previous"])]
+    counts = frame.loc[~frame["special"], "role"].value_counts()
+    held = ", ".join(f"{name!r} \\({n} rows\\)" for name, n in counts.items())
+    first, second = map(repr, counts.index)
+    text = (
+        f"two groups of 'role' are compared, and {missing} is not given; it holds {held}: "
+        f"pass them, as in a={first}, b={second}"
+    )
+    with pytest.raises(BadInput, match=text):
+        compare(frame, "angle", between="role", **given)
+
 
 # ---- compare ---------------------------------------------------------------------------------
 

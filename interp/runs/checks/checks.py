@@ -359,6 +359,13 @@ LAWS: Mapping[str, Law] = {
             undeclared=declared.undeclared_columns,
         ),
         Law(
+            "values in their ranges",
+            _laws.values_in_range,
+            "Declare in `ranges` the least and largest value that the formula can give, in the "
+            "unit of the column; math.inf or -math.inf for an open end.",
+            weights=True,
+        ),
+        Law(
             "figures draw what is there",
             _laws.figures,
             "Declare `plots` as a tuple of interp.Plot, and name columns of the table or leaves in "

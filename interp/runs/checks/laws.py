@@ -26,7 +26,7 @@ from torch import Tensor
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, Plot, meaning
-from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE
+from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE, by_name
 from interp.contract.declared import unkept_annotations, unkept_arguments
 from interp.contract.emissions import author_line, failed_table, no_table
 from interp.contract.leaves import (
@@ -58,6 +58,11 @@ ROWS_OF: Mapping[str, tuple[tuple[str, ...], int]] = {
     "trajectory": (("prompt", "position", "layer"), 2),
 }
 """Columns that the table of a kind of figure has to have, and how many values it draws."""
+
+
+_ROUNDING = 1e-5
+"""How far a value may leave its range, relative to the largest value of its column (or to 1): the
+cosine of two equal float32 vectors may be 1.0000001."""
 
 
 class Unjudgeable(str):
@@ -701,3 +706,65 @@ def columns_documented(analysis: Analysis) -> str | None:
         if not fixed and not meaning(analysis.columns, column):
             return f"column {column!r} is not in `columns`"
     return None
+
+
+def values_in_range(analysis: Analysis) -> str | None:
+    """No value of a table leaves the range that `ranges` declares for its column."""
+    if not analysis.ranges:
+        return None
+    more = World(ids=tuple(range(5, 25)))
+    worlds = {
+        "": (World(), False),
+        "with other prompts, ": (more, False),
+        "with a token whose vectors are zero, ": (World(zero=(2, 1)), False),
+        "in a summary, ": (more, True),
+    }
+    for what, (world, groups) in worlds.items():
+        table = _table(analysis, _state(analysis, world, groups), groups)
+        seen = _column_outside(analysis, table) or _moment_outside(analysis, table)
+        if seen:
+            return f"{what}{seen}"
+    return None
+
+
+def _column_outside(analysis: Analysis, table: pd.DataFrame) -> str | None:
+    """What leaves its range among the columns that hold values of tokens, heads or pairs."""
+    # A pattern such as "*" also fits the counts that the framework adds.
+    fixed = {*INDEX_OF_ROWS, *analysis.keys}
+    fixed |= {name for name in (*SUMMARY, *LEAF_COLUMNS) if name not in analysis.columns}
+    columns = [str(c) for c in table.select_dtypes(("number", "bool")) if c not in fixed]
+    seen = (_outside(analysis, column, table[column]) for column in columns)
+    return next((text for text in seen if text), None)
+
+
+def _moment_outside(analysis: Analysis, table: pd.DataFrame) -> str | None:
+    """What leaves its range among the least, largest and mean values of a table of moments."""
+    if not set(SUMMARY) <= set(table):
+        return None
+    for value, rows in table.groupby("value", sort=False):
+        for moment in ("min", "max", "mean"):
+            seen = _outside(analysis, str(value), rows[moment])
+            if seen:
+                return f"{seen} ({moment})"
+    return None
+
+
+def _outside(analysis: Analysis, column: str, values: pd.Series[Any]) -> str | None:
+    """The value that lies farthest outside the range of its column, in words; None if none does."""
+    ends = by_name(analysis.ranges, column)
+    if ends is None:
+        return None
+    x = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    x = x[~np.isnan(x)]
+    finite = np.abs(x[np.isfinite(x)])
+    slack = _ROUNDING * max(1.0, finite.max(initial=0.0))
+    low, high = ends
+    # An infinite value at an open end is in its range, where the distance would be inf − inf.
+    out = x[(x < low) | (x > high)]
+    beyond = np.maximum(low - out, out - high)
+    if not (beyond > slack).any():
+        return None
+    return (
+        f"column {column!r} has the range ({low:g}, {high:g}) in `ranges`, and the value "
+        f"{out[beyond.argmax()]:.4g}"
+    )
