@@ -198,7 +198,7 @@ class Pairs(Finding):
         beside = f" (unrelated pairs {other:.3g}°)" if np.isfinite(other) else ""
         parted, met = (self.parting[name].notna() for name in ("parts", "meets"))
         return (
-            f"{counted}: the streams are furthest apart at state {int(top[STATE])}, "
+            f"{counted}: the angle between the streams is largest at state {int(top[STATE])}, "
             f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}. Of {len(parted)} aligned "
             f"tokens {int(parted.sum())} part, and {int(met.sum())} of these meet again"
         )
@@ -225,20 +225,21 @@ class Pairs(Finding):
             return ""
         known = self.patched[self.patched["recovery"].notna()]
         changed, last = (known[known["part"] == part] for part in ("changed", "last"))
-        metric, out = in_words(self.facts["metric"]), []
+        metric, out = f"half of the {in_words(self.facts['metric'])}", []
         if len(changed):
             half = changed.loc[changed["recovery"] >= HALF, STATE]
-            until = "at no state" if half.empty else f"up to state {int(half.max())}"
             top = changed.iloc[int(changed["recovery"].to_numpy().argmax())]
             other = top["unrelated_recovery"]
             beside = f"; from an unrelated pair {other:.2g}" if np.isfinite(other) else ""
             most = f"{top['recovery']:.2g}{_band(top, 'recovery')}{beside}"
-            out.append(f"a changed token {until} (at state {int(top[STATE])}: {most})")
+            until = "" if half.empty else f" up to state {int(half.max())}"
+            told = _brings_back("a changed token", metric, until)
+            out.append(f"{told} (most at state {int(top[STATE])}: {most})")
         if len(last):
             half = last.loc[last["recovery"] >= HALF, STATE]
-            since = "at no state" if half.empty else f"from state {int(half.min())} on"
-            out.append(f"the last token {since}")
-        return f"half of the {metric} comes back by patching {', '.join(out)}" if out else ""
+            since = "" if half.empty else f" from state {int(half.min())} on"
+            out.append(_brings_back("the last token", metric, since))
+        return "; ".join(out)
 
     def _agreed(self) -> str:
         found = self.correlation()
@@ -517,6 +518,11 @@ def in_words(metric: str) -> str:
 def _band(row: Any, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return f" [{low:.2g}, {high:.2g}]" if np.isfinite(low) and np.isfinite(high) else ""
+
+
+def _brings_back(token: str, what: str, states: str) -> str:
+    verb = "brings" if states else "never brings"
+    return f"patching {token} {verb} back {what}{states}"
 
 
 def _token_names(tokens: pd.DataFrame) -> list[str]:

@@ -530,6 +530,43 @@ def test_analyses_without_rows_per_token_are_named_in_a_note(gpt2):
     assert any(note.startswith("random_pairs has no row per token") for note in found.notes)
 
 
+def patched(recoveries):
+    """Recovery by state of the tokens changed and last, without intervals."""
+    rows = [
+        {"part": part, "state": state, "recovery": value, "unrelated_recovery": other}
+        for part, values in recoveries.items()
+        for state, (value, other) in enumerate(values)
+    ]
+    return pd.DataFrame(rows).assign(recovery_low=np.nan, recovery_high=np.nan)
+
+
+@pytest.mark.parametrize(
+    ("recoveries", "told"),
+    [
+        (
+            {"changed": [(0.48, 0.2), (0.3, 0.1)], "last": [(0.1, 0.0), (0.6, 0.2)]},
+            "patching a changed token never brings back half of the logit difference (most at "
+            "state 0: 0.48; from an unrelated pair 0.2); patching the last token brings back "
+            "half of the logit difference from state 1 on",
+        ),
+        (
+            {"changed": [(1.0, np.nan), (0.7, np.nan), (0.2, np.nan)]},
+            "patching a changed token brings back half of the logit difference up to state 1 "
+            "(most at state 0: 1)",
+        ),
+        (
+            {"last": [(0.1, 0.0), (0.2, 0.2)]},
+            "patching the last token never brings back half of the logit difference",
+        ),
+    ],
+)
+def test_what_patching_brings_back_is_told_in_words(found, recoveries, told):
+    facts = {**found.facts, "metric": "logit_difference"}
+    given = replace(found, patched=patched(recoveries), facts=facts)
+    told = f"{told[0].upper()}{told[1:]}."
+    assert told in given.sentence
+
+
 def test_one_pair_alone_has_no_tests_and_no_unrelated_pair(gpt2):
     found = interp.pairs(gpt2, random_pairs(1), "rotation", **QUIET)
     assert found.tests["p"].isna().all()
