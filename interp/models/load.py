@@ -139,6 +139,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     if file is not None:
         return _boot_gguf(file, tokenizer, options)
     if here:
+        _refuse_revision(name, options["revision"])
         _check_folder(path, official)
     elif name in MODELS:
         raise InterpError(
@@ -160,6 +161,15 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     bridge.cfg.model_name = own_name(path) if here and not ours else name
     origin = origin_of(path) if here else None
     return bridge if origin is None else with_origin(bridge, origin)
+
+
+def _refuse_revision(name: str, revision: str | None) -> None:
+    if revision is None:
+        return
+    what = "a model of this library" if name in NAMED else "a folder here"
+    raise BadInput(
+        f"revision={revision!r} is for models on the hub; {name!r} is {what} and has one only"
+    )
 
 
 def _check_folder(path: Path, official: str | None) -> None:
