@@ -25,7 +25,7 @@ from interp.models import encoders
 from interp.models.checkpoint import CheckedClass, check_folder, no_bars
 from interp.models.forward import device_of, wrapped_model
 from interp.models.gguf import gguf_in, load_gguf, read_header, weights_of
-from interp.models.hub import official_name, reachable
+from interp.models.hub import official_name, reachable, refuse_mistyped
 from interp.models.origin import with_origin
 from interp.prompts.packages import PACKAGES, folder_of, origin_of
 
@@ -219,6 +219,12 @@ def _place(name: str) -> Path:
             "folder, or call from another folder"
         )
     return folder_of(name)
+
+
+def refuse_unknown_model(name: str, revision: str | None = None) -> None:
+    """Raises `UnknownName` for a mistyped name of this library, as `load_model` would, at once."""
+    if name not in NAMED and not Path(name).exists():
+        refuse_mistyped(name, revision, NAMED)
 
 
 def local_place(name: str) -> Path | None:
