@@ -285,7 +285,9 @@ PYTHON_PARTS = (
     r"stop=\[\] writes on, or (?=take)",
 )
 # Arguments of Python, and the options that they are at a shell.
-_ALIKE = "against|layers|positions|read|by|keep|target|long|overlap|generate"
+_ALIKE = (
+    "against|layers|positions|read|by|keep|target|long|overlap|generate|revision|gpus|ray|workers"
+)
 FLAGS = {
     r"\bdo_sample=True": "--sample",
     r"\bmax_new_tokens(=| is)": "--generate is",

@@ -26,6 +26,7 @@ from interp.cli.app import (
 from interp.errors import BadInput
 
 LIVE = "Live (a model)"
+BY_DEFAULT = "rotation,path_length,logit_lens,attention,trajectory"
 
 
 @app.command()
@@ -54,7 +55,7 @@ def explore(
     analyses: Annotated[
         str,
         typer.Option("--analyses", "-a", help="Analyses to run, by commas.", rich_help_panel=LIVE),
-    ] = "rotation,path_length,logit_lens,attention,trajectory",
+    ] = BY_DEFAULT,
     port: Annotated[
         int, typer.Option(help="Port on this machine; by default a free one.", rich_help_panel=LIVE)
     ] = 0,
@@ -78,8 +79,10 @@ def explore(
         asked = {"analyses": split(analyses), "prompt": prompt, "prepend_bos": bos}
         _serve(what, port, show, quiet, loading, **asked)
         return
-    given = {"--prompt": prompt, "--port": port, "--bos": bos}
-    if wrong := [name for name, value in given.items() if value]:
+    given = {"--prompt": prompt is not None, "--port": port != 0, "--bos": bos is not None}
+    given |= {"--analyses": analyses != BY_DEFAULT, "--device": device is not None}
+    given |= {"--dtype": dtype != "float32"}
+    if wrong := [name for name, asked in given.items() if asked]:
         raise BadInput(f"{', '.join(wrong)}: only with a model, and {what!r} holds results")
     written = _write(folder, path, overwrite)
     if as_json:

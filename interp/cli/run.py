@@ -185,6 +185,11 @@ Split = Annotated[
     str | None,
     typer.Option("--split", help="Split of a data set on the hub.", rich_help_panel=PANEL),
 ]
+STREAMED: dict[str, Any] = {
+    "long": None, "overlap": 0, "workers": 1, "ray": None, "gpus": 0, "threads": 1, "resume": False,
+    "shard_documents": None, "text_column": "text", "split": None,
+}  # fmt: skip
+"""Options of a corpus, as they are where nobody names them."""
 
 
 @app.command()
@@ -295,8 +300,12 @@ def run(
         "labels": renames(labels),
         "progress": not quiet,
     }
-    streaming = {"resume": resume, "ray": ray, "overlap": overlap}
-    check_choice(prompts, corpus, workers=workers > 1, **streaming)
+    streaming: dict[str, Any] = {"long": long, "overlap": overlap, "workers": workers, "ray": ray}
+    streaming |= {"gpus": gpus, "threads": threads, "resume": resume, "split": split_name}
+    streaming |= {"shard_documents": shard_documents, "text_column": text_column}
+    check_choice(prompts, corpus, **streaming)
+    if tags != "pos" and spacy is None:
+        raise BadInput(f"--tags {tags}: only with --spacy, the pipeline that gives them")
     drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     others = {"--prompts": prompts, "--corpus": corpus, "--generate": new_tokens, "--keep": keep}
@@ -333,17 +342,10 @@ def run(
         as_json,
         out=folder,
         keep=keep or "summary",
-        text_column=text_column,
-        split=split_name,
-        long="cut" if truncate else long,
-        shard_documents=shard_documents,
-        workers=workers,
-        gpus=gpus,
-        threads=threads,
         overwrite=overwrite,
         model_options=loading | {"trust_remote_code": trust_remote_code},
         **common,
-        **streaming,
+        **streaming | ({"long": "cut"} if truncate else {}),
     )
 
 
@@ -450,12 +452,17 @@ def _verdicts(results: Results | CorpusTables | Series) -> list[Finding]:
 def check_choice(prompts: str | None, corpus: str | None, **others: Any) -> None:
     """Refuse prompts together with a corpus, and options of a corpus without one.
 
+    Args:
+        others: options of a corpus, which are compared with `STREAMED`; a further one, such as
+            `generate`, is false where nobody asked for it.
+
     Raises `BadInput`.
     """
     if prompts is not None and corpus is not None:
         raise BadInput("pass --prompts (a few texts) or --corpus (any size), not both")
     if corpus is None:
-        given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+        asked = [name for name, value in others.items() if value != STREAMED.get(name, False)]
+        given = [f"--{name.replace('_', '-')}" for name in asked]
         if given:
             raise BadInput(f"{', '.join(given)}: only with --corpus")
 

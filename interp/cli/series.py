@@ -152,12 +152,6 @@ def series(
         raise typer.Exit(SOME_FAILED)
 
 
-STREAMED: dict[str, Any] = {
-    "long": None, "overlap": 0, "workers": 1, "threads": 1, "shard_documents": None, "split": None,
-    "text_column": "text",
-}  # fmt: skip
-
-
 def _streamed(
     prompts: str | None,
     corpus: str | None,
@@ -165,8 +159,7 @@ def _streamed(
     written: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Options of a corpus for `interp.series`; raises `BadInput` for such options without one."""
-    given = {name: bool(streaming[name] != unset) for name, unset in STREAMED.items()}
-    check_choice(prompts, corpus, **given, generate=written is not None)
+    check_choice(prompts, corpus, **streaming, generate=written is not None)
     if corpus is None:
         return {}
     more = {"generate": written.pop("max_new_tokens"), **written} if written else {}

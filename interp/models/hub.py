@@ -33,8 +33,7 @@ def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Ite
     Raises `InterpError` for a model that is neither on this machine nor on the hub.
     """
     here = _is_here(name, revision)
-    if not here and "/" not in name and nearest(name, embedded):
-        raise InterpError(_nowhere(name, "is not on this machine", embedded))
+    refuse_mistyped(name, revision, embedded)
     found = _ask(name, revision)
     if found == "not there" and not here and not official_name(name):
         raise UnknownName(f"there is no model {name!r} on the hub{_proposal(name, embedded)}")
@@ -49,6 +48,15 @@ def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Ite
         raise InterpError(_nowhere(name, reason, embedded))
     with _offline():
         yield
+
+
+def refuse_mistyped(name: str, revision: str | None, embedded: tuple[str, ...]) -> None:
+    """Raises `UnknownName` for what is almost a name of `embedded`, without asking the hub.
+
+    A name with a slash, and one that is on this machine, is taken as it is.
+    """
+    if "/" not in name and nearest(name, embedded) and not _is_here(name, revision):
+        raise UnknownName(_nowhere(name, "is not on this machine", embedded))
 
 
 def _nowhere(name: str, reason: str, embedded: tuple[str, ...]) -> str:

@@ -25,7 +25,7 @@ from interp.models import encoders
 from interp.models.checkpoint import CheckedClass, check_folder, no_bars
 from interp.models.forward import device_of, wrapped_model
 from interp.models.gguf import gguf_in, load_gguf, read_header, weights_of
-from interp.models.hub import official_name, reachable
+from interp.models.hub import official_name, reachable, refuse_mistyped
 from interp.models.origin import with_origin
 from interp.prompts.packages import PACKAGES, folder_of, origin_of
 
@@ -139,6 +139,7 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     if file is not None:
         return _boot_gguf(file, tokenizer, options)
     if here:
+        _refuse_revision(name, options["revision"])
         _check_folder(path, official)
     elif name in MODELS:
         raise InterpError(
@@ -160,6 +161,15 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     bridge.cfg.model_name = own_name(path) if here and not ours else name
     origin = origin_of(path) if here else None
     return bridge if origin is None else with_origin(bridge, origin)
+
+
+def _refuse_revision(name: str, revision: str | None) -> None:
+    if revision is None:
+        return
+    what = "a model of this library" if name in NAMED else "a folder here"
+    raise BadInput(
+        f"revision={revision!r} is for models on the hub; {name!r} is {what} and has one only"
+    )
 
 
 def _check_folder(path: Path, official: str | None) -> None:
@@ -209,6 +219,12 @@ def _place(name: str) -> Path:
             "folder, or call from another folder"
         )
     return folder_of(name)
+
+
+def refuse_unknown_model(name: str, revision: str | None = None) -> None:
+    """Raises `UnknownName` for a mistyped name of this library, as `load_model` would, at once."""
+    if name not in NAMED and not Path(name).exists():
+        refuse_mistyped(name, revision, NAMED)
 
 
 def local_place(name: str) -> Path | None:

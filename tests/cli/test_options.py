@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import interp
 from interp.cli import app
 from interp.cli.app import RENAMED, in_options, main
+from interp.cli.run import PANEL, STREAMED
 from interp.contract import registry
 from interp.errors import UnknownName
 from interp.experiments.word_questions import picture
@@ -246,3 +247,45 @@ def test_options_of_a_generation_that_do_not_go(monkeypatch, capsys, tmp_path, w
     monkeypatch.chdir(tmp_path)
     code, said = _typed(monkeypatch, capsys, "run", *words, "-a", "norm")
     assert (code, message in said) == (2, True), said
+
+
+# ---- options that need another one -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--split", "train"), "--split: only with --corpus"),
+        (("--text-column", "txt"), "--text-column: only with --corpus"),
+        (("--long", "cut"), "--long: only with --corpus"),
+        (("--shard-documents", "9"), "--shard-documents: only with --corpus"),
+        (("--gpus", "2", "--threads", "3"), "--gpus, --threads: only with --corpus"),
+        (("--workers", "2", "--resume"), "--workers, --resume: only with --corpus"),
+        (("--tags", "dep"), "--tags dep: only with --spacy"),
+        (("--revision", "abc"), "--revision 'abc' is for models on the hub; 'demo' is a model of"),
+    ],
+)
+def test_no_option_of_a_run_is_ignored(monkeypatch, capsys, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, said = _typed(monkeypatch, capsys, "run", "-p", "her", "-a", "norm", "-q", *words)
+    assert (code, message in said) == (2, True), said
+
+
+def test_every_option_of_the_corpus_panel_has_a_default_to_compare_with():
+    panel = {
+        max(p.opts, key=len)
+        for p in COMMANDS["run",].params
+        if getattr(p, "rich_help_panel", None) == PANEL
+    }
+    assert panel == {"--corpus", *(f"--{name.replace('_', '-')}" for name in STREAMED)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--analyses", "rotation"), ("--dtype", "float16"), ("--device", "cpu"), ("--no-bos",)],
+)
+def test_options_of_a_model_are_refused_for_saved_results(monkeypatch, capsys, tmp_path, words):
+    (tmp_path / "results.json").write_text("{}")
+    code, said = _typed(monkeypatch, capsys, "explore", tmp_path, *words)
+    told = words[0].replace("--no-", "--")
+    assert (code, f"{told}: only with a model" in said) == (2, True), said

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import interp
 from interp.cli.app import app
+from interp.errors import UnknownName
 
 
 def invoke(*arguments: object):
@@ -116,3 +117,14 @@ def test_names_at_a_shell(place, tmp_path):
                   "-a", "rotation", "-o", tmp_path / "out", "-q", "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert [r["member"] for r in json.loads(done.stdout)["members"]] == ["a", "b"]
+
+
+def test_a_mistyped_name_is_refused_before_anything_is_measured(place, tmp_path):
+    asked = ["-p", place / "prompts.txt", "-a", "norm", "-q", "-o", tmp_path / "out"]
+    refused = invoke("series", "demo", "demo-lama", *asked)
+    assert isinstance(refused.exception, UnknownName)
+    assert "did you mean 'demo-llama'?" in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+    done = invoke("series", "demo", "nobody/has-this", *asked)
+    assert done.exit_code == 4, done.output
+    assert "'nobody/has-this' was not measured" in " ".join(done.output.split())

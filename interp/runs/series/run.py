@@ -19,7 +19,7 @@ from interp.contract.options import check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.errors import BadInput, InterpError, unknown
-from interp.models.load import load_model
+from interp.models.load import load_model, refuse_unknown_model
 from interp.prompts.prompts import Prompts
 from interp.prompts.sources import Raw
 from interp.prompts.tokens import vocabulary_id
@@ -99,6 +99,9 @@ def series(
     """
     check_options(settings=settings, model_options=model_options)
     members = members_of(models, at)
+    for member in members.members:
+        if isinstance(member.model, str | Path):
+            refuse_unknown_model(str(member.model), member.options.get("revision"))
     chosen = configured(resolve(analyses), settings)
     loading = dict(model_options or {})
     work: _Work | CorpusWork
