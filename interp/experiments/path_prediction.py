@@ -21,6 +21,7 @@ from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import Finding
 from interp.render.look import looked
 from interp.render.tokens import percent
+from interp.runs.provenance import FOLLOWING, predicted_by
 from interp.stats.correlation import correlation, with_corrections
 from interp.stats.shuffled import shuffled_correlation
 from interp.stats.table import is_special, left_out_note, numbered, numbers, require_columns
@@ -42,11 +43,13 @@ class PathPrediction(Finding):
         tokens: the rows that were correlated, with outcomes and covariates.
         value: the column that was followed.
         partial: the covariates.
+        predicted: the token that the outcomes are of, in words: the next one, or the target of the
+            run.
         notes: caveats.
     """
 
     name = "predict"
-    question = "Do tokens whose state travels far predict the next token well?"
+    question = "Do tokens whose state travels far predict the next token, or a given one, well?"
 
     frame: pd.DataFrame
     tokens: pd.DataFrame
@@ -54,6 +57,7 @@ class PathPrediction(Finding):
     partial: tuple[str, ...]
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
+    predicted: str = FOLLOWING
 
     def plot(  # type: ignore[override]
         self, coefficient: str = "spearman", **look: Any
@@ -81,7 +85,7 @@ class PathPrediction(Finding):
             raise unknown("coefficient", coefficient, known)
         partial = coefficient.startswith("partial_")
         what = coefficient.replace("_", " ")
-        title = f"{self.value} up to each layer and the next token: {what}"
+        title = f"{self.value} up to each layer and {self.predicted}: {what}"
         if "stack" in self.frame and len(set(self.frame["stack"])) > 1:
             return nothing(title, "There are several stacks: read the table.")
         parts = [
@@ -125,7 +129,7 @@ class PathPrediction(Finding):
             null = f"{row[f'{name}_shuffled_low']:+.2f} to {row[f'{name}_shuffled_high']:+.2f}"
             parts.append(f"{outcome} {row[name]:+.2f} {band} (shuffled: {null})")
         kind = f"partial on {', '.join(self.partial)}" if self.partial else "Spearman"
-        return f"{self.value} over all layers with the next token ({kind}): {'; '.join(parts)}"
+        return f"{self.value} over all layers with {self.predicted} ({kind}): {'; '.join(parts)}"
 
 
 def _lines(rows: pd.DataFrame, coefficient: str) -> dict[str, pd.DataFrame]:
@@ -154,7 +158,8 @@ def path_prediction(
     """Correlate the path of each token up to each layer with the prediction of the next token.
 
     The outcomes are those of the final output: from the table of `next_token`, or from the last
-    state of `logit_lens` (which has no `logit`). Path and prediction both depend on position and
+    state of `logit_lens` (which has no `logit`). Of a run with `targets=` they are of the target,
+    which sentence and figures name. Path and prediction both depend on position and
     frequency, which alone makes them correlate: the partial correlations remove that.
 
     Columns of `.frame`: `outcome`, `layer`, `n` (tokens with all values), `prompts`, `nan` (left
@@ -208,7 +213,20 @@ def path_prediction(
         notes.append(apart)
     if frequency is None and any("frequency" in c for c in partial):
         notes.append("frequencies are counts within this run, which are rough for a short run")
-    return PathPrediction(frame, tokens, value, tuple(partial), confidence, tuple(notes))
+    predicted = predicted_by(results)
+    notes += _other_token(predicted, partial)
+    return PathPrediction(frame, tokens, value, tuple(partial), confidence, tuple(notes), predicted)
+
+
+def _other_token(predicted: str, partial: Sequence[str]) -> list[str]:
+    """A note where the outcome is of another token than the covariates of the next one."""
+    own = [name for name in partial if name.startswith(NEXT)]
+    if predicted == FOLLOWING or not own:
+        return []
+    return [
+        f"the outcome is that of {predicted}, and {', '.join(own)} of the token that comes next; "
+        "leave it out of the covariates (partial=)"
+    ]
 
 
 def _outcomes(results: Any, wanted: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:

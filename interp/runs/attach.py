@@ -24,7 +24,7 @@ from interp.contract.registry import resolve
 from interp.contract.settings import configured
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
-from interp.models.answers import answers_of, refuse_unanswered, second_answers
+from interp.models.answers import Answers, answers_of, refuse_unanswered, second_answers
 from interp.models.caches import Caches, Past, cache_in, cache_length
 from interp.models.contexts import tokens_from_call, tokens_of
 from interp.models.for_model import set_apart, special_ids_of
@@ -35,7 +35,7 @@ from interp.prompts.prompts import Prompts
 from interp.runs.collect import Collector, label_column, observe_weights, token_columns, token_texts
 from interp.runs.depth import merged_tables
 from interp.runs.feed import by_stack
-from interp.runs.provenance import provenance_of, versions
+from interp.runs.provenance import answers_given, provenance_of, versions
 from interp.runs.results import Result, Results
 from interp.runs.run import DEFAULT
 
@@ -193,6 +193,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._parents: Tensor | None = None
         self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
         self._calls = 0
+        self._asked: list[tuple[Answers, Answers]] = []  # of the passes so far
         self._cached: Results | None = None
         self._labels: dict[str, Any] = {}
         self._special = special_ids_of(model)
@@ -338,6 +339,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         if self._parents is not None:
             self._texts.take(self._parents, first, finished.cache)
         self._calls += 1
+        self._asked.append(self._answers)
 
     @property
     def results(self) -> Results:
@@ -346,13 +348,19 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             self._cached = self._collector.results(
                 self._tokens(),
                 provenance_of(self.model, self.anatomy, self.analyses, None)
-                | {"attached": self._attached()},
+                | {"attached": self._attached()}
+                | answers_given(self.model, *self._answers_so_far()),
                 self.anatomy,
                 self.model,
             )
             for result in self._cached.values():
                 result.notes += tuple(self._unobserved(result.name))
         return self._cached
+
+    def _answers_so_far(self) -> list[Any]:
+        """Targets and second answers: of all passes if they are the same, else a list by pass."""
+        given = (list(each) for each in zip(*self._asked, strict=True))
+        return [x[0] if all(y == x[0] for y in x) else x for x in given] or [None, None]
 
     def _attached(self) -> dict[str, Any]:
         return {

@@ -21,6 +21,7 @@ from interp.models.tested_versions import untested
 from interp.prompts.prompts import AIMED, Prompts
 
 ANSWERS = "answers"  # of the provenance: the targets and second answers that were given
+FOLLOWING = "the next token"
 OF_ANSWERS = ("targets", "against")
 
 # ---- provenance ------------------------------------------------------------------------------
@@ -104,6 +105,26 @@ def answers_in(results: Any) -> dict[str, Any]:
             "wrote, does not hold them; repeat the run"
         )
     return {name: x for name, x in provenance.get(ANSWERS, {}).items() if name in OF_ANSWERS}
+
+
+def predicted_by(results: Any) -> str:
+    """The token that the outcomes of a run are of, in words: the next one, or the answer given.
+
+    `results` may also be a table or tables by name, of which nothing is known: the next token.
+    """
+    provenance = getattr(results, "provenance", None)
+    if not isinstance(provenance, Mapping):
+        return FOLLOWING
+    answers = provenance.get(ANSWERS, {})
+    target = answers.get("targets")
+    if isinstance(target, str):  # as the runs of a corpus hold it
+        return repr(target)
+    if isinstance(target, int):
+        text = answers.get("texts", {}).get(str(target))
+        return f"token {target}" if text is None else repr(text)
+    notes = provenance.get("prompts", {}).get("notes", ())
+    aimed = target is not None or any(AIMED in note for note in notes)
+    return "the targets given" if aimed else FOLLOWING
 
 
 def finite(values: Sequence[float]) -> list[float | None]:

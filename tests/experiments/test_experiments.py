@@ -386,6 +386,42 @@ def test_path_prediction_of_a_run(results):
     assert "'angular_path' from 'rotation'" in turned.notes[0]
 
 
+def test_path_prediction_names_the_target_of_the_run(gpt2, tmp_path):
+    analyses, how = (PathLength, NextToken), {"targets": "woman", "progress": False}
+    results = interp.run(gpt2, TEXTS, analyses, control="random-init", **how)
+    for source in (results, interp.load(results.save(tmp_path / "out"))):
+        found = interp.experiments.path_prediction(source, resamples=20)
+        for part in (found, found.control):
+            assert "path over all layers with 'woman' (partial on" in part.sentence
+            assert "up to each layer and 'woman': spearman" in part.drawing().title
+        told = "the outcome is that of 'woman', and next_log_frequency of the token that comes"
+        assert any(note.startswith(told) for note in found.notes)
+    alone = interp.experiments.path_prediction(results, partial=["position"], resamples=20)
+    assert not any("comes next" in note for note in alone.notes)
+
+
+def test_path_prediction_names_other_targets(gpt2):
+    from interp.experiments import path_prediction
+
+    analyses = (PathLength, NextToken)
+    several = ["woman", "man", "her", "the"]
+    found = interp.run(gpt2, TEXTS, analyses, targets=several, progress=False)
+    assert "with the targets given (" in path_prediction(found, resamples=20).sentence
+    del found.provenance["answers"]  # as folders of earlier versions
+    assert "with the targets given (" in path_prediction(found, resamples=20).sentence
+    with interp.attach(gpt2, *analyses, targets="woman") as probes:
+        for text in TEXTS:
+            gpt2(text)
+        assert "with 'woman' (" in path_prediction(probes.results, resamples=20).sentence
+        probes.answer()
+        gpt2(TEXTS[0])
+    assert "with the targets given (" in path_prediction(probes.results, resamples=20).sentence
+    tokens = gpt2.to_tokens(TEXTS[0])
+    _, cache = gpt2.run_with_cache(tokens)
+    read = interp.from_cache(cache, analyses, tokens=tokens, model=gpt2, targets="woman")
+    assert read.provenance["answers"]["texts"] == {str(gpt2.to_single_token("woman")): "woman"}
+
+
 def test_frequencies_may_be_given_by_text_or_id(results):
     counts = {"the": 100.0, " the": 100.0, "man": 3.0}
     found = interp.experiments.path_prediction(results, frequency=counts, resamples=20).tokens
