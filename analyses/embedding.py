@@ -37,6 +37,7 @@ class Embedding(Analysis):
     scope: ClassVar = "weights"
     keys: ClassVar[tuple[str, ...]] = ("component",)
     columns: ClassVar[Mapping[str, str]] = {
+        "component": "number of the principal component, 0 = largest variance",
         "eigenvalue": "variance along the component; squared weight units",
         "share": "its share of the variance; ratio",
         "cumulative": "share of this component and all before; ratio",

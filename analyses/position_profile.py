@@ -42,6 +42,7 @@ class PositionProfile(Analysis):
     optional: ClassVar[tuple[str, ...]] = ("scores",)
     keys: ClassVar[tuple[str, ...]] = ("offset",)
     columns: ClassVar[Mapping[str, str]] = {
+        "offset": "position of the query − position of the key; tokens, negative for keys after it",
         "pairs": "number of (query, key) pairs at this offset; count",
         "pattern": "mean attention of a query on the key `offset` tokens before it",
         "pattern_std": "standard deviation of it over the pairs",

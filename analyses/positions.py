@@ -45,6 +45,7 @@ class Positions(Analysis):
     scope: ClassVar = "weights"
     keys: ClassVar[tuple[str, ...]] = ("component",)
     columns: ClassVar[Mapping[str, str]] = {
+        "component": "number of the principal component, 0 = largest variance",
         "share": "share of the variance along the component; ratio",
         "random_share": "`share` of the component of the same rank of Gaussian vectors; ratio",
         "period": "period of the strongest frequency of the component over positions; positions",

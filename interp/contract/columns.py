@@ -41,7 +41,9 @@ INDEX_MEANINGS = {
     "layer": "number of the block, 0 … L−1, in tables of blocks; of the state, 0 … L, in tables of "
     "states (`.states` has the state of both)",
     "head": "number of the attention head in its block, from 0",
-    "special": "whether the token is special, such as BOS; these are left out of means",
+    "special": "whether the token is special, such as BOS, or `massive`; these are left out of "
+    "means",
+    "massive": "whether the token is the first one and is left out because its norm is massive",
     "word": "number of the word in its prompt that the token belongs to; missing where the text is "
     "not known",
     "call": "number of the pass within an `attach` block, from 0",
@@ -52,6 +54,34 @@ INDEX_MEANINGS = {
 """What the columns of an index mean, by name."""
 DOCUMENTS = ("document", "chunk", "document_position", "position_bin")
 """Columns of corpus runs, and the label that they make."""
+DOCUMENT_MEANINGS = {
+    "document": "number of the document in the corpus, from 0",
+    "chunk": "number of the chunk in its document, from 0",
+    "document_position": "number of the token in its document, BOS at 0",
+    "position_bin": "bin of `document_position`: 0, 1, 2–3, 4–7, …",
+}
+GENERATION_MEANINGS = {
+    "given": "number of the prompt (document) that was given to the model, from 0",
+    "sample": "number of the continuation of that prompt, from 0",
+    "generated": "whether the model wrote the token",
+    "generation_step": "number of the token among those that the model wrote, from 1; 0 in the "
+    "prompt",
+}
+"""What the columns mean that `generate` adds to tables."""
+SERIES_MEANINGS = {
+    "member": "name of the model in the series",
+    "at": "place of the model in the series, such as its training step",
+    "run": "training run of the model, where the series has several",
+}
+"""What the columns mean that a series adds in front of tables."""
+LEAF_MEANINGS = {
+    "entry": "number of the entry in the array that was added up, from 0",
+    "total": "sum over all tokens, in the unit of what was added up",
+    "low": "lower edge of the bin",
+    "high": "upper edge of the bin",
+    "score": "score by which the token was kept",
+}
+"""What the columns mean that leaves write where an analysis has no `table` of its own."""
 MODE = "mode"
 """Column of a summary with the most frequent token of a token column."""
 MOMENTS = ("n", "mean", "std", "min", "max", "undefined")
@@ -62,6 +92,30 @@ SUMMARY = frozenset(
     )
 )
 """Columns of a summary that are no labels."""
+SUMMARY_MEANINGS = {
+    "value": "the measure that the row is of",
+    "n": "tokens of the group with a defined value; count",
+    "mean": "mean over those tokens; unit of the measure",
+    "std": "standard deviation over them; unit of the measure",
+    "min": "smallest value; unit of the measure",
+    "max": "largest value; unit of the measure",
+    "undefined": "tokens of the group whose value is undefined; count",
+    "documents": "documents (prompts) that these tokens are of; count",
+    "se": "standard error of the mean with the document as the sampling unit (cluster-robust); "
+    "unit of the measure, NaN for one document",
+    "df": "degrees of freedom of `se`; NaN for one document",
+    "control": "mean in the untrained copy; unit of the measure",
+    "q05": "5 % quantile, by fine bins; unit of the measure",
+    "q25": "25 % quantile, likewise",
+    "median": "median, likewise",
+    "q75": "75 % quantile, likewise",
+    "q95": "95 % quantile, likewise",
+    MODE: "the most frequent token, where the measure is a token",
+    "mode_share": "share of the group's tokens that have it; ratio",
+    "distinct": "number of different tokens there; count",
+}
+"""What the columns of a summary mean, by name."""
+GROUP_MEANING = "label of the tokens: the group that the row is of"
 _INDEX = "that tells the rows of tables apart"
 
 

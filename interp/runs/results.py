@@ -16,13 +16,14 @@ import pandas as pd
 
 from interp._arrays import Array
 from interp._files import LAYOUT, checksums, json_value, to_parquet, whole_folder, write_sealed
-from interp.contract.analysis import Analysis, meaning
-from interp.contract.columns import ATTACHED, INDEX, INDEX_MEANINGS, MODE
+from interp.contract.analysis import Analysis
+from interp.contract.columns import ATTACHED, INDEX, MODE
 from interp.contract.emissions import failed_table, no_table
 from interp.contract.leaves import Examples, Leaf, State, only
 from interp.errors import BadInput, ObserveError, unknown
 from interp.render.look import Look, Palette
 from interp.render.tokens import coded
+from interp.runs.column_meanings import row_meanings, summary_meanings
 from interp.runs.depth import merged_tables, with_states
 from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
 from interp.runs.report.drawings import result_figure
@@ -30,6 +31,7 @@ from interp.runs.report.report import write_report
 from interp.runs.report.views import name_of
 from interp.runs.storage import save_state
 from interp.runs.written import GENERATION
+from interp.stats.table import is_summary
 
 SCHEMA = 1
 CORPUS = "corpus.json"  # the manifest of a corpus run
@@ -108,10 +110,14 @@ class Result:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Meaning and unit of every column of this table, labels of the prompts left out."""
-        known = {**INDEX_MEANINGS, **self.analysis.columns}
-        found = {str(c): meaning(known, str(c)) for c in self.frame}
-        return {c: doc for c, doc in found.items() if doc is not None}
+        """Meaning and unit of every column of this table, labels of the prompts left out.
+
+        For a summary: of its statistics and group labels, then of the measures in its `value`.
+        """
+        kind = self.analysis
+        if is_summary(self.frame):
+            return summary_meanings(self.frame, kind.columns)
+        return row_meanings(self.frame, kind.columns, self.labels, kind.token_columns)
 
     @property
     def values(self) -> list[str]:
@@ -135,13 +141,16 @@ class Result:
         return {key: leaf.items for key, leaf in only(self.leaves(name), Examples).items()}
 
     def summary(
-        self, by: str | Sequence[str] = ("layer",), *, special: bool = False
+        self, by: str | Sequence[str] | None = None, *, special: bool = False
     ) -> pd.DataFrame:
         """Mean, standard deviation, count and number of undefined values per group.
 
-        If the run had a control, its mean is the column `control`. Special tokens are left out
-        unless `special`. Raises `UnknownName` for a column that is not there.
+        Groups are those of the columns `by`; by default layers, or all rows together in a table
+        without layers. If the run had a control, its mean is the column `control`. Special tokens
+        are left out unless `special`. Raises `UnknownName` for a column that is not there.
         """
+        if by is None:
+            by = [c for c in ("layer",) if c in self.frame]
         keys = [by] if isinstance(by, str) else list(by)
         for key in keys:
             if key not in self.frame:

@@ -30,12 +30,12 @@ from interp._files import (
     verify,
     write_sealed,
 )
-from interp.contract.analysis import Analysis, meaning
-from interp.contract.columns import INDEX_MEANINGS
+from interp.contract.analysis import Analysis
 from interp.contract.leaves import State
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
 from interp.runs.collect import ids_in, left_out_note
+from interp.runs.column_meanings import row_meanings
 from interp.runs.corpus.beside import kept_documents, kind_of_control, with_control, with_kept
 from interp.runs.corpus.continuations import SHOWN, TEXTS
 from interp.runs.corpus.documents import Failure
@@ -291,9 +291,8 @@ class RowTable:
     @property
     def columns(self) -> dict[str, str]:
         """Meaning and unit of every column, labels of the documents left out."""
-        known = {**INDEX_MEANINGS, **self.analysis.columns}
-        found = {str(c): meaning(known, str(c)) for c in self.dataset.schema.names}
-        return {c: doc for c, doc in found.items() if doc is not None}
+        kind, names = self.analysis, self.dataset.schema.names
+        return row_meanings(names, kind.columns, tokens=kind.token_columns)
 
     def read(
         self, columns: Sequence[str] | None = None, where: Any = None, *, verify: bool = True

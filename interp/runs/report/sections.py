@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -282,15 +281,16 @@ def columns_of(result: ResultLike) -> Table:
     """
     rows = View(result, Plot("line", (), "")).rows()
     by = [] if is_summary(rows) else row_kinds(result, rows)
-    records = []
+    records, meanings = [], result.columns
     for name in result.values:
         for kind, part in kinds_of(rows, by):
             record = {"column": f"{name}, {kind}" if kind else name}
-            record |= {"meaning": meaning(result, name), **range_of(part[name])}
+            record |= {"meaning": meanings.get(name, "–"), **range_of(part[name])}
             records.append(record | _untrained(result, name, by, kind))
-    for name in (c for c in result.columns if c not in result.values):
-        record = {"column": name, "meaning": meaning(result, name)}
-        record |= range_of(rows[name]) if is_number(rows[name]) else {}
+    for name in (c for c in meanings if c not in result.values):
+        record = {"column": name, "meaning": meanings.get(name, "–")}
+        # The measures of a summary have a meaning and stand in the rows of its column `value`.
+        record |= range_of(rows[name]) if name in rows and is_number(rows[name]) else {}
         records.append(record | _untrained(result, name))
     columns = ["column", "meaning", "mean", "min", "max", "undefined"]
     if result.control is not None:
@@ -308,11 +308,3 @@ def _untrained(
     rows = dict(kinds_of(rows, list(by))).get(kind, rows.iloc[:0])
     known = name in rows and is_number(rows[name])
     return {"untrained": range_of(rows[name]).get("mean", np.nan)} if known else {}
-
-
-def meaning(result: ResultLike, name: str) -> str:
-    """The documentation of a column, which may be declared by a pattern (`*_share`)."""
-    declared = result.analysis.columns
-    if name in declared:
-        return declared[name]
-    return next((doc for pattern, doc in declared.items() if fnmatchcase(name, pattern)), "–")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from interp._files import SERIES, json_value, whole_folder, write_sealed
 from interp.contract.analysis import Analysis
-from interp.contract.columns import SUMMARY
+from interp.contract.columns import SERIES_MEANINGS, SUMMARY
 from interp.errors import BadInput, unknown
 from interp.render.draw import figure
 from interp.render.look import Look, Palette
@@ -88,8 +88,9 @@ class SeriesResult:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Meaning and unit of every value column."""
-        return next(iter(self._parts.values())).columns
+        """Meaning and unit of every column, labels of the prompts left out."""
+        axis = {c: SERIES_MEANINGS[c] for c in self.series.axis_columns}
+        return {**axis, **next(iter(self._parts.values())).columns}
 
     @property
     def values(self) -> list[str]:
