@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import interp
 from interp.cli.experiments import ON_MODEL, ON_POSITIONS, ON_READOUTS, ON_RESULTS, ON_WORDS
-from interp.contract.analysis import Batch
+from interp.contract.analysis import Analysis, Batch
 from interp.contract.leaves import LEAVES, Leaf, PerHead, PerToken
 from interp.contract.registry import get, names
 from interp.contract.sites import SITES, TERM_HOOKS
@@ -40,6 +40,7 @@ HERE = Path(__file__).parent
 OTHER_MODEL = {"positions": "demo"}
 SECTIONS = {"Args:": "Arguments", "Attributes:": "Attributes", "Returns:": "Returns"}
 SECTIONS |= {"Raises:": "Raises", "Return:": "Returns"}
+SECTIONS |= {"Class attributes:": "Class attributes"}
 NAMESPACES = ("experiments", "measures", "stats", "models", "prompts")
 
 SHORT = 7  # the prompt of "her" that is short enough for a picture of all its tokens
@@ -239,6 +240,8 @@ def sites_page() -> str:
             "The terms in `batch.terms` have these names, where a block has them: "
             + ", ".join(f"`{name}`" for name in TERM_HOOKS)
             + ".",
+            "## What an analysis declares",
+            *markdown(inspect.getdoc(Analysis) or ""),
             "## The batch",
             *markdown(inspect.getdoc(Tokens) or ""),
             *markdown(inspect.getdoc(Batch) or ""),

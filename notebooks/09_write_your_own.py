@@ -60,6 +60,7 @@ class Rogue(interp.Analysis):
 
     sites = ("resid_post",)
     columns = {"share": "Σ of the k largest x_i² over Σ x_i², after the block; ratio"}
+    ranges = {"share": (0, 1)}
     plots = (interp.Plot("line", ("share",), "Rogue dimensions", "share of ‖x‖²"),)
 
     def observe(self, batch):
@@ -76,6 +77,8 @@ class Rogue(interp.Analysis):
 #   point. The library knows where that is in each architecture, and refuses by name where it is
 #   missing.
 # - `columns`: what each value means, with its unit. It is shown with tables and in the report.
+# - `ranges`: the least and largest possible value; `math.inf` is an open end. Intervals of means
+#   stay in it.
 # - `plots`: a declaration. The library draws, for all analyses alike.
 # - `observe` gets one batch at one block and returns named *leaves*. `PerToken` is one number per
 #   token: `[batch, pos]`. It is pure: nothing is kept in `self`, nothing in the batch is changed.

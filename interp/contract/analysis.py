@@ -195,8 +195,8 @@ class Analysis(ABC):
         plots: the figures to draw, most important first.
         renamed: names of columns by the names that earlier versions saved them under.
         ranges: least and largest possible value of a column, by its name or a pattern, with
-            `-math.inf` or `math.inf` where it has no end: (0, 1) of a share. Intervals of its
-            means stay in it.
+            `-math.inf` or `math.inf` for an open end: (0, 1) of a share, (0, math.inf) of a norm.
+            Intervals of its means stay in it; `check_analysis` finds values outside.
         contrasts: whether it compares two answers, so that `against=` has to be given.
     """
 

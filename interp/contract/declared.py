@@ -82,9 +82,12 @@ def unbounded_columns(analysis: Analysis) -> str | None:
     if not isinstance(given, Mapping):
         return f"`ranges` is {given!r}, not a mapping such as {{'share': (0, 1)}}"
     for name, ends in given.items():
-        pair = isinstance(ends, tuple) and len(ends) == 2
+        pair = isinstance(ends, tuple | list) and len(ends) == 2
         if not (pair and all(isinstance(x, int | float) for x in ends) and ends[0] < ends[1]):
-            return f"`ranges` of {name!r} is {ends!r}, not (least, largest) such as (0, 1)"
+            return (
+                f"`ranges` of {name!r} is {ends!r}, not (least, largest) such as (0, 1); write "
+                "math.inf or -math.inf for an open end: (0, math.inf)"
+            )
         if not any(fnmatchcase(column, name) for column in analysis.columns):
             return f"`ranges` names {name!r}, which is none of `columns`"
     return None

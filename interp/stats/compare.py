@@ -42,6 +42,7 @@ from interp.stats.table import (
     numbered,
     numbers,
     range_of,
+    repeated_note,
     require_columns,
     require_groups,
     require_two,
@@ -336,7 +337,8 @@ def _select(
     if bool(chosen[cluster].isna().any()):
         missing = int(chosen[cluster].isna().sum())
         raise BadInput(f"{missing} of {len(chosen)} rows have no {cluster!r} to cluster by")
-    return chosen, [note] if note else []
+    again = repeated_note(frame, chosen["prompt"].unique()) if cluster == "prompt" else ""
+    return chosen, [text for text in (note, again) if text]
 
 
 def _require_content(data: Grid, value: str, a: object, b: object) -> None:

@@ -173,6 +173,33 @@ def left_out_note(frame: pd.DataFrame, left_out: Bools, what: str = "special tok
     return f"{len(rows)} {what} were left out{first} (--special, or special=True, keeps them)"
 
 
+def repeated_note(frame: pd.DataFrame, prompts: Sequence[object]) -> str:
+    """A note on prompts that are the same token by token; "" where none is, or cannot be told.
+
+    Values of the same tokens are the same, so that such prompts are no independent samples.
+    Prompts of which the table lacks tokens, or has one only, are not judged.
+    """
+    name = next((c for c in ("token_id", "token") if c in frame), None)
+    if name is None or not {"prompt", "position"} <= set(frame.columns):
+        return ""
+    rows = frame[frame["prompt"].isin(prompts)]
+    for axis in ("stack", "layer"):
+        # Tokens repeat in every layer; one layer of one stack has them once, heads apart.
+        if axis in rows and len(rows):
+            rows = rows[rows[axis] == rows[axis].iloc[0]]
+    rows = rows.drop_duplicates(["prompt", "position"]).sort_values(["prompt", "position"])
+    texts = rows.groupby("prompt")
+    whole = texts["position"].max() + 1 == texts.size()
+    found = texts[name].agg(tuple)[whole & (texts.size() > 1)]
+    again = int(found.duplicated().sum())
+    if not again:
+        return ""
+    return (
+        f"{again} of {len(texts)} prompts repeat another one token by token: they are no "
+        "independent samples, so that intervals are too narrow and p too small"
+    )
+
+
 def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[str]) -> list[str]:
     """The columns that distinguish the result's rows; none of them may be in `used`."""
     if by is None:

@@ -1,5 +1,6 @@
 """What an author reads whose `observe` or `table` goes wrong: who, where, which line."""
 
+import math
 import warnings
 from typing import ClassVar
 
@@ -198,6 +199,12 @@ def test_a_kind_that_is_not_drawn_is_refused_where_the_figure_is_made():
         ({"renamed": "x"}, "`renamed` is 'x', not a mapping"),
         ({"ranges": (0, 1)}, r"`ranges` is \(0, 1\), not a mapping such as \{'share': \(0, 1\)"),
         ({"ranges": {"x": 1}}, r"`ranges` of 'x' is 1, not \(least, largest\) such as"),
+        (
+            {"ranges": {"x": (0, None)}},
+            r"`ranges` of 'x' is \(0, None\), not \(least, largest\) such as \(0, 1\); write "
+            r"math.inf or -math.inf for an open end: \(0, math.inf\)",
+        ),
+        ({"ranges": {"x": [1, 0]}}, r"`ranges` of 'x' is \[1, 0\], not \(least, largest\)"),
         ({"ranges": {"y": (0, 1)}}, "`ranges` names 'y', which is none of `columns`"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -209,6 +216,14 @@ def test_a_declaration_of_the_wrong_type_is_told_with_its_fix(declared, text):
     lines = str(caught.value).splitlines()
     assert len(lines) == 3, "one law, what was seen, the fix"
     assert "raised this" not in lines[2]
+
+
+def test_a_range_may_be_a_list():
+    kind = type("Listed", (Size,), {"__module__": __name__, "ranges": {"x": [0, math.inf]}})
+    assert interp.check_analysis(kind, laws=["columns documented", "values in their ranges"])
+    narrow = type("Narrow", (Size,), {"__module__": __name__, "ranges": {"x": [0, 0.5]}})
+    with pytest.raises(ContractError, match=r"'x' has the range \(0, 0.5\) in `ranges`"):
+        interp.check_analysis(narrow, laws=["values in their ranges"])
 
 
 def test_run_refuses_text_for_a_tuple_and_a_scope_that_there_is_not():

@@ -71,6 +71,34 @@ def test_groups_that_are_not_given_are_named(given, missing):
         compare(frame, "angle", between="role", **given)
 
 
+def texts(*given):
+    """A table with these texts as prompts, a token per letter, in two layers."""
+    rows = [
+        {"prompt": i, "position": k, "token": letter, "layer": layer, "role": "ab"[k % 2]}
+        for layer in (0, 1)
+        for i, text in enumerate(given)
+        for k, letter in enumerate(text)
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(angle=rng_of(1).normal(size=len(frame)))
+
+
+def repeats(frame):
+    notes = compare(frame, "angle", "role", "a", "b", resamples=99).notes
+    return [note for note in notes if "repeat" in note]
+
+
+def test_prompts_that_are_the_same_token_by_token_are_noted():
+    several = texts("walk", "talk", "walk", "walks", "talk", "walk")
+    assert repeats(several) == [
+        "3 of 6 prompts repeat another one token by token: they are no independent samples, so "
+        "that intervals are too narrow and p too small"
+    ]
+    assert not repeats(texts("walk", "talk", "walks"))
+    # Of a part of the tokens nobody knows what the rest was.
+    assert not repeats(several[several["position"] > 1])
+
+
 # ---- compare ---------------------------------------------------------------------------------
 
 

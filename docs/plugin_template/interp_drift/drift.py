@@ -13,6 +13,7 @@ class Drift(interp.Analysis):
 
     sites = ("resid_initial", "resid_post")
     columns = {"drift": "angle between x_0 and x_{l+1}; degrees"}  # noqa: RUF012
+    ranges = {"drift": (0, 180)}  # noqa: RUF012
     plots = (interp.Plot("line", ("drift",), "Drift from the first state", "degrees"),)
 
     def observe(self, batch: interp.Batch) -> dict[str, interp.PerToken]:
