@@ -58,6 +58,21 @@ class Kept:
         sources = {k: name for k, name in wiring.sources.items() if k in needed | {wiring.final}}
         return replace(wiring, jobs=tuple(jobs), sources=sources)
 
+    def refuse_absent(self, longest: int, of: str) -> None:
+        """Raise `BadInput` if no token stands at any of the positions.
+
+        Args:
+            longest: number of tokens of the longest prompt.
+            of: what has so many tokens, such as "the longest prompt".
+        """
+        if self.positions is None or any(-longest <= p < longest for p in self.positions):
+            return
+        named = ", ".join(map(str, self.positions))
+        raise BadInput(
+            f"positions= names {named}, and no token stands there: {of} has {longest} tokens, "
+            f"which are 0 … {longest - 1} (-1 is the last)"
+        )
+
     def _reaches(self, job: ObserveCall) -> bool:
         if job.layer is None:
             return True

@@ -159,6 +159,8 @@ def run(
         bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate
     ).aimed_at(None, second_answers(bridge, against), token_texts(bridge, against))
     ready = replace(ready, notes=(*ready.notes, *unspaced(bridge, ready, targets, against)))
+    if len(anatomy.stacks) == 1:  # a decoder has tokens of its own, known after its first pass
+        kept.refuse_absent(int(max(ready.lengths, default=0)), "the longest prompt")
     for labeller in marks:
         ready = labelled(ready, labeller)
     ready = replace(ready, notes=(*ready.notes, *without_targets(ready, kept, target)))

@@ -152,3 +152,36 @@ def test_the_command_names_a_number_that_is_none(tmp_path):
     done = CliRunner().invoke(app, ["run", "--prompts", "her", "--layers", "first"])
     assert isinstance(done.exception, BadInput)
     assert "--layers 'first': expected whole numbers separated by commas" in str(done.exception)
+
+
+@pytest.mark.parametrize("keep", ["tokens", "summary"])
+def test_positions_beyond_every_chunk_are_refused_and_leave_nothing(demo, tmp_path, keep):
+    longest = max(interp.run(demo, TEXTS, "norm", progress=False)["norm"].frame["position"]) + 1
+    seen = (
+        rf"positions= names 99, and no token stands there: the longest chunk of the corpus has "
+        rf"{longest} tokens, which are 0 … {longest - 1} \(-1 is the last\)"
+    )
+    for _ in range(2):  # the folder is free for the next run
+        with pytest.raises(BadInput, match=seen):
+            corpus(demo, tmp_path / "out", "norm", keep=keep, positions=99)
+        assert not list((tmp_path / "out").glob("[!.]*"))
+    found = corpus(demo, tmp_path / "out", "norm", keep=keep, positions=[longest - 1, 99])
+    assert len(found["norm"].frame)
+
+
+def test_a_shard_whose_chunks_are_too_short_has_no_file(demo, tmp_path):
+    frame = interp.run(demo, TEXTS, "norm", progress=False)["norm"].frame
+    lengths = frame.groupby("prompt")["position"].max()
+    most = int(lengths.max())
+    shards = {int(prompt) // 4 for prompt in lengths.index[lengths == most]}
+    assert len(shards) < 3, "every shard has a chunk of this length"
+    found = corpus(demo, tmp_path / "out", "norm", keep="tokens", positions=most)
+    assert {int(path.stem[-6:]) for path in found["norm"].paths} == shards
+    expected = frame[frame["position"] == most].sort_values(ON, ignore_index=True)
+    np.testing.assert_allclose(rows_of(found["norm"])["norm"], expected["norm"], rtol=1e-5)
+
+
+def test_a_run_of_prompts_refuses_positions_that_none_has(demo):
+    for position in (99, -99):
+        with pytest.raises(BadInput, match=f"positions= names {position}, and no token stands"):
+            interp.run(demo, TEXTS[:2], "norm", positions=position, progress=False)

@@ -151,6 +151,7 @@ def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
         "shard": whole.first,
         "last": whole.last,
         **{name: sum(r[name] for r in records) for name in ("documents", "chunks", "tokens")},
+        "longest": max(r["longest"] for r in records),
         "rows": {name: sum(r["rows"][name] for r in records) for name in records[0]["rows"]},
         "failures": [failure for r in records for failure in r["failures"]],
         **written_in(records),

@@ -144,7 +144,8 @@ class RowWriter:
             rows = only(leaves, Rows)
             if rows:
                 parts.append(self._layer(layer, rows, table))
-        if parts:
+        # A window without kept rows writes nothing: a shard of such windows has no file.
+        if any(len(part) for part in parts):
             # Layers of one window may differ in columns (blocks without a mid stream, for example).
             self._append(pa.concat_tables(parts, promote_options="default"))
 

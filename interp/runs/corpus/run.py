@@ -652,8 +652,20 @@ class _Run:
         if not totals["chunks"]:
             reason = next(f["reason"] for r in records for f in r["failures"])
             raise InterpError(f"not one document could be measured; the first reason: {reason}")
+        self._refuse_absent(max(record["longest"] for record in records))
         totals |= written_in(records)
         write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
         failures = write_failures(self.job.folder, records)
         write_finished(self.job, records, totals)
         return totals, failures
+
+    def _refuse_absent(self, longest: int) -> None:
+        """Raise `BadInput`, and remove what was written, if no chunk reaches a kept position."""
+        try:
+            self.job.kept.refuse_absent(longest, "the longest chunk of the corpus")
+        except BadInput:
+            _clear(self.job.folder)  # it holds no row, and nothing could open it
+            for name in self.job.analyses:
+                with suppress(OSError):
+                    (self.job.folder / name).rmdir()  # made for a part that was never written
+            raise

@@ -103,11 +103,16 @@ class CorpusJob:
 
 @dataclass
 class _Tally:
-    """Counts of a shard's documents, chunks and tokens, its failures, and the written texts."""
+    """Counts of a shard's documents, chunks and tokens, its failures, and the written texts.
+
+    Attributes:
+        longest: number of tokens of the longest chunk.
+    """
 
     documents: int = 0
     chunks: int = 0
     tokens: int = 0
+    longest: int = 0
     failures: list[Failure] = field(default_factory=list)
     texts: list[dict[str, Any]] = field(default_factory=list)
     counts: list[dict[str, int]] = field(default_factory=list)
@@ -196,6 +201,7 @@ class Worker:
             "documents": tally.documents,
             "chunks": tally.chunks,
             "tokens": tally.tokens,
+            "longest": tally.longest,
             "rows": rows,
             "failures": [vars(failure) for failure in tally.failures],
             **({"written": summed(tally.counts)} if self._writer else {}),
@@ -257,6 +263,7 @@ class Worker:
             for part, error in self._parts(feeder, batch, chunks, pending):
                 if error is None:
                     done += len(part.ids)
+                    tally.longest = max(tally.longest, int(part.mask.sum(-1).max()))
                     tally.tokens += int((part.mask & ~_repeated(part, chunks)).sum())
                 else:
                     tally.failures.append(_failure(chunks, int(part.ids[0]), error))
