@@ -56,6 +56,7 @@ OutFolder = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder that interp run wrote.")]
+SeriesFolder = Annotated[Path, typer.Argument(help="Folder that interp series wrote.")]
 Resamples = Annotated[int, typer.Option(help="Number of shuffles and bootstrap draws.")]
 Special = Annotated[
     bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from interp.cli.app import app
+from interp.cli.app import SeriesFolder, app
 from interp.cli.made import Made, add
 
 SAVED, MODEL = "On saved results", "On a model"
@@ -19,8 +19,8 @@ ON_RESULTS = (
     Made("depth", "depth:decision_depth"),
     Made("heads", "heads:head_types"),
     Made("massive", "massive:massive_dimensions"),
-    Made("changes", "changes:change_points"),
-    Made("members", "members:compare_members"),
+    Made("changes", "changes:change_points", folder=SeriesFolder),
+    Made("members", "members:compare_members", folder=SeriesFolder),
     Made("rollout", "heads:rollout"),
 )
 ON_MODEL = (

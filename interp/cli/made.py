@@ -75,6 +75,7 @@ class Made:
         options: flags of parameters whose option has another name.
         defaults: values of parameters that have none in Python.
         models: arguments that are models, to be loaded.
+        folder: the argument for saved results.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Made:
     options: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    folder: Any = RunFolder
 
 
 def add(app: typer.Typer, made: Made, panel: str | None = None) -> None:
@@ -251,7 +253,7 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
     """The options that belong to one parameter."""
     none = inspect.Parameter.empty
     own: dict[str, list[tuple[str, Any, Any]]] = {
-        "results": [("folder", RunFolder, none)],
+        "results": [("folder", made.folder, none)],
         "model": [("model", ModelOption, "demo")],
         "vectors": [
             ("model", ModelOption, "demo"),

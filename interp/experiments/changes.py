@@ -33,7 +33,7 @@ from interp.stats.table import is_special, is_summary, left_out_note
 ALPHA = 0.05
 LEAST_MEMBERS = 4
 MOST_LINES = 6
-AGAINST = "over all of them, against shuffled places"
+AGAINST = "over all of them, against changed signs and shuffled places"
 PLACES = ("stack", "layer", "head")
 _ALL = "\0all"  # no label has this name
 COLUMNS = {
@@ -49,7 +49,8 @@ COLUMNS = {
     "size_low": "lower end of its interval over prompts, at this place of the change",
     "size_high": "upper end, likewise",
     "share": "share of the variance between members that one step explains: 1 is sudden",
-    "p": "of no change at all, by changing the signs of whole prompts' deviations; never 0",
+    "p": "of no change at all, the larger p of two tests: with the signs of whole prompts' "
+    "differences (after − before) changed, and with the places of every prompt shuffled; never 0",
     "p_max": "the same against the farthest row of each draw (family-wise over layers and heads)",
     "prompts": "prompts with a value in every member",
 }
@@ -259,7 +260,7 @@ def change_points(
         by: a label column.
         group: the label in it: only these tokens.
         special: keep special tokens, such as BOS.
-        resamples: number of bootstrap draws and of sign changes.
+        resamples: number of bootstrap draws, of sign changes and of shuffles.
         seed: seed of both.
 
     Raises `BadInput` for results of no series, a series without places on an axis, fewer than four

@@ -143,7 +143,9 @@ def _tokens_of(results: Any) -> pd.DataFrame:
     if tokens is None or not {*KEYS, STEP, GIVEN} <= set(tokens):
         raise BadInput(
             "these results are of no generation: their tokens have no columns "
-            f"{GIVEN!r} and {STEP!r}; interp.generate (interp run --generate N) makes them"
+            f"{GIVEN!r} and {STEP!r}; interp.generate (interp run --generate N) makes them. "
+            "A summary of a corpus has no rows per token: run the corpus with keep='tokens' "
+            "(--keep tokens) and generate=N (--generate N)"
         )
     values = {*MEASURES, "layer", "head", "stack"}
     kept = [c for c in tokens if c not in values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +391,14 @@ def test_positions_split_and_shift():
         run("positions", "split", "Mary smiled.", *MODEL)
     with pytest.raises(interp.errors.UnknownName, match="unknown thing to split 'angles'"):
         run("positions", "split", "Mary smiled.", "--sum", "angles", *MODEL)
+
+
+@pytest.mark.parametrize(
+    ("command", "wrote"), [("changes", "series"), ("members", "series"), ("growth", "run")]
+)
+def test_the_help_names_the_command_that_wrote_the_folder(command, wrote):
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run(command, "--help")).split())
+    assert f"Folder that interp {wrote} wrote." in text
 
 
 def test_every_experiment_is_in_the_help():

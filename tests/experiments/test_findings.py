@@ -93,7 +93,7 @@ CONTROLS = {
     ("words", "cosines"): "all pairs of the vocabulary: ",
     ("words", "graph"): "random pairs of this vocabulary",
     ("words", "clusters"): "Gaussian vectors",
-    ("changes",): "against shuffled places",
+    ("changes",): "against changed signs and shuffled places",
     ("stability",): "with permuted words",
     ("positions", "split"): "in an untrained copy",
     ("positions", "shift"): "different tokens",

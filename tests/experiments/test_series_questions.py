@@ -130,8 +130,8 @@ def test_a_model_that_never_changes_has_no_change(folder, tmp_path):
     assert found.frame["size"].eq(0).all()
     assert found.frame["p"].isna().all()
     assert (
-        "no change in any of 3 rows (p undefined over all of them, against shuffled places)"
-        in found.sentence
+        "no change in any of 3 rows (p undefined over all of them, against changed signs and "
+        "shuffled places)" in found.sentence
     )
 
 

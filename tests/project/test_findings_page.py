@@ -88,6 +88,18 @@ def test_every_number_on_the_page_comes_from_the_json():
     assert text.count(OPEN) > 300
 
 
+def test_the_readme_names_the_blocks_in_which_her_turns_further_or_less_far():
+    readme, her = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split()), NUMBERS["her"]
+    runs = np.split(her["more"], np.flatnonzero(np.diff(her["more"]) > 1) + 1)
+    *first, last = [f"{r[0]} to {r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs]
+    more = f"further than the verb before it in blocks {', '.join(first)} and {last} (permutation"
+    assert more in readme
+    *late, end = [b for b in her["less"] if b >= her["late_from"]]
+    assert len(late) + 1 == her["late_less"] == 3, "the README has this number as a word"
+    less = f"of the last {her['late']} blocks, {', '.join(map(str, late))} and {end}, it turns less"
+    assert f"In three {less} far" in readme
+
+
 def test_a_typed_number_would_be_found():
     one = marked({"x": {"mean": 1.5, "low": 1.0, "high": 2.0}})
     assert parts.told(one["x"]) == f"{OPEN}1.5{CLOSE} [{OPEN}1.0{CLOSE}, {OPEN}2.0{CLOSE}]"

@@ -287,6 +287,13 @@ def test_labels_that_only_a_generation_writes(demo, tmp_path):
         run(demo, tmp_path / "plain", keep="tokens", generate=None).open().texts  # noqa: B018
 
 
+def test_a_summary_has_no_rows_for_the_steps_and_says_what_keeps_them(demo, tmp_path):
+    run(demo, tmp_path / "out", ROWS[:2], analyses=["next_token"])
+    summary = interp.load(tmp_path / "out")
+    with pytest.raises(BadInput, match=r"run the corpus with keep='tokens' \(--keep tokens\)"):
+        interp.experiments.generation_steps(summary)
+
+
 def test_a_model_that_cannot_write_is_refused_before_anything_is_measured(tmp_path):
     from zoo import ZOO, boot
 
