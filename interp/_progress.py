@@ -41,6 +41,15 @@ def stage(what: str, *, enabled: bool = True) -> Iterator[None]:
         yield
 
 
+def counted(count: int, thing: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "failure"), counted(2000, "failure")
+    ('1 failure', '2,000 failures')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]:
     """Iterates with a bar: share done, time, time left. Silent when not enabled."""
     with Bar(what, len(items), enabled=enabled) as bar:
@@ -165,7 +174,7 @@ class Counter(_Drawn):
         if self._bar is not None:
             rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
             text = f"{self._tokens:,} {self._what}, {rate:,.0f}/s"
-            text += f", {self._failures:,} failures" if self._failures else ""
+            text += f", {counted(self._failures, 'failure')}" if self._failures else ""
             whole = f"{self._done:,} of {self._total:,} {self._unit}, {text}"
             self._bar.update(self._task, completed=self._done, rate=text, text=whole)
 

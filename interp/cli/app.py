@@ -77,6 +77,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 RENAMED = {
     "compare": {"--between": "--by", "-a": "--a", "-b": "--b"},
     "steer": {"--targets": "--token"},
+    "steps": {"--values": "--value"},
     "nearest": {"--of": "--matrix", "--by": "--similarity"},
     "near": {"--by": "--similarity"},
     "split": {"--of": "--sum"},
@@ -279,7 +280,6 @@ def _fail(message: str, code: int) -> None:
 PYTHON_PARTS = (
     r"\b\w+=True, (?=--)",
     r"(?<=\w), or \w+=True,",
-    r"; to use it as a prompt, put it in a list: \[[^\]]*\]",
     r", or pass special=True",
     r"\blabels=\{[^}]*\}, or (?=--)",
     r" The likeliest token at every step is do_sample=False",
@@ -290,10 +290,17 @@ _ALIKE = (
     "against|layers|positions|read|by|keep|target|long|overlap|generate|revision|gpus|ray|workers"
 )
 FLAGS = {
+    # Where both are told, the option stays: at= (--at), keep='tokens' (--keep tokens).
+    r"\b\w+=('[^']*')? \((--[\w-]+(?: [\w-]+)?)\)": r"\2",
     r"\bdo_sample=True": "--sample",
     r"\bmax_new_tokens(=| is)": "--generate is",
     r"\b(samples|temperature) (?=is )": r"--\1 ",
-    r"\btop_([kp])(?= is |, |:)": r"--top-\1",
+    r"\btemperature(?=(, \w+)*: only with )": "--temperature",
+    r"\btop_([kp])(?=(, \w+)*: only with | is )": r"--top-\1",
+    r"to use it as a prompt, put it in a list: \[[^\]]*\]": (
+        "prompts of your own go into a file, such as prompts.txt with one in each line"
+    ),
+    r"model_options has device": "--device names one",
     r"\btargets=(?=\S)": "--token ",
     r"\btargets=": "--token",
     r"pass some as the second argument": "name some by --prompts",

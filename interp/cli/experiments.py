@@ -15,7 +15,7 @@ ON_RESULTS = (
     Made("predict", "path_prediction:path_prediction"),
     Made("curvature", "curvature:curvature_entropy"),
     Made("growth", "growth:growth_rate"),
-    Made("steps", "generation_steps:generation_steps"),
+    Made("steps", "generation_steps:generation_steps", options={"values": "--value"}),
     Made("depth", "depth:decision_depth"),
     Made("heads", "heads:head_types"),
     Made("massive", "massive:massive_dimensions"),

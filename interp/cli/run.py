@@ -482,6 +482,8 @@ def run_corpus(model: str, corpus: str, analyses: list[Any], as_json: bool, **op
 
 
 def _print(run: CorpusRun, found: Any, written: list[Path], as_json: bool) -> None:
+    from interp._progress import counted
+
     facts = {
         "documents": run.documents,
         "chunks": run.chunks,
@@ -501,8 +503,8 @@ def _print(run: CorpusRun, found: Any, written: list[Path], as_json: bool) -> No
     if len(run.failures):
         first = run.failures.iloc[0]
         err.print(
-            f"{len(run.failures):,} failures, listed in {run.folder / 'failures.parquet'}; the "
-            f"first: document {first['document']} ({first['where']}): {first['reason']}",
+            f"{counted(len(run.failures), 'failure')}, listed in "
+            f"{run.folder / 'failures.parquet'}; the first: document {first['document']} ({first['where']}): {first['reason']}",
             style="yellow",
             highlight=False,
             markup=False,

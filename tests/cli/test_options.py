@@ -84,6 +84,7 @@ def test_an_option_by_its_old_name_says_the_new_one(monkeypatch, capsys):
     for words, told in (
         (("compare", "out", "--between", "role"), "interp compare: --between is now --by"),
         (("steer", "--targets= her"), "interp steer: --targets is now --token"),
+        (("steps", "out", "--values", "entropy"), "interp steps: --values is now --value"),
         (("words", "near", "her", "--by", "dot"), "interp near: --by is now --similarity"),
         (("positions", "split", "a b", "--of", "scores"), "interp split: --of is now --sum"),
     ):

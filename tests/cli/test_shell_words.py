@@ -36,6 +36,26 @@ from interp.runs.load import load
         ("use keep='summary'", "use --keep 'summary'"),
         ("labels={'a_label': 'a'}, or --labels a_label=a", "--labels a_label=a"),
         ("--labels file=path", "--labels file=path"),
+        (
+            "temperature, top_k, top_p: only with do_sample=True",
+            "--temperature, --top-k, --top-p: only with --sample",
+        ),
+        (
+            "unknown parameter of logit_lens: 'exmples' (known: top_k, top_p, examples)",
+            "unknown parameter of logit_lens: 'exmples' (known: top_k, top_p, examples)",
+        ),
+        (
+            "no such file: 'p.txt' (to use it as a prompt, put it in a list: ['p.txt'])",
+            "no such file: 'p.txt' (prompts of your own go into a file, such as prompts.txt with "
+            "one in each line)",
+        ),
+        ("give their places, at= (--at), when you", "give their places, --at, when you"),
+        ("run again with keep='tokens' (--keep tokens)", "run again with --keep tokens"),
+        ("or leave out ray= and use workers= for", "or leave out --ray and use --workers for"),
+        (
+            "gpus= is for Ray actors (ray='local'); otherwise model_options has device",
+            "--gpus is for Ray actors (--ray 'local'); otherwise --device names one",
+        ),
     ],
 )
 def test_python_arguments_become_options(python, shell):

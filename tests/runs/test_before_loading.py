@@ -220,7 +220,7 @@ def test_the_counter_of_a_corpus_is_text_there_as_well(notebook, capsys):
         counter.advance(2, 20, failures=1)
     last = capsys.readouterr().err.split("\r")[-1]
     assert last.startswith("3 of 3 documents, 30 tokens, ")
-    assert last.rstrip(" ").endswith(", 1 failures\n")
+    assert last.rstrip(" ").endswith(", 1 failure\n")
 
 
 def test_a_terminal_draws_and_a_pipe_does_not(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 from corpus_help import documents, write_jsonl
 from typer.testing import CliRunner
@@ -26,7 +27,7 @@ def test_a_corpus_run_writes_a_summary_and_a_report_and_resumes(tmp_path):
     ]  # fmt: skip
     done = invoke(*command)
     assert done.exit_code == 4, done.output
-    assert "1 failures, listed in" in done.output.replace("\n", " ")
+    assert "1 failure, listed in" in done.output.replace("\n", " ")
     assert "document 4" in done.output
     assert (out / "report.html").is_file()
     assert {"a", "b", "c"} == set(interp.load(out)["rotation"].frame["kind"])
@@ -60,3 +61,18 @@ def test_options_that_do_not_go_together_are_refused(arguments, words):
     done = invoke(*arguments)
     assert isinstance(done.exception, interp.BadInput)
     assert words in str(done.exception)
+
+
+def test_a_document_without_text_is_named_by_its_own_number(tmp_path):
+    rows: list = documents(5)
+    rows[1]["text"], rows[3]["text"] = "", None
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    done = invoke("--corpus", corpus, "-a", "norm", "--out", tmp_path / "out")
+    assert done.exit_code == 4, done.output
+    said = " ".join(done.output.split())
+    assert "2 failures, listed in" in said
+    assert "the first: document 1 (" in said
+    assert "): the document is an empty string" in said
+    told = " ".join(pd.read_parquet(tmp_path / "out" / "failures.parquet")["reason"])
+    assert "prompt 0" not in told
+    assert "list of rows" not in told

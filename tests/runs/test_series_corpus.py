@@ -344,7 +344,7 @@ def test_the_command_measures_reports_and_resumes(pilot, tmp_path):
     ]
     done = invoke(*asked)
     assert done.exit_code == 4, done.output
-    assert "1 failures in 11 documents" in " ".join(done.output.split())
+    assert "1 failure in 11 documents" in " ".join(done.output.split())
     assert "same documents in every member" in (out / "report.html").read_text(encoding="utf-8")
     again = invoke(*asked, "--resume", "--json")
     assert [row["status"] for row in json.loads(again.stdout)["members"]] == ["measured"] * 2

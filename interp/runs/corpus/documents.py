@@ -6,6 +6,7 @@ Knows text, tokens and labels; nothing of analyses or files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -223,7 +224,7 @@ def _prompts_of(
             raise
         if len(documents) == 1:
             only = documents[0]
-            failures.append(Failure(only.number, -1, only.where, reason_of(error)))
+            failures.append(Failure(only.number, -1, only.where, _reason_of_one(error)))
             return None, []
     fine = [d for d in documents if _prompts_of([d], tokenizer, reading, failures)[1]]
     try:
@@ -238,6 +239,15 @@ def reason_of(error: BaseException) -> str:
     """An error on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, InterpError) else f"{type(error).__name__}: {text}"
+
+
+def _reason_of_one(error: BaseException) -> str:
+    """What is wrong with a document that was read alone, as the only prompt of a list of rows.
+
+    The list and the number are of this module; a user knows the document's own number.
+    """
+    text = reason_of(error).replace("list of rows: ", "").replace(" (list of rows)", "")
+    return re.sub(r"\bprompt 0\b", "the document", text, count=1)
 
 
 def _tokenised(documents: Sequence[Document], tokenizer: Any, reading: Reading) -> Prompts:

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from interp._files import discard, kind_of, names_in, refuse_existing
-from interp._progress import Counter
+from interp._progress import Counter, counted
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.kept import Kept
@@ -94,7 +94,8 @@ class CorpusRun:
         rate = self.measured / self.seconds if self.seconds else 0
         return (
             f"<CorpusRun in {str(self.folder)!r}: {self.documents:,} documents, {self.tokens:,} "
-            f"tokens, {len(self.failures)} failures; {self.seconds:.1f} s, {rate:,.0f} tokens/s>"
+            f"tokens, {counted(len(self.failures), 'failure')}; {self.seconds:.1f} s, "
+            f"{rate:,.0f} tokens/s>"
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from interp._files import SERIES, json_value, whole_folder, write_sealed
+from interp._progress import counted
 from interp.contract.analysis import Analysis
 from interp.contract.columns import SERIES_MEANINGS, SUMMARY
 from interp.errors import BadInput, unknown
@@ -310,8 +311,8 @@ class Series(Mapping[str, SeriesResult]):
                 yield f"{record['member']!r} was not measured: {record['error']}"
             elif record.get("lost"):
                 yield (
-                    f"{record['member']!r}: {record['lost']} failures in {record['documents']} "
-                    "documents, listed in failures.parquet of its folder"
+                    f"{record['member']!r}: {counted(record['lost'], 'failure')} in "
+                    f"{record['documents']} documents, listed in failures.parquet of its folder"
                 )
         waiting = [r["member"] for r in self._records if r["status"] == WAITING]
         if waiting:
