@@ -91,7 +91,8 @@ def from_cache(
         context = _cut_context(values, tokens, mask, positions, model)
     ids = context.tokens
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
-    context, answers = set_apart(context, anatomy.stacks[0]), (None, None)
+    context = set_apart(context, anatomy.stacks[0])
+    answers: tuple[Any, Any] = (None, None)
     if model is not None:
         answers = answers_of(model, targets, "targets"), second_answers(model, against)
         context = context.answered(*answers)
