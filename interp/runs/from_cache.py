@@ -20,7 +20,7 @@ from interp.contract.registry import resolve
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported
 from interp.models.anatomy import Anatomy
-from interp.models.answers import answers_of, refuse_unanswered, second_answers
+from interp.models.answers import Answers, answers_of, refuse_unanswered, second_answers
 from interp.models.contexts import tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import device_of
@@ -92,7 +92,7 @@ def from_cache(
     ids = context.tokens
     anatomy = inspect(model) if model is not None else inspect_activations(values, context.mask)
     context = set_apart(context, anatomy.stacks[0])
-    answers: tuple[Any, Any] = (None, None)
+    answers: tuple[Answers, Answers] = (None, None)
     if model is not None:
         answers = answers_of(model, targets, "targets"), second_answers(model, against)
         context = context.answered(*answers)
