@@ -11,6 +11,7 @@ import pandas as pd
 
 from interp.errors import BadInput
 from interp.experiments.controls import repeated_on_control, result_of
+from interp.experiments.tokens_or_words import TOKEN_MEANINGS, other_meanings
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
@@ -18,13 +19,26 @@ from interp.stats.groups import group_means
 from interp.stats.paired import moved_within
 from interp.stats.table import frame_of, is_special, numbered, require_columns
 
+COLUMNS = {
+    "layer": "number of the state, 0 … L; 0 is the embedding",
+    "decided": "share of the tokens whose decision depth is at most this state; ratio",
+    "low": "lower end of its 95 % interval, with the prompt as the sampling unit",
+    "high": "upper end, likewise",
+    "n": "tokens that it is a share of; count",
+    "decision_depth": "first state from which the argmax is the final one and stays so; states",
+    "relative_depth": "decision_depth over the number of blocks, 0 to 1",
+    "agreeing": "share of the states before the last whose argmax is the final one, decided or "
+    "not; ratio",
+    **TOKEN_MEANINGS,
+}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Depth(Finding):
     """Depth at which predictions are decided: the answer of `decision_depth`.
 
     Attributes:
-        frame: a row per token; columns as under `decision_depth`.
+        frame: a row per token; columns as in `COLUMNS`.
         decided: share of tokens that are decided at each state, see `decided`.
         by: the label column that splits the shares.
         median: median depth of the tokens that count.
@@ -35,6 +49,7 @@ class Depth(Finding):
 
     name = "depth"
     question = "From which state on does the lens predict the token that the model predicts last?"
+    columns = COLUMNS
     draws_control = True
 
     frame: pd.DataFrame
@@ -110,13 +125,14 @@ def decision_depth(results: Any, *, by: str | None = None, special: bool = False
     Raises: `UnknownName` for a table without `agrees`, `BadInput` for a summary, or where states
     of a token are missing.
     """
-    frame = frame_of(result_of(results, "logit_lens"))
+    result = result_of(results, "logit_lens")
+    frame = frame_of(result)
     if "prompt" not in frame and "mean" in frame:
         raise BadInput("decision depth is of single tokens: run the lens with keep='tokens'")
     require_columns(frame, ["prompt", "position", "layer", "agrees"])
     depths = _depths_of(frame)
     rows = depths[~is_special(depths, special)]
-    return Depth(
+    found = Depth(
         depths,
         decided(depths, by, special=special),
         by,
@@ -125,6 +141,7 @@ def decision_depth(results: Any, *, by: str | None = None, special: bool = False
         int(frame["layer"].max()),
         float((rows["relative_depth"] == 1).mean()),
     )
+    return found.with_columns(**other_meanings(depths, COLUMNS, result))
 
 
 def _depths_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
+from interp.contract.columns import INDEX_MEANINGS
 from interp.errors import BadInput, nearest, unknown
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import PLACES, Join, joined_by, per_token, units_of
@@ -24,6 +25,7 @@ from interp.render.tokens import percent
 from interp.stats.classical import benjamini_hochberg, holm
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison
+from interp.stats.comparison_columns import COLUMNS as PAIR_COLUMNS
 from interp.stats.groups import clustered_omnibus, group_means
 from interp.stats.labelings import Codes
 from interp.stats.paired import moved_within
@@ -38,6 +40,38 @@ MOST_NAMED = 4  # groups that the sentence lists; of more it names the two ends
 SHUFFLED = "shuffled labels"
 BINS = 4  # of a label of decimal numbers, unless given
 TOTALS = ("last", "sum", "mean")
+COLUMNS = {
+    "stack": INDEX_MEANINGS["stack"],
+    "layer": "block or state, as in the table of the value",
+    "n": "units (words or tokens) with a value; count",
+    "prompts": "prompts they are of; count",
+    "mean": "mean of the group; unit of the value",
+    "sd": "standard deviation over its units; unit of the value",
+    "low": "lower end of the interval of the mean, with the prompt as the sampling unit",
+    "high": "upper end, likewise",
+    "groups": "groups with a value; count",
+    "f": "F of the test that all groups have the same mean, with the prompt as cluster",
+    "p": "share of labelings with at least this F, labels shuffled within prompts; in `pairs` "
+    "that of the permutation test of the two groups",
+    "p_max": "the same against the largest F of all rows (family-wise)",
+    "p_bh": "p by Benjamini–Hochberg over the rows; in `pairs` over all pairs and layers",
+    "p_holm": "p by Holm over the same rows",
+    "eta2": "share of the variance within prompts that lies between groups (η²); ratio",
+    "anova_f": "F of the classical analysis of variance, units taken as independent",
+    "anova_p": "its p",
+    "shuffled_f": "quantile of F under shuffled labels, at the confidence level",
+    "shuffled_eta2": "mean of η² under shuffled labels; ratio",
+    "shuffled_anova_rate": "share of shuffles that the classical test calls significant; ratio",
+    "a": "first group of the pair",
+    "b": "second group of the pair",
+    **{
+        name: PAIR_COLUMNS[name]
+        for name in (
+            *("n_a", "n_b", "within_difference", "within_difference_low", "within_difference_high"),
+            *("difference", "difference_low", "difference_high", "hedges_g"),
+        )
+    },
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +79,8 @@ class GroupComparison(Finding):
     """Groups of tokens or words compared: the answer of `by_group`.
 
     Attributes:
-        frame: a row per layer and group: `n`, `prompts`, `mean`, `sd`, `low`, `high`.
+        frame: a row per layer and group: `n`, `prompts`, `mean`, `sd`, `low`, `high`. `COLUMNS`
+            has the meaning of the columns of all tables.
         tests: a row per layer: the test that all groups have the same mean.
         total: as `frame`, for the value over all layers; `total_test` likewise.
         units: the tokens or words that were compared, a row per layer.
@@ -60,6 +95,7 @@ class GroupComparison(Finding):
         "Does the value differ between groups of words? Words of a prompt are not independent: "
         "intervals and shuffles take the prompt as the unit."
     )
+    columns = COLUMNS
 
     frame: pd.DataFrame
     tests: pd.DataFrame
@@ -283,7 +319,7 @@ def by_group(
     levels = {"confidence": confidence, "resamples": resamples, "seed": seed}
     place = (codes, clusters)
     tests, smallest = _tests(cells, *place, keys, levels)
-    return GroupComparison(
+    found = GroupComparison(
         frame=_inside(_means(cells, *place, keys, by, chosen, confidence), ends),
         tests=tests,
         total=_inside(
@@ -303,6 +339,7 @@ def by_group(
         smallest_p=smallest,
         save_pairs=pairs,
     )
+    return found.with_columns(**{by: "the group: label of the words or tokens"})
 
 
 def _labelled_table(results: Any, value: str, by: str) -> tuple[str, pd.DataFrame]:

@@ -15,13 +15,29 @@ import pandas as pd
 from interp._arrays import Floats
 from interp.errors import BadInput
 from interp.experiments.controls import repeated_on_control
-from interp.experiments.tokens_or_words import per_token
+from interp.experiments.tokens_or_words import TOKEN_MEANINGS, other_meanings, per_token
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
 from interp.stats.groups import group_means
 from interp.stats.table import is_special, numbered, require_columns
 
 MOST_NAMED = 4  # groups that the sentence lists; of more it names the two ends
+
+COLUMNS = {
+    "value": "the column of tokens that the row is a mean of: growth, factor, orthogonal_growth",
+    "n": "tokens with the value; count",
+    "prompts": "prompts they are of; count",
+    "mean": "mean over the tokens; unit of the value",
+    "low": "lower end of its interval, with the prompt as the sampling unit",
+    "high": "upper end, likewise",
+    "growth": "least-squares slope of ln‖x_l‖ over the states l = 0 … L; per layer",
+    "factor": "exp(growth); ratio per layer",
+    "r2": "R² of that line; ratio",
+    "states": "states that it goes through; count",
+    "orthogonal_growth": "the slope if every step were at right angles to the stream: the control; "
+    "per layer",
+    **TOKEN_MEANINGS,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +54,7 @@ class Growth(Finding):
 
     name = "growth"
     question = "How fast does the norm of the residual stream grow with depth?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     mean: pd.DataFrame
@@ -169,7 +186,8 @@ def growth_rate(
     mean = _mean_table(kept, values, keys, confidence)
     undefined = int(out["growth"].isna().sum())
     notes = (f"{undefined} tokens have a norm of zero or NaN and no growth",) if undefined else ()
-    return Growth(out.reset_index(drop=True), mean, notes)
+    found = Growth(out.reset_index(drop=True), mean, notes)
+    return found.with_columns(**other_meanings(out, COLUMNS))
 
 
 def _growth_of(frame: pd.DataFrame, on: Sequence[str]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Array, Floats
+from interp.contract.columns import INDEX_MEANINGS
 from interp.errors import BadInput, unknown
 from interp.experiments.controls import repeated_on_control, result_of
 from interp.measures.attention_rollout import attention_rollout
@@ -25,6 +26,37 @@ from interp.stats.resampling import clustered_bootstrap
 from interp.stats.table import is_special
 
 KINDS = ("previous", "induction", "duplicate", "sink")
+ROLLOUT_COLUMNS = {
+    "prompt": INDEX_MEANINGS["prompt"],
+    "layer": "the block up to and with which attention is rolled out",
+    "query": "position of the token whose state is looked at, from 0",
+    "key": "position that its state comes from, from 0",
+    "token": "text of the token at `query`",
+    "key_token": "text of the token at `key`",
+    "rollout": "share of the query's state that comes from the key; ratio, sums to 1 per query",
+    "even": "the same with even attention over the allowed keys: the control; ratio",
+}
+HEAD_COLUMNS = {
+    "stack": INDEX_MEANINGS["stack"],
+    "layer": "number of the block, 0 … L−1",
+    "head": INDEX_MEANINGS["head"],
+    "types": "every kind that the head is of, the largest excess first, or 'none'; the same in all "
+    "rows of a head",
+    "kind": "what the score is of: " + ", ".join(KINDS),
+    "typed": "whether the head is of this kind: excess reaches the threshold, and the interval of "
+    "the difference lies above 0",
+    "score": "mean attention on the keys of this kind; ratio",
+    "score_low": "lower end of its interval, prompts resampled",
+    "score_high": "upper end, likewise",
+    "uniform": "mean over the same tokens with even attention over the allowed keys: the control; "
+    "ratio",
+    "difference": "score − uniform; ratio",
+    "difference_low": "lower end of its interval, prompts resampled",
+    "difference_high": "upper end, likewise",
+    "excess": "(score − uniform) / (1 − uniform): 1 for all attention, 0 for an even one",
+    "tokens": "tokens with this score; count",
+    "prompts": "prompts they are of; count",
+}
 MOST_ACROSS = 22  # tokens of two maps that fit side by side on a page
 
 
@@ -65,7 +97,7 @@ class Rollout(Finding):
     """Attention rolled out over the blocks, for one prompt: the answer of `rollout`.
 
     Attributes:
-        frame: a row per layer, query and key; columns as under `rollout`.
+        frame: a row per layer, query and key; columns as in `ROLLOUT_COLUMNS`.
         prompt: number of the prompt.
     """
 
@@ -74,6 +106,7 @@ class Rollout(Finding):
         "How much of each token's state comes from which position, if attention alone moves "
         "information?"
     )
+    columns = ROLLOUT_COLUMNS
 
     frame: pd.DataFrame
     prompt: int
@@ -195,11 +228,12 @@ class HeadTypes(Finding):
     """Scores and types of every head: the answer of `head_types`.
 
     Attributes:
-        frame: a row per head and kind; columns as under `head_types`.
+        frame: a row per head and kind; columns as in `HEAD_COLUMNS`.
     """
 
     name = "heads"
     question = "What does each head look at, beyond what even attention gives?"
+    columns = HEAD_COLUMNS
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()

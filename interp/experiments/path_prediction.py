@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.contract.columns import INDEX_MEANINGS
 from interp.errors import BadInput, unknown
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
@@ -31,6 +32,30 @@ SHUFFLED = "shuffled"
 OUTCOMES = ("logit", "log_prob", "rank")
 NEXT = "next_"
 COVARIATES = ("position", "log_frequency", "next_log_frequency")
+COLUMNS = {
+    "outcome": "the column of the prediction that the path is correlated with",
+    "stack": INDEX_MEANINGS["stack"],
+    "layer": "block up to and with which the path goes; the last one has the whole path",
+    "n": "tokens with all values; count",
+    "prompts": "prompts they are of; count",
+    "nan": "tokens left out because a value is undefined; count",
+    "pearson": "Pearson's correlation, −1 … 1",
+    "spearman": "Spearman's correlation of ranks, −1 … 1",
+    "partial_pearson": "Pearson's correlation with the covariates taken out, −1 … 1",
+    "partial_spearman": "Spearman's, likewise",
+    "*_shuffled_low": "lower end of where the coefficient falls with outcomes shuffled within "
+    "prompts: the control",
+    "*_shuffled_high": "upper end, likewise",
+    "*_shuffled_p": "share of shuffles with at least this coefficient, never 0",
+    "*_shuffled_p_bh": "that p by Benjamini–Hochberg over layers",
+    "*_shuffled_p_holm": "that p by Holm over layers",
+    "*_low": "lower end of the interval of the coefficient, prompts resampled",
+    "*_high": "upper end, likewise",
+    "*_p": "p of the coefficient with tokens taken as independent",
+    "*_p_bh": "that p by Benjamini–Hochberg over layers",
+    "*_p_holm": "that p by Holm over layers",
+}
+"""Meaning of the columns; `*` stands for the four coefficients."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,8 +63,8 @@ class PathPrediction(Finding):
     """Correlation of the path with the prediction: the answer of `path_prediction`.
 
     Attributes:
-        frame: a row per outcome and layer (the last layer has the whole path); columns as under
-            `path_prediction`.
+        frame: a row per outcome and layer (the last layer has the whole path); columns as in
+            `COLUMNS`.
         tokens: the rows that were correlated, with outcomes and covariates.
         value: the column that was followed.
         partial: the covariates.
@@ -50,6 +75,7 @@ class PathPrediction(Finding):
 
     name = "predict"
     question = "Do tokens whose state travels far predict the next token, or a given one, well?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     tokens: pd.DataFrame

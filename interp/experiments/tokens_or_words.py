@@ -5,11 +5,12 @@ Knows tidy tables; nothing of models, prompts or statistics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 
+from interp.contract.columns import INDEX_MEANINGS, by_name
 from interp.errors import BadInput, nearest, unknown
 from interp.runs.results import Result
 from interp.stats.table import frame_of, is_special, left_out_note, numbers, require_columns
@@ -24,6 +25,28 @@ AT_THE_END = frozenset(
 )
 """Quantities of the prediction: a word has those of its last token, which has seen all of it."""
 PLACES = ("stack", "layer", "head")
+LABEL = "label of the tokens, which came with the prompts"
+TOKEN_MEANINGS = {
+    name: INDEX_MEANINGS[name]
+    for name in ("stack", "prompt", "position", "token", "token_id", "special", "massive", "word")
+}
+"""Columns of a table with a row per token, which experiments pass on."""
+
+
+def other_meanings(
+    names: Iterable[object], known: Mapping[str, str], results: Any = None
+) -> dict[str, str]:
+    """Meanings of the columns that an experiment only passes on: those of the result, or labels.
+
+    Args:
+        names: columns of the experiment's tables.
+        known: the meanings that it has itself, by name or pattern.
+        results: the result that the other columns come from, if it explains them.
+    """
+    found = getattr(results, "columns", {})
+    theirs: Mapping[str, str] = found if isinstance(found, Mapping) else {}
+    others = [name for name in map(str, names) if by_name(known, name) is None]
+    return {name: theirs.get(name, LABEL) for name in others}
 
 
 def tables_of(results: Any) -> dict[str, pd.DataFrame]:

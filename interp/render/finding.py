@@ -83,6 +83,13 @@ class Finding(ABC):
         """The same finding with one more note."""
         return self._with(notes=(*self.notes, note))
 
+    def with_columns(self, **meanings: str) -> Self:
+        """The same finding with the meaning of more columns, such as a label that the user named.
+
+        A column that is explained already keeps its meaning.
+        """
+        return self._with(columns=MappingProxyType({**meanings, **self.columns}))
+
     def _with(self, **attributes: Any) -> Self:
         found = copy.copy(self)
         for name, value in attributes.items():
