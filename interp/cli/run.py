@@ -504,7 +504,8 @@ def _print(run: CorpusRun, found: Any, written: list[Path], as_json: bool) -> No
         first = run.failures.iloc[0]
         err.print(
             f"{counted(len(run.failures), 'failure')}, listed in "
-            f"{run.folder / 'failures.parquet'}; the first: document {first['document']} ({first['where']}): {first['reason']}",
+            f"{run.folder / 'failures.parquet'}; the first: "
+            f"document {first['document']} ({first['where']}): {first['reason']}",
             style="yellow",
             highlight=False,
             markup=False,
