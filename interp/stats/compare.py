@@ -36,6 +36,7 @@ from interp.stats.table import (
     control_of,
     frame_of,
     grid,
+    group_named,
     is_special,
     is_summary,
     left_out_note,
@@ -127,6 +128,7 @@ def compare(
     if isinstance(result, Mapping):
         result = cast("HasFrame", result[table_with(result, value)])
     require_two(frame_of(result), between, special, a, b)
+    a, b = (group_named(frame_of(result), between, group) for group in (a, b))
     _check_choices(a, b, null, confidence, resamples)
     covariates = _covariates(adjust, result, value, between, paired)
     if is_summary(frame_of(result)):

@@ -71,10 +71,20 @@ def select(frame: pd.DataFrame, value: str, between: str, a: object, b: object) 
         raise BadInput(f"{value!r} holds tokens, not numbers: there are no means to compare")
     for group in (a, b):
         if not (rows[between].astype(str) == str(group)).any():
-            counts = rows.groupby(between)["n"].max().sort_values(ascending=False)
+            counts = _tokens_of(rows, between)
             listed = ", ".join(f"{k!r} ({n:,} tokens)" for k, n in counts.head(12).items())
             raise BadInput(f"{between} has no group {group!r}; it holds {listed}")
     return rows[rows[between].astype(str).isin([str(a), str(b)])]
+
+
+def _tokens_of(rows: pd.DataFrame, between: str) -> pd.Series:
+    """Tokens of each group, in all groups of the other labels together, most first.
+
+    They count once in every layer and head: the most of any is taken.
+    """
+    places = rows_by(rows, None, [between])
+    pooled = rows.groupby([between, *places], dropna=False, observed=True)["n"].sum()
+    return pooled.groupby(level=0).max().sort_values(ascending=False)
 
 
 def paired_rows(

@@ -26,6 +26,7 @@ TOKEN = ("prompt", "position", "stack")
 MEMBER = {"member", "at"}
 # The columns of every summary; labels, and bins of values and tokens, come in addition.
 SUMMARY = {"value", "n", "mean", "std", "undefined"}
+BOOLEANS = {"true", "false"}
 EVERYWHERE = (-np.inf, np.inf)
 """The range of a column of which none is declared."""
 
@@ -210,6 +211,14 @@ def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[
     if clash:
         raise BadInput(f"by={names!r} names {clash[0]!r}, which the comparison already uses")
     return names
+
+
+def group_named(frame: pd.DataFrame, between: str, group: object) -> object:
+    """`group` as the column has it: a typed "true" or "FALSE" where the labels are booleans."""
+    if not isinstance(group, str) or group.casefold() not in BOOLEANS or between not in frame:
+        return group
+    labels = {str(v).casefold(): v for v in frame[between].dropna().unique().tolist()}
+    return labels.get(group.casefold(), group) if set(labels) <= BOOLEANS else group
 
 
 def require_groups(frame: pd.DataFrame, left_out: pd.Series, between: str, *groups: object) -> None:

@@ -591,3 +591,53 @@ def test_the_her_experiment_takes_under_two_seconds():
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(3)) < 2
+
+
+# ---- labels that are booleans --------------------------------------------------------------------
+
+
+def _booleans() -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    size = 120
+    return pd.DataFrame(
+        {
+            "prompt": np.arange(size) // 12,
+            "position": np.arange(size) % 12,
+            "layer": 0,
+            "generated": rng.random(size) < 0.4,
+            "value": rng.normal(size=size),
+        }
+    )
+
+
+def _summary_of_two_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    kinds = np.where(frame["position"] < 4, "x", "y")
+    names = ["layer", "generated", "kind"]
+    parts = frame.assign(kind=kinds, generated=frame["generated"].astype(str)).groupby(names)
+    table = parts["value"].agg(n="count", mean="mean", std="std").reset_index()
+    return table.assign(value="value", undefined=0)
+
+
+@pytest.mark.parametrize("of", [lambda f: f, _summary_of_two_labels])
+def test_true_and_false_are_found_whatever_their_case(of):
+    frame = _booleans()
+    written = of(frame)
+    found = compare(written, "value", "generated", "true", "FALSE", resamples=20).frame
+    assert found["n_a"].tolist() == [frame["generated"].sum()]
+    assert found["n_b"].tolist() == [(~frame["generated"]).sum()]
+    with pytest.raises(BadInput, match="a and b are both"):
+        compare(written, "value", "generated", "true", "True")
+
+
+def test_the_case_of_other_labels_counts():
+    frame = _booleans().assign(kind=["True", "other"] * 60)
+    with pytest.raises(BadInput, match="kind has no rows 'true'"):
+        compare(frame, "value", "kind", "true", "other")
+
+
+def test_an_unknown_group_of_a_summary_is_told_the_tokens_of_the_others():
+    frame = _booleans()
+    counts = frame["generated"].value_counts()
+    told = rf"it holds '{counts.index[0]}' \({counts.iloc[0]} tokens\), '.*' \({counts.iloc[1]} tok"
+    with pytest.raises(BadInput, match=told):
+        compare(_summary_of_two_labels(frame), "value", "generated", "yes", "True")
