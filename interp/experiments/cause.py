@@ -57,7 +57,7 @@ MEASURES = ("kl", "log_prob", "entropy", "later")
 CLOUD = 4096  # tokens whose states make the directions "along" and "within"
 ROWS = 512  # tokens whose distributions are compared at once
 COLUMNS = {
-    "layer": "block, 0 … L − 1",
+    "layer": "block, 0 … L − 1; in `pushes` the state that is pushed",
     "known_kl": "KL(final ‖ lens) of the state that the block leaves, in nats: 0 if all is known",
     "written": "share of the block in the path length, 0 to 1",
     "used_kl": "KL(whole ‖ without the block) of the prediction, in nats",
@@ -65,6 +65,17 @@ COLUMNS = {
     "used_log_prob": "change of the log-probability of the next token without the block, nats",
     "later": "relative change of the steps of later blocks without the block",
     "prompts": "number of prompts",
+    "*_low": "lower end of the interval of the value over prompts",
+    "*_high": "upper end, likewise",
+    "part": "the part of the block that was left out: block, attention or mlp",
+    "kl": "KL(as it is ‖ changed) of the prediction, in nats",
+    "log_prob": "change of the log-probability of the next token, in nats",
+    "entropy": "change of the entropy of the prediction, in nats",
+    "kind": "kind of the push, see `cause`",
+    "dose": "size of the push, in multiples of the natural step",
+    "lowest": "smallest KL of a single draw, in nats",
+    "highest": "largest KL of a single draw, in nats",
+    "draws": "pushes that were drawn; 1 for a direction that is not random",
 }
 
 

@@ -39,6 +39,7 @@ COLUMNS = {
     "pearson_rotated_p": "share of rotations as far from that mean, never 0",
     "pearson_rotated_p_max": "the same against the farthest state of each rotation (family-wise)",
     "spearman": "correlation of the ranks; its other columns are as those of pearson",
+    "spearman_*": "as pearson_*, of the correlation of the ranks",
 }
 
 

@@ -45,6 +45,21 @@ RANDOM_NOTE = (
     "Grey: random directions of the same norm, their mean and the range of the single ones; a "
     "direction without meaning stays within that range."
 )
+COLUMNS = {
+    "direction": "'given', or 'random': directions of the same norm, the control",
+    "dose": "amount of steering: multiples of the vector, part taken out, or degrees",
+    "mean": "mean of the measure over prompts",
+    "effect": "measure minus that of the same prompt unsteered; in the first table the mean",
+    "low": "lower end of the interval of the mean effect over prompts",
+    "high": "upper end, likewise",
+    "prompts": "prompts measured; count",
+    "lowest": "smallest mean effect of a single random direction",
+    "highest": "largest one",
+    "random_p": "share of random directions with at least this effect, never 0",
+    "prompt": "number of the prompt, from 0",
+    "draw": "number of the random direction, −1 for the given one",
+    "value": "the measure of that prompt: log-probability (nats) or logit difference",
+}
 Key = tuple[int, float]  # number of the direction, −1 for the given one, and dose
 DOSES: dict[str, tuple[float, ...]] = {
     "add": (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
@@ -75,6 +90,7 @@ class DoseResponse(Finding):
 
     name = "steer"
     question = "Does the prediction move with the dose, and more than along random directions?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     effects: pd.DataFrame

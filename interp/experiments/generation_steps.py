@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Bools, Floats, Ints
+from interp.contract.columns import GENERATION_MEANINGS
 from interp.errors import BadInput
 from interp.experiments.controls import model_of
+from interp.experiments.tokens_or_words import TOKEN_MEANINGS, other_meanings
 from interp.models.for_model import special_ids_of
 from interp.models.load import load_model
 from interp.models.probe import inspect
@@ -63,6 +65,8 @@ COLUMNS = {
     "difference_high": "upper end, likewise",
     "difference_p": "p of the difference, by changes of sign of whole prompts",
     "difference_p_max": "the same against the largest of all values (family-wise)",
+    "x": "number of the written token, from 1, of a mean in `curves`",
+    "group": "kind of text or label that the mean is of",
 }
 COMPARED = {
     "texts_a": "texts with the first label",
@@ -256,6 +260,7 @@ def generation_steps(
     _rows(whole, asked)  # refused before a model reads the controls
     names = _names(whole, asked)
     found = _found(whole, asked, marks, _controls(results, controls, names, asked))
+    found = found.with_columns(**_token_meanings(results, found.tokens))
     if name := model_of(results):
         found = found.with_about(model=name)
     copy = getattr(results, "control", None)
@@ -267,6 +272,17 @@ def generation_steps(
         return found.with_control(_found(beside, asked, marks, {}))
     except BadInput as error:
         return found.with_note(f"untrained copy: {error}")
+
+
+def _token_meanings(results: Any, tokens: pd.DataFrame) -> dict[str, str]:
+    """Meanings of the columns of the written tokens: the measures', and those of labels."""
+    known: dict[str, str] = {}
+    for result in results.values() if isinstance(results, Mapping) else (results,):
+        own = getattr(result, "columns", {})
+        known |= own if isinstance(own, Mapping) else {}
+    known |= {**TOKEN_MEANINGS, **GENERATION_MEANINGS}
+    kept = {name: known[name] for name in map(str, tokens) if name in known}
+    return {**kept, **other_meanings(tokens, known)}
 
 
 _AFTER = "\0after"  # column of `_ended`; no label has this name

@@ -24,6 +24,17 @@ SPACES = ("W_U", "W_E")
 MEASURES = ("dot", "cosine")
 RANDOM_NOTE = "Grey: median cosine of the neighbour of that rank if all directions were random."
 RANDOM_NAME = "if directions were random"
+COLUMNS = {
+    "vector": "number of the vector, where several were given",
+    "rank": "rank of the token, 0 = nearest",
+    "token": "text of the token",
+    "token_id": "number of the token in the vocabulary",
+    "dot": "dot product of the vector with the token's row",
+    "cosine": "cosine of the two; NaN for the zero vector",
+    "norm": "norm of the token's row",
+    "random_cosine": "median cosine of the nearest token of that rank by cosine if all directions "
+    "were random: the control",
+}
 
 
 # ---- vectors to tokens -----------------------------------------------------------------------
@@ -101,6 +112,7 @@ def nearest_tokens(
         frame,
         f"{said}: {found}",
         {"Nearest tokens": drawing},
+        columns=COLUMNS,
         question=f"Which tokens of {space} lie nearest to {named or 'the vector'}?",
     )
 

@@ -36,6 +36,16 @@ from interp.render.tokens import label
 
 MOST_NAMES = 24
 PARTS = ("token_token", "token_position", "position_token", "position_position")
+COLUMNS = {
+    "head": "attention head; scores only",
+    "part": "the part of the sum",
+    "mean": "mean over the allowed pairs; unit of the sum",
+    "std": "standard deviation over them; unit of the sum",
+    "share": "cov(part, total) / var(total), both relative to the mean of their row; ratio, sums "
+    "to 1 over the parts",
+    "shuffled_share": "share of a fitted part with its rows shuffled: the control; ratio",
+    "untrained_share": "share in the untrained copy; ratio",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +192,7 @@ def split_input(
         table,
         _told(found, table, what),
         {"Shares": _shares(table, what), "Maps": found.drawing()},
+        columns=COLUMNS,
         question=f"How much of the {what} is token or content, and how much position?",
     )
 

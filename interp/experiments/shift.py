@@ -22,17 +22,30 @@ from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 
+COLUMNS = {
+    "shift": "positions that the text was moved by; count",
+    "layer": "number of the state, 0 … L; 0 enters the first block",
+    "angle": "mean angle between a token's states at both places; degrees",
+    "relative_change": "mean of ‖x′ − x‖ / ‖x‖ over the tokens; ratio",
+    "between_tokens": "mean angle between different tokens of the text at that state: the control; "
+    "degrees",
+    "pattern_change": "total variation of the pattern of block `layer`, ½Σ|A′ − A| per query and "
+    "head; 0 to 1, NaN at the last state",
+    "even_change": "the same between the pattern and even attention: its scale",
+}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shift(Finding):
     """The same text at later positions: the answer of `shift_test`.
 
     Attributes:
-        frame: a row per shift and state; columns as under `shift_test`.
+        frame: a row per shift and state; columns as in `COLUMNS`.
     """
 
     name = "shift"
     question = "Does the model see the same text differently at another position?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()

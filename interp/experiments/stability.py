@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Stability(Finding):
 
     name = "stability"
     question = "How stable is the embedding space over the series?"
-    columns = COLUMNS
+    columns = MappingProxyType({**TOKEN_COLUMNS, **COLUMNS})
 
     frame: pd.DataFrame
     words: pd.DataFrame

@@ -35,6 +35,19 @@ DRAWN = 256  # tokens of a step; of longer batches a random part is used
 FINAL_RATE = 0.1  # of the first one, reached at the last step
 
 
+COLUMNS = {
+    "layer": "number of the state that is translated, 0 … L − 1",
+    "tuned_kl": "KL(final ‖ lens) with its translator, on prompts that were not fitted on; nats",
+    "plain_kl": "the same without it: the plain lens; nats",
+    "gain": "plain_kl − tuned_kl; nats",
+    "*_low": "lower end of its 95 % interval over prompts",
+    "*_high": "upper end, likewise",
+    "prompts": "prompts that were not fitted on; count",
+    "step": "step of the fit, from 0",
+    "kl": "KL(final ‖ lens) at that step, mean over the states; nats",
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class TunedLens(Finding):
     """A fitted lens and its loss on held-out prompts: the answer of `fit_tuned_lens`.
@@ -51,6 +64,7 @@ class TunedLens(Finding):
 
     name = "tuned_lens"
     question = "How much more does a state say once it is translated into the basis of the last?"
+    columns = COLUMNS
 
     frame: pd.DataFrame
     losses: pd.DataFrame

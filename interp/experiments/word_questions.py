@@ -22,6 +22,58 @@ from interp.render.finding import Answer
 from interp.render.text_map import whole_words
 from interp.render.tokens import percent
 
+_RANDOM = "median cosine of the neighbour of that rank if all directions were random: the control"
+NEAR_COLUMNS = {
+    "word": "the word, as the vocabulary writes it",
+    "index": "number of its row in the space",
+    "cosine": "its cosine with the vector that was asked for",
+    "dot": "its dot product with that vector",
+    "random_cosine": _RANDOM,
+}
+ANALOGY_COLUMNS = {
+    "word": "the word, as the vocabulary writes it",
+    "cosine": "its cosine with a − b + c, all scaled to length 1",
+    "rank": "its rank among all words, 1 = nearest",
+    "query": "whether it is a word of the question",
+    "rank_without_query": "its rank without the words of the question; missing for these",
+    "random_cosine": _RANDOM,
+}
+AXIS_COLUMNS = {
+    "word": "the word",
+    "side": "the set that it belongs to: positive, negative, or other",
+    "projection": "its cosine with the axis, which is made without it",
+    "percentile": "share of the vocabulary with a smaller projection; ratio",
+    "auc": "area under the curve that separates left-out words of the two sets; ratio",
+    "shuffled_auc": "its mean with the words dealt to the two sides at random: the control",
+    "p": "share of these deals with at least this area, never 0",
+}
+COSINE_COLUMNS = {
+    "word": "the word",
+    "next": "the word after it in the sequence",
+    "cosine": "cosine of the two",
+    "random_pairs": "mean cosine over all pairs of the vocabulary: the control",
+}
+GRAPH_COLUMNS = {
+    "word_a": "first word of the edge",
+    "word_b": "second word",
+    "cosine": "cosine of the two, above the threshold",
+    "word": "a word of the graph",
+    "component": "number of the connected part that it is in",
+    "degree": "edges of the word; count",
+}
+MAP_COLUMNS = {
+    "word": "the word",
+    "x": "its place on the first axis",
+    "y": "its place on the second axis",
+    "axis_*": "its place on a further axis",
+}
+CLUSTER_COLUMNS = {
+    "word": "the word",
+    "cluster": "number of its cluster, −1 for noise",
+    "stability": "adjusted Rand index of the clusters and those of a resample",
+    "random": "the same for Gaussian vectors of this size: the control",
+}
+
 
 def _neighbours(table: pd.DataFrame, title: str, group: pd.Series[Any] | None = None) -> Drawing:
     names = {"word": "name", "cosine": "value", "random_cosine": "control"}
@@ -53,6 +105,7 @@ def near(
         table,
         f"nearest to {word!r} is {_first(table)}",
         {"Neighbours": _neighbours(table, title)},
+        columns=NEAR_COLUMNS,
         question=asked,
     )
 
@@ -91,7 +144,8 @@ def analogy(vectors: WordVectors, a: str, b: str, c: str, *, k: int = 10) -> Ans
             f"{int(answers['rank'].iloc[0])} among all words, the question's own included"
         )
     asked = f"Which word is to {c!r} as {a!r} is to {b!r}?"
-    return Answer("analogy", table, said, {"Answers": drawing}, question=asked)
+    drawn = {"Answers": drawing}
+    return Answer("analogy", table, said, drawn, question=asked, columns=ANALOGY_COLUMNS)
 
 
 def axis(
@@ -138,6 +192,7 @@ def axis(
         said,
         {"Words on the axis": drawing},
         {"separation": pd.DataFrame([{"auc": auc, "shuffled_auc": null, "p": p}])},
+        columns=AXIS_COLUMNS,
         question="Does the axis between two word sets order words that did not make it?",
     )
 
@@ -178,6 +233,7 @@ def cosines(vectors: WordVectors, *words: str) -> Answer:
         f"the {len(pairs)} pairs of these words have a mean cosine of {here}; {said}",
         {"Cosines": drawing},
         {"along": vectors.along(words)},
+        columns={word: f"cosine with {word!r}" for word in words} | COSINE_COLUMNS,
         question="How alike are these words?",
     )
 
@@ -203,6 +259,7 @@ def graph(vectors: WordVectors, *words: str, threshold: float = 0.5) -> Answer:
         said,
         {"Graph": found.drawing()},
         {"nodes": found.nodes},
+        columns=GRAPH_COLUMNS,
         question=f"Which words have a cosine above {threshold:g}?",
     )
 
@@ -241,7 +298,8 @@ def picture(
     said = f"{seen.method} of {len(seen.words)} words; {trust}"
     drawn = {"Map": seen.drawing()}
     asked = "Which words lie together?"
-    return Answer("map", seen.frame, said, drawn, question=asked, first=_whole_words(seen.frame))
+    first = _whole_words(seen.frame)
+    return Answer("map", seen.frame, said, drawn, question=asked, columns=MAP_COLUMNS, first=first)
 
 
 def _whole_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -295,6 +353,7 @@ def clusters(
         said,
         {title: replace(seen.drawing(found.names), title=title)},
         {"stability": runs},
+        columns=CLUSTER_COLUMNS,
         question="Do the words fall into groups?",
         first=_cluster_rows(found.frame),
     )

@@ -16,6 +16,7 @@ import interp
 from interp.cli import compare as compare_command
 from interp.cli import experiments, made
 from interp.cli.app import app
+from interp.contract.columns import by_name
 from interp.demo.language import generate
 from interp.experiments import WordVectors, word_questions
 from interp.render.draw import KINDS, figure
@@ -205,6 +206,13 @@ def test_a_finding_in_every_medium(findings, tmp_path, command):
     page = found.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert page == (tmp_path / "saved" / "report.html").read_text(encoding="utf-8")
     assert found.question.split("?")[0][:20].replace("'", "&#39;") in page
+
+
+@pytest.mark.parametrize("command", ASKED, ids=" ".join)
+def test_every_column_of_every_table_is_explained(findings, command):
+    found = findings[command]
+    for name, table in found.all_tables().items():
+        assert [c for c in map(str, table) if not by_name(found.columns, c)] == [], name
 
 
 @pytest.mark.parametrize("command", ASKED, ids=" ".join)
