@@ -337,7 +337,7 @@ def _select(
     if bool(chosen[cluster].isna().any()):
         missing = int(chosen[cluster].isna().sum())
         raise BadInput(f"{missing} of {len(chosen)} rows have no {cluster!r} to cluster by")
-    again = repeated_note(frame, chosen["prompt"].unique()) if cluster == "prompt" else ""
+    again = repeated_note(frame, list(chosen["prompt"].unique())) if cluster == "prompt" else ""
     return chosen, [text for text in (note, again) if text]
 
 

@@ -732,7 +732,7 @@ def _column_outside(analysis: Analysis, table: pd.DataFrame) -> str | None:
     # A pattern such as "*" also fits the counts that the framework adds.
     fixed = {*INDEX_OF_ROWS, *analysis.keys}
     fixed |= {name for name in (*SUMMARY, *LEAF_COLUMNS) if name not in analysis.columns}
-    columns = [str(c) for c in table.select_dtypes(("number", "bool")) if c not in fixed]
+    columns = [str(c) for c in table.select_dtypes(["number", "bool"]) if c not in fixed]
     seen = (_outside(analysis, column, table[column]) for column in columns)
     return next((text for text in seen if text), None)
 
