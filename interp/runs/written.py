@@ -141,6 +141,11 @@ def _tokens_of(results: Any) -> pd.DataFrame:
             (f.drop_duplicates(list(KEYS)) for f in frames if {*KEYS, STEP} <= set(f)), None
         )
     if tokens is None or not {*KEYS, STEP, GIVEN} <= set(tokens):
+        if GENERATION in getattr(results, "provenance", {}):
+            raise BadInput(
+                "these results are the summary of a generation, which has no rows of its written "
+                "tokens; run it with keep='tokens' (interp run … --generate N --keep tokens)"
+            )
         raise BadInput(
             "these results are of no generation: their tokens have no columns "
             f"{GIVEN!r} and {STEP!r}; interp.generate (interp run --generate N) makes them. "

@@ -334,3 +334,11 @@ def test_the_command_writes_a_summary_by_what_was_written(tmp_path):
     assert "--truncate cuts what the model should continue" in str(refused.exception)
     refused = invoke("--corpus", corpus, "--generate", 3, "--long", "cut", "-o", tmp_path / "no")
     assert "long='cut' with generate=3" in str(refused.exception)
+
+
+def test_the_steps_of_a_summary_name_the_rows_that_it_lacks(demo, tmp_path):
+    run = interp.run_corpus(
+        demo, TEXTS, "next_token", out=tmp_path / "out", generate=NEW, progress=False
+    )
+    with pytest.raises(BadInput, match=r"summary of a generation.*keep='tokens'.*--keep tokens"):
+        interp.experiments.generation_steps(run.open())

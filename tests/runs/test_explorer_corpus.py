@@ -231,3 +231,19 @@ def test_target_words_are_compared_though_the_copy_has_means_alone(gpt2, copy, t
     payload = done.open().explore().payload
     assert payload["control_name"] == "untrained copy"
     assert "tokens turn more than the words before them?" in payload["story"][0]["title"]
+
+
+def test_groups_of_a_summary_are_pooled_and_without_tokens_the_page_is_refused(gpt2, tmp_path):
+    corpus = corpus_of(tmp_path / "corpus.jsonl", 12)
+    asked = {"keep": "summary", "by": ["kind"]}
+    chosen = [Rotation(), LogitLens(examples=2, top_k=2)]
+    kept = run_of(gpt2, corpus, tmp_path / "kept", chosen, **asked).open()
+    frame = kept["rotation"].frame.query("value == 'angle'")
+    assert frame["kind"].nunique() == 3
+    total = frame.assign(sum=frame["n"] * frame["mean"]).groupby("layer")[["sum", "n"]].sum()
+    band = Told(kept.explore().payload).measure("rotation.angle")["band"]
+    np.testing.assert_allclose(band["mean"], total["sum"] / total["n"], rtol=1e-6)
+    alone = run_of(gpt2, corpus, tmp_path / "alone", [Rotation()], **asked).open()
+    seen = r"summary \(rotation\) keeps no tokens.*logit_lens.*--keep tokens.*interp report"
+    with pytest.raises(interp.BadInput, match=seen):
+        alone.explore()

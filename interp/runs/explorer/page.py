@@ -25,6 +25,7 @@ from interp.runs.report.lens_examples import lens_prompts
 from interp.runs.report.sections import her_comparison, her_section
 from interp.runs.report.views import ResultsLike
 from interp.stats.comparison import Comparison
+from interp.stats.table import is_summary
 
 HEIGHT = 860  # pixels of the frame in a notebook
 OF_STORY = {"measure": "rotation.angle", "between": "role", "a": "target", "b": "previous"}
@@ -91,6 +92,13 @@ def explorer_of(
     Raises `BadInput` for results without numbers of tokens, such as those of weights alone.
     """
     if not explorable(results):
+        if any(is_summary(result.frame) for result in results.values()):
+            raise BadInput(
+                f"nothing to explore: this summary ({', '.join(results)}) keeps no tokens, and the "
+                "page begins with tokens. Add an analysis that keeps examples, such as logit_lens, "
+                "attention or trajectory, and the means are shown with them; or keep='tokens' "
+                "(--keep tokens). The report (interp report) draws the means of every group"
+            )
         raise BadInput(
             f"nothing to explore: the results ({', '.join(results)}) have no numbers of tokens; "
             "run analyses over prompts, such as rotation, path_length and logit_lens"
