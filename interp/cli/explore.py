@@ -23,7 +23,7 @@ from interp.cli.app import (
     split,
     wrote,
 )
-from interp.errors import BadInput
+from interp.errors import BadInput, InterpError
 
 LIVE = "Live (a model)"
 BY_DEFAULT = "rotation,path_length,logit_lens,attention,trajectory"
@@ -109,9 +109,12 @@ def _refuse_folder(folder: Path) -> None:
             "--live out to explore the results"
         )
     if not ((folder / "config.json").is_file() or any(folder.glob("*.gguf"))):
+        from interp.runs.saved import instead
+
+        rest = instead(folder) or "; interp run --out writes a folder of results"
         raise BadInput(
             f"{str(folder)!r} holds neither results (no results.json or corpus.json in it) nor a "
-            "model (no config.json and no .gguf); interp run --out writes a folder of results"
+            f"model (no config.json and no .gguf){rest}"
         )
 
 
@@ -146,10 +149,18 @@ def _serve(
     from interp.models.load import load_model
     from interp.runs.explorer.live.server import Server, require_server
     from interp.runs.explorer.live.session import Session
+    from interp.runs.saved import near
 
     require_server()  # before a model is loaded, which may take a minute
     with stage(f"loading {model}", enabled=not quiet):
-        session = Session(load_model(model, **loading), **asked)
+        try:
+            loaded = load_model(model, **loading)
+        except InterpError as error:
+            # Of a mistyped folder nobody can tell that no model was meant, until there is none.
+            if folder := near(Path(model)):
+                raise BadInput(f"{error}{folder} (a folder of results)") from error
+            raise
+        session = Session(loaded, **asked)
     for note in session.notes:
         err.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     with Server(session, port=port) as server:

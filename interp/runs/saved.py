@@ -10,10 +10,19 @@ from typing import Any
 
 import pandas as pd
 
-from interp._files import EXPERIMENT, LAYOUT, from_parquet, kind_of, read_sealed, reading, verify
+from interp._files import (
+    EXPERIMENT,
+    LAYOUT,
+    SERIES,
+    from_parquet,
+    kind_of,
+    read_sealed,
+    reading,
+    verify,
+)
 from interp.contract.analysis import Analysis
 from interp.contract.registry import get, registered
-from interp.errors import BadInput, InterpError
+from interp.errors import BadInput, InterpError, nearest
 from interp.runs.results import CONTROL, CORPUS, SCHEMA, Result, Results, refuse_newer
 from interp.runs.storage import load_state
 
@@ -29,7 +38,7 @@ def load_results(folder: Path, remedy: str = REMEDY) -> Results:
     """
     if kind_of(folder / LAYOUT) is None:
         raise BadInput(
-            f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it){_instead(folder)}"
+            f"{str(folder)!r} holds no results (no {LAYOUT} or {CORPUS} in it){instead(folder)}"
         )
     document = _layout(folder, remedy)
     files = document.get("files")
@@ -42,8 +51,13 @@ def load_results(folder: Path, remedy: str = REMEDY) -> Results:
     return _read(folder, document, remedy, control)
 
 
-def _instead(folder: Path) -> str:
-    """What a folder without results holds, and how it is read; "" where nothing is known of it."""
+def instead(folder: Path) -> str:
+    """What a folder without results holds, and how it is read; "" where nothing is known of it.
+
+    Of a folder that is not there, the nearest name of one of results beside it.
+    """
+    if kind_of(folder) is None:
+        return near(folder)
     if kind_of(folder / EXPERIMENT) is None:
         return ""
     with reading(folder / EXPERIMENT, REMEDY) as path:
@@ -56,6 +70,16 @@ def _instead(folder: Path) -> str:
         f"; it holds pairs of prompts, which interp.experiments.Pairs.load reads{results}; the "
         "report of the pairs is its report.html"
     )
+
+
+def near(folder: Path) -> str:
+    """The nearest name of a folder of results in the same place, as the end of a message."""
+    marks = (LAYOUT, CORPUS, SERIES, EXPERIMENT)
+    try:
+        beside = [p for p in folder.parent.iterdir() if any(kind_of(p / name) for name in marks)]
+    except OSError:
+        return ""
+    return nearest(str(folder), [str(p) for p in beside])
 
 
 def _layout(folder: Path, remedy: str) -> dict[str, Any]:

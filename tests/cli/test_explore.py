@@ -109,3 +109,18 @@ def test_a_live_page_is_served_until_ctrl_c():
         process.wait()
     assert process.returncode == 0, err
     assert "Traceback" not in err
+
+
+def test_a_mistyped_folder_and_one_of_pairs_are_told(folder, tmp_path):
+    typo, hint = folder.parent / "ouut", f"did you mean {str(folder)!r}?"
+    done = shell("explore", str(typo))
+    assert done.returncode == 2
+    assert hint in " ".join(done.stderr.split())
+    with pytest.raises(interp.BadInput, match=re.escape(hint)):
+        interp.load(typo)
+    for side in ("clean", "corrupted"):
+        (tmp_path / side).mkdir()
+    (tmp_path / "experiment.json").write_text('{"experiment": "pairs"}', encoding="utf-8")
+    told = shell("explore", str(tmp_path)).stderr
+    assert "it holds pairs of prompts" in told
+    assert all(str(tmp_path / side) in told for side in ("clean", "corrupted"))
