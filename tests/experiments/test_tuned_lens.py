@@ -280,7 +280,7 @@ def test_the_plain_lens_is_drawn_in_grey_and_named_as_the_control(demo, fitted):
         assert colours[value] != CONTROL
         assert f"Grey: plain_{value}, the control." in figure.layout.meta["caption"]
     text = results.report(fitted.path.with_suffix(".html"), overwrite=True).read_text("utf-8")
-    assert "its control plain_log_prob" in text
+    assert "its control <code>plain_log_prob</code>" in text
     plain = interp.run(demo, TEXTS[:1], LogitLens(), progress=False)["logit_lens"].plot("log_prob")
     assert "Grey" not in plain.layout.meta["caption"]
 

@@ -174,7 +174,7 @@ def test_long_documents_are_split_cut_or_refused(gpt2, tmp_path):
     assert split.tokens == first + n
     assert cut.tokens == first + limit
     assert refused.tokens == first
-    assert refused.failures["reason"].item().startswith(f"prompt 0 has {n} tokens, the context")
+    assert refused.failures["reason"].item().startswith(f"the document has {n} tokens, the context")
     frame = split.open()["rotation"].read(where=None)
     long = frame[(frame["document"] == 1) & (frame["layer"] == 0)]
     assert long["document_position"].tolist() == list(range(n))

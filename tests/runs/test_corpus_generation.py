@@ -290,7 +290,7 @@ def test_labels_that_only_a_generation_writes(demo, tmp_path):
 def test_a_summary_has_no_rows_for_the_steps_and_says_what_keeps_them(demo, tmp_path):
     run(demo, tmp_path / "out", ROWS[:2], analyses=["next_token"])
     summary = interp.load(tmp_path / "out")
-    with pytest.raises(BadInput, match=r"run the corpus with keep='tokens' \(--keep tokens\)"):
+    with pytest.raises(BadInput, match=r"run it with keep='tokens' .*--keep tokens"):
         interp.experiments.generation_steps(summary)
 
 
