@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.startup import random_model
@@ -173,17 +174,10 @@ def _pressed(tab: Any, view: int, rounds: int) -> dict[str, list[float]]:
 # ---- what it says ----------------------------------------------------------------------------
 
 
-def middle(numbers: Sequence[float]) -> float:
-    """The median."""
-    ordered = sorted(numbers)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
 def slowest(page: Mapping[str, Any]) -> tuple[float, str]:
     """The interaction with the largest median, and what it is."""
     every = [
-        (middle(took), f"{name}, {view}" if name != "open" else f"{view} opened")
+        (median(took), f"{name}, {view}" if name != "open" else f"{view} opened")
         for view, keys in page["pressed"].items()
         for name, took in keys.items()
     ]
@@ -193,9 +187,9 @@ def slowest(page: Mapping[str, Any]) -> tuple[float, str]:
 def values(page: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     """The milliseconds of each limit, and what they are of."""
     return {
-        FIRST: (middle(page[FIRST]), ""),
+        FIRST: (median(page[FIRST]), ""),
         SLOWEST: slowest(page),
-        STREAM: (middle(page[STREAM]), "layers"),
+        STREAM: (median(page[STREAM]), "layers"),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 
 import torch
@@ -41,14 +41,10 @@ def full_precision() -> Iterator[None]:
     torch.float32
     """
     with ExitStack() as stack:
-        for device in _in_autocast():
-            stack.enter_context(torch.autocast(device, enabled=False))
+        for device in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
-
-
-def _in_autocast() -> list[str]:
-    """The devices for which autocast is on."""
-    return [d for d in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(d)]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -70,12 +66,10 @@ def norm(x: Tensor) -> Tensor:
     return length
 
 
+@full_precision()
 def dot(u: Tensor, v: Tensor) -> Tensor:
     """Inner product over the last axis: `[..., d], [..., d] -> [...]`."""
-    u, v = at_least_float32(u), at_least_float32(v)
-    # Asked first: to enter the context costs as much as the product of a few rows.
-    with full_precision() if _in_autocast() else nullcontext():
-        product: Tensor = torch.linalg.vecdot(u, v)
+    product: Tensor = torch.linalg.vecdot(at_least_float32(u), at_least_float32(v))
     return product
 
 

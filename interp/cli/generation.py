@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -59,3 +60,10 @@ def asked(new: int | None, **options: Any) -> dict[str, Any] | None:
         flags = (FLAGS.get(name, f"--{name.replace('_', '-')}") for name in given)
         raise BadInput(f"{', '.join(flags)}: only with --generate")
     return None if new is None else {"max_new_tokens": new, **options}
+
+
+def of_corpus(written: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that `asked` gives, as `interp.run_corpus` takes them; none without any."""
+    if written is None:
+        return {}
+    return {"generate" if name == "max_new_tokens" else name: x for name, x in written.items()}

@@ -331,8 +331,7 @@ def run(
         return
     if truncate and written:
         raise BadInput(TRUNCATED)
-    if written:
-        common |= {"generate": written.pop("max_new_tokens"), **written}
+    common |= generation.of_corpus(written)
     if spacy or frequency:
         raise BadInput("--spacy and --frequency are for --prompts; a corpus has its own labels")
     run_corpus(

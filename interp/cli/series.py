@@ -162,8 +162,7 @@ def _streamed(
     check_choice(prompts, corpus, **streaming, generate=written is not None)
     if corpus is None:
         return {}
-    more = {"generate": written.pop("max_new_tokens"), **written} if written else {}
-    return {"corpus": corpus, **streaming, **more}
+    return {"corpus": corpus, **streaming, **generation.of_corpus(written)}
 
 
 def named(models: list[str]) -> Any:

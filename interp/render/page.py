@@ -206,18 +206,10 @@ def figure_page(figure: Any) -> str:
     return fill("figure.html.j2", title=own.title, block=blocks[0], libraries=libraries(blocks))
 
 
-class _Html(str):
-    """Escaped text, which a template takes as it is."""
-
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        return str(self)
-
-
 def fill(template: str, **values: Any) -> str:
     """Fill a template of this package; all values are escaped but styles, scripts and JSON."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from jinja2.filters import do_mark_safe
 
     environment = Environment(
         loader=FunctionLoader(_asset),
@@ -226,7 +218,7 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["coded"] = lambda text: _Html(coded(text))
+    environment.filters["coded"] = lambda text: do_mark_safe(coded(text))
     own = {"csp": CSP, "style": _asset("page.css"), "script": _asset("page.js"), "explorer": None}
     own["dark"] = inert_json(json.dumps(dark_colours()))
     return environment.get_template(template).render(own | values)

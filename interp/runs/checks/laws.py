@@ -26,7 +26,7 @@ from torch import Tensor
 
 from interp._arrays import Array
 from interp.contract.analysis import Analysis, Batch, Emission, Plot, meaning
-from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE, by_name
+from interp.contract.columns import INDEX_OF_ROWS, LEAF_MEANINGS, MOMENTS, TOKEN_TABLE, by_name
 from interp.contract.declared import unkept_annotations, unkept_arguments
 from interp.contract.emissions import author_line, failed_table, no_table
 from interp.contract.leaves import (
@@ -44,8 +44,8 @@ from interp.runs.checks.world import World, observe
 from interp.runs.results import Result, Results
 from interp.runs.saved import load_results
 
-SUMMARY = ("value", "n", "mean", "std", "min", "max", "undefined")
-LEAF_COLUMNS = ("entry", "total", "low", "high", "score")
+SUMMARY = ("value", *MOMENTS)
+LEAF_COLUMNS = tuple(LEAF_MEANINGS)
 """Columns of the default tables in addition to those of every table."""
 GROUPED = 'a summary (keep="summary", or a corpus), which has moments of groups and no rows'
 """Kind of run whose state has no rows."""

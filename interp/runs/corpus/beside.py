@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from interp.contract.leaves import Examples, State
+from interp.contract.leaves import Examples, State, only
 from interp.models.untrained import RANDOM_INIT
 from interp.runs.corpus.manifest import GENERATE
 from interp.runs.results import Result, Results
@@ -64,8 +64,7 @@ def _with_arrays(rows: Result, kept: Result | None, places: Mapping[int, int]) -
     state: State = {
         key: {
             name: Examples(leaf.n, {places[c]: a for c, a in leaf.items.items() if c in places})
-            for name, leaf in leaves.items()
-            if isinstance(leaf, Examples)
+            for name, leaf in only(leaves, Examples).items()
         }
         for key, leaves in kept.state.items()
     }

@@ -130,7 +130,7 @@ class Worker:
         # Sums are split by thread: the same number in every worker keeps the last bits.
         torch.set_num_threads(job.threads)
         self.job = job
-        self.bridge = self._loaded = load_model(job.model, **job.options)
+        self.bridge = load_model(job.model, **job.options)
         if job.control is not None:
             check_control(job.control, self.bridge)  # before hours are spent on the model itself
         self.anatomy = inspect(self.bridge)
