@@ -11,6 +11,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,18 @@ class Begun:
 
         It is one file under two names: what is written there stays here after its deletion there.
         """
-        for path in folder.rglob(self.path.name):
-            try:
-                if not (self.path.exists() and path.samefile(self.path)):
-                    make_folder(self.path.parent)
-                    discard(self.path)
-                    self.path.hardlink_to(path)
-            except OSError:  # no second names on this disk, or it is gone already
-                continue
+        # os.walk passes over folders that go away in the meantime; a search by pathlib fails there.
+        for parent, _, files in os.walk(folder):
+            if self.path.name in files:
+                with suppress(OSError):  # no second names on this disk, or it is gone already
+                    self._keep(Path(parent, self.path.name))
+
+    def _keep(self, path: Path) -> None:
+        """Give a file its second name here, unless it has it."""
+        if not (self.path.exists() and path.samefile(self.path)):
+            make_folder(self.path.parent)
+            discard(self.path)
+            self.path.hardlink_to(path)
 
     def note(self, log: str) -> None:
         """Keep the address that a log of pip names, if there is something to go on with."""

@@ -368,6 +368,25 @@ def test_parts_that_do_not_belong_together_are_fetched_anew(index, cache):
     assert packages.get("tiny", progress=False).is_dir()
 
 
+def test_folders_of_pip_that_go_away_while_they_are_searched_end_nothing(tmp_path, monkeypatch):
+    place, partial = tmp_path / "kept", tmp_path / "partial"
+    (partial / "gone").mkdir(parents=True)
+    (partial / "stays").mkdir()
+    (partial / "stays" / WHEEL).write_bytes(b"200 bytes")
+    scandir = os.scandir
+
+    def deleted_just_before(path="."):
+        if Path(path).name == "gone":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deleted_just_before)
+    begun = download.Begun(place, WHEEL, 1000)
+    begun.follow(partial)
+    assert begun.come == len(b"200 bytes")
+    assert not (partial / "gone").exists()
+
+
 def test_an_interruption_in_the_middle_keeps_what_has_come(index, cache, monkeypatch):
     index("breaks")
     seen = []
