@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,6 @@ from interp.geometry import on_grid
 from interp.models import Best, LensStatistics, read_translators
 
 PLAIN = ("log_prob", "entropy", "kl_to_final")
-STATISTICS = tuple(f.name for f in fields(LensStatistics) if f.name != "best")
 
 
 @dataclass(frozen=True)
@@ -122,15 +121,17 @@ class LogitLens(Analysis):
             batch.targets[mask],
             best=self.top_k,
             best_rows=shown,
+            checked=batch.positions[mask] < self.identity_rows,
         )
         out: dict[str, PerToken | Leaf] = {
-            name: PerToken(on_grid(getattr(stats, name), mask)) for name in STATISTICS
+            name: PerToken(on_grid(getattr(stats, name), mask)) for name in LensStatistics.names()
         }
         if self.readout:
             plain = batch.readout.lens(rows, logits, batch.targets[mask])
             for name in PLAIN:
                 out[f"plain_{name}"] = PerToken(on_grid(getattr(plain, name), mask))
-        out["identity_error"] = self._identity(batch, rows[-1], logits)
+        if stats.end_error is not None:
+            out["identity_error"] = Moments.of(stats.end_error, _all(stats.end_error))
         if stats.best is not None:
             out |= self._examples(batch, stats.best, stats.top_prob[:, shown])
         return out
@@ -146,12 +147,6 @@ class LogitLens(Analysis):
         translators.check(batch.readout, len(rows), rows.shape[-1])
         return translators.apply(rows)
 
-    def _identity(self, batch: Batch, last: Tensor, logits: Tensor) -> Moments:
-        """The last entry must be the model's own logits; raises where it is not."""
-        chosen = batch.positions[batch.mask] < self.identity_rows
-        error = batch.readout.check(last[chosen], logits[chosen])
-        return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
-
     def _examples(self, batch: Batch, best: Best, top_prob: Tensor) -> dict[str, Leaf]:
         keep = _kept(batch, self.examples)
         mask, ids = batch.mask[keep], batch.ids[keep]
@@ -162,6 +157,10 @@ class LogitLens(Analysis):
             "top_probs": Examples.of(self.examples, prob, ids, mask, axes=(1,)),
             "top_tokens": Examples.of(self.examples, token, ids, mask, axes=(1,)),
         }
+
+
+def _all(rows: Tensor) -> Tensor:
+    return torch.ones_like(rows, dtype=torch.bool)
 
 
 def _kept(batch: Batch, examples: int) -> Tensor:

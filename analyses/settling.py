@@ -113,7 +113,8 @@ class Settling(Analysis):
 
     def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         rows, logits = batch["stream"][:, batch.mask], batch["logits"][batch.mask]
-        told = batch.readout.lens(rows, logits, batch.targets[batch.mask])
+        checked = batch.positions[batch.mask] < self.identity_rows
+        told = batch.readout.lens(rows, logits, batch.targets[batch.mask], checked=checked)
         js = told.js_to_final / math.log(self.base)
         found = settling(js, self.threshold, late=self.late)
         grown, shrunk = entropy_changes(told.entropy)
@@ -124,10 +125,7 @@ class Settling(Analysis):
         out: dict[str, PerToken | Leaf] = {
             name: PerToken(batch.to_grid(value)) for name, value in values.items()
         }
-        return out | {"identity_error": self._identity(batch, rows[-1], logits)}
-
-    def _identity(self, batch: Batch, last: torch.Tensor, logits: torch.Tensor) -> Moments:
-        """The last state must give the model's own logits; raises where it does not."""
-        chosen = batch.positions[batch.mask] < self.identity_rows
-        error = batch.readout.check(last[chosen], logits[chosen])
-        return Moments.of(error, torch.ones_like(error, dtype=torch.bool))
+        if told.end_error is not None:
+            every = torch.ones_like(told.end_error, dtype=torch.bool)
+            out["identity_error"] = Moments.of(told.end_error, every)
+        return out

@@ -179,20 +179,28 @@ def refuse_training(model: Any) -> None:
     """
     if is_remote(model):
         return
-    wrapped = wrapped_model(model)
-    acting = [
-        name
-        for root in (model, wrapped)
-        for name, module in root.named_modules(remove_duplicate=True)
-        if module.training and name and _acts_in_training(module)
-    ]
-    if model.training or wrapped.training or acting:
-        names = list(dict.fromkeys(acting))
+    roots = (model, wrapped_model(model))
+    training = [m for m in _modules(*roots) if m.training]
+    acting = {id(m) for m in training if m not in roots and _acts_in_training(m)}
+    if acting or any(root.training for root in roots):
+        named = (pair for root in roots for pair in root.named_modules())
+        names = list(dict.fromkeys(name for name, module in named if id(module) in acting))
         which = f" ({len(names)} modules act: {', '.join(names[:3])}, …)" if names else ""
         raise BadInput(
             f"the model is in training mode{which}, where dropout changes every run; "
             "call model.eval()"
         )
+
+
+def _modules(*roots: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """All modules, without their names: to join these takes longest in a model of thousands."""
+    seen, waiting = set(), list(roots)
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield module
+            waiting.extend(module.children())
 
 
 def _acts_in_training(module: torch.nn.Module) -> bool:

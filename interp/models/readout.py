@@ -18,6 +18,7 @@ from interp.errors import BadInput, Unsupported
 from interp.geometry import at_least_float32, full_precision
 from interp.models.frozen import frozen_scale
 from interp.models.lens.best import largest
+from interp.models.lens.ends import EndCheck
 from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
 
@@ -106,16 +107,16 @@ class Readout:
 
         Args: `x [row, d_model]` of the final state, `logits [row, vocab]`. Returns `[row]`.
         """
-        reference = at_least_float32(logits)
-        z = self.logits(x)
-        # Tokens that both rule out with -inf differ by nothing, and have no size.
-        difference = torch.where(z == reference, 0.0, (z - reference).abs()).amax(-1)
-        size = torch.where(reference.isinf(), 0.0, reference.abs()).amax(-1)
-        return difference / size.clamp(min=1e-30)
+        check = EndCheck(self.normalise(x), logits)
+        check.take(self._project(check.h))
+        return check.error()
 
     def check(self, x: Tensor, logits: Tensor) -> Tensor:
         """Identity error per row; raises `Unsupported` where it exceeds the tolerance."""
-        error = self.identity_error(x, logits)
+        return self._near(self.identity_error(x, logits))
+
+    def _near(self, error: Tensor) -> Tensor:
+        """The error; raises `Unsupported` where it exceeds the tolerance."""
         if not bool((error <= self.tolerance).all()):
             raise Unsupported(
                 f"the readout {self.path} no longer gives the model's own logits: relative error "
@@ -183,17 +184,21 @@ class Readout:
         *,
         best: int = 0,
         best_rows: Tensor | None = None,
+        checked: Tensor | None = None,
     ) -> LensStatistics:
         """Lens statistics of every state against the model's own final distribution.
 
         Args:
-            stream: `[state, row, d_model]`; the last state is the final one. It is not projected:
-                its logits are the model's own.
+            stream: `[state, row, d_model]`; the last state is the final one. It is not projected,
+                but for the check: its logits are the model's own.
             logits: `[row, vocab]`, the model's logits for the same rows.
             targets: `[row]` int64, -1 for none.
             best: how many of the best tokens to keep; 0 for none.
             best_rows: of which rows, bool `[row]`; all unless given.
-        Returns: statistics `[state, row]`. Raises `BadInput` if the numbers of rows differ.
+            checked: of which rows, bool `[row]`, the last state is read as well and must give
+                `logits`; none unless given.
+        Returns: statistics `[state, row]`. Raises `BadInput` if the numbers of rows differ, and
+        `Unsupported` as `check` does.
         """
         if stream.shape[1] != len(logits) or len(targets) != len(logits):
             raise BadInput(
@@ -203,7 +208,7 @@ class Readout:
         # None tells the kernel to skip a pass over all logits.
         transform = None if self.transform is _same else self.transform
         head = Head(self.weight, self.bias, transform)
-        return lens_statistics(
+        stats = lens_statistics(
             stream[:-1],
             head,
             logits,
@@ -211,7 +216,12 @@ class Readout:
             prepare=self.normalise,
             best=best,
             best_rows=best_rows,
+            end=stream[-1],
+            checked=checked,
         )
+        if stats.end_error is not None:
+            self._near(stats.end_error)
+        return stats
 
     def top(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The `k` best tokens, at most all: `[..., d_model] -> (probabilities, ids) [..., k]`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from interp.models.answers import Answers, answers_of, refuse_unanswered, second
 from interp.models.caches import Caches, Past, cache_in, cache_length
 from interp.models.contexts import tokens_from_call, tokens_of
 from interp.models.for_model import set_apart, special_ids_of
+from interp.models.lens.blocks import kept_memory
 from interp.models.observer import Observer
 from interp.models.probe import inspect, refuse_training
 from interp.prompts.label_values import plain, scalars
@@ -188,6 +189,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._wiring = kept.wiring(self.anatomy.wire(list(analyses.values())))
         self.answer(targets, against)
         self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
+        self._open = ExitStack()
         self._texts, self._known = _Texts(), _Known(prompts)
         refuse_taken(self._known.labels, analyses)
         self._parents: Tensor | None = None
@@ -201,11 +203,14 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
     def __enter__(self) -> Probes:
         refuse_training(self.model)
         observe_weights(self.model, self.analyses, self._collector)
-        self._observer.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(kept_memory())
+            stack.enter_context(self._observer)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._observer.__exit__(*exc)
+        self._open.close()
 
     def label(self, **labels: Any) -> Probes:
         """Columns for the prompts of the passes to come, until they are labelled anew.

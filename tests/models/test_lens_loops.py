@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.plain import PlainLens
 from interp.models.lens.statistics import lens_statistics
 
-NAMES = tuple(n for n in LensStatistics.__dataclass_fields__ if n != "best")
+NAMES = LensStatistics.names()
 RNG = np.random.default_rng(5)
 
 
@@ -189,6 +190,51 @@ def test_the_best_tokens_are_those_of_a_sort(monkeypatch, form, divergences, col
     assert (stats.best.tokens[..., 0] == stats.top_token[:, torch.from_numpy(rows)]).all()
 
 
+@pytest.mark.parametrize("form", ["compiled", "PyTorch"])
+@pytest.mark.parametrize("states", [0, 1, 3])
+@pytest.mark.parametrize("columns", [7, 1000])
+def test_the_last_state_is_read_for_the_rows_to_be_checked(monkeypatch, form, states, columns):
+    monkeypatch.setattr("interp.models.lens.blocks.COLUMNS", columns)
+    monkeypatch.setattr("interp.models.lens.blocks.ROWS", 12)  # several chunks, some without any
+    if form == "PyTorch":
+        monkeypatch.setattr("interp.models.lens.statistics.loops", lambda: None)
+    h, weight = RNG.standard_normal((states + 1, 20, 4)), RNG.standard_normal((50, 4))
+    bias, rows = RNG.standard_normal(50), np.arange(20) % 9 < 2
+    logits = h[-1] @ weight.T + bias
+    logits[rows, np.arange(50)[-rows.sum() :]] += 0.1 * np.arange(rows.sum())
+    logits[~rows] += 1  # not looked at
+    as_float = [torch.from_numpy(x).float() for x in (h, weight, bias, logits)]
+    stats = lens_statistics(
+        as_float[0][:-1],
+        Head(*as_float[1:3]),
+        as_float[3],
+        torch.zeros(20, dtype=torch.int64),
+        end=as_float[0][-1],
+        checked=torch.from_numpy(rows),
+    )
+    wanted = 0.1 * np.arange(rows.sum()) / np.abs(logits[rows]).max(-1)
+    np.testing.assert_allclose(stats.end_error.numpy(), wanted, atol=1e-6)
+    plain = lens_statistics(
+        as_float[0][:-1], Head(*as_float[1:3]), as_float[3], torch.zeros(20).long()
+    )
+    assert plain.end_error is None
+    for name in NAMES:
+        np.testing.assert_allclose(
+            getattr(stats, name), getattr(plain, name), rtol=1e-5, atol=1e-6, err_msg=name
+        )
+
+
+def test_nan_in_one_block_of_the_vocabulary_is_no_equality(monkeypatch):
+    monkeypatch.setattr(blocks, "COLUMNS", 4)
+    h, weight = torch.ones(2, 3, 2), torch.ones(12, 2)
+    logits = h[-1] @ weight.T
+    logits[1, 5] = torch.nan
+    stats = lens_statistics(
+        h[:-1], Head(weight), logits, torch.arange(3), end=h[-1], checked=torch.ones(3).bool()
+    )
+    assert stats.end_error.isnan().tolist() == [False, True, False]
+
+
 def test_no_best_tokens_are_kept_unless_they_are_wanted():
     z = torch.from_numpy(RNG.standard_normal((2, 4, 9)).astype(np.float32))
     nobody = torch.zeros(4, dtype=torch.bool)
@@ -296,6 +342,17 @@ def test_kept_memory_is_used_again_and_let_go():
         store = blocks._memory(4, torch.zeros(0))
         assert store.data_ptr() == blocks._memory(4, torch.zeros(0)).data_ptr()
     assert blocks._KEPT.get() is None
+
+
+def test_kept_memory_that_is_left_elsewhere_is_let_go_all_the_same():
+    first, second = copy_context(), copy_context()  # two cells of a notebook
+    kept = blocks.kept_memory()
+    first.run(kept.__enter__)
+    assert first.run(blocks._memory, 4, torch.zeros(0)) is not None
+    held = first[blocks._KEPT]
+    assert len(held) == 1
+    second.run(kept.__exit__, None, None, None)
+    assert held == {}
 
 
 # ---- threads, processes, machines ------------------------------------------------------------

@@ -14,7 +14,7 @@ from interp.models.lens.head import Head, LensStatistics
 from interp.models.lens.statistics import lens_statistics
 from interp.models.readout import Readout
 
-NAMES = [n for n in LensStatistics.__dataclass_fields__ if n != "best"]
+NAMES = LensStatistics.names()
 D, V, STATES, ROWS = 12, 40, 4, 9
 RNG = np.random.default_rng(3)
 W_U = RNG.standard_normal((V, D))
@@ -378,6 +378,20 @@ def test_check_passes_within_the_tolerance_and_says_the_error():
         "the readout rms, W_U no longer gives the model's own logits: relative error 0.5, "
         "allowed 1e-03; a hook after the last block, or changed weights, would do that"
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_lens_checks_the_rows_that_it_is_told_to(dtype, options):
+    readout, x = build(tolerance=1e-3, dtype=dtype, **options), tensor(STREAM, dtype)
+    logits, rows = readout.logits(x[-1]), torch.arange(ROWS) == 2
+    logits[2] *= 1 + 5e-4
+    logits[3] *= 2
+    stats = readout.lens(x, logits, TARGET_IDS, checked=rows)
+    apart = readout.identity_error(x[-1], logits)
+    assert torch.allclose(stats.end_error, apart[rows], atol=1e-6)
+    with pytest.raises(Unsupported, match="relative error 0.5, allowed 1e-03"):
+        readout.lens(x, logits, TARGET_IDS, checked=~rows)
 
 
 def test_nan_does_not_pass_for_identical():

@@ -39,6 +39,7 @@ from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
     from interp.models.lens.best import BestSoFar
+    from interp.models.lens.ends import EndCheck
     from interp.models.lens.head import Head
 
 
@@ -194,11 +195,14 @@ def kept_memory() -> Iterator[None]:
     The system clears pages before it hands them out, which for a store of 100 MB can take as long
     as a tenth of the lens of a batch.
     """
-    token = _KEPT.set({})
+    store: dict[torch.dtype, Tensor] = {}
+    token = _KEPT.set(store)
     try:
         yield
     finally:
-        _KEPT.reset(token)
+        store.clear()
+        with suppress(ValueError):  # left in another cell of a notebook than it was entered
+            _KEPT.reset(token)
 
 
 def _memory(size: int, like: Tensor) -> Tensor:
@@ -223,17 +227,25 @@ class BlockLens:
         tokens: the most tokens that will come at a time.
         loops: the compiled loops.
         divergences: make the second walk, for KL, JS and TV; NaN without.
+        checked: the most tokens at a time whose last state is read as well.
     """
 
     def __init__(
-        self, head: Head, states: int, tokens: int, loops: Any, *, divergences: bool
+        self,
+        head: Head,
+        states: int,
+        tokens: int,
+        loops: Any,
+        *,
+        divergences: bool,
+        checked: int = 0,
     ) -> None:
         self.head, self.states, self.loops = head, states, loops
         self.keeps = divergences and states > 0
         vocab = len(head.weight)
         columns = min(COLUMNS, vocab)
         self.spans = [slice(i, min(i + columns, vocab)) for i in range(0, vocab, columns)]
-        self.size = states * tokens * columns
+        self.size = (states * tokens + checked) * columns
         blocks = len(self.spans) if self.keeps else 1
         empty = torch.empty(0, dtype=torch.float32, device="cpu")  # whatever torch's default is
         self.store = _memory(blocks * self.size, empty).view(blocks, self.size)
@@ -246,12 +258,17 @@ class BlockLens:
 
     @torch.no_grad()
     def statistics(
-        self, h: Tensor, logits: Tensor, targets: Tensor, best: BestSoFar | None = None
+        self,
+        h: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        best: BestSoFar | None = None,
+        check: EndCheck | None = None,
     ) -> list[dict[str, Tensor]]:
         """All statistics of the states, `[state, token]` each, if there are any, and of the end.
 
         Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative;
-        `best` is shown the logits of the states.
+        `best` is shown the logits of the states, `check` those of its own vectors.
         """
         ends, wanted = at_least_float32(logits).contiguous(), targets.contiguous()
         last = _sums(self.loops, len(ends))
@@ -259,14 +276,20 @@ class BlockLens:
             final = ends.gather(1, wanted[:, None])[:, 0]
             self._add_up(team, ends, 0, wanted, final, last)
             if not self.states:
+                if check is not None:
+                    check.take(self.head.logits(check.h))
                 return [_by_state(_read(last, final), 1)]
             rows = at_least_float32(h.transpose(0, 1).reshape(-1, h.shape[-1]))
             wanted = wanted.repeat_interleave(self.states)
             target, sums = self._targets(rows, wanted), _sums(self.loops, len(rows))
+            # In the same product, which reads the whole matrix once.
+            every = rows if check is None else torch.cat([rows, check.h])
             for block, span in enumerate(self.spans):
-                z = self._block(block, len(rows))
-                self.head.logits(rows, span.start, span.stop, out=z)
-                self._add_up(team, z, span.start, wanted, target, sums, best)
+                z = self._block(block, len(every))
+                self.head.logits(every, span.start, span.stop, out=z)
+                self._add_up(team, z[: len(rows)], span.start, wanted, target, sums, best)
+                if check is not None:
+                    check.take(z[len(rows) :], span.start)
             out = _read(sums, target)
             if self.keeps:
                 out |= self._compared(team, ends, last, sums)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class LensStatistics:
         top_prob: its probability.
         agrees: whether it is also the final distribution's.
         best: the best tokens of the rows for which they were wanted, `[state, wanted row, k]`.
+        end_error: of the rows that were to be checked, how far the last state's logits are from the
+            model's own, relative to the largest, `[checked row]`.
     """
 
     log_prob: Tensor
@@ -47,6 +49,12 @@ class LensStatistics:
     top_prob: Tensor
     agrees: Tensor
     best: Best | None = None
+    end_error: Tensor | None = None
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The fields that have a number per state and token."""
+        return tuple(f.name for f in fields(cls) if f.default is MISSING)
 
 
 @dataclass(frozen=True, eq=False)

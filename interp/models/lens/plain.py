@@ -22,6 +22,7 @@ from interp.models.lens.head import FORBIDDEN, reason
 
 if TYPE_CHECKING:
     from interp.models.lens.best import BestSoFar
+    from interp.models.lens.ends import EndCheck
     from interp.models.lens.head import Head
 
 
@@ -117,16 +118,23 @@ class PlainLens:
         return max(1, room // (4 * vocab * max(1, states)))
 
     def statistics(
-        self, h: Tensor, logits: Tensor, targets: Tensor, best: BestSoFar | None = None
+        self,
+        h: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        best: BestSoFar | None = None,
+        check: EndCheck | None = None,
     ) -> list[dict[str, Tensor]]:
         """All statistics of the states, `[state, token]` each, if there are any, and of the end.
 
         Args: `h [state, token, d_head]`, `logits [token, vocab]`, `targets [token]`, none negative;
-        `best` is shown the logits of the states.
+        `best` is shown the logits of the states, `check` those of its own vectors.
         """
         states, tokens, width = h.shape
         final = at_least_float32(logits).clamp(min=FORBIDDEN)
         last = dict(zip(NAMES, self.near(final[None], targets), strict=True))
+        if check is not None:
+            check.take(self.head.logits(check.h))
         if not states:
             return [last]
         z = self.head.logits(h.reshape(-1, width)).view(states, tokens, len(self.head.weight))
