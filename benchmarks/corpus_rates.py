@@ -72,11 +72,11 @@ def measure(tokens: int = 5_000, rounds: int = 3, shape: Mapping[str, int] = SHA
                     _run(model, corpus, out, *RUNS[name])
                 seconds[name].append(time.process_time() - began)
         del model
-        rates = {n: _rate_of_workers(path, place, tokens, n) for n in (1, 2)}
+        rates = _rates(path, place, tokens, min(rounds, 2))
     return {
         "tokens": sum(int(batch.mask.sum()) for batch in batches),
         "seconds": seconds,
-        "rates": {str(n): rate for n, rate in rates.items()},
+        "rates": rates,
         "cores": os.cpu_count(),
     }
 
@@ -130,6 +130,17 @@ def _products(model: Any, batches: list[Tokens]) -> None:
         _product(torch.zeros(rows, weight.shape[1]), weight, *BLOCK)()
 
 
+def _rates(model: Path, place: Path, tokens: int, rounds: int) -> dict[str, list[float]]:
+    """Tokens per second of one and two worker processes in turns, by number, one per round."""
+    rates: dict[str, list[float]] = {"1": [], "2": []}
+    for number in range(rounds):
+        own = place / f"round {number}"
+        own.mkdir()
+        for workers, found in rates.items():
+            found.append(_rate_of_workers(model, own, tokens, int(workers)))
+    return rates
+
+
 def _rate_of_workers(model: Path, place: Path, tokens: int, workers: int) -> float:
     """Tokens per second of the arithmetic alone: of a longer corpus, beyond a shorter one."""
     found = [_timed_run(model, place, size, workers) for size in (tokens, 3 * tokens)]
@@ -168,8 +179,8 @@ def values(found: Mapping[str, Any]) -> dict[str, float]:
     for name in RUNS:
         base = [f + p if name == LENS else f for f, p in bare]
         out[name] = median(b / s for b, s in zip(base, seconds[name], strict=True))
-    rates = found["rates"]
-    return out | {WORKERS: rates["2"] / (2 * rates["1"])}
+    rates = zip(found["rates"]["1"], found["rates"]["2"], strict=True)
+    return out | {WORKERS: median(two / (2 * one) for one, two in rates)}
 
 
 def section(found: Mapping[str, Any]) -> str:

@@ -111,7 +111,8 @@ def test_shares_of_a_corpus_are_taken_within_a_round():
         corpus_rates.LENS: [16.0, 160.0, 20.0],
         corpus_rates.EXPORT: [12.0, 120.0, 12.0],
     }
-    found = {"tokens": 1000, "seconds": seconds, "rates": {"1": 10.0, "2": 19.0}, "cores": 2}
+    rates = {"1": [10.0, 20.0, 10.0], "2": [19.0, 20.0, 20.0]}
+    found = {"tokens": 1000, "seconds": seconds, "rates": rates, "cores": 2}
     assert corpus_rates.values(found) == pytest.approx(
         {
             corpus_rates.GEOMETRY: 0.9,
