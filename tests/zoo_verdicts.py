@@ -12,37 +12,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from zoo import ZOO, Entry, boot, random_tokens, reference
+from zoo_states import ATOL, Stream, difference, worst
 
 import interp
 from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import Analysis, Batch, Examples
 from interp.errors import Unsupported
 from interp.geometry import angle
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"
-ATOL = 2e-4
 RIGHT, REFUSED = "right", "refused"
 SHORT = 7
-
-
-@dataclass(frozen=True)
-class Stream(Analysis):
-    """The boundary states themselves."""
-
-    scope: ClassVar = "model"
-    sites: ClassVar[tuple[str, ...]] = ("stream",)
-
-    def observe(self, batch: Batch) -> dict[str, Examples]:
-        states = batch["stream"].transpose(0, 1)
-        return {"x": Examples.of(100, states, batch.ids, batch.mask, axes=(1,))}
 
 
 @dataclass
@@ -103,25 +90,7 @@ def _states(model: Any, tokens: Any) -> dict[str, list[np.ndarray]]:
 
 def _stream(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[str, Any]) -> str:
     """Captured states are Hugging Face's hidden states, with the known shifts."""
-    for stack, states in _states(model, tokens).items():
-        key = "encoder_hidden_states" if stack == "encoder" else "hidden_states"
-        # Gemma 3n keeps four streams; the first is the one its blocks compute on.
-        want = [(h[0] if h.ndim == 4 else h).numpy() for h in expected[key]]
-        got = np.stack(states, 1)
-        n = len(got) - 1
-        # The last hidden state is after the final norm; Mamba-like lists start one state later.
-        shifts = {shift: _worst(got[shift : shift + n], want[:n]) for shift in (0, 1)}
-        shift = min(shifts, key=lambda s: shifts[s])
-        if shifts[shift] > ATOL:
-            return f"differs from hidden_states by {shifts[shift]:.1g} ({stack or 'blocks'})"
-    return ""
-
-
-def _worst(got: np.ndarray, want: list[np.ndarray]) -> float:
-    if any(g.shape != w.shape for g, w in zip(got, want, strict=False)):
-        return float("inf")
-    errors = [np.abs(g - w).max() / np.abs(w).max() for g, w in zip(got, want, strict=False)]
-    return float(max(errors))
+    return difference(_states(model, tokens), expected)
 
 
 def _angles(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[str, Any]) -> str:
@@ -191,7 +160,7 @@ def _padding(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[s
     for i, ids in enumerate(ragged):
         alone = _states(model, [ids])
         for stack, states in together.items():
-            error = _worst(states[i], list(alone[stack][0]))
+            error = worst(states[i], list(alone[stack][0]))
             if error > ATOL:
                 return f"batch differs from single by {error:.1g}"
     return ""

@@ -14,7 +14,7 @@ from interp.contract.tokens import Tokens
 from interp.errors import InterpError
 from interp.models.anatomy import Anatomy
 from interp.models.caches import cache_in, cache_length
-from interp.models.contexts import tokens_from_call
+from interp.models.contexts import next_tokens, tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import call, device_of, logits_of
 from interp.models.lens.blocks import kept_memory
@@ -120,7 +120,8 @@ def by_stack(
             context.special & mask,
             encoder.ids,
             context.positions,
-            torch.where(mask, context.targets, -1),
+            # By this mask: the last token of a prompt has no next one, however long its batch is.
+            next_tokens(tokens, mask),
         )
         out[stack.name] = set_apart(decoder, stack)
     return out
