@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from zoo import ZOO, Entry, boot, random_tokens, reference
+from zoo_lengths import BEYOND, LENGTHS, judge_lengths
 from zoo_states import ATOL, Stream, difference, worst
 
 import interp
@@ -29,6 +30,7 @@ from interp.geometry import angle
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"
 RIGHT, REFUSED = "right", "refused"
+LENGTHS_ASKED = "lengths"
 SHORT = 7
 
 
@@ -41,6 +43,7 @@ class Verdict:
     layout: str = ""
     answers: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
 
     def wrong(self) -> dict[str, str]:
         return {q: a for q, a in self.answers.items() if a not in (RIGHT, REFUSED)}
@@ -58,6 +61,8 @@ def judge(entry: Entry) -> Verdict:
         for question in QUESTIONS:
             _refuse(verdict, question, str(refused))
         return verdict
+    padded = [f"{name}: {fact}" for name, fact in anatomy.facts() if name.endswith("columns")]
+    verdict.columns = padded
     verdict.layout = "; ".join(dict.fromkeys(s.layout for s in anatomy.stacks))
     tokens = random_tokens()
     expected = reference(entry, tokens)
@@ -70,6 +75,16 @@ def judge(entry: Entry) -> Verdict:
     if _hooks_on(model) != before:
         verdict.answers["stream"] = "hooks left behind"
     return verdict
+
+
+def add_lengths(verdict: Verdict, entry: Entry) -> None:
+    """Judge prompts of awkward lengths as well, which takes longer than all the rest."""
+    if set(verdict.answers.values()) == {REFUSED}:
+        _refuse(verdict, LENGTHS_ASKED, next(iter(verdict.reasons.values())))
+        return
+    wrong, _ = judge_lengths(entry)
+    answer = "; ".join(f"{tried}: {what}" for tried, what in wrong.items())
+    verdict.answers[LENGTHS_ASKED] = answer or RIGHT
 
 
 def _hooks_on(model: Any) -> dict[str, tuple[int, int]]:
@@ -178,9 +193,10 @@ QUESTIONS: dict[str, Callable[..., str]] = {
 
 def table(verdicts: list[Verdict]) -> str:
     """Markdown: one row per model, then why things are refused."""
-    head = ["model", "architecture", "layout", *QUESTIONS]
+    questions = [*QUESTIONS, LENGTHS_ASKED]
+    head = ["model", "architecture", "layout", *questions]
     rows = [
-        [f"`{v.name}`", v.architecture, v.layout, *(v.answers[q] for q in QUESTIONS)]
+        [f"`{v.name}`", v.architecture, v.layout, *(v.answers[q] for q in questions)]
         for v in verdicts
     ]
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
@@ -189,7 +205,11 @@ def table(verdicts: list[Verdict]) -> str:
         for v in verdicts
         for reason, questions in _by_reason(v).items()
     ]
-    return "\n".join([*lines, "", "## Refused, and why", "", *reasons])
+    padded = [f"- `{v.name}`, {fact}" for v in verdicts for fact in v.columns]
+    sections = {"Refused, and why": reasons, "Padded by the model itself": padded}
+    for title, items in sections.items():
+        lines += ["", f"## {title}", "", *items] if items else []
+    return "\n".join(lines)
 
 
 def _by_reason(verdict: Verdict) -> dict[str, list[str]]:
@@ -222,6 +242,7 @@ def main(arguments: list[str]) -> int:
     verdicts = []
     for name in chosen:
         verdicts.append(judge(ZOO[name]))
+        add_lengths(verdicts[-1], ZOO[name])
         print(name, verdicts[-1].wrong() or "ok", file=sys.stderr, flush=True)  # noqa: T201
     text = f"{table(verdicts)}\n\n{counts(verdicts)}\n"
     print(text)  # noqa: T201
@@ -240,7 +261,12 @@ row against its logits, attention rows are distributions (or a note says where t
 a ragged batch gives what each prompt gives alone. *refused* means that an analysis says by name
 what the model lacks, before the first batch. There is no third case.
 
-"""
+The column *lengths* is about prompts of {lengths} tokens, of the longest context
+(at most {beyond}) and of {beyond}. Alone, each has the states and the log-probabilities of plain
+Hugging Face. In a ragged batch, and in a causal model as the beginning of a longer text, it has the
+same number in every column of the default analyses. What is longer than the context is refused.
+
+""".format(lengths=", ".join(map(str, LENGTHS)), beyond=BEYOND)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from zoo import ZOO, Entry, boot, random_tokens, reference
+from zoo.decoders import WIDE_HEADS
 from zoo.encoders import BART
 from zoo.entry import hf
+from zoo.experts import SHARED
+from zoo.mixers import GATED_DELTA
 from zoo_lengths import BEYOND, LENGTHS, judge_lengths
 from zoo_states import Stream, difference
 
@@ -28,6 +31,19 @@ def test_every_length_is_right_or_refused(name):
     assert wrong == {}
     assert set(refused) <= {BEYOND}, "a length that the model takes is refused"
     assert all("the context holds" in why for why in refused.values())
+
+
+def test_a_text_longer_than_a_chunk_of_linear_attention():
+    """Its chunks have 64 tokens, as many as the contexts of the zoo."""
+    entry = hf(
+        "qwen3-next-long",
+        "Qwen3NextForCausalLM",
+        **GATED_DELTA,
+        **WIDE_HEADS,
+        **SHARED,
+        max_position_embeddings=96,
+    )
+    assert judge_lengths(entry, (3, 63, 65)) == ({}, {})
 
 
 # ---- a stack that the model pads -------------------------------------------------------------
