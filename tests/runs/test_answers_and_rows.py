@@ -56,7 +56,7 @@ def test_a_decoder_is_asked_for_the_answers_of_the_prompts():
     np.testing.assert_allclose(last["target_logit"], expected.flatten().numpy(), atol=1e-4)
     np.testing.assert_allclose(last["contrast_logit"], logits[..., 4].flatten(), atol=1e-4)
     with pytest.raises(Unsupported, match="by position are of the prompt, which the encoder reads"):
-        interp.run(model, ids, "next_token", targets=ids.roll(1, 1), **QUIET)
+        interp.run(model, ids, "next_token", targets=ids.roll(1, 1).tolist(), **QUIET)
 
 
 def test_answers_change_between_passes(gpt2):
