@@ -36,12 +36,13 @@ def difference(states: Mapping[str, list[np.ndarray]], expected: Mapping[str, An
         # The last hidden state is after the final norm; Mamba-like lists start one state later.
         shifts = {shift: worst(got[shift : shift + n], want[:n]) for shift in (0, 1)}
         shift = min(shifts, key=lambda s: shifts[s])
-        if shifts[shift] > ATOL:
+        if not shifts[shift] <= ATOL:  # NaN is no rounding
             return f"differs from hidden_states by {shifts[shift]:.1g} ({stack or 'blocks'})"
     return ""
 
 
 def worst(got: np.ndarray, want: list[np.ndarray]) -> float:
+    """The largest difference of any state, relative to that state; infinite for other shapes."""
     if any(g.shape != w.shape for g, w in zip(got, want, strict=False)):
         return float("inf")
     errors = [np.abs(g - w).max() / np.abs(w).max() for g, w in zip(got, want, strict=False)]

@@ -82,7 +82,7 @@ def add_lengths(verdict: Verdict, entry: Entry) -> None:
     if set(verdict.answers.values()) == {REFUSED}:
         _refuse(verdict, LENGTHS_ASKED, next(iter(verdict.reasons.values())))
         return
-    wrong, _ = judge_lengths(entry)
+    wrong = judge_lengths(entry)
     answer = "; ".join(f"{tried}: {what}" for tried, what in wrong.items())
     verdict.answers[LENGTHS_ASKED] = answer or RIGHT
 
@@ -193,11 +193,10 @@ QUESTIONS: dict[str, Callable[..., str]] = {
 
 def table(verdicts: list[Verdict]) -> str:
     """Markdown: one row per model, then why things are refused."""
-    questions = [*QUESTIONS, LENGTHS_ASKED]
-    head = ["model", "architecture", "layout", *questions]
+    asked = [*QUESTIONS, LENGTHS_ASKED]
+    head = ["model", "architecture", "layout", *asked]
     rows = [
-        [f"`{v.name}`", v.architecture, v.layout, *(v.answers[q] for q in questions)]
-        for v in verdicts
+        [f"`{v.name}`", v.architecture, v.layout, *(v.answers[q] for q in asked)] for v in verdicts
     ]
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
     reasons = [

@@ -30,8 +30,8 @@ LastState = Callable[[Tensor, Tensor | None], Tensor]
 class PositionRows(TorchFunctionMode):
     """Tables of positions that a pass over `n` tokens looks up while the block runs.
 
-    A table is one of positions if consecutive rows of it are looked up, which ordinary text never
-    does with a table of tokens. Rows before the first one used have no position of their own.
+    A table is one of positions if consecutive rows of it are looked up, as the ids of a probe,
+    which are pseudo-random, never are. Rows before the first one used serve no position.
     """
 
     def __init__(self, n: int) -> None:
