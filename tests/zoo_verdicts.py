@@ -12,37 +12,26 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from zoo import ZOO, Entry, boot, random_tokens, reference
+from zoo_lengths import BEYOND, LENGTHS, judge_lengths
+from zoo_states import ATOL, Stream, difference, worst
 
 import interp
 from analyses.attention import Attention
 from analyses.logit_lens import LogitLens
 from analyses.path_length import PathLength
 from analyses.rotation import Rotation
-from interp import Analysis, Batch, Examples
 from interp.errors import Unsupported
 from interp.geometry import angle
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"
-ATOL = 2e-4
 RIGHT, REFUSED = "right", "refused"
+LENGTHS_ASKED = "lengths"
 SHORT = 7
-
-
-@dataclass(frozen=True)
-class Stream(Analysis):
-    """The boundary states themselves."""
-
-    scope: ClassVar = "model"
-    sites: ClassVar[tuple[str, ...]] = ("stream",)
-
-    def observe(self, batch: Batch) -> dict[str, Examples]:
-        states = batch["stream"].transpose(0, 1)
-        return {"x": Examples.of(100, states, batch.ids, batch.mask, axes=(1,))}
 
 
 @dataclass
@@ -54,6 +43,7 @@ class Verdict:
     layout: str = ""
     answers: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
 
     def wrong(self) -> dict[str, str]:
         return {q: a for q, a in self.answers.items() if a not in (RIGHT, REFUSED)}
@@ -71,6 +61,8 @@ def judge(entry: Entry) -> Verdict:
         for question in QUESTIONS:
             _refuse(verdict, question, str(refused))
         return verdict
+    padded = [f"{name}: {fact}" for name, fact in anatomy.facts() if name.endswith("columns")]
+    verdict.columns = padded
     verdict.layout = "; ".join(dict.fromkeys(s.layout for s in anatomy.stacks))
     tokens = random_tokens()
     expected = reference(entry, tokens)
@@ -83,6 +75,16 @@ def judge(entry: Entry) -> Verdict:
     if _hooks_on(model) != before:
         verdict.answers["stream"] = "hooks left behind"
     return verdict
+
+
+def add_lengths(verdict: Verdict, entry: Entry) -> None:
+    """Judge prompts of awkward lengths as well, which takes longer than all the rest."""
+    if set(verdict.answers.values()) == {REFUSED}:
+        _refuse(verdict, LENGTHS_ASKED, next(iter(verdict.reasons.values())))
+        return
+    wrong = judge_lengths(entry)
+    answer = "; ".join(f"{tried}: {what}" for tried, what in wrong.items())
+    verdict.answers[LENGTHS_ASKED] = answer or RIGHT
 
 
 def _hooks_on(model: Any) -> dict[str, tuple[int, int]]:
@@ -103,25 +105,7 @@ def _states(model: Any, tokens: Any) -> dict[str, list[np.ndarray]]:
 
 def _stream(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[str, Any]) -> str:
     """Captured states are Hugging Face's hidden states, with the known shifts."""
-    for stack, states in _states(model, tokens).items():
-        key = "encoder_hidden_states" if stack == "encoder" else "hidden_states"
-        # Gemma 3n keeps four streams; the first is the one its blocks compute on.
-        want = [(h[0] if h.ndim == 4 else h).numpy() for h in expected[key]]
-        got = np.stack(states, 1)
-        n = len(got) - 1
-        # The last hidden state is after the final norm; Mamba-like lists start one state later.
-        shifts = {shift: _worst(got[shift : shift + n], want[:n]) for shift in (0, 1)}
-        shift = min(shifts, key=lambda s: shifts[s])
-        if shifts[shift] > ATOL:
-            return f"differs from hidden_states by {shifts[shift]:.1g} ({stack or 'blocks'})"
-    return ""
-
-
-def _worst(got: np.ndarray, want: list[np.ndarray]) -> float:
-    if any(g.shape != w.shape for g, w in zip(got, want, strict=False)):
-        return float("inf")
-    errors = [np.abs(g - w).max() / np.abs(w).max() for g, w in zip(got, want, strict=False)]
-    return float(max(errors))
+    return difference(_states(model, tokens), expected)
 
 
 def _angles(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[str, Any]) -> str:
@@ -191,7 +175,7 @@ def _padding(model: Any, anatomy: Any, tokens: torch.Tensor, expected: Mapping[s
     for i, ids in enumerate(ragged):
         alone = _states(model, [ids])
         for stack, states in together.items():
-            error = _worst(states[i], list(alone[stack][0]))
+            error = worst(states[i], list(alone[stack][0]))
             if error > ATOL:
                 return f"batch differs from single by {error:.1g}"
     return ""
@@ -209,10 +193,10 @@ QUESTIONS: dict[str, Callable[..., str]] = {
 
 def table(verdicts: list[Verdict]) -> str:
     """Markdown: one row per model, then why things are refused."""
-    head = ["model", "architecture", "layout", *QUESTIONS]
+    asked = [*QUESTIONS, LENGTHS_ASKED]
+    head = ["model", "architecture", "layout", *asked]
     rows = [
-        [f"`{v.name}`", v.architecture, v.layout, *(v.answers[q] for q in QUESTIONS)]
-        for v in verdicts
+        [f"`{v.name}`", v.architecture, v.layout, *(v.answers[q] for q in asked)] for v in verdicts
     ]
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
     reasons = [
@@ -220,7 +204,11 @@ def table(verdicts: list[Verdict]) -> str:
         for v in verdicts
         for reason, questions in _by_reason(v).items()
     ]
-    return "\n".join([*lines, "", "## Refused, and why", "", *reasons])
+    padded = [f"- `{v.name}`, {fact}" for v in verdicts for fact in v.columns]
+    sections = {"Refused, and why": reasons, "Padded by the model itself": padded}
+    for title, items in sections.items():
+        lines += ["", f"## {title}", "", *items] if items else []
+    return "\n".join(lines)
 
 
 def _by_reason(verdict: Verdict) -> dict[str, list[str]]:
@@ -253,6 +241,7 @@ def main(arguments: list[str]) -> int:
     verdicts = []
     for name in chosen:
         verdicts.append(judge(ZOO[name]))
+        add_lengths(verdicts[-1], ZOO[name])
         print(name, verdicts[-1].wrong() or "ok", file=sys.stderr, flush=True)  # noqa: T201
     text = f"{table(verdicts)}\n\n{counts(verdicts)}\n"
     print(text)  # noqa: T201
@@ -271,7 +260,12 @@ row against its logits, attention rows are distributions (or a note says where t
 a ragged batch gives what each prompt gives alone. *refused* means that an analysis says by name
 what the model lacks, before the first batch. There is no third case.
 
-"""
+The column *lengths* is about prompts of {lengths} tokens, of the longest context
+(at most {beyond}) and of {beyond}. Alone, each has the states and the log-probabilities of plain
+Hugging Face. In a ragged batch, and in a causal model as the beginning of a longer text, it has the
+same number in every column of the default analyses. What is longer than the context is refused.
+
+""".format(lengths=", ".join(map(str, LENGTHS)), beyond=BEYOND)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

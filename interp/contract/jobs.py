@@ -101,7 +101,8 @@ class Wiring:
     """Hook names to attach by key, and the calls to make, in order of depth.
 
     `weights` gives the matrices of blocks. `final` is the last state, which the logits are read
-    out from where a pass keeps few of them.
+    out from where a pass keeps few of them. `multiples` names the stacks whose states the model
+    pads behind the prompt, to a multiple of so many columns.
     """
 
     sources: Mapping[Key, str]
@@ -109,6 +110,7 @@ class Wiring:
     readout: Any = None
     final: Key | None = None
     weights: Any = None
+    multiples: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def needs_logits(self) -> bool:

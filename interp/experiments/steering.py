@@ -22,6 +22,7 @@ from interp.geometry import at_least_float32, project_out, rotate_toward
 from interp.models.anatomy import Anatomy, StackAnatomy
 from interp.models.for_model import prompts_of
 from interp.models.forward import is_remote
+from interp.models.lengths import padded_length
 from interp.models.prefix import run_hooked
 from interp.models.probe import inspect
 from interp.models.weights import weight_matrix
@@ -121,7 +122,27 @@ class Steer:
                 "interp.experiments.dose_response"
             )
         real = None if mask is None else torch.as_tensor(mask).bool()
-        return [(stack.boundaries[i], self._hook(real)) for i in layers_of(self.layers, stack)]
+        steer, real = self._on_columns(stack, real)
+        return [(stack.boundaries[i], steer._hook(real)) for i in layers_of(self.layers, stack)]
+
+    def _on_columns(self, stack: StackAnatomy, real: Tensor | None) -> tuple[Steer, Tensor | None]:
+        """The same with masks as wide as the states, where the model pads a stack by itself.
+
+        Raises `Unsupported` for the last token where nothing tells it from that padding.
+        """
+        if stack.multiple == 1:
+            return self, real
+        if real is None and isinstance(self.positions, str) and self.positions == "last":
+            raise Unsupported(
+                f"the model pads its {stack.name or 'blocks'} to a multiple of {stack.multiple} "
+                "columns, so that the last one may be no token of the prompt: pass mask= [batch, "
+                "pos], ones for prompts of one length"
+            )
+        positions = self.positions
+        if isinstance(positions, Tensor):
+            positions = _widened(positions, stack.multiple)
+        wide = None if real is None else _widened(real, stack.multiple)
+        return replace(self, positions=positions), wide
 
     def _hook(self, real: Tensor | None) -> Hook:
         def hook_fn(value: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001
@@ -134,6 +155,12 @@ class Steer:
             return steered.to(value.dtype)
 
         return hook_fn
+
+
+def _widened(mask: Tensor, multiple: int) -> Tensor:
+    """A mask `[…, pos]` with False behind it, up to a multiple of columns."""
+    n = mask.shape[-1]
+    return torch.nn.functional.pad(mask, (0, padded_length(n, multiple) - n), value=False)
 
 
 def _is_number(value: Any) -> bool:

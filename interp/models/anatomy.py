@@ -66,6 +66,8 @@ class StackAnatomy:
         first_token: norm of the first token, an ordinary one, over the median of the others, at
             the state where it is largest; NaN where it was not measured.
         bos_token: the same where the first token is BOS; NaN where the model knows none.
+        multiple: the model itself pads the states of this stack behind the prompt, to a multiple
+            of so many columns, which are cut off; 1 where it adds none.
     """
 
     stack: Stack
@@ -82,6 +84,7 @@ class StackAnatomy:
     problems: tuple[str, ...] = ()
     first_token: float = math.nan
     bos_token: float = math.nan
+    multiple: int = 1
 
     @property
     def name(self) -> str:
@@ -231,7 +234,10 @@ class Anatomy:
                 name = self.source(key)
                 if name is not None:
                     sources[key] = name
-        wiring = Wiring(sources, tuple(jobs), self.readout, weights=self.weights)
+        multiples = {s.name: s.multiple for s in self.stacks if s.multiple > 1}
+        wiring = Wiring(
+            sources, tuple(jobs), self.readout, weights=self.weights, multiples=multiples
+        )
         if not wiring.needs_logits or self.readout is None:
             return wiring
         stack = next(s for s in self.stacks if s.name == self.readout_stack)
@@ -529,9 +535,18 @@ def _stack_facts(stack: StackAnatomy) -> list[tuple[str, str]]:
         }[stack.scores_pre_softmax]
         sums = f"sum to 1 within {stack.row_sum_error:.1g}; {softmax}"
         rows.append((f"{prefix}pattern rows", sums))
+    if stack.multiple > 1:
+        rows.append((f"{prefix}columns", _columns_fact(stack.multiple)))
     if not math.isnan(stack.first_token):
         rows.append((f"{prefix}first token", _first_token_fact(stack)))
     return rows + [(f"{prefix}problem", problem) for problem in stack.problems]
+
+
+def _columns_fact(multiple: int) -> str:
+    return (
+        f"padded by the model to a multiple of {multiple:,}; those behind the prompt are cut off, "
+        "which changes nothing before them"
+    )
 
 
 def _first_token_fact(stack: StackAnatomy) -> str:

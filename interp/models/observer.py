@@ -36,6 +36,7 @@ from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
 from interp.models.forward import is_remote, stopped, watch
 from interp.models.hooks import Tap, end_pass
+from interp.models.lengths import cut_to, padded_length
 from interp.models.weights import head_results
 
 
@@ -176,6 +177,7 @@ class Observer:
         return hook_fn
 
     def _arrive(self, current: Pass, key: Key, value: Tensor) -> None:
+        value = self._of_the_prompt(current, key, value)
         if key == self.wiring.final and current.contexts:
             current.final = value.detach()
         if key in current.store or current.readers[key] == 0:
@@ -186,6 +188,14 @@ class Observer:
             waiting.discard(key)
             if not waiting:
                 self._run(current, self.wiring.jobs[number])
+
+    def _of_the_prompt(self, current: Pass, key: Key, value: Tensor) -> Tensor:
+        """The activation without the columns that the model itself padded its stack with."""
+        multiple = self.wiring.multiples.get(key.stack, 1)
+        if multiple == 1 or not current.contexts:
+            return value
+        n = current.contexts[key.stack].tokens.shape[1]
+        return cut_to(value, key.axes, n, padded_length(n, multiple))
 
     def _maybe_stop(self, current: Pass, value: Tensor) -> None:
         if self.stop_early and not any(current.readers.values()):

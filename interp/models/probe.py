@@ -8,7 +8,7 @@ model's own logits. Other people's hooks are silenced while it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations, pairwise, product
@@ -35,6 +35,7 @@ from interp.models.forward import (
 )
 from interp.models.hooks import quiet, record
 from interp.models.layout import EMBEDDINGS, Stack, hook_names, layout, named_stacks, own_children
+from interp.models.lengths import PositionRows, cut_added, measured_multiple
 from interp.models.origin import origin_of_weights, rounded_types
 from interp.models.position_switch import position_switch
 from interp.models.readout import Readout
@@ -43,6 +44,8 @@ from interp.prompts.tokens import special_ids
 
 PROBE_LENGTH = 16
 PADS = 3
+PADDED_LENGTH = 17
+"""Columns of the padded pass: a prime, so that a stack that is padded to any block shows it."""
 FIRST_PROMPTS, FIRST_LENGTH = 4, 32
 """Prompts and tokens of each by which the first position is judged: a median of several, because
 one odd token may be large wherever it stands."""
@@ -222,8 +225,10 @@ def _measure(model: Any) -> Anatomy:
     points = hook_names(model)
     wanted = {name for stack in stacks for name in _candidates(stack) if name in points}
     tokens = probe_tokens(model)
-    with record({name: points[name] for name in wanted}) as seen:
+    n = tokens.shape[1]
+    with record({name: points[name] for name in wanted}) as seen, PositionRows(n) as rows:
         logits = _forward(model, tokens)
+    added = cut_added(seen, stacks, n)
     if is_remote(model) and not model._driver.provides_sequence_logits:
         logits = None  # what came is of the last position only
     d_model = int(model.cfg.d_model)
@@ -239,7 +244,10 @@ def _measure(model: Any) -> Anatomy:
     measured = _with_first_token(model, measured, points, seen)
     readout_stack = _readout_stack(measured)
     readout, tried = _find_readout(model, measured, readout_stack, seen, logits, tolerance)
-    padding, causal = _measure_padding(model, measured, points, tokens, seen, tolerance)
+    causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
+    padded = _measure_padding(model, measured, points, tokens, seen, causal, tolerance)
+    added |= padded.added
+    measured = _with_multiples(model, measured, points, tokens, added, tolerance)
     cfg = model.cfg
     return Anatomy(
         model=str(getattr(cfg, "model_name", None) or type(model).__name__),
@@ -249,7 +257,7 @@ def _measure(model: Any) -> Anatomy:
         readout_stack=readout_stack,
         readout_tried=tried,
         prepends_bos=bool(getattr(cfg, "default_prepend_bos", False)),
-        padding=padding,
+        padding=padded.padding,
         positions=_measure_positions(model, measured, points, tokens, causal, tolerance),
         basis=_basis(model),
         dtype=dtype,
@@ -257,7 +265,7 @@ def _measure(model: Any) -> Anatomy:
         causal=causal,
         d_model=d_model,
         d_vocab=int(getattr(cfg, "d_vocab", 0) or 0),
-        n_ctx=getattr(cfg, "n_ctx", None),
+        n_ctx=_longest(model, measured, (rows, padded.rows)),
         has_logits=logits is not None and logits.ndim == 3,
         continuation=_measure_continuation(
             model, measured, points, tokens, seen, causal, tolerance
@@ -289,8 +297,12 @@ def probe_tokens(model: Any, length: int = PROBE_LENGTH) -> Tensor:
             f"{getattr(cfg, 'architecture', 'this model')} takes no text tokens; "
             "only models of text can be observed"
         )
-    length = min(length, getattr(cfg, "n_ctx", None) or length)
-    return ordinary_tokens(model, length)[None]
+    return ordinary_tokens(model, _within(model, length))[None]
+
+
+def _within(model: Any, length: int) -> int:
+    """The length, or that of the context if it is shorter."""
+    return min(length, int(getattr(model.cfg, "n_ctx", None) or length))
 
 
 def ordinary_tokens(model: Any, n: int) -> Tensor:
@@ -771,6 +783,7 @@ def _with_first_token(
                 _forward(model, rows)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return stacks
+        cut_added(seen, (s.stack for s in stacks), rows.shape[1])
         plain = slice(FIRST_PROMPTS)
         behind_bos = slice(FIRST_PROMPTS, None) if len(rows) > FIRST_PROMPTS else None
     return tuple(
@@ -788,8 +801,7 @@ def _first_rows(model: Any) -> Tensor | None:
 
     None where the context is too short for a median of others.
     """
-    context = getattr(model.cfg, "n_ctx", None) or FIRST_LENGTH
-    length = min(FIRST_LENGTH, int(context))
+    length = _within(model, FIRST_LENGTH)
     if length < LEAST_OTHERS + 1:
         return None
     flat = ordinary_tokens(model, FIRST_PROMPTS * length)
@@ -821,36 +833,52 @@ def _first_share(stack: StackAnatomy, seen: Seen, prompts: slice) -> float:
 # ---- padding ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Padded:
+    """Measurements of a padded pass.
+
+    `added` names the stacks whose states have another number of columns than the batch, `rows`
+    the tables of positions.
+    """
+
+    padding: Padding
+    rows: PositionRows
+    added: frozenset[str] = frozenset()
+
+
 def _measure_padding(
     model: Any,
     stacks: tuple[StackAnatomy, ...],
     points: Mapping[str, Any],
     tokens: Tensor,
     seen: Seen,
+    causal: bool,
     tolerance: float,
-) -> tuple[Padding, bool]:
+) -> _Padded:
     """One pass with the probe right-padded, left-padded and with another last token."""
     watched = [s.boundaries[-1] for s in stacks if not s.problems]
-    causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
-    if not watched or is_remote(model):  # drivers take one prompt at a time
-        return Padding(None, None, tolerance), causal
     single = tokens[:, :-PADS] if tokens.shape[1] > 2 * PADS else tokens
-    length = single.shape[1]
-    padded, mask = _padded(single, tokens.shape[1])
+    length, total = single.shape[1], _within(model, PADDED_LENGTH)
+    rows, lists = PositionRows(total), [s.stack for s in stacks]
+    unknown = _Padded(Padding(None, None, tolerance), rows)
+    if not watched or is_remote(model):  # drivers take one prompt at a time
+        return unknown
     try:
-        with record({n: points[n] for n in watched}, stop=True) as batch:
-            _forward(model, padded, mask)
+        with record({n: points[n] for n in watched}, stop=True) as batch, rows:
+            _forward(model, *_padded(single, total))
+        added = cut_added(batch, lists, total)
         if causal and len(stacks) == 1:
             reference = {n: seen[n][0][:, :length] for n in watched}
         else:
             with record({n: points[n] for n in watched}, stop=True) as alone:
                 _forward(model, single)
+            cut_added(alone, lists, length)
             reference = {n: alone[n][0] for n in watched}
     except (RuntimeError, TypeError, ValueError, IndexError):
-        return Padding(None, None, tolerance), causal
+        return unknown
     right = _padding_error(batch, reference, 0, slice(0, length))
     left = _padding_error(batch, reference, 1, slice(-length, None))
-    return Padding(right, left, tolerance), causal
+    return _Padded(Padding(right, left, tolerance), rows, frozenset(added))
 
 
 def _padded(single: Tensor, total: int) -> tuple[Tensor, Tensor]:
@@ -879,6 +907,43 @@ def _padding_error(
             float((norm(at_least_float32(got) - at_least_float32(expected)) / scale).max())
         )
     return max(errors, default=None)
+
+
+def _with_multiples(
+    model: Any,
+    stacks: tuple[StackAnatomy, ...],
+    points: Mapping[str, Any],
+    tokens: Tensor,
+    added: Collection[str],
+    tolerance: float,
+) -> tuple[StackAnatomy, ...]:
+    """The stacks with the multiple to which the model pads those that are named."""
+
+    def measured(stack: StackAnatomy) -> StackAnatomy:
+        def last_state(ids: Tensor, mask: Tensor | None) -> Tensor:
+            with record({"last": points[stack.boundaries[-1]]}, stop=True) as seen:
+                _forward(model, ids, mask)
+            state: Tensor = seen["last"][0]
+            return state
+
+        try:
+            multiple, problem = measured_multiple(last_state, tokens, tolerance)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            multiple, problem = 1, f"{type(error).__name__}: {error}"
+        why = f"the states of {stack.stack.path} have other columns than the prompt has tokens, "
+        problems = (f"{why}and which are whose is not known: {problem}",) if problem else ()
+        return replace(stack, multiple=multiple, problems=problems)
+
+    return tuple(measured(s) if s.name in added and not s.problems else s for s in stacks)
+
+
+def _longest(
+    model: Any, stacks: Iterable[StackAnatomy], tables: Iterable[PositionRows]
+) -> int | None:
+    """Tokens of the longest prompt: what the configuration names and every table has rows for."""
+    multiple = max(stack.multiple for stack in stacks)
+    limits = [getattr(model.cfg, "n_ctx", None), *(rows.longest(multiple) for rows in tables)]
+    return min((limit for limit in limits if limit), default=None)
 
 
 # ---- continuing a cache ----------------------------------------------------------------------

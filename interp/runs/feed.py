@@ -11,10 +11,10 @@ from torch import Tensor
 
 from interp.contract.jobs import NotFollowed, ObserveCall, Pass
 from interp.contract.tokens import Tokens
-from interp.errors import InterpError
+from interp.errors import InterpError, Unsupported
 from interp.models.anatomy import Anatomy
 from interp.models.caches import cache_in, cache_length
-from interp.models.contexts import tokens_from_call
+from interp.models.contexts import next_tokens, tokens_from_call
 from interp.models.for_model import set_apart, special_ids_of
 from interp.models.forward import call, device_of, logits_of
 from interp.models.lens.blocks import kept_memory
@@ -120,10 +120,29 @@ def by_stack(
             context.special & mask,
             encoder.ids,
             context.positions,
-            torch.where(mask, context.targets, -1),
+            # By this mask: the last token of a prompt has no next one, however long its batch is.
+            next_tokens(tokens, mask),
         )
-        out[stack.name] = set_apart(decoder, stack)
+        out[stack.name] = set_apart(_aimed(decoder, encoder), stack)
     return out
+
+
+def _aimed(decoder: Tokens, encoder: Tokens) -> Tokens:
+    """The tokens of a decoder with the answers that were given for the prompts.
+
+    Raises `Unsupported` for answers by position: those of the decoder are not the prompt's.
+    """
+    if encoder.contrasts is not None:
+        decoder = decoder.answered(contrasts=encoder.contrasts.amax(1))
+    if torch.equal(encoder.targets, next_tokens(encoder.tokens, encoder.mask)):
+        return decoder
+    answers = encoder.targets.amax(1)
+    if bool(((encoder.targets != answers[:, None]) & encoder.mask).any()):
+        raise Unsupported(
+            "targets= by position are of the prompt, which the encoder reads, and the logits are "
+            "of the decoder's tokens: give one token, or one for each prompt"
+        )
+    return decoder.answered(targets=answers)
 
 
 def _is_shifted(tokens: Tensor, of: Tensor) -> bool:

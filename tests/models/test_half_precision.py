@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from zoo import ZOO, boot, random_tokens
-from zoo_verdicts import Stream
+from zoo_states import Stream
 
 import interp
 from interp import Analysis, Batch, Examples

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from zoo import ZOO, boot
 
 import interp
 from analyses.logit_attribution import LogitAttribution
 from analyses.logit_difference import LogitDifference
 from analyses.logit_lens import LogitLens
 from interp.contract.kept import Kept
-from interp.errors import BadInput, UnknownName
+from interp.errors import BadInput, UnknownName, Unsupported
 
 IDS = torch.tensor([[3, 9, 4, 1], [2, 6, 5, 3], [8, 8, 7, 2]])
 QUIET = {"progress": False}
@@ -40,6 +41,22 @@ def test_attach_takes_the_same_answers(model):
     pd.testing.assert_frame_equal(
         run["logit_difference"].frame[columns], probes["logit_difference"].frame[columns]
     )
+
+
+def test_a_decoder_is_asked_for_the_answers_of_the_prompts():
+    model, ids = boot(ZOO["t5"]), IDS + 3
+    options = {"targets": [7, 11, 5], "against": 4}
+    frame = interp.run(model, ids, LogitDifference, **options, **QUIET)["logit_difference"].frame
+    with interp.attach(model, LogitDifference, **options) as probes, torch.no_grad():
+        logits = model(ids)
+    columns = ["prompt", "position", "layer", "logit_diff", "target_logit", "contrast_logit"]
+    pd.testing.assert_frame_equal(frame[columns], probes["logit_difference"].frame[columns])
+    last = frame[frame["layer"] == frame["layer"].max()].sort_values(["prompt", "position"])
+    expected = torch.stack([z[:, t] for z, t in zip(logits, [7, 11, 5], strict=True)])
+    np.testing.assert_allclose(last["target_logit"], expected.flatten().numpy(), atol=1e-4)
+    np.testing.assert_allclose(last["contrast_logit"], logits[..., 4].flatten(), atol=1e-4)
+    with pytest.raises(Unsupported, match="by position are of the prompt, which the encoder reads"):
+        interp.run(model, ids, "next_token", targets=ids.roll(1, 1).tolist(), **QUIET)
 
 
 def test_answers_change_between_passes(gpt2):
