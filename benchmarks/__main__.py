@@ -138,11 +138,12 @@ def _measure(
     only: Iterable[str] | None = None,
     kept: bool = True,
 ) -> dict[str, Any]:
-    """One answer of `benchmarks.measure`, from a process of its own.
+    """One answer of `benchmarks.measure`: seconds from one process, memory from another.
 
-    `kept`: the process keeps freed memory instead of returning it to the system.
+    `kept`: the one that is timed keeps freed memory instead of returning it to the system. Where it
+    is kept, its peak is that of all holes between tensors, not of what a way needs.
     """
-    # A process of its own, because memory and caches that one model leaves would help the next.
+    # Processes of its own, because memory and caches that one model leaves would help the next.
     job = {
         "shape": asdict(shape),
         "batch": list(batch),
@@ -150,10 +151,17 @@ def _measure(
         "device": options.device,
         "dtype": options.dtype,
         "rounds": rounds,
+        "memory": False,
         "only": None if only is None else list(only),
         "save": save,
         "peers": with_peers,
     }
+    answer = _answer(job, KEPT if kept else {})
+    peaks = _answer({**job, "rounds": 0, "memory": True, "save": False}, {})
+    return answer | {"megabytes": peaks["megabytes"]}
+
+
+def _answer(job: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.measure"]
     done = subprocess.run(
         command,
@@ -161,12 +169,12 @@ def _measure(
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | (KEPT if kept else {}),
+        env={**os.environ, **settings},
     )
     if done.returncode:
-        raise SystemExit(f"{shape.name}, {batch}: measuring failed\n{done.stderr}")
-    answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
-    return answer
+        raise SystemExit(f"{job['shape']['name']}, {job['batch']}: measuring failed\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    return found
 
 
 def _growth(shape: Shape, options: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:

@@ -42,8 +42,9 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     """Measure one job.
 
     Args: `job` with `shape` (fields of `Shape`), `batch` (rows, tokens), `threads`, `device`,
-        `dtype`, `rounds`, `only` (names or beginnings of names) or nothing for all ways, and
-        `peers`, whether other packages' lenses are measured too.
+        `dtype`, `rounds` (none: memory alone is measured), `memory` (whether it is measured),
+        `only` (names or beginnings of names) or nothing for all ways, and `peers`, whether other
+        packages' lenses are measured too.
     Returns: `seconds`, by way one number per round; `megabytes`, by way the peak of extra memory;
         `others`, cores that other processes kept busy meanwhile; `absent`, by peer the reason;
         `save`, rows per second of saving a table; `machine`.
@@ -56,7 +57,11 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     tokens = torch.randint(0, shape.vocab, (rows, length), device=job["device"])
     others, absent = peers(shape, model, tokens, dtype) if job.get("peers") else ({}, {})
     chosen = _chosen(ways(model, tokens) | others, job["only"])
-    megabytes = {name: peak_megabytes(way, job["device"]) for name, way in chosen.items()}
+    megabytes = {
+        # A first call in any case: it loads kernels and fills caches that stay.
+        name: peak_megabytes(way, job["device"]) if job["memory"] else _warmed(way)
+        for name, way in chosen.items()
+    }
     with kept_memory():  # as within a run; the bare products have their room beforehand, too
         busy, began = others_busy(), time.perf_counter()
         seconds = in_turns(chosen, job["rounds"], job["device"])
@@ -131,6 +136,10 @@ def peak_megabytes(way: Way, device: str) -> float | None:
     before = _status("VmRSS")
     way()
     return _status("VmHWM") - before
+
+
+def _warmed(way: Way) -> None:
+    way()
 
 
 def _status(field: str) -> float:

@@ -46,11 +46,11 @@ Written by `{results["command"]}` on {results["date"]}; no number in its tables 
 Models have the named shape and random weights. Within a table all ways were timed in turns, round
 by round ({results["rounds"]} rounds after one to warm up), so that other work on the machine slows
 all of them alike; a ratio is the median of the ratios within a round, a time the median, with the
-quartiles in brackets. Memory is the peak of the resident set of the process during one warm call,
-minus its size before the call. The processes keep freed memory for their next tensors
+quartiles in brackets. The process that is timed keeps freed memory for its next tensors
 (`MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` of glibc), and the lens keeps its store, as
-within a run. Where other programs kept the processor busy, or the rounds of the bare products
-differ, the verdict is "noisy"."""
+within a run. Memory is measured in another process, with glibc as it is: the peak of the resident
+set during one warm call, minus its size before the call. Where other programs kept the processor
+busy, or the rounds of the bare products differ, the verdict is "noisy"."""
 
 
 def _verdicts(answers: Sequence[Answer]) -> str:

@@ -22,6 +22,7 @@ JOB = {
     "device": "cpu",
     "dtype": "float32",
     "rounds": 2,
+    "memory": True,
     "only": None,
     "save": True,
     "peers": True,
