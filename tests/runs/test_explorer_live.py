@@ -439,6 +439,19 @@ def test_ending_stops_the_work_and_frees_the_port(canned):
 
 
 @needs_server
+def test_a_port_can_be_had_again_at_once_after_a_browser_was_there(canned):
+    """The system keeps a connection that the server closed for a minute, and its port with it."""
+    import httpx
+
+    with httpx.Client(timeout=LONG) as browser:
+        with served(canned) as (server, _):
+            assert browser.get(server.address).status_code == 200
+        # The connection is kept for the next request, so that the server is the one who closes it.
+    with Server(canned, port=server.port) as again:
+        assert again.port == server.port
+
+
+@needs_server
 def test_a_port_that_is_taken_is_refused(canned):
     with Server(canned) as server:
         with pytest.raises(BadInput, match=f"port {server.port} cannot be used .* free one"):
