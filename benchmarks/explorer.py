@@ -54,6 +54,7 @@ FIRST, SLOWEST, STREAM = "first picture", "slowest interaction", "a token that s
 LIMITS = {FIRST: 1500.0, SLOWEST: 100.0, STREAM: 100.0}  # milliseconds
 BEGIN, END = "<!-- python -m benchmarks.explorer -->", "<!-- end of what it writes -->"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+WAIT = 300_000  # milliseconds, which are over only where something does not come at all
 
 # From the page's first byte to the second frame after the first token stands on it.
 WATCH = """
@@ -132,7 +133,7 @@ def measured(page: Path, rounds: int, chromium: str) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=WAIT)
         options = {"viewport": {"width": 1400, "height": 1000}, "offline": True}
         first = [_first(browser.new_context(**options), page) for _ in range(rounds)]
         tab = _opened(browser.new_context(**options), page)
@@ -145,6 +146,7 @@ def measured(page: Path, rounds: int, chromium: str) -> dict[str, Any]:
 
 
 def _opened(context: Any, page: Path) -> Any:
+    context.set_default_timeout(WAIT)
     tab = context.new_page()
     tab.add_init_script(WATCH)
     tab.goto(page.as_uri())

@@ -101,6 +101,8 @@ def executed(path: Path) -> Any:
         nbclient.NotebookClient(
             notebook,
             timeout=900,
+            iopub_timeout=60,  # by default results that come after 4 seconds are left out
+            raise_on_iopub_timeout=True,
             kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,

@@ -12,12 +12,26 @@ os.environ.pop("COLUMNS", None)  # what goes through a pipe has no width
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are busy with the other processes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import random
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 FULL = os.environ.get("INTERP_FULL") == "1"
+
+# The same examples on every machine, however slow it is; the long sweep draws others each time.
+settings.register_profile(
+    "here",
+    deadline=None,
+    derandomize=not FULL,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,16 +42,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+STARTED: dict[tuple[str, str], dict] = {}
+"""States of the files' own generators before their first test."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The same draws for a test whichever ran before it, also from a generator of its file."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  what a library draws
+    random.seed(0)
+    for name, own in vars(getattr(item, "module", None) or object).items():
+        if isinstance(own, np.random.Generator):
+            started = STARTED.setdefault((item.path.name, name), own.bit_generator.state)
+            own.bit_generator.state = started
+
+
 @pytest.fixture(scope="session")
 def gpt2():
     """A tiny random GPT-2 bridge, sequential blocks, learned positions."""
-    return _boot("gpt2")
+    return _inspected("gpt2")
 
 
 @pytest.fixture(scope="session")
 def llama():
     """A tiny random Llama bridge, rotary positions, grouped keys."""
-    return _boot("llama")
+    return _inspected("llama")
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +85,15 @@ def gpt2_tokenizer():
 def model(request):
     """Both tiny bridges, one after the other, where a file has no `model` of its own."""
     return request.getfixturevalue(request.param)
+
+
+def _inspected(name: str):
+    """A model that is inspected already: a test that patches the library leaves it nothing else."""
+    import interp
+
+    model = _boot(name)
+    interp.inspect(model)
+    return model
 
 
 def _boot(name: str):
@@ -114,11 +153,11 @@ def real_results(smollm2, english):
 @pytest.fixture(scope="module")
 def chromium():
     """A Chromium that is driven by playwright; for tests marked by `browser_help.in_a_browser`."""
-    from browser_help import CHROMIUM, FLAGS
+    from browser_help import CHROMIUM, FLAGS, WAIT
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=WAIT)
         yield browser
         browser.close()
 

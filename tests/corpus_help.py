@@ -55,23 +55,42 @@ def same(a: Path, b: Path) -> None:
             pd.testing.assert_frame_equal(table, second[name], check_exact=True, obj=name)
 
 
-SCRIPT = """
-import sys, json, warnings
+HELD, GO = "held", "go"
+"""Files beside a run: the number of the worker that is held in its shard, and leave to go on."""
+
+SCRIPT = f"""
+import os, sys, json, time, warnings
+from pathlib import Path
 warnings.simplefilter("ignore")
 import interp
 options = json.loads(sys.argv[1])
+shard_to_hold, place = options.pop("hold", None), Path(options["out"]).parent
+if shard_to_hold is not None:
+    from interp.runs.corpus.shard import Worker
+    save = Worker._save_tokens
+    def held(self, shard, *rest):
+        if shard.index == shard_to_hold and not (place / "{GO}").exists():
+            (place / "writing").write_text(str(os.getpid()))
+            (place / "writing").rename(place / "{HELD}")
+            while not (place / "{GO}").exists():
+                time.sleep(0.01)
+        return save(self, shard, *rest)
+    Worker._save_tokens = held
 if __name__ == "__main__":
     try:
         run = interp.run_corpus(progress=False, **options)
-        print(json.dumps({"tokens": run.tokens, "failures": len(run.failures)}))
+        print(json.dumps({{"tokens": run.tokens, "failures": len(run.failures)}}))
     except interp.InterpError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{{type(error).__name__}}: {{error}}", file=sys.stderr)
         sys.exit(1)
 """
 
 
 def start(options: dict) -> subprocess.Popen:
-    """A run in a process of its own, at the head of its own group."""
+    """A run in a process of its own, at the head of its own group.
+
+    Option `hold` is a shard: who measures it stops before its record is written (`HELD`, `GO`).
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     script = Path(options["out"]).parent / "run_corpus_script.py"
     script.write_text(SCRIPT, encoding="utf-8")

@@ -323,7 +323,8 @@ class Clock(Faulty):
     sites = ("resid_post",)
 
     def observe(self, batch):
-        return {"x": PerToken(norm(batch["resid_post"]) + time.perf_counter_ns() % 1000)}
+        microseconds = time.perf_counter_ns() // 1000 % 2**24  # which float32 tells apart
+        return {"x": PerToken(norm(batch["resid_post"]) + microseconds)}
 
 
 class GlobalRandom(Faulty):

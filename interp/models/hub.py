@@ -111,6 +111,8 @@ def official_name(name: str) -> str | None:
 
 def _ask(name: str, revision: str | None) -> list[str] | str:
     """Files of a model on the hub, or "not there", "no answer", or "somehow" for other replies."""
+    import huggingface_hub.hf_api  # noqa: F401  before the wait, of which a slow disk could take all
+
     answers: list[list[str] | str] = []
 
     def ask() -> None:

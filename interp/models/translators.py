@@ -141,12 +141,17 @@ def read_translators(path: str | Path) -> Translators:
     if not path.exists():
         raise BadInput(f"no translators at {str(path)!r}: no such file or folder{similar(path)}")
     parts = [path] if path.is_file() else list(path.iterdir())
-    newest = max((part.stat().st_mtime_ns for part in parts), default=0)
-    return _read(path.resolve(), newest)
+    return _read(path.resolve(), tuple(sorted(map(_state, parts))))
+
+
+def _state(part: Path) -> tuple[str | int, ...]:
+    """What another file under the same name differs in: also one written within the same tick."""
+    found = part.stat()
+    return part.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, _changed: int) -> Translators:
+def _read(path: Path, _states: tuple[tuple[str | int, ...], ...]) -> Translators:
     if path.is_dir():
         return _tuned_lens(path)
     if path.suffix == ".safetensors":

@@ -24,6 +24,8 @@ PATIENCE = 10.0
 """Seconds to wait for an answer of the index."""
 SILENCE = 3
 """Multiples of the patience after which a download without any sign of life is ended."""
+STARTING = 300.0
+"""Seconds for pip to say its first word, for which it needs no network but perhaps a slow disk."""
 _PULSE = 0.1
 _SAME = {  # what uv is told, for pip
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
@@ -81,7 +83,7 @@ def _by_pip(distribution: str, folder: Path, begun: Begun, bar: Bytes, patience:
             env=settings,
         )
         try:
-            alive = _watched(process, folder, begun, bar, SILENCE * patience)
+            alive = _watched(process, folder, begun, bar, patience)
         finally:  # also after Ctrl-C: what has come is gone on with by the next call
             text = log.read_text(encoding="utf-8", errors="replace")
             begun.note(text)
@@ -125,17 +127,17 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _watched(
-    process: subprocess.Popen[bytes], folder: Path, begun: Begun, bar: Bytes, silence: float
+    process: subprocess.Popen[bytes], folder: Path, begun: Begun, bar: Bytes, patience: float
 ) -> bool:
     """Wait for the end of a process; False if it gave no sign of life and was ended."""
-    seen, last = -1, time.monotonic()
+    seen, last = 0, time.monotonic()
     try:
         while process.poll() is None:
             written = _bytes_below(folder)
             if written != seen:
                 seen, last = written, time.monotonic()
             # A name server that does not answer is covered by no timeout of pip.
-            if time.monotonic() - last > silence:
+            if time.monotonic() - last > _silence(patience, said=seen > 0):
                 return False
             begun.follow(folder / "partial")
             bar.reach(_bytes_below(folder / "partial"))
@@ -145,6 +147,11 @@ def _watched(
         if process.poll() is None:  # silence, or Ctrl-C
             process.kill()
         process.wait()
+
+
+def _silence(patience: float, *, said: bool) -> float:
+    """Seconds without a sign of life after which pip is ended; `said`: it has said something."""
+    return SILENCE * patience if said else max(SILENCE * patience, STARTING)
 
 
 def _bytes_below(folder: Path) -> int:
@@ -179,7 +186,7 @@ def _failure(
             f"the file of {distribution} that came is not the one that the index announced: its "
             f"SHA-256 differs{named}. Nothing was kept; try again, or another index (PIP_INDEX_URL)"
         )
-    away = "" if alive else f"no sign of life for {SILENCE * patience:g} seconds"
+    away = "" if alive else f"no sign of life for {_silence(patience, said=bool(log)):g} seconds"
     for address, reason in re.findall(r"Could not fetch URL (\S+): (.*)", log):
         if "404" not in reason:
             away = away or f"{address} {_short(reason)}"

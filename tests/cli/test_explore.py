@@ -19,6 +19,7 @@ from test_cli import invoke, shell
 import interp
 
 SERVES = all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn"))
+LONG = 600  # seconds that are over only where something waits for ever
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +98,13 @@ def test_a_live_page_is_served_until_ctrl_c():
         assert address, line + process.stderr.read()
         # Read here: `communicate` does not see what `readline` took from the pipe and kept.
         assert "Ctrl-C" in process.stdout.readline()
-        with urllib.request.urlopen(address.group(), timeout=30) as answer:
+        with urllib.request.urlopen(address.group(), timeout=LONG) as answer:
             told = Told(data_of(answer.read().decode()))
         assert told.names == [n for n in told.names if n.startswith("rotation.")]
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(address.group()[:-1], timeout=30)
+            urllib.request.urlopen(address.group()[:-1], timeout=LONG)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=LONG)
     finally:
         process.kill()
         process.wait()

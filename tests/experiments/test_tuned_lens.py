@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,17 @@ def test_own_files_keep_every_bit(tmp_path):
     assert torch.equal(again.bias, lens.bias)
     assert torch.equal(again.unembedding, lens.unembedding)
     assert again.facts == {"model": "m"}
+
+
+def test_a_file_that_was_replaced_is_read_again_even_with_the_time_of_the_old_one(tmp_path):
+    first, second = drawn(2, 4), drawn(2, 4, seed=1)
+    path = first.save(tmp_path / "a.safetensors")
+    assert read_translators(path) is read_translators(path)
+    before = path.stat()
+    second.save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert torch.equal(read_translators(path).weight, second.weight)
+    assert not torch.equal(first.weight, second.weight)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,13 @@ from interp.models.lens.statistics import lens_statistics
 
 NAMES = LensStatistics.names()
 RNG = np.random.default_rng(5)
+LONG = 1800  # seconds that are over only where something waits for ever
+
+
+@pytest.fixture(autouse=True, scope="module")
+def prepared():
+    """The loops as every run reads them: compiled here, they add in another order."""
+    assert blocks.loops() is loops
 
 
 def given_logits(z, targets=None, bias=None, **options):
@@ -376,7 +384,7 @@ def python(body, **environment):
         [sys.executable, "-c", LENS + textwrap.dedent(body)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONG,
         env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
@@ -467,17 +475,21 @@ def test_without_the_compiler_pytorch_does_the_same_and_says_so_once():
 
 
 def test_a_long_preparation_is_said_and_a_short_one_is_not(monkeypatch):
-    import time
-
     from interp import _progress
 
-    said = []
-    monkeypatch.setattr(_progress, "remark", said.append)
+    said, heard = [], Event()
+
+    def remark(text):
+        said.append(text)
+        heard.set()
+
+    monkeypatch.setattr(_progress, "remark", remark)
+    monkeypatch.setattr(_progress, "PATIENCE", LONG)
     monkeypatch.setattr(blocks, "_loaded", lambda: "loops")
     assert blocks._prepared() == "loops"
     monkeypatch.setattr(_progress, "PATIENCE", 0.01)
-    monkeypatch.setattr(blocks, "_loaded", lambda: time.sleep(0.3))
-    blocks._prepared()
+    monkeypatch.setattr(blocks, "_loaded", lambda: heard.wait(LONG))
+    assert blocks._prepared()
     assert said == [blocks.PREPARING]
 
 
@@ -515,6 +527,6 @@ sys.stdout.write(found.log_prob.double().numpy().tobytes().hex())
         subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
         for _ in range(4)
     ]
-    printed = {process.communicate(timeout=240)[0] for process in running}
+    printed = {process.communicate(timeout=LONG)[0] for process in running}
     assert len(printed) == 1
     assert len(printed.pop()) > 100

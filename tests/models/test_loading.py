@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-import time
 import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from zoo import ZOO
 
 import interp
@@ -164,10 +165,15 @@ def test_a_missing_shard_is_named(tmp_path):
 )
 def test_a_configuration_far_beyond_its_weights_is_refused_at_once(name, fields, text, tmp_path):
     folder = configure(saved(name, tmp_path), **fields)
-    start = time.monotonic()
-    with pytest.raises(BadInput, match=rf"{text}.*is not that of these weights"):
-        interp.load_model(folder)
-    assert time.monotonic() - start < 30  # minutes without the bound
+    made = []
+    watch = register_module_parameter_registration_hook(lambda *given: made.append(given[2]))
+    try:
+        with pytest.raises(BadInput, match=rf"{text}.*is not that of these weights"):
+            interp.load_model(folder)
+    finally:
+        watch.remove()
+    assert len(made) < 5000  # millions without the bound, which take minutes
+    assert sum(p.numel() for p in made if p is not None and not p.is_meta) < 10**6
 
 
 def test_the_bound_is_taken_off_again(tmp_path):
@@ -233,6 +239,7 @@ def online(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_hub, "PATIENCE", 300.0)  # no answer here takes long, but the machine may
 
     def at(endpoint: str) -> Path:
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -251,41 +258,62 @@ def cache_model(cache: Path, name: str) -> None:
 CLOSED = "http://127.0.0.1:9"  # nobody listens at the discard port
 
 
+@pytest.fixture
+def questions(monkeypatch):
+    """Questions to the hub from now on: ours, and what else is asked where the model is loaded."""
+    seen, ask, connect = [], _hub._files_on_hub, socket.socket.connect
+
+    def asked(name, revision):
+        seen.append(name)
+        return ask(name, revision)
+
+    def connected(self, address):
+        if threading.current_thread() is threading.main_thread():
+            seen.append(address)
+        return connect(self, address)
+
+    monkeypatch.setattr(_hub, "_files_on_hub", asked)
+    monkeypatch.setattr(socket.socket, "connect", connected)
+    return seen
+
+
 def test_a_misspelt_embedded_name_is_answered_before_anyone_is_asked(monkeypatch):
     monkeypatch.setattr(_hub, "_ask", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(InterpError, match=r"'demo-lama' is not on.*did you mean 'demo-llama'\?"):
         interp.load_model("demo-lama")
 
 
-def test_without_a_network_a_name_fails_within_seconds(online):
+def test_without_a_network_a_name_fails_after_one_question(online, questions):
     online(CLOSED)
-    start = time.monotonic()
     with pytest.raises(
         InterpError, match="'someone/tiny' is not on this machine and the hub cannot"
     ):
         interp.load_model("someone/tiny")
-    assert time.monotonic() - start < 5
+    assert questions == ["someone/tiny"]
 
 
 def test_a_name_server_that_is_silent_is_not_waited_for(online, monkeypatch):
     online(CLOSED)
-    ended = threading.Event()
+    told, answered = threading.Event(), threading.Event()
+
+    def answer(*_):
+        told.wait(600)
+        answered.set()
+
     monkeypatch.setattr(_hub, "PATIENCE", 0.05)
-    monkeypatch.setattr(_hub, "_files_on_hub", lambda *_: ended.wait(30))
-    start = time.monotonic()
+    monkeypatch.setattr(_hub, "_files_on_hub", answer)
     with pytest.raises(InterpError, match="hub cannot be reached"):
         interp.load_model("someone/tiny")
-    assert time.monotonic() - start < 5
-    ended.set()
+    assert not answered.is_set()
+    told.set()
 
 
-def test_what_is_on_this_machine_is_loaded_without_the_hub_and_proposed(online):
+def test_what_is_on_this_machine_is_loaded_without_the_hub_and_proposed(online, questions):
     from huggingface_hub import constants
 
     cache_model(online(CLOSED), "someone/tiny")
-    start = time.monotonic()
     model = interp.load_model("someone/tiny")
-    assert time.monotonic() - start < 10
+    assert questions == ["someone/tiny"], "not once for every file"
     assert model.cfg.model_name == "someone/tiny"
     assert constants.HF_HUB_OFFLINE is False
     with pytest.raises(

@@ -18,6 +18,7 @@ SOURCES = ROOT / "explorer"
 RENDER = ROOT / "interp" / "render"
 BUILT = ("explorer.js", "explorer.css")
 PLOTLY = RENDER / page.PARTIAL
+LONG = 3600  # seconds that are over only where something waits for ever
 
 needs_sources = pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources are not here")
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
@@ -29,7 +30,7 @@ def tools():
     if not (SOURCES / "node_modules").is_dir():
         if not FULL:
             pytest.skip("needs explorer/node_modules: run npm ci in explorer/, or INTERP_FULL=1")
-        subprocess.run(["npm", "ci"], cwd=SOURCES, check=True, timeout=600)
+        subprocess.run(["npm", "ci"], cwd=SOURCES, check=True, timeout=LONG)
     lock = json.loads((SOURCES / "package-lock.json").read_text(encoding="utf-8"))
     for name, told in lock["packages"].items():
         installed = SOURCES / name / "package.json"
@@ -47,7 +48,7 @@ def test_the_bundle_is_what_the_sources_give(tools, tmp_path):
         cwd=tools,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONG,
         check=False,
         env={**os.environ, "NODE_OPTIONS": ""},
     )

@@ -91,6 +91,6 @@ class TestInABrowser:
         assert set(told["pressed"]) == set(explorer.VIEWS)
         for keys in told["pressed"].values():
             assert set(keys) == {"open", *explorer.KEYS.values()}
-            assert all(0 < took < 30_000 for times in keys.values() for took in times)
+            assert all(took > 0 for times in keys.values() for took in times)
         assert len(told[explorer.STREAM]) == 4
         assert told[explorer.FIRST][0] > 0

@@ -10,6 +10,7 @@ import json
 import re
 import struct
 import sys
+import tempfile
 
 import pytest
 from conftest import ROOT
@@ -18,14 +19,24 @@ SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 REAL = {"10_real_english": "smollm2"}
 """Notebooks on a model that has to be fetched first."""
 
+jupytext = pytest.importorskip("jupytext")
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+Config = pytest.importorskip("traitlets.config").Config
+
+LONG = 3600  # seconds that are over only where something waits for ever
+PATIENT = {
+    "timeout": LONG,
+    "startup_timeout": LONG,
+    "iopub_timeout": LONG,
+    # A free port is another's by the time that a kernel has started; a file in a folder is not.
+    "config": Config({"ConnectionFileMixin": {"transport": "ipc"}}),
+}
+
 FIGURE = re.compile(r"\.plot\(|\bpx\.|^figure$", re.MULTILINE)
 UNWANTED = re.compile(
     r"<script|<iframe|<style|id=.T_| at 0x[0-9a-f]{6}|(?<![\w.:/])/\w+/[\w./-]*\w|[A-Z]:\\"
 )
-
-jupytext = pytest.importorskip("jupytext")
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
 
 
 def read(path):
@@ -197,8 +208,10 @@ def test_the_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     notebook = jupytext.read(path)
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
-    client.execute()
+    # The paths of sockets have to be short.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as sockets:
+        monkeypatch.setenv("JUPYTER_RUNTIME_DIR", sockets)
+        nbclient.NotebookClient(notebook, kernel_name="python3", **PATIENT).execute()
     ran = [c for c in notebook.cells if c.cell_type == "code"]
     assert all(c.execution_count for c in ran)
     assert any("text/html" in o.get("data", {}) for c in ran for o in c.outputs)

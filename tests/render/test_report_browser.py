@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser_help import WAIT, Visit, in_a_browser, until
+from browser_help import WAIT, Visit, eventually, in_a_browser, until
 from render_data import HOSTILE, make_results
 
 from interp import Results
@@ -44,12 +44,21 @@ PAINTED = """canvas => {
 }"""
 
 
-def test_first_figure_comes_with_the_text(visit):
-    first = visit.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+def painted(seen: Visit, box) -> None:
+    """Waits until the last map of a box has colours: they come some time after its canvas."""
+    last = box.locator("canvas").last
+    last.wait_for(timeout=WAIT)
+    eventually(seen.page, lambda: last.evaluate(PAINTED) > 8, "the map is empty")
+
+
+def test_first_figure_comes_with_the_text(chromium, report_path):
+    seen = Visit(chromium, report_path)
+    first = seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     assert first.is_visible()
-    assert visit.page.locator("h1").is_visible()
+    assert seen.page.locator("h1").is_visible()
     # The maps' library waits until a map is near the screen.
-    assert visit.page.evaluate("typeof Plotly === 'object' && typeof CircuitsVis === 'undefined'")
+    assert seen.page.evaluate("typeof Plotly === 'object' && typeof CircuitsVis === 'undefined'")
+    seen.context.close()
 
 
 def test_the_smaller_bundle_of_plotly_has_every_kind_of_trace(visit):
@@ -85,16 +94,12 @@ def test_every_figure_is_drawn_without_an_error_or_a_request(visit, report_path)
 def test_attention_maps_are_painted_and_change_on_demand(visit):
     box = visit.page.locator(".canvas[data-kind=maps]:visible").first
     box.scroll_into_view_if_needed()
-    box.locator("canvas").last.wait_for(timeout=WAIT)
-    visit.page.wait_for_timeout(500)
-    assert box.locator("canvas").last.evaluate(PAINTED) > 8
+    painted(visit, box)
     select = visit.page.locator("figure:has(.canvas[data-kind=maps]) select")
     select.select_option(label="prompt 1, block 2")
     chosen = visit.page.locator(".canvas[data-kind=maps]:visible")
-    chosen.locator("canvas").last.wait_for(timeout=WAIT)
-    visit.page.wait_for_timeout(500)
+    painted(visit, chosen)
     assert chosen.count() == 1
-    assert chosen.locator("canvas").last.evaluate(PAINTED) > 8
     assert "L2H0" in chosen.inner_text()
 
 
@@ -115,7 +120,9 @@ def test_hostile_tokens_are_text(visit):
 
 def test_hover_shows_top_tokens_as_text(visit):
     figure = visit.page.locator("figure:has-text('token that the model would predict')")
+    visit.draw_all()  # what is drawn later moves nothing away from the pointer
     figure.scroll_into_view_if_needed()
+    visit.settle()
     figure.locator(".canvas:visible .nsewdrag").hover(position={"x": 30, "y": 12})
     hover = figure.locator(".canvas:visible .hoverlayer .hovertext")
     hover.wait_for(timeout=WAIT)
@@ -148,8 +155,8 @@ def test_nothing_is_cut_at_the_right_edge_without_a_word(chromium, report_path, 
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    seen.page.wait_for_timeout(300)
-    assert all(marked and told for marked, told in seen.page.evaluate(CUT))
+    seen.settle()
+    eventually(seen.page, lambda: all(marked and told for marked, told in seen.page.evaluate(CUT)))
     lens = seen.page.locator("figure:has-text('token that the model would predict')")
     inside = lens.locator(".scroll:visible").evaluate("e => e.scrollWidth <= e.clientWidth")
     assert inside == (width >= 700), "nine tokens fit where there is room for them"
@@ -233,9 +240,7 @@ def test_maps_of_a_notebook_draw_in_their_frame(chromium, results, tmp_path):
     path.write_text(f"<!doctype html><meta charset=utf-8>{shown}", encoding="utf-8")
     seen = Visit(chromium, path)
     frame = seen.page.frame_locator("iframe")
-    frame.locator("canvas").last.wait_for(timeout=WAIT)
-    seen.page.wait_for_timeout(500)
-    assert frame.locator("canvas").last.evaluate(PAINTED) > 8
+    painted(seen, frame)
     assert seen.errors == []
     seen.context.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,9 +187,15 @@ def test_the_bar_of_several_batches_counts_them_all(gpt2, monkeypatch):
     assert [told["completed"] for told in display.updates] == list(range(display.total))
 
 
-def test_what_takes_less_than_a_second_has_no_bar(monkeypatch):
-    monkeypatch.setattr(_progress, "_display", lambda *_, **__: pytest.fail("a bar"))
-    assert list(_progress.track([1, 2, 3], "work")) == [1, 2, 3]
+@pytest.mark.parametrize(("seconds", "bars"), [(0.3, 0), (0.4, 1)])
+def test_what_takes_less_than_a_second_has_no_bar(monkeypatch, seconds, bars):
+    now, made = [0.0], []
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(_progress, "_display", lambda *_, **__: made.append(Display()) or made[0])
+    for _ in _progress.track([1, 2, 3], "work"):
+        now[0] += seconds
+    assert len(made) == bars
+    assert all(bar.updates[0]["completed"] == 3 and bar.stopped for bar in made)
 
 
 class Notebook(Console):
@@ -237,6 +243,6 @@ def test_a_terminal_draws_and_a_pipe_does_not(monkeypatch):
 def test_the_bar_is_not_made_again_where_nobody_looks(monkeypatch):
     calls = []
     monkeypatch.setattr(_progress, "PATIENCE", 0.0)
-    monkeypatch.setattr(_progress, "_display", lambda *_, **__: calls.append(time.monotonic()))
+    monkeypatch.setattr(_progress, "_display", lambda *_, **__: calls.append("made"))
     assert list(_progress.track(range(5), "work")) == list(range(5))
     assert len(calls) == 1

@@ -409,6 +409,21 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bits(
     same(tmp_path / "out", whole / keep)
 
 
+HALF = (".0123.part", ".4567.part/rotation.parquet", ".4567.part/.89ab.part", "shards/.cdef.part")
+
+
+def test_what_a_killed_process_left_half_written_goes(gpt2, corpus, tmp_path, whole):
+    """Also a folder: one that appears whole, as the summary does, is filled under another name."""
+    out = shutil.copytree(whole / "summary", tmp_path / "out")
+    (out / "finished.json").unlink()
+    for name in HALF:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"half")
+    run(gpt2, corpus, out, (Rotation, LogitLens, Trajectory), keep="summary", resume=True)
+    assert [path for path in out.rglob("*") if path.suffix == ".part"] == []
+    same(out, whole / "summary")
+
+
 def test_a_full_disk_is_said_and_nothing_finished_is_lost(
     gpt2, corpus, tmp_path, whole, monkeypatch
 ):

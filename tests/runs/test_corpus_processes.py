@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from corpus_help import children, documents, kill, same, start, write_jsonl
+from corpus_help import GO, HELD, children, documents, kill, same, start, write_jsonl
 
 import interp
 
 FULL = os.environ.get("INTERP_FULL") == "1"
 N = 40
 ANALYSES = ["rotation", "logit_lens"]
-SECONDS = 240
+SECONDS = 1800  # which are over only where something waits for ever
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,19 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(options, whole, tmp
     same(out, whole)
 
 
+def held(folder: Path, process: subprocess.Popen) -> int:
+    """The worker that stands in the middle of the shard where it is held."""
+    until((folder / HELD).exists, process)
+    worker = int((folder / HELD).read_text())
+    assert worker in children(process.pid)
+    return worker
+
+
 def test_workers_give_the_same_tables_also_when_one_is_killed(options, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(options | {"out": out, "workers": 2})
-    until(lambda: records(out) >= 1, process)
-    workers = [p for p in children(process.pid) if "spawn_main" in _command(p)]
-    assert workers
-    os.kill(workers[0], signal.SIGKILL)
+    process = start(options | {"out": out, "workers": 2, "hold": 3})
+    os.kill(held(tmp_path, process), signal.SIGKILL)
+    (tmp_path / GO).touch()
     assert finish(process)["failures"] == 0
     same(out, whole)
 
@@ -94,13 +100,13 @@ def test_workers_give_the_same_tables_also_when_one_is_killed(options, whole, tm
 @pytest.mark.full
 def test_workers_end_with_a_killed_run_and_the_folder_is_free(options, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(options | {"out": out, "workers": 2})
-    until(lambda: records(out) >= 1, process)
+    process = start(options | {"out": out, "workers": 2, "hold": 3})
+    held(tmp_path, process)
     with pytest.raises(interp.BadInput, match=rf"another run works on .*process {process.pid} on"):
         interp.run_corpus(out=out, progress=False, resume=True, **options)
     workers = [p for p in children(process.pid) if "spawn_main" in _command(p)]
     kill(process)
-    end = time.monotonic() + 30
+    end = time.monotonic() + SECONDS
     while any(_command(p) for p in workers):
         assert time.monotonic() < end, "a worker outlives its run"
         time.sleep(0.05)

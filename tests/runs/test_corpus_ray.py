@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
-from corpus_help import documents, same, write_jsonl
+from corpus_help import children, documents, same, write_jsonl
 
 import interp
 from interp import InterpError
+from interp.runs.corpus.ray_actors import _ActorPool
 
 pytest.importorskip("ray", reason="ray is not installed (interp-stream[scale])")
 N = 40
@@ -32,39 +31,40 @@ def options(tmp_path_factory) -> dict:
     }
 
 
+def below(pid: int) -> list[int]:
+    """Processes that a process started, and those that they started."""
+    own = children(pid)
+    return own + [other for one in own for other in below(one)]
+
+
 def actors() -> list[int]:
-    """Processes of this machine that are our actors; Ray names them after the class."""
+    """Our actors: of this process, for others of this machine may have some of the same name."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if command.startswith("ray::CorpusActor"):
-                found.append(int(entry.name))
+    for pid in below(os.getpid()):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            continue
+        if command.startswith("ray::CorpusActor"):  # Ray names them after the class
+            found.append(pid)
     return found
 
 
-def test_two_actors_one_killed_give_the_tables_of_an_unbroken_run(options, tmp_path):
+def test_two_actors_one_killed_give_the_tables_of_an_unbroken_run(options, tmp_path, monkeypatch):
     interp.run_corpus(out=tmp_path / "whole", **options)
-    killed: list[int] = []
+    measured, killed, value = [], [], _ActorPool._value
 
-    def kill_one() -> None:
-        records = tmp_path / "out" / "shards"
-        end = time.monotonic() + 300
-        while time.monotonic() < end:
-            running = actors()
-            if running and len(list(records.glob("[0-9]*[0-9].json"))) >= 2:
-                os.kill(running[0], signal.SIGKILL)
-                killed.append(running[0])
-                return
-            time.sleep(0.02)
+    def and_killed(pool, reference, shard):
+        found = value(pool, reference, shard)
+        measured.extend([shard] if shard is not None and found is not None else [])
+        # Here no new shard is given out, so that the run cannot end before.
+        if len(measured) == 2 and not killed:
+            killed.append(actors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return found
 
-    thread = threading.Thread(target=kill_one)
-    thread.start()
+    monkeypatch.setattr(_ActorPool, "_value", and_killed)
     done = interp.run_corpus(out=tmp_path / "out", workers=2, ray="local", **options)
-    thread.join()
     assert killed
     assert done.documents == N
     assert len(done.failures) == 0

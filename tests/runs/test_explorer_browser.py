@@ -104,10 +104,9 @@ def visit(chromium, truth):
 def choose(visit: Visit, **words: object) -> None:
     """A selection by its address, as a bookmark brings it back."""
     address = urllib.parse.urlencode({"view": "layers", "c": "0", **words})
-    visit.page.evaluate("a => { location.hash = a; }", f"#explorer?{address}")
-    visit.page.wait_for_timeout(120)
+    visit.follow(f"#explorer?{address}")
     visit.page.evaluate("document.querySelectorAll('.ix-numbers').forEach(d => { d.open = true; })")
-    visit.page.wait_for_timeout(60)
+    visit.settle()
 
 
 def same(shown: str, expected: float, where: object) -> None:
@@ -204,7 +203,7 @@ def test_numbers_after_a_random_walk_are_those_of_the_rows(visit, truth, seed):
         )
         for key in walk.choices(["ArrowRight", "ArrowLeft", "]", "[", "Shift+ArrowRight"], k=2):
             visit.page.keyboard.press(key)
-        visit.page.wait_for_timeout(100)
+        visit.settle()
         counts["layers"] += measured(visit, truth)
         counts["lens"] += in_lens(visit, truth)
         counts["trajectory"] += on_ways(visit, truth)
@@ -235,7 +234,7 @@ def test_hovering_shows_the_chosen_measure_and_all_are_shown_on_demand(visit, tr
     assert tip.bounding_box()["height"] < 220
     visit.page.mouse.move(2, 2)
     visit.page.keyboard.press("ArrowRight")
-    visit.page.wait_for_timeout(80)
+    visit.settle()
     assert tip.count() == 0, "the keyboard's way is not covered"
     every = visit.page.locator(".ix-chosen-values [data-measure][data-value]").evaluate_all(shown)
     assert {r["measure"] for r in every} == {m["name"] for m in _payload(visit)["measures"]}
@@ -259,14 +258,15 @@ def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
     chart = seen.page.locator(".ix-small-chart").last
     chart.focus()
     chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 200)")
+    seen.settle()
     seen.page.keyboard.press(key)
-    seen.page.wait_for_timeout(150)
+    seen.settle()
     assert seen.page.evaluate(INSIDE)
     assert 0 < seen.page.evaluate(HEAD) < 640
     tabs = seen.page.locator(".ix-tabs").bounding_box()
     assert 0 <= tabs["y"] < 640
     seen.page.keyboard.press("1")
-    seen.page.wait_for_timeout(100)
+    seen.settle()
     assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "Layers"
     seen.context.close()
 
@@ -277,10 +277,11 @@ def test_on_a_phone_a_tab_opens_at_its_head(chromium, report, view):
     seen.page.wait_for_selector(READY, timeout=WAIT)
     chart = seen.page.locator(".ix-small-chart").last
     chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 300)")
+    seen.settle()
     slider = seen.page.locator("[data-depth-slider]").bounding_box()
     assert 0 <= slider["y"] < 100, "the slider of layers stays in reach"
     seen.page.locator(f"[data-tab={view}]").click()
-    seen.page.wait_for_timeout(150)
+    seen.settle()
     assert 0 < seen.page.evaluate(HEAD) < 640
     seen.context.close()
 
@@ -292,10 +293,11 @@ def test_keys_do_nothing_behind_the_dialog_of_keys(visit):
     for key in ("]", "3", "c"):
         visit.page.keyboard.press(key)
     visit.page.keyboard.press("Escape")
-    visit.page.wait_for_timeout(60)
+    visit.settle()
     assert visit.page.locator("[data-depth-slider]").input_value() == "1"
     assert visit.page.locator("[data-tab=layers]").get_attribute("aria-selected") == "true"
     visit.page.keyboard.press("]")
+    visit.settle()
     assert visit.page.locator("[data-depth-slider]").input_value() == "2"
 
 
@@ -304,9 +306,9 @@ def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, t
     seen = Visit(chromium, truth.folder / "explorer.html")
     seen.page.emulate_media(color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    assert seen.page.evaluate(theme) == "dark"
+    until(seen.page, f"{theme} === 'dark'")
     seen.page.get_by_label("Dark", exact=True).click()
-    assert seen.page.evaluate(theme) == "light"
+    until(seen.page, f"{theme} === 'light'")
     seen.page.reload()
     seen.page.wait_for_selector(READY, timeout=WAIT)
     assert seen.page.evaluate(theme) == "light"
@@ -324,7 +326,7 @@ def test_compared_groups_are_means_over_prompts(visit, truth):
     for control in (0, 1):
         groups = {"g": "role\u001ftarget", "og": "role\u001fprevious"}
         choose(visit, view="compare", mode="groups", m="rotation.angle", c=control, **groups)
-        visit.page.wait_for_timeout(200)
+        visit.settle()
         told = visit.page.locator("[data-view=compare] [data-side]").evaluate_all(
             "all => all.map(e => ({...e.dataset}))"
         )
@@ -357,15 +359,19 @@ def test_enter_in_the_field_of_compare_takes_the_first_prompt_that_fits(visit):
         field.fill(typed)
         field.press("Enter")
         field.blur()
+        visit.settle()
         assert field.input_value().startswith(f"#{prompt} {text}")
         assert f"prompt {prompt} " in re.sub(r"\s+", " ", sides.inner_text())
         assert said.inner_text() == ""
     field.fill("zebra")
+    visit.settle()
     assert said.inner_text() == "No prompt has this text."
     field.press("Enter")
+    visit.settle()
     assert "prompt 3 " in re.sub(r"\s+", " ", sides.inner_text()), "nothing was chosen"
     assert said.inner_text() == "No prompt has this text."
     field.blur()
+    visit.settle()
     assert field.input_value().startswith("#3 ")
     assert said.inner_text() == ""
     assert visit.page.locator("[role=tab][aria-selected=true]").inner_text() == "Compare"
@@ -398,7 +404,7 @@ def test_an_address_brings_the_selection_back(chromium, truth, visit):
     address = visit.page.evaluate("location.href")
     again = Visit(chromium, address)
     again.page.wait_for_selector(READY, timeout=WAIT)
-    again.page.wait_for_timeout(200)
+    again.settle()
     for seen in (visit, again):
         lens = seen.page.locator("[role=tab][data-tab=lens]")
         assert lens.get_attribute("aria-selected") == "true"
@@ -437,7 +443,7 @@ def test_hostile_texts_stay_text_in_every_view(chromium, hostile, view):
             choose(seen, view=view, p=prompt, t="1,2,3", c=1, **more)
     for chip in seen.page.locator("[data-token]:visible").all()[:6]:
         chip.hover()
-        seen.page.wait_for_timeout(30)
+        seen.settle()
     assert seen.page.evaluate("window.hacked") is None
     inside = seen.page.locator("#interp-explorer")
     assert inside.locator("img[src=x], s, script, b:text-is('bold')").count() == 0
@@ -476,9 +482,11 @@ def test_exports_hold_the_texts_as_text_under_a_plain_name(chromium, hostile, vi
     seen.context.close()
 
 
-def test_the_policy_forbids_eval_and_the_page_needs_none(visit):
+def test_the_policy_forbids_eval_and_the_page_needs_none(chromium, truth):
+    seen = Visit(chromium, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
     # In a script of the page: what playwright itself evaluates is free of the policy.
-    visit.page.evaluate(
+    seen.page.evaluate(
         """() => {
             const script = document.createElement("script");
             script.textContent = `setTimeout(() => {
@@ -486,12 +494,12 @@ def test_the_policy_forbids_eval_and_the_page_needs_none(visit):
                 catch (error) { window.said = error.name; } })`;
             document.head.append(script); }"""
     )
-    until(visit.page, "window.said")
-    assert visit.page.evaluate("window.said") == "EvalError"
-    visit.errors.clear()  # the console has a line on what this test tried
-    policy = visit.page.locator("meta[http-equiv]").get_attribute("content")
+    until(seen.page, "window.said")
+    assert seen.page.evaluate("window.said") == "EvalError"
+    policy = seen.page.locator("meta[http-equiv]").get_attribute("content")
     assert "unsafe-eval" not in policy
     assert "default-src 'none'" in policy
+    seen.context.close()
 
 
 # ---- unusual runs ------------------------------------------------------------------------------
@@ -588,6 +596,7 @@ def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(chromium, g
     seen = opened(chromium, run.open(), tmp_path / "rows.html")
     side = seen.page.locator(".ix-side")
     side.get_by_text("No control here").click()
+    seen.settle()
     assert "interp.run_corpus(interp.random_copy(model)" in side.inner_text()
     told = {}
     for view in ("lens", "attention"):
@@ -679,7 +688,7 @@ def test_several_widgets_in_one_document(chromium, truth, tmp_path):
         cell.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
     first, second = (seen.page.locator(".cell").nth(i) for i in (0, 1))
     first.locator("[role=tab][data-tab=layers]").click()
-    seen.page.wait_for_timeout(200)
+    seen.settle()
     assert first.locator("[data-lens-token]").count() == 0
     assert second.locator("[data-lens-token]").count() > 0
     assert seen.errors == []

@@ -31,12 +31,15 @@ def visit(session, chromium):
     with Server(session) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
-        seen = Visit(chromium, server.address, offline=False)
-        seen.page.wait_for_selector(READY, timeout=WAIT)
-        yield seen
-        seen.context.close()
-        server.stop()
-        thread.join(20)
+        try:
+            seen = Visit(chromium, server.address, offline=False)
+            seen.page.wait_for_selector(READY, timeout=WAIT)
+            yield seen
+            seen.context.close()
+        finally:
+            server.stop()
+            thread.join(WAIT / 1000)
+        assert not thread.is_alive()
 
 
 def send(visit: Visit, prompt: str, new_tokens: int) -> None:
@@ -57,9 +60,10 @@ def prompts(visit: Visit) -> str:
 
 
 def test_a_typed_prompt_appears_among_the_others(visit, session):
+    before = session.payload["prompts"]["id"]
     send(visit, "Mary was tired, so John told her", 0)
-    selected(visit, 1)
-    assert session.payload["prompts"]["id"] == [0, 1]
+    selected(visit, len(before))
+    assert session.payload["prompts"]["id"] == [*before, len(before)]
     visit.page.locator("[role=tab][data-tab=lens]").click()
     visit.page.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
     assert "Mary" in prompts(visit)
@@ -86,10 +90,12 @@ def test_a_refused_prompt_says_why_and_the_page_goes_on(visit, session):
     assert session.payload["prompts"]["id"] == before
 
 
-def test_the_page_speaks_to_its_own_server_only(visit):
+def test_the_page_speaks_to_its_own_server_only(visit, chromium):
     hosts = {url.split("/")[2] for url in visit.requests if url.startswith("http")}
     assert len(hosts) == 1
-    refused = visit.page.evaluate(
+    seen = Visit(chromium, visit.requests[0], offline=False)
+    refused = seen.page.evaluate(
         "fetch('http://127.0.0.1:9/').then(() => 'sent', error => error.name)"
     )
     assert refused == "TypeError"
+    seen.context.close()

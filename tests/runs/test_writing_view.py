@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from functools import partial
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,12 @@ from interp import _progress
 from interp.runs.generate import generate
 
 PROMPTS = ["Mary was tired, so John", "The river", "Leo met"]
+
+
+@pytest.fixture(autouse=True)
+def no_bars(monkeypatch):
+    """Only the view of the writing: what measures the texts has a bar where it takes a second."""
+    monkeypatch.setattr(_progress, "PATIENCE", 1e6)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +104,9 @@ def notebook(monkeypatch):
     return shown
 
 
-def test_a_notebook_reads_along_in_one_output(demo, notebook):
+def test_a_notebook_reads_along_in_one_output(demo, notebook, monkeypatch):
+    # A second at every look at the clock: the rate keeps its number of digits.
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=partial(next, count())))
     results = generate(demo, PROMPTS, "norm", max_new_tokens=4, stop=[])
     assert notebook.outputs == 1
     first, last = notebook.pages[0], notebook.pages[-1]

@@ -59,8 +59,8 @@ ENDLESS = 1e10
 
 PREPARING = "preparing the lens: its loops are compiled once for this machine"
 
-PATIENCE = 60.0
-"""Seconds to wait for another process that compiles."""
+PATIENCE = 1800.0
+"""Seconds to wait for another process that compiles, which takes minutes on a slow machine."""
 
 _KEPT: ContextVar[dict[torch.dtype, Tensor] | None] = ContextVar("kept memory", default=None)
 _LOCK = Lock()
@@ -106,7 +106,7 @@ def _alone() -> Iterator[None]:
     lock = FileLock(Path(tempfile.gettempdir()) / f"interp-lens-{owner}.lock")
     try:
         lock.acquire(timeout=PATIENCE)
-    except (Timeout, OSError):  # somebody died with it, or nothing can be written there
+    except (Timeout, OSError):  # somebody stopped with it, or nothing can be written there
         yield
         return
     try:

@@ -6,10 +6,12 @@ Knows locks and leftovers; nothing of what is in the folders.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from interp._files import TEMPORARY, discard, make_folder, read_json, unwritable, write_json
@@ -17,9 +19,20 @@ from interp.errors import BadInput
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the half-written files of killed processes under `folder`."""
-    for path in folder.rglob(f".*{TEMPORARY}"):
-        discard(path)
+    """Delete the half-written files and folders of killed processes under `folder`."""
+    hidden = f".*{TEMPORARY}"
+    # os.walk passes over folders that go away in the meantime: a worker outlives its run a while.
+    left = [
+        Path(place, name)
+        for place, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+        if fnmatch(name, hidden)
+    ]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            discard(path)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import threading
@@ -253,6 +254,9 @@ def _listening(port: int) -> socket.socket:
     if not 0 <= port < 1 << 16:
         raise BadInput(f"port {port}; allowed is 0 (any free one) to 65535")
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it would let two programs listen at one port
+        # The connection of a page that is open still keeps the port for a minute after the end.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOOPBACK, port))
         listening.listen()  # who opens the address at once waits instead of being refused
