@@ -1,4 +1,8 @@
-"""What the tests in a real browser share: a Chromium, and a page that notes what it does."""
+"""What the tests in real browsers share: the browsers, and a page that notes what it does.
+
+Firefox is driven as Mozilla or a distribution ships it, over WebDriver BiDi (playwright's channel
+`moz-firefox`); nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,61 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
-WHY = "needs playwright (extra `test`)" if CHROMIUM else "needs a Chromium on the PATH"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+]
 WAIT = 30_000  # milliseconds; machines that run tests are slow and shared
+
+
+def _first(*names: str) -> str:
+    return next(filter(None, map(shutil.which, names)), "")
+
+
+PROGRAMS = {
+    "chromium": _first("chromium", "chromium-browser", "google-chrome"),
+    "firefox": _first("firefox-esr", "firefox"),
+}
+NO_WEBGL = {
+    "chromium": {"args": [*CHROMIUM_FLAGS, "--disable-3d-apis"]},
+    "firefox": {"firefox_user_prefs": {"webgl.disabled": True}},
+}
 
 in_a_browser = [
     pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and PLAYWRIGHT), reason=WHY),
+    pytest.mark.skipif(not PLAYWRIGHT, reason="needs playwright (extra `test`)"),
 ]
+
+
+def each_browser() -> list:
+    """Names of browsers as parameters; one that is not installed is skipped, and says so."""
+    return [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                not program, reason=f"needs a {name.capitalize()} on the PATH"
+            ),
+        )
+        for name, program in PROGRAMS.items()
+    ]
+
+
+def launch(playwright, name: str, **options: object):
+    """A running browser of that name."""
+    if name == "chromium":
+        options.setdefault("args", CHROMIUM_FLAGS)
+        return playwright.chromium.launch(executable_path=PROGRAMS[name], **options)
+    return playwright.firefox.launch(
+        executable_path=PROGRAMS[name], channel="moz-firefox", **options
+    )
+
+
+# What the policy of a page forbids is told by an event in every browser, in the console by some.
+NOTICE = """addEventListener("securitypolicyviolation", e =>
+    console.error(`policy: ${e.effectiveDirective} ${e.blockedURI}`));"""
 
 
 class Visit:
@@ -37,6 +84,7 @@ class Visit:
     ) -> None:
         viewport = {"width": width, "height": height}
         self.context = browser.new_context(offline=offline, viewport=viewport, **options)
+        self.context.add_init_script(NOTICE)
         self.page = self.context.new_page()
         self.requests: list[str] = []
         self.errors: list[str] = []
@@ -44,7 +92,8 @@ class Visit:
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.on("dialog", lambda d: self.errors.append(f"dialog {d.message}"))
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        self.page.goto(where if isinstance(where, str) else where.as_uri())
+        self.where = where if isinstance(where, str) else where.as_uri()
+        self.page.goto(self.where)
 
     def draw_all(self) -> None:
         """Bring every figure near the screen, and wait until it is drawn."""
@@ -56,7 +105,9 @@ class Visit:
 
     def asked(self) -> set[str]:
         """What was requested besides the page itself and what it holds in itself."""
-        return {u.split("#")[0] for u in self.requests[1:] if not u.startswith(("data:", "blob:"))}
+        own = self.where.split("#")[0]
+        asked = {u.split("#")[0] for u in self.requests if not u.startswith(("data:", "blob:"))}
+        return asked - {own}
 
 
 def until(page, expression: str) -> None:

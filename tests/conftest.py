@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are busy with the other pro
 
 import pytest
 import torch
+from browser_help import NO_WEBGL, each_browser, launch
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -112,15 +113,28 @@ def real_results(smollm2, english):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    """A Chromium that is driven by playwright; for tests marked by `browser_help.in_a_browser`."""
-    from browser_help import CHROMIUM, FLAGS
+def driver():
+    """Playwright; it is ended with the file, because its loop of events would disturb others."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+        yield playwright
+
+
+@pytest.fixture(scope="module", params=each_browser())
+def browser(request, driver):
+    """Each installed browser in turn; for tests marked by `browser_help.in_a_browser`."""
+    running = launch(driver, request.param)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module", params=each_browser())
+def without_webgl(request, driver):
+    """Each installed browser in turn, with WebGL switched off."""
+    running = launch(driver, request.param, **NO_WEBGL[request.param])
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ def report_path(results, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, report_path):
-    seen = Visit(chromium, report_path)
+def visit(browser, report_path):
+    seen = Visit(browser, report_path)
     yield seen
     seen.context.close()
 
@@ -60,9 +60,9 @@ def test_the_smaller_bundle_of_plotly_has_every_kind_of_trace(visit):
     assert visit.page.evaluate("Plotly.version") == PARTIAL_VERSION or whole
 
 
-def test_a_page_without_three_dimensions_has_the_smaller_bundle(chromium, results, tmp_path):
+def test_a_page_without_three_dimensions_has_the_smaller_bundle(browser, results, tmp_path):
     few = Results([results[n] for n in ("rotation", "logit_lens")], results.provenance)
-    seen = Visit(chromium, few.report(tmp_path / "few.html"))
+    seen = Visit(browser, few.report(tmp_path / "few.html"))
     seen.draw_all()
     kinds = set(seen.page.evaluate("Object.keys(Plotly.PlotSchema.get().traces)"))
     assert kinds >= PARTIAL_TRACES
@@ -143,8 +143,8 @@ CUT = """() => [...document.querySelectorAll(".scroll, .table")]
 
 
 @pytest.mark.parametrize("width", [1400, 1280, 1000, 390])
-def test_nothing_is_cut_at_the_right_edge_without_a_word(chromium, report_path, width):
-    seen = Visit(chromium, report_path, width, 900)
+def test_nothing_is_cut_at_the_right_edge_without_a_word(browser, report_path, width):
+    seen = Visit(browser, report_path, width, 900)
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -156,8 +156,8 @@ def test_nothing_is_cut_at_the_right_edge_without_a_word(chromium, report_path, 
     seen.context.close()
 
 
-def test_the_word_goes_when_the_end_is_reached(chromium, report_path):
-    seen = Visit(chromium, report_path, 390, 844)
+def test_the_word_goes_when_the_end_is_reached(browser, report_path):
+    seen = Visit(browser, report_path, 390, 844)
     seen.draw_all()
     number = seen.page.evaluate(
         """() => [...document.querySelectorAll(".scroll")].findIndex(
@@ -172,8 +172,8 @@ def test_the_word_goes_when_the_end_is_reached(chromium, report_path):
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
-def test_the_first_screen_has_the_answer_and_its_picture(chromium, report_path, width, height):
-    seen = Visit(chromium, report_path, width, height)
+def test_the_first_screen_has_the_answer_and_its_picture(browser, report_path, width, height):
+    seen = Visit(browser, report_path, width, height)
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     answer = seen.page.locator(".answer").first.bounding_box()
     assert answer["y"] + answer["height"] < height / 2
@@ -185,8 +185,8 @@ def test_the_first_screen_has_the_answer_and_its_picture(chromium, report_path, 
 
 
 @pytest.mark.parametrize(("width", "in_legend"), [(390, True), (1280, False)])
-def test_names_of_lines_are_seen_at_every_width(chromium, report_path, width, in_legend):
-    seen = Visit(chromium, report_path, width, 900)
+def test_names_of_lines_are_seen_at_every_width(browser, report_path, width, in_legend):
+    seen = Visit(browser, report_path, width, 900)
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     legend = set(seen.page.locator("#f0 .legendtext").all_text_contents())
     assert ({"target", "previous"} <= legend) == in_legend
@@ -196,8 +196,8 @@ def test_names_of_lines_are_seen_at_every_width(chromium, report_path, width, in
 
 
 @pytest.mark.parametrize(("width", "there"), [(390, False), (1280, True)])
-def test_buttons_do_not_lie_on_the_legend_of_a_narrow_screen(chromium, report_path, width, there):
-    seen = Visit(chromium, report_path, width, 900)
+def test_buttons_do_not_lie_on_the_legend_of_a_narrow_screen(browser, report_path, width, there):
+    seen = Visit(browser, report_path, width, 900)
     box = seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     box.hover()
     assert (seen.page.locator("#f0 .modebar-btn").count() > 0) == there
@@ -205,9 +205,9 @@ def test_buttons_do_not_lie_on_the_legend_of_a_narrow_screen(chromium, report_pa
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_titles_of_axes_are_whole(chromium, report_path, width):
+def test_titles_of_axes_are_whole(browser, report_path, width):
     """Also the long one of the states of a lens."""
-    seen = Visit(chromium, report_path, width, 900)
+    seen = Visit(browser, report_path, width, 900)
     seen.draw_all()
     title = seen.page.locator(".xtitle", has_text="enters the first block").first
     title.scroll_into_view_if_needed()
@@ -218,20 +218,20 @@ def test_titles_of_axes_are_whole(chromium, report_path, width):
     seen.context.close()
 
 
-def test_one_figure_as_a_file(chromium, results, tmp_path):
+def test_one_figure_as_a_file(browser, results, tmp_path):
     path = save_figure(result_figure(results["logit_lens"]), tmp_path / "lens.html")
-    seen = Visit(chromium, path)
+    seen = Visit(browser, path)
     seen.draw_all()
     assert seen.errors == []
     assert seen.requests == [path.as_uri(), "data:,"] or seen.requests == [path.as_uri()]
     seen.context.close()
 
 
-def test_maps_of_a_notebook_draw_in_their_frame(chromium, results, tmp_path):
+def test_maps_of_a_notebook_draw_in_their_frame(browser, results, tmp_path):
     shown = attention_maps(results["attention"], prompt=0, layer=1)._repr_html_()
     path = tmp_path / "notebook.html"
     path.write_text(f"<!doctype html><meta charset=utf-8>{shown}", encoding="utf-8")
-    seen = Visit(chromium, path)
+    seen = Visit(browser, path)
     frame = seen.page.frame_locator("iframe")
     frame.locator("canvas").last.wait_for(timeout=WAIT)
     seen.page.wait_for_timeout(500)
@@ -266,8 +266,8 @@ def painted_on(seen: Visit, paper: str) -> None:
         assert (high + 0.05) / (low + 0.05) >= 3, (ink, paper)
 
 
-def test_a_report_follows_the_system_and_paper_is_light(chromium, report_path):
-    seen = Visit(chromium, report_path, color_scheme="dark")
+def test_a_report_follows_the_system_and_paper_is_light(browser, report_path):
+    seen = Visit(browser, report_path, color_scheme="dark")
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     painted_on(seen, DARK)
     seen.draw_all()
@@ -285,8 +285,8 @@ def test_a_report_follows_the_system_and_paper_is_light(chromium, report_path):
     seen.context.close()
 
 
-def test_maps_stand_on_a_light_ground_in_the_dark(chromium, report_path):
-    seen = Visit(chromium, report_path, color_scheme="dark")
+def test_maps_stand_on_a_light_ground_in_the_dark(browser, report_path):
+    seen = Visit(browser, report_path, color_scheme="dark")
     box = seen.page.locator(".canvas[data-kind=maps]:visible").first
     box.scroll_into_view_if_needed()
     box.locator("canvas").last.wait_for(timeout=WAIT)
@@ -296,9 +296,9 @@ def test_maps_stand_on_a_light_ground_in_the_dark(chromium, report_path):
     seen.context.close()
 
 
-def test_one_figure_stays_light_for_it_may_stand_in_a_light_notebook(chromium, results, tmp_path):
+def test_one_figure_stays_light_for_it_may_stand_in_a_light_notebook(browser, results, tmp_path):
     path = save_figure(result_figure(results["rotation"]), tmp_path / "rotation.html")
-    seen = Visit(chromium, path, color_scheme="dark")
+    seen = Visit(browser, path, color_scheme="dark")
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     painted_on(seen, LIGHT)
     seen.context.close()
@@ -320,9 +320,9 @@ def written_path(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_texts_flow_coloured_and_can_be_chosen(chromium, written_path, width):
+def test_texts_flow_coloured_and_can_be_chosen(browser, written_path, width):
     path, texts = written_path
-    seen = Visit(chromium, path, width=width)
+    seen = Visit(browser, path, width=width)
     page = seen.page
     page.wait_for_selector(".running", timeout=WAIT)
     shown = page.eval_on_selector_all(

@@ -94,8 +94,8 @@ def _prompts(factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, truth):
-    seen = Visit(chromium, truth.folder / "explorer.html")
+def visit(browser, truth):
+    seen = Visit(browser, truth.folder / "explorer.html")
     seen.page.wait_for_selector(READY, timeout=WAIT)
     yield seen
     seen.context.close()
@@ -252,9 +252,9 @@ def report(truth, tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", "2345")
-def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
+def test_a_change_of_view_keeps_the_reader_in_it(browser, report, key):
     """From deep in the layers, and from a chart that leaves the page together with its view."""
-    seen = Visit(chromium, report, 1280, 800)
+    seen = Visit(browser, report, 1280, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     chart = seen.page.locator(".ix-small-chart").last
     chart.focus()
@@ -272,8 +272,8 @@ def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
 
 
 @pytest.mark.parametrize("view", ["lens", "compare"])
-def test_on_a_phone_a_tab_opens_at_its_head(chromium, report, view):
-    seen = Visit(chromium, report, 390, 800)
+def test_on_a_phone_a_tab_opens_at_its_head(browser, report, view):
+    seen = Visit(browser, report, 390, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     chart = seen.page.locator(".ix-small-chart").last
     chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 300)")
@@ -299,9 +299,9 @@ def test_keys_do_nothing_behind_the_dialog_of_keys(visit):
     assert visit.page.locator("[data-depth-slider]").input_value() == "2"
 
 
-def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, truth, report):
+def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(browser, truth, report):
     theme = "document.querySelector('.ix').dataset.theme"
-    seen = Visit(chromium, truth.folder / "explorer.html")
+    seen = Visit(browser, truth.folder / "explorer.html")
     seen.page.emulate_media(color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
     assert seen.page.evaluate(theme) == "dark"
@@ -311,7 +311,7 @@ def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, t
     seen.page.wait_for_selector(READY, timeout=WAIT)
     assert seen.page.evaluate(theme) == "light"
     seen.context.close()
-    seen = Visit(chromium, report, 1280, 800)
+    seen = Visit(browser, report, 1280, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     for scheme in ("dark", "light"):
         seen.page.emulate_media(color_scheme=scheme)
@@ -393,10 +393,10 @@ def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp
     assert [json.loads(t) for t in table["token"]] == expected.tolist()
 
 
-def test_an_address_brings_the_selection_back(chromium, truth, visit):
+def test_an_address_brings_the_selection_back(browser, truth, visit):
     choose(visit, view="lens", p=1, t="2,3", s=3, m="path_length.step")
     address = visit.page.evaluate("location.href")
-    again = Visit(chromium, address)
+    again = Visit(browser, address)
     again.page.wait_for_selector(READY, timeout=WAIT)
     again.page.wait_for_timeout(200)
     for seen in (visit, again):
@@ -429,8 +429,8 @@ def hostile(tmp_path_factory):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_hostile_texts_stay_text_in_every_view(chromium, hostile, view):
-    seen = Visit(chromium, hostile)
+def test_hostile_texts_stay_text_in_every_view(browser, hostile, view):
+    seen = Visit(browser, hostile)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     for prompt in (0, 1):
         for more in ({}, {"mode": "groups"}, {"mode": "tokens"}, {"a": "rollout"}, {"d": 3}):
@@ -450,8 +450,8 @@ def test_hostile_texts_stay_text_in_every_view(chromium, hostile, view):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_exports_hold_the_texts_as_text_under_a_plain_name(chromium, hostile, view, tmp_path):
-    seen = Visit(chromium, hostile)
+def test_exports_hold_the_texts_as_text_under_a_plain_name(browser, hostile, view, tmp_path):
+    seen = Visit(browser, hostile)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     choose(seen, view=view, p=1, t="1,2,3")
     panel = seen.page.locator(f"[data-view={view}]").first
@@ -497,8 +497,8 @@ def test_the_policy_forbids_eval_and_the_page_needs_none(visit):
 # ---- unusual runs ------------------------------------------------------------------------------
 
 
-def opened(chromium, results, path: Path, **options) -> Visit:
-    seen = Visit(chromium, results.explore().save(path), **options)
+def opened(browser, results, path: Path, **options) -> Visit:
+    seen = Visit(browser, results.explore().save(path), **options)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     return seen
 
@@ -513,10 +513,10 @@ def through_all(seen: Visit, **words: object) -> None:
     assert seen.asked() == set()
 
 
-def test_one_prompt_of_one_token_and_no_control(chromium, gpt2, tmp_path):
+def test_one_prompt_of_one_token_and_no_control(browser, gpt2, tmp_path):
     names = ["rotation", "logit_lens", "attention", "trajectory"]
     results = interp.run(gpt2, [[5]], names, progress=False)
-    seen = opened(chromium, results, tmp_path / "one.html")
+    seen = opened(browser, results, tmp_path / "one.html")
     through_all(seen)
     seen.context.close()
 
@@ -534,17 +534,17 @@ def test_one_prompt_of_one_token_and_no_control(chromium, gpt2, tmp_path):
     ],
     ids=lambda options: " ".join(map(str, [*options["analyses"], *list(options)[1:]])),
 )
-def test_parts_of_a_run_are_shown_as_far_as_they_go(chromium, gpt2, tmp_path, options):
+def test_parts_of_a_run_are_shown_as_far_as_they_go(browser, gpt2, tmp_path, options):
     results = interp.run(gpt2, ["the man saw her", "her dog"], progress=False, **options)
-    seen = opened(chromium, results, tmp_path / "part.html")
+    seen = opened(browser, results, tmp_path / "part.html")
     through_all(seen)
     through_all(seen, p=1, c=1, t="1,2")
     seen.context.close()
 
 
-def test_views_without_data_say_which_command_adds_it(chromium, gpt2, tmp_path):
+def test_views_without_data_say_which_command_adds_it(browser, gpt2, tmp_path):
     results = interp.run(gpt2, ["the man"], ["rotation"], progress=False)
-    seen = opened(chromium, results, tmp_path / "few.html")
+    seen = opened(browser, results, tmp_path / "few.html")
     through_all(seen)
     for view, analysis in (("lens", "logit_lens"), ("trajectory", "trajectory")):
         choose(seen, view=view)
@@ -553,7 +553,7 @@ def test_views_without_data_say_which_command_adds_it(chromium, gpt2, tmp_path):
     seen.context.close()
 
 
-def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
+def test_a_prompt_of_4096_tokens_is_shown(browser, tmp_path):
     n, layers = 4096, 6
     random_ = np.random.default_rng(0)
     tokens = pd.DataFrame(
@@ -565,7 +565,7 @@ def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
     frame["angle"] = random_.uniform(0, 90, len(frame))
     frame["turning"] = np.nan
     results = Results([Result("rotation", Rotation(), {}, tokens, _frame=frame)], {})
-    seen = opened(chromium, results, tmp_path / "long.html")
+    seen = opened(browser, results, tmp_path / "long.html")
     choose(seen, p=0, t="4000", m="rotation.angle", s=3)
     shown = [t for t in seen.page.evaluate(NUMBERS) if t.get("token") == "4000"]
     assert shown
@@ -579,13 +579,13 @@ def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
     seen.context.close()
 
 
-def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(chromium, gpt2, tmp_path):
+def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(browser, gpt2, tmp_path):
     corpus = write_jsonl(tmp_path / "corpus.jsonl", documents(30, longest=6))
     chosen = [Rotation(), LogitLens(examples=1), Attention(maps=1)]
     run = interp.run_corpus(
         gpt2, corpus, chosen, out=tmp_path / "out", keep="tokens", progress=False
     )
-    seen = opened(chromium, run.open(), tmp_path / "rows.html")
+    seen = opened(browser, run.open(), tmp_path / "rows.html")
     side = seen.page.locator(".ix-side")
     side.get_by_text("No control here").click()
     assert "interp.run_corpus(interp.random_copy(model)" in side.inner_text()
@@ -608,30 +608,30 @@ def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(chromium, g
     seen.context.close()
 
 
-def test_results_of_an_older_schema(chromium, tmp_path):
+def test_results_of_an_older_schema(browser, tmp_path):
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(tmp_path)
-    seen = opened(chromium, interp.load(tmp_path / "rows"), tmp_path / "old.html")
+    seen = opened(browser, interp.load(tmp_path / "rows"), tmp_path / "old.html")
     through_all(seen)
     seen.context.close()
 
 
-def test_two_stacks(chromium, tmp_path):
+def test_two_stacks(browser, tmp_path):
     from conftest import _boot
 
     results = interp.run(
         _boot("t5"), [[5, 6, 7], [8, 9]], ["rotation", "attention", "trajectory"], progress=False
     )
-    seen = opened(chromium, results, tmp_path / "stacks.html")
+    seen = opened(browser, results, tmp_path / "stacks.html")
     for prompt in ("0 encoder", "1 decoder"):
         through_all(seen, p=prompt)
     seen.context.close()
 
 
 @pytest.mark.parametrize("width", [1400, 390])
-def test_the_report_holds_the_explorer_and_fits(chromium, truth, tmp_path, width):
+def test_the_report_holds_the_explorer_and_fits(browser, truth, tmp_path, width):
     path = interp.load(truth.folder).report(tmp_path / "report.html")
-    seen = Visit(chromium, path, width, 900)
+    seen = Visit(browser, path, width, 900)
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     seen.page.locator("#explorer").scroll_into_view_if_needed()
     seen.page.wait_for_selector(READY, timeout=WAIT)
@@ -643,11 +643,11 @@ def test_the_report_holds_the_explorer_and_fits(chromium, truth, tmp_path, width
     seen.context.close()
 
 
-def test_the_frame_of_a_notebook_shows_the_page(chromium, truth, tmp_path):
+def test_the_frame_of_a_notebook_shows_the_page(browser, truth, tmp_path):
     shown = interp.load(truth.folder).explore(height=700)._repr_html_()
     path = tmp_path / "notebook.html"
     path.write_text(f"<!doctype html><meta charset=utf-8>{shown}", encoding="utf-8")
-    seen = Visit(chromium, path)
+    seen = Visit(browser, path)
     frame = seen.page.frame_locator("iframe")
     frame.locator("[role=tab][data-tab=lens]").click(timeout=WAIT)
     frame.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
@@ -655,7 +655,7 @@ def test_the_frame_of_a_notebook_shows_the_page(chromium, truth, tmp_path):
     seen.context.close()
 
 
-def test_several_widgets_in_one_document(chromium, truth, tmp_path):
+def test_several_widgets_in_one_document(browser, truth, tmp_path):
     """What anywidget does with the script of the widget, without a notebook around it."""
     page = interp.load(truth.folder).explore()
     script = page.parts.plain_script + RENDER.replace("export default", "const widget =")
@@ -672,7 +672,7 @@ def test_several_widgets_in_one_document(chromium, truth, tmp_path):
         "<script src=payload.js></script><script src=widget.js></script>",
         encoding="utf-8",
     )
-    seen = Visit(chromium, path)
+    seen = Visit(browser, path)
     for number in (0, 1):
         cell = seen.page.locator(".cell").nth(number)
         cell.locator("[role=tab][data-tab=lens]").click(timeout=WAIT)

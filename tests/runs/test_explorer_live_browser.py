@@ -27,11 +27,11 @@ def session():
 
 
 @pytest.fixture(scope="module")
-def visit(session, chromium):
+def visit(session, browser):
     with Server(session) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
-        seen = Visit(chromium, server.address, offline=False)
+        seen = Visit(browser, server.address, offline=False)
         seen.page.wait_for_selector(READY, timeout=WAIT)
         yield seen
         seen.context.close()
