@@ -6,8 +6,10 @@ Firefox is driven as Mozilla or a distribution ships it, over WebDriver BiDi (pl
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,6 +38,11 @@ NO_WEBGL = {
     "firefox": {"firefox_user_prefs": {"webgl.disabled": True}},
 }
 
+DARK = {
+    "chromium": {},
+    "firefox": {"firefox_user_prefs": {"layout.css.prefers-color-scheme.content-override": 0}},
+}
+
 in_a_browser = [
     pytest.mark.browser,
     pytest.mark.skipif(not PLAYWRIGHT, reason="needs playwright (extra `test`)"),
@@ -55,8 +62,15 @@ def each_browser() -> list:
     ]
 
 
+@functools.cache
+def _kept() -> tempfile.TemporaryDirectory:
+    """Where browsers save; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="downloads-")
+
+
 def launch(playwright, name: str, **options: object):
     """A running browser of that name."""
+    options["downloads_path"] = _kept().name
     if name == "chromium":
         options.setdefault("args", CHROMIUM_FLAGS)
         return playwright.chromium.launch(executable_path=PROGRAMS[name], **options)
@@ -82,6 +96,7 @@ class Visit:
         offline: bool = True,
         **options: object,
     ) -> None:
+        self.firefox = browser.browser_type.name == "firefox"
         viewport = {"width": width, "height": height}
         self.context = browser.new_context(offline=offline, viewport=viewport, **options)
         self.context.add_init_script(NOTICE)
@@ -103,11 +118,41 @@ class Visit:
             inner = ".main-svg, canvas" if kind == "plotly" else "canvas"
             box.wait_for_selector(inner, timeout=WAIT, state="attached")
 
+    def saved(self, button) -> tuple[str, bytes]:
+        """Name and content of the file that a click saves."""
+        if self.firefox:
+            return self._saved_by_firefox(button)
+        with self.page.expect_download(timeout=WAIT) as waiting:
+            button.click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    def _saved_by_firefox(self, button) -> tuple[str, bytes]:
+        """Firefox tells playwright of no download, and saves under the name that was suggested."""
+        folder = Path(_kept().name)
+        before = set(folder.iterdir())
+        button.click()
+        deadline = time.monotonic() + WAIT / 1000
+        while True:
+            new = set(folder.iterdir()) - before
+            if len(new) == 1 and (found := new.pop()).stat().st_size and found.suffix != ".part":
+                break
+            assert time.monotonic() < deadline, f"nothing was saved: {new}"
+            self.page.wait_for_timeout(30)
+        data = found.read_bytes()
+        found.unlink()
+        return found.name, data
+
     def asked(self) -> set[str]:
         """What was requested besides the page itself and what it holds in itself."""
         own = self.where.split("#")[0]
         asked = {u.split("#")[0] for u in self.requests if not u.startswith(("data:", "blob:"))}
         return asked - {own}
+
+
+def theme_can_change(browser) -> None:
+    """Skip where the browser cannot be told of another theme of the system while it runs."""
+    if browser.browser_type.name == "firefox":
+        pytest.skip("Firefox is told of the theme when it starts; see the tests in the dark")
 
 
 def until(page, expression: str) -> None:

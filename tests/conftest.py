@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are busy with the other pro
 
 import pytest
 import torch
-from browser_help import NO_WEBGL, each_browser, launch
+from browser_help import DARK, NO_WEBGL, each_browser, launch
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -125,6 +125,14 @@ def driver():
 def browser(request, driver):
     """Each installed browser in turn; for tests marked by `browser_help.in_a_browser`."""
     running = launch(driver, request.param)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module", params=each_browser())
+def in_the_dark(request, driver):
+    """Each browser in a dark system; a visit has to ask for `color_scheme="dark"` too."""
+    running = launch(driver, request.param, **DARK[request.param])
     yield running
     running.close()
 

@@ -4,6 +4,7 @@ through the selection that a seed decides; and that a page asks for nothing and 
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from browser_help import WAIT, Visit, in_a_browser, until
+from browser_help import WAIT, Visit, in_a_browser, theme_can_change, until
 from corpus_help import documents, write_jsonl
 from explorer_help import with_ways
 from render_data import HOSTILE
@@ -103,6 +104,7 @@ def visit(browser, truth):
 
 def choose(visit: Visit, **words: object) -> None:
     """A selection by its address, as a bookmark brings it back."""
+    visit.page.bring_to_front()  # Firefox tells a window behind others of no focus
     address = urllib.parse.urlencode({"view": "layers", "c": "0", **words})
     visit.page.evaluate("a => { location.hash = a; }", f"#explorer?{address}")
     visit.page.wait_for_timeout(120)
@@ -299,23 +301,36 @@ def test_keys_do_nothing_behind_the_dialog_of_keys(visit):
     assert visit.page.locator("[data-depth-slider]").input_value() == "2"
 
 
-def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(browser, truth, report):
-    theme = "document.querySelector('.ix').dataset.theme"
-    seen = Visit(browser, truth.folder / "explorer.html")
-    seen.page.emulate_media(color_scheme="dark")
+THEME = "document.querySelector('.ix').dataset.theme"
+
+
+def test_the_theme_is_the_systems_until_the_reader_chooses(in_the_dark, truth):
+    seen = Visit(in_the_dark, truth.folder / "explorer.html", color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    assert seen.page.evaluate(theme) == "dark"
+    assert seen.page.evaluate(THEME) == "dark"
     seen.page.get_by_label("Dark", exact=True).click()
-    assert seen.page.evaluate(theme) == "light"
+    assert seen.page.evaluate(THEME) == "light"
     seen.page.reload()
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    assert seen.page.evaluate(theme) == "light"
+    assert seen.page.evaluate(THEME) == "light"
     seen.context.close()
+
+
+def test_a_report_in_the_dark_has_a_dark_explorer(in_the_dark, report):
+    seen = Visit(in_the_dark, report, 1280, 800, color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(THEME) == "dark"
+    assert seen.page.get_by_label("Dark", exact=True).count() == 0
+    seen.context.close()
+
+
+def test_the_explorer_of_a_report_follows_its_theme(browser, report):
+    theme_can_change(browser)
     seen = Visit(browser, report, 1280, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     for scheme in ("dark", "light"):
         seen.page.emulate_media(color_scheme=scheme)
-        until(seen.page, f"{theme} === '{scheme}'")
+        until(seen.page, f"{THEME} === '{scheme}'")
     assert seen.page.get_by_label("Dark", exact=True).count() == 0
     seen.context.close()
 
@@ -371,13 +386,11 @@ def test_enter_in_the_field_of_compare_takes_the_first_prompt_that_fits(visit):
     assert visit.page.locator("[role=tab][aria-selected=true]").inner_text() == "Compare"
 
 
-def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp_path):
+def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth):
     choose(visit, view="layers", p=1, t="2", s=3)
     panel = visit.page.locator("[data-view=text]").first
-    with visit.page.expect_download(timeout=WAIT) as waiting:
-        panel.get_by_role("button", name="CSV").first.click()
-    waiting.value.save_as(tmp_path / "text.csv")
-    table = pd.read_csv(tmp_path / "text.csv", skiprows=2, float_precision="round_trip")
+    _, data = visit.saved(panel.get_by_role("button", name="CSV").first)
+    table = pd.read_csv(io.BytesIO(data), skiprows=2, float_precision="round_trip")
     first = int((truth.tokens["prompt"] == 0).sum())
     checked = 0
     for column in [c for c in table if ", " in c]:
@@ -450,19 +463,14 @@ def test_hostile_texts_stay_text_in_every_view(browser, hostile, view):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_exports_hold_the_texts_as_text_under_a_plain_name(browser, hostile, view, tmp_path):
+def test_exports_hold_the_texts_as_text_under_a_plain_name(browser, hostile, view):
     seen = Visit(browser, hostile)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     choose(seen, view=view, p=1, t="1,2,3")
     panel = seen.page.locator(f"[data-view={view}]").first
     for kind in ("SVG", "CSV", "PNG"):
-        with seen.page.expect_download(timeout=WAIT) as waiting:
-            panel.get_by_role("button", name=kind).first.click()
-        name = waiting.value.suggested_filename
+        name, data = seen.saved(panel.get_by_role("button", name=kind).first)
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,120}", name), name
-        path = tmp_path / name
-        waiting.value.save_as(path)
-        data = path.read_bytes()
         if kind == "PNG":
             assert data.startswith(b"\x89PNG")
         elif kind == "SVG":
