@@ -33,6 +33,7 @@ PROGRAMS = {
     "chromium": _first("chromium", "chromium-browser", "google-chrome"),
     "firefox": _first("firefox-esr", "firefox"),
 }
+WEBGL = "Boolean(document.createElement('canvas').getContext('webgl'))"
 NO_WEBGL = {
     "chromium": {"args": [*CHROMIUM_FLAGS, "--disable-3d-apis"]},
     "firefox": {"firefox_user_prefs": {"webgl.disabled": True}},

@@ -127,8 +127,14 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
     spoken: signal(""),
     select,
     openPrompt(place) {
+      const { prompt: before, otherPrompt } = selection.peek();
       const prompt = Math.max(0, Math.min(data.peek().ids.length - 1, place));
-      select({ prompt, tokens: [firstOrdinary(data.peek(), prompt)] });
+      // The prompt that stood on the other side of the comparison changes places with this one.
+      const other =
+        prompt === otherPrompt && prompt !== before
+          ? { otherPrompt: before, otherToken: firstOrdinary(data.peek(), before) }
+          : {};
+      select({ prompt, tokens: [firstOrdinary(data.peek(), prompt)], ...other });
     },
     choose(position, add) {
       const { tokens } = selection.peek();

@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser_help import Visit, in_a_browser, until
+from browser_help import WEBGL, Visit, in_a_browser, until
 
 pytestmark = in_a_browser
 PAGE = """<!doctype html><meta charset=utf-8><title>asks</title><link rel=icon href="data:,">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; script-src 'unsafe-inline'; img-src http://127.0.0.1:47391 data:">
 <p>text</p>%s"""
-WEBGL = "!!document.createElement('canvas').getContext('webgl')"
 
 
 def seen_of(browser, folder: Path, body: str) -> Visit:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
-from browser_help import WAIT, Visit, in_a_browser, theme_can_change, until
+from browser_help import WAIT, WEBGL, Visit, in_a_browser, theme_can_change, until
 from render_data import HOSTILE, make_results
 
 from interp import Results
@@ -235,6 +237,64 @@ def test_maps_of_a_notebook_draw_in_their_frame(browser, results, tmp_path):
     seen.page.wait_for_timeout(500)
     assert frame.locator("canvas").last.evaluate(PAINTED) > 8
     assert seen.errors == []
+    seen.context.close()
+
+
+def ways_of(results: Results, folder: Path) -> Path:
+    return Results([results["trajectory"]], results.provenance).report(folder / "ways.html")
+
+
+SOLID = "document.querySelector('#f0')._fullData.every(t => t.type === 'scatter3d')"
+FIRST_POINTS = """document.querySelector('#f0')._fullData.map(t => [t.x[0], t.y[0]])"""
+
+
+def test_without_webgl_ways_are_drawn_on_two_axes_and_that_is_said(
+    without_webgl, results, tmp_path
+):
+    path = ways_of(results, tmp_path)
+    seen = Visit(without_webgl, path)
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    seen.page.wait_for_selector("#f0 .scatterlayer .js-line", timeout=WAIT)
+    text = seen.page.locator("main").inner_text()
+    assert "This browser has no WebGL, so the first two of the three axes are shown." in text
+    assert "get.webgl.org" not in text
+    told = re.search(r'id="f0-data">(.*?)</script>', path.read_text(encoding="utf-8")).group(1)
+    figure = json.loads(told)
+    assert seen.page.evaluate(FIRST_POINTS) == [[t["x"][0], t["y"][0]] for t in figure["data"]]
+    titles = [seen.page.locator(f"#f0 .{axis}title").text_content() for axis in "xy"]
+    scene = figure["layout"]["scene"]
+    assert titles == [scene[axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_with_webgl_ways_are_drawn_in_three_dimensions(browser, results, tmp_path):
+    seen = Visit(browser, ways_of(results, tmp_path))
+    if not seen.page.evaluate(WEBGL):
+        pytest.skip("this browser has no WebGL here: no graphics card and no software for one")
+    seen.page.wait_for_selector("#f0 .gl-container canvas", timeout=WAIT, state="attached")
+    assert seen.page.evaluate(SOLID)
+    assert "no WebGL" not in seen.page.locator("main").inner_text()
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_a_choice_fits_its_figure_after_the_page_is_loaded_again(browser, report_path):
+    """Browsers fill in again what was chosen in a form; the page would still show the first."""
+    seen = Visit(browser, report_path)
+    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
+    for _ in range(2):
+        shown = seen.page.evaluate(
+            """() => [...document.querySelectorAll("select.choose")].map(select =>
+                [...select.options].every(o => document.getElementById(o.value + "-choice").hidden
+                    === (o.value !== select.value)))"""
+        )
+        assert len(shown) > 2
+        assert all(shown)
+        for select in seen.page.locator("select.choose").all():
+            select.select_option(index=1)
+        seen.page.reload()
+        seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     seen.context.close()
 
 

@@ -422,6 +422,71 @@ def test_an_address_brings_the_selection_back(browser, truth, visit):
     again.context.close()
 
 
+def test_the_address_keeps_up_with_a_key_that_is_held(browser, truth):
+    """Browsers take about 200 changes of an address in ten seconds, and refuse further ones."""
+    seen = Visit(browser, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, p=0, t="2", s=1)
+    seen.page.evaluate(
+        """() => {
+            const press = key => document.body.dispatchEvent(
+                new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+            for (let i = 0; i < 150; i++) { press("]"); press("["); }
+            for (let i = 0; i < 4; i++) press("]"); }"""
+    )
+    assert seen.page.locator("[data-depth-slider]").input_value() == "5"
+    until(seen.page, "new URLSearchParams(location.hash.split('?')[1]).get('s') === '5'")
+    seen.page.reload()
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.locator("[data-depth-slider]").input_value() == "5"
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_back_and_forward_walk_through_what_was_chosen(browser, truth):
+    seen = Visit(browser, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    tab = seen.page.locator("[role=tab][aria-selected=true]")
+    for view in ("lens", "compare"):
+        seen.page.wait_for_timeout(800)  # longer than what is one step of the history
+        seen.page.locator(f"[data-tab={view}]").click()
+    for move, shown in (("go_back", "Lens"), ("go_back", "Layers"), ("go_forward", "Lens")):
+        seen.page.evaluate("history.back()" if move == "go_back" else "history.forward()")
+        tab.get_by_text(shown).wait_for(timeout=WAIT)
+    seen.context.close()
+
+
+def test_a_prompt_that_is_opened_is_not_compared_with_itself(visit):
+    choose(visit, view="compare", p=0, mode="prompts")
+    sides = visit.page.locator("[data-view=compare] .ix-sides").first
+    for prompt, other in ((1, 0), (0, 1), (3, 1), (1, 3)):
+        visit.page.locator(f".ix-prompt[data-prompt='{prompt}']").click()
+        visit.page.wait_for_timeout(80)
+        text = re.sub(r"\s+", " ", sides.inner_text())
+        assert re.search(rf"A prompt {prompt} .*B prompt {other} ", text), text
+
+
+def test_ways_in_three_dimensions_need_no_webgl(without_webgl, truth):
+    seen = Visit(without_webgl, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, view="trajectory", p=0, t="2,3", d=3)
+    assert on_ways(seen, truth) > 5
+    figure = seen.page.locator("[data-view=trajectory] svg.ix-turn").first
+    places = "e => [...e.querySelectorAll('circle')].map(c => c.getAttribute('cx'))"
+    before = figure.evaluate(places)
+    box = figure.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    seen.page.mouse.move(x, y)
+    seen.page.mouse.down()
+    seen.page.mouse.move(x + 90, y + 20, steps=4)
+    seen.page.mouse.up()
+    seen.page.wait_for_timeout(100)
+    assert figure.evaluate(places) != before, "dragging turns it"
+    assert on_ways(seen, truth) > 5
+    assert seen.errors == []
+    seen.context.close()
+
+
 # ---- safety ------------------------------------------------------------------------------------
 
 
