@@ -95,6 +95,11 @@
     const solid = data.filter((trace) => trace.type === "scatter3d");
     if (!solid.length || draws3d()) return;
     for (const trace of solid) {
+      const { color, width } = trace.line;
+      // Lines and dots as those of two dimensions, whose lines have one colour each.
+      trace.line = { color: Array.isArray(color) ? "#B7BEC6" : color, width: width / 1.75 };
+      const { size } = trace.marker;
+      trace.marker.size = Array.isArray(size) ? size.map((dot) => dot / 0.6) : size / 0.6;
       trace.type = "scatter";
       delete trace.z;
     }

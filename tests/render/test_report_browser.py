@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from browser_help import WAIT, WEBGL, Visit, in_a_browser, theme_can_change, until
@@ -240,40 +239,44 @@ def test_maps_of_a_notebook_draw_in_their_frame(browser, results, tmp_path):
     seen.context.close()
 
 
-def ways_of(results: Results, folder: Path) -> Path:
-    return Results([results["trajectory"]], results.provenance).report(folder / "ways.html")
+@pytest.fixture(scope="module")
+def ways(results, tmp_path_factory):
+    """A page with ways along three axes, the id of their figure, and the figure."""
+    few = Results([results["third_party"]], results.provenance)
+    path = few.report(tmp_path_factory.mktemp("ways") / "report.html")
+    text = path.read_text(encoding="utf-8")
+    told = dict(re.findall(r'id="(f\d+)-data">(.*?)</script>', text))
+    name = next(name for name, data in told.items() if "scatter3d" in data)
+    return path, name, json.loads(told[name])
 
 
-SOLID = "document.querySelector('#f0')._fullData.every(t => t.type === 'scatter3d')"
-FIRST_POINTS = """document.querySelector('#f0')._fullData.map(t => [t.x[0], t.y[0]])"""
-
-
-def test_without_webgl_ways_are_drawn_on_two_axes_and_that_is_said(
-    without_webgl, results, tmp_path
-):
-    path = ways_of(results, tmp_path)
+def test_without_webgl_ways_are_drawn_on_two_axes_and_that_is_said(without_webgl, ways):
+    path, name, figure = ways
     seen = Visit(without_webgl, path)
-    seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
-    seen.page.wait_for_selector("#f0 .scatterlayer .js-line", timeout=WAIT)
+    seen.page.locator(f"#{name}").scroll_into_view_if_needed()
+    seen.page.wait_for_selector(f"#{name} .scatterlayer .js-line", timeout=WAIT)
     text = seen.page.locator("main").inner_text()
     assert "This browser has no WebGL, so the first two of the three axes are shown." in text
     assert "get.webgl.org" not in text
-    told = re.search(r'id="f0-data">(.*?)</script>', path.read_text(encoding="utf-8")).group(1)
-    figure = json.loads(told)
-    assert seen.page.evaluate(FIRST_POINTS) == [[t["x"][0], t["y"][0]] for t in figure["data"]]
-    titles = [seen.page.locator(f"#f0 .{axis}title").text_content() for axis in "xy"]
+    first = f"document.querySelector('#{name}')._fullData.map(t => [t.x[0], t.y[0]])"
+    assert seen.page.evaluate(first) == [[t["x"][0], t["y"][0]] for t in figure["data"]]
     scene = figure["layout"]["scene"]
-    assert titles == [scene[axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+    for axis in "xy":
+        title = seen.page.locator(f"#{name} .{axis}title").text_content()
+        assert title == scene[f"{axis}axis"]["title"]["text"]
     assert seen.errors == []
     seen.context.close()
 
 
-def test_with_webgl_ways_are_drawn_in_three_dimensions(browser, results, tmp_path):
-    seen = Visit(browser, ways_of(results, tmp_path))
+def test_with_webgl_ways_are_drawn_along_three_axes(browser, ways):
+    path, name, _ = ways
+    seen = Visit(browser, path)
     if not seen.page.evaluate(WEBGL):
         pytest.skip("this browser has no WebGL here: no graphics card and no software for one")
-    seen.page.wait_for_selector("#f0 .gl-container canvas", timeout=WAIT, state="attached")
-    assert seen.page.evaluate(SOLID)
+    seen.page.locator(f"#{name}").scroll_into_view_if_needed()
+    seen.page.wait_for_selector(f"#{name} .gl-container canvas", timeout=WAIT, state="attached")
+    solid = f"document.querySelector('#{name}')._fullData.every(t => t.type === 'scatter3d')"
+    assert seen.page.evaluate(solid)
     assert "no WebGL" not in seen.page.locator("main").inner_text()
     assert seen.errors == []
     seen.context.close()
