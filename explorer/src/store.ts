@@ -171,7 +171,9 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
 export function followAddress(store: Store): () => void {
   if (!store.linked) return () => undefined;
   const follow = () => {
-    const wanted = fromAddress(store.data.peek(), location.hash);
+    const data = store.data.peek();
+    // A page is opened without a selection in its address: going back to there brings the first one.
+    const wanted = location.hash ? fromAddress(data, location.hash) : initial(data);
     if (wanted) store.selection.value = wanted;
   };
   addEventListener("popstate", follow);

@@ -450,8 +450,8 @@ def test_back_and_forward_walk_through_what_was_chosen(browser, truth):
     for view in ("lens", "compare"):
         seen.page.wait_for_timeout(800)  # longer than what is one step of the history
         seen.page.locator(f"[data-tab={view}]").click()
-    for move, shown in (("go_back", "Lens"), ("go_back", "Layers"), ("go_forward", "Lens")):
-        seen.page.evaluate("history.back()" if move == "go_back" else "history.forward()")
+    for move, shown in (("back", "Lens"), ("back", "Layers"), ("forward", "Lens")):
+        seen.page.evaluate(f"history.{move}()")
         tab.get_by_text(shown).wait_for(timeout=WAIT)
     seen.context.close()
 
@@ -474,6 +474,7 @@ def test_ways_in_three_dimensions_need_no_webgl(without_webgl, truth):
     figure = seen.page.locator("[data-view=trajectory] svg.ix-turn").first
     places = "e => [...e.querySelectorAll('circle')].map(c => c.getAttribute('cx'))"
     before = figure.evaluate(places)
+    figure.scroll_into_view_if_needed()
     box = figure.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     seen.page.mouse.move(x, y)
