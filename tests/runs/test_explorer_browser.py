@@ -316,6 +316,22 @@ def test_the_theme_is_the_systems_until_the_reader_chooses(in_the_dark, truth):
     seen.context.close()
 
 
+BARS = """() => ["html", ".ix-list", ".ix-chips"].map(where =>
+    getComputedStyle(document.querySelector(where)).scrollbarColor)"""
+
+
+def test_scrollbars_and_the_ground_of_the_page_are_dark_in_the_dark(in_the_dark, truth):
+    seen = Visit(in_the_dark, truth.folder / "explorer.html", color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    assert seen.page.evaluate(ground) == "rgb(20, 24, 29)"
+    assert set(seen.page.evaluate(BARS)) == {"rgb(107, 118, 130) rgba(0, 0, 0, 0)"}
+    seen.page.get_by_label("Dark", exact=True).click()
+    assert seen.page.evaluate(ground) == "rgba(0, 0, 0, 0)"
+    assert set(seen.page.evaluate(BARS)) == {"rgb(134, 143, 153) rgba(0, 0, 0, 0)"}
+    seen.context.close()
+
+
 def test_a_report_in_the_dark_has_a_dark_explorer(in_the_dark, report):
     seen = Visit(in_the_dark, report, 1280, 800, color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
