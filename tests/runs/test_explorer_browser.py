@@ -4,6 +4,7 @@ through the selection that a seed decides; and that a page asks for nothing and 
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import random
@@ -16,9 +17,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from browser_help import WAIT, Visit, in_a_browser, theme_can_change, until
+from browser_help import (
+    WAIT,
+    Visit,
+    each_browser,
+    in_a_browser,
+    launch,
+    theme_can_change,
+    until,
+)
 from corpus_help import documents, write_jsonl
 from explorer_help import with_ways
+from PIL import Image
 from render_data import HOSTILE
 from scipy import stats
 
@@ -666,6 +676,66 @@ def test_a_prompt_of_4096_tokens_is_shown(browser, tmp_path):
     choose(seen, p=0, t="7", m="rotation.turning")
     numbers = seen.page.evaluate(NUMBERS)
     assert {t["value"] for t in numbers if t.get("measure") == "rotation.turning"} == {"NaN"}
+    seen.context.close()
+
+
+@pytest.fixture(scope="module")
+def long_prompt(gpt2, tmp_path_factory):
+    """A page with the maps of a prompt that is too long for a rectangle per cell, and one pattern."""
+    ids = np.random.default_rng(3).integers(1, 60, size=(1, 56)).tolist()
+    results = interp.run(gpt2, ids, ["attention"], progress=False)
+    pattern = next(iter(results["attention"].examples("pattern")["", 1].values()))
+    return results.explore().save(tmp_path_factory.mktemp("long") / "long.html"), pattern[0]
+
+
+PIXELS = {"firefox_user_prefs": {"privacy.resistFingerprinting": True}}
+
+
+@pytest.fixture(scope="module", params=each_browser()[1:])
+def hides_pixels(request, driver):
+    """A Firefox that gives pages random pixels in place of what they drew."""
+    running = launch(driver, request.param, **PIXELS)
+    yield running
+    running.close()
+
+
+def is_the_map_of(pattern: np.ndarray, seen: Visit) -> None:
+    """Reads the picture with another library, and compares every tone with its weight."""
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, view="attention", p=0, t="3", h="1.0")
+    href = seen.page.locator("[data-view=attention] svg image").first.get_attribute("href")
+    found = Image.open(io.BytesIO(base64.b64decode(href.partition(",")[2])))
+    tones = np.asarray(found).astype(int)
+    assert found.mode == "P"
+    assert found.info["transparency"] in (0, b"\x00")
+    masked = np.triu(np.ones_like(tones, dtype=bool), 1)
+    assert (tones[masked] == 0).all()
+    assert np.abs(tones - 1 - pattern * 254)[~masked].max() <= 0.51
+    assert len(np.unique(tones)) > 20
+
+
+def test_the_map_of_a_long_prompt_has_the_weights(browser, long_prompt):
+    path, pattern = long_prompt
+    seen = Visit(browser, path)
+    is_the_map_of(pattern, seen)
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_where_pixels_are_hidden_maps_are_right_and_a_png_is_refused(hides_pixels, long_prompt):
+    path, pattern = long_prompt
+    seen = Visit(hides_pixels, path)
+    is_the_map_of(pattern, seen)
+    panel = seen.page.locator("[data-view=attention]").first
+    panel.get_by_role("button", name="PNG").first.click()
+    alert = panel.get_by_role("alert")
+    alert.wait_for(timeout=WAIT)
+    assert alert.inner_text() == (
+        "This browser hides pictures from pages (resistFingerprinting); save the SVG."
+    )
+    name, data = seen.saved(panel.get_by_role("button", name="SVG").first)
+    assert name.endswith(".svg")
+    assert b"data:image/png;base64," in data
     seen.context.close()
 
 
