@@ -681,7 +681,7 @@ def test_a_prompt_of_4096_tokens_is_shown(browser, tmp_path):
 
 @pytest.fixture(scope="module")
 def long_prompt(gpt2, tmp_path_factory):
-    """A page with the maps of a prompt that is too long for a rectangle per cell, and one pattern."""
+    """A page with a prompt that is too long for a rectangle per cell, and one of its patterns."""
     ids = np.random.default_rng(3).integers(1, 60, size=(1, 56)).tolist()
     results = interp.run(gpt2, ids, ["attention"], progress=False)
     pattern = next(iter(results["attention"].examples("pattern")["", 1].values()))
