@@ -21,7 +21,8 @@ READY = "#interp-explorer [role=tab][data-tab=lens]"
 
 
 @pytest.fixture(scope="module")
-def session():
+def session(browser):
+    """A session of its own for each browser: prompts are numbered from the first one on."""
     names = ["rotation", "logit_lens", "attention", "trajectory"]
     return Session(interp.load_model("demo-llama"), names, prompt="Leo met her")
 
