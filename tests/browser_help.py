@@ -1,21 +1,30 @@
-"""What the tests in a real browser share: a Chromium, and a page that notes what it does."""
+"""What the tests in real browsers share: the browsers, and a page that notes what it does.
+
+Firefox is driven as Mozilla or a distribution ships it, over WebDriver BiDi (playwright's channel
+`moz-firefox`); nothing is downloaded.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
+FULL = os.environ.get("INTERP_FULL") == "1"
 PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
-WHY = "needs playwright (extra `test`)" if CHROMIUM else "needs a Chromium on the PATH"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+]
 WAIT = 300_000  # milliseconds, which are over only where something does not come at all
 
 # Frames in a row in which nothing changes and nothing is scrolled: a page draws what it has to draw
@@ -44,10 +53,87 @@ FOLLOWED = """([address, limit]) => new Promise((done, fail) => {
     location.hash = address;
 })"""
 
+
+def _first(*names: str) -> str:
+    return next(filter(None, map(shutil.which, names)), "")
+
+
+PROGRAMS = {
+    "chromium": _first("chromium", "chromium-browser", "google-chrome"),
+    "firefox": _first("firefox-esr", "firefox"),
+}
+WEBGL = "Boolean(document.createElement('canvas').getContext('webgl'))"
+NO_WEBGL = {
+    "chromium": {"args": [*CHROMIUM_FLAGS, "--disable-3d-apis"]},
+    "firefox": {"firefox_user_prefs": {"webgl.disabled": True}},
+}
+
+DARK = {
+    "chromium": {},
+    "firefox": {"firefox_user_prefs": {"layout.css.prefers-color-scheme.content-override": 0}},
+}
+
 in_a_browser = [
     pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and PLAYWRIGHT), reason=WHY),
+    pytest.mark.skipif(not PLAYWRIGHT, reason="needs playwright (extra `test`)"),
 ]
+
+
+def _reason(name: str) -> str:
+    """Why a browser is not driven here; "" if it is."""
+    if not PROGRAMS[name]:
+        return f"needs a {name.capitalize()} on the PATH"
+    # One browser by default: two take twice as long, and rarely differ.
+    return "" if name == "chromium" or FULL else "a second browser; set INTERP_FULL=1"
+
+
+def each_browser() -> list:
+    """Names of browsers as parameters; one that is not driven is skipped, and says so."""
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(bool(_reason(name)), reason=_reason(name)))
+        for name in PROGRAMS
+    ]
+
+
+@functools.cache
+def _kept() -> tempfile.TemporaryDirectory:
+    """Where browsers save; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="downloads-")
+
+
+def launch(playwright, name: str, **options: object):
+    """A running browser of that name."""
+    options |= {"downloads_path": _kept().name, "timeout": WAIT}
+    if name == "chromium":
+        options.setdefault("args", CHROMIUM_FLAGS)
+        return playwright.chromium.launch(executable_path=PROGRAMS[name], **options)
+    program = PROGRAMS[name]
+    return _obeying(
+        playwright.firefox.launch(executable_path=program, channel="moz-firefox", **options)
+    )
+
+
+def _obeying(firefox):
+    """Skips where playwright is too new for the Firefox: it needs every command that it sends."""
+    from playwright.sync_api import Error
+
+    try:
+        firefox.new_context().close()
+    except Error as error:
+        firefox.close()
+        if "unknown command" not in str(error):
+            raise
+        command = str(error).partition("(")[2].partition(")")[0]
+        pytest.skip(
+            f"this playwright sends {command}, which Firefox {firefox.version} does not know; "
+            "playwright 1.64 does without it"
+        )
+    return firefox
+
+
+# What the policy of a page forbids is told by an event in every browser, in the console by some.
+NOTICE = """addEventListener("securitypolicyviolation", e =>
+    console.error(`policy: ${e.effectiveDirective} ${e.blockedURI}`));"""
 
 
 class Visit:
@@ -62,9 +148,11 @@ class Visit:
         offline: bool = True,
         **options: object,
     ) -> None:
+        self.firefox = browser.browser_type.name == "firefox"
         viewport = {"width": width, "height": height}
         self.context = browser.new_context(offline=offline, viewport=viewport, **options)
         self.context.set_default_timeout(WAIT)
+        self.context.add_init_script(NOTICE)
         self.page = self.context.new_page()
         self.requests: list[str] = []
         self.errors: list[str] = []
@@ -72,7 +160,8 @@ class Visit:
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.on("dialog", lambda d: self.errors.append(f"dialog {d.message}"))
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        self.page.goto(where if isinstance(where, str) else where.as_uri())
+        self.where = where if isinstance(where, str) else where.as_uri()
+        self.page.goto(self.where)
 
     def draw_all(self) -> None:
         """Bring every figure near the screen, and wait until it is drawn."""
@@ -92,9 +181,41 @@ class Visit:
         self.page.evaluate(FOLLOWED, [address, WAIT])
         self.settle()
 
+    def saved(self, button) -> tuple[str, bytes]:
+        """Name and content of the file that a click saves."""
+        if self.firefox:
+            return self._saved_by_firefox(button)
+        with self.page.expect_download(timeout=WAIT) as waiting:
+            button.click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    def _saved_by_firefox(self, button) -> tuple[str, bytes]:
+        """Firefox tells playwright of no download, and saves under the name that was suggested."""
+        folder = Path(_kept().name)
+        before = set(folder.iterdir())
+        button.click()
+        deadline = time.monotonic() + WAIT / 1000
+        while True:
+            new = set(folder.iterdir()) - before
+            if len(new) == 1 and (found := new.pop()).stat().st_size and found.suffix != ".part":
+                break
+            assert time.monotonic() < deadline, f"nothing was saved: {new}"
+            self.page.wait_for_timeout(30)
+        data = found.read_bytes()
+        found.unlink()
+        return found.name, data
+
     def asked(self) -> set[str]:
         """What was requested besides the page itself and what it holds in itself."""
-        return {u.split("#")[0] for u in self.requests[1:] if not u.startswith(("data:", "blob:"))}
+        own = self.where.split("#")[0]
+        asked = {u.split("#")[0] for u in self.requests if not u.startswith(("data:", "blob:"))}
+        return asked - {own}
+
+
+def theme_can_change(browser) -> None:
+    """Skip where the browser cannot be told of another theme of the system while it runs."""
+    if browser.browser_type.name == "firefox":
+        pytest.skip("Firefox is told of the theme when it starts; see the tests in the dark")
 
 
 def until(page, expression: str) -> None:

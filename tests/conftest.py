@@ -17,6 +17,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from browser_help import DARK, NO_WEBGL, each_browser, launch
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
@@ -151,15 +152,36 @@ def real_results(smollm2, english):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    """A Chromium that is driven by playwright; for tests marked by `browser_help.in_a_browser`."""
-    from browser_help import CHROMIUM, FLAGS, WAIT
+def driver():
+    """Playwright; it is ended with the file, because its loop of events would disturb others."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=WAIT)
-        yield browser
-        browser.close()
+        yield playwright
+
+
+@pytest.fixture(scope="module", params=each_browser())
+def browser(request, driver):
+    """Each installed browser in turn; for tests marked by `browser_help.in_a_browser`."""
+    running = launch(driver, request.param)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module", params=each_browser())
+def in_the_dark(request, driver):
+    """Each browser in a dark system; a visit has to ask for `color_scheme="dark"` too."""
+    running = launch(driver, request.param, **DARK[request.param])
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module", params=each_browser())
+def without_webgl(request, driver):
+    """Each installed browser in turn, with WebGL switched off."""
+    running = launch(driver, request.param, **NO_WEBGL[request.param])
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,11 @@ async function png(saved: Saved): Promise<Blob> {
   const canvas = document.createElement("canvas");
   canvas.width = Math.round(width * zoom);
   canvas.height = Math.round(height * zoom);
-  canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
+  const context = canvas.getContext("2d");
+  context?.drawImage(image, 0, 0, canvas.width, canvas.height);
+  // The first row is white, and a browser that hides pixels gives others in their place.
+  if (context?.getImageData(0, 0, canvas.width, 1).data.some((part) => part !== 255))
+    throw new Error("This browser hides pictures from pages (resistFingerprinting); save the SVG.");
   return new Promise((done, failed) => {
     canvas.toBlob((blob) => {
       if (blob) done(blob);

@@ -1,6 +1,7 @@
 /** Squares of values as pictures: a pixel for each cell. */
 
 import type { Scale } from "./colours.ts";
+import { base64, png } from "./png.ts";
 
 /** Larger squares are made smaller: each pixel then shows the largest of its cells. */
 export const MOST_PIXELS = 1024;
@@ -27,25 +28,17 @@ const rgb = (colour: string): number[] =>
     ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16))
     : (colour.match(/\d+/g) ?? []).slice(0, 3).map(Number);
 
-/** A data address of the picture. */
+/** A data address of the picture: 255 tones of the scale, and nothing where there is no weight. */
 export function picture(values: ArrayLike<number>, offset: number, length: number, scale: Scale): string {
   const step = Math.ceil(length / MOST_PIXELS);
   const { values: shown, side } = pooled(values, offset, length, step);
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = side;
-  const context = canvas.getContext("2d");
-  if (!context) return "";
-  const image = context.createImageData(side, side);
-  // 256 tones are made once; asking the scale for every pixel would take seconds.
-  const tones = Array.from({ length: 256 }, (_, i) =>
-    rgb(scale.colour(scale.low + ((scale.high - scale.low) * i) / 255)),
+  const tones = Array.from({ length: 255 }, (_, i) =>
+    rgb(scale.colour(scale.low + ((scale.high - scale.low) * i) / 254)),
   );
-  shown.forEach((value, i) => {
-    if (!(value > 0)) return;
+  const index = Uint8Array.from(shown, (value) => {
+    if (!(value > 0)) return 0;
     const share = (value - scale.low) / (scale.high - scale.low || 1);
-    const [r = 0, g = 0, b = 0] = tones[Math.max(0, Math.min(255, Math.round(share * 255)))] ?? [];
-    image.data.set([r, g, b, 255], i * 4);
+    return 1 + Math.max(0, Math.min(254, Math.round(share * 254)));
   });
-  context.putImageData(image, 0, 0);
-  return canvas.toDataURL("image/png");
+  return `data:image/png;base64,${base64(png(index, side, [[0, 0, 0], ...tones]))}`;
 }

@@ -61,8 +61,9 @@ export function toAddress(data: Data, s: Selection): string {
   put("c", s.control ? "1" : "0", "0");
   put("g", group(s.group), null);
   put("mode", s.mode, usual.mode);
-  put("op", String(data.ids[s.otherPrompt] ?? 0), String(data.ids[usual.otherPrompt] ?? 0));
-  put("ot", String(s.otherToken), String(usual.otherToken));
+  const other = usualOther(data, s.prompt);
+  put("op", String(data.ids[s.otherPrompt] ?? 0), String(data.ids[other.otherPrompt] ?? 0));
+  put("ot", String(s.otherToken), String(other.otherToken));
   put("og", group(s.otherGroup), null);
   put("q", s.sought, "");
   put("d", s.solid ? "3" : "2", "2");
@@ -93,9 +94,11 @@ export function fromAddress(data: Data, hash: string): Selection | null {
     const [a, b] = integers(words.get(key), cut);
     return a !== undefined && b !== undefined ? [a, b] : otherwise;
   };
+  const own = prompt("p", usual.prompt);
+  const other = usualOther(data, own);
   return clamp(data, {
     view: oneOf(VIEWS, words.get("view"), usual.view),
-    prompt: prompt("p", usual.prompt),
+    prompt: own,
     tokens: integers(words.get("t"), /,/),
     state: integers(words.get("s"), /,/)[0] ?? usual.state,
     range: pair("r", /-/, usual.range),
@@ -105,8 +108,8 @@ export function fromAddress(data: Data, hash: string): Selection | null {
     control: words.get("c") === "1",
     group: readGroup(words.get("g")),
     mode: oneOf(MODES, words.get("mode"), usual.mode),
-    otherPrompt: prompt("op", usual.otherPrompt),
-    otherToken: integers(words.get("ot"), /,/)[0] ?? usual.otherToken,
+    otherPrompt: prompt("op", other.otherPrompt),
+    otherToken: integers(words.get("ot"), /,/)[0] ?? other.otherToken,
     otherGroup: readGroup(words.get("og")),
     sought: words.get("q") ?? "",
     solid: words.get("d") === "3",
@@ -168,10 +171,15 @@ function strongest(data: Data, statistic: Statistic | undefined): [number, numbe
   return [Math.floor(best / heads), best % heads];
 }
 
+/** What a prompt is compared with until the reader chooses: never with itself, where there are two. */
+export function usualOther(data: Data, prompt: number): Pick<Selection, "otherPrompt" | "otherToken"> {
+  const otherPrompt = prompt === 1 || data.ids.length < 2 ? 0 : 1;
+  return { otherPrompt, otherToken: firstOrdinary(data, otherPrompt) };
+}
+
 /** What a reader sees first. */
 export function initial(data: Data): Selection {
   const statistic = usualStatistic(data);
-  const otherPrompt = data.ids.length > 1 ? 1 : 0;
   return {
     view: "layers",
     prompt: 0,
@@ -184,8 +192,7 @@ export function initial(data: Data): Selection {
     control: false,
     group: null,
     mode: "prompts",
-    otherPrompt,
-    otherToken: firstOrdinary(data, otherPrompt),
+    ...usualOther(data, 0),
     otherGroup: null,
     sought: "",
     solid: false,

@@ -5,6 +5,7 @@ import { type ComponentChild, createContext } from "preact";
 import { useContext } from "preact/hooks";
 import { type Colours, coloursOf, type Theme } from "./colours.ts";
 import { add as addTo } from "./add.ts";
+import { addressWriter } from "./address.ts";
 import { type Data, read, span } from "./data.ts";
 import type { Payload } from "./payload.ts";
 import { clamp, firstOrdinary, fromAddress, initial, type Selection, toAddress } from "./selection.ts";
@@ -93,12 +94,13 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
   let changed = 0;
   // Where the browser keeps nothing, the address holds the theme.
   let inAddress = themeFrom(new URLSearchParams(location.hash.split("?")[1] ?? "").get("theme"));
+  const write = addressWriter({ now: () => location.hash, put: setAddress });
   const address = () => toAddress(data.peek(), selection.peek()) + (inAddress ? `&theme=${inAddress}` : "");
   const select = (change: Partial<Selection>, quietly = false) => {
     const before = selection.peek();
     selection.value = clamp(data.peek(), { ...before, ...change });
     const now = performance.now();
-    if (linked) setAddress(address(), quietly || now - changed < STEP_MS);
+    if (linked) write(address(), quietly || now - changed < STEP_MS);
     changed = now;
   };
   const length = () => span(data.peek(), selection.peek().prompt).length;
@@ -117,7 +119,7 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
       const kept = rememberTheme(chosen);
       if (kept && !inAddress) return;
       inAddress = kept ? null : chosen;
-      setAddress(address(), true);
+      write(address(), true);
     },
     colours: computed(() => coloursOf(themeSignal.value)),
     tip: signal(null),
@@ -125,8 +127,14 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
     spoken: signal(""),
     select,
     openPrompt(place) {
+      const { prompt: before, otherPrompt } = selection.peek();
       const prompt = Math.max(0, Math.min(data.peek().ids.length - 1, place));
-      select({ prompt, tokens: [firstOrdinary(data.peek(), prompt)] });
+      // The prompt that stood on the other side of the comparison changes places with this one.
+      const other =
+        prompt === otherPrompt && prompt !== before
+          ? { otherPrompt: before, otherToken: firstOrdinary(data.peek(), before) }
+          : {};
+      select({ prompt, tokens: [firstOrdinary(data.peek(), prompt)], ...other });
     },
     choose(position, add) {
       const { tokens } = selection.peek();
@@ -154,7 +162,7 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
         data.value = more;
         selection.value = clamp(more, { ...before, prompt, tokens });
       });
-      if (linked) setAddress(address(), true);
+      if (linked) write(address(), true);
     },
   };
 }
@@ -163,7 +171,9 @@ export function createStore(root: HTMLElement, start: Data, theme: Theme, linked
 export function followAddress(store: Store): () => void {
   if (!store.linked) return () => undefined;
   const follow = () => {
-    const wanted = fromAddress(store.data.peek(), location.hash);
+    const data = store.data.peek();
+    // A page is opened without a selection in its address: going back to there brings the first one.
+    const wanted = location.hash ? fromAddress(data, location.hash) : initial(data);
     if (wanted) store.selection.value = wanted;
   };
   addEventListener("popstate", follow);

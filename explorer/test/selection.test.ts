@@ -46,6 +46,18 @@ test("an address brings any selection back", () => {
   }
 });
 
+test("no prompt is compared with itself until the reader asks for it", () => {
+  for (let p = 0; p < 9; p++) {
+    const linked = fromAddress(data, `#explorer?view=compare&p=${data.ids[p] ?? 0}`);
+    assert.equal(linked?.prompt, p);
+    assert.notEqual(linked.otherPrompt, p);
+    const itself = { ...linked, otherPrompt: p };
+    assert.deepEqual(fromAddress(data, toAddress(data, itself)), itself);
+  }
+  const lone = read(make({ prompts: 1, tokens: 4 }));
+  assert.equal(fromAddress(lone, "#explorer?view=compare&p=0")?.otherPrompt, 0);
+});
+
 test("the address names the prompt by its id", () => {
   const other = { ...data, ids: data.ids.map((id) => Number(id) * 10 + 5) };
   const address = toAddress(other, { ...start, prompt: 3 });

@@ -11,7 +11,10 @@
     const bytes = Uint8Array.from(data, (letter) => letter.charCodeAt(0));
     const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
     const script = document.createElement("script");
-    script.textContent = await new Response(inflated).text();
+    const text = await new Response(inflated).text();
+    // circuitsvis would try WebAssembly and do without it. The policy of the page forbids it, and
+    // Firefox complains of the attempt.
+    script.textContent = kind === "maps" ? `"use strict"; { const WebAssembly = undefined;\n${text}\n}` : text;
     document.head.append(script);
   };
   const start = (kind) => (started[kind] = started[kind] || run(kind));
@@ -83,8 +86,33 @@
     addEventListener("beforeprint", () => { printing = true; repaint(); });
     addEventListener("afterprint", () => { printing = false; repaint(); });
   }
+  const draws3d = () => {
+    const canvas = document.createElement("canvas");
+    return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
+  };
+  // Without WebGL, what has three axes is drawn on the first two of them, and a line says so.
+  const flat = (box, { data, layout }) => {
+    const solid = data.filter((trace) => trace.type === "scatter3d");
+    if (!solid.length || draws3d()) return;
+    for (const trace of solid) {
+      const { color, width } = trace.line;
+      // Lines and dots as those of two dimensions, whose lines have one colour each.
+      trace.line = { color: Array.isArray(color) ? "#B7BEC6" : color, width: width / 1.75 };
+      const { size } = trace.marker;
+      trace.marker.size = Array.isArray(size) ? size.map((dot) => dot / 0.6) : size / 0.6;
+      trace.type = "scatter";
+      delete trace.z;
+    }
+    for (const axis of ["xaxis", "yaxis"]) layout[axis] = { ...layout[axis], title: layout.scene[axis].title };
+    delete layout.scene;
+    const note = document.createElement("p");
+    note.className = "says";
+    note.textContent = "This browser has no WebGL, so the first two of the three axes are shown.";
+    box.closest(".scroll").before(note);
+  };
   const draw = {
     plotly(box, data) {
+      flat(box, data);
       narrow(box, data);
       const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
       // There is no room for the buttons on a narrow screen: they would lie on names and legend.

@@ -4,6 +4,8 @@ through the selection that a seed decides; and that a page asks for nothing and 
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
 import re
@@ -15,9 +17,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from browser_help import WAIT, Visit, in_a_browser, until
+from browser_help import (
+    WAIT,
+    Visit,
+    each_browser,
+    in_a_browser,
+    launch,
+    theme_can_change,
+    until,
+)
 from corpus_help import documents, write_jsonl
 from explorer_help import with_ways
+from PIL import Image
 from render_data import HOSTILE
 from scipy import stats
 
@@ -94,8 +105,8 @@ def _prompts(factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, truth):
-    seen = Visit(chromium, truth.folder / "explorer.html")
+def visit(browser, truth):
+    seen = Visit(browser, truth.folder / "explorer.html")
     seen.page.wait_for_selector(READY, timeout=WAIT)
     yield seen
     seen.context.close()
@@ -103,6 +114,7 @@ def visit(chromium, truth):
 
 def choose(visit: Visit, **words: object) -> None:
     """A selection by its address, as a bookmark brings it back."""
+    visit.page.bring_to_front()  # Firefox tells a window behind others of no focus
     address = urllib.parse.urlencode({"view": "layers", "c": "0", **words})
     visit.follow(f"#explorer?{address}")
     visit.page.evaluate("document.querySelectorAll('.ix-numbers').forEach(d => { d.open = true; })")
@@ -251,9 +263,9 @@ def report(truth, tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", "2345")
-def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
+def test_a_change_of_view_keeps_the_reader_in_it(browser, report, key):
     """From deep in the layers, and from a chart that leaves the page together with its view."""
-    seen = Visit(chromium, report, 1280, 800)
+    seen = Visit(browser, report, 1280, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     chart = seen.page.locator(".ix-small-chart").last
     chart.focus()
@@ -272,8 +284,8 @@ def test_a_change_of_view_keeps_the_reader_in_it(chromium, report, key):
 
 
 @pytest.mark.parametrize("view", ["lens", "compare"])
-def test_on_a_phone_a_tab_opens_at_its_head(chromium, report, view):
-    seen = Visit(chromium, report, 390, 800)
+def test_on_a_phone_a_tab_opens_at_its_head(browser, report, view):
+    seen = Visit(browser, report, 390, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     chart = seen.page.locator(".ix-small-chart").last
     chart.evaluate("e => scrollBy(0, e.getBoundingClientRect().top - 300)")
@@ -301,23 +313,52 @@ def test_keys_do_nothing_behind_the_dialog_of_keys(visit):
     assert visit.page.locator("[data-depth-slider]").input_value() == "2"
 
 
-def test_the_theme_is_the_readers_and_in_a_report_that_of_the_report(chromium, truth, report):
-    theme = "document.querySelector('.ix').dataset.theme"
-    seen = Visit(chromium, truth.folder / "explorer.html")
-    seen.page.emulate_media(color_scheme="dark")
+THEME = "document.querySelector('.ix').dataset.theme"
+
+
+def test_the_theme_is_the_systems_until_the_reader_chooses(in_the_dark, truth):
+    seen = Visit(in_the_dark, truth.folder / "explorer.html", color_scheme="dark")
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    until(seen.page, f"{theme} === 'dark'")
+    until(seen.page, f"{THEME} === 'dark'")
     seen.page.get_by_label("Dark", exact=True).click()
-    until(seen.page, f"{theme} === 'light'")
+    until(seen.page, f"{THEME} === 'light'")
     seen.page.reload()
     seen.page.wait_for_selector(READY, timeout=WAIT)
-    assert seen.page.evaluate(theme) == "light"
+    assert seen.page.evaluate(THEME) == "light"
     seen.context.close()
-    seen = Visit(chromium, report, 1280, 800)
+
+
+BARS = """() => ["html", ".ix-list", ".ix-chips"].map(where =>
+    getComputedStyle(document.querySelector(where)).scrollbarColor)"""
+
+
+def test_scrollbars_and_the_ground_of_the_page_are_dark_in_the_dark(in_the_dark, truth):
+    seen = Visit(in_the_dark, truth.folder / "explorer.html", color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    assert seen.page.evaluate(ground) == "rgb(20, 24, 29)"
+    assert set(seen.page.evaluate(BARS)) == {"rgb(107, 118, 130) rgba(0, 0, 0, 0)"}
+    seen.page.get_by_label("Dark", exact=True).click()
+    assert seen.page.evaluate(ground) == "rgba(0, 0, 0, 0)"
+    assert set(seen.page.evaluate(BARS)) == {"rgb(134, 143, 153) rgba(0, 0, 0, 0)"}
+    seen.context.close()
+
+
+def test_a_report_in_the_dark_has_a_dark_explorer(in_the_dark, report):
+    seen = Visit(in_the_dark, report, 1280, 800, color_scheme="dark")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.evaluate(THEME) == "dark"
+    assert seen.page.get_by_label("Dark", exact=True).count() == 0
+    seen.context.close()
+
+
+def test_the_explorer_of_a_report_follows_its_theme(browser, report):
+    theme_can_change(browser)
+    seen = Visit(browser, report, 1280, 800)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     for scheme in ("dark", "light"):
         seen.page.emulate_media(color_scheme=scheme)
-        until(seen.page, f"{theme} === '{scheme}'")
+        until(seen.page, f"{THEME} === '{scheme}'")
     assert seen.page.get_by_label("Dark", exact=True).count() == 0
     seen.context.close()
 
@@ -377,13 +418,11 @@ def test_enter_in_the_field_of_compare_takes_the_first_prompt_that_fits(visit):
     assert visit.page.locator("[role=tab][aria-selected=true]").inner_text() == "Compare"
 
 
-def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp_path):
+def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth):
     choose(visit, view="layers", p=1, t="2", s=3)
     panel = visit.page.locator("[data-view=text]").first
-    with visit.page.expect_download(timeout=WAIT) as waiting:
-        panel.get_by_role("button", name="CSV").first.click()
-    waiting.value.save_as(tmp_path / "text.csv")
-    table = pd.read_csv(tmp_path / "text.csv", skiprows=2, float_precision="round_trip")
+    _, data = visit.saved(panel.get_by_role("button", name="CSV").first)
+    table = pd.read_csv(io.BytesIO(data), skiprows=2, float_precision="round_trip")
     first = int((truth.tokens["prompt"] == 0).sum())
     checked = 0
     for column in [c for c in table if ", " in c]:
@@ -399,10 +438,10 @@ def test_the_saved_table_of_a_text_has_the_numbers_of_the_rows(visit, truth, tmp
     assert [json.loads(t) for t in table["token"]] == expected.tolist()
 
 
-def test_an_address_brings_the_selection_back(chromium, truth, visit):
+def test_an_address_brings_the_selection_back(browser, truth, visit):
     choose(visit, view="lens", p=1, t="2,3", s=3, m="path_length.step")
     address = visit.page.evaluate("location.href")
-    again = Visit(chromium, address)
+    again = Visit(browser, address)
     again.page.wait_for_selector(READY, timeout=WAIT)
     again.settle()
     for seen in (visit, again):
@@ -413,6 +452,72 @@ def test_an_address_brings_the_selection_back(chromium, truth, visit):
     assert len(first) > 0
     assert again.errors == []
     again.context.close()
+
+
+def test_the_address_keeps_up_with_a_key_that_is_held(browser, truth):
+    """Browsers take about 200 changes of an address in ten seconds, and refuse further ones."""
+    seen = Visit(browser, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, p=0, t="2", s=1)
+    seen.page.evaluate(
+        """() => {
+            const press = key => document.body.dispatchEvent(
+                new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+            for (let i = 0; i < 150; i++) { press("]"); press("["); }
+            for (let i = 0; i < 4; i++) press("]"); }"""
+    )
+    assert seen.page.locator("[data-depth-slider]").input_value() == "5"
+    until(seen.page, "new URLSearchParams(location.hash.split('?')[1]).get('s') === '5'")
+    seen.page.reload()
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    assert seen.page.locator("[data-depth-slider]").input_value() == "5"
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_back_and_forward_walk_through_what_was_chosen(browser, truth):
+    seen = Visit(browser, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    tab = seen.page.locator("[role=tab][aria-selected=true]")
+    for view in ("lens", "compare"):
+        seen.page.wait_for_timeout(800)  # longer than what is one step of the history
+        seen.page.locator(f"[data-tab={view}]").click()
+    for move, shown in (("back", "Lens"), ("back", "Layers"), ("forward", "Lens")):
+        seen.page.evaluate(f"history.{move}()")
+        tab.get_by_text(shown).wait_for(timeout=WAIT)
+    seen.context.close()
+
+
+def test_a_prompt_that_is_opened_is_not_compared_with_itself(visit):
+    choose(visit, view="compare", p=0, mode="prompts")
+    sides = visit.page.locator("[data-view=compare] .ix-sides").first
+    for prompt, other in ((1, 0), (0, 1), (3, 1), (1, 3)):
+        visit.page.locator(f".ix-prompt[data-prompt='{prompt}']").click()
+        visit.page.wait_for_timeout(80)
+        text = re.sub(r"\s+", " ", sides.inner_text())
+        assert re.search(rf"A prompt {prompt} .*B prompt {other} ", text), text
+
+
+def test_ways_in_three_dimensions_need_no_webgl(without_webgl, truth):
+    seen = Visit(without_webgl, truth.folder / "explorer.html")
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, view="trajectory", p=0, t="2,3", d=3)
+    assert on_ways(seen, truth) > 5
+    figure = seen.page.locator("[data-view=trajectory] svg.ix-turn").first
+    places = "e => [...e.querySelectorAll('circle')].map(c => c.getAttribute('cx'))"
+    before = figure.evaluate(places)
+    figure.scroll_into_view_if_needed()
+    box = figure.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    seen.page.mouse.move(x, y)
+    seen.page.mouse.down()
+    seen.page.mouse.move(x + 90, y + 20, steps=4)
+    seen.page.mouse.up()
+    seen.page.wait_for_timeout(100)
+    assert figure.evaluate(places) != before, "dragging turns it"
+    assert on_ways(seen, truth) > 5
+    assert seen.errors == []
+    seen.context.close()
 
 
 # ---- safety ------------------------------------------------------------------------------------
@@ -435,8 +540,8 @@ def hostile(tmp_path_factory):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_hostile_texts_stay_text_in_every_view(chromium, hostile, view):
-    seen = Visit(chromium, hostile)
+def test_hostile_texts_stay_text_in_every_view(browser, hostile, view):
+    seen = Visit(browser, hostile)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     for prompt in (0, 1):
         for more in ({}, {"mode": "groups"}, {"mode": "tokens"}, {"a": "rollout"}, {"d": 3}):
@@ -456,19 +561,14 @@ def test_hostile_texts_stay_text_in_every_view(chromium, hostile, view):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_exports_hold_the_texts_as_text_under_a_plain_name(chromium, hostile, view, tmp_path):
-    seen = Visit(chromium, hostile)
+def test_exports_hold_the_texts_as_text_under_a_plain_name(browser, hostile, view):
+    seen = Visit(browser, hostile)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     choose(seen, view=view, p=1, t="1,2,3")
     panel = seen.page.locator(f"[data-view={view}]").first
     for kind in ("SVG", "CSV", "PNG"):
-        with seen.page.expect_download(timeout=WAIT) as waiting:
-            panel.get_by_role("button", name=kind).first.click()
-        name = waiting.value.suggested_filename
+        name, data = seen.saved(panel.get_by_role("button", name=kind).first)
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,120}", name), name
-        path = tmp_path / name
-        waiting.value.save_as(path)
-        data = path.read_bytes()
         if kind == "PNG":
             assert data.startswith(b"\x89PNG")
         elif kind == "SVG":
@@ -482,8 +582,8 @@ def test_exports_hold_the_texts_as_text_under_a_plain_name(chromium, hostile, vi
     seen.context.close()
 
 
-def test_the_policy_forbids_eval_and_the_page_needs_none(chromium, truth):
-    seen = Visit(chromium, truth.folder / "explorer.html")
+def test_the_policy_forbids_eval_and_the_page_needs_none(browser, truth):
+    seen = Visit(browser, truth.folder / "explorer.html")
     seen.page.wait_for_selector(READY, timeout=WAIT)
     # In a script of the page: what playwright itself evaluates is free of the policy.
     seen.page.evaluate(
@@ -505,8 +605,8 @@ def test_the_policy_forbids_eval_and_the_page_needs_none(chromium, truth):
 # ---- unusual runs ------------------------------------------------------------------------------
 
 
-def opened(chromium, results, path: Path, **options) -> Visit:
-    seen = Visit(chromium, results.explore().save(path), **options)
+def opened(browser, results, path: Path, **options) -> Visit:
+    seen = Visit(browser, results.explore().save(path), **options)
     seen.page.wait_for_selector(READY, timeout=WAIT)
     return seen
 
@@ -521,10 +621,10 @@ def through_all(seen: Visit, **words: object) -> None:
     assert seen.asked() == set()
 
 
-def test_one_prompt_of_one_token_and_no_control(chromium, gpt2, tmp_path):
+def test_one_prompt_of_one_token_and_no_control(browser, gpt2, tmp_path):
     names = ["rotation", "logit_lens", "attention", "trajectory"]
     results = interp.run(gpt2, [[5]], names, progress=False)
-    seen = opened(chromium, results, tmp_path / "one.html")
+    seen = opened(browser, results, tmp_path / "one.html")
     through_all(seen)
     seen.context.close()
 
@@ -542,17 +642,17 @@ def test_one_prompt_of_one_token_and_no_control(chromium, gpt2, tmp_path):
     ],
     ids=lambda options: " ".join(map(str, [*options["analyses"], *list(options)[1:]])),
 )
-def test_parts_of_a_run_are_shown_as_far_as_they_go(chromium, gpt2, tmp_path, options):
+def test_parts_of_a_run_are_shown_as_far_as_they_go(browser, gpt2, tmp_path, options):
     results = interp.run(gpt2, ["the man saw her", "her dog"], progress=False, **options)
-    seen = opened(chromium, results, tmp_path / "part.html")
+    seen = opened(browser, results, tmp_path / "part.html")
     through_all(seen)
     through_all(seen, p=1, c=1, t="1,2")
     seen.context.close()
 
 
-def test_views_without_data_say_which_command_adds_it(chromium, gpt2, tmp_path):
+def test_views_without_data_say_which_command_adds_it(browser, gpt2, tmp_path):
     results = interp.run(gpt2, ["the man"], ["rotation"], progress=False)
-    seen = opened(chromium, results, tmp_path / "few.html")
+    seen = opened(browser, results, tmp_path / "few.html")
     through_all(seen)
     for view, analysis in (("lens", "logit_lens"), ("trajectory", "trajectory")):
         choose(seen, view=view)
@@ -561,7 +661,7 @@ def test_views_without_data_say_which_command_adds_it(chromium, gpt2, tmp_path):
     seen.context.close()
 
 
-def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
+def test_a_prompt_of_4096_tokens_is_shown(browser, tmp_path):
     n, layers = 4096, 6
     random_ = np.random.default_rng(0)
     tokens = pd.DataFrame(
@@ -573,7 +673,7 @@ def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
     frame["angle"] = random_.uniform(0, 90, len(frame))
     frame["turning"] = np.nan
     results = Results([Result("rotation", Rotation(), {}, tokens, _frame=frame)], {})
-    seen = opened(chromium, results, tmp_path / "long.html")
+    seen = opened(browser, results, tmp_path / "long.html")
     choose(seen, p=0, t="4000", m="rotation.angle", s=3)
     shown = [t for t in seen.page.evaluate(NUMBERS) if t.get("token") == "4000"]
     assert shown
@@ -587,13 +687,73 @@ def test_a_prompt_of_4096_tokens_is_shown(chromium, tmp_path):
     seen.context.close()
 
 
-def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(chromium, gpt2, tmp_path):
+@pytest.fixture(scope="module")
+def long_prompt(gpt2, tmp_path_factory):
+    """A page with a prompt that is too long for a rectangle per cell, and one of its patterns."""
+    ids = np.random.default_rng(3).integers(1, 60, size=(1, 56)).tolist()
+    results = interp.run(gpt2, ids, ["attention"], progress=False)
+    pattern = next(iter(results["attention"].examples("pattern")["", 1].values()))
+    return results.explore().save(tmp_path_factory.mktemp("long") / "long.html"), pattern[0]
+
+
+PIXELS = {"firefox_user_prefs": {"privacy.resistFingerprinting": True}}
+
+
+@pytest.fixture(scope="module", params=each_browser()[1:])
+def hides_pixels(request, driver):
+    """A Firefox that gives pages random pixels in place of what they drew."""
+    running = launch(driver, request.param, **PIXELS)
+    yield running
+    running.close()
+
+
+def is_the_map_of(pattern: np.ndarray, seen: Visit) -> None:
+    """Reads the picture with another library, and compares every tone with its weight."""
+    seen.page.wait_for_selector(READY, timeout=WAIT)
+    choose(seen, view="attention", p=0, t="3", h="1.0")
+    href = seen.page.locator("[data-view=attention] svg image").first.get_attribute("href")
+    found = Image.open(io.BytesIO(base64.b64decode(href.partition(",")[2])))
+    tones = np.asarray(found).astype(int)
+    assert found.mode == "P"
+    assert found.info["transparency"] in (0, b"\x00")
+    masked = np.triu(np.ones_like(tones, dtype=bool), 1)
+    assert (tones[masked] == 0).all()
+    assert np.abs(tones - 1 - pattern * 254)[~masked].max() <= 0.51
+    assert len(np.unique(tones)) > 20
+
+
+def test_the_map_of_a_long_prompt_has_the_weights(browser, long_prompt):
+    path, pattern = long_prompt
+    seen = Visit(browser, path)
+    is_the_map_of(pattern, seen)
+    assert seen.errors == []
+    seen.context.close()
+
+
+def test_where_pixels_are_hidden_maps_are_right_and_a_png_is_refused(hides_pixels, long_prompt):
+    path, pattern = long_prompt
+    seen = Visit(hides_pixels, path)
+    is_the_map_of(pattern, seen)
+    panel = seen.page.locator("[data-view=attention]").first
+    panel.get_by_role("button", name="PNG").first.click()
+    alert = panel.get_by_role("alert")
+    alert.wait_for(timeout=WAIT)
+    assert alert.inner_text() == (
+        "This browser hides pictures from pages (resistFingerprinting); save the SVG."
+    )
+    name, data = seen.saved(panel.get_by_role("button", name="SVG").first)
+    assert name.endswith(".svg")
+    assert b"data:image/png;base64," in data
+    seen.context.close()
+
+
+def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(browser, gpt2, tmp_path):
     corpus = write_jsonl(tmp_path / "corpus.jsonl", documents(30, longest=6))
     chosen = [Rotation(), LogitLens(examples=1), Attention(maps=1)]
     run = interp.run_corpus(
         gpt2, corpus, chosen, out=tmp_path / "out", keep="tokens", progress=False
     )
-    seen = opened(chromium, run.open(), tmp_path / "rows.html")
+    seen = opened(browser, run.open(), tmp_path / "rows.html")
     side = seen.page.locator(".ix-side")
     side.get_by_text("No control here").click()
     seen.settle()
@@ -617,30 +777,30 @@ def test_a_sample_of_corpus_rows_says_what_it_lacks_and_what_adds_it(chromium, g
     seen.context.close()
 
 
-def test_results_of_an_older_schema(chromium, tmp_path):
+def test_results_of_an_older_schema(browser, tmp_path):
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(tmp_path)
-    seen = opened(chromium, interp.load(tmp_path / "rows"), tmp_path / "old.html")
+    seen = opened(browser, interp.load(tmp_path / "rows"), tmp_path / "old.html")
     through_all(seen)
     seen.context.close()
 
 
-def test_two_stacks(chromium, tmp_path):
+def test_two_stacks(browser, tmp_path):
     from conftest import _boot
 
     results = interp.run(
         _boot("t5"), [[5, 6, 7], [8, 9]], ["rotation", "attention", "trajectory"], progress=False
     )
-    seen = opened(chromium, results, tmp_path / "stacks.html")
+    seen = opened(browser, results, tmp_path / "stacks.html")
     for prompt in ("0 encoder", "1 decoder"):
         through_all(seen, p=prompt)
     seen.context.close()
 
 
 @pytest.mark.parametrize("width", [1400, 390])
-def test_the_report_holds_the_explorer_and_fits(chromium, truth, tmp_path, width):
+def test_the_report_holds_the_explorer_and_fits(browser, truth, tmp_path, width):
     path = interp.load(truth.folder).report(tmp_path / "report.html")
-    seen = Visit(chromium, path, width, 900)
+    seen = Visit(browser, path, width, 900)
     seen.page.wait_for_selector("#f0 .main-svg", timeout=WAIT)
     seen.page.locator("#explorer").scroll_into_view_if_needed()
     seen.page.wait_for_selector(READY, timeout=WAIT)
@@ -652,11 +812,11 @@ def test_the_report_holds_the_explorer_and_fits(chromium, truth, tmp_path, width
     seen.context.close()
 
 
-def test_the_frame_of_a_notebook_shows_the_page(chromium, truth, tmp_path):
+def test_the_frame_of_a_notebook_shows_the_page(browser, truth, tmp_path):
     shown = interp.load(truth.folder).explore(height=700)._repr_html_()
     path = tmp_path / "notebook.html"
     path.write_text(f"<!doctype html><meta charset=utf-8>{shown}", encoding="utf-8")
-    seen = Visit(chromium, path)
+    seen = Visit(browser, path)
     frame = seen.page.frame_locator("iframe")
     frame.locator("[role=tab][data-tab=lens]").click(timeout=WAIT)
     frame.locator("[data-lens-token]").first.wait_for(timeout=WAIT)
@@ -664,7 +824,7 @@ def test_the_frame_of_a_notebook_shows_the_page(chromium, truth, tmp_path):
     seen.context.close()
 
 
-def test_several_widgets_in_one_document(chromium, truth, tmp_path):
+def test_several_widgets_in_one_document(browser, truth, tmp_path):
     """What anywidget does with the script of the widget, without a notebook around it."""
     page = interp.load(truth.folder).explore()
     script = page.parts.plain_script + RENDER.replace("export default", "const widget =")
@@ -681,7 +841,7 @@ def test_several_widgets_in_one_document(chromium, truth, tmp_path):
         "<script src=payload.js></script><script src=widget.js></script>",
         encoding="utf-8",
     )
-    seen = Visit(chromium, path)
+    seen = Visit(browser, path)
     for number in (0, 1):
         cell = seen.page.locator(".cell").nth(number)
         cell.locator("[role=tab][data-tab=lens]").click(timeout=WAIT)

@@ -21,18 +21,21 @@ READY = "#interp-explorer [role=tab][data-tab=lens]"
 
 
 @pytest.fixture(scope="module")
-def session():
+def session(browser):
+    """A session of its own for each browser: prompts are numbered from the first one on."""
+    if browser.browser_type.name == "firefox":
+        pytest.skip("a live page has not worked in a Firefox that is driven; Chromium only")
     names = ["rotation", "logit_lens", "attention", "trajectory"]
     return Session(interp.load_model("demo-llama"), names, prompt="Leo met her")
 
 
 @pytest.fixture(scope="module")
-def visit(session, chromium):
+def visit(session, browser):
     with Server(session) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
-            seen = Visit(chromium, server.address, offline=False)
+            seen = Visit(browser, server.address, offline=False)
             seen.page.wait_for_selector(READY, timeout=WAIT)
             yield seen
             seen.context.close()
@@ -90,10 +93,10 @@ def test_a_refused_prompt_says_why_and_the_page_goes_on(visit, session):
     assert session.payload["prompts"]["id"] == before
 
 
-def test_the_page_speaks_to_its_own_server_only(visit, chromium):
+def test_the_page_speaks_to_its_own_server_only(visit, browser):
     hosts = {url.split("/")[2] for url in visit.requests if url.startswith("http")}
     assert len(hosts) == 1
-    seen = Visit(chromium, visit.requests[0], offline=False)
+    seen = Visit(browser, visit.requests[0], offline=False)
     refused = seen.page.evaluate(
         "fetch('http://127.0.0.1:9/').then(() => 'sent', error => error.name)"
     )
