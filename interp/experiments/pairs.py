@@ -288,7 +288,7 @@ def _refuse_whole(keep: str, **given: Any) -> None:
 
 def _refuse_streaming(given: Mapping[str, Any]) -> None:
     """Raises `BadInput` for options of a summary without one."""
-    names = [name for name, value in given.items() if value != STREAMED[name]]
+    names = [n for n, x in given.items() if x != STREAMED[n] and not (n == "by" and not len(x))]
     if names:
         raise BadInput(f"{', '.join(f'{n}=' for n in names)}: only with keep='summary'")
 

@@ -94,7 +94,12 @@ def summarised(
             "keep='summary' needs a folder, out= (--out): the pairs are measured in shards, which "
             "are kept there, so that the run can be resumed"
         )
-    _check(given, by, sample, analyses)
+    _check(given, by, analyses)
+    for name, value, least in (
+        ("sample", sample, 0), ("shard_pairs", shard_pairs, 1), ("threads", threads, 1)
+    ):  # fmt: skip
+        if value is not None and value < least:
+            raise BadInput(f"{name}={value}; at least {least}")
     engine, folder = engine_of(workers), Path(out)
     source = pair_source(pairs, by, folder).without(given)
     names = {*source.extra, *given}
@@ -106,7 +111,7 @@ def summarised(
         model, loading, dict(analyses), source, dict(given), dict(measured), max_tokens, threads,
         folder, control=control,
     )  # fmt: skip
-    how = (shard_pairs or SHARD_PAIRS, sample, progress)
+    how = (SHARD_PAIRS if shard_pairs is None else shard_pairs, sample, progress)
     with owned(ready_folder(folder, resume, overwrite)):
         done = _Run(job, *how)
         found = done.whole(engine, confidence)
@@ -117,17 +122,13 @@ def summarised(
         return done.written(found)
 
 
-def _check(
-    given: Mapping[str, Any], by: Sequence[str], sample: int, analyses: Mapping[str, Any]
-) -> None:
+def _check(given: Mapping[str, Any], by: Sequence[str], analyses: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if not isinstance(value, str | int | np.integer):
             raise BadInput(
                 f"{name}= is {type(value).__name__}; with keep='summary' it is one token for all "
                 f"pairs, and tokens of single pairs are a column {name!r} of the source"
             )
-    if sample < 0:
-        raise BadInput(f"sample={sample}: a number of pairs whose rows are kept, 0 or more")
     taken_labels(list(by))
     refuse_taken([*by, "part"], analyses)
     for name in by:

@@ -39,6 +39,7 @@ from interp.models.untrained import check_control, random_copy
 from interp.prompts.pairs import PromptPairs, read_pairs
 from interp.runs.corpus.documents import Failure, reason_of, windows
 from interp.runs.corpus.manifest import settings_of
+from interp.runs.corpus.output import PAIRS
 from interp.runs.corpus.shard import description, part_path, record_path, state_path
 from interp.runs.corpus.sources import Document, Shard, Source
 from interp.runs.depth import STATE
@@ -57,8 +58,6 @@ from interp.runs.run import run
 from interp.runs.storage import save_state
 from interp.stats.flips import flip_signs
 
-KEEP = "pairs"
-"""What the manifest of a run over pairs has for `keep`."""
 COUNTS, DISTANCES, PARTING = "counts", "distances", "parting"
 OWN = (COUNTS, DISTANCES, PARTING)
 """Names of what is accumulated besides analyses."""
@@ -129,7 +128,7 @@ class PairsJob:
     def parameters(self, shard: int | None) -> dict[str, Any]:
         """Everything that decides over the values of the tables, apart from model and data."""
         return {
-            "keep": KEEP,
+            "keep": PAIRS,
             "analyses": settings_of(self.analyses),
             "columns": [*self.pairs.sides, *self.pairs.extra],
             "by": list(self.pairs.by),
