@@ -12,7 +12,7 @@ from interp.stats import bounded_band, mean_band, paired_profile
 from interp.stats.flips import flip_signs, flip_test, moment_band
 
 
-def tested(x, resamples=999, seed=0, numbers=None):
+def outcome(x, resamples=999, seed=0, numbers=None):
     """The test of differences `[pairs, k]`, NaN where undefined, from their sums."""
     known = np.isfinite(x)
     n = known.sum(axis=0).astype(float)
@@ -34,7 +34,7 @@ def test_p_is_the_share_of_the_same_flips_by_hand():
     x = rng.normal(0.3, 1, (25, 4)) + rng.normal(size=(25, 1))
     signs = flip_signs(range(25), 499, 7)
     t = by_hand(x, signs)
-    found = tested(x, 499, 7)
+    found = outcome(x, 499, 7)
     np.testing.assert_allclose(found.t, t[0], rtol=1e-12)
     np.testing.assert_allclose(found.t, scipy.stats.ttest_1samp(x, 0).statistic, rtol=1e-12)
     p = (1 + (np.abs(t[1:]) >= np.abs(t[0]) * (1 - 1e-9)).sum(axis=0)) / 500
@@ -49,7 +49,7 @@ def test_p_converges_to_that_of_all_flips():
     ways = np.array(list(itertools.product([1.0, -1.0], repeat=9)))
     t = np.abs(by_hand(x, ways))[:, 0]
     whole = (t >= t[0] * (1 - 1e-9)).mean()
-    found = tested(x, 20_000)
+    found = outcome(x, 20_000)
     error = 4 * np.sqrt(whole * (1 - whole) / 20_000)
     assert found.p[0] == pytest.approx(whole, abs=error)
     assert found.p[0] == pytest.approx(paired_profile(x, 0 * x)["p"][0], abs=error)
@@ -73,15 +73,15 @@ def test_what_cannot_be_tested_is_nan_and_spoils_no_other_column():
     x = np.random.default_rng(4).normal(1, 1, (12, 4))
     x[:, 1] = 0
     x[1:, 2] = np.nan
-    found = tested(x)
+    found = outcome(x)
     np.testing.assert_array_equal(np.isnan(found.t), [False, True, True, False])
     np.testing.assert_array_equal(np.isnan(found.p_max), [False, True, True, False])
-    alone = tested(x[:, [0, 3]])
+    alone = outcome(x[:, [0, 3]])
     np.testing.assert_array_equal(found.p_max[[0, 3]], alone.p_max)
 
 
 def test_a_difference_that_is_the_same_in_all_pairs_has_the_smallest_p():
-    found = tested(np.full((30, 1), 0.1), 999)
+    found = outcome(np.full((30, 1), 0.1), 999)
     assert found.p[0] == found.p_max[0] == 1 / 1000
 
 
@@ -90,7 +90,7 @@ def test_columns_with_other_numbers_of_pairs_are_compared_on_one_scale():
     rng = np.random.default_rng(5)
     x = rng.normal(0.4, 1, (30, 3))
     x[5:, 1] = np.nan
-    found, whole = tested(x, 4000), paired_profile(x, 0 * x, resamples=4000)
+    found, whole = outcome(x, 4000), paired_profile(x, 0 * x, resamples=4000)
     np.testing.assert_allclose(found.p_max, whole["p_max"], atol=0.04)
 
 
@@ -100,7 +100,7 @@ def test_false_alarms_are_as_frequent_as_allowed():
     runs, alarms = 400, np.zeros(2)
     for run in range(runs):
         left, right = (rng.gamma(2, 1, (20, 1)) + rng.gamma(1, 1, (20, 6)) for _ in range(2))
-        found = tested(left - right, 199, seed=run)
+        found = outcome(left - right, 199, seed=run)
         alarms += (found.p[0] < 0.05, (found.p_max < 0.05).any())
     error = 3.3 * np.sqrt(0.05 * 0.95 / runs)
     assert (np.abs(alarms / runs - 0.05) < error).all(), alarms / runs

@@ -145,7 +145,7 @@ def _tallied(name: str, values: Array, parting: Parting, names: tuple[str, ...])
 def _flipped(read: tuple[pd.DataFrame, Floats], shape: Shape, signs: Array) -> Floats:
     """Σ sign · value over the pairs: `[1 + resamples, layer, tested column]`."""
     pair, values = read[0]["pair"].to_numpy(np.int64), read[1][:, :, list(shape.tested)]
-    flat = np.nan_to_num(values).reshape(len(values), -1)
+    flat = np.nan_to_num(values).reshape(len(values), int(np.prod(values.shape[1:])))
     # By torch, whose number of threads is that of the job: the last bits depend on it.
     total = torch.from_numpy(signs[:, pair].copy()) @ torch.from_numpy(flat.copy())
     return np.asarray(total.numpy().reshape(len(signs), *values.shape[1:]))

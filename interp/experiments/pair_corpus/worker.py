@@ -366,7 +366,7 @@ class PairsWorker:
         here = [i for i, number in enumerate(numbers) if number in set(self.job.sampled)]
         if not here:
             return states, {}
-        kept = {TOKENS: tokens, **tables}
+        kept = {TOKENS: tokens, **tables, DISTANCES: tables[DISTANCES].drop(columns=GAP)}
         return states, {n: _of_pairs(table, here, numbers) for n, table in kept.items()}
 
     def _tables(
