@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ class Pairs(Finding):
         "which of the differences does the prediction depend on?"
     )
     columns = COLUMNS
-    optional = OPTIONAL
+    optional: ClassVar[tuple[str, ...]] = OPTIONAL
 
     frame: pd.DataFrame
     tokens: pd.DataFrame
@@ -560,7 +560,7 @@ class PairsSummary(Pairs):
     """
 
     columns = OF_SUMMARY
-    optional = (*OPTIONAL, "summary", "failures")
+    optional: ClassVar[tuple[str, ...]] = (*OPTIONAL, "summary", "failures")
     _kind = "sampled pairs"
 
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -190,7 +190,7 @@ class _Run(ShardedRun[PairsJob]):
 
     # ---- tables ------------------------------------------------------------------------------
 
-    def _tables(self, states: Mapping[str, State], confidence: float) -> dict[str, pd.DataFrame]:
+    def _tables(self, states: Mapping[str, State], confidence: float) -> dict[str, Any]:
         shapes = {name: _shape(x) for name, x in self.described["shapes"].items()}
         frame = by_state(states[DISTANCES], shapes[DISTANCES], confidence)
         tests, groups = [], []
@@ -276,7 +276,8 @@ class _Run(ShardedRun[PairsJob]):
 
 def _shape(given: Mapping[str, Any]) -> Shape:
     """A shape that may have been JSON."""
-    return Shape(**{k: tuple(x) if isinstance(x, list) else x for k, x in given.items()})
+    known: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in given.items()}
+    return Shape(**known)
 
 
 def _counts_in(state: State) -> dict[str, int]:

@@ -144,7 +144,10 @@ def grouped(
         clean = leaves.get(CLEAN)
         before = clean.stack.moments.mean.ravel() if isinstance(clean, Grouped) else np.nan
         number = np.nan if layer == NO_LAYER else float(layer)
-        index = {"analysis": name, "column": [shape.columns[i] for i in rows["head"]]}
+        index: dict[str, Any] = {
+            "analysis": name,
+            "column": [shape.columns[i] for i in rows["head"]],
+        }
         index |= {"layer": number, STATE: number + offset}
         found = pd.concat([pd.DataFrame(index, index=rows.index), rows], axis=1)
         tables.append(_with_bands(found, leaf, name, before, confidence))

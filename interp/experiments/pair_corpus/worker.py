@@ -276,7 +276,7 @@ class PairsWorker:
         error = self._measured(ready, kept, tally)
         if error is None:
             return
-        tried = [(kept[0], error)]
+        tried: list[tuple[Document, Exception | None]] = [(kept[0], error)]
         if len(kept) > 1:
             tried = [(d, self._measured(self._pairs([d]), [d], tally)) for d in kept]
         failed = [_failure(d, e) for d, e in tried if e is not None]
@@ -379,7 +379,9 @@ class PairsWorker:
         apart[GAP] = apart["relative_distance"] - apart["unrelated_relative_distance"]
         found = {DISTANCES: apart, PARTING: parting(apart, self.threshold)}
         clean, corrupted = both_sides(self.bridge, ready, self.analyses, options)
-        for name in self.analyses if clean is not None and corrupted is not None else ():
+        if clean is None or corrupted is None:
+            return found
+        for name in self.analyses:
             table, why = differences(clean[name], corrupted[name], tokens)
             if table is None:
                 raise InterpError(f"{name} {why}")

@@ -103,7 +103,7 @@ class ShardedRun(ABC, Generic[J]):
             )
         return self.job
 
-    def _left(self, job: J) -> Sequence[Shard]:
+    def _left(self, job: ShardJob) -> Sequence[Shard]:
         """The shards that are left to measure; those that are finished are counted."""
         left = self._unfinished(job)
         self._count_found()
@@ -113,7 +113,7 @@ class ShardedRun(ABC, Generic[J]):
         for record in self.pieces.ordered():
             self._counter.advance(record["documents"], 0, len(record["failures"]))
 
-    def _unfinished(self, job: J) -> list[Shard]:
+    def _unfinished(self, job: ShardJob) -> list[Shard]:
         """The shards that are not finished, or whose files are damaged."""
         remove_leftovers(job.folder)
         # From here on the folder is not finished: nobody may open tables that are being rewritten.
