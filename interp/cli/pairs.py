@@ -19,7 +19,8 @@ PairsFile = Annotated[
     typer.Option(
         "--pairs",
         help="A file (.csv .jsonl .parquet) with pairs of prompts, in the columns clean and "
-        "corrupted (or base and contrast), and optionally answer, wrong and labels.",
+        "corrupted (or base and contrast), and optionally answer, wrong and labels. With --keep "
+        "summary pairs in any number, in shards: --by, --workers, --shard-documents, --resume.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -363,7 +363,7 @@ class PairsWorker:
         unread = len(ready) - tokens.loc[chosen, "pair"].nunique()
         alone = int((partners < 0).all(axis=1).sum()) if partners.shape[1] else 0
         states[COUNTS] = _counts(ready, tables[PARTING], alone=alone, unread=unread)
-        here = [i for i, number in enumerate(numbers) if number in set(self.job.sampled)]
+        here = np.flatnonzero(np.isin(numbers, self.job.sampled)).tolist()
         if not here:
             return states, {}
         kept = {TOKENS: tokens, **tables, DISTANCES: tables[DISTANCES].drop(columns=GAP)}
