@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from interp._files import EXPERIMENT, from_parquet, kind_of, reading
+from interp._files import EXPERIMENT, from_parquet, kind_of, read_sealed, reading, verify
 from interp.errors import BadInput, InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import UNTRAINED, Finding
 from interp.render.look import looked
+from interp.runs.corpus.manifest import REMEDY as REDONE
+from interp.runs.corpus.output import FINISHED
 from interp.runs.corpus.sharded import FINDING
 from interp.runs.depth import STATE
 from interp.runs.results import Results
@@ -483,7 +485,7 @@ class Pairs(Finding):
         """
         folder = Path(folder)
         if kind_of(folder / EXPERIMENT) is None and kind_of(folder / FINDING / EXPERIMENT):
-            folder = folder / FINDING  # of a run in shards
+            folder = _finished(folder)
         if kind_of(folder / EXPERIMENT) is None:
             raise BadInput(f"{str(folder)!r} holds no finding (no {EXPERIMENT} in it)")
         with reading(folder / EXPERIMENT, REMEDY) as path:
@@ -618,6 +620,20 @@ def _token_names(tokens: pd.DataFrame) -> list[str]:
         several = bool((rows["clean_token"] != rows["clean_token"].iloc[0]).any())
         names.append(f"{rows['clean_token'].iloc[0]}{MARGIN if several else ''}")
     return names
+
+
+def _finished(folder: Path) -> Path:
+    """The folder of the finding of a run in shards, verified.
+
+    Raises `BadInput` for a run that is not finished, `InterpError` for a damaged file.
+    """
+    if kind_of(folder / FINISHED) is None:
+        raise BadInput(
+            f"the run in {str(folder)!r} is not finished: it has no {FINISHED}; run it again with "
+            "resume"
+        )
+    verify(folder, read_sealed(folder / FINISHED, REDONE)["files"], REDONE)
+    return folder / FINDING
 
 
 def _tables(folder: Path) -> dict[str, pd.DataFrame]:

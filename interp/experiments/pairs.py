@@ -192,7 +192,8 @@ def pairs(
         "threads": threads, "resume": resume, "overwrite": overwrite,
     }  # fmt: skip
     if keep != ALL:
-        _refuse_whole(keep, labels=labels, spans=spans, patch=patch)
+        patching = patch or patch_states != "all"
+        _refuse_whole(keep, labels=labels, spans=spans, patch=patching)
         given = {n: x for n, x in ((ANSWER, answer), (WRONG, wrong)) if x is not None}
         return summarised(
             model, pairs, chosen, measured=measured | levels, given=given, control=control,
@@ -281,8 +282,8 @@ def _refuse_whole(keep: str, **given: Any) -> None:
             )
     if given["patch"]:
         raise BadInput(
-            "patch=True: keep='summary' takes no patches, which need a pass per pair and state; "
-            "patch a part of the pairs with keep='all'"
+            "patch=, patch_states=: keep='summary' takes no patches, which need a pass per pair "
+            "and state; patch a part of the pairs with keep='all'"
         )
 
 

@@ -425,11 +425,18 @@ def test_it_comes_back_whole_from_its_folder(found, gpt2, rows, tmp_path):
     assert back.notes == made.notes
     for name, table in made.tables.items():
         pd.testing.assert_frame_equal(back.tables[name], table, check_dtype=False, obj=name)
+    with pytest.raises(BadInput, match=r"holds a run over pairs of prompts; interp.experiments"):
+        interp.load(tmp_path / "o")
+    table = tmp_path / "o" / "finding" / "summary.parquet"
+    table.write_bytes(table.read_bytes()[:-9])
+    with pytest.raises(InterpError, match=r"summary.parquet.*run it again with resume"):
+        Pairs.load(tmp_path / "o")
+    (tmp_path / "o" / "finished.json").unlink()
+    with pytest.raises(BadInput, match="is not finished: it has no finished.json"):
+        Pairs.load(tmp_path / "o")
     page = (tmp_path / "o" / "finding" / "report.html").read_text(encoding="utf-8")
     assert "Clean and corrupted stream" in page
     assert list(back.drawings) == list(made.drawings)
-    with pytest.raises(BadInput, match=r"holds a run over pairs of prompts; interp.experiments"):
-        interp.load(tmp_path / "o")
     assert "30 pairs, read at changed, after, last tokens" in found.sentence
 
 
@@ -459,6 +466,7 @@ def test_every_column_of_every_table_is_explained(found):
         ({"out": None}, BadInput, r"keep='summary' needs a folder, out= \(--out\)"),
         ({"keep": "summry"}, UnknownName, "summry"),
         ({"patch": True}, BadInput, "takes no patches"),
+        ({"patch_states": [1]}, BadInput, "patch_states=: keep='summary' takes no patches"),
         ({"labels": {"kind": ["a"]}}, BadInput, r"labels= is a list .* \(by=\[…\] names those"),
         ({"spans": [None]}, BadInput, r"spans= is a list with an entry per pair.*\('spans'\)"),
         ({"answer": [1, 2]}, BadInput, "answer= is list; with keep='summary' it is one token"),
