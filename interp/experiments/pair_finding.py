@@ -329,7 +329,7 @@ class Pairs(Finding):
             options={"greys": (_UNRELATED,)},
         )
 
-    _kind = "pairs"
+    _sampled = ""
 
     @property
     def _of(self) -> str:
@@ -365,11 +365,11 @@ class Pairs(Finding):
     def _shown(self, pair: int | None, pairs: int) -> tuple[str, str]:
         """Which pairs a map shows, for its title, and a sentence for its caption."""
         if pair is None:
-            return f"mean over {pairs} {self._kind}", ""
+            return f"mean over {pairs}{self._sampled or ' pairs'}", ""
         if pairs == 1:
             return "one pair", ""
         return (
-            f"{ONLY}{pair} (of {pairs})",
+            f"{ONLY}{pair} (of {pairs}{self._sampled})",
             f" Only pair {pair} is shown; plot_pair(n) shows the others. Pairs of different "
             "lengths have no mean by token.",
         )
@@ -563,7 +563,7 @@ class PairsSummary(Pairs):
 
     columns = OF_SUMMARY
     optional: ClassVar[tuple[str, ...]] = (*OPTIONAL, "summary", "failures")
-    _kind = "sampled pairs"
+    _sampled = " sampled pairs"
 
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -445,7 +445,7 @@ def test_figures_are_of_all_pairs_and_the_map_of_the_sample(found):
     angle = drawn["Distance"].table.query("line == 'own pair'") if "line" in drawn[
         "Distance"].table else drawn["Distance"].table  # fmt: skip
     assert len(angle)
-    assert "only pair 0 (of 30)" in drawn["Distance and patched effect"].title
+    assert "only pair 0 (of 30 sampled pairs)" in drawn["Distance and patched effect"].title
     assert "rotation: angle" in drawn
     for name in drawn:
         assert found.plot(name).data

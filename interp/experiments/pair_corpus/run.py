@@ -247,11 +247,10 @@ class _Run(ShardedRun[PairsJob]):
         for name, why in self.described["left_out"].items():
             yield f"{name} {why}."
         if len(failures):
-            first = failures.iloc[0]
-            yield (
-                f"{len(failures)} of {n + len(failures)} pairs were not measured (the first: pair "
-                f"{first['pair']}, {first['reason']})."
-            )
+            first = f"pair {failures['pair'].iloc[0]}: "
+            reason = failures["reason"].iloc[0].removeprefix(first)
+            some = f"{len(failures)} of {n + len(failures)} pairs"
+            yield f"{some} were not measured (the first: {first}{reason})."
         if counts["same"]:
             yield f"{counts['same']} of {n} pairs have the same tokens on both sides."
         if counts["uneven"]:
