@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.app import about, deliver, refuse_taken, split
+from interp.cli.app import about, deliver, refuse_taken, split, wrote
 from interp.errors import BadInput
 
 PANEL = "Pairs of prompts (--pairs)"
+SOME_FAILED = 4
 
 PairsFile = Annotated[
     str | None,
     typer.Option(
         "--pairs",
         help="A file (.csv .jsonl .parquet) with pairs of prompts, in the columns clean and "
-        "corrupted (or base and contrast), and optionally answer, wrong and labels.",
+        "corrupted (or base and contrast), and optionally answer, wrong and labels. With --keep "
+        "summary pairs in any number, in shards: --by, --workers, --shard-documents, --resume.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -80,6 +82,21 @@ def asked(file: str | None, others: Mapping[str, Any], **options: Any) -> dict[s
     return options | {"read": "all" if read == ["all"] else read or None}
 
 
+STREAMING = ("workers", "threads", "resume", "shard_documents")
+"""Options of a corpus that pairs in shards take too."""
+
+
+def in_shards(file: str | None, keep: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `interp.pairs` for a summary of pairs; none where none is asked for.
+
+    Args:
+        options: of a corpus, and `by`.
+    """
+    if file is None or keep != "summary":
+        return {}
+    return {name: options[name] for name in (*STREAMING, "by")} | {"keep": keep}
+
+
 def run_pairs(
     model: str, file: str, analyses: list[Any], folder: Path, overwrite: bool, as_json: bool,
     options: dict[str, Any],
@@ -87,9 +104,33 @@ def run_pairs(
     """Compare the pairs of a file, print the finding and write it into the folder."""
     from interp.experiments.pairs import pairs
 
+    if "keep" in options:
+        _summary(model, file, analyses, folder, overwrite, as_json, options)
+        return
     refuse_taken(folder, overwrite)
     found = pairs(model, file, analyses, **options)
     unread = ("progress", "model_options")
     told = {name: value for name, value in options.items() if name not in unread}
     origin = about("pairs", model=model, pairs=file, **told)
     deliver(found.with_about(**origin), folder, overwrite, as_json)
+
+
+def _summary(
+    model: str, file: str, analyses: list[Any], folder: Path, overwrite: bool, as_json: bool,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    """Measure pairs in shards, and print the finding; exit code 4 if pairs failed."""
+    from interp.experiments.pair_finding import PairsSummary
+    from interp.experiments.pairs import pairs
+    from interp.runs.corpus.sharded import FINDING
+
+    given = dict(options)
+    given["shard_pairs"] = given.pop("shard_documents")
+    # Where nobody asks for patches: a summary takes none.
+    given["patch"] = None if given["patch"] else False
+    found = pairs(model, file, analyses, out=folder, overwrite=overwrite, **given)
+    deliver(found, None, overwrite, as_json)
+    if not as_json:
+        wrote([folder / FINDING / "report.html"])
+    if isinstance(found, PairsSummary) and len(found.failures):
+        raise typer.Exit(SOME_FAILED)

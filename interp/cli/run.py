@@ -303,13 +303,15 @@ def run(
     streaming: dict[str, Any] = {"long": long, "overlap": overlap, "workers": workers, "ray": ray}
     streaming |= {"gpus": gpus, "threads": threads, "resume": resume, "split": split_name}
     streaming |= {"shard_documents": shard_documents, "text_column": text_column}
-    check_choice(prompts, corpus, **streaming)
+    shards = of_pairs.in_shards(pairs, keep, streaming | {"by": split(by)})
+    check_choice(prompts, corpus, **{n: x for n, x in streaming.items() if n not in shards})
     if tags != "pos" and spacy is None:
         raise BadInput(f"--tags {tags}: only with --spacy, the pipeline that gives them")
     drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    others = {"--prompts": prompts, "--corpus": corpus, "--generate": new_tokens, "--keep": keep}
-    others |= {"--by": by, "--target": target, "--token": token, "--truncate": truncate}
+    others = {"--prompts": prompts, "--corpus": corpus, "--generate": new_tokens}
+    others |= {} if shards else {"--keep": keep, "--by": by}
+    others |= {"--target": target, "--token": token, "--truncate": truncate}
     others |= {"--spacy": spacy, "--frequency": frequency, "--labels": labels}
     twins = of_pairs.asked(
         pairs, others, align=align, read=read, answer=answer, wrong=wrong, patch=patch
@@ -320,7 +322,7 @@ def run(
         twins |= {"seed": seed, "control": control, "prepend_bos": bos, "progress": not quiet}
         twins |= {"max_tokens": max_tokens}
         twins |= {"model_options": loading | {"trust_remote_code": trust_remote_code}}
-        of_pairs.run_pairs(model, pairs, chosen, folder, overwrite, as_json, twins)
+        of_pairs.run_pairs(model, pairs, chosen, folder, overwrite, as_json, twins | shards)
         return
     if corpus is None:
         common |= {"truncate": truncate, "keep": keep or "tokens"}

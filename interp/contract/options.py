@@ -124,6 +124,10 @@ KINDS: Mapping[str, tuple[Check, str]] = {
     "controls": WHOLE,
     "resamples": WHOLE,
     "seed": WHOLE,
+    "sample": WHOLE,
+    "shard_pairs": WHOLE,
+    "workers": WHOLE,
+    "threads": WHOLE,
     "temperature": NUMBER,
     "top_p": NUMBER,
     "confidence": NUMBER,
@@ -133,5 +137,7 @@ KINDS: Mapping[str, tuple[Check, str]] = {
     "truncate": FLAG,
     "patch": FLAG,
     "special": FLAG,
+    "resume": FLAG,
+    "overwrite": FLAG,
 }
 """By option: whether a value is of its kind, and what that is in words."""

@@ -149,17 +149,27 @@ def _grouped(
     tallied: bool,
 ) -> dict[str, Leaf]:
     """The leaves that a summary keeps of one value."""
-    rows, keys, run = values[parting.order], parting.keys, parting.run
+    rows = values[parting.order]
     if tokens:
-        return {name: GroupCounts.of_runs(keys, run, rows, labels)}
-    moments = GroupedMoments(keys, Moments.of_runs(rows, parting.starts))
-    out: dict[str, Leaf] = {name: Grouped(moments, labels)}
+        return {name: GroupCounts.of_runs(parting.keys, parting.run, rows, labels)}
+    out: dict[str, Leaf] = {name: moments_of(rows, parting, labels)}
     if tallied:
-        codes, defined = bins(rows)
-        group = np.broadcast_to(run.reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
-        out[name + BINS] = GroupCounts.of_runs(keys, group[defined], codes[defined], labels)
+        out[name + BINS] = bins_of(rows, parting, labels)
         out[name + OPEN] = parting.sums(values, labels)
     return out
+
+
+def moments_of(rows: Array, parting: Parting, labels: tuple[str, ...]) -> Grouped:
+    """Moments per group of `rows [n, ...]`, which are in the order of the parting."""
+    moments = Moments.of_runs(rows, parting.starts)
+    return Grouped(GroupedMoments(parting.keys, moments), labels)
+
+
+def bins_of(rows: Array, parting: Parting, labels: tuple[str, ...]) -> GroupCounts:
+    """Bins per group, for quantiles, of `rows [n]` or `[n, column]` in the order of the parting."""
+    codes, defined = bins(rows)
+    group = np.broadcast_to(parting.run.reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
+    return GroupCounts.of_runs(parting.keys, group[defined], codes[defined], labels)
 
 
 def groups_by(

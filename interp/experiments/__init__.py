@@ -36,6 +36,7 @@ from interp.experiments.members import MemberComparison as MemberComparison
 from interp.experiments.members import compare_members as compare_members
 from interp.experiments.nearest import nearest_tokens as nearest_tokens
 from interp.experiments.pair_finding import Pairs as Pairs
+from interp.experiments.pair_finding import PairsSummary as PairsSummary
 from interp.experiments.pairs import pairs as pairs
 from interp.experiments.path_prediction import PathPrediction as PathPrediction
 from interp.experiments.path_prediction import path_prediction as path_prediction

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from interp._files import EXPERIMENT, from_parquet, kind_of, reading
+from interp._files import EXPERIMENT, from_parquet, kind_of, read_sealed, reading, verify
 from interp.errors import BadInput, InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import UNTRAINED, Finding
 from interp.render.look import looked
+from interp.runs.corpus.manifest import REMEDY as REDONE
+from interp.runs.corpus.output import FINISHED
+from interp.runs.corpus.sharded import FINDING
 from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
@@ -139,6 +142,7 @@ class Pairs(Finding):
         "which of the differences does the prediction depend on?"
     )
     columns = COLUMNS
+    optional: ClassVar[tuple[str, ...]] = OPTIONAL
 
     frame: pd.DataFrame
     tokens: pd.DataFrame
@@ -160,7 +164,7 @@ class Pairs(Finding):
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Every table by name; those of differences as `differences_ANALYSIS`."""
-        given = {name: getattr(self, name) for name in OPTIONAL}
+        given = {name: getattr(self, name) for name in self.optional}
         found = {name: table for name, table in given.items() if len(table.columns)}
         always = {"pairs": self.frame, "tokens": self.tokens, "parting": self.parting}
         own = {f"{DIFFERENCES}{name}": table for name, table in self.differences.items()}
@@ -187,8 +191,13 @@ class Pairs(Finding):
         """The family-wise error that is allowed."""
         return round(1 - float(self.facts["confidence"]), 12)
 
+    def _counted(self) -> tuple[int, int, int, int]:
+        """Pairs, their aligned tokens, those that part, and those that meet again."""
+        parted, met = (int(self.parting[name].notna().sum()) for name in ("parts", "meets"))
+        return self.tokens["pair"].nunique(), len(self.parting), parted, met
+
     def _apart(self) -> str:
-        n = self.tokens["pair"].nunique()
+        n, places, parted, met = self._counted()
         known = self.frame[self.frame["angle"].notna()]
         counted = f"{n} pair{'s' * (n != 1)}, read at {self.facts['read']} tokens"
         if known.empty or not known["distance"].max() > 0:
@@ -196,11 +205,10 @@ class Pairs(Finding):
         top = known.iloc[int(known["angle"].to_numpy().argmax())]
         other = top["unrelated_angle"]
         beside = f" (unrelated pairs {other:.3g}°)" if np.isfinite(other) else ""
-        parted, met = (self.parting[name].notna() for name in ("parts", "meets"))
         return (
             f"{counted}: the angle between the streams is largest at state {int(top[STATE])}, "
-            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}. Of {len(parted)} aligned "
-            f"tokens {int(parted.sum())} part, and {int(met.sum())} of these meet again"
+            f"{top['angle']:.3g}°{_band(top, 'angle')}{beside}. Of {places} aligned "
+            f"tokens {parted} part, and {met} of these meet again"
         )
 
     def _first(self) -> str:
@@ -272,7 +280,9 @@ class Pairs(Finding):
     @property
     def drawings(self) -> Mapping[str, Drawing]:
         """Distances by state, distance and effect by token, recovery, and one per analysis."""
-        drawn = {"Distance": self._distance_drawing(), MAP: self._map()}
+        drawn = {"Distance": self._distance_drawing()}
+        if len(self.tokens):
+            drawn[MAP] = self._map()
         if len(self.patched):
             drawn["Recovered"] = self._recovery_drawing()
         for analysis in dict.fromkeys(self.tests["analysis"]) if len(self.tests) else ():
@@ -319,6 +329,8 @@ class Pairs(Finding):
             options={"greys": (_UNRELATED,)},
         )
 
+    _sampled = ""
+
     @property
     def _of(self) -> str:
         return f" · {self.facts['model']}" if self.facts.get("model") else ""
@@ -350,15 +362,14 @@ class Pairs(Finding):
             },
         )  # fmt: skip
 
-    @staticmethod
-    def _shown(pair: int | None, pairs: int) -> tuple[str, str]:
+    def _shown(self, pair: int | None, pairs: int) -> tuple[str, str]:
         """Which pairs a map shows, for its title, and a sentence for its caption."""
         if pair is None:
-            return f"mean over {pairs} pairs", ""
+            return f"mean over {pairs}{self._sampled or ' pairs'}", ""
         if pairs == 1:
             return "one pair", ""
         return (
-            f"{ONLY}{pair} (of {pairs})",
+            f"{ONLY}{pair} (of {pairs}{self._sampled})",
             f" Only pair {pair} is shown; plot_pair(n) shows the others. Pairs of different "
             "lengths have no mean by token.",
         )
@@ -405,9 +416,12 @@ class Pairs(Finding):
     def _first_column(self, analysis: str) -> str:
         """The column to draw: the first of the declared figures that was tested."""
         tested = list(dict.fromkeys(self.tests.loc[self.tests["analysis"] == analysis, "column"]))
+        return str(next((c for c in self._declared(analysis) if c in tested), tested[0]))
+
+    def _declared(self, analysis: str) -> Sequence[str]:
+        """The columns that an analysis draws."""
         plots = () if self.clean is None else self.clean[analysis].analysis.plots
-        declared = [value for plot in plots for value in plot.values]
-        return str(next((c for c in declared if c in tested), tested[0]))
+        return [value for plot in plots for value in plot.values]
 
     def difference_drawing(self, analysis: str, column: str) -> Drawing:
         """Both sides and their difference over layers, for one column of one analysis."""
@@ -470,6 +484,8 @@ class Pairs(Finding):
         file.
         """
         folder = Path(folder)
+        if kind_of(folder / EXPERIMENT) is None and kind_of(folder / FINDING / EXPERIMENT):
+            folder = _finished(folder)
         if kind_of(folder / EXPERIMENT) is None:
             raise BadInput(f"{str(folder)!r} holds no finding (no {EXPERIMENT} in it)")
         with reading(folder / EXPERIMENT, REMEDY) as path:
@@ -485,19 +501,20 @@ class Pairs(Finding):
         }
         tables = _tables(folder)
         own = {k: v for k, v in tables.items() if not k.endswith(f"_{UNTRAINED}")}
-        found = cls._of_tables(own, document, **sides).with_about(**document["about"])
+        kind = KINDS.get(str(document["facts"].get("keep")), cls)
+        found = kind._of_tables(own, document, **sides).with_about(**document["about"])
         if not document.get(UNTRAINED):
             return found
         end = f"_{UNTRAINED}"
         theirs = {k.removesuffix(end): v for k, v in tables.items() if k.endswith(end)}
-        return found.with_control(cls._of_tables(theirs, document[UNTRAINED]))
+        return found.with_control(kind._of_tables(theirs, document[UNTRAINED]))
 
     @classmethod
     def _of_tables(
         cls, tables: Mapping[str, pd.DataFrame], document: Mapping[str, Any], **sides: Any
     ) -> Pairs:
         apart = {n.removeprefix(DIFFERENCES): t for n, t in tables.items() if DIFFERENCES in n}
-        given: dict[str, Any] = {name: tables[name] for name in OPTIONAL if name in tables}
+        given: dict[str, Any] = {name: tables[name] for name in cls.optional if name in tables}
         always: dict[str, Any] = {name: tables[name] for name in ("tokens", "distances", "parting")}
         try:
             frame = tables["pairs"]
@@ -507,6 +524,77 @@ class Pairs(Finding):
         return cls(frame, differences=apart, **always, **about, **given, **sides)
 
 
+OF_SUMMARY = {
+    **COLUMNS,
+    "part": "part of the prompt: before the first difference, changed, after it, last; `read` is "
+    "all tokens that are read",
+    "analysis": "analysis of the row; `distances` of the two streams, `parting` of where they part",
+    "mean": "mean over pairs, of differences corrupted − clean; unit of the column",
+    "low": "lower end of the interval of the mean or difference (Student over pairs), within the "
+    "range of a distance",
+    "std": "standard deviation over pairs",
+    "min": "smallest value of a pair",
+    "max": "largest value of a pair",
+    "undefined": "pairs of the group without a defined value",
+    "q05": "5 % quantile over pairs, within 1 % of itself",
+    "q25": "25 % quantile, likewise",
+    "median": "median, likewise",
+    "q75": "75 % quantile, likewise",
+    "q95": "95 % quantile, likewise",
+    "t_p": "two-sided p of Student's paired t, for one row",
+    "t_p_holm": "the same by Holm over the layers of the column, part and group",
+    "where": "place of the pair in its source",
+    "reason": "reason why the pair was not measured",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PairsSummary(Pairs):
+    """Pairs of prompts in any number: the answer of `interp.pairs(…, keep="summary")`.
+
+    `frame`, `tests` and `onsets` are of all pairs. `tokens`, `distances`, `parting` and
+    `differences` have the rows of a random sample of pairs, by their numbers.
+
+    Attributes:
+        summary: a row per analysis, column, layer, part and group of `by`: mean, interval,
+            standard deviation and quantiles, with the pair as the unit.
+        failures: `pair`, `where` and `reason` of what was not measured.
+    """
+
+    columns = OF_SUMMARY
+    optional: ClassVar[tuple[str, ...]] = (*OPTIONAL, "summary", "failures")
+    _sampled = " sampled pairs"
+
+    summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failures: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Every table by name, those of all pairs first."""
+        found = dict(super().tables)
+        first = ("pairs", "summary", "tests", "onsets", "failures")
+        return {n: found[n] for n in (*(n for n in first if n in found), *found)}
+
+    @property
+    def sentence(self) -> str:
+        """The sentence of the pairs, and how many could not be measured."""
+        failed = len(self.failures)
+        told = f" {failed} more pair{'s' * (failed != 1)} could not be measured (table failures)."
+        return super().sentence + (told if failed else "")
+
+    def _counted(self) -> tuple[int, int, int, int]:
+        pairs, places, parted, met = (
+            int(self.facts[name]) for name in ("pairs", "places", "parted", "met")
+        )
+        return pairs, places, parted, met
+
+    def _declared(self, analysis: str) -> Sequence[str]:
+        known: Mapping[str, Sequence[str]] = self.facts["declared"]
+        return known.get(analysis, ())
+
+
+KINDS: Mapping[str, type[Pairs]] = {"summary": PairsSummary}
+"""Findings of pairs by what they keep, where it is not every pair."""
 _UNRELATED = "unrelated pairs"
 
 
@@ -532,6 +620,20 @@ def _token_names(tokens: pd.DataFrame) -> list[str]:
         several = bool((rows["clean_token"] != rows["clean_token"].iloc[0]).any())
         names.append(f"{rows['clean_token'].iloc[0]}{MARGIN if several else ''}")
     return names
+
+
+def _finished(folder: Path) -> Path:
+    """The folder of the finding of a run in shards, verified.
+
+    Raises `BadInput` for a run that is not finished, `InterpError` for a damaged file.
+    """
+    if kind_of(folder / FINISHED) is None:
+        raise BadInput(
+            f"the run in {str(folder)!r} is not finished: it has no {FINISHED}; run it again with "
+            "resume"
+        )
+    verify(folder, read_sealed(folder / FINISHED, REDONE)["files"], REDONE)
+    return folder / FINDING
 
 
 def _tables(folder: Path) -> dict[str, pd.DataFrame]:

@@ -10,21 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp._arrays import Floats, Ints
+from interp._arrays import Ints
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.options import check_numbers, check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
-from interp.errors import BadInput, Unsupported, nearest
+from interp.errors import BadInput, Unsupported, unknown
 from interp.experiments.controls import with_untrained_copy
+from interp.experiments.pair_corpus.run import SUMMARY, summarised
 from interp.experiments.pair_finding import Pairs, in_words
+from interp.experiments.pair_tables import (
+    STEPS,
+    both_sides,
+    chosen_rows,
+    matrix,
+    onsets,
+    range_of,
+    read_parts,
+    some_asked,
+)
 from interp.experiments.patching import (
     METRICS,
     WEAK,
@@ -37,7 +48,7 @@ from interp.experiments.patching import (
 from interp.experiments.steering import Layers, layers_of, one_stack
 from interp.models.load import load_model
 from interp.models.untrained import check_control
-from interp.prompts.pairs import PARTS, PromptPairs, joined, read_pairs
+from interp.prompts.pairs import ANSWER, WRONG, PromptPairs, RawPairs, read_pairs
 from interp.render.tokens import percent
 from interp.runs.depth import STATE
 from interp.runs.pairs import (
@@ -51,18 +62,17 @@ from interp.runs.pairs import (
     taken_labels,
     unrelated,
 )
-from interp.runs.results import Result, Results
-from interp.runs.run import DEFAULT, Wanted, run
-from interp.stats.classical import holm
-from interp.stats.paired import FEWEST_PAIRS, bounded_band, first_detected, paired_profile
+from interp.runs.results import Results
+from interp.runs.run import DEFAULT, Wanted
+from interp.stats.paired import FEWEST_PAIRS, bounded_band, paired_profile
 from interp.stats.resampling import check_resampling
 
-STEPS = ("step_angle", "step_distance")
-RANGES = {
-    "angle": (0.0, 180.0), "cosine": (-1.0, 1.0), "distance": (0.0, np.inf),
-    "relative_distance": (0.0, 2.0),
+ALL = "all"
+STREAMED: dict[str, Any] = {
+    "out": None, "by": (), "sample": 20, "shard_pairs": None, "workers": 1, "threads": 1,
+    "resume": False, "overwrite": False,
 }  # fmt: skip
-"""Ends of the range of every measure, which no interval of it leaves."""
+"""Options of a summary, as they are where nobody names them."""
 
 
 def pairs(
@@ -78,7 +88,7 @@ def pairs(
     read: str | Sequence[str] | None = None,
     special: bool = False,
     threshold: float | None = None,
-    patch: bool = True,
+    patch: bool | None = None,
     patch_states: Layers = "all",
     settings: Mapping[str, Any] | None = None,
     controls: int = 1,
@@ -88,6 +98,15 @@ def pairs(
     control: str | None = None,
     prepend_bos: bool | None = None,
     max_tokens: int = 2048,
+    keep: str = ALL,
+    out: str | Path | None = None,
+    by: Sequence[str] = (),
+    sample: int = 20,
+    shard_pairs: int | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
     model_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Pairs:
@@ -98,6 +117,9 @@ def pairs(
     analysis. Then one state of the clean run at a time is put into the corrupted run (activation
     patching), which measures whether the prediction depends on it. Controls: pairs of prompts that
     have nothing to do with each other, patches from them, and a repeated clean run.
+
+    With `keep="summary"` pairs in any number are measured in bounded memory: in shards, which
+    survive an interruption, and of which the statistics over pairs remain; see docs/pairs.md.
 
     Args:
         model: a bridge, or anything `load_model` takes.
@@ -119,7 +141,8 @@ def pairs(
         special: also read special tokens, such as BOS.
         threshold: relative distance up to which two streams count as the same; by default what is
             rounding in this model.
-        patch: whether states are patched.
+        patch: whether states are patched; by default they are, but not with `keep="summary"`, which
+            takes no patches.
         patch_states: numbers of the states to patch, or "all".
         settings: parameters of analyses by name, as for `run`.
         controls: number of unrelated pairs that each pair is compared with.
@@ -129,6 +152,15 @@ def pairs(
         control: "random-init" also compares them in an untrained copy of the model.
         prepend_bos: the model's own policy unless given.
         max_tokens: budget of a pass.
+        keep: "all": every pair and token, in memory; "summary": what is known over pairs.
+        out: with a summary, the folder to write: the shards, and the finding in `finding`.
+        by: with a summary, columns of the source that make groups of pairs.
+        sample: with a summary, number of random pairs whose rows are kept for tables and figures.
+        shard_pairs: with a summary, pairs per shard; 5000 unless given.
+        workers: with a summary, processes of this machine.
+        threads: with a summary, of the arithmetic in each worker.
+        resume: continue the run in `out`; refused if its settings, model or data differ.
+        overwrite: replace the run in `out`.
         model_options: for `load_model`, as for `run`.
         progress: show bars.
 
@@ -140,72 +172,126 @@ def pairs(
     """
     check_numbers(
         controls=controls, confidence=confidence, resamples=resamples, seed=seed,
-        max_tokens=max_tokens,
+        max_tokens=max_tokens, sample=sample, workers=workers, threads=threads,
     )  # fmt: skip
     check_options(
         labels=labels, spans=spans, read=read, special=special, threshold=threshold, patch=patch,
-        settings=settings, prepend_bos=prepend_bos, model_options=model_options,
+        settings=settings, prepend_bos=prepend_bos, model_options=model_options, by=by,
+        shard_pairs=shard_pairs, resume=resume, overwrite=overwrite,
     )  # fmt: skip
     _check(controls, confidence, resamples, threshold)
+    chosen = configured(resolve(analyses), settings) if some_asked(analyses) else {}
+    measured: dict[str, Any] = {
+        "align": align, "read": read, "special": special, "threshold": threshold,
+        "controls": controls, "prepend_bos": prepend_bos,
+    }  # fmt: skip
+    levels: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"max_tokens": max_tokens, "progress": progress}
+    streaming: dict[str, Any] = {
+        "out": out, "by": by, "sample": sample, "shard_pairs": shard_pairs, "workers": workers,
+        "threads": threads, "resume": resume, "overwrite": overwrite,
+    }  # fmt: skip
+    if keep != ALL:
+        patching = patch or patch_states != "all"
+        _refuse_whole(keep, labels=labels, spans=spans, patch=patching)
+        given = {n: x for n, x in ((ANSWER, answer), (WRONG, wrong)) if x is not None}
+        return summarised(
+            model, pairs, chosen, measured=measured | levels, given=given, control=control,
+            loading=dict(model_options or {}), **options, **streaming,
+        )  # fmt: skip
+    _refuse_streaming(streaming)
     raw = read_pairs(pairs, labels=labels, answer=answer, wrong=wrong, spans=spans)
     taken_labels(list(raw.fields))
-    chosen = configured(resolve(analyses), settings) if _any(analyses) else {}
     refuse_taken([*raw.fields, "part"], chosen)
     model = load_model(model, **(model_options or {}))
-    anatomy, stack = one_stack(model, "pairs")
+    one_stack(model, "pairs")
     if control is not None:
         check_control(control, model)
-    states = layers_of(patch_states, stack) if patch else []
-    if patch and not anatomy.has_logits:
+    states = None if patch is False else patch_states
+    how: dict[str, Any] = {"patched": states, **measured, "levels": levels, "options": options}
+    found = _compared(model, raw, chosen, **how)
+    return with_untrained_copy(
+        found, control, model, lambda copy: _compared(copy, raw, chosen, **how)
+    )
+
+
+def _compared(
+    model: Any,
+    raw: RawPairs,
+    chosen: Mapping[str, Analysis],
+    *,
+    patched: Layers | None,
+    align: str | None,
+    read: str | Sequence[str] | None,
+    special: bool,
+    threshold: float | None,
+    controls: int,
+    prepend_bos: bool | None,
+    levels: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Pairs:
+    """Pairs in memory compared in one model; `patched` are the states to patch, None for none."""
+    anatomy, stack = one_stack(model, "pairs")
+    states = [] if patched is None else layers_of(patched, stack)
+    if patched is not None and not anatomy.has_logits:
         raise Unsupported(f"{anatomy.model} gives no logits to patch for; pass patch=False")
     if chosen:
         anatomy.wire(list(chosen.values()))  # what cannot be measured is refused before a pass
     ready = pairs_of(model, anatomy, raw, align=align, prepend_bos=prepend_bos)
     tokens = ready.index()
-    wanted, told = _read(read, anatomy.causal)
+    wanted, told = read_parts(read, anatomy.causal)
     mask = tokens["part"].isin(wanted) & (special | ~tokens["special"])
     _refuse_unread(mask, told)
-    levels: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     same = max(anatomy.tolerance, 1e-6) if threshold is None else threshold
-    partners = unrelated(ready, controls, seed)
-    passes = PairPasses.of(model, anatomy, ready, max_tokens)
-    apart = distances(model, stack, passes, partners, progress=progress)
-    options: dict[str, Any] = {"max_tokens": max_tokens, "progress": progress}
-    clean, corrupted = _both_sides(model, ready, chosen, options)
+    partners = unrelated(ready, controls, levels["seed"])
+    passes = PairPasses.of(model, anatomy, ready, options["max_tokens"])
+    apart = distances(model, stack, passes, partners, progress=options["progress"])
+    clean, corrupted = both_sides(model, ready, chosen, options)
     found = Pairs(
         frame=_by_state(apart, tokens, mask, levels),
         tokens=tokens,
         distances=apart,
         parting=parting(apart, same),
         facts={
-            "metric": metric_of(ready), "read": told, "threshold": same, "confidence": confidence,
-            "model": anatomy.model, "metric_meaning": METRICS[metric_of(ready)],
+            "metric": metric_of(ready), "read": told, "threshold": same,
+            "confidence": levels["confidence"], "model": anatomy.model,
+            "metric_meaning": METRICS[metric_of(ready)],
         },
         clean=clean,
         corrupted=corrupted,
-        notes=(*ready.notes, *_control_notes(ready, partners, patched=patch)),
+        notes=(*ready.notes, *_control_notes(ready, partners, patched=patched is not None)),
     )  # fmt: skip
     if clean is not None and corrupted is not None:
         found = _subtracted(found, mask, levels)
-    if patch:
+    if patched is not None:
         table = patch_pairs(model, stack, ready, partners, states=states, **options)
         found = _with_patches(found, table, same, levels)
-    found = found.with_about(model=anatomy.model, source=raw.source, **_origin(clean))
-    again: dict[str, Any] = {
-        "pairs": raw, "analyses": list(chosen.values()), "align": align, "read": read,
-        "special": special, "threshold": threshold, "patch": patch, "patch_states": patch_states,
-        "controls": controls, "prepend_bos": prepend_bos, **levels, **options,
-    }  # fmt: skip
-    return with_untrained_copy(found, control, model, partial(_again, again))
+    return found.with_about(model=anatomy.model, source=raw.source, **_origin(clean))
 
 
-def _again(options: Mapping[str, Any], model: Any) -> Pairs:
-    return pairs(model, **options)
+def _refuse_whole(keep: str, **given: Any) -> None:
+    """Raises for another `keep`, and for options that need all pairs in memory."""
+    if keep != SUMMARY:
+        raise unknown("value of keep", keep, (ALL, SUMMARY))
+    for name in ("labels", "spans"):
+        if given[name] is not None:
+            raise BadInput(
+                f"{name}= is a list with an entry per pair; with keep='summary' pairs are "
+                f"streamed, so that it has to be a column of the source"
+                + (" (by=[…] names those that make groups)" if name == "labels" else " ('spans')")
+            )
+    if given["patch"]:
+        raise BadInput(
+            "patch=, patch_states=: keep='summary' takes no patches, which need a pass per pair "
+            "and state; patch a part of the pairs with keep='all'"
+        )
 
 
-def _any(analyses: Any) -> bool:
-    """Whether there are analyses to run; an empty list asks for none."""
-    return not (isinstance(analyses, Sequence) and not len(analyses))
+def _refuse_streaming(given: Mapping[str, Any]) -> None:
+    """Raises `BadInput` for options of a summary without one."""
+    names = [n for n, x in given.items() if x != STREAMED[n] and not (n == "by" and not len(x))]
+    if names:
+        raise BadInput(f"{', '.join(f'{n}=' for n in names)}: only with keep='summary'")
 
 
 def _check(controls: int, confidence: float, resamples: int, threshold: float | None) -> None:
@@ -214,21 +300,6 @@ def _check(controls: int, confidence: float, resamples: int, threshold: float | 
         raise BadInput(f"controls={controls}: a number of unrelated pairs, 0 or more")
     if threshold is not None and not threshold >= 0:
         raise BadInput(f"threshold={threshold}: a relative distance, 0 or more")
-
-
-def _read(read: str | Sequence[str] | None, causal: bool) -> tuple[list[str], str]:
-    """The parts that are read, and how they are called."""
-    if read == "all" or (read is None and not causal):
-        return list(PARTS), "all aligned"
-    wanted = list(PARTS[1:]) if read is None else [read] if isinstance(read, str) else list(read)
-    for part in wanted:
-        if part not in PARTS:
-            raise BadInput(
-                f"read={part!r}{nearest(part, ('all', *PARTS))}; allowed: all, {', '.join(PARTS)}"
-            )
-    if not wanted:
-        raise BadInput(f"read is empty; allowed: all, {', '.join(PARTS)}")
-    return wanted, ", ".join(wanted)
 
 
 def _refuse_unread(mask: pd.Series[bool], told: str) -> None:
@@ -260,57 +331,6 @@ def _control_notes(ready: PromptPairs, partners: Ints, *, patched: bool) -> list
     return notes
 
 
-def _both_sides(
-    model: Any, ready: PromptPairs, chosen: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[Results | None, Results | None]:
-    """The analyses over the clean prompts and over the corrupted ones."""
-    if not chosen:
-        return None, None
-    sides = []
-    for column, prompts in enumerate((ready.clean, ready.corrupted)):
-        parts = [np.full(len(row), None, dtype=object) for row in prompts.tokens]
-        for i, places in enumerate(ready.places):
-            parts[i][places[:, column]] = ready.parts(i)
-        labelled = prompts.with_labels("part", [row.tolist() for row in parts])
-        for name, values in ready.fields.items():
-            labelled = labelled.with_labels(name, list(values))
-        sides.append(labelled)
-    answers = {"targets": ready.answer, "against": ready.wrong}
-    given: dict[str, Any] = {name: list(ids) for name, ids in answers.items() if ids is not None}
-    clean, corrupted = (run(model, s, list(chosen.values()), **given, **options) for s in sides)
-    shared = [chosen[name] for name, result in clean.items() if _of_the_whole(result)]
-    if not shared:
-        return clean, corrupted
-    twice = {name: ids * 2 for name, ids in given.items()}
-    both = run(model, joined(sides[0], sides[1]), shared, **twice, **options)
-    return _side_of(both, clean, 0), _side_of(both, corrupted, 1)
-
-
-def _of_the_whole(result: Result) -> bool:
-    """Whether the rows of tokens may depend on the other prompts of the run, such as by a basis."""
-    own = type(result.analysis).table is not Analysis.table
-    return own and {"prompt", "position"} <= set(result.frame)
-
-
-def _side_of(both: Results, results: Results, side: int) -> Results:
-    """The results of one side, with those of a run over both sides in their place."""
-    pairs = len(results.tokens["prompt"].unique())
-
-    def cut(frame: pd.DataFrame) -> pd.DataFrame:
-        rows = frame[frame["prompt"] // pairs == side]
-        return rows.assign(prompt=rows["prompt"] - side * pairs).reset_index(drop=True)
-
-    replaced = {
-        name: replace(
-            result, tokens=cut(result.tokens), _frame=cut(result.frame),
-            notes=(*result.notes, "Measured on both sides of the pairs in one run."),
-        )
-        for name, result in both.items()
-    }  # fmt: skip
-    found = [replaced.get(name, result) for name, result in results.items()]
-    return Results(found, results.provenance)
-
-
 def _origin(clean: Results | None) -> dict[str, Any]:
     """Provenance of the run, without the ids of the tokens, which the table of tokens has."""
     if clean is None:
@@ -325,36 +345,24 @@ def _origin(clean: Results | None) -> dict[str, Any]:
 # ---- statistics over pairs ---------------------------------------------------------------------
 
 
-def _chosen_rows(table: pd.DataFrame, tokens: pd.DataFrame, mask: pd.Series[bool]) -> pd.DataFrame:
-    return table.merge(tokens.loc[mask, ["pair", "place"]], on=["pair", "place"])
-
-
 def _by_state(
     apart: pd.DataFrame, tokens: pd.DataFrame, mask: pd.Series[bool], levels: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Mean distances over pairs at every state."""
-    rows = _chosen_rows(apart, tokens, mask)
+    rows = chosen_rows(apart, tokens, mask)
     states = np.sort(rows[STATE].unique())
     out: dict[str, Any] = {"layer": states, STATE: states, "block": states - 1}
-    known = _matrix(rows, "distance", states)
+    known = matrix(rows, "distance", states)
     out["pairs"] = np.isfinite(known).sum(axis=0)
     controls = [f"unrelated_{name}" for name in UNRELATED]
     for name in (*MEASURES, *STEPS, *controls):
-        ends = RANGES[name.removeprefix("unrelated_").removeprefix("step_")]
-        band = bounded_band(_matrix(rows, name, states), *ends, levels["confidence"])
+        band = bounded_band(matrix(rows, name, states), *range_of(name), levels["confidence"])
         out |= dict(zip((name, f"{name}_low", f"{name}_high"), band, strict=True))
-    own, other = (_matrix(rows, f"{kind}relative_distance", states) for kind in ("", "unrelated_"))
+    own, other = (matrix(rows, f"{kind}relative_distance", states) for kind in ("", "unrelated_"))
     test = paired_profile(own, other, **levels)
     out |= {"unrelated_p": test["p"], "unrelated_p_max": test["p_max"]}
     out["repeated_distance"] = apart.groupby(STATE)["repeated_distance"].max().to_numpy()
     return pd.DataFrame(out)
-
-
-def _matrix(rows: pd.DataFrame, column: str, layers: Any, at: str = STATE) -> Floats:
-    """Mean of each pair at each layer `[pairs, layers]`, NaN where there is none."""
-    means = rows.groupby(["pair", at])[column].mean()
-    grid = pd.MultiIndex.from_product([rows["pair"].unique(), layers])
-    return np.asarray(means.reindex(grid).to_numpy(np.float64).reshape(-1, len(layers)))
 
 
 def _subtracted(found: Pairs, mask: pd.Series[bool], levels: Mapping[str, Any]) -> Pairs:
@@ -367,7 +375,7 @@ def _subtracted(found: Pairs, mask: pd.Series[bool], levels: Mapping[str, Any]) 
             notes.append(f"{name} {why}, so that no difference of tokens is taken of it.")
             continue
         tables[name] = table
-        rows = _chosen_rows(table, found.tokens, mask)
+        rows = chosen_rows(table, found.tokens, mask)
         columns = [c for c in result.values if c in table]
         tests += [_tested(rows, name, c, levels) for c in columns]
     known = [test for test in tests if len(test)]
@@ -376,7 +384,7 @@ def _subtracted(found: Pairs, mask: pd.Series[bool], levels: Mapping[str, Any]) 
         found,
         differences=tables,
         tests=whole,
-        onsets=_onsets(whole, round(1 - levels["confidence"], 12)),
+        onsets=onsets(whole, round(1 - levels["confidence"], 12)),
         notes=(*found.notes, *notes),
     )
 
@@ -393,8 +401,8 @@ def _tested(
     # Both means over the same cells: one side may be undefined where the other is not.
     known = rows[column].notna()
     rows = rows.assign(**{f"{column}_clean": rows[f"{column}_clean"].where(known)})
-    difference = _matrix(rows, column, layers, "layer")
-    clean = _matrix(rows, f"{column}_clean", layers, "layer")
+    difference = matrix(rows, column, layers, "layer")
+    clean = matrix(rows, f"{column}_clean", layers, "layer")
     test = paired_profile(clean + difference, clean, **levels)
     test = test.rename(columns={"mean_a": "mean_corrupted", "mean_b": "mean_clean"})
     test.loc[test["pairs"] < FEWEST_PAIRS, ["low", "high"]] = np.nan
@@ -402,24 +410,6 @@ def _tested(
     number = np.asarray(layers, np.float64) if layered else np.full(len(layers), np.nan)
     index = {"analysis": analysis, "column": column, "layer": number, STATE: number + offset}
     return pd.concat([pd.DataFrame(index), test], axis=1)
-
-
-def _onsets(tests: pd.DataFrame, level: float) -> pd.DataFrame:
-    """The first layer with a detectable difference, by analysis and column."""
-    rows = []
-    if tests.empty:
-        return tests
-    for (analysis, column), part in tests.groupby(["analysis", "column"], sort=False):
-        hit = first_detected(part["p_max"], level)
-        p = part["p_max"].to_numpy(np.float64)
-        smallest = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")
-        row: dict[str, Any] = {"analysis": analysis, "column": column}
-        at = part.iloc[hit if hit is not None else 0]
-        for name in ("layer", STATE, "difference", "low", "high", "p_max"):
-            row[name] = at[name] if hit is not None else np.nan
-        rows.append(row | {"smallest_p_max": smallest})
-    out = pd.DataFrame(rows)
-    return out.assign(smallest_p_max_holm=holm(out["smallest_p_max"]))
 
 
 def _with_patches(

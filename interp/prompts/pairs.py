@@ -205,11 +205,7 @@ def _rows_of(source: Any) -> tuple[list[Any], str]:
 
 def _file_rows(path: Path) -> tuple[list[Any], str]:
     file = data_file(str(path), SIDES[0][0])
-    if path.suffix.lower() == ".txt":
-        raise BadInput(
-            f"{file.shown!r}: a .txt file has one text per line, and a pair has two; write a file "
-            f"with the columns {' and '.join(SIDES[0])} ({', '.join(FILES)})"
-        )
+    refuse_lines(str(path), file.shown)
     names = file.names()
     rows = []
     for number, row in file.read():
@@ -217,6 +213,42 @@ def _file_rows(path: Path) -> tuple[list[Any], str]:
             raise BadInput(f"{file.shown!r}, {file.unit} {number}: {row}")
         rows.append(row)
     return _named(rows, names), file.shown
+
+
+def refuse_lines(path: str, shown: str) -> None:
+    """Raises `BadInput` for a file of lines, none of which can be a pair."""
+    if path.lower().removesuffix(".gz").endswith(".txt"):
+        raise BadInput(
+            f"{shown!r}: a .txt file has one text per line, and a pair has two; write a file "
+            f"with the columns {' and '.join(SIDES[0])} ({', '.join(FILES)})"
+        )
+
+
+def mappings(source: Any) -> Any:
+    """The pairs of lists and tables as mappings with `clean` and `corrupted`; paths as they are."""
+    if isinstance(source, str | os.PathLike):
+        return source
+    rows, name = _rows_of(source)
+    if not rows:
+        raise BadInput(f"no pairs in {name}: at least one is needed")
+    found = []
+    for i, row in enumerate(rows):
+        (clean, corrupted), others = _parted(row, i, name)
+        found.append({"clean": clean, "corrupted": corrupted, **others})
+    return found
+
+
+def side_columns(names: Sequence[Any], what: str, *, declared: bool) -> tuple[str, str]:
+    """The columns of the two sides; of two that a table declares, whatever they are called.
+
+    Raises `BadInput` where there are none.
+
+    >>> side_columns(["good", "bad"], "the file", declared=True)
+    ('good', 'bad')
+    """
+    if declared and len(names) == 2 and not any(set(names) == set(sides) for sides in SIDES):
+        return str(names[0]), str(names[1])
+    return _sides(names, what)
 
 
 def _column_rows(columns: Mapping[str, Any]) -> list[Any]:

@@ -137,14 +137,25 @@ def _sides(pairs: PromptPairs) -> list[set[bytes]]:
     return [{a.tobytes(), b.tobytes()} for a, b in both]
 
 
-def _shared(pairs: PromptPairs) -> list[str]:
-    """A note on pairs that have a prompt in common."""
+def _sharing(pairs: PromptPairs) -> list[tuple[int, int]]:
+    """Earlier and later pair of every pair that has a prompt in common with an earlier one."""
     first: dict[bytes, int] = {}
     found = []
     for i, sides in enumerate(_sides(pairs)):
         earlier = [first[side] for side in sides if side in first]
         found += [(min(earlier), i)] if earlier else []
         first |= {side: i for side in sides if side not in first}
+    return found
+
+
+def shared_prompts(pairs: PromptPairs) -> int:
+    """Number of pairs that have a prompt in common with an earlier one."""
+    return len(_sharing(pairs))
+
+
+def _shared(pairs: PromptPairs) -> list[str]:
+    """A note on pairs that have a prompt in common."""
+    found = _sharing(pairs)
     if not found:
         return []
     a, b = found[0]

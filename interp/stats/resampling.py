@@ -444,7 +444,7 @@ def clustered_permutation(
     # Degrees of freedom by the clusters that have a value in the row: rows may differ in NaN.
     finite = np.isfinite(sample.values).astype(np.float64)
     df = (sample.sums(finite) > 0).sum(axis=0) - 1.0
-    p, p_max, smallest = p_values(t, null_t, exact, lambda x: _on_one_scale(x, df))
+    p, p_max, smallest = p_values(t, null_t, exact, lambda x: on_one_scale(x, df))
     facts = (exact, ways.count, smallest)
     return Permutation._make([t, p, p_max, within, null_t, *nulls, *facts])
 
@@ -459,7 +459,7 @@ def dealt(ways: Labelings, resamples: int, seed: int, width: int) -> Iterator[Co
         yield ways.draw(size, rng)
 
 
-def _on_one_scale(t: Floats, df: Floats) -> Floats:
+def on_one_scale(t: Floats, df: Floats) -> Floats:
     """Sizes of t `[..., k]` on a scale that does not depend on the degrees of freedom `[k]`.
 
     −log of Student's two-sided p; |t| itself where all rows have the same degrees of freedom.

@@ -116,6 +116,13 @@ def a_readers_files(folder, page):
             for a, b in (("Mary", "John"), ("John", "Mary"), ("Mary", "Tom"), ("Tom", "John"))
         )
     )
+    sides = ["The dog saw Mary and John.", "The dog saw John and Mary."]
+    minimal = [
+        {"clean": a.replace("dog", noun), "corrupted": b.replace("dog", noun), "phenomenon": "swap"}
+        for noun in ("dog", "man", "queen")
+        for a, b in (sides, sides[::-1])
+    ]
+    (folder / "minimal.jsonl").write_text("\n".join(map(json.dumps, minimal)))
     if page.name == "chat.md":
         chats(folder)
     if page.name == "series.md":

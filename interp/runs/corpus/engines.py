@@ -21,11 +21,11 @@ import torch
 
 from interp.errors import BadInput, InterpError
 from interp.runs.corpus.documents import reason_of
-from interp.runs.corpus.shard import CorpusJob, Worker
+from interp.runs.corpus.jobs import ShardJob
 from interp.runs.corpus.sources import Shard
 
 Record = dict[str, Any]
-Complete = Callable[[dict[str, Any]], CorpusJob]
+Complete = Callable[[dict[str, Any]], ShardJob]
 """A function that makes the final job from a worker's description of its model."""
 # Once may be chance (a machine out of memory for a moment), three times is the shard itself.
 ATTEMPTS = 3
@@ -36,7 +36,7 @@ class Engine(Protocol):
     """Measures shards of a job."""
 
     def run(
-        self, job: CorpusJob, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
+        self, job: ShardJob, complete: Complete, shards: Callable[[ShardJob], Sequence[Shard]]
     ) -> Iterator[Record]:
         """Yield the records of all shards.
 
@@ -49,12 +49,12 @@ class InProcess:
     """An engine of this process alone, one shard after the other."""
 
     def run(
-        self, job: CorpusJob, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
+        self, job: ShardJob, complete: Complete, shards: Callable[[ShardJob], Sequence[Shard]]
     ) -> Iterator[Record]:
         # A worker sets the number of threads of the whole process, which is the caller's here.
         threads = torch.get_num_threads()
         try:
-            worker = Worker(job)
+            worker = job.worker()
             worker.adopt(complete(worker.describe()))
             for shard in shards(worker.job):
                 yield worker.measure(shard)
@@ -85,11 +85,11 @@ class Processes:
         self.n = n
 
     def run(
-        self, job: CorpusJob, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
+        self, job: ShardJob, complete: Complete, shards: Callable[[ShardJob], Sequence[Shard]]
     ) -> Iterator[Record]:
         refuse_objects(job)
         self._first_job = job
-        self._final: CorpusJob | None = None
+        self._final: ShardJob | None = None
         self._todo: list[Shard] = []
         self._deaths: dict[int, int] = {}
         # One worker first: the manifest is checked against its model before the others load theirs.
@@ -101,7 +101,7 @@ class Processes:
                 self._stop(worker)
 
     def _loop(
-        self, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
+        self, complete: Complete, shards: Callable[[ShardJob], Sequence[Shard]]
     ) -> Iterator[Record]:
         while self._final is None or self._todo or any(w.shard for w in self._workers):
             for worker in self._ready():
@@ -189,7 +189,7 @@ class Processes:
             worker.process.join()
 
 
-def refuse_objects(job: CorpusJob) -> None:
+def refuse_objects(job: ShardJob) -> None:
     """Raise `BadInput` for a model that workers cannot load by themselves."""
     if not isinstance(job.model, str) and not hasattr(job.model, "__fspath__"):
         raise BadInput(
@@ -198,12 +198,12 @@ def refuse_objects(job: CorpusJob) -> None:
         )
 
 
-def serve(pipe: Connection, job: CorpusJob) -> None:
+def serve(pipe: Connection, job: ShardJob) -> None:
     """Run a worker process: load the model, then measure shards until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        worker = Worker(job)
+        worker = job.worker()
         pipe.send(("model", worker.describe()))
         while True:
             task, value = pipe.recv()

@@ -20,14 +20,15 @@ import torch
 from interp._files import kind_of, read_sealed, write_sealed
 from interp.errors import InterpError
 from interp.models.load import local_place
-from interp.runs.corpus.shard import SHARDS, CorpusJob
+from interp.runs.corpus.jobs import ShardJob
+from interp.runs.corpus.shard import SHARDS
 from interp.runs.provenance import versions
 
 FILE = "model.json"
 MOST_FILES = 2000  # of a model's folder; in a larger one it is not looked for what has changed
 
 
-def sources_of(job: CorpusJob) -> dict[str, Any] | None:
+def sources_of(job: ShardJob) -> dict[str, Any] | None:
     """All that the description of a job's model depends on, as JSON values.
 
     None for what may change without a trace here: a model on the hub, one that is held in memory.

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from interp._files import kind_of, read_sealed, verify, write_sealed
+from interp.contract.analysis import Analysis
 from interp.errors import BadInput, InterpError
+from interp.runs.corpus.jobs import ShardJob
 from interp.runs.corpus.rows import SCHEMA
 from interp.runs.corpus.shard import SHARDS, CorpusJob, record_path
 from interp.runs.corpus.sources import Plan, Span
@@ -38,13 +40,21 @@ class AnotherRun(BadInput):
 
 
 def manifest_of(job: CorpusJob, described: Mapping[str, Any], plan: Plan, shard: int | None) -> Any:
-    """The manifest of a run, as JSON values."""
+    """The manifest of a run over documents, as JSON values."""
+    parameters = _parameters(job, shard) | _generation(job, described)
+    return document_of(job, parameters, described, plan)
+
+
+def document_of(
+    job: ShardJob, parameters: Mapping[str, Any], described: Mapping[str, Any], plan: Plan
+) -> Any:
+    """The manifest of a run with these parameters, as JSON values."""
     model = {**described["model"], "weights": described["weights"]}
     # Which of several GPUs it was does not matter; a CPU and a GPU round differently.
     model["device"] = str(model["device"]).partition(":")[0]
     document = {
         "schema": SCHEMA,
-        "parameters": _parameters(job, shard) | _generation(job, described),
+        "parameters": dict(parameters),
         "model": model,
         "data": {
             "source": job.source.name,
@@ -67,10 +77,7 @@ def _parameters(job: CorpusJob, shard: int | None) -> dict[str, Any]:
     """Everything that decides over the values of the tables, apart from model and data."""
     reading = job.reading
     return {
-        "analyses": {
-            name: {"class": f"{type(a).__module__}:{type(a).__qualname__}"} | a.parameters()
-            for name, a in job.analyses.items()
-        },
+        "analyses": settings_of(job.analyses),
         "keep": job.keep,
         "by": list(job.by),
         "labels": list(job.labels),
@@ -88,6 +95,14 @@ def _parameters(job: CorpusJob, shard: int | None) -> dict[str, Any]:
         "threads": job.threads,
         "shard_documents": shard,
         **_answers_and_rows(job),
+    }
+
+
+def settings_of(analyses: Mapping[str, Analysis]) -> dict[str, Any]:
+    """Class and parameters of every analysis."""
+    return {
+        name: {"class": f"{type(a).__module__}:{type(a).__qualname__}"} | a.parameters()
+        for name, a in analyses.items()
     }
 
 

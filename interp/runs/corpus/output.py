@@ -52,6 +52,8 @@ from interp.runs.saved import analysis_class, load_results
 from interp.runs.written import GENERATION
 
 SUMMARY = "summary"
+PAIRS = "pairs"
+"""What the manifest of a run over pairs of prompts has for `keep`."""
 TOTALS = ("documents", "chunks", "tokens", "failures")
 FAILURES = "failures.parquet"
 # Written last, with totals and checksums of the tables: a folder without it is not finished.
@@ -472,6 +474,11 @@ def open_run(folder: Path) -> Results | CorpusTables:
     Raises `BadInput` for a run that is not finished, `InterpError` for damaged files.
     """
     manifest, done = _opened(folder)
+    if manifest["parameters"]["keep"] == PAIRS:
+        raise BadInput(
+            f"{str(folder)!r} holds a run over pairs of prompts; "
+            "interp.experiments.Pairs.load opens it"
+        )
     if manifest["parameters"]["keep"] != SUMMARY:
         tables = _tables(folder, manifest["parameters"], done.get("tables"))
         return CorpusTables(folder, tables, manifest, done)

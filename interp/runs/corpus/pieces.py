@@ -16,10 +16,10 @@ import pandas as pd
 from interp._files import atomic, checksum, discard, from_parquet, reading, write_sealed
 from interp.contract.leaves import State, merge_states
 from interp.runs.corpus.continuations import summed
+from interp.runs.corpus.jobs import ShardJob
 from interp.runs.corpus.manifest import REMEDY, finished
 from interp.runs.corpus.shard import (
     SHARDS,
-    CorpusJob,
     prompts_in,
     record_path,
     state_path,
@@ -40,11 +40,11 @@ def span_of(record: Record) -> Span:
     return Span(record["shard"], record.get("last", record["shard"]))
 
 
-def merged(job: CorpusJob, spans: Sequence[Span]) -> dict[str, State]:
+def merged(job: ShardJob, spans: Sequence[Span]) -> dict[str, State]:
     """The states of several pieces, merged in their order."""
     # Sums of floats depend on the order of terms: in that of shards, a resumed run with other
     # workers gives the same bits.
-    out: dict[str, State] = {name: {} for name in job.analyses}
+    out: dict[str, State] = {name: {} for name in job.states}
     for span in spans:
         for name in out:
             with reading(state_path(job.folder, name, span), REMEDY) as path:
@@ -73,7 +73,7 @@ class Pieces:
         shards: the number of shards of the run.
     """
 
-    def __init__(self, job: CorpusJob, shards: int) -> None:
+    def __init__(self, job: ShardJob, shards: int) -> None:
         self.job, self.shards = job, shards
         self.records: dict[int, dict[str, Any]] = {}
 
@@ -136,7 +136,7 @@ class Pieces:
         return {i for r in self.records.values() for i in span_of(r).numbers}
 
 
-def merge(job: CorpusJob, records: Sequence[Record]) -> dict[str, Any]:
+def merge(job: ShardJob, records: Sequence[Record]) -> dict[str, Any]:
     """Write one piece in place of several consecutive ones, and return its record."""
     spans = [span_of(record) for record in records]
     whole = Span(spans[0].first, spans[-1].last)
@@ -178,7 +178,7 @@ def _lasting(record: Record) -> dict[str, str]:
 
 
 def _write(
-    job: CorpusJob, span: Span, states: Mapping[str, State], tokens: pd.DataFrame
+    job: ShardJob, span: Span, states: Mapping[str, State], tokens: pd.DataFrame
 ) -> Iterator[Path]:
     for name, state in states.items():
         with atomic(state_path(job.folder, name, span)) as temporary:

@@ -14,7 +14,7 @@ from typing import Any
 from interp.errors import BadInput, InterpError
 from interp.runs.corpus.documents import reason_of
 from interp.runs.corpus.engines import ATTEMPTS, Complete, Record, refuse_objects
-from interp.runs.corpus.shard import CorpusJob, Worker
+from interp.runs.corpus.jobs import ShardJob
 from interp.runs.corpus.sources import Shard
 
 LOCAL = "local"
@@ -39,7 +39,7 @@ class RayActors:
         self.address, self.n, self.gpus, self.cpus = address, n, gpus, cpus
 
     def run(
-        self, job: CorpusJob, complete: Complete, shards: Callable[[CorpusJob], Sequence[Shard]]
+        self, job: ShardJob, complete: Complete, shards: Callable[[ShardJob], Sequence[Shard]]
     ) -> Iterator[Record]:
         refuse_objects(job)
         ray = self._connect()
@@ -87,15 +87,15 @@ class RayActors:
 class CorpusActor:
     """A worker as an actor; it loads its model in `describe`, whose errors reach the caller."""
 
-    def __init__(self, job: CorpusJob) -> None:
+    def __init__(self, job: ShardJob) -> None:
         # An error here would count as the death of the actor, and be tried again.
         self._job = job
 
     def describe(self) -> dict[str, Any]:
-        self._worker = Worker(self._job)
+        self._worker = self._job.worker()
         return self._worker.describe()
 
-    def adopt(self, job: CorpusJob) -> None:
+    def adopt(self, job: ShardJob) -> None:
         self._worker.adopt(job)
 
     def measure(self, shard: Shard) -> Record:
@@ -105,16 +105,16 @@ class CorpusActor:
 class _ActorPool:
     """The actors of one run, the shard of each, and the shards that are left."""
 
-    def __init__(self, ray: Any, engine: RayActors, job: CorpusJob, complete: Complete) -> None:
+    def __init__(self, ray: Any, engine: RayActors, job: ShardJob, complete: Complete) -> None:
         self.ray, self.engine, self.job, self.complete = ray, engine, job, complete
         options = {"num_cpus": engine.cpus, "num_gpus": engine.gpus, "max_restarts": 0}
         self._class = ray.remote(**options)(CorpusActor)
-        self._final: CorpusJob | None = None
+        self._final: ShardJob | None = None
         self._todo: list[Shard] = []
         self._waiting: dict[Any, tuple[Any, Shard | None]] = {}
         self._deaths: dict[int, int] = {}
 
-    def work(self, shards: Callable[[CorpusJob], Sequence[Shard]]) -> Iterator[Record]:
+    def work(self, shards: Callable[[ShardJob], Sequence[Shard]]) -> Iterator[Record]:
         # One actor first: the manifest is checked against its model before the others load theirs.
         self._start_actor()
         while self._waiting:

@@ -5,8 +5,6 @@ Knows the order of the steps; `shard` measures a shard, and an engine decides in
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -18,13 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from interp._files import discard, kind_of, names_in, refuse_existing
-from interp._progress import Counter, counted
+from interp._progress import counted
 from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.kept import Kept
 from interp.contract.registry import resolve
-from interp.errors import BadInput, InterpError, unknown
+from interp.errors import BadInput, unknown
 from interp.models.answers import refuse_unanswered
 from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
@@ -39,13 +36,10 @@ from interp.runs.corpus.documents import (
     stride_of,
     word_fields,
 )
-from interp.runs.corpus.engines import Engine, InProcess, Processes
-from interp.runs.corpus.files import owned, remove_leftovers
-from interp.runs.corpus.known_model import recalled, remember, sources_of
-from interp.runs.corpus.manifest import adopt, manifest_of, run_id
+from interp.runs.corpus.engines import Engine
+from interp.runs.corpus.files import owned
+from interp.runs.corpus.manifest import manifest_of
 from interp.runs.corpus.output import (
-    FAILURES,
-    FINISHED,
     SUMMARY,
     CorpusTables,
     open_run,
@@ -53,11 +47,18 @@ from interp.runs.corpus.output import (
     write_finished,
     write_summary,
 )
-from interp.runs.corpus.pieces import Pieces, span_of, written_in
-from interp.runs.corpus.ray_actors import RayActors
+from interp.runs.corpus.pieces import span_of, written_in
 from interp.runs.corpus.shard import SHARDS, CorpusJob
-from interp.runs.corpus.sources import Files, Plan, Shard, Source, open_source, plan
-from interp.runs.results import CONTROL, CORPUS, Results, refuse_names
+from interp.runs.corpus.sharded import (
+    ShardedRun,
+    clear,
+    engine_of,
+    outside,
+    ready_folder,
+    untrained_of,
+)
+from interp.runs.corpus.sources import Plan, open_source
+from interp.runs.results import CONTROL, Results, refuse_names
 
 Labeller = Callable[[Prompts], Prompts]
 MADE = (POSITION_BIN, TOKEN_ID)
@@ -194,7 +195,7 @@ def run_corpus(
     Raises `BadInput`, `UnknownName`, `Unsupported` before anything is measured; `InterpError`
     if the run cannot go on (no space left, every chunk fails); finished shards are kept.
     """
-    engine = _engine(workers, ray, gpus)
+    engine = engine_of(workers, ray, gpus)
     drawing: dict[str, Any] = {"samples": samples, "do_sample": do_sample, "stop": stop}
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     job = _job(
@@ -221,12 +222,12 @@ def run_corpus(
         options=dict(model_options or {}),
     )
     how = (prepend_bos, shard_documents, progress)
-    with owned(_ready(job.folder, resume, overwrite)):
+    with owned(ready_folder(job.folder, resume, overwrite)):
         done = _Run(job, *how).whole(engine)
         if control is None:
             return done
-        copy = replace(job, folder=job.folder / CONTROL, untrained=True)
-        with owned(_ready(copy.folder, resume, overwrite)):
+        copy = untrained_of(job)
+        with owned(ready_folder(copy.folder, resume, overwrite)):
             return _both(done, _Run(copy, *how).whole(engine))
 
 
@@ -278,7 +279,7 @@ def _job(
         model,
         options,
         chosen,
-        _without(opened, source, out),
+        outside(opened, source, out),
         reading,
         keep,
         tuple(by),
@@ -305,7 +306,7 @@ def planned(source: Any, analyses: Any, out: str | Path, **options: Any) -> tupl
     found = signature(run_corpus).bind(None, source, analyses, out=out, **options)
     found.apply_defaults()
     given = found.arguments
-    _engine(*(given[name] for name in ("workers", "ray", "gpus")))
+    engine_of(*(given[name] for name in ("workers", "ray", "gpus")))
     known = {name: given[name] for name in signature(_job).parameters if name in given}
     known |= {"out": Path(out), "options": {}, "kept": Kept.of(given["layers"], given["positions"])}
     drawing = {name: given[name] for name in DEFAULTS}
@@ -419,78 +420,6 @@ def _check_control(control: str | None, keep: str) -> None:
         )
 
 
-def _engine(workers: int, ray: str | None, gpus: float) -> Engine:
-    if workers < 1:
-        raise BadInput(f"workers={workers}; at least 1")
-    if ray is not None:
-        return RayActors(ray, workers, gpus=gpus)
-    if gpus:
-        raise BadInput("gpus= is for Ray actors (ray='local'); otherwise model_options has device")
-    return Processes(workers) if workers > 1 else InProcess()
-
-
-def _ready(folder: Path, resume: bool, overwrite: bool) -> Path:
-    """The folder, if this run may use it."""
-    if resume and overwrite:
-        raise BadInput("resume and overwrite exclude each other")
-    if kind_of(folder) != "folder":
-        refuse_existing(folder)
-        return folder
-    earlier = kind_of(folder / CORPUS)
-    if not earlier and names_in(folder) - _OF_LOCK:
-        if resume:
-            raise BadInput(f"{str(folder)!r} holds no corpus run that could be resumed")
-        refuse_existing(folder, overwrite=overwrite)
-    if earlier and not (resume or overwrite):
-        raise BadInput(
-            f"{str(folder)!r} holds a corpus run; go on with it (resume=True, --resume), replace "
-            "it (overwrite=True, --overwrite), or use another folder"
-        )
-    if earlier and overwrite:
-        with owned(folder):
-            _clear(folder)
-    return folder
-
-
-_OF_LOCK = {".lock", ".owner.json"}
-
-
-def _without(source: Source, given: Any, out: Path) -> Source:
-    """The source without the files in the output folder, which a resumed run would find there.
-
-    Files that were given by name are kept. If all files are in the output folder, they are the
-    corpus and all are kept.
-    """
-    if not isinstance(source, Files):
-        return source
-    own = Path(os.path.realpath(out))
-    named = {str(item) for item in (given if isinstance(given, list | tuple) else [given])}
-    outside = tuple(
-        path
-        for path in source.paths
-        if path in named or not Path(os.path.realpath(path)).is_relative_to(own)
-    )
-    return replace(source, paths=outside or source.paths)
-
-
-def _clear(folder: Path) -> None:
-    """Remove an earlier run, with its manifest last, so that an interruption can be repeated.
-
-    Tables are found by the names of their parts, because a manifest may be damaged.
-    """
-    remove_leftovers(folder)
-    for name in (SHARDS, SUMMARY, CONTROL):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    parts = list(folder.glob("*/part-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
-    for part in parts:
-        discard(part)
-    for table in {part.parent for part in parts}:
-        with suppress(OSError):  # something of the user's lies in it
-            table.rmdir()
-    for name in (FINISHED, FAILURES, "report.html", CORPUS):
-        discard(folder / name)
-
-
 def _check_columns(job: CorpusJob, found: Plan) -> None:
     """Raise `UnknownName` for a label that is no column of the first documents.
 
@@ -532,18 +461,15 @@ def _marks_role(labeller: Labeller) -> bool:
     return getattr(labeller, "keywords", {}).get("name") == "role"
 
 
-class _Run:
-    """A run in progress: the plan, the job once the model is known, and the records so far."""
+class _Run(ShardedRun[CorpusJob]):
+    """A run over documents in progress."""
 
     def __init__(
         self, job: CorpusJob, prepend_bos: bool | None, shard_documents: int | None, progress: bool
     ) -> None:
-        self.job, self.prepend_bos = job, prepend_bos
-        self.shard_documents, self.progress = shard_documents, progress
-        self.plan: Plan = plan(job.source, shard_documents)
+        super().__init__(job, shard_documents, progress)
+        self.prepend_bos = prepend_bos
         _check_columns(job, self.plan)
-        self.manifest: Any = None
-        self.pieces = Pieces(job, len(self.plan.shards))
 
     def whole(self, engine: Engine) -> CorpusRun:
         """Measure the shards that are left, merge, and return the totals."""
@@ -560,41 +486,14 @@ class _Run:
             measured,
         )
 
-    def measure(self, engine: Engine) -> int:
-        """Measure all unfinished shards, and return their number of tokens."""
-        measured = 0
-        # Asked before the model is loaded: a file that changes meanwhile must not count as seen.
-        self._sources = None if isinstance(engine, RayActors) else sources_of(self.job)
-        with Counter("tokens", self.plan.documents, enabled=self.progress) as counter:
-            self._counter = counter
-            if self._is_finished():
-                return 0
-            for record in engine.run(self.job, self._complete, self._left):
-                self.pieces.add(record)
-                measured += record["tokens"]
-                counter.advance(record["documents"], record["tokens"], len(record["failures"]))
-        return measured
-
-    def _is_finished(self) -> bool:
-        """Whether all shards are whole, told without loading the model; nothing is left to do."""
-        finished = kind_of(self.job.folder / FINISHED) is not None
-        described = recalled(self.job.folder, self._sources) if finished else None
-        if described is None:
-            return False
-        job = self._complete(described)  # refuses another run, as it does with a loaded model
-        if self._unfinished(job):
-            return False
-        self._count_found()
-        return True
-
-    def _complete(self, described: dict[str, Any]) -> CorpusJob:
-        """The job completed with facts of the model; the manifest is written, or compared."""
+    def completed(self, described: Mapping[str, Any]) -> tuple[CorpusJob, dict[str, Any]]:
+        """The job with the context and the BOS of the model, and the manifest."""
         limit = described["context"]
         reading = self.job.reading
         check_reading(reading.long, reading.overlap, limit)
         wanted = described["prepends_bos"] if self.prepend_bos is None else self.prepend_bos
         apart = "" if wanted else described["massive_first"]
-        noted = described | {"notes": [*described["notes"], *([apart] if apart else [])]}
+        noted = {**described, "notes": [*described["notes"], *([apart] if apart else [])]}
         reading = replace(
             reading,
             limit=limit,
@@ -604,55 +503,16 @@ class _Run:
             stride=self._stride(reading, limit),
         )
         job = replace(self.job, reading=reading)
-        manifest = manifest_of(job, noted, self.plan, self.shard_documents)
-        if self.manifest is None:
-            adopt(job.folder, manifest)
-            remember(job.folder, self._sources, described)
-            self.manifest = manifest
-            self.job = replace(job, run=run_id(manifest))
-        # Workers on other machines may find other weights under the same name.
-        elif run_id(manifest) != run_id(self.manifest):
-            raise InterpError(
-                "a worker loaded another model, or has other versions, than the first one"
-            )
-        return self.job
+        return job, manifest_of(job, noted, self.plan, self.shard_documents)
 
     def _stride(self, reading: Reading, limit: int | None) -> int:
         if self.job.generation is not None:
             return self.job.generation.stride
         return stride_of(self.plan.longest, reading.long, reading.overlap, limit)
 
-    def _left(self, job: CorpusJob) -> Sequence[Shard]:
-        """The shards that are left to measure; those that are finished are counted."""
-        left = self._unfinished(job)
-        self._count_found()
-        return left
-
-    def _count_found(self) -> None:
-        for record in self.pieces.ordered():
-            self._counter.advance(record["documents"], 0, len(record["failures"]))
-
-    def _unfinished(self, job: CorpusJob) -> list[Shard]:
-        """The shards that are not finished, or whose files are damaged."""
-        remove_leftovers(job.folder)
-        # From here on the folder is not finished: nobody may open tables that are being rewritten.
-        discard(job.folder / FINISHED)
-        self.pieces = Pieces(job, len(self.plan.shards))
-        list(self.pieces.find())
-        done = self.pieces.covered()
-        return [shard for shard in self.plan.shards if shard.index not in done]
-
     def finish(self) -> tuple[dict[str, Any], pd.DataFrame]:
         """Merge the shards in their order, write the tables, and return totals and failures."""
-        records = self.pieces.ordered()
-        totals: dict[str, Any] = {
-            name: sum(record[name] for record in records)
-            for name in ("documents", "chunks", "tokens")
-        }
-        totals["failures"] = sum(len(record["failures"]) for record in records)
-        if not totals["chunks"]:
-            reason = next(f["reason"] for r in records for f in r["failures"])
-            raise InterpError(f"not one document could be measured; the first reason: {reason}")
+        records, totals = self.pieces.ordered(), self.totals()
         self._refuse_absent(max(record["longest"] for record in records))
         totals |= written_in(records)
         write_summary(self.job, [span_of(r) for r in records], self.manifest, totals)
@@ -665,7 +525,7 @@ class _Run:
         try:
             self.job.kept.refuse_absent(longest, "the longest chunk of the corpus")
         except BadInput:
-            _clear(self.job.folder)  # it holds no row, and nothing could open it
+            clear(self.job.folder)  # it holds no row, and nothing could open it
             for name in self.job.analyses:
                 with suppress(OSError):
                     (self.job.folder / name).rmdir()  # made for a part that was never written

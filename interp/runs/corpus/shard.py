@@ -27,6 +27,7 @@ from interp.contract.leaves import Rows, State, merge_states, only, without_rows
 from interp.contract.reduce import close_documents, group_rows, groups_by
 from interp.contract.tokens import Tokens
 from interp.errors import InterpError, Unsupported
+from interp.models.anatomy import Anatomy
 from interp.models.answers import answers_of, second_answers
 from interp.models.for_model import massive_note
 from interp.models.load import load_model
@@ -100,6 +101,15 @@ class CorpusJob:
     kept: Kept = ALL
     generation: Generation | None = None
 
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of what each shard accumulates."""
+        return tuple(self.analyses)
+
+    def worker(self) -> Worker:
+        """A worker, with its model loaded."""
+        return Worker(self)
+
 
 @dataclass
 class _Tally:
@@ -159,15 +169,8 @@ class Worker:
 
     def describe(self) -> dict[str, Any]:
         """Identity of the model: provenance, with a fingerprint of all weights; JSON values."""
-        found = provenance_of(self.bridge, self.anatomy, self.job.analyses, None)
-        return found | {
-            "weights": fingerprint(self.bridge),
-            "context": self.anatomy.n_ctx,
-            "vocabulary": self.anatomy.d_vocab or None,
-            "tokenizer": vocabulary_id(self.bridge.tokenizer),
-            "prepends_bos": bool(self.anatomy.prepends_bos),
+        return description(self.bridge, self.anatomy, self.job.analyses) | {
             "massive_first": massive_note(self._first) if self._first.massive_first else "",
-            "notes": list(self.anatomy.caveats()),
             **(self._writer.describe() if self._writer else {}),
         }
 
@@ -380,6 +383,18 @@ class Worker:
         path = vocabulary_path(self.job.folder)
         write_json(path, self._texts(range(self.anatomy.d_vocab)))
         return [path]
+
+
+def description(bridge: Any, anatomy: Anatomy, analyses: Mapping[str, Analysis]) -> dict[str, Any]:
+    """Identity of a loaded model: provenance, with a fingerprint of all weights; JSON values."""
+    return provenance_of(bridge, anatomy, analyses, None) | {
+        "weights": fingerprint(bridge),
+        "context": anatomy.n_ctx,
+        "vocabulary": anatomy.d_vocab or None,
+        "tokenizer": vocabulary_id(bridge.tokenizer),
+        "prepends_bos": bool(anatomy.prepends_bos),
+        "notes": list(anatomy.caveats()),
+    }
 
 
 def _texts(tokenizer: Any, ids: Iterable[int]) -> Mapping[int, str]:
