@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,7 +94,7 @@ def _altered(analysis: Analysis, batch: Batch, name: str, spared: bool) -> Alter
     whose = (
         "a copy, so the pass itself is unharmed"
         if spared
-        else "the model's own, so the pass is no longer the model's"
+        else "what the pass and other analyses read as well, so the pass is no longer the model's"
     )
     return AlteredError(
         f"{place(analysis, batch)}: `observe` changed {name!r} in place, which is {whose}; write "
@@ -126,8 +127,9 @@ def foreign(emitted: Any) -> str | None:
     for name, value in emitted.items():
         if not isinstance(value, Leaf | PerToken | PerHead):
             wrap = f", PerToken(…) for one value per token; {allowed}"
-            bare = isinstance(value, Tensor)
-            shape = f" {tuple(value.shape)}, no leaf: wrap it{wrap}" if bare else f"; {allowed}"
+            bare = isinstance(value, Tensor | np.ndarray)
+            tensor = "" if isinstance(value, Tensor) else " as a tensor (torch.as_tensor)"
+            shape = f" {tuple(value.shape)}, no leaf: wrap it{tensor}{wrap}" if bare else f"{wrap}"
             return f"emits {name!r} as {type(value).__name__}{shape}"
     return None
 
@@ -143,7 +145,9 @@ def _bad_shape(value: Any, batch: Batch, stacked: bool) -> str | None:
     if isinstance(value, Leaf):
         return None
     if not isinstance(value.values, Tensor) or value.values.is_complex():
-        return f" with {type(value.values).__name__}, not a tensor of real numbers"
+        is_array = isinstance(value.values, np.ndarray | list | tuple)
+        as_tensor = "; torch.as_tensor(…) makes one of it" if is_array else ""
+        return f" with {type(value.values).__name__}, not a tensor of real numbers{as_tensor}"
     shape, (n, width) = tuple(value.values.shape), batch.mask.shape
     if isinstance(value, PerHead):
         fine, allowed = len(shape) == 3 and shape[::2] == (n, width), "[batch, head, pos]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from interp.runs.moments_notes import with_special
 from interp.runs.report.views import ResultLike, View, declared, own_groups
 from interp.stats.table import is_summary
 
@@ -15,12 +16,15 @@ def group_means(result: ResultLike) -> list[str]:
 
     Rows of special tokens are left out. Kinds are those of the table itself, such as pairs within
     a layer and across layers, and the stacks of an encoder and a decoder. Of a summary it is the
-    mean over all groups by their number of tokens, of each value.
+    mean over all groups by their number of tokens, of each value. What an analysis added up itself
+    with special tokens is told with them.
     """
     frame = View(result, declared(result, None)).rows()
     if is_summary(frame):
         means = {value: _weighted(rows) for value, rows in kinds_of(frame, ["value"])}
-        return [f"{value} {x:.3g}" for value, x in means.items() if x == x][:MOST]
+        mixed = _with_special(result)
+        told = {value: " (special tokens in it)" if value in mixed else "" for value in means}
+        return [f"{value} {x:.3g}{told[value]}" for value, x in means.items() if x == x][:MOST]
     known = [c for c in result.values if frame[c].notna().any()]
     kinds = kinds_of(frame, row_kinds(result, frame))
     told = []
@@ -28,6 +32,14 @@ def group_means(result: ResultLike) -> list[str]:
         parts = [(kind, rows[value].mean()) for kind, rows in kinds]
         told += [f"{value}{f' ({kind})' if kind else ''} {mean:.3g}" for kind, mean in parts]
     return told
+
+
+def _with_special(result: ResultLike) -> list[str]:
+    """Values of a summary that special tokens were added up into."""
+    tokens = result.tokens
+    if "special" not in tokens:
+        return []
+    return with_special(result.state, tokens["special"].fillna(False).astype(bool))
 
 
 def row_kinds(result: ResultLike, frame: pd.DataFrame) -> list[str]:
