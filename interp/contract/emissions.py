@@ -33,7 +33,11 @@ def observed(analysis: Analysis, batch: Batch, *, on_copies: bool = False) -> Ma
 
     Raises `AlteredError` where it changed one in place, and what `checked` raises.
     """
-    shown = _shown(batch, _copied if on_copies else _counted)
+    shown = batch
+    if on_copies:
+        shown = _shown(batch, _copied)
+    elif any(x.is_inference() for _, x in _read(batch)):
+        shown = _shown(batch, _counted)
     before = {name: x._version for name, x in _read(shown)}
 
     def refuse_altered() -> None:
@@ -68,8 +72,8 @@ def _shown(batch: Batch, tensor: Callable[[Tensor], Tensor]) -> Batch:
                 made[id(x)] = tensor(x)
         return {name: made[id(x)] for name, x in given.items()}
 
-    sites, terms, tokens = map(all_of, (batch.sites, batch.terms, batch.tensors()))
-    return replace(batch, sites=sites, terms=terms, **tokens)
+    tokens: dict[str, Any] = all_of(batch.tensors())
+    return replace(batch, sites=all_of(batch.sites), terms=all_of(batch.terms), **tokens)
 
 
 def _copied(x: Tensor) -> Tensor:

@@ -6,11 +6,14 @@ its mean tells nothing of whether BOS is in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from interp.contract.leaves import Grouped, Moments, Rows, State
+
+MIXED = "special tokens (BOS and the like) are in "
+EVERY = "every token, also a special one (BOS and the like), is in "
 
 
 def counted(state: State) -> Iterator[tuple[str, str, int]]:
@@ -27,26 +30,21 @@ def counted(state: State) -> Iterator[tuple[str, str, int]]:
     yield from ((stack, name, n) for (stack, name), n in most.items())
 
 
-def with_special(state: State, special: pd.Series[bool]) -> list[str]:
-    """Names of moments with more values than there are tokens that are not special."""
-    return [name for _, name, n in counted(state) if special.any() and n > (~special).sum()]
-
-
 def moments_notes(state: State, special: pd.Series[bool]) -> list[str]:
     """What is to be said of moments.
 
     Args:
         special: whether each token of the run is special.
     """
-    notes = too_many(state, len(special))
-    told = " ".join(notes)
-    mixed = [name for name in with_special(state, special) if repr(name) not in told]
-    if mixed:
-        notes.append(
-            f"special tokens (BOS and the like) are in {', '.join(map(repr, mixed))}: a sum cannot "
-            "be filtered afterwards; .of(values, batch.mask & ~batch.special) leaves them out"
-        )
-    return notes
+    n, text = len(special), int((~special).sum())
+    mixed = [name for _, name, m in counted(state) if text < m <= n]
+    return [*too_many(state, n), *([_note(MIXED, mixed)] if mixed else [])]
+
+
+def corpus_notes(state: State, tokens: int) -> list[str]:
+    """The same where only the number of all tokens is known."""
+    every = [name for _, name, n in counted(state) if n == tokens]
+    return [*too_many(state, tokens), *([_note(EVERY, every)] if every else [])]
 
 
 def too_many(state: State, tokens: int) -> list[str]:
@@ -57,3 +55,18 @@ def too_many(state: State, tokens: int) -> list[str]:
         for _, name, n in counted(state)
         if n > tokens
     ]
+
+
+def of_tokens(name: str, notes: Iterable[str]) -> str:
+    """Which tokens are in the moments of a value, ` (special tokens in it)`; "" if none is told."""
+    for start, said in ((MIXED, " (special tokens in it)"), (EVERY, " (every token in it)")):
+        if any(note.startswith(start) and repr(name) in note for note in notes):
+            return said
+    return ""
+
+
+def _note(start: str, names: Iterable[str]) -> str:
+    return (
+        f"{start}{', '.join(map(repr, names))}: a sum cannot be filtered afterwards; "
+        ".of(values, batch.mask & ~batch.special) leaves special tokens out"
+    )

@@ -11,6 +11,7 @@ import interp
 from interp.contract.leaves import Moments
 from interp.errors import ContractError, ObserveError
 from interp.geometry import norm
+from interp.runs.report.means import group_means
 
 
 class One(interp.Analysis):
@@ -161,8 +162,6 @@ def test_what_is_sound_has_no_note(kind):
 
 
 def test_moments_say_whether_special_tokens_are_in_them():
-    from interp.runs.report.means import group_means
-
     results = interp.run(
         "demo", ["the man", "a woman walks"], [OfAll, OfText, OfPadding, One], progress=False
     )
@@ -185,11 +184,15 @@ def test_moments_say_whether_special_tokens_are_in_them():
 def test_a_corpus_says_that_padding_is_in_moments(tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(["the man", "a woman walks to the old house", "she sleeps"] * 4))
-    kinds, out = [OfPadding, OfAll], tmp_path / "out"
+    kinds, out = [OfPadding, OfAll, OfText], tmp_path / "out"
     interp.run_corpus("demo", texts, kinds, out=out, progress=False)
     results = interp.load(out)
     assert "padding is in them" in " ".join(results["of_padding"].notes)
     assert "padding is in them" not in " ".join(results["of_all"].notes)
+    (mean,) = group_means(results["of_all"])
+    assert mean.endswith(" (every token in it)")
+    (mean,) = group_means(results["of_text"])
+    assert mean == f"x {float(mean.split()[1]):.3g}"
 
 
 def test_a_figure_without_values_does_not_ask_for_prompts():

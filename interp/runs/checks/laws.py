@@ -194,8 +194,8 @@ def untelling(analysis: Analysis) -> list[str]:
     for world in worlds:
         for name, values in _numbers(analysis, analysis.table(_state(analysis, world))):
             found.setdefault(name, []).append(values)
-    values = {name: np.concatenate(parts) for name, parts in found.items()}
-    known = {name: x[~np.isnan(x)] for name, x in values.items()}
+    whole = {name: np.concatenate(parts) for name, parts in found.items()}
+    known = {name: x[~np.isnan(x)] for name, x in whole.items()}
     undefined = [repr(name) for name, x in known.items() if not len(x)]
     notes = [
         f"column {name!r} is {x[0]:g} in all worlds, wherever it is defined"

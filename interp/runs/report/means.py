@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from interp.runs.moments_notes import with_special
+from interp.runs.moments_notes import of_tokens
 from interp.runs.report.views import ResultLike, View, declared, own_groups
 from interp.stats.table import is_summary
 
@@ -22,9 +22,8 @@ def group_means(result: ResultLike) -> list[str]:
     frame = View(result, declared(result, None)).rows()
     if is_summary(frame):
         means = {value: _weighted(rows) for value, rows in kinds_of(frame, ["value"])}
-        mixed = _with_special(result)
-        told = {value: " (special tokens in it)" if value in mixed else "" for value in means}
-        return [f"{value} {x:.3g}{told[value]}" for value, x in means.items() if x == x][:MOST]
+        told = [f"{v} {x:.3g}{of_tokens(v, result.notes)}" for v, x in means.items() if x == x]
+        return told[:MOST]
     known = [c for c in result.values if frame[c].notna().any()]
     kinds = kinds_of(frame, row_kinds(result, frame))
     told = []
@@ -32,14 +31,6 @@ def group_means(result: ResultLike) -> list[str]:
         parts = [(kind, rows[value].mean()) for kind, rows in kinds]
         told += [f"{value}{f' ({kind})' if kind else ''} {mean:.3g}" for kind, mean in parts]
     return told
-
-
-def _with_special(result: ResultLike) -> list[str]:
-    """Values of a summary that special tokens were added up into."""
-    tokens = result.tokens
-    if "special" not in tokens:
-        return []
-    return with_special(result.state, tokens["special"].fillna(False).astype(bool))
 
 
 def row_kinds(result: ResultLike, frame: pd.DataFrame) -> list[str]:
