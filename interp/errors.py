@@ -57,6 +57,22 @@ class EmissionError(ObserveError):
     """What `observe` returned is no mapping of leaves."""
 
 
+class AlteredError(EmissionError):
+    """An analysis changed in place what it was given to read.
+
+    `spared` is true if that was a copy, so that the model's own activation is as it was.
+    """
+
+    kind = "it changed what it reads in place"
+
+    def __init__(self, message: str, spared: bool = False) -> None:
+        super().__init__(message, spared)
+        self.spared = spared
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class EmissionShapeError(EmissionError):
     """A value that `observe` returned fits no table: its name is taken or its shape is another."""
 

@@ -66,16 +66,19 @@ def list_registered(_quiet: Quiet = False, as_json: Json = False) -> None:
     print_table(columns, cells, spare=("sites", "package"))
 
 
+ONE_ANALYSIS = "Name of an analysis (interp list), or module:Class or path/file.py:Class."
+
+
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="Name of an installed analysis.")] = None,
+    name: Annotated[str | None, typer.Argument(help=ONE_ANALYSIS)] = None,
     every: Annotated[bool, typer.Option("--all", help="Check all installed analyses.")] = False,
     _quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Test an analysis against the laws of the contract, without a model.
 
-    The exit code is 3 if a law is broken, 2 for a name that is not installed, and 1 if a class
+    The exit code is 3 if a law is broken, 2 for a name that is not known, and 1 if a class
     cannot be imported, so that its laws cannot be tested.
     """
     from interp.contract.registry import get, names
@@ -101,7 +104,7 @@ def check(
 
 @app.command()
 def calibrate(
-    name: Annotated[str | None, typer.Argument(help="Name of an installed analysis.")] = None,
+    name: Annotated[str | None, typer.Argument(help=ONE_ANALYSIS)] = None,
     every: Annotated[bool, typer.Option("--all", help="Calibrate all that have phantoms.")] = False,
     folder: OutFolder = None,
     overwrite: Overwrite = False,
@@ -110,7 +113,7 @@ def calibrate(
 ) -> None:
     """Measure models whose geometry is known, and compare.
 
-    The exit code is 3 if an analysis misses a known value, 2 for a name that is not installed, and
+    The exit code is 3 if an analysis misses a known value, 2 for a name that is not known, and
     1 if a class cannot be imported.
     """
     from interp.contract.registry import names

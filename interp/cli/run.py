@@ -54,7 +54,7 @@ Analyses = Annotated[
     typer.Option(
         "--analyses",
         "-a",
-        help="Analyses (see interp list), by commas.",
+        help="Analyses (see interp list) by commas; also module:Class or path/file.py:Class.",
         # With spaces, at which a narrow terminal breaks it; without, it would be cut.
         show_default=", ".join(ANALYSES),
     ),

@@ -7,39 +7,104 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
 from interp.contract.columns import INDEX_OF_ROWS, TOKEN_TABLE
 from interp.contract.leaves import Leaf, PerHead, PerToken
-from interp.errors import EmissionError, EmissionShapeError, ObserveError, Unsupported
+from interp.errors import AlteredError, EmissionError, EmissionShapeError, ObserveError, Unsupported
 
 
-def observed(analysis: Analysis, batch: Batch) -> Mapping[str, Any]:
-    """What `observe` emits for a batch, checked, and its activations found as they were.
+def observed(analysis: Analysis, batch: Batch, *, on_copies: bool = False) -> Mapping[str, Any]:
+    """What `observe` emits for a batch, checked, and its tensors found as they were.
 
-    Raises `EmissionError` where it changed one in place, and what `checked` raises.
+    Args:
+        on_copies: show the analysis copies and compare their values afterwards. The model's own
+            activations then stay, and changes that torch does not count (by `.data` or through
+            NumPy) are seen as well.
+
+    Raises `AlteredError` where it changed one in place, and what `checked` raises.
     """
-    before = {site: _version(x) for site, x in batch.sites.items()}
-    emitted = analysis.observe(batch)
-    for site, x in batch.sites.items():
-        if _version(x) != before[site]:
-            raise EmissionError(
-                f"{place(analysis, batch)}: `observe` changed {site!r} in place, which is the "
-                "model's own activation, so the pass is no longer the model's; write x = x − … in "
-                "place of x −= …"
-            )
+    shown = batch
+    if on_copies:
+        shown = _shown(batch, _copied)
+    elif any(x.is_inference() for _, x in _read(batch)):
+        shown = _shown(batch, _counted)
+    before = {name: x._version for name, x in _read(shown)}
+
+    def refuse_altered() -> None:
+        own = dict(_read(batch)) if on_copies else {}
+        for name, x in _read(shown):
+            if x._version != before[name] or (on_copies and not _equal(x, own[name])):
+                raise _altered(analysis, batch, name, spared=on_copies)
+
+    try:
+        emitted = analysis.observe(shown)
+    except Exception:
+        refuse_altered()  # what was changed before the exception stays changed
+        raise
+    refuse_altered()
     return checked(analysis, batch, emitted)
 
 
-def _version(x: Tensor) -> int:
-    """Number of changes that torch has counted; inference tensors count none."""
-    return 0 if x.is_inference() else int(x._version)
+def _read(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that an analysis reads, by the names under which it does."""
+    yield from batch.sites.items()
+    yield from ((f"terms[{name!r}]", x) for name, x in batch.terms.items())
+    yield from batch.tensors().items()
+
+
+def _shown(batch: Batch, tensor: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every tensor as another one; what stands under two names stays one."""
+    made: dict[int, Tensor] = {}
+
+    def all_of(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        for x in given.values():
+            if id(x) not in made:
+                made[id(x)] = tensor(x)
+        return {name: made[id(x)] for name, x in given.items()}
+
+    tokens: dict[str, Any] = all_of(batch.tensors())
+    return replace(batch, sites=all_of(batch.sites), terms=all_of(batch.terms), **tokens)
+
+
+def _copied(x: Tensor) -> Tensor:
+    with torch.inference_mode(False):  # torch counts no changes of inference tensors
+        return x.clone()
+
+
+def _counted(x: Tensor) -> Tensor:
+    """The tensor, or another on the same memory if torch does not count the changes of this one."""
+    if not x.is_inference():
+        return x
+    with torch.inference_mode(False):
+        place = x.storage_offset(), x.size(), x.stride()
+        return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), *place)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _altered(analysis: Analysis, batch: Batch, name: str, spared: bool) -> AlteredError:
+    whose = (
+        "a copy, so the pass itself is unharmed"
+        if spared
+        else "what the pass and other analyses read as well, so the pass is no longer the model's"
+    )
+    return AlteredError(
+        f"{place(analysis, batch)}: `observe` changed {name!r} in place, which is {whose}; write "
+        "x = x − … in place of x −= …",
+        spared,
+    )
 
 
 def checked(analysis: Analysis, batch: Batch, emitted: Any) -> Mapping[str, Any]:
@@ -66,8 +131,9 @@ def foreign(emitted: Any) -> str | None:
     for name, value in emitted.items():
         if not isinstance(value, Leaf | PerToken | PerHead):
             wrap = f", PerToken(…) for one value per token; {allowed}"
-            bare = isinstance(value, Tensor)
-            shape = f" {tuple(value.shape)}, no leaf: wrap it{wrap}" if bare else f"; {allowed}"
+            bare = isinstance(value, Tensor | np.ndarray)
+            tensor = "" if isinstance(value, Tensor) else " as a tensor (torch.as_tensor)"
+            shape = f" {tuple(value.shape)}, no leaf: wrap it{tensor}{wrap}" if bare else f"{wrap}"
             return f"emits {name!r} as {type(value).__name__}{shape}"
     return None
 
@@ -83,7 +149,9 @@ def _bad_shape(value: Any, batch: Batch, stacked: bool) -> str | None:
     if isinstance(value, Leaf):
         return None
     if not isinstance(value.values, Tensor) or value.values.is_complex():
-        return f" with {type(value.values).__name__}, not a tensor of real numbers"
+        is_array = isinstance(value.values, np.ndarray | list | tuple)
+        as_tensor = "; torch.as_tensor(…) makes one of it" if is_array else ""
+        return f" with {type(value.values).__name__}, not a tensor of real numbers{as_tensor}"
     shape, (n, width) = tuple(value.values.shape), batch.mask.shape
     if isinstance(value, PerHead):
         fine, allowed = len(shape) == 3 and shape[::2] == (n, width), "[batch, head, pos]"

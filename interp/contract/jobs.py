@@ -145,3 +145,4 @@ class Pass:
     window: bool = False
     cache: Any = None
     failed: set[Analysis] = field(default_factory=set)
+    spoiled: bool = False  # an analysis changed an activation of the model's own

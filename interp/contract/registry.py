@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import json
 import linecache
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,45 +21,107 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from interp.contract.builtin import module_of
-from interp.errors import BadInput, BrokenPlugin, unknown
+from interp.errors import BadInput, BrokenPlugin, UnknownName, nearest, unknown
 
 if TYPE_CHECKING:
     from interp.contract.analysis import Analysis
 
 
 GROUP = "interp.analyses"
+DISTRIBUTION = "interp-stream"
+_PLACES = (
+    "a class that is not installed is named by its place, module:Class or path/file.py:Class, and "
+    "one whose name another package has too by its own, package:name"
+)
 
 
 def registered() -> dict[str, list[EntryPoint]]:
-    """Entry points by name; a name with several entries is ambiguous."""
+    """Entry points by name; a name with several entries is ambiguous.
+
+    A name that several packages register stays with the built-in analysis, if one has it. The
+    others of that name are known as `package:name`.
+    """
     found: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
         same = found.setdefault(entry.name, [])
         # An editable and an installed copy of one distribution list the same target twice.
         if all(entry.value != other.value for other in same):
             same.append(entry)
+    for entries in [each for each in found.values() if len(each) > 1]:
+        ours = [e for e in entries if _package(e) == DISTRIBUTION]
+        found |= {_qualified(e): [e] for e in entries if e not in ours}
+        found[entries[0].name] = ours or entries
     return found
 
 
+def _qualified(entry: EntryPoint) -> str:
+    """The name of an analysis with its package, which no other package can take."""
+    return f"{_package(entry)}:{entry.name}"
+
+
 def names() -> list[str]:
-    """Names of all registered analyses, sorted; nothing is imported."""
-    return sorted(registered())
+    """Names of all registered analyses, sorted, without the ambiguous ones; nothing is imported."""
+    return sorted(name for name, entries in registered().items() if len(entries) == 1)
 
 
 def get(name: str) -> type[Analysis]:
-    """The analysis class behind a name.
+    """The analysis class behind a name, `package:name`, or a place.
+
+    A place is `module:Class` or `path/file.py:Class`, of a class that no package registers. It is
+    looked for where Python looks, then in the folder of the process.
 
     Raises `UnknownName` if there is none (with the nearest name), `BadInput` if two packages
-    register it, `BrokenPlugin` if it cannot be imported or is no `Analysis`.
+    register it, or for a file whose name another module has, `BrokenPlugin` if it cannot be
+    imported or is no `Analysis`.
     """
     found = registered()
-    if name not in found:
-        raise unknown("analysis", name, found)
-    candidates = found[name]
+    qualified = {_qualified(e): [e] for entries in found.values() for e in entries}
+    candidates = found.get(name) or qualified.get(name)
+    if candidates is None:
+        if ":" in name:
+            return _at(name)
+        raise UnknownName(f"{unknown('analysis', name, names())}; {_PLACES}")
     if len(candidates) > 1:
-        where = " and ".join(f"{e.value} ({_package(e)})" for e in candidates)
-        raise BadInput(f"analysis {name!r} is registered twice: {where}; pass the class itself")
+        where = " or ".join(f"{_qualified(e)!r} ({e.value})" for e in candidates)
+        raise BadInput(f"analysis {name!r} is registered twice; say which one: {where}")
     return _load(name, candidates[0])
+
+
+def _at(name: str) -> type[Analysis]:
+    """The class at a place, which is imported by its module's name."""
+    place, _, attribute = name.rpartition(":")
+    file = Path(place).expanduser() if place.endswith(".py") else None
+    if file is not None and not file.is_file():
+        raise UnknownName(f"no file {place!r} for the analysis {name!r}; {_PLACES}")
+    module, folder = (file.stem, file.parent) if file else (place, Path())
+    if str(folder.resolve()) not in sys.path:
+        # Last, so that nothing in the folder hides a module of another package. Commands do not
+        # look where they are started, and the processes of a corpus run inherit the path.
+        sys.path.append(str(folder.resolve()))
+    spec = _spec(module)
+    if spec is None:
+        near = nearest(name, names())
+        raise UnknownName(f"no module {place!r} for the analysis {name!r}{near}; {_PLACES}")
+    if file and Path(spec.origin or "").resolve() != file.resolve():
+        raise BadInput(f"{place!r} has the name of the module {spec.origin!r}: rename the file")
+    try:
+        return _load(name, EntryPoint(name, f"{module}:{attribute}", GROUP))
+    except BrokenPlugin:
+        loaded = vars(sys.modules[module]) if module in sys.modules else {}
+        if not loaded or attribute in loaded:
+            raise
+        kinds = [n for n, x in loaded.items() if isinstance(x, type) and x.__module__ == module]
+        raise unknown(f"class in {place}", attribute, kinds) from None
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is; None if there is none."""
+    try:
+        return find_spec(module_of(module))
+    except ModuleNotFoundError:
+        return None
+    except ValueError:  # an empty name, or a module that was made by hand
+        return None
 
 
 def _load(name: str, entry: EntryPoint) -> type[Analysis]:
@@ -127,7 +191,7 @@ def _place(entry: EntryPoint) -> str:
 
 
 def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else "unknown package"
+    return entry.dist.name if entry.dist is not None else "not installed"
 
 
 def resolve(
@@ -232,7 +296,8 @@ def _build(kind: type[Analysis], name: str) -> Analysis:
 
 
 def _name_of(item: object, analysis: Analysis) -> str:
-    return item if isinstance(item, str) else analysis.name()
+    # With its package or place it would be no name of a file.
+    return item if isinstance(item, str) and ":" not in item else analysis.name()
 
 
 def describe() -> list[dict[str, str]]:
@@ -247,7 +312,7 @@ def describe() -> list[dict[str, str]]:
 def _described(name: str, entries: list[EntryPoint]) -> dict[str, str]:
     row = {"name": name, "package": ", ".join(_package(e) for e in entries)}
     if len(entries) > 1:
-        return row | {"scope": "-", "sites": "-", "about": "ambiguous: registered twice"}
+        return row | {"scope": "-", "sites": "-", "about": f"ambiguous: {_either(entries)}"}
     try:
         body = _class_source(entries[0])
     except (ImportError, OSError, SyntaxError, AttributeError, LookupError) as error:
@@ -260,6 +325,10 @@ def _described(name: str, entries: list[EntryPoint]) -> dict[str, str]:
         "sites": ", ".join(sites) if isinstance(sites, tuple) else "",
         "about": about,
     }
+
+
+def _either(entries: Iterable[EntryPoint]) -> str:
+    return " or ".join(map(_qualified, entries))
 
 
 def _class_source(entry: EntryPoint) -> ast.ClassDef:

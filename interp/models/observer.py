@@ -31,7 +31,7 @@ from interp.contract.emissions import failed, observed
 from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
 from interp.contract.tokens import Tokens
-from interp.errors import BadInput, InterpError, ObserveError
+from interp.errors import AlteredError, BadInput, InterpError, ObserveError
 from interp.geometry import full_precision
 from interp.models.caches import cache_in, has_window
 from interp.models.forward import is_remote, stopped, watch
@@ -52,6 +52,8 @@ class Observer:
         stop_early: end the pass when nothing more is read (never in a user's own workflow).
         guest: the pass is the user's: whatever goes wrong in observing it becomes a warning, is
             counted in `unobserved`, and leaves the pass alone.
+        on_copies: show copies to every job the first time that it runs, so that an analysis that
+            changes what it reads is found out before it reads the model's own activations.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class Observer:
         *,
         stop_early: bool = False,
         guest: bool = False,
+        on_copies: bool = False,
     ) -> None:
         self.model, self.wiring = model, wiring
         self.contexts, self.deliver, self.guest = contexts, deliver, guest
         self.begun: Callable[[ObserveCall], None] | None = None  # told before every call
         self.unobserved: Counter[str] = Counter()
         self.failures: dict[Analysis, Exception] = {}
+        self._tried: set[int] | None = set() if on_copies else None
+        self._barred: dict[Analysis, AlteredError] = {}  # called no more
         # What is replayed afterwards cannot be stopped.
         self.stop_early = stop_early and not wiring.needs_logits and not is_remote(model)
         self.passes: list[Pass] = []
@@ -149,6 +154,8 @@ class Observer:
         missing = {n: set(job.needs) for n, job in enumerate(jobs)}
         readers = Counter(key for job in jobs for key in job.needs)
         self.passes.append(Pass(contexts, missing, readers))
+        for analysis, error in self._barred.items() if contexts else ():
+            self.fail(self.passes[-1], analysis, error)
 
     def replay(self, contexts: Mapping[str, Tokens], values: Mapping[Key, Tensor]) -> Pass:
         """Runs the jobs on given activations, in the order in which they come; needs no model."""
@@ -218,7 +225,7 @@ class Observer:
             batch = self._batch(current, job)
             try:
                 with torch.no_grad(), full_precision():
-                    emitted = observed(job.analysis, batch)
+                    emitted = observed(job.analysis, batch, on_copies=self._is_first(job))
             except ObserveError:
                 raise
             except Exception as error:
@@ -227,10 +234,33 @@ class Observer:
             if not self.guest:
                 raise
             self.fail(current, job.analysis, error)
+            if isinstance(error, AlteredError):
+                self._bar(current, job.analysis, error)
             return
         # Without its activations: they would all lie in memory until the pass has ended.
         current.emitted.append((job, replace(batch, sites={}, terms={}, before=None), emitted))
         current.latest[job.analysis, job.stack] = emitted
+
+    def _is_first(self, job: ObserveCall) -> bool:
+        """Whether a job runs for the first time and copies are to be shown then."""
+        if self._tried is None or id(job) in self._tried:
+            return False
+        self._tried.add(id(job))
+        return True
+
+    def _bar(self, current: Pass, analysis: Analysis, error: AlteredError) -> None:
+        """Calls an analysis no more; what was the model's own when it changed spoils the pass."""
+        self._barred[analysis] = error
+        if not error.spared:
+            self.spoil(current, f"{analysis.name()!r} changed an activation of it in place")
+
+    def spoil(self, current: Pass, reason: str) -> None:
+        """Leaves all analyses out of a pass that is not the model's own."""
+        current.spoiled = True
+        for analysis in dict.fromkeys(job.analysis for job in self.wiring.jobs):
+            if analysis not in current.failed:
+                said = f"this pass is not the model's own: {reason}"
+                self.fail(current, analysis, NotFollowed(reason, said))
 
     def fail(self, current: Pass, analysis: Analysis, error: Exception) -> None:
         """Leaves an analysis out of one pass, all of it, so that no table holds half a pass."""

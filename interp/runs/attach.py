@@ -188,11 +188,15 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         self._collector = Collector(analyses, kept=kept)
         self._wiring = kept.wiring(self.anatomy.wire(list(analyses.values())))
         self.answer(targets, against)
-        self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
+        self._observer = Observer(
+            model, self._wiring, self._contexts, self._take, guest=True, on_copies=True
+        )
         self._open = ExitStack()
         self._texts, self._known = _Texts(), _Known(prompts)
         refuse_taken(self._known.labels, analyses)
         self._parents: Tensor | None = None
+        self._altered: set[int] = set()  # prompts whose states an analysis changed in place
+        self._spoiled = False  # whether the pass under way goes on from such a prompt
         self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
         self._calls = 0
         self._asked: list[tuple[Answers, Answers]] = []  # of the passes so far
@@ -298,6 +302,7 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             pad_id=getattr(self.model.tokenizer, "pad_token_id", None),
             past=past,
         )
+        self._spoiled = self._goes_on_from_spoiled(kwargs, past)
         self._parents = past.ids if past is not None else torch.full((len(tokens),), -1)
         context = self._texts.numbered(context)
         context = self._known.mark(context) if past is None else context
@@ -305,6 +310,13 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         if len(names) > 1:
             return self._answered(by_stack(self.anatomy, context, kwargs, self._special))
         return self._answered({names[0]: context})
+
+    def _goes_on_from_spoiled(self, kwargs: Mapping[str, Any], past: Past | None) -> bool:
+        """Whether a pass may read keys and values that an analysis has changed."""
+        if not self._altered or cache_length(cache_in(kwargs)) == 0:
+            return False
+        # A cache that is not known may hold anything.
+        return past is None or any(i < 0 or i in self._altered for i in past.ids.tolist())
 
     def _refuse_broken_cache(self, kwargs: Mapping[str, Any], tokens: Tensor) -> None:
         """Raises before a pass that continues a cache which the bridge does not use correctly."""
@@ -334,6 +346,13 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         if not finished.contexts:
             self._texts.caches.forget(finished.cache)
             return
+        if self._spoiled and not finished.spoiled:
+            self._observer.spoil(
+                finished, "it goes on from a pass in which an analysis changed an activation"
+            )
+        if finished.spoiled:
+            for context in finished.contexts.values():
+                self._altered.update(context.ids.tolist())
         self._collector.take(finished, partial(self._observer.fail, finished))
         self._cached = None
         for stack, context in finished.contexts.items():
@@ -488,6 +507,12 @@ def attach(
     `Unsupported` before a pass that continues a KV cache where the bridge does not continue it
     rightly (`inspect` measures that). What else cannot be observed is left out with a warning and
     never ends a pass; reading an analysis of which nothing could be observed raises why.
+
+    An analysis must change nothing that it reads. The first time that one reads a block it is shown
+    copies; if it changes them, it is called no more and the pass is unharmed. One that begins to
+    change activations later has altered that pass, which cannot be undone: all analyses leave the
+    pass out, and what goes on from its KV cache. A change past torch's count (`x.data`, NumPy) is
+    seen on the copies only.
     """
     if prompts is not None and not isinstance(prompts, Prompts):
         raise BadInput(

@@ -24,6 +24,7 @@ from interp.models.for_model import explained, special_ids_of
 from interp.prompts.label_values import as_column
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import running_strings, token_strings
+from interp.runs.moments_notes import moments_notes
 from interp.runs.results import Result, Results
 
 
@@ -116,6 +117,8 @@ class Collector:
             strings = token_strings(ids, getattr(bridge, "tokenizer", None))
             state = self.states[name]
             said = [_rowless(analysis, state), self.kept.note(analysis, state)]
+            if "special" in tokens:
+                said += moments_notes(state, tokens["special"].fillna(False).astype(bool))
             own = (*notes, *filter(None, said), *left_out_note(analysis))
             out.append(Result(name, analysis, self.states[name], tokens, strings, own))
         kept = self.kept.record()

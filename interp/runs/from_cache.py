@@ -424,6 +424,6 @@ def _replay(wiring: Wiring, store: _Store, context: Tokens, collector: Collector
     # The last value is the logits or the deepest state: NaN anywhere before has reached it.
     refuse_nan(next(reversed(values.values())), context)
     (stack,) = store.anatomy.stacks
-    observer = Observer(store.model, wiring, lambda *_: {}, collector.take)
+    observer = Observer(store.model, wiring, lambda *_: {}, collector.take, on_copies=True)
     with torch.no_grad():
         collector.take(observer.replay({stack.name: context}, values))

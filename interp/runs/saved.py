@@ -126,7 +126,7 @@ def analysis_class(path: str) -> type[Analysis]:
     """The class behind `module:name`, if it is registered or imported already."""
     # Nothing else is imported: results from a stranger would otherwise run any module on the path.
     for name, entries in registered().items():
-        if any(entry.value == path for entry in entries):
+        if len(entries) == 1 and entries[0].value == path:
             return get(name)
     module, _, qualname = path.partition(":")
     kind: Any = sys.modules.get(module)

@@ -43,22 +43,22 @@ def test_it_is_listed_with_its_package_and_what_it_says_of_itself(installed):
     )
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert "rotation" in rows
-    assert rows["drift"]["package"] == "interp-drift"
-    assert rows["drift"]["sites"] == "resid_initial, resid_post"
-    assert rows["drift"]["about"].startswith("Angle between a token's first state")
+    assert rows["origin_angle"]["package"] == "interp-origin-angle"
+    assert rows["origin_angle"]["sites"] == "resid_initial, resid_post"
+    assert rows["origin_angle"]["about"].startswith("Angle between a token's first state")
 
 
 def test_its_own_tests_pass_where_it_is_installed(installed, monkeypatch):
     """One checks the contract, one runs it by its name; both import what was installed."""
     monkeypatch.syspath_prepend(str(installed))
-    path = TEMPLATE / "tests" / "test_drift.py"
+    path = TEMPLATE / "tests" / "test_origin_angle.py"
     spec = importlib.util.spec_from_file_location("test_of_the_template", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.Drift.__module__ == "interp_drift.drift"
-    assert sys.modules["interp_drift"].__file__.startswith(str(installed))
+    assert module.OriginAngle.__module__ == "interp_origin_angle.origin_angle"
+    assert sys.modules["interp_origin_angle"].__file__.startswith(str(installed))
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
     assert len(tests) == 2
     for test in tests:
         test()
-    assert "interp.check_analysis(Drift())" in path.read_text(encoding="utf-8")
+    assert "interp.check_analysis(OriginAngle())" in path.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ their additions are equal within `RTOL` and `ATOL`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from interp.contract import declared
 from interp.contract.analysis import Analysis
 from interp.contract.emissions import author_line
 from interp.contract.registry import resolve
-from interp.errors import ContractError, ObserveError, unknown
+from interp.errors import AlteredError, ContractError, ObserveError, unknown
 from interp.runs.checks import laws as _laws
 
 
@@ -109,6 +110,8 @@ def _broken(laws: Iterable[Law], analysis: Analysis) -> dict[str, str]:
         return found
     for law in chosen:
         seen = _judge(law, analysis)
+        if isinstance(seen, _Altered):
+            return {"input unchanged": str(seen)}
         if seen is not None:
             found[law.name] = seen
             # An analysis that cannot be observed at all would fail all other laws as well, and the
@@ -143,9 +146,17 @@ class _Raised(str):
     __slots__ = ()
 
 
+class _Altered(str):
+    """What was changed in place, by whichever law it was met."""
+
+    __slots__ = ()
+
+
 def _judge(law: Law, analysis: Analysis) -> str | None:
     try:
         return law.broken(analysis)
+    except AlteredError as error:
+        return _Altered(error)
     except ObserveError as error:
         return _Raised(error)  # has the author's line
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises is what is reported
@@ -165,8 +176,18 @@ def _message(name: str, broken: Mapping[str, str]) -> str:
             told.add(seen)
             lines.append(f"    {_raised(seen, law, broken)}")
         else:
-            lines.append(f"    {LAWS[law].fix}")
+            lines.append(f"    {_fix(seen, law)}")
     return "\n".join(lines)
+
+
+def _fix(seen: str, law: str) -> str:
+    """Advice on what was seen: its own, else that of the law."""
+    if isinstance(seen, _laws.Told):
+        return seen.fix
+    sides = re.search(r"is (\S+) in one case, (\S+) in the other", seen)
+    if sides and (sides[1] == "nan") != (sides[2] == "nan"):
+        return _laws.UNDEFINED
+    return LAWS[law].fix
 
 
 def _raised(seen: str, law: str, broken: Mapping[str, str]) -> str:
@@ -181,6 +202,8 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
     if not (type(analysis).__doc__ or "").strip() or type(analysis).__doc__ == Analysis.__doc__:
         notes.append("the class has no docstring: `interp list` has nothing to say of it")
     notes += _laws.unproduced(analysis)
+    if analysis.scope != "weights":
+        notes += _laws.untelling(analysis) + _laws.with_special(analysis)
     return tuple(notes)
 
 

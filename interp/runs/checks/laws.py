@@ -10,14 +10,14 @@ import json
 import pickle
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -38,9 +38,10 @@ from interp.contract.leaves import (
 )
 from interp.contract.reduce import Groups
 from interp.contract.sites import SITES
-from interp.errors import EmissionError, EmissionShapeError, UnknownName
+from interp.errors import AlteredError, EmissionError, EmissionShapeError, UnknownName
 from interp.runs.checks.difference import RTOL, frame_difference, leaf_difference, state_difference
-from interp.runs.checks.world import World, observe
+from interp.runs.checks.world import LENGTHS, World, observe
+from interp.runs.moments_notes import moments_notes
 from interp.runs.results import Result, Results
 from interp.runs.saved import load_results
 
@@ -69,6 +70,26 @@ class Unjudgeable(str):
     """An observation without which no other law can be judged."""
 
     __slots__ = ()
+
+
+class Told(str):
+    """An observation with advice of its own, in place of that of its law."""
+
+    __slots__ = ("fix",)
+    fix: str
+
+    def __new__(cls, seen: str, fix: str) -> Self:
+        told = super().__new__(cls, seen)
+        told.fix = fix
+        return told
+
+
+UNDEFINED = (
+    "A value that is NaN in one case only is often 0·log 0, 0/0 or ∞ − ∞ at a masked or later key: "
+    "torch.special.entr(p) is −p·log p and 0 at p = 0; for others torch.where over the tokens "
+    "that count."
+)
+"""Advice where two cases differ in what is defined."""
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -166,6 +187,46 @@ def unproduced(analysis: Analysis) -> list[str]:
     return [f"described in `columns`, but in no table with these parameters: {named}"]
 
 
+def untelling(analysis: Analysis) -> list[str]:
+    """Notes on columns without a defined value in any world, or with one and the same in all."""
+    worlds = [World(), World(ids=tuple(range(5, 25))), World(zero=(2, 1))]
+    found: dict[str, list[Array]] = {}
+    for world in worlds:
+        for name, values in _numbers(analysis, analysis.table(_state(analysis, world))):
+            found.setdefault(name, []).append(values)
+    whole = {name: np.concatenate(parts) for name, parts in found.items()}
+    known = {name: x[~np.isnan(x)] for name, x in whole.items()}
+    undefined = [repr(name) for name, x in known.items() if not len(x)]
+    notes = [
+        f"column {name!r} is {x[0]:g} in all worlds, wherever it is defined"
+        for name, x in known.items()
+        if len(x) > 1 and (x == x[0]).all()
+    ]
+    if undefined:
+        named = f"column{'s' * (len(undefined) > 1)} {', '.join(undefined)}"
+        size = f"up to {len(worlds[1].ids)} prompts of {min(LENGTHS)} to {max(LENGTHS)} tokens"
+        notes.append(f"no defined value in any world ({size}): {named}")
+    return notes
+
+
+def _numbers(analysis: Analysis, table: pd.DataFrame) -> Iterator[tuple[str, Array]]:
+    """The described columns of decimal numbers, and the means of moments by their names."""
+    for column in table.select_dtypes("float"):
+        fixed = column in INDEX_OF_ROWS or column in analysis.keys
+        if not fixed and column in analysis.columns:
+            yield str(column), table[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    if set(SUMMARY) <= set(table):
+        for value, rows in table.groupby("value", sort=False):
+            yield str(value), rows["mean"].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def with_special(analysis: Analysis) -> list[str]:
+    """A note on moments that special tokens are part of."""
+    world = World()
+    tokens = world.token_table()
+    return moments_notes(_state(analysis, world), tokens["special"])
+
+
 def figures(analysis: Analysis) -> str | None:
     """Figures draw columns or leaves that exist."""
     state = _state(analysis, World())
@@ -207,6 +268,8 @@ def runs(analysis: Analysis) -> str | None:
     """`observe` is called, and returns a mapping of leaves and values."""
     try:
         observed = observe(analysis, World())
+    except AlteredError:
+        raise  # of a law of its own
     except EmissionShapeError:
         return None  # of the next law
     except EmissionError as error:
@@ -218,6 +281,8 @@ def emissions(analysis: Analysis) -> str | None:
     """Values cover the whole rectangle of the batch, under free names."""
     try:
         observe(analysis, World(extra=1))
+    except AlteredError:
+        raise
     except EmissionError as error:
         return str(error)
     return None
@@ -230,10 +295,7 @@ def optional_sites(analysis: Analysis) -> str | None:
     bare = replace(everything, sites=frozenset(analysis.sites) & everything.sites)
     worlds = {
         "without its optional sites": replace(bare, terms=everything.terms if needed else ()),
-        "with terms of other names": replace(everything, terms=("mixer", "mlp")),
-        "with a single block": replace(everything, n_blocks=1),
-        "with one prompt of one token": World(ids=(1,)),
-        "in a forward pass that continues a KV cache": World(side="left", cached=True),
+        **{what: make(everything) for what, (make, _) in _UNUSUAL.items()},
     }
     for site in set(analysis.optional) & everything.sites:
         worlds[f"without {site!r}"] = replace(everything, sites=everything.sites - {site})
@@ -245,8 +307,32 @@ def optional_sites(analysis: Analysis) -> str | None:
         try:
             analysis.table(_state(analysis, world))
         except Exception as error:  # noqa: BLE001 - reported with where it happened
-            return f"{what}: {type(error).__name__}: {error}{author_line(analysis, error)}"
+            seen = f"{what}: {type(error).__name__}: {error}{author_line(analysis, error)}"
+            return Told(seen, _UNUSUAL[what][1]) if what in _UNUSUAL else seen
     return None
+
+
+_UNUSUAL: Mapping[str, tuple[Callable[[World], World], str]] = {
+    "with terms of other names": (
+        lambda world: replace(world, terms=("mixer", "mlp")),
+        "Read `batch.terms` by the names that are there, not by fixed ones.",
+    ),
+    "with a single block": (
+        lambda world: replace(world, n_blocks=1),
+        "A model may have one block: go without the block before or after it.",
+    ),
+    "with one prompt of one token": (
+        lambda _: World(ids=(1,)),
+        "A prompt may be one token long: count with `batch.mask` and let empty selections pass.",
+    ),
+    "in a forward pass that continues a KV cache": (
+        lambda _: World(side="left", cached=True),
+        "Here there are more keys than queries, the tokens of the pass: `batch.mask` is of the "
+        "queries and `batch.key_mask` of the keys. A value per token is one per query; sums over "
+        "queries are values of keys, most of which are no tokens of this pass.",
+    ),
+}
+"""Unusual batches: how they are made, and advice to those who cannot read them."""
 
 
 def input_unchanged(analysis: Analysis) -> str | None:
@@ -690,9 +776,9 @@ def columns_documented(analysis: Analysis) -> str | None:
     """Every column, the keys included, is documented in `columns`."""
     if not analysis.columns:
         return "`columns` is empty: no table or figure can say what its values mean"
-    unknown_tokens = [c for c in analysis.token_columns if not meaning(analysis.columns, c)]
-    if unknown_tokens:
-        return f"token column {unknown_tokens[0]!r} is not in `columns`"
+    for column in analysis.token_columns:
+        if seen := _unsaid(analysis, column):
+            return Told(f"token {seen}", seen.fix) if isinstance(seen, Told) else f"token {seen}"
     rows = _table(analysis, _state(analysis, World()), groups=False)
     summary = _table(analysis, _state(analysis, World(), groups=True), groups=True)
     values = summary.get("value", summary.columns)
@@ -702,8 +788,21 @@ def columns_documented(analysis: Analysis) -> str | None:
             *SUMMARY,
             *LEAF_COLUMNS,
         ) or column.startswith("group_")
-        if not fixed and not meaning(analysis.columns, column):
-            return f"column {column!r} is not in `columns`"
+        if not fixed and (seen := _unsaid(analysis, column)):
+            return seen
+    return None
+
+
+def _unsaid(analysis: Analysis, column: str) -> str | None:
+    """What `columns` lacks of a column; None if it says what the column means."""
+    said = meaning(analysis.columns, column)
+    if said is None:
+        return f"column {column!r} is not in `columns`"
+    if not said.strip():
+        return Told(
+            f"column {column!r} has an empty text in `columns`",
+            f"Write what it means, with its unit: {{{column!r}: 'angle to the mean; degrees'}}.",
+        )
     return None
 
 

@@ -46,6 +46,7 @@ from interp.runs.corpus.shard import SHARDS, CorpusJob, prompts_in, vocabulary_p
 from interp.runs.corpus.sources import Span
 from interp.runs.explorer.page import HEIGHT, Explorer, explorer_of
 from interp.runs.generate import NO_CACHE, told_empty, told_past_the_end
+from interp.runs.moments_notes import corpus_notes
 from interp.runs.results import CONTROL, CORPUS, Result, Results
 from interp.runs.results import TEXTS as OF_TEXTS
 from interp.runs.saved import analysis_class, load_results
@@ -77,7 +78,9 @@ def write_summary(
     for name, state in kept.items():
         analysis = job.analyses[name]
         strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
-        said = filter(None, [job.kept.note(analysis, state)])
+        said = filter(
+            None, [job.kept.note(analysis, state), *corpus_notes(state, totals["tokens"])]
+        )
         own = (*notes, *said, *left_out_note(analysis))
         results.append(Result(name, analysis, state, tokens, strings, own))
     # Whole or absent: a reader, or a crash, must never meet a summary of half of the analyses.

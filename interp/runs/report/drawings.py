@@ -200,16 +200,28 @@ def _caption(view: View, frame: pd.DataFrame, table: pd.DataFrame, dropped: int)
         unit = "prompts" if cluster_columns(frame) else "rows"
         unit = "documents" if is_summary(frame) else unit
         out.append(f"Bands: 95 % intervals of the mean, with {unit} as the sampling unit.")
-    elif is_summary(frame):
-        out.append("No band: a summary has no interval for a mean over several groups.")
     else:
-        out.append("No band: an interval needs two prompts.")
+        out.append(f"No band: {_bandless(frame, table)}")
     undefined = int(table["undefined"].sum())
     if undefined:
         out.append(f"{undefined:,} undefined values are not averaged.")
     if dropped:
         out.append(f"The {MOST_GROUPS} largest groups; {dropped} smaller ones are not drawn.")
     return [*out, *filter(None, [view.left_out()])]
+
+
+def _bandless(frame: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Why no mean has an interval."""
+    if table["mean"].isna().all():
+        return "no value is defined."
+    if is_summary(frame):
+        return "a summary has no interval for a mean over several groups."
+    units = cluster_columns(frame)
+    if not units:
+        return "an interval needs two rows at each place."
+    if len(frame[units].drop_duplicates()) < 2:
+        return "an interval needs two prompts."
+    return "an interval needs two prompts with defined values at each place."
 
 
 def sampled(frame: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from interp.runs.moments_notes import of_tokens
 from interp.runs.report.views import ResultLike, View, declared, own_groups
 from interp.stats.table import is_summary
 
@@ -15,12 +16,14 @@ def group_means(result: ResultLike) -> list[str]:
 
     Rows of special tokens are left out. Kinds are those of the table itself, such as pairs within
     a layer and across layers, and the stacks of an encoder and a decoder. Of a summary it is the
-    mean over all groups by their number of tokens, of each value.
+    mean over all groups by their number of tokens, of each value. What an analysis added up itself
+    with special tokens is told with them.
     """
     frame = View(result, declared(result, None)).rows()
     if is_summary(frame):
         means = {value: _weighted(rows) for value, rows in kinds_of(frame, ["value"])}
-        return [f"{value} {x:.3g}" for value, x in means.items() if x == x][:MOST]
+        told = [f"{v} {x:.3g}{of_tokens(v, result.notes)}" for v, x in means.items() if x == x]
+        return told[:MOST]
     known = [c for c in result.values if frame[c].notna().any()]
     kinds = kinds_of(frame, row_kinds(result, frame))
     told = []

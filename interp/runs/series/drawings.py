@@ -67,7 +67,9 @@ def _unit(result: Any, value: str) -> str:
 def _caption(result: Any, curves: pd.DataFrame) -> str:
     unit, prompts = result.series.unit, int(curves["prompts"].max())
     band = f"Bands: 95 % intervals of the mean, with {unit} as the sampling unit."
-    if curves["low"].isna().all():
+    if curves["mean"].isna().all():
+        band = "No band: no value is defined."
+    elif curves["low"].isna().all():
         pooled = "a summary has none of several groups together; by= draws them apart."
         few = f"an interval needs two {unit}."
         band = f"No band: {pooled if prompts > 1 and is_summary(result.frame) else few}"

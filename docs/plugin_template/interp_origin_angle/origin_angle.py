@@ -4,7 +4,7 @@ import interp
 from interp.geometry import angle
 
 
-class Drift(interp.Analysis):
+class OriginAngle(interp.Analysis):
     """Angle between a token's first state x_0 and its state after each block, in degrees.
 
     The first state is the embedding (with the position, where the model adds it there). Undefined
@@ -12,10 +12,11 @@ class Drift(interp.Analysis):
     """
 
     sites = ("resid_initial", "resid_post")
-    columns = {"drift": "angle between x_0 and x_{l+1}; degrees"}  # noqa: RUF012
-    ranges = {"drift": (0, 180)}  # noqa: RUF012
-    plots = (interp.Plot("line", ("drift",), "Drift from the first state", "degrees"),)
+    columns = {"origin_angle": "angle between x_0 and x_{l+1}; degrees"}  # noqa: RUF012
+    ranges = {"origin_angle": (0, 180)}  # noqa: RUF012
+    plots = (interp.Plot("line", ("origin_angle",), "Angle to the first state", "degrees"),)
 
     def observe(self, batch: interp.Batch) -> dict[str, interp.PerToken]:
         """One angle per token: `[batch, pos]`."""
-        return {"drift": interp.PerToken(angle(batch["resid_initial"], batch["resid_post"]))}
+        turned = angle(batch["resid_initial"], batch["resid_post"])
+        return {"origin_angle": interp.PerToken(turned)}
