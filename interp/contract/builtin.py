@@ -4,6 +4,8 @@ A folder `analyses` where Python was started comes first on the import path and 
 installed one. `interp.contract.builtin.rotation` is the same file as `analyses.rotation`.
 """
 
+import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +21,13 @@ def module_of(name: str) -> str:
     """
     package, dot, rest = name.partition(".")
     return f"{__name__}.{rest}" if dot and package == NAME and _hidden() else name
+
+
+@cache
+def is_builtin(kind: type) -> bool:
+    """Whether a class stands in that folder, whose analyses the library's own tests check."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return file is not None and Path(file).resolve().parent == Path(__path__[0]).resolve()
 
 
 def _hidden() -> bool:

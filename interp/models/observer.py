@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
+from interp.contract.builtin import is_builtin
 from interp.contract.emissions import failed, observed
 from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
 from interp.contract.sites import SITES
@@ -244,6 +245,8 @@ class Observer:
     def _is_first(self, job: ObserveCall) -> bool:
         """Whether a job runs for the first time and copies are to be shown then."""
         if self._tried is None or id(job) in self._tried:
+            return False
+        if is_builtin(type(job.analysis)):  # tested, and the logits alone may be 200 MB
             return False
         self._tried.add(id(job))
         return True

@@ -12,6 +12,7 @@ from conftest import hooks_on
 
 import interp
 from interp.errors import AlteredError
+from interp.models import observer
 
 pytestmark = [
     pytest.mark.usefixtures("clean"),
@@ -31,6 +32,29 @@ class InPlace(interp.Analysis):
 
     def change(self, x, batch):
         x -= x.mean(-1, keepdim=True) + 1
+
+
+def test_what_the_library_ships_is_shown_the_activations_themselves(gpt2, monkeypatch):
+    """Copies of all that a lens reads would take as much memory as the model's logits."""
+    shown = []
+    watch = observer.observed
+    monkeypatch.setattr(
+        observer,
+        "observed",
+        lambda analysis, batch, on_copies: (
+            shown.append((analysis.name(), on_copies))
+            or watch(analysis, batch, on_copies=on_copies)
+        ),
+    )
+    with interp.attach(gpt2, "rotation", "logit_lens", Harmless()):
+        gpt2(torch.arange(5)[None])
+    assert {name for name, copied in shown if copied} == {Harmless().name()}
+    assert {name for name, _ in shown} == {"rotation", "logit_lens", Harmless().name()}
+
+
+class Harmless(InPlace):
+    def change(self, x, batch):
+        pass
 
 
 class ByNumPy(InPlace):
