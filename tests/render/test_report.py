@@ -219,7 +219,7 @@ def test_headline_has_the_interval_and_the_verdict_against_both_controls():
     assert (
         f" In an untrained copy of the model it is {copy:+.3g}. The model differs from its copy: "
         f"{more:+.3g} [{low:.3g}, {high:.3g}] (the same tokens in both, paired; "
-        f"p = {row['contrast_minus_control_p']:.2g})."
+        f"p = {row['contrast_minus_control_p']:.2g}), a larger effect."
     ) in said
     assert row["contrast_minus_control_p"] < 0.005
     assert "hides" not in said
@@ -228,6 +228,8 @@ def test_headline_has_the_interval_and_the_verdict_against_both_controls():
 def test_headline_says_what_the_copy_does_as_well_and_what_chance_does():
     assert "The model does not detectably differ from its copy" in headline((4,) * 3, (4,) * 3)[0]
     assert "it is +4" in headline((1, 1, 1), (4, 4, 4))[0]
+    assert "), a smaller effect." in headline((1, 1, 1), (4, 4, 4))[0]
+    assert "), an effect in the other direction." in headline((-2, -2, -2), (4, 4, 4))[0]
     said, row = headline((0, 0, 0))
     assert row["permutation_p_max"] > 0.05
     assert "no more than shuffled labels give (p = 0." in said

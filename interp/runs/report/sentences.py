@@ -400,9 +400,13 @@ def _than_untrained(overall: Comparison, row: pd.Series[Any]) -> str:
     if not np.isfinite(more):
         return f"{told}; the two are not paired, so whether they differ is not tested."
     band = f"{more:+.3g} [{row[f'{less}_low']:.3g}, {row[f'{less}_high']:.3g}]"
-    clear = p < overall.level
+    clear = bool(p < overall.level)
     verdict = "differs from its copy" if clear else "does not detectably differ from its copy"
-    return f"{told}. The model {verdict}: {band} (the same tokens in both, paired; p = {p:.2g})."
+    own = float(row[contrast])
+    way = "smaller" if abs(own) < abs(copy) else "larger"
+    effect = f"a {way} effect" if own * copy > 0 else "an effect in the other direction"
+    how = f"{band} (the same tokens in both, paired; p = {p:.2g})"
+    return f"{told}. The model {verdict}: {how}{f', {effect}' * clear}."
 
 
 def _ways(comparison: Comparison) -> str:
