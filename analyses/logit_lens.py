@@ -96,8 +96,8 @@ class LogitLens(Analysis):
             ("kl_to_final", "entropy", "plain_kl_to_final", "plain_entropy"),
             "Distance to the final distribution",
             "nats",
-            "a stream that carried the prediction from the start would have KL 0 at every state; "
-            "it is 0 at the last one by definition.",
+            "KL is 0 at every state, because no block changes the prediction. At the last state "
+            "it is 0 in every model: there the final distribution is compared with itself.",
         ),
     )
 

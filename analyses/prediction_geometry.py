@@ -24,7 +24,11 @@ class PredictionGeometry(Analysis):
 
     Controls: `random_…` of (1) is the same for h turned by a random orthogonal matrix, of (2) the
     pull of a random token, of (3) bands of random orthogonal directions (there each share of ‖h‖²
-    is 1 / bands on average).
+    is 1 / bands on average). The token of (2) is drawn uniformly over the vocabulary, and the
+    tokens of a text are not: their rows of W_U differ in length and direction. So the true token
+    pulls otherwise than the random one even if h knows nothing of it. Whether h knows something
+    is told by the true tokens shuffled among the positions (`others` of
+    `interp.models.prediction_statistics`).
 
     Caveats: bands have an equal number of directions. z is the linear part; a soft cap or logit
     scale T enters the probabilities and the gradient, not the split and the shares. Learned
@@ -90,8 +94,9 @@ class PredictionGeometry(Analysis):
             ("gradient_norm", "random_gradient_norm"),
             "How hard the loss pulls",
             "nats per activation unit",
-            "a state that knows nothing of the next token is pulled to it as hard as to a random "
-            "one.",
+            "a state that knows nothing of the next token is pulled to it as hard as to another "
+            "token of the text. The random token here is drawn from the whole vocabulary, so the "
+            "lines may differ all the same.",
         ),
         Plot(
             "line",

@@ -202,7 +202,9 @@ pd.crosstab(table["cluster"], table["kind"])
 
 # %% [markdown]
 # Cluster −1 is noise. Rows that hold one kind only are clusters that we would have named the same
-# way. The clustering never saw the kinds.
+# way; the clustering never saw the kinds. In `"demo"` clusters 0 (verbs) and 2 (adverbs) are such
+# rows. Cluster 1 is not: it has 7 men, 10 women and all 10 places. So the nouns are not parted into
+# kinds.
 #
 # ## Neighbours
 #
@@ -222,8 +224,9 @@ neighbours.assign(above_chance=neighbours["cosine"] > neighbours["random_cosine"
 # *Lucy*, are above chance for their rank, and by 0.01 at most.
 
 # %% [markdown]
-# All words with all others. Squares on the diagonal are kinds; the words are in the order of the
-# list above.
+# All words with all others, in the order of the list above. A kind of alike words is a square on
+# the diagonal. Places, verbs and adverbs each have one. Women and men make a single pale square:
+# the mean cosine is 0.155 among women, 0.143 among men, and 0.073 between the two.
 
 # %%
 px.imshow(
@@ -258,10 +261,15 @@ print(
 )
 
 # %% [markdown]
+# One number over all kinds hides that: 0.215 comes mostly from places (0.329), verbs (0.270) and
+# adverbs (0.349).
+#
 # ## Along a sequence of words
 #
-# The cosine of each word with the next one. Steps within a kind should be higher than steps across;
-# `random_pairs` is the mean over all pairs of the vocabulary.
+# The cosine of each word with the next one; `random_pairs` is the mean over all pairs of the
+# vocabulary. If kinds are apart, steps within a kind are higher than steps across. That holds for
+# the steps from men to places, on to verbs and on to adverbs, which are all below 0. It does not
+# hold from women to men: *Lucy* → *John* is 0.116, and so is *Anna* → *Lucy*.
 
 # %%
 sequence = [word for found in words.values() for word in found[:3]]
@@ -313,8 +321,14 @@ space.analogies(asked)
 space.analogy(*asked[0][:3], k=5).round(3) if asked else "no question has known words only"
 
 # %% [markdown]
-# Ranks count from 1. With few words in the vocabulary a rank of 3 is less than it seems: compare
-# `random_rank`, and remember that this is a handful of questions, not a test set.
+# The table of one question has eight rows for `k=5`: the eight best words of all, because up to
+# three of them may be the question's own, which are marked.
+#
+# Ranks count from 1. With few words in the vocabulary a rank of 3 is less than it seems.
+# `random_rank` is one draw per question, here 680, 8 and 703, and too little to compare with. By
+# chance every rank among the 701 words outside the question is as likely as any other. So a
+# `rank_without_query` of 2 or better has a probability of 2/701, 0.003. But this is a handful of
+# questions about five words, not a test set.
 #
 # ## Semantic axes
 #

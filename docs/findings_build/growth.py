@@ -9,6 +9,7 @@ import numpy as np
 import interp
 from docs.findings_build.parts import Measured, Numbers, clustered, side, told, verdict
 from docs.findings_build.sources import Sources
+from interp.stats.table import less_control
 
 TITLE = "The norm of the stream grows with depth"
 PUBLISHED = {
@@ -29,6 +30,7 @@ def measure(sources: Sources) -> Measured:
             k: float(np.exp(v)) for k, v in _mean(found, "orthogonal_growth").items() if k != "n"
         },
         "untrained": _mean(found.control, "factor"),
+        "over_untrained": _over(ordinary, found.control.frame),
         "after_block_0": _later(sources.results["path_length"].frame),
         "r2": clustered(ordinary["r2"], ordinary["prompt"]),
     }
@@ -38,6 +40,13 @@ def measure(sources: Sources) -> Measured:
 def _mean(found: Any, value: str) -> dict[str, float]:
     row = found.mean[found.mean["value"] == value].iloc[0]
     return {name: float(row[name]) for name in ("mean", "low", "high")} | {"n": int(row["n"])}
+
+
+def _over(ordinary: Any, copy: Any) -> dict[str, float]:
+    """The factor minus that of the same token in the untrained copy."""
+    less = less_control(ordinary, copy, ["factor"])
+    assert less is not None  # noqa: S101  both read the same prompts
+    return clustered(less["factor"], less["prompt"])
 
 
 def _later(frame: Any) -> dict[str, float]:
@@ -80,25 +89,25 @@ def tell(n: Numbers) -> str:
         f"The norm {direction}: ×{told(f, '.4f')} per block ({f['n']} ordinary tokens), {steps} "
         f"(×{told(o, '.4f')}). A straight line of ln‖x‖ over depth explains {told(n['r2'], '.2f')} "
         f"of its variance within a token. From the state after block 0 on, the factor is "
-        f"×{told(n['after_block_0'], '.4f')}. {_untrained(f, n['untrained'])}\n\n"
+        f"×{told(n['after_block_0'], '.4f')}. {_untrained(n)}\n\n"
         + verdict(holds, f"×{p['factor']} per layer ({p['source']}).")
     )
 
 
-def _untrained(f: Numbers, u: Numbers) -> str:
-    """The same on the untrained copy, and which of the two grows faster, by their intervals."""
+def _untrained(n: Numbers) -> str:
+    """The same on the untrained copy, and which of the two grows faster, token by token."""
+    u, over = n["untrained"], n["over_untrained"]
     there = {
         "above": "it grows there as well",
         "below": "it shrinks there",
         "open": "it neither grows nor shrinks there",
     }[side(u, 1)]
-    if f["low"] > u["high"]:
-        learned = "the trained model grows faster than that"
-    elif f["high"] < u["low"]:
-        learned = "the trained model grows more slowly than that"
-    else:
-        learned = "the two intervals overlap, so that no difference can be told"
+    learned = {
+        "above": "The trained model grows faster than that",
+        "below": "The trained model grows more slowly than that",
+        "open": "The trained model does not detectably grow faster or more slowly than that",
+    }[side(over)]
     return (
-        f"In the untrained copy, over all states, the factor is ×{told(u, '.4f')}: {there}, and "
-        f"{learned}."
+        f"In the untrained copy, over all states, the factor is ×{told(u, '.4f')}: {there}. "
+        f"{learned} (difference of the factors, paired by token: {told(over, '+.4f')})."
     )

@@ -42,8 +42,8 @@ from interp.render.finding import Finding
 
 RANDOM = "random directions"
 RANDOM_NOTE = (
-    "Grey: random directions of the same norm, their mean and the range of the single ones; a "
-    "direction without meaning stays within that range."
+    "Grey: random directions of the same norm, their mean and the range of the single ones. "
+    "random_p compares the size of effects, whatever their sign."
 )
 COLUMNS = {
     "direction": "'given', or 'random': directions of the same norm, the control",
@@ -55,7 +55,8 @@ COLUMNS = {
     "prompts": "prompts measured; count",
     "lowest": "smallest mean effect of a single random direction",
     "highest": "largest one",
-    "random_p": "share of random directions with at least this effect, never 0",
+    "random_p": "share of directions, the given one among them, whose mean effect is at least as "
+    "large in size, whatever its sign; never 0",
     "prompt": "number of the prompt, from 0",
     "draw": "number of the random direction, −1 for the given one",
     "value": "the measure of that prompt: log-probability (nats) or logit difference",

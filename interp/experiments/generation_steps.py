@@ -24,6 +24,7 @@ from interp.models.probe import inspect
 from interp.prompts.tokens import word_pattern
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.render.lines import greys_in_words
 from interp.render.tokens import percent
 from interp.runs.provenance import answers_in
 from interp.runs.run import run
@@ -184,7 +185,7 @@ class GenerationSteps(Finding):
             f"{row['texts']} texts of {row['prompts']} prompts. Slope per step: "
             f"{_with_interval(row)}. Bands: {percent(self.confidence)} intervals, with the given "
             "prompt as the unit, where there are three or more.",
-            f"Grey: {', '.join(greys)}." if greys else "",
+            f"Grey: {greys_in_words(greys)}." if greys else "",
             "the line would be level, and as in the shuffled text.",
             options={"greys": tuple(greys)},
         )

@@ -19,7 +19,7 @@ from interp.experiments.tokens_or_words import TOKEN_MEANINGS, other_meanings, p
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
 from interp.stats.groups import group_means
-from interp.stats.table import is_special, numbered, require_columns
+from interp.stats.table import is_special, less_control, numbered, require_columns
 
 MOST_NAMED = 4  # groups that the sentence lists; of more it names the two ends
 
@@ -50,6 +50,8 @@ class Growth(Finding):
             `orthogonal_growth`: the slope if every step were at right angles to the stream.
         mean: mean of `growth`, `factor` and `orthogonal_growth` per group and stack, with `low`
             and `high`: 95 % intervals with the prompt as the sampling unit.
+        special: whether special tokens are in the means.
+        confidence: of the intervals.
     """
 
     name = "growth"
@@ -59,6 +61,8 @@ class Growth(Finding):
     frame: pd.DataFrame
     mean: pd.DataFrame
     notes: tuple[str, ...] = ()
+    special: bool = False
+    confidence: float = 0.95
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -129,21 +133,26 @@ class Growth(Finding):
         return f"growth of the norm per layer{between or ': '}{joined}{self._than_untrained()}"
 
     def _than_untrained(self) -> str:
-        """Whether one group grows faster than in the untrained copy, by the two intervals."""
+        """Whether one group grows faster than in the untrained copy, by paired differences."""
         if not isinstance(self.control, Growth):
             return ""
         pairs = [f.mean[f.mean["value"] == "factor"] for f in (self, self.control)]
         if any(len(rows) != 1 for rows in pairs):
             return ""
-        own, copy = (rows.iloc[0] for rows in pairs)
-        if own["low"] > copy["high"]:
-            said = "faster than in"
-        elif own["high"] < copy["low"]:
-            said = "more slowly than in"
+        told = f"; in the untrained copy ×{pairs[1]['mean'].iloc[0]:.4g}"
+        less = less_control(self.frame, self.control.frame, ["factor"])
+        if less is None:
+            return told
+        kept = less[~is_special(less, self.special)]
+        row = _mean_table(kept, ["factor"], self._by, self.confidence).iloc[0]
+        if row["low"] > 0:
+            said = "the norm grows faster than there"
+        elif row["high"] < 0:
+            said = "the norm grows more slowly than there"
         else:
-            said = "not to be told from that of"
-        band = f"[{copy['low']:.4g}, {copy['high']:.4g}]"
-        return f"; {said} the untrained copy (×{copy['mean']:.4g} {band})"
+            said = "the two do not detectably differ"
+        band = f"{row['mean']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+        return f"{told}: {said} (difference of the factors, paired by token: {band})"
 
     @property
     def _by(self) -> list[str]:
@@ -186,7 +195,7 @@ def growth_rate(
     mean = _mean_table(kept, values, keys, confidence)
     undefined = int(out["growth"].isna().sum())
     notes = (f"{undefined} tokens have a norm of zero or NaN and no growth",) if undefined else ()
-    found = Growth(out.reset_index(drop=True), mean, notes)
+    found = Growth(out.reset_index(drop=True), mean, notes, special, confidence)
     return found.with_columns(**other_meanings(out, COLUMNS))
 
 

@@ -128,7 +128,8 @@ def analogy(vectors: WordVectors, a: str, b: str, c: str, *, k: int = 10) -> Ans
         a: first word of a − b + c, such as king.
         b: second word, such as man.
         c: third word, such as woman.
-        k: number of answers; the words of the question are listed in addition.
+        k: number of answers. Three rows more are listed, because up to three of the best words
+            may be those of the question.
 
     `.frame` has the columns of `WordVectors.analogy`.
     """

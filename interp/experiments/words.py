@@ -414,10 +414,11 @@ class WordVectors:
     def analogy(self, a: str, b: str, c: str, k: int = 10) -> pd.DataFrame:
         """Words nearest to a − b + c, "king" − "man" + "woman", by cosine (3CosAdd).
 
-        Vectors are scaled to length 1 first (Mikolov, Yih & Zweig, NAACL 2013). Returns `word`,
-        `cosine`, `rank` among all words, `query` (is it a, b or c?), `rank_without_query` (NaN
-        for a, b and c) and `random_cosine` as for `nearest`. The nearest word is often one of the
-        question itself, which most reports leave out silently.
+        Vectors are scaled to length 1 first (Mikolov, Yih & Zweig, NAACL 2013). Returns the `k` + 3
+        best words (up to three may be a, b and c): `word`, `cosine`, `rank` among all words,
+        `query` (is it a, b or c?), `rank_without_query` (NaN for a, b and c) and `random_cosine` as
+        for `nearest`. The nearest word is often one of the question itself, which most reports
+        leave out silently.
         """
         rows = self._find_all([a, b, c])
         cosines = self._answers(rows[None])[0]

@@ -25,6 +25,7 @@ HEIGHT = 340
 LABEL_GAP = 16  # pixels between two names at the right edge
 NAME = 26  # letters of such a name
 CONTROL_DASHES = ("solid", "dash", "longdashdot", "longdash")
+DASHES_IN_WORDS = ("solid", "dashed", "dashes and dots", "long dashes")
 FEW = 16  # points that still carry a mark each
 
 
@@ -171,6 +172,18 @@ def draw_lines(
         add_band(figure, name, rows[~everywhere], palette[name], dashes[name], **where)
         if everywhere.any():
             add_level(figure, name, rows[everywhere].iloc[0], palette[name], span, **where)
+
+
+def greys_in_words(greys: Sequence[str]) -> str:
+    """The controls of a figure, with the line style of each where there are several.
+
+    >>> greys_in_words(["shuffled", "random tokens"])
+    'shuffled (solid), random tokens (dashed)'
+    """
+    if len(greys) < 2:
+        return ", ".join(greys)
+    styled = zip(greys, cycle(DASHES_IN_WORDS), strict=False)
+    return ", ".join(f"{name} ({dash})" for name, dash in styled)
 
 
 def _dashes(names: Iterable[str], palette: Mapping[str, str]) -> dict[str, str]:

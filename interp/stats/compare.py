@@ -19,7 +19,7 @@ from interp.errors import BadInput, UnknownName, nearest
 from interp.stats import classical, summaries
 from interp.stats.adjusted import adjusted_difference
 from interp.stats.classical import benjamini_hochberg, holm
-from interp.stats.comparison import Comparison
+from interp.stats.comparison import LESS, Comparison
 from interp.stats.document_tests import clustered_test, contrast
 from interp.stats.layer_runs import cluster_test
 from interp.stats.paired import moved_within
@@ -40,6 +40,7 @@ from interp.stats.table import (
     is_special,
     is_summary,
     left_out_note,
+    less_control,
     numbered,
     numbers,
     range_of,
@@ -152,7 +153,9 @@ def compare(
     if (control := control_of(result)) is not None:
         same = {"by": names, "cluster": cluster, "paired": paired, "special": special}
         same |= {"adjust": covariates}
-        frame = _with_control(frame, control, (value, between, a, b), same | levels)
+        asked = (value, between, a, b)
+        frame = _with_control(frame, control, asked, same | levels)
+        frame = _with_paired(frame, (result, control), asked, same | levels | {"null": null})
     if test is not None:
         notes += _exchange_notes(data, cluster, test, round(1 - confidence, 12))
         notes += _sign_notes(frame, names, cluster)
@@ -227,9 +230,7 @@ def _with_control(
     frame: pd.DataFrame, control: HasFrame, asked: tuple[Any, ...], options: dict[str, Any]
 ) -> pd.DataFrame:
     """The table with the same comparison in the untrained copy as columns `control_*`."""
-    kinds = (*CONTRASTS, *(["adjusted_difference"] if options.get("adjust") else []))
-    contrasts = [f"{c}{end}" for c in kinds for end in ("", "_low", "_high")]
-    names = ["mean_a", "mean_b", *contrasts]
+    names = ["mean_a", "mean_b", *_with_ends(_contrasts(options))]
     try:
         # Shuffles of the copy would answer another question: its columns are a baseline only.
         found = compare(control, *asked, **options, null="none")
@@ -242,6 +243,46 @@ def _with_control(
         return pd.concat([frame, columns], axis=1)
     # A left join: layers that only one of the two has defined keep the rows of the model.
     return frame.merge(columns, on=keys, how="left")
+
+
+def _contrasts(options: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*CONTRASTS, *(["adjusted_difference"] if options.get("adjust") else []))
+
+
+def _with_ends(names: Sequence[str], after: str = "") -> list[str]:
+    """Columns of estimates and of the ends of their intervals."""
+    return [f"{name}{after}{end}" for name in names for end in ("", "_low", "_high")]
+
+
+def _unpaired(frame: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
+    """The table with the columns of `_with_paired`, all NaN."""
+    return frame.assign(**dict.fromkeys([*_with_ends(kinds, LESS), f"contrast{LESS}_p"], np.nan))
+
+
+def _with_paired(
+    frame: pd.DataFrame, both: tuple[Any, HasFrame], asked: tuple[Any, ...], options: dict[str, Any]
+) -> pd.DataFrame:
+    """The table with the contrasts of the model minus the copy, of the same tokens.
+
+    Contrasts are linear: that of paired differences is the difference of the two contrasts, and
+    prompts are resampled once for both.
+    """
+    kinds = _contrasts(options)
+    less = less_control(frame_of(both[0]), both[1].frame, [asked[0]])
+    if less is None:
+        return _unpaired(frame, kinds)
+    try:
+        found = compare(less, *asked, **options)
+    except (BadInput, UnknownName):  # the copy has no value, or the same ones
+        return _unpaired(frame, kinds)
+    own, keys = found.frame, list(found.by)
+    columns = own[[*keys, *_with_ends(kinds)]].rename(
+        columns=dict(zip(_with_ends(kinds), _with_ends(kinds, LESS), strict=True))
+    )
+    columns[f"contrast{LESS}_p"] = own[found.family_p]
+    return (
+        frame.merge(columns, on=keys, how="left") if keys else pd.concat([frame, columns], axis=1)
+    )
 
 
 _NEEDS_PROMPTS = (
@@ -283,6 +324,7 @@ def _of_summary(
     if (control := control_of(result)) is not None:
         same = {"by": names, "confidence": confidence}
         table = _with_control(table, control, (value, between, a, b), same)
+        table = _unpaired(table, CONTRASTS)
     whole = Comparison(
         frame=table,
         value=value,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 RANDOM_NOTE = "Random pairs: angles between states of random tokens, within one layer and any two."
 
+LESS = "_minus_control"
+"""The ending of columns of the model minus its untrained copy, paired by token."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Finding):
@@ -71,7 +74,11 @@ class Comparison(Finding):
 
     If the run had a control (`run(..., control="random-init")`), the same comparison in the
     untrained copy is in the columns `control_mean_a`, `control_mean_b`, `control_difference` and
-    `control_within_difference` [v] with `_low`, `_high`; its NaN rows have no note.
+    `control_within_difference` [v] with `_low`, `_high`; its NaN rows have no note. The copy reads
+    the same tokens, so the two are compared in pairs: `difference_minus_control` and
+    `within_difference_minus_control` [v] with `_low`, `_high` are the contrasts of the model's
+    value minus the copy's, and `contrast_minus_control_p` [1] is the p of the one that is tested,
+    for all rows together (as `permutation_p_max`, or by Holm). NaN where tokens are not kept.
 
     `smallest_p`: the smallest `permutation_p_max` that any labeling could have reached, NaN without
     shuffles; `exact`: whether all labelings were taken, each once. Few prompts have few labelings:
@@ -154,6 +161,12 @@ class Comparison(Finding):
         return self.frame[self.family_p] < self.level
 
     @property
+    def runs_found(self) -> pd.DataFrame:
+        """The runs of neighbouring layers with p below `level`, those of the largest mass first."""
+        runs = self.layer_runs
+        return runs[runs["p"] < self.level] if len(runs) else runs
+
+    @property
     def decidable(self) -> bool:
         """True if a labeling could have made a row differ."""
         return self.test != "permutation" or self.smallest_p < self.level
@@ -195,8 +208,15 @@ class Comparison(Finding):
         text = f"{self.value}: {self.between} {self.a!r} against {self.b!r}; {self.finding()}"
         # Runs of layers are those of the shuffled labels, which know no covariate.
         told = self.decidable and self.test != "adjusted"
-        for run in self.layer_runs.head(1).itertuples() if told else ():
-            text += f"; strongest run of layers: {run.first}–{run.last}, p = {run.p:.2g}"
+        n = len(self.runs_found)
+        name = (
+            "strongest run of layers" if n < 2 else f"strongest of {n} runs of layers that differ"
+        )
+        for run in self.layer_runs.head(1).to_dict("records") if told else ():
+            keys = [f"{c} {run[c]}" for c in self.by if c in run]
+            where = f"{span_of(run)}{' of ' * bool(keys)}{', '.join(keys)}"
+            way = "higher" if run["mass"] > 0 else "lower"
+            text += f"; {name}: {where}, {self.a} {way}, p = {run['p']:.2g}"
         return text
 
     def finding(self, rows: str = "rows") -> str:
@@ -226,21 +246,24 @@ class Comparison(Finding):
         if control not in frame or frame[control].isna().all():
             return ""
         row = row or "/".join(self.by)
-        most = frame.loc[[frame[control].abs().idxmax()]]
-        told = f"its largest difference is {self._beside(most, row)}"
         rows = frame[self.differs]
         if not len(rows):
-            return f"{told} (model in brackets)"
-        low, high = rows[f"{control}_low"], rows[f"{control}_high"]
-        also = rows[np.where(rows[contrast] > 0, low > 0, high < 0)]
-        known = "shuffled labels" if self.test == "permutation" else "no difference"
-        if not len(also):
-            none = f"in none of the {len(rows)} that differ does its interval lie on the same side"
-            return f"{none}; {told} (model in brackets)"
+            most = frame.loc[[frame[control].abs().idxmax()]]
+            return f"its largest difference is {self._beside(most, row)} (model in brackets)"
+        p, less = rows[f"contrast{LESS}_p"], rows[f"{contrast}{LESS}"]
+        if p.isna().all():
+            why = "not paired with the model's, whose tokens it lacks or the table does not keep"
+            return f"its differences (model in brackets): {self._beside(rows, row)}; {why}"
+        apart = p < self.level
+        beyond = apart & (less * rows[contrast] > 0)
+        how = "maximum statistic" if self.test == "permutation" else "Holm"
+        noun = f"{row}s" if row.isalpha() else "rows"
+        shown = rows[beyond] if beyond.any() else rows
         return (
-            f"it differs the same way, by its own interval, in {len(also)} of the {len(rows)} that "
-            f"differ: {self._beside(also, row)} (model in brackets); that they differ is tested "
-            f"against {known}, not against the copy"
+            f"of the {len(rows)} {noun} that differ, {beyond.sum()} differ by more than in the "
+            f"copy and {(apart & ~beyond).sum()} by less (the same tokens in both, paired; {how}, "
+            f"p < {self.level:.2g}). Differences in the copy (model in brackets): "
+            f"{self._beside(shown, row)}"
         )
 
     def _beside(self, rows: pd.DataFrame, row: str) -> str:
@@ -268,6 +291,12 @@ class Comparison(Finding):
         strongest = self.frame[self.effect].abs().fillna(-1).nlargest(rows).index
         # By layer again: a reader looks for where along the model the effect is.
         return table.loc[sorted(strongest)]
+
+
+def span_of(run: Mapping[Any, Any] | pd.Series[Any]) -> str:
+    """First and last layer of a run: `5–7`, or `5`."""
+    first, last = int(run["first"]), int(run["last"])
+    return f"{first}–{last}" if last > first else f"{first}"
 
 
 def comparison_drawing(

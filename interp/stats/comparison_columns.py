@@ -25,6 +25,8 @@ _PLAIN = {
     "shuffled_t": "quantile of |permutation_t| under shuffled labels",
     "shuffled_welch_rate": "share of shuffled labels that Welch's test calls significant",
     "permutation_p_max": "permutation_p against the largest |t| of all rows (family-wise)",
+    "contrast_minus_control_p": "p that the contrast which is tested differs from that of the "
+    "untrained copy, paired by token; for all rows together (family-wise)",
     "first": "first layer of a run of neighbouring layers",
     "last": "last layer of the run",
     "size": "number of layers in the run",
@@ -85,6 +87,11 @@ def _all() -> dict[str, str]:
     for name in _COPY:
         copy = f"control_{name}"
         found |= {copy: f"{name} in the untrained copy of the model", **_ends(copy)}
+        less = f"{name}_minus_control"
+        if name.endswith("difference"):
+            found |= {less: f"{name} minus that of the untrained copy, paired by token"} | _ends(
+                less
+            )
     return found
 
 

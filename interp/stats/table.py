@@ -27,6 +27,11 @@ MEMBER = {"member", "at"}
 # The columns of every summary; labels, and bins of values and tokens, come in addition.
 SUMMARY = {"value", "n", "mean", "std", "undefined"}
 BOOLEANS = {"true", "false"}
+# The columns that name a row of a table of tokens, or of pairs of them, in every model alike.
+ROW = (
+    *("stack", "layer", "head", "prompt", "position", "offset", "dimension"),
+    *("prompt_a", "prompt_b", "position_a", "position_b", "layer_a", "layer_b"),
+)
 EVERYWHERE = (-np.inf, np.inf)
 """The range of a column of which none is declared."""
 
@@ -122,6 +127,36 @@ def control_of(source: object) -> HasFrame | None:
     """The result of the untrained copy, if a Result carries one."""
     control = getattr(source, "control", None)
     return control if _has_frame(control) else None
+
+
+def less_control(
+    frame: pd.DataFrame, control: pd.DataFrame, values: Sequence[str]
+) -> pd.DataFrame | None:
+    """The table with the untrained copy's `values` subtracted, row by row.
+
+    Both models read the same prompts, so their values are paired: whether a result departs from
+    that of the copy is a question about this table. Two intervals that overlap answer nothing, for
+    they know neither the pairs nor the difference. A row that the copy lacks is NaN.
+
+    None where rows cannot be matched: a summary keeps none, and a table of weights has no prompts.
+
+    >>> rows = pd.DataFrame({"prompt": [0, 1], "position": [0, 0], "angle": [5.0, 7.0]})
+    >>> less_control(rows, rows[::-1].assign(angle=[4.0, 3.0]), ["angle"])["angle"].tolist()
+    [2.0, 3.0]
+    """
+    keys = [c for c in ROW if c in frame and c in control]
+    tokens = not is_summary(frame) and {"prompt", "prompt_a"} & set(keys)
+    known = [v for v in values if v in control and v in frame]
+    if not tokens or not known:
+        return None
+    # Two runs over the same prompts have the same rows in the same order, nearly always.
+    if len(frame) == len(control) and (frame[keys].to_numpy() == control[keys].to_numpy()).all():
+        beside = control
+    elif frame.duplicated(keys).any() or control.duplicated(keys).any():
+        return None
+    else:
+        beside = frame[keys].merge(control[[*keys, *known]], on=keys, how="left")
+    return frame.assign(**{v: numbers(frame, v) - numbers(beside, v) for v in known})
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], kind: str = "column") -> None:

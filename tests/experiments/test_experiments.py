@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,6 +138,35 @@ def test_growth_has_a_clustered_interval_without_special_tokens(results):
     by = interp.experiments.growth_rate(results, by="kind").mean.query("value == 'growth'")
     assert by["kind"].tolist() == ["x", "y"]
     assert "growth of the norm per layer: ×" in repr(found)
+
+
+def test_growth_is_judged_against_the_copy_token_by_token():
+    """Prompts that differ far more than the two models, and alike in both."""
+    rng = np.random.default_rng(8)
+    rate = np.repeat(rng.normal(0.3, 0.2, 9), 4)
+    tokens = pd.DataFrame({"prompt": np.arange(36) // 4, "position": np.arange(36) % 4})
+
+    def grown(more, seed):
+        own = rate + more + np.random.default_rng(seed).normal(scale=0.01, size=36)
+        rows = [
+            tokens.assign(layer=n, norm=np.exp(n * own), norm_after=np.exp((n + 1) * own), step=1.0)
+            for n in range(3)
+        ]
+        return pd.concat(rows, ignore_index=True)
+
+    results = types.SimpleNamespace(
+        frame=grown(0.05, 1), control=types.SimpleNamespace(frame=grown(0.0, 2)[::-1])
+    )
+    found = interp.experiments.growth_rate(results)
+    both = [f.frame.sort_values(["prompt", "position"]) for f in (found, found.control)]
+    less = both[0]["factor"].to_numpy() - both[1]["factor"].to_numpy()
+    band = stats.ttest_1samp(less.reshape(9, 4).mean(axis=1), 0).confidence_interval()
+    low, high = (found.mean.set_index("value").loc["factor", end] for end in ("low", "high"))
+    assert low < found.control.mean.set_index("value").loc["factor", "mean"] < high
+    assert found.sentence.endswith(
+        ": the norm grows faster than there (difference of the factors, paired by token: "
+        f"{less.mean():+.3g} [{band.low:.3g}, {band.high:.3g}])"
+    )
 
 
 def test_growth_of_steps_at_right_angles_is_its_own_control():

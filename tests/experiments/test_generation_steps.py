@@ -250,6 +250,8 @@ def test_a_run_with_its_controls(demo, results, tmp_path):
     assert "shuffled" in found.sentence
     drawing = found.drawings["Log-probability"]
     assert set(drawing.options["greys"]) == {"shuffled", "random tokens", "untrained copy"}
+    styles = zip(drawing.options["greys"], ("solid", "dashed", "dashes and dots"), strict=True)
+    assert drawing.control == f"Grey: {', '.join(f'{name} ({dash})' for name, dash in styles)}."
     assert found.drawings["The texts"].table["written"].tolist()[:2] == [False, False]
     assert found.plot("The texts").data
     assert found.about["model"] == "demo-llama"

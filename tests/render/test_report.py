@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from figures_help import comparison_picture, named, plain
 from render_data import (
     HEADS,
@@ -210,17 +212,98 @@ def test_headline_has_the_interval_and_the_verdict_against_both_controls():
     assert f"{mean:.3g} degrees higher for target than for previous tokens within prompts" in said
     assert f"more than shuffled labels give (p = {row['permutation_p_max']:.2g})" in said
     copy = row["control_within_difference"]
-    assert f", above an untrained copy's {copy:+.3g} [" in said
+    more = row["within_difference_minus_control"]
+    low, high = (row[f"within_difference_minus_control_{end}"] for end in ("low", "high"))
+    assert more == pytest.approx(mean - copy)
+    assert low < 3 < high
+    assert (
+        f" In an untrained copy of the model it is {copy:+.3g}. The model differs from its copy: "
+        f"{more:+.3g} [{low:.3g}, {high:.3g}] (the same tokens in both, paired; "
+        f"p = {row['contrast_minus_control_p']:.2g}), a larger effect."
+    ) in said
+    assert row["contrast_minus_control_p"] < 0.005
     assert "hides" not in said
 
 
 def test_headline_says_what_the_copy_does_as_well_and_what_chance_does():
-    assert ": the intervals overlap." in headline((4, 4, 4), (4, 4, 4))[0]
-    assert ", below an untrained copy's +4" in headline((1, 1, 1), (4, 4, 4))[0]
+    assert "The model does not detectably differ from its copy" in headline((4,) * 3, (4,) * 3)[0]
+    assert "it is +4" in headline((1, 1, 1), (4, 4, 4))[0]
+    assert "), a smaller effect." in headline((1, 1, 1), (4, 4, 4))[0]
+    assert "), an effect in the other direction." in headline((-2, -2, -2), (4, 4, 4))[0]
     said, row = headline((0, 0, 0))
     assert row["permutation_p_max"] > 0.05
     assert "no more than shuffled labels give (p = 0." in said
     assert "untrained" not in said
+
+
+def test_every_run_is_told_with_its_direction_and_why_a_block_has_no_star():
+    found = compare(turns((0, 3, 3, 0, -3, -3, 0, 3, 3), 1), "angle", "role", "target", "previous")
+    assert found.runs_found[["first", "last"]].sort_values("first").to_numpy().tolist() == [
+        [1, 2],
+        [4, 5],
+        [7, 8],
+    ]
+    weaker = found.frame.assign(
+        permutation_p_max=found.frame["permutation_p_max"].mask(found.frame["layer"] == 5, 0.2)
+    )
+    for shown, told in (
+        (found, ""),
+        (
+            replace(found, frame=weaker),
+            " Block 5 has no ★ in the figure: it belongs to a run that differs, but a ★ needs a "
+            "block to differ on its own, corrected for all blocks.",
+        ),
+    ):
+        (said,) = (x for x in sentences.of_her(shown, None, "degrees") if "Runs of" in x)
+        least = f"p = {found.runs_found['p'].iloc[0]:.2g}"
+        assert said == (
+            "Runs of neighbouring blocks, each run tested as a whole (cluster permutation): target "
+            f"turns more than previous in blocks 1–2 ({least}), 7–8 ({least}); target turns less "
+            f"than previous in blocks 4–5 ({least}).{told}"
+        )
+
+
+def test_the_error_of_welch_is_told_with_the_rate_that_would_be_right():
+    found = compare(turns((4, 4), 1), "angle", "role", "target", "previous")
+    rate = found.frame["shuffled_welch_rate"].mean()
+    assert (
+        "Where labels are shuffled at random there is no effect to find. Welch's test, which takes "
+        f"tokens as independent, still finds one in {100 * rate:.1f} % of the shuffles; 5.0 % "
+        "would be right."
+    ) in sentences.of_her(found, None, "degrees")
+
+
+def test_the_copy_is_judged_by_pairs_where_the_two_intervals_overlap():
+    """Prompts differ widely and in the same way in both models: the pairs tell them apart."""
+    random = np.random.default_rng(3)
+    wide = np.repeat(random.normal(scale=5, size=12), 6)
+    frame, copy = turns((4, 4, 4), 1), turns((3, 3, 3), 2)
+    for table in (frame, copy):
+        table["angle"] += wide * (table["role"] == "target")
+    result = SimpleNamespace(frame=frame, control=SimpleNamespace(frame=copy))
+    asked = ("angle", "role", "target", "previous")
+    overall = compare(result, *asked, by=())
+    row = overall.frame.iloc[0]
+    assert row["within_difference_low"] < row["control_within_difference_high"]
+    by_role = {
+        name: table.pivot_table(index="prompt", columns="role", values="angle")
+        for name, table in (("model", frame), ("copy", copy))
+    }
+    own, other = (t["target"] - t["previous"] for t in (by_role["model"], by_role["copy"]))
+    reference = scipy.stats.ttest_rel(own, other)
+    interval = reference.confidence_interval()
+    assert row["within_difference_minus_control"] == pytest.approx((own - other).mean())
+    assert row["within_difference_minus_control_low"] == pytest.approx(interval.low, rel=0.1)
+    assert row["within_difference_minus_control_high"] == pytest.approx(interval.high, rel=0.1)
+    assert row["contrast_minus_control_p"] < 0.005
+    said = sentences.of_her(compare(result, *asked), None, "degrees", overall)
+    assert f"The model differs from its copy: {(own - other).mean():+.3g} [" in said[0]
+    assert not any("overlap" in sentence for sentence in said)
+    shuffled = copy.sample(frac=1, random_state=0)
+    again = compare(
+        SimpleNamespace(frame=frame, control=SimpleNamespace(frame=shuffled)), *asked, by=()
+    ).frame.iloc[0]
+    assert again["contrast_minus_control_p"] == row["contrast_minus_control_p"]
 
 
 def test_headline_says_that_its_mean_hides_blocks_that_go_different_ways():

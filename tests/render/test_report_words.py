@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from render_data import LENGTH, PROMPTS, layered, tokens_table
 
 from analyses.attention import Attention
@@ -15,9 +16,10 @@ from analyses.logit_lens import LogitLens
 from interp import Analysis, Plot, Result, Results
 from interp.contract.leaves import Rows
 from interp.render.cut import window
+from interp.render.drawing import Drawing
 from interp.runs.report import sentences
 from interp.runs.report.drawings import drawing_of, result_figure, result_text
-from interp.runs.report.views import View
+from interp.runs.report.views import View, view_of
 
 
 def line(value, means, half=0.1, control=None, group=""):
@@ -127,8 +129,8 @@ def said(table, place="block", unit=" degrees"):
 
 def test_a_level_line_is_called_level():
     assert said(line("angle", [10.0, 10.1, 9.95, 10.05])) == (
-        "angle stays between 9.95 and 10.1 degrees: the 95 % intervals of all 4 blocks overlap, so "
-        "no change along the blocks is seen."
+        "angle stays between 9.95 and 10.1 degrees at all 4 blocks, which differ by less than "
+        "their 95 % intervals are wide; whether they differ is not tested here."
     )
 
 
@@ -158,32 +160,66 @@ def test_a_line_without_a_change_is_told_by_its_value():
     assert said(table, "state", "") == "dimension is 3 at every state."
 
 
-def test_the_untrained_copy_is_told_by_where_it_lies_outside_the_intervals():
-    table = line("angle", [5, 9, 4, 8, 5.5], control=[5, 5, 5, 5, 5.5])
+@pytest.mark.parametrize(("unit", "told"), [("ratio", "at every state"), ("nats", "nats at")])
+def test_a_quotient_has_no_unit(unit, told):
+    table = line("ratio", [4.08, 4.08, 4.08]).assign(low=np.nan, high=np.nan)
+    (sentence,) = sentences.of_lines(Drawing("lines", "", table, unit, "state"))
+    assert sentence.startswith(f"ratio is 4.08 {told}")
+
+
+def beside_copy(value, means, control, half):
+    """A line with that of the untrained copy, and paired differences with bands of ± `half`."""
+    table = line(value, means, half=5.0, control=control)
+    less = table["mean"] - table["control"]
+    return table.assign(
+        less_control=less, less_control_low=less - half, less_control_high=less + half
+    )
+
+
+def test_the_untrained_copy_is_told_by_the_paired_difference():
+    """The intervals of the means are far wider than those of the differences."""
+    table = beside_copy("angle", [5, 9, 4, 8, 5.5], [5, 5, 5, 5, 5.5], half=0.1)
     assert said(table).startswith(
         "angle differs from that of an untrained copy at 3 of 5 blocks (higher at 2, lower at 1), "
-        "most at block 1 (9 against 5 degrees); judged by the 95 % interval of each block alone. "
-        "It neither rises nor falls"
+        "most at block 1 (9 against 5 degrees). Judged by the difference, paired by token: its "
+        "95 % interval of each block alone. It "
     )
-    higher = said(line("norm", [2000, 4000, 6000.0], control=[5, 5, 6000]), "state", "")
+    higher = said(beside_copy("norm", [2000, 4000, 6000.0], [5, 5, 6000], half=9), "state", "")
     assert higher.startswith("norm is higher than that of an untrained copy at 2 of 3 states, most")
-    assert "at state 1 (4,000 against 5);" in higher
+    assert "at state 1 (4,000 against 5)." in higher
 
 
-def test_an_untrained_copy_inside_every_interval_cannot_be_told_apart():
-    table = line("angle", [5, 9, 4, 8, 5.5], control=[5, 9.05, 4, 8, 5.5])
+def test_an_untrained_copy_without_a_paired_difference_is_not_told_apart():
+    table = beside_copy("angle", [5, 9, 4, 8, 5.5], [5, 9.05, 4, 8, 5.5], half=0.1)
     assert said(table).startswith(
-        "angle cannot be told apart from that of an untrained copy, which lies inside the 95 % "
-        "interval at all 5 blocks. It neither"
+        "angle does not detectably differ from that of an untrained copy: the 95 % interval of the "
+        "difference, paired by token, holds 0 at all 5 blocks. It "
     )
 
 
-def test_without_intervals_nothing_is_judged():
-    table = line("angle", [5, 9, 4], control=[5, 5, 5]).assign(low=np.nan, high=np.nan)
-    assert said(table).startswith(
-        "angle is farthest from that of an untrained copy at block 1 (9 against 5 degrees); there "
-        "are no intervals to judge it by. It neither"
+def test_without_pairs_nothing_is_judged():
+    assert said(line("angle", [5, 9, 4], control=[5, 5, 5])).startswith(
+        "angle is farthest from that of an untrained copy at block 1 (9 against 5 degrees); "
+        "whether the two differ is not tested, because their tokens are not paired or of one "
+        "prompt only. It "
     )
+
+
+def test_lines_hold_the_mean_of_the_paired_differences():
+    """Against the means of prompts: every prompt has as many tokens, and none is special."""
+    tokens = tokens_table()
+    tokens["special"] = False
+    state, other = (layered(tokens, ["log_prob"], seed, 3) for seed in (20, 21))
+    control = Result("logit_lens", LogitLens(), other, tokens)
+    result = replace(Result("logit_lens", LogitLens(), state, tokens), control=control)
+    table = drawing_of(view_of(result, "log_prob")).table
+    rows = result.frame.merge(control.frame, on=["prompt", "position", "layer"])
+    rows["less"] = rows["log_prob_x"] - rows["log_prob_y"]
+    wide = rows.pivot_table(index="prompt", columns="layer", values="less")
+    band = scipy.stats.ttest_1samp(wide, 0).confidence_interval()
+    assert table["less_control"].tolist() == pytest.approx(wide.mean().tolist())
+    assert table["less_control_low"].tolist() == pytest.approx(band.low.tolist())
+    assert table["less_control_high"].tolist() == pytest.approx(band.high.tolist())
 
 
 def test_a_control_among_the_values_is_told_as_one_and_has_no_sentence_of_its_own():

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from counting import counted
 from scipy import stats as scipy_stats
-from stats_help import FULL, null_tables, rng_of, tidy
+from stats_help import FULL, null_tables, rng_of, tidy, within_band
 
 from interp.errors import BadInput, UnknownName
 from interp.render.draw import figure
@@ -169,6 +169,25 @@ def test_compare_sees_the_clusters_of_layers(frame):
     assert runs["p"][0] < 0.05
 
 
+def test_all_runs_that_pass_are_told_with_their_place_and_direction(frame):
+    heads = pd.concat(
+        [
+            frame.assign(head=h, angle=frame["angle"] + shift * (frame["role"] == "target"))
+            for h, shift in enumerate([0.0, -2.5, -1.25])
+        ],
+        ignore_index=True,
+    )
+    found = her(heads)
+    passing = found.layer_runs[found.layer_runs["p"] < 0.05]
+    assert set(zip(passing["head"], np.sign(passing["mass"]), strict=True)) >= {(0, 1), (1, -1)}
+    first = found.runs_found.iloc[0]
+    way = "higher" if first["mass"] > 0 else "lower"
+    assert (
+        f"; strongest of {len(passing)} runs of layers that differ: "
+        f"{first['first']:g}–{first['last']:g} of head {first['head']:g}, target {way}, p = "
+    ) in found.sentence
+
+
 def test_the_former_name_of_the_layer_runs_names_the_new_one(frame):
     with pytest.raises(AttributeError, match="clusters is now Comparison.layer_runs"):
         _ = her(frame).clusters
@@ -192,20 +211,45 @@ def test_a_word_is_said_on_the_differences_of_the_untrained_copy(frame):
 
     found = beside({0: 0, 1: 0, 2: -9, 3: 5})
     assert found.frame.loc[found.differs, "layer"].tolist() == [2, 3]
-    row = found.frame.set_index("layer").loc[3]
-    copy, own = row["control_within_difference"], row["within_difference"]
+    rows = found.frame.set_index("layer")
+    copy, own = rows["control_within_difference"], rows["within_difference"]
+    less = rows["within_difference_minus_control"]
+    assert less[2] > 5 > 0 > -1 > less[3]
     assert (
-        "untrained copy: it differs the same way, by its own interval, in 1 of the 2 that differ: "
-        f"{copy:+.3g} ({own:+.3g}) at layer 3 (model in brackets); that they differ is tested "
-        "against shuffled labels, not against the copy"
+        "untrained copy: of the 2 layers that differ, 1 differ by more than in the copy and 1 by "
+        "less (the same tokens in both, paired; maximum statistic, p < 0.05). Differences in the "
+        f"copy (model in brackets): {copy[2]:+.3g} ({own[2]:+.3g}) at layer 2"
     ) in found.notes
     assert found.notes[-1] in found.text()
-    none = beside({0: 0, 1: 0, 2: -9, 3: -5}).notes[-1]
-    assert (
-        "in none of the 2 that differ does its interval lie on the same side; its largest" in none
-    )
-    assert " at layer 2 (model in brackets)" in none
+    same = beside({0: 0, 1: 0, 2: own[2], 3: own[3]}).notes[-1]
+    assert "0 differ by more than in the copy and 0 by less" in same
+    assert " at layer 2, " in same
+    copy = frame.assign(prompt=frame["prompt"] + 100)
+    control = types.SimpleNamespace(frame=copy)
+    other = her(types.SimpleNamespace(frame=frame, control=control))
+    assert other.frame["contrast_minus_control_p"].isna().all()
+    assert "its differences (model in brackets): " in other.notes[-1]
+    assert other.notes[-1].endswith("tokens it lacks or the table does not keep")
     assert not [note for note in her(frame).notes if "untrained" in note]
+
+
+def test_the_paired_test_against_the_copy_holds_its_level():
+    """Both models have one and the same effect, and prompts that differ alike in both."""
+    rng, hits, trials = np.random.default_rng(11), 0, 60
+    for _ in range(trials):
+        wide = np.repeat(rng.normal(scale=3, size=10), 2)
+        frame, copy = (
+            pd.DataFrame(
+                {"prompt": np.arange(20) // 2, "position": np.arange(20) % 2, "layer": 0}
+                | {"role": ["target", "previous"] * 10, "angle": rng.normal(size=20) + own}
+            )
+            for own in [wide * (np.arange(20) % 2) + 2.0] * 2
+        )
+        result = types.SimpleNamespace(frame=frame, control=types.SimpleNamespace(frame=copy))
+        found = compare(result, "angle", "role", "target", "previous", resamples=99, by=())
+        hits += int(found.frame["contrast_minus_control_p"][0] < 0.05)
+    # 99 shuffles give p = 0.01 k: below 0.05 are four of a hundred.
+    assert within_band(hits, trials, rate=0.04)
 
 
 def test_order_and_index_of_rows_do_not_matter(frame):
@@ -549,7 +593,7 @@ def test_text_forms_are_short_and_escaped(frame):
     text = repr(found).splitlines()
     assert text[0].startswith(
         "angle: role 'target' against '<script>'; 2 of 4 rows differ (permutation, "
-        "maximum statistic, p < 0.05); strongest run of layers: 2–3"
+        "maximum statistic, p < 0.05); strongest run of layers: 2–3, target higher, p = 0.0066"
     )
     assert len(text) < 14
     assert "welch" not in text[1]  # it takes tokens as independent

@@ -28,7 +28,7 @@ from interp.runs.report.views import (
     view_of,
 )
 from interp.stats.means import ANYWHERE, cluster_columns, has_group, means
-from interp.stats.table import is_summary
+from interp.stats.table import is_summary, less_control
 
 OF_MAPS = ("layer", "heads", "score")
 LOOK = tuple(f.name for f in fields(Look))
@@ -166,12 +166,23 @@ def lines_of(view: View) -> Drawing:
 def _with_control(
     view: View, table: pd.DataFrame, x: str | None, by: Sequence[str]
 ) -> pd.DataFrame:
-    """The table with the means of the untrained copy as column `control`, if there is one."""
+    """The table with the means of the untrained copy as column `control`, if there is one.
+
+    Where both have the same tokens, the mean of the paired differences is in `less_control`, with
+    `_low` and `_high`.
+    """
     if view.result.control is None:
         return table
     beside = means(replace(view, result=view.result.control).rows(), view.values, x, by)
     beside = beside.rename(columns={"mean": "control"})[["value", "group", "x", "control"]]
-    return table.merge(beside, on=["value", "group", "x"], how="left")
+    table = table.merge(beside, on=["value", "group", "x"], how="left")
+    # All rows of the copy: a first token with a massive norm is none there, and would be left out.
+    paired = less_control(view.rows(), view.result.control.frame, view.values)
+    if paired is None:
+        return table
+    ends = {"mean": "less_control", "low": "less_control_low", "high": "less_control_high"}
+    less = means(paired, view.values, x, by).rename(columns=ends)
+    return table.merge(less[["value", "group", "x", *ends.values()]], how="left")
 
 
 def _nothing_to_draw(view: View, table: pd.DataFrame) -> str:

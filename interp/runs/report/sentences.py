@@ -16,11 +16,12 @@ from interp.render.drawing import Drawing
 from interp.render.tokens import percent
 from interp.runs.report.lens_examples import Lens, lens_of, lens_prompts
 from interp.runs.report.views import ResultLike, control_names
-from interp.stats.comparison import Comparison
+from interp.stats.comparison import LESS, Comparison, span_of
 from interp.stats.means import random_lines
 from interp.stats.table import HasFrame
 
 STEADY = 0.9  # rank correlation with the place above which a line "rises" or "falls"
+UNITLESS = ("ratio", "share", "cosine", "count", "CKA", "attention", "probability", "exponent α")
 OPPOSITE = "opposite signs"  # of the note on two contrasts that differ in sign
 
 
@@ -32,7 +33,9 @@ def of_lines(drawing: Drawing) -> list[str]:
     table = table[table["mean"].notna() & table["x"].notna()]
     if table.empty or len(table["group"].unique()) != 1 or table["x"].nunique() < 2:
         return []
-    unit = f" {drawing.unit}" if drawing.unit and len(drawing.unit) < 12 else ""
+    # A quotient has no unit: "4.08 ratio" is no English.
+    short = 0 < len(drawing.unit) < 12 and drawing.unit not in UNITLESS
+    unit = f" {drawing.unit}" if short else ""
     return of_table(table, drawing.place, unit)
 
 
@@ -56,7 +59,7 @@ def of_table(table: pd.DataFrame, place: str, unit: str = "") -> list[str]:
             against = rows.assign(control=rows["x"].map(beside))
             told.append(_against(value, against, f"its control {controls[value]}", place, unit))
         if "control" in rows:
-            told.append(_against(value, rows, "that of an untrained copy", place, unit))
+            told.append(_against_copy(value, rows, place, unit))
         told = [sentence for sentence in told if sentence]
         subject = "It" if told else value
         told.append(f"{subject} {_course(rows.reset_index(drop=True), place, unit)}")
@@ -73,9 +76,9 @@ def _course(rows: pd.DataFrame, place: str, unit: str) -> str:
     top, low = rows.iloc[int(mean.argmax())], rows.iloc[int(mean.argmin())]
     if rows["low"].max() <= rows["high"].min():
         return (
-            f"stays between {_plain(low['mean'])} and {_plain(top['mean'])}{unit}: the 95 % "
-            f"intervals of all {len(rows)} {place}s overlap, so no change along the {place}s is "
-            "seen."
+            f"stays between {_plain(low['mean'])} and {_plain(top['mean'])}{unit} at all "
+            f"{len(rows)} {place}s, which differ by less than their 95 % intervals are wide; "
+            "whether they differ is not tested here."
         )
     if top["mean"] == low["mean"]:  # ranks of equal places correlate with nothing
         return f"is {_plain(low['mean'])}{unit} at every {place}."
@@ -128,6 +131,36 @@ def _against(value: str, rows: pd.DataFrame, control: str, place: str, unit: str
     return (
         f"{value} {how} {control} at {where} {place}s{sides}, most at {largest}; judged by "
         f"the 95 % interval of each {place} alone."
+    )
+
+
+def _against_copy(value: str, rows: pd.DataFrame, place: str, unit: str) -> str:
+    """Places at which a value differs from that of the untrained copy, paired by token."""
+    rows = rows[rows["control"].notna()].reset_index(drop=True)
+    if rows.empty:
+        return ""
+    most = rows.iloc[int((rows["mean"] - rows["control"]).abs().argmax())]
+    pair = f"{_plain(most['mean'])} against {_plain(most['control'])}{unit}"
+    largest = f"{place} {most['x']:g} ({pair})"
+    known = rows[rows.get("less_control_low", pd.Series(np.nan, rows.index)).notna()]
+    if known.empty:
+        return (
+            f"{value} is farthest from that of an untrained copy at {largest}; whether the two "
+            "differ is not tested, because their tokens are not paired or of one prompt only."
+        )
+    n, above = len(known), int((known["less_control_low"] > 0).sum())
+    apart = above + int((known["less_control_high"] < 0).sum())
+    if not apart:
+        return (
+            f"{value} does not detectably differ from that of an untrained copy: the 95 % interval "
+            f"of the difference, paired by token, holds 0 at all {n} {place}s."
+        )
+    where = f"all {n}" if apart == n else f"{apart} of {n}"
+    how = {apart: "is higher than", 0: "is lower than"}.get(above, "differs from")
+    sides = f" (higher at {above}, lower at {apart - above})" if 0 < above < apart else ""
+    return (
+        f"{value} {how} that of an untrained copy at {where} {place}s{sides}, most at {largest}. "
+        f"Judged by the difference, paired by token: its 95 % interval of each {place} alone."
     )
 
 
@@ -342,7 +375,7 @@ def _headline(overall: Comparison, unit: str) -> str:
         f"{'higher' if row[contrast] > 0 else 'lower'} for {overall.a} than for "
         f"{overall.b} tokens{within} ({row[contrast]:+.3g} [{low:.3g}, {high:.3g}])"
     )
-    told += f": {_by_chance(overall, row)}{_than_untrained(row, contrast)}."
+    told += f": {_by_chance(overall, row)}.{_than_untrained(overall, row)}"
     return told.replace("-", "−")
 
 
@@ -355,18 +388,25 @@ def _by_chance(overall: Comparison, row: pd.Series[Any]) -> str:
     return f"{'more' if p < overall.level else 'no more'} than {known} (p = {p:.2g})"
 
 
-def _than_untrained(row: pd.Series[Any], contrast: str) -> str:
-    """The verdict against the untrained copy, by whether the two intervals overlap."""
-    beside = [row.get(f"control_{contrast}{end}", np.nan) for end in ("", "_low", "_high")]
-    mean, low, high = (float(x) for x in beside)
-    if not np.isfinite([mean, low, high]).all():
+def _than_untrained(overall: Comparison, row: pd.Series[Any]) -> str:
+    """The verdict against the untrained copy, by the difference from it, paired by token."""
+    contrast = overall.contrast
+    copy = float(row.get(f"control_{contrast}", np.nan))
+    if not np.isfinite(copy):
         return ""
-    copy = f"an untrained copy's {mean:+.3g} [{low:.3g}, {high:.3g}]"
-    if row[f"{contrast}_low"] > high:
-        return f", above {copy}"
-    if row[f"{contrast}_high"] < low:
-        return f", below {copy}"
-    return f", not told apart from {copy}: the intervals overlap"
+    told = f" In an untrained copy of the model it is {copy:+.3g}"
+    less = f"{contrast}{LESS}"
+    more, p = float(row[less]), row[f"contrast{LESS}_p"]
+    if not np.isfinite(more):
+        return f"{told}; the two are not paired, so whether they differ is not tested."
+    band = f"{more:+.3g} [{row[f'{less}_low']:.3g}, {row[f'{less}_high']:.3g}]"
+    clear = bool(p < overall.level)
+    verdict = "differs from its copy" if clear else "does not detectably differ from its copy"
+    own = float(row[contrast])
+    way = "smaller" if abs(own) < abs(copy) else "larger"
+    effect = f"a {way} effect" if own * copy > 0 else "an effect in the other direction"
+    how = f"{band} (the same tokens in both, paired; p = {p:.2g})"
+    return f"{told}. The model {verdict}: {how}{f', {effect}' * clear}."
 
 
 def _ways(comparison: Comparison) -> str:
@@ -393,14 +433,36 @@ def _overall(comparison: Comparison, unit: str) -> str:
 
 
 def _runs(comparison: Comparison) -> list[str]:
-    level = comparison.level
-    runs = comparison.layer_runs
-    found = runs[(runs["p"] < level) & (runs["size"] > 1)] if len(runs) else runs
+    """All runs of neighbouring blocks that differ, with their direction."""
+    runs = comparison.runs_found
+    if runs.empty:
+        return []
+    parts = []
+    for more, found in (("more", runs[runs["mass"] > 0]), ("less", runs[runs["mass"] < 0])):
+        ordered = found.sort_values("first")
+        listed = [f"{span_of(run)} (p = {run['p']:.2g})" for _, run in ordered.iterrows()]
+        if listed:
+            who = f"{comparison.a} turns {more} than {comparison.b}"
+            parts.append(f"{who} in blocks {', '.join(listed)}")
     return [
-        f"Neighbouring blocks {int(r['first'])}–{int(r['last'])} differ together "
-        f"(cluster permutation, p = {r['p']:.2g})."
-        for _, r in found.head(2).iterrows()
+        "Runs of neighbouring blocks, each run tested as a whole (cluster permutation): "
+        f"{'; '.join(parts)}.{_unstarred(comparison, runs)}"
     ]
+
+
+def _unstarred(comparison: Comparison, runs: pd.DataFrame) -> str:
+    """The blocks inside of runs that do not differ on their own; "" if all do."""
+    layers = comparison.frame["layer"]
+    inside = sum((layers.between(r["first"], r["last"]) for _, r in runs.iterrows()), layers < 0)
+    alone = layers[inside & ~comparison.differs].tolist()
+    if not alone:
+        return ""
+    many = len(alone) > 1
+    return (
+        f" Block{'s' * many} {spans(alone)} {'have' if many else 'has'} no ★ in the figure: "
+        f"{'they belong' if many else 'it belongs'} to a run that differs, but a ★ needs a block "
+        "to differ on its own, corrected for all blocks."
+    )
 
 
 def _welch(comparison: Comparison) -> list[str]:
@@ -409,8 +471,9 @@ def _welch(comparison: Comparison) -> list[str]:
     if comparison.null_band is None or not np.isfinite(rate):
         return []
     return [
-        "Shuffled labels: Welch's test over tokens calls them significant in "
-        f"{percent(rate, 1)} of cases."
+        "Where labels are shuffled at random there is no effect to find. Welch's test, which takes "
+        f"tokens as independent, still finds one in {percent(rate, 1)} of the shuffles; "
+        f"{percent(comparison.level, 1)} would be right."
     ]
 
 
