@@ -511,8 +511,8 @@ def attach(
     An analysis must change nothing that it reads. The first time that one of yours reads a block it
     is shown copies; if it changes them, it is called no more and the pass is unharmed. One that
     begins to change activations later has altered that pass, which cannot be undone: all analyses
-    leave the pass out, and what goes on from its KV cache. A change past torch's count (`x.data`, NumPy) is
-    seen on the copies only.
+    leave the pass out, and what goes on from its KV cache. A change past torch's count (`x.data`,
+    NumPy) is seen on the copies only.
     """
     if prompts is not None and not isinstance(prompts, Prompts):
         raise BadInput(
