@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,6 +66,21 @@ class Key(NamedTuple):
         if vector:
             return tuple(SITES["terms"].axes.split())
         return tuple(SITES[SITES[self.point].of or self.point].axes.split())
+
+
+def named(keys: Collection[Key]) -> str:
+    """What activations there are among the keys, in words.
+
+    >>> named([Key.state("", 12), Key.logits("")])
+    'states of the stream and logits'
+    """
+    words = {
+        "states of the stream": any(key.is_state for key in keys),
+        "terms of blocks": any(key.term for key in keys),
+    }
+    sites = {key.point for key in keys if not key.is_state and key.term is None}
+    found = [word for word, there in words.items() if there] + sorted(sites)
+    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
 
 
 @dataclass(frozen=True)
@@ -143,3 +158,4 @@ class Pass:
     window: bool = False
     cache: Any = None
     failed: set[Analysis] = field(default_factory=set)
+    came: set[Key] = field(default_factory=set)
