@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class Wiring:
     """Hook names to attach by key, and the calls to make, in order of depth.
 
     `weights` gives the matrices of blocks. `final` is the last state, which the logits are read
-    out from where a pass keeps few of them.
+    out from where a pass keeps few of them. `tolerance` is the closing error that is rounding.
     """
 
     sources: Mapping[Key, str]
@@ -124,6 +125,7 @@ class Wiring:
     readout: Any = None
     final: Key | None = None
     weights: Any = None
+    tolerance: float = math.inf
 
     @property
     def needs_logits(self) -> bool:

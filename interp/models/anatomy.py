@@ -231,7 +231,9 @@ class Anatomy:
                 name = self.source(key)
                 if name is not None:
                     sources[key] = name
-        wiring = Wiring(sources, tuple(jobs), self.readout, weights=self.weights)
+        wiring = Wiring(
+            sources, tuple(jobs), self.readout, weights=self.weights, tolerance=self.tolerance
+        )
         if not wiring.needs_logits or self.readout is None:
             return wiring
         stack = next(s for s in self.stacks if s.name == self.readout_stack)
@@ -364,6 +366,8 @@ class Anatomy:
         terms: dict[str, Key] = {}
         for site in analysis.wanted():
             key = self._key(stack, site, layer)
+            if (other := analysis.only_with.get(site)) and other not in sites:
+                continue
             if key is not None:
                 sites[site] = (key,)
             elif site == "terms" and stack.closes:

@@ -261,6 +261,7 @@ class Observer:
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
             weights=weights,
+            tolerance=self.wiring.tolerance,
         )
 
     def _weights(self, job: ObserveCall) -> Any:
