@@ -30,9 +30,9 @@ class Rotation(Analysis):
 
     Caveats: the space is narrow, so that unrelated vectors are not at 90° (`random_pairs` is the
     scale). Where a hook changes the stream in a block, the angles of its terms are NaN, and a note
-    names the block. Few large components, those of first tokens above all, can make an angle; special
-    tokens are left out of means. In bfloat16 and float16 small angles are rounding. The second
-    form is Kahan's ("How futile are mindless assessments of roundoff", 2006).
+    names the block. Few large components, those of first tokens above all, can make an angle;
+    special tokens are left out of means. In bfloat16 and float16 small angles are rounding. The
+    second form is Kahan's ("How futile are mindless assessments of roundoff", 2006).
     """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post")

@@ -248,7 +248,7 @@ def step_by_numpy(model, tokens, hooks) -> dict[str, np.ndarray]:
 def test_a_step_that_a_hook_changed_is_shared_out_to_no_term(gpt2):
     tokens = tokens_of()
 
-    def changed(value, hook):  # noqa: ARG001
+    def changed(value, hook):
         value = value.clone()
         value[0, 3:] += 10.0
         return value
