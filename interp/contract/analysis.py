@@ -215,6 +215,8 @@ class Analysis(ABC):
             `-math.inf` or `math.inf` for an open end: (0, 1) of a share, (0, math.inf) of a norm.
             Intervals of its means stay in it; `check_analysis` finds values outside.
         contrasts: whether it compares two answers, so that `against=` has to be given.
+        least: smallest allowed value of a parameter, by its name, such as 1 of a count. A smaller
+            one is refused when the analysis is made, before a model is loaded.
     """
 
     sites: ClassVar[tuple[str, ...]] = ()
@@ -228,9 +230,22 @@ class Analysis(ABC):
     renamed: ClassVar[Mapping[str, str]] = {}
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     contrasts: ClassVar[bool] = False
+    least: ClassVar[Mapping[str, float]] = {}
 
     # Not in the repr, where it would stand in every one and nearly always say nothing.
     without_dims: tuple[int, ...] = field(default=(), kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises `BadInput` for a parameter below its `least` value; call it from your own."""
+        for parameter, least in self.least.items():
+            value = getattr(self, parameter)
+            # Not "value < least": NaN is refused too.
+            if value is not None and not value >= least:
+                usual = next(f.default for f in fields(self) if f.name == parameter)
+                raise BadInput(
+                    f"{self.name()} with {parameter}={value!r}: allowed is {least:g} or more; "
+                    f"{usual!r} is the default"
+                )
 
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:
