@@ -32,6 +32,7 @@ class Attention(Analysis):
     maps: int = 2
 
     sites: ClassVar[tuple[str, ...]] = ("pattern",)
+    least: ClassVar[Mapping[str, float]] = {"maps": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "entropy": "−Σ A log A over the keys; nats",
         "distance": "Σ A·(query position − key position): signed, so that left and right cancel in "

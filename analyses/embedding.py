@@ -36,6 +36,7 @@ class Embedding(Analysis):
 
     scope: ClassVar = "weights"
     keys: ClassVar[tuple[str, ...]] = ("component",)
+    least: ClassVar[Mapping[str, float]] = {"draws": 0, "seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "component": "number of the principal component, 0 = largest variance",
         "eigenvalue": "variance along the component; squared weight units",

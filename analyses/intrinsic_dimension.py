@@ -60,6 +60,7 @@ class IntrinsicDimension(Analysis):
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream",)
+    least: ClassVar[Mapping[str, float]] = {"seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "dimension": "TwoNN estimate d̂; NaN below 10 different states; dimensions",
         "dimension_low": "lower end of its 95 % interval, tokens taken as independent; dimensions",
@@ -90,6 +91,7 @@ class IntrinsicDimension(Analysis):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tokens < 2 or not 1 <= self.k < self.tokens:
             raise BadInput(
                 f"intrinsic_dimension with tokens={self.tokens}, k={self.k}: allowed are 2 or more "

@@ -40,6 +40,7 @@ class LayerSimilarity(Analysis):
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream",)
     keys: ClassVar[tuple[str, ...]] = ("layer_a", "layer_b")
+    least: ClassVar[Mapping[str, float]] = {"stride": 1, "memory": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "layer_a": "first state; 0 enters the first block",
         "layer_b": "second state",
@@ -71,8 +72,6 @@ class LayerSimilarity(Analysis):
         return {"moments": CrossMoments.of(rows)}
 
     def _states(self, n: int) -> list[int]:
-        if self.stride < 1:
-            raise BadInput(f"stride is {self.stride!r}; allowed is 1 or more")
         return list(range(0, n, self.stride))
 
     def _refuse_large(self, states: int, width: int, total: int) -> None:

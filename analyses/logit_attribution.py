@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from interp import Analysis, Batch, PerToken, Plot
-from interp.geometry import at_least_float32, dot
+from interp import Analysis, Batch, Leaf, PerToken, Plot
+from interp.geometry import at_least_float32, dot, norm, ratio
 
 
 class LogitAttribution(Analysis):
@@ -16,9 +16,10 @@ class LogitAttribution(Analysis):
     W_U. Given a second answer (against=), every number is of the difference of the two logits.
 
     What adds up: `stream_logit` of block 0, the embedding's part, plus the parts of all terms of
-    all blocks, plus `constant_logit`, is the target's logit before the model's output transform
-    (a soft cap or scale; most models have none), or the logit difference. Sources: Elhage et al.
-    2021 for direct paths, Wang et al. 2211.00593 for logit differences.
+    all blocks, plus `rest_logit` of all blocks, which is rounding unless a hook changes the
+    stream, plus `constant_logit`, is the target's logit before the model's output transform (a
+    soft cap or scale; most models have none), or the logit difference. Sources: Elhage et al. 2021
+    for direct paths, Wang et al. 2211.00593 for logit differences.
 
     Caveats: direct paths only: what a term does through later blocks is in their parts. A term
     may write what a later one takes back. One logit alone moves with all others: give two answers
@@ -38,6 +39,8 @@ class LogitAttribution(Analysis):
         "stream_logit_after": "part of x_{l+1}, the state after the block; logits",
         "attn_logit": "part of what attention adds in this block; logits",
         "mlp_logit": "part of what the MLP adds in this block; logits",
+        "rest_logit": "part of what the step has beyond its terms, which is rounding unless a hook "
+        "changes the stream; logits",
         "constant_logit": "part of the norm's and the unembedding's bias, the same at every block",
         "*_logit": "as attn_logit, for a term of another name; logits",
     }
@@ -63,11 +66,16 @@ class LogitAttribution(Analysis):
         if anatomy is not None and anatomy.readout is not None:
             anatomy.readout.check_adds_up(anatomy.d_model, anatomy.dtype)
 
-    def observe(self, batch: Batch) -> dict[str, PerToken]:
+    def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         mask = batch.mask
         direction, constant = batch.direction()
-        parts = {"stream_logit": batch["resid_pre"], "stream_logit_after": batch["resid_post"]}
-        parts |= {f"{name}_logit": term for name, term in batch.terms.items()}
-        values = {n: dot(at_least_float32(x[mask]), direction) for n, x in parts.items()}
-        values["constant_logit"] = constant
-        return {name: PerToken(batch.to_grid(v[None])[0]) for name, v in values.items()}
+        before, after = (at_least_float32(batch[s][mask]) for s in ("resid_pre", "resid_post"))
+        terms = {name: at_least_float32(x[mask]) for name, x in batch.terms.items()}
+        rest = after - sum(terms.values(), start=before)
+        parts = {"stream_logit": before, "stream_logit_after": after}
+        parts |= {f"{name}_logit": term for name, term in terms.items()} | {"rest_logit": rest}
+        values = {name: dot(x, direction) for name, x in parts.items()}
+        values |= {"constant_logit": constant, "error": ratio(norm(rest), norm(after))}
+        grids = {name: batch.to_grid(v[None])[0] for name, v in values.items()}
+        _, told = batch.open_steps(grids.pop("error"))
+        return {name: PerToken(grid) for name, grid in grids.items()} | told

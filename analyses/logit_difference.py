@@ -37,6 +37,7 @@ class LogitDifference(Analysis):
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
     contrasts: ClassVar[bool] = True
+    least: ClassVar[Mapping[str, float]] = {"identity_rows": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "logit_diff": "logit of the target minus that of the second answer; nats, NaN without one",
         "target_logit": "logit of the target at this state; NaN without target",

@@ -49,6 +49,7 @@ class LogitLens(Analysis):
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
     token_columns: ClassVar[tuple[str, ...]] = ("top_token",)
+    least: ClassVar[Mapping[str, float]] = {"examples": 0, "top_k": 1, "identity_rows": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "log_prob": "log P(target) at this state, of the next token or of what targets= names; "
         "nats, NaN if none",

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from interp import Analysis, Batch, PerToken, Plot
+from interp import Analysis, Batch, Leaf, PerToken, Plot
 from interp.geometry import across, at_least_float32, by_rows, dot, filled, ratio, turn
 
 
@@ -21,7 +22,8 @@ class PathLength(Analysis):
     Caveats: the norm of the stream grows with depth in most models, so late blocks dominate P:
     read `relative_step` beside it. Tortuosity grows with the number of blocks; a random walk of n
     equal steps in many dimensions has √n. Shares are given only where the terms close the step
-    (`closing_error`, Elhage et al. 2021 for the decomposition).
+    (`closing_error`, Elhage et al. 2021 for the decomposition): of a token whose stream a hook
+    changed in the block they are NaN, and a note names the block.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post", "resid_initial")
@@ -34,7 +36,8 @@ class PathLength(Analysis):
         "path": "Σ of the steps up to and with this block; activation units",
         "chord": "‖x_{l+1} − x_0‖; activation units",
         "tortuosity": "path / chord, at least 1; ratio",
-        "attn_share": "(a_l·Δ_l)/‖Δ_l‖², the shares of all terms sum to 1; ratio",
+        "attn_share": "(a_l·Δ_l)/‖Δ_l‖², the shares of all terms sum to 1; NaN where the terms do "
+        "not close the step; ratio",
         "mlp_share": "(m_l·Δ_l)/‖Δ_l‖²; ratio",
         "attn_norm": "‖a_l‖; activation units",
         "mlp_norm": "‖m_l‖; activation units",
@@ -80,7 +83,7 @@ class PathLength(Analysis):
         ),
     )
 
-    def observe(self, batch: Batch) -> dict[str, PerToken]:
+    def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
         terms = batch.terms
         sums = by_rows(
             lambda before, after, first, *rows: _products(
@@ -100,7 +103,12 @@ class PathLength(Analysis):
         }
         values["tortuosity"] = ratio(values["path"], values["chord"])
         values |= _terms(sums, terms, batch["resid_pre"])
-        return {name: PerToken(value) for name, value in values.items()}
+        told: dict[str, Leaf] = {}
+        if terms:
+            wrong, told = batch.open_steps(values["closing_error"])
+            for name in terms:
+                values[f"{name}_share"] = values[f"{name}_share"].masked_fill(wrong, torch.nan)
+        return {name: PerToken(value) for name, value in values.items()} | told
 
 
 def _products(

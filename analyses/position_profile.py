@@ -41,6 +41,7 @@ class PositionProfile(Analysis):
     sites: ClassVar[tuple[str, ...]] = ("pattern",)
     optional: ClassVar[tuple[str, ...]] = ("scores",)
     keys: ClassVar[tuple[str, ...]] = ("offset",)
+    least: ClassVar[Mapping[str, float]] = {"max_offset": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "offset": "position of the query − position of the key; tokens, negative for keys after it",
         "pairs": "number of (query, key) pairs at this offset; count",

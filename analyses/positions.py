@@ -44,6 +44,7 @@ class Positions(Analysis):
 
     scope: ClassVar = "weights"
     keys: ClassVar[tuple[str, ...]] = ("component",)
+    least: ClassVar[Mapping[str, float]] = {"first": 2, "components": 1, "draws": 0, "seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "component": "number of the principal component, 0 = largest variance",
         "share": "share of the variance along the component; ratio",

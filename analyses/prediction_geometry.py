@@ -50,6 +50,7 @@ class PredictionGeometry(Analysis):
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
+    least: ClassVar[Mapping[str, float]] = {"k": 2, "bands": 2, "seed": 0, "identity_rows": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "h_norm": "‖h‖ after the final norm; activation units",
         "norm_share": "part of the norms ‖w_i‖ in the variance of the top-k logits; ratio",

@@ -35,6 +35,7 @@ class RandomPairs(Analysis):
 
     sites: ClassVar[tuple[str, ...]] = ("resid_post",)
     keys: ClassVar[tuple[str, ...]] = ("kind", "layer_a", "layer_b", "prompt_a", "prompt_b")
+    least: ClassVar[Mapping[str, float]] = {"per_layer": 2, "pairs": 1, "seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "kind": "'same layer': both states leave the block `layer`; 'any layers': each from any",
         "angle": "angle of the pair; degrees",

@@ -50,6 +50,7 @@ class Settling(Analysis):
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream", "logits", "readout")
+    least: ClassVar[Mapping[str, float]] = {"identity_rows": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "js": "D_l, Jensen–Shannon divergence to the final distribution; bits, or units of `base`",
         "js_min": "smallest D of the states 1 … l; NaN at state 0; as `js`",
@@ -97,6 +98,7 @@ class Settling(Analysis):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.threshold > 0 or not 0 < self.late <= 1 or not self.base > 1:
             raise BadInput(
                 f"settling with threshold={self.threshold}, late={self.late}, base={self.base}: "

@@ -52,6 +52,7 @@ class Spectrum(Analysis):
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream",)
+    least: ClassVar[Mapping[str, float]] = {"seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "participation_ratio": "(Σλ)²/Σλ² of the covariance over tokens: 1 … width; directions",
         "rankme": "exp of the entropy of σ/Σσ, σ = √λ: 1 … width; directions",
@@ -105,6 +106,7 @@ class Spectrum(Analysis):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             power_law(np.ones(1), self.fit_first, self.fit_last)
         except BadInput as error:

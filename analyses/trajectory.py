@@ -44,6 +44,7 @@ class Trajectory(Analysis):
 
     scope: ClassVar = "model"
     sites: ClassVar[tuple[str, ...]] = ("stream",)
+    least: ClassVar[Mapping[str, float]] = {"seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "pc*_share": "share of the variance of all states along that axis; same in all rows; ratio",
         "pc*": "coordinate of x_l along a principal axis; activation units, 1 if unit=True",
@@ -85,6 +86,7 @@ class Trajectory(Analysis):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.components < 1 or self.tokens < 1:
             raise BadInput(
                 f"trajectory with components={self.components}, tokens={self.tokens}: both are at "

@@ -33,6 +33,7 @@ class Unembedding(Analysis):
     scope: ClassVar = "weights"
     keys: ClassVar[tuple[str, ...]] = ("vocab_id", "vocab_token")
     token_columns: ClassVar[tuple[str, ...]] = ("vocab_token",)
+    least: ClassVar[Mapping[str, float]] = {"seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "vocab_id": "id of the token that the row is of",
         "vocab_token": "its text",

@@ -38,6 +38,7 @@ class UnembeddingSpectrum(Analysis):
 
     scope: ClassVar = "weights"
     keys: ClassVar[tuple[str, ...]] = ("matrix", "direction")
+    least: ClassVar[Mapping[str, float]] = {"seed": 0}
     columns: ClassVar[Mapping[str, str]] = {
         "matrix": "'W_U', 'W_U centred' (rows minus their mean) or 'random' (the control)",
         "direction": "number of the singular direction, 0 = largest",

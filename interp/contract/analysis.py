@@ -7,6 +7,7 @@ observes one batch at a time without keeping anything, and emits leaves
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from interp._arrays import Array, to_numpy
 from interp.contract.columns import by_name
-from interp.contract.leaves import Leaf, PerHead, PerToken, State
+from interp.contract.leaves import UNCLOSED, Leaf, Moments, PerHead, PerToken, State
 from interp.contract.sites import SITES
 from interp.contract.table import default_table
 from interp.contract.tokens import Tokens
@@ -49,6 +50,7 @@ class Batch(Tokens):
         readout: path from residual vectors to vocabulary statistics, if the model has one.
         weights: matrices of this block by name, read with `weight`.
         model: the model itself, in scope "weights" only.
+        tolerance: largest closing error of a step that is rounding (`open_steps`).
     """
 
     sites: Mapping[str, Tensor]
@@ -59,6 +61,7 @@ class Batch(Tokens):
     readout: Any = None
     model: Any = None
     weights: Any = None
+    tolerance: float = math.inf
 
     def __getitem__(self, site: str) -> Tensor:
         try:
@@ -103,6 +106,19 @@ class Batch(Tokens):
             raise BadInput(f"running({name!r}) adds up a PerToken, not {type(earlier).__name__}")
         # A model may lie on several devices.
         return earlier.values.to(step.device) + step
+
+    def open_steps(self, error: Tensor) -> tuple[Tensor, dict[str, Leaf]]:
+        """Where a step is not the sum of its terms, as where a hook changes the stream.
+
+        Args:
+            error: `[batch, pos]`, such as `interp.geometry.closing_error` of the terms.
+
+        Returns a mask `[batch, pos]`, and a leaf to emit with the values: it becomes a note of the
+        result that names the block. Without such a token there is none.
+        """
+        wrong = error > self.tolerance
+        counted = wrong & self.mask
+        return wrong, {UNCLOSED: Moments.of(error, counted)} if bool(counted.any()) else {}
 
     def to_grid(self, values: Tensor) -> Tensor:
         """Values of the real tokens, `[state, row, …]` in the order of `x[mask]`, on the rectangle.
@@ -186,6 +202,7 @@ class Analysis(ABC):
     Class attributes:
         sites: what it reads, from `interp.contract.sites.SITES`.
         optional: sites it uses where the model has them.
+        only_with: optional sites that are read only where another one is, by their name.
         scope: "layer": `observe` is called once per block and the framework adds `layer`;
             "model": once per batch, with all boundary states stacked in site "stream";
             "weights": once, with `batch.model`, without prompts.
@@ -198,10 +215,13 @@ class Analysis(ABC):
             `-math.inf` or `math.inf` for an open end: (0, 1) of a share, (0, math.inf) of a norm.
             Intervals of its means stay in it; `check_analysis` finds values outside.
         contrasts: whether it compares two answers, so that `against=` has to be given.
+        least: smallest allowed value of a parameter, by its name, such as 1 of a count. A smaller
+            one is refused when the analysis is made, before a model is loaded.
     """
 
     sites: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
+    only_with: ClassVar[Mapping[str, str]] = {}
     scope: ClassVar[Scope] = "layer"
     columns: ClassVar[Mapping[str, str]] = {}
     keys: ClassVar[tuple[str, ...]] = ()
@@ -210,9 +230,22 @@ class Analysis(ABC):
     renamed: ClassVar[Mapping[str, str]] = {}
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     contrasts: ClassVar[bool] = False
+    least: ClassVar[Mapping[str, float]] = {}
 
     # Not in the repr, where it would stand in every one and nearly always say nothing.
     without_dims: tuple[int, ...] = field(default=(), kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises `BadInput` for a parameter below its `least` value; call it from your own."""
+        for parameter, least in self.least.items():
+            value = getattr(self, parameter)
+            # Not "value < least": NaN is refused too.
+            if value is not None and not value >= least:
+                usual = next(f.default for f in fields(self) if f.name == parameter)
+                raise BadInput(
+                    f"{self.name()} with {parameter}={value!r}: allowed is {least:g} or more; "
+                    f"{usual!r} is the default"
+                )
 
     @abstractmethod
     def observe(self, batch: Batch) -> Mapping[str, Emission]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,6 +69,21 @@ class Key(NamedTuple):
         return tuple(SITES[SITES[self.point].of or self.point].axes.split())
 
 
+def named(keys: Collection[Key]) -> str:
+    """What activations there are among the keys, in words.
+
+    >>> named([Key.state("", 12), Key.logits("")])
+    'states of the stream and logits'
+    """
+    words = {
+        "states of the stream": any(key.is_state for key in keys),
+        "terms of blocks": any(key.term for key in keys),
+    }
+    sites = {key.point for key in keys if not key.is_state and key.term is None}
+    found = [word for word, there in words.items() if there] + sorted(sites)
+    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
+
+
 @dataclass(frozen=True)
 class ObserveCall:
     """One call of `observe` to come: when every key in `needs` has arrived, it runs.
@@ -102,7 +118,8 @@ class Wiring:
 
     `weights` gives the matrices of blocks. `final` is the last state, which the logits are read
     out from where a pass keeps few of them. `multiples` names the stacks whose states the model
-    pads behind the prompt, to a multiple of so many columns.
+    pads behind the prompt, to a multiple of so many columns. `tolerance` is the
+    closing error that is rounding.
     """
 
     sources: Mapping[Key, str]
@@ -111,6 +128,7 @@ class Wiring:
     final: Key | None = None
     weights: Any = None
     multiples: Mapping[str, int] = field(default_factory=dict)
+    tolerance: float = math.inf
 
     @property
     def needs_logits(self) -> bool:
@@ -146,3 +164,4 @@ class Pass:
     cache: Any = None
     failed: set[Analysis] = field(default_factory=set)
     spoiled: bool = False  # an analysis changed an activation of the model's own
+    came: set[Key] = field(default_factory=set)

@@ -26,6 +26,9 @@ L = TypeVar("L", bound="Leaf")
 GroupKey = tuple[str, ...]
 """The labels of a group, one text per label column."""
 
+UNCLOSED = "unclosed"
+"""Name of the leaf of tokens at which the terms of a block do not add up to its step."""
+
 
 @dataclass(frozen=True, eq=False)
 class PerToken:

@@ -236,7 +236,12 @@ class Anatomy:
                     sources[key] = name
         multiples = {s.name: s.multiple for s in self.stacks if s.multiple > 1}
         wiring = Wiring(
-            sources, tuple(jobs), self.readout, weights=self.weights, multiples=multiples
+            sources,
+            tuple(jobs),
+            self.readout,
+            weights=self.weights,
+            multiples=multiples,
+            tolerance=self.tolerance,
         )
         if not wiring.needs_logits or self.readout is None:
             return wiring
@@ -370,6 +375,8 @@ class Anatomy:
         terms: dict[str, Key] = {}
         for site in analysis.wanted():
             key = self._key(stack, site, layer)
+            if (other := analysis.only_with.get(site)) and other not in sites:
+                continue
             if key is not None:
                 sites[site] = (key,)
             elif site == "terms" and stack.closes:

@@ -29,7 +29,7 @@ from torch import Tensor
 from interp.contract.analysis import Analysis, Batch
 from interp.contract.builtin import is_builtin
 from interp.contract.emissions import failed, observed
-from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring
+from interp.contract.jobs import Key, NotFollowed, ObserveCall, Pass, Wiring, named
 from interp.contract.sites import SITES
 from interp.contract.tokens import Tokens
 from interp.errors import AlteredError, BadInput, InterpError, ObserveError
@@ -144,10 +144,10 @@ class Observer:
         self.passes[-1].kept = kwargs.get("logits_to_keep", kwargs.get("num_logits_to_keep", 0))
         self.passes[-1].window = has_window(cache_in(kwargs))
 
-    def tell(self, kind: str, message: str) -> None:
+    def tell(self, kind: str, message: str, *, warn: bool = True) -> None:
         """Count what was not observed; the first of a kind is a warning."""
         self.unobserved[kind] += 1
-        if self.unobserved[kind] == 1:
+        if warn and self.unobserved[kind] == 1:
             warnings.warn(f"{message} (further ones of this kind are counted only)", stacklevel=2)
 
     def _open(self, contexts: Mapping[str, Tokens]) -> None:
@@ -191,6 +191,7 @@ class Observer:
         if key in current.store or current.readers[key] == 0:
             return
         current.store[key] = value.detach()
+        current.came.add(key)
         for number in self._jobs_by_key[key]:
             waiting = current.missing[number]
             waiting.discard(key)
@@ -303,6 +304,7 @@ class Observer:
             before=current.latest.get((job.analysis, job.stack)),
             readout=self.wiring.readout,
             weights=weights,
+            tolerance=self.wiring.tolerance,
         )
 
     def _weights(self, job: ObserveCall) -> Any:
@@ -318,10 +320,11 @@ class Observer:
             return
         self._replay_late(current)
         current.cache = cache
-        if early:
-            self._flush(current)
-        else:
+        if not early:
             self._take_logits(current, logits)
+        self._flush(current)
+        if self.guest:
+            self._account(current, early=early)
         self.passes.pop()
         self.deliver(current)
 
@@ -372,11 +375,44 @@ class Observer:
         return whole
 
     def _flush(self, current: Pass) -> None:
-        """After a pass that was stopped early: run what lacks only optional sites."""
+        """At the end of a pass: run what lacks only optional sites."""
         for number, job in enumerate(self.wiring.jobs):
-            waiting = current.missing[number]
+            waiting = current.missing.get(number)
             if waiting and not waiting & job.required:
                 self._run(current, job)
+                waiting.clear()
+
+    def _account(self, current: Pass, *, early: bool) -> None:
+        """Counts the analyses whose inputs did not all come, and leaves out those that got none."""
+        why = "it ended early" if early else "its inputs did not come"
+        waiting: dict[Analysis, list[ObserveCall]] = {}
+        for number, keys in current.missing.items():
+            job = self.wiring.jobs[number]
+            if keys and job.analysis not in current.failed:
+                waiting.setdefault(job.analysis, []).append(job)
+        observed_some = {job.analysis for job, _, _ in current.emitted}
+        for analysis, jobs in waiting.items():
+            keys = {k for job in jobs for k in job.needs} - current.came
+            if analysis not in observed_some:
+                said = f"it ended before {named(keys)} came" if early else f"no {named(keys)} came"
+                self.fail(current, analysis, NotFollowed(why, said))
+                continue
+            kind = f"{analysis.name()}: {why}, {_where(jobs)}"
+            # Whoever ends a pass at a block knows that the blocks behind it are not run.
+            message = f"{analysis.name()!r} does not observe all of this pass: {_where(jobs)}"
+            self.tell(kind, message, warn=not early)
+
+
+def _where(jobs: list[ObserveCall]) -> str:
+    """Where calls of `observe` are missing, in words: `nothing of blocks 10 to 11`."""
+    blocks = sorted({job.layer for job in jobs if job.layer is not None})
+    stacks = sorted({job.stack for job in jobs if job.stack})
+    of = f" of the {' and '.join(stacks)}" if stacks else ""
+    if not blocks:
+        return f"nothing{of}"
+    unbroken = len(blocks) > 2 and blocks[-1] - blocks[0] + 1 == len(blocks)
+    numbers = f"{blocks[0]} to {blocks[-1]}" if unbroken else ", ".join(map(str, blocks))
+    return f"nothing of block{'s' if len(blocks) > 1 else ''} {numbers}{of}"
 
 
 def _without(vectors: Mapping[str, Tensor], dims: list[int]) -> dict[str, Tensor]:

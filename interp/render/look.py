@@ -12,6 +12,7 @@ from typing import Any
 
 from interp.errors import BadInput, unknown
 from interp.render import style
+from interp.render.fit import fit, legend_height
 from interp.render.tokens import escape
 
 Palette = str | Sequence[str] | Mapping[str, str] | None
@@ -57,8 +58,9 @@ class Look:
         """
         if self.palette is not None:
             _recolour(figure, self.palette)
+        width = self.width or max((figure.layout.meta or {}).get("width") or 0, style.PAGE)
         if self.legend:
-            _list_lines(figure)
+            _list_lines(figure, width)
         meta = dict(figure.layout.meta or {})
         if self.title is not None:
             figure.update_layout(title_text=escape(self.title))
@@ -70,6 +72,8 @@ class Look:
         if self.height is not None:
             figure.update_layout(height=self.height)
         figure.update_layout(meta=meta)
+        if self.width is not None or self.height is not None:
+            fit(figure, width)
         return figure
 
 
@@ -133,7 +137,7 @@ def _transparent(found: re.Match[str], new: Mapping[str, str]) -> str:
     return style.alpha(new[old], float(opacity)) if old in new else found[0]
 
 
-def _list_lines(figure: Any) -> None:
+def _list_lines(figure: Any, width: float) -> None:
     """A legend of every line, band and control, each name once."""
     seen: set[str] = set()
     kinds = (", band", ", untrained")
@@ -150,12 +154,16 @@ def _list_lines(figure: Any) -> None:
         rank += 1 + kinds.index(kind) if kind else 0
         trace.update(showlegend=trace.name not in seen, legendgroup=trace.name, legendrank=rank)
         seen.add(trace.name)
-    # Below the axis: at the right the lines have their names already.
+    # At the lower edge, below the axis and its title whatever the height: at the right the lines
+    # have their names already.
+    margin = figure.layout.margin
+    more = legend_height(seen, width - (margin.l or 0) - (margin.r or 0))
+    place = {"yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
     figure.update_layout(
         showlegend=True,
-        legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0},
-        height=(figure.layout.height or 450) + 60,
-        margin={"b": (figure.layout.margin.b or 56) + 60},
+        legend={"orientation": "h"} | place,
+        height=(figure.layout.height or 450) + more,
+        margin={"b": (margin.b or 56) + more},
     )
 
 

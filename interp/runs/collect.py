@@ -13,7 +13,7 @@ from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
 from interp.contract.emissions import failed, observed
 from interp.contract.jobs import ObserveCall, Pass
 from interp.contract.kept import ALL, Kept
-from interp.contract.leaves import State, merge_states
+from interp.contract.leaves import UNCLOSED, Moments, State, merge_states
 from interp.contract.reduce import Groups, reduce_emissions
 from interp.contract.table import rowless
 from interp.contract.tokens import Tokens
@@ -116,7 +116,7 @@ class Collector:
             ids = ids_in(self.states[name], analysis)
             strings = token_strings(ids, getattr(bridge, "tokenizer", None))
             state = self.states[name]
-            said = [_rowless(analysis, state), self.kept.note(analysis, state)]
+            said = [_rowless(analysis, state), self.kept.note(analysis, state), open_note(state)]
             if "special" in tokens:
                 said += moments_notes(state, tokens["special"].fillna(False).astype(bool))
             own = (*notes, *filter(None, said), *left_out_note(analysis))
@@ -127,6 +127,26 @@ class Collector:
 
 def _rowless(analysis: Analysis, state: State) -> str:
     return "" if type(analysis).table is not Analysis.table else rowless(state)
+
+
+def open_note(state: State) -> str:
+    """A sentence on the blocks whose terms did not add up to their steps; "" without any."""
+    found = {
+        at: leaf
+        for at, leaves in sorted(state.items())
+        if isinstance(leaf := leaves.get(UNCLOSED), Moments)
+    }
+    if not found:
+        return ""
+    blocks = [f"{layer}{f' of the {stack}' if stack else ''}" for stack, layer in found]
+    tokens = sum(int(leaf.count) for leaf in found.values())
+    worst = max(float(leaf.max) for leaf in found.values())
+    return (
+        f"The terms of block{'s' if len(blocks) > 1 else ''} {', '.join(blocks)} do not add up to "
+        f"the step at {tokens:,} token{'' if tokens == 1 else 's'} (closing error up to "
+        f"{worst:.2g}): most likely a hook changes the stream there. What it adds is counted as no "
+        "term's."
+    )
 
 
 def left_out_note(analysis: Analysis) -> tuple[str, ...]:

@@ -115,7 +115,8 @@ def run(
         keep: "tokens": a row per token; "summary": moments per group of `by`.
         by: label columns that make the groups of a summary; special tokens have none.
         control: "random-init" also runs an untrained copy of the model (`random_copy`) over the
-            same prompts; its results are in `results.control` and are drawn in every figure.
+            same prompts; its results are in `results.control`. Lines and head maps show them
+            beside the model's; the caption of any other figure names the table that has them.
         without_dims: dimensions of the stream that all analyses leave out, such as massive ones;
             refused for one that reads more than the stream. One analysis alone leaves them out
             with its own parameter, `Rotation(without_dims=(7,))`, as in all other kinds of run.

@@ -612,6 +612,7 @@ def _permutation_columns(
     # infinite ones among them, interpolation would give NaN.
     size = np.where(np.isnan(test.null_t), np.inf, np.abs(test.null_t))
     size = np.quantile(size, confidence, axis=0, method="higher")
+    size = np.where(np.isinf(size), np.nan, size)
     rate = (test.null_welch_p < 1 - confidence).mean(axis=0)
     found = (test.t, test.p, test.p_max, *bands, size, rate)
     return {

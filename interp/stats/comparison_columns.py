@@ -22,7 +22,8 @@ _PLAIN = {
     "shuffled_high": "upper end of it",
     "shuffled_within_low": "lower end of that of within_difference under shuffled labels",
     "shuffled_within_high": "upper end of it",
-    "shuffled_t": "quantile of |permutation_t| under shuffled labels",
+    "shuffled_t": "quantile of |permutation_t| under shuffled labels; NaN where so many shuffles "
+    "leave no spread within the groups that it is infinite",
     "shuffled_welch_rate": "share of shuffled labels that Welch's test calls significant",
     "permutation_p_max": "permutation_p against the largest |t| of all rows (family-wise)",
     "contrast_minus_control_p": "p that the contrast which is tested differs from that of the "

@@ -22,6 +22,8 @@ Codes = NDArray[np.int64]
 # A spread this much smaller than the value it scales is rounding: float64 sums over 10^6 tokens
 # keep about ten digits.
 ROUNDING = 1e-9
+# Sums of the same values in another order differ by less than this, of the largest value.
+EQUAL = 1e-12
 # Far more labelings than anyone would enumerate; above it the exact integer is not worth computing.
 MANY = 1e15
 

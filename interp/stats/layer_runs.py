@@ -106,8 +106,9 @@ def _largest_mass(null: Floats, limit: Floats, linked: Bools) -> Floats:
         run = np.zeros(len(null))
         for k in range(null.shape[1]):
             t = sign * null[:, k]
-            before = run if linked[k] else 0.0
-            run = np.where((t >= limit[k]) & (t > 0), t + before, 0.0)
+            # 0 for what belongs to no run: an infinite t of the other sign has no sum with it.
+            t = np.where((t >= limit[k]) & (t > 0), t, 0.0)
+            run = np.where(t > 0, t + run, 0.0) if linked[k] else t
             largest = np.maximum(largest, run)
     return largest
 

@@ -24,7 +24,14 @@ from interp.stats.classical import (
     undefined_is_nan,
     welch_from_moments,
 )
-from interp.stats.labelings import ROUNDING, Codes, Labelings, share_reaching, smallest_share
+from interp.stats.labelings import (
+    EQUAL,
+    ROUNDING,
+    Codes,
+    Labelings,
+    share_reaching,
+    smallest_share,
+)
 
 # A statistic's derivative by each of the totals that it depends on.
 Gradient = dict[int, Floats]
@@ -326,6 +333,9 @@ def _estimates(totals: Floats) -> dict[str, tuple[Floats, Gradient]]:
     """The statistics and their gradients in the six totals: `[6, r, k]` to `[r, k]` each."""
     n_a, s_a, q_a, n_b, s_b, q_b = totals
     a, b = s_a / n_a, s_b / n_b
+    # Groups of the same values differ by 0, not by what rounding makes of it.
+    size = np.sqrt(np.maximum(q_a + q_b, 0) / (n_a + n_b))
+    gap = np.where(np.abs(a - b) <= EQUAL * size, 0.0, a - b)
     to_a: Gradient = {0: -a / n_a, 1: 1 / n_a}
     to_b: Gradient = {3: -b / n_b, 4: 1 / n_b}
     to_difference = to_a | {i: -x for i, x in to_b.items()}
@@ -336,7 +346,7 @@ def _estimates(totals: Floats) -> dict[str, tuple[Floats, Gradient]]:
     to_variance = {0: a**2, 1: -2 * a, 2: one, 3: b**2, 4: -2 * b, 5: one}
     to_variance = {i: x / df - (variance / n if i in (0, 3) else 0) for i, x in to_variance.items()}
     correction, spread = small_sample_factor(df), np.sqrt(variance)
-    d = correction * (a - b) / spread
+    d = correction * gap / spread
     to_d = {
         i: correction * to_difference.get(i, 0) / spread - d / (2 * variance) * x
         for i, x in to_variance.items()
@@ -344,7 +354,7 @@ def _estimates(totals: Floats) -> dict[str, tuple[Floats, Gradient]]:
     return {
         "mean_a": (a, to_a),
         "mean_b": (b, to_b),
-        "difference": (a - b, to_difference),
+        "difference": (gap, to_difference),
         "hedges_g": (d, to_d),
     }
 
@@ -548,7 +558,11 @@ def _clustered_t(labels: Floats, sample: _Sample, values: Floats) -> tuple[Float
     signs = np.array([1.0, 1.0, -2.0])[:, None, None]
     se = np.sqrt(np.maximum((signs * factors * squares).sum(axis=0), 0.0))
     weight += alone.prod(axis=0) / np.maximum(alone.sum(axis=0), 1)
-    return _ratio(mean_a - mean_b, se), s_a / np.where(weight > 0, weight, np.nan)
+    difference = mean_a - mean_b
+    # Groups of the same values differ by 0, not by what rounding makes of it.
+    scale = np.abs(x).max(axis=0, initial=0.0)
+    difference = np.where(np.abs(difference) <= EQUAL * scale, 0.0, difference)
+    return _ratio(difference, se), s_a / np.where(weight > 0, weight, np.nan)
 
 
 def _ratio(difference: Floats, se: Floats) -> Floats:

@@ -47,6 +47,27 @@ def test_parts_add_up_to_the_models_own_logits(model, against):
     np.testing.assert_allclose(as_grid(total(frame)), expected.numpy(), atol=2e-5)
 
 
+def test_what_terms_leave_over_is_rounding_without_hooks(model):
+    frame = attributed(model, LogitAttribution)["logit_attribution"]
+    assert not any("do not add up" in note for note in frame.notes)
+    assert frame.frame["rest_logit"].abs().max() < 1e-6 * model(IDS).abs().max()
+
+
+def test_what_a_hook_adds_to_the_stream_is_a_part_of_its_own(gpt2):
+    answers = {"targets": ANSWERS, "against": OTHERS}
+    hook = ("blocks.1.hook_resid_post", lambda v, hook: v + torch.linspace(0, 3, v.shape[-1]))
+    with interp.attach(gpt2, LogitAttribution, **answers) as probes:
+        logits = gpt2.run_with_hooks(IDS, fwd_hooks=[hook]).detach().double()
+    result = probes["logit_attribution"]
+    pairs = zip(logits, ANSWERS, OTHERS, strict=True)
+    expected = torch.stack([z[:, a] - z[:, b] for z, a, b in pairs])
+    np.testing.assert_allclose(as_grid(total(result.frame)), expected.numpy(), atol=2e-5)
+    most = result.frame.groupby("layer")["rest_logit"].agg(lambda x: x.abs().max())
+    assert most[1] > 1e-2
+    assert most.drop(1).max() < 1e-6
+    assert sum("terms of block 1 do not add up to the step" in n for n in result.notes) == 1
+
+
 @pytest.fixture(scope="module")
 def folded():
     """A model in compatibility mode: TransformerLens' own attribution leaves γ out elsewhere."""

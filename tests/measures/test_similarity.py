@@ -239,7 +239,7 @@ def test_layer_similarity_takes_every_so_many_states_and_refuses_too_much(gpt2, 
     assert sorted(frame["layer_a"].unique()) == [0, 2]
     with pytest.raises(interp.InterpError, match=r"needs 0\.0 GB.*LayerSimilarity\(stride=4\)"):
         interp.run(gpt2, TEXTS, [LayerSimilarity(memory=1e-5)], progress=False)
-    with pytest.raises(interp.InterpError, match="stride is 0"):
+    with pytest.raises(interp.InterpError, match="with stride=0: allowed is 1 or more"):
         interp.run(gpt2, TEXTS, [LayerSimilarity(stride=0)], progress=False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,6 +187,52 @@ def test_head_grid_shows_mean_scores(results):
     np.testing.assert_allclose(figure.data[0].z, expected, atol=1e-3)
     said = sentences.of_heads(drawing_of(View(results["attention"], Attention.plots[0])))[0]
     assert f"The strongest head by induction is L{LAYERS - 1}H1" in said
+
+
+class Signed(Attention):
+    """Head scores without a natural range."""
+
+    ranges: ClassVar = {}
+
+
+def test_colours_of_heads_follow_the_values_unless_they_have_a_natural_range():
+    def scale_of(kind):
+        tokens = tokens_table()
+        shape = (len(tokens), HEADS)
+        values = np.random.default_rng(0).normal(0, 0.1, shape)
+        values[:, 0] += 0.3
+        state = {("", 0): {"induction": rows_leaf(tokens, values)}}
+        result = Result("scores", kind(), state, tokens)
+        figure = draw(View(result, Plot("heatmap", ("induction",), "x")))
+        shown = np.array(figure.data[0].z, float)
+        return shown, figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax
+
+    shown, low, high = scale_of(Signed)
+    assert high == pytest.approx(np.abs(shown).max(), rel=1e-3)
+    assert low in (0, -high)
+    _, _, high = scale_of(Attention)
+    assert high == 1
+
+
+def test_an_untrained_copy_is_drawn_beside_the_heads_or_the_caption_names_its_table():
+    results, control = make_results(), make_results()
+    for name, result in results.items():
+        result.control = control[name]
+    table = control["attention"].frame
+    table["induction"] *= 0.5
+    heads = draw(View(results["attention"], Attention.plots[0]))
+    titles = [note.text for note in heads.layout.annotations]
+    drawn_of = dict(zip(titles, heads.data, strict=True))
+    expected = plain(control["attention"]).groupby(["layer", "head"])["induction"].mean().unstack()
+    np.testing.assert_allclose(drawn_of["induction, untrained"].z, expected, atol=1e-3)
+    assert "Untrained: the same heads" in heads.layout.meta["caption"]
+    for name in ("logit_lens", "third_party"):
+        plot = Plot("heatmap", ("top_prob" if name == "logit_lens" else "one",), "x")
+        said = draw(View(results[name], plot)).layout.meta["caption"]
+        assert f"its table is results.control['{name}']" in said
+    lines = draw(View(results["rotation"], Rotation.plots[0])).layout.meta["caption"]
+    assert "Dotted: the same on an untrained copy" in lines
+    assert "not drawn here" not in lines
 
 
 def test_values_by_position_and_unknown_prompt(results):

@@ -5,12 +5,16 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from render_data import make_results
 
 import interp
 from interp.errors import BadInput, UnknownName
 from interp.render import style
+from interp.render.draw import figure as drawn
+from interp.render.drawing import Drawing, cell_rows
+from interp.render.look import Look
 from interp.runs.report.views import name_of
 
 
@@ -151,3 +155,63 @@ def test_titles_have_the_models_name_of(given, shown):
     named["rotation"].model = ""
     again = interp.Results([named["rotation"]], {"model": {"name": given}})
     assert again["rotation"].plot().layout.title.text.endswith(f" · {shown}")
+
+
+def grouped():
+    """Lines of three groups with their bands."""
+    x = np.arange(7)
+    table = pd.concat(
+        pd.DataFrame({"value": "v", "group": name, "x": x, "mean": x + i / 9, "n": 5})
+        for i, name in enumerate(("one", "two", "three"))
+    ).assign(low=lambda t: t["mean"] - 1, high=lambda t: t["mean"] + 1)
+    caption = "Means over 220 tokens of 12 prompts. " * 3
+    return drawn(Drawing("lines", "Title", table, "logit difference, nats", "state", caption))
+
+
+@pytest.mark.parametrize("height", [300, 450])
+def test_a_legend_stands_below_the_axis_and_the_axis_title_within_its_axis(height):
+    figure = Look(width=700, height=height, legend=True).on(grouped())
+    layout, margin = figure.layout, figure.layout.margin
+    assert (layout.legend.yref, layout.legend.y, layout.legend.yanchor) == (
+        "container",
+        0,
+        "bottom",
+    )
+    # Six entries of at most 18 letters: two rows, below 56 pixels of ticks and axis title.
+    assert margin.b >= 56 + 2 * 20
+    plot = height - margin.t - margin.b
+    assert plot > 60
+    assert max(map(len, layout.yaxis.title.text.split("<br>"))) * 7 <= max(plot, 11 * 7)
+    ends = [note for note in layout.annotations if note.x == 1]
+    low, high = layout.yaxis.range
+    places = sorted((note.y - low) / (high - low) * plot + note.yshift for note in ends)
+    assert min(np.diff(places)) >= 15
+
+
+def cells(columns, texts=True):
+    rows = pd.DataFrame(np.full((3, columns), 0.5))
+    table = cell_rows(rows).assign(hover="all of it")
+    if texts:
+        table["text"] = ["<b>&lt;wonder</b>", "·a", "·longer"] * columns
+    return drawn(Drawing("heat", "T", table, "p", "x"))
+
+
+def test_texts_of_cells_get_smaller_then_shorter_and_give_way_where_they_do_not_fit():
+    usual = Look(width=900).on(cells(9)).data[0]
+    assert usual.text[0][0] == "<b>&lt;wonder</b>"
+    assert usual.textfont.size == 11.5
+    smaller = Look(width=600).on(cells(9)).data[0]
+    assert smaller.text[0][0] == "<b>&lt;wonder</b>"
+    assert 8 <= smaller.textfont.size < 11.5
+    shorter = Look(width=600).on(cells(15)).data[0]
+    assert list(shorter.text[0][:2]) == ["<b>&lt;won…</b>", "·a"]
+    assert shorter.textfont.size == 8
+    none = Look(width=600).on(cells(24)).data[0]
+    assert none.texttemplate is None
+    assert none.customdata[0][0] == "all of it"
+    assert cells(9).data[0].textfont.size == 11.5
+
+
+def test_numbers_of_cells_give_way_where_they_do_not_fit():
+    assert Look(width=700).on(cells(12, texts=False)).data[0].texttemplate
+    assert Look(width=400).on(cells(12, texts=False)).data[0].texttemplate is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -183,6 +184,100 @@ def test_stop_at_layer_keeps_what_was_observed(gpt2):
     with interp.attach(gpt2, Rotation) as probes:
         gpt2(tokens_of(), stop_at_layer=1)
     assert set(probes["rotation"].frame["layer"]) <= {0}
+
+
+def test_what_a_pass_that_ends_early_does_not_give_is_warned_of_counted_and_noted(gpt2):
+    names = ("rotation", "logit_lens", "logit_difference", "attention")
+    answers = {"targets": 5, "against": 6}
+    with warnings.catch_warnings(record=True) as told, interp.attach(gpt2, *names, **answers) as p:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            gpt2(tokens_of(), stop_at_layer=1)
+    said = [str(w.message) for w in told if "does not observe" in str(w.message)]
+    assert len(said) == 2
+    for name in ("logit_lens", "logit_difference"):
+        why = f"'{name}' does not observe this pass: it ended before .*states of the stream.* came"
+        assert sum(bool(re.search(why, text)) for text in said) == 1
+        with pytest.raises(InterpError, match="it ended before .*logits"):
+            _ = p[name]
+    counted = p.results.provenance["attached"]["not_observed"]
+    assert counted["logit_lens: it ended early"] == 2
+    last = len(gpt2.blocks) - 1
+    blocks = f"blocks 1 to {last}" if last > 2 else f"blocks 1, {last}" if last > 1 else "block 1"
+    part = f"Not observed, or not wholly: 2 passes (rotation: it ended early, nothing of {blocks})."
+    assert part in p["rotation"].notes
+    assert set(p["rotation"].frame["layer"]) == {0}
+    assert p["rotation"].frame["turning"].isna().all()
+
+
+def test_a_whole_pass_after_one_that_ended_early_is_observed_and_the_other_noted(gpt2):
+    with warnings.catch_warnings(), interp.attach(gpt2, LogitLens) as probes:
+        warnings.simplefilter("ignore")
+        gpt2(tokens_of(), stop_at_layer=1)
+        gpt2(tokens_of(seed=1))
+    lens = probes["logit_lens"]
+    assert set(lens.frame["call"]) == {1}
+    assert "Not observed, or not wholly: 1 passes (logit_lens: it ended early)." in lens.notes
+
+
+class Same(torch.nn.Module):
+    """A block that does nothing, and has no hooks."""
+
+    def forward(self, x, *_args, **_options):
+        return x
+
+
+def test_a_block_that_is_not_run_is_warned_of_and_noted(gpt2, monkeypatch):
+    interp.inspect(gpt2)
+    monkeypatch.setitem(gpt2.original_model.transformer.h._modules, "1", Same())
+    why = "'attention' does not observe all of this pass: nothing of block 1"
+    with pytest.warns(UserWarning, match=why), interp.attach(gpt2, Attention) as probes:
+        gpt2(tokens_of())
+    assert set(probes["attention"].frame["layer"]) == set(range(len(gpt2.blocks))) - {1}
+    told = "1 passes (attention: its inputs did not come, nothing of block 1)."
+    assert any(note.endswith(told) for note in probes["attention"].notes)
+
+
+def step_by_numpy(model, tokens, hooks) -> dict[str, np.ndarray]:
+    """States and terms of block 1 in float64, `[batch, pos, d]`."""
+    names = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+    with model.hooks(fwd_hooks=hooks):
+        _, cache = model.run_with_cache(tokens)
+    return {n: cache[f"blocks.1.hook_{n}"].double().numpy() for n in names}
+
+
+def test_a_step_that_a_hook_changed_is_shared_out_to_no_term(gpt2):
+    tokens = tokens_of()
+
+    def changed(value, hook):
+        value = value.clone()
+        value[0, 3:] += 10.0
+        return value
+
+    hooks = [("blocks.1.hook_resid_post", changed)]
+    with interp.attach(gpt2, Rotation, PathLength) as probes:
+        gpt2.run_with_hooks(tokens, fwd_hooks=hooks)
+    path, turned = probes["path_length"], probes["rotation"]
+    table = path.frame.merge(turned.frame, on=["prompt", "position", "layer"])
+    hooked = table.eval("layer == 1 and prompt == 0 and position >= 3")
+    parts = ["attn_share", "mlp_share", "attn_angle", "mlp_angle"]
+    assert table.loc[hooked, parts].isna().all(axis=None)
+    assert table.loc[~hooked, parts].notna().all(axis=None)
+    np.testing.assert_allclose(table.loc[~hooked, parts[:2]].sum(axis=1), 1, atol=1e-4)
+    x = step_by_numpy(gpt2, tokens, hooks)
+    rest = x["resid_pre"] + x["attn_out"] + x["mlp_out"] - x["resid_post"]
+    error = np.linalg.norm(rest, axis=-1) / np.linalg.norm(x["resid_post"], axis=-1)
+    mine = table.loc[table["layer"] == 1, "closing_error"].to_numpy().reshape(error.shape)
+    np.testing.assert_allclose(mine, error, atol=1e-5)
+    note = "The terms of block 1 do not add up to the step at 6 tokens (closing error up to "
+    for result in (path, turned):
+        assert sum(n.startswith(f"{note}{error.max():.2g})") for n in result.notes) == 1
+    # What hooks do to the terms themselves is what the blocks then add.
+    ablate = [("blocks.1.hook_mlp_out", lambda value, hook: value * 0)]
+    with interp.attach(gpt2, Rotation, PathLength) as probes:
+        gpt2.run_with_hooks(tokens, fwd_hooks=ablate)
+    assert probes["path_length"].frame["mlp_share"].notna().all()
+    assert not any("do not add up" in n for r in probes.values() for n in r.notes)
 
 
 def refused_because_the_cache_is_lost(model) -> bool:

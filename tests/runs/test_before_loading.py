@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import interp
+from analyses.attention import Attention
 from interp import _progress
 from interp.cli.app import app
+from interp.contract.registry import registered, resolve
 from interp.errors import BadInput, InterpError, UnknownName
 
 TEXTS = ["She gave her book away.", "Snow fell on the quiet road."]
@@ -246,3 +249,28 @@ def test_the_bar_is_not_made_again_where_nobody_looks(monkeypatch):
     monkeypatch.setattr(_progress, "_display", lambda *_, **__: calls.append("made"))
     assert list(_progress.track(range(5), "work")) == list(range(5))
     assert len(calls) == 1
+
+
+def _counts():
+    """Every number among the parameters of the analyses that come with the library."""
+    built_in = [n for n, e in registered().items() if e[0].value.startswith("analyses.")]
+    for name, analysis in resolve(sorted(built_in)).items():
+        for field in fields(analysis):
+            value = getattr(analysis, field.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"{name}.{field.name}", type(value)(-1)
+
+
+@pytest.mark.parametrize(("parameter", "value"), sorted(_counts()))
+def test_a_number_below_what_an_analysis_can_do_with_is_refused_before_loading(parameter, value):
+    name, field = parameter.split(".")
+    given = {"targets": 5, "against": 6} if name == "logit_difference" else {}
+    with pytest.raises(BadInput, match=rf"{name} with .*{field}=-1.*default"):
+        interp.run(NOWHERE, TEXTS, name, settings={parameter: value}, progress=False, **given)
+
+
+def test_a_parameter_below_its_least_value_is_refused_with_its_default():
+    said = "attention with maps=-1: allowed is 0 or more; 2 is the default"
+    with pytest.raises(BadInput, match=said):
+        Attention(maps=-1)
+    assert Attention(maps=0).maps == 0

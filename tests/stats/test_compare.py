@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import types
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -683,3 +684,23 @@ def test_an_unknown_group_of_a_summary_is_told_the_tokens_of_the_others():
     told = rf"it holds '{counts.index[0]}' \({counts.iloc[0]} tokens\), '.*' \({counts.iloc[1]} tok"
     with pytest.raises(BadInput, match=told):
         compare(_summary_of_two_labels(frame), "value", "generated", "yes", "True")
+
+
+@pytest.mark.parametrize("prompts", [2, 6])
+def test_layers_before_an_ablation_are_equal_and_the_others_compared_without_a_warning(prompts):
+    rows = []
+    for prompt, position, layer in itertools.product(range(2 * prompts), range(6), range(8)):
+        own = np.random.default_rng((prompt % prompts, position, layer)).normal()
+        ablated = prompt >= prompts
+        moved = np.random.default_rng((9, prompt, position, layer)).normal(0.5)
+        x = own + moved * (ablated and layer > 4)
+        rows.append((prompt, position, layer, "ablated" if ablated else "clean", x))
+    frame = pd.DataFrame(rows, columns=["prompt", "position", "layer", "kind", "angle"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compare(frame, "angle", between="kind", a="ablated", b="clean").frame
+    early = found[found["layer"] <= 4]
+    assert (early[["permutation_p", "permutation_p_max", "clustered_p"]] == 1).all(axis=None)
+    zero = ["difference", "within_difference", "hedges_g", "permutation_t", "clustered_t"]
+    assert (early[zero] == 0).all(axis=None)
+    assert not np.isinf(found.select_dtypes("number")).any(axis=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -335,6 +336,31 @@ def test_cluster_test_is_the_plain_walk(threshold):
     p = [(1 + sum(m >= abs(w) - 1e-9 for m in largest)) / 201 for w in wanted]
     np.testing.assert_allclose(found["p"], p)
     assert (found["size"] >= 1).all()
+
+
+def test_groups_of_the_same_values_differ_by_nothing():
+    """Each prompt once clean and once changed, as two prompts of the same values at row 0."""
+    rng, n = np.random.default_rng(3), 7
+    clean = rng.normal(5.0, 1.0, (2 * n, 2))
+    other = clean + [0.0, 1.0] * rng.normal(1.0, 1.0, (2 * n, 2))
+    values = np.concatenate([clean, other])[np.r_[: 2 * n, 4 * n - 1 : 2 * n - 1 : -1]]
+    labels, clusters = np.arange(4 * n) >= 2 * n, np.arange(4 * n) // n
+    test = clustered_permutation(values, labels, clusters)
+    assert test.exact
+    assert test.t[0] == 0
+    assert test.p[0] == test.p_max[0] == 1
+    assert test.t[1] != 0
+    fits = clustered_bootstrap(values, labels, clusters)
+    assert fits["difference"].estimate[0] == fits["hedges_g"].estimate[0] == 0
+
+
+def test_runs_of_shuffles_with_infinite_t_of_both_signs_are_added_up_without_a_warning():
+    null = np.array([[np.inf, -np.inf, 3.0], [-np.inf, 2.0, 2.0], [1.0, -3.0, -np.inf]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = cluster_test([0.0, 4.0, 4.0], null, range(3), threshold=1.5)
+    assert found["mass"].tolist() == [8.0]
+    assert found["p"].tolist() == [1.0]
 
 
 def test_cluster_test_without_a_cluster_is_empty():

@@ -34,7 +34,7 @@ from interp.contract.analysis import Analysis
 from interp.contract.leaves import State
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
-from interp.runs.collect import ids_in, left_out_note
+from interp.runs.collect import ids_in, left_out_note, open_note
 from interp.runs.column_meanings import row_meanings
 from interp.runs.corpus.beside import kept_documents, kind_of_control, with_control, with_kept
 from interp.runs.corpus.continuations import SHOWN, TEXTS
@@ -79,7 +79,12 @@ def write_summary(
         analysis = job.analyses[name]
         strings = {i: vocabulary.get(str(i), f"<{i}>") for i in sorted(ids_in(state, analysis))}
         said = filter(
-            None, [job.kept.note(analysis, state), *corpus_notes(state, totals["tokens"])]
+            None,
+            [
+                job.kept.note(analysis, state),
+                open_note(state),
+                *corpus_notes(state, totals["tokens"]),
+            ],
         )
         own = (*notes, *said, *left_out_note(analysis))
         results.append(Result(name, analysis, state, tokens, strings, own))

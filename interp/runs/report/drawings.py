@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.contract.columns import by_name
 from interp.errors import BadInput, UnknownName, unknown
 from interp.render.draw import figure
 from interp.render.drawing import CONTROL_NOTE, Drawing, cell_rows, nothing
@@ -33,6 +35,11 @@ from interp.stats.table import is_summary, less_control
 OF_MAPS = ("layer", "heads", "score")
 LOOK = tuple(f.name for f in fields(Look))
 PLOT_OPTIONS = ("by", "prompt", "special", *OF_MAPS, *LOOK)
+NOT_DRAWN = (
+    "The untrained copy is not drawn here: its table is results.control[{name!r}], and its means "
+    "are the column control of summary()."
+)
+UNTRAINED = "Untrained: the same heads in an untrained copy of the model, in the same colours."
 MOST_CELLS = 4000  # of one lens with text in every cell; the positions beyond are left out
 
 
@@ -128,6 +135,8 @@ def drawing_of(view: View) -> Drawing:
     except Exception as error:  # noqa: BLE001  a figure must not cost the user their results
         problem = f"This figure could not be drawn ({type(error).__name__}: {error})."
         made = nothing(view.title, problem)
+    if view.result.control is not None and not made.control and not made.empty:
+        made = replace(made, control=NOT_DRAWN.format(name=view.result.name))
     return replace(made, if_null=view.plot.if_null)
 
 
@@ -318,23 +327,53 @@ def heads_of(view: View) -> Drawing:
         f"block {layer}, head {head}<br>mean {mean:.3f}<br>n = {int(n):,}"
         for layer, head, mean, n in cells
     ]
-    top = float(table["mean"].max())
     order = {v: i for i, v in enumerate(view.values)}
     table = table.sort_values(
         ["stack", "value"], key=lambda c: c.map(order) if c.name == "value" else c, kind="stable"
     )
+    panels = _with_copies(table)
+    beside = len(panels) > len(table)
     caption = f"Mean for every head over {sampled(view.rows())}. {view.left_out()}".strip()
     names = {"layer": "row", "head": "column", "mean": "value", "value": "score"}
     return Drawing(
         "heat",
         view.title,
-        table.rename(columns=names),
+        panels.rename(columns=names),
         view.plot.unit,
         "head",
         caption,
+        UNTRAINED if beside else "",
         read=_strongest(view, table),
-        options={"y": "block", "cell": (34, 26)} | ({"high": 1.0} if top <= 1 else {}),
+        options={"y": "block", "cell": (34, 26)}
+        | _natural(view)
+        | ({"across": 2} if beside else {}),
     )
+
+
+def _with_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """Behind the heads of each panel those of the untrained copy, if there is one.
+
+    Column `untrained` tells them apart.
+    """
+    table = table.assign(untrained=False)
+    if "control" not in table or table["control"].isna().all():
+        return table
+    parts = []
+    for panel, rows in table.groupby("panel", sort=False):
+        copy = rows.assign(mean=rows["control"], panel=f"{panel}, untrained", untrained=True)
+        copy["hover"] = [
+            f"block {layer}, head {head}, untrained<br>mean {mean:.3f}"
+            for layer, head, mean in zip(copy["layer"], copy["head"], copy["mean"], strict=True)
+        ]
+        parts += [rows, copy]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _natural(view: View) -> dict[str, float]:
+    """The upper end of the scale where every value has a natural one, such as 1 of a share."""
+    ranges = [by_name(view.result.analysis.ranges, value) for value in view.values]
+    ends = [found[1] if found else math.inf for found in ranges]
+    return {"high": float(max(ends))} if ends and all(map(math.isfinite, ends)) else {}
 
 
 def head_table(view: View) -> pd.DataFrame:
@@ -386,7 +425,7 @@ def pairs_of(view: View) -> Drawing:
         "state",
         caption,
         read=pair_reading(wide),
-        options={"y": "state", "cell": (46, 30), "high": 1.0},
+        options={"y": "state", "cell": (46, 30)},
     )
 
 

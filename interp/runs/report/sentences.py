@@ -180,7 +180,8 @@ def of_heads(drawing: Drawing) -> list[str]:
     """The strongest head of each value, and the number of heads above every head of the control."""
     if drawing.empty:
         return []
-    means = {str(v): rows for v, rows in drawing.table.groupby("panel", sort=False)}
+    table = drawing.table[~drawing.table["untrained"]]
+    means = {str(v): rows for v, rows in table.groupby("panel", sort=False)}
     controls = {name: value for value in means for name in control_names(value) if name in means}
     out = []
     for value, rows in means.items():
