@@ -1,22 +1,14 @@
 """Rotation of a token's vector by each block, and the turn from one block to the next."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from interp import Analysis, Batch, Leaf, PerToken, Plot
-from interp.geometry import (
-    angle,
-    angle_from_products,
-    at_least_float32,
-    by_rows,
-    dot,
-    filled,
-    ratio,
-)
+from interp import Analysis, Batch, PerToken, Plot
+from interp.geometry import angle, angle_from_products, at_least_float32, by_rows, dot, filled
 
 
 class Rotation(Analysis):
@@ -29,19 +21,16 @@ class Rotation(Analysis):
     with û = u/‖u‖: both are exact where the arccos of a cosine is rounding.
 
     Caveats: the space is narrow, so that unrelated vectors are not at 90° (`random_pairs` is the
-    scale). Where a hook changes the stream in a block, the angles of its terms are NaN, and a note
-    names the block. Few large components, those of first tokens above all, can make an angle;
-    special tokens are left out of means. In bfloat16 and float16 small angles are rounding. The
-    second form is Kahan's ("How futile are mindless assessments of roundoff", 2006).
+    scale). Few large components, those of first tokens above all, can make an angle; special
+    tokens are left out of means. In bfloat16 and float16 small angles are rounding. The second
+    form is Kahan's ("How futile are mindless assessments of roundoff", 2006).
     """
 
     sites: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_post")
-    optional: ClassVar[tuple[str, ...]] = ("resid_mid", "resid_next", "terms")
-    only_with: ClassVar[Mapping[str, str]] = {"terms": "resid_mid"}
+    optional: ClassVar[tuple[str, ...]] = ("resid_mid", "resid_next")
     columns: ClassVar[Mapping[str, str]] = {
         "angle": "θ_l, angle between x_l and x_{l+1}; degrees",
-        "attn_angle": "angle between x_l and x_l + a_l, where a true mid stream exists; NaN where "
-        "the terms do not close the step; degrees",
+        "attn_angle": "angle between x_l and x_l + a_l, where a true mid stream exists; degrees",
         "mlp_angle": "angle between x_l + a_l and x_{l+1}, likewise; degrees",
         "angular_path": "Σ of the angles θ up to and with this block; degrees",
         "turning": "φ_l, angle between the steps Δ_l and Δ_{l+1}; NaN at the last block; degrees",
@@ -71,17 +60,11 @@ class Rotation(Analysis):
         ),
     )
 
-    def observe(self, batch: Batch) -> dict[str, PerToken | Leaf]:
+    def observe(self, batch: Batch) -> dict[str, PerToken]:
         given = [site for site in (*self.sites, *self.optional) if batch.get(site) is not None]
         states = {site: batch[site] for site in given}
-        # Without a mid stream no angle is of one term.
-        terms = list(batch.terms.values()) if "resid_mid" in states else []
         sums = by_rows(
-            lambda *rows: _products(
-                dict(zip(given, rows[: len(given)], strict=True)), rows[len(given) :]
-            ),
-            *states.values(),
-            *terms,
+            lambda *rows: _products(dict(zip(given, rows, strict=True))), *states.values()
         )
         found = {}
         for name, (start, end) in _steps(states).items():
@@ -94,13 +77,7 @@ class Rotation(Analysis):
             found["turning"] = filled(
                 told, _turning, *(states[f"resid_{x}"] for x in ("pre", "post", "next"))
             )
-        told_of: dict[str, Leaf] = {}
-        if terms:
-            error = ratio(sums["rest"].sqrt(), sums["after"].sqrt())
-            wrong, told_of = batch.open_steps(error)
-            for name in ("attn_angle", "mlp_angle"):
-                found[name] = found[name].masked_fill(wrong, torch.nan)
-        return {name: PerToken(value) for name, value in found.items()} | told_of
+        return {name: PerToken(value) for name, value in found.items()}
 
 
 def _steps(states: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
@@ -113,7 +90,7 @@ def _steps(states: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
     return {name: step for name, step in steps.items() if set(step) <= set(states)}
 
 
-def _products(states: Mapping[str, Tensor], terms: Sequence[Tensor]) -> dict[str, Tensor]:
+def _products(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inner products of states and steps `[row, d_model]`: all that most angles need."""
     states = {site: at_least_float32(x) for site, x in states.items()}
     sums: dict[str, Tensor] = {}
@@ -122,9 +99,6 @@ def _products(states: Mapping[str, Tensor], terms: Sequence[Tensor]) -> dict[str
         sums |= {f"{name} part": dot(step, step), f"{name} cross": dot(step, states[start])}
         if start not in sums:
             sums[start] = dot(states[start], states[start])
-        if name == "angle" and terms:
-            rest = sum(terms, start=-step)
-            sums |= {"rest": dot(rest, rest), "after": dot(states[end], states[end])}
         if name == "angle" and "resid_next" in states:
             later = states["resid_next"] - states[end]
             sums |= {"turning part": dot(later, later), "turning cross": dot(later, step)}

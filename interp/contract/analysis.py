@@ -202,7 +202,6 @@ class Analysis(ABC):
     Class attributes:
         sites: what it reads, from `interp.contract.sites.SITES`.
         optional: sites it uses where the model has them.
-        only_with: optional sites that are read only where another one is, by their name.
         scope: "layer": `observe` is called once per block and the framework adds `layer`;
             "model": once per batch, with all boundary states stacked in site "stream";
             "weights": once, with `batch.model`, without prompts.
@@ -221,7 +220,6 @@ class Analysis(ABC):
 
     sites: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
-    only_with: ClassVar[Mapping[str, str]] = {}
     scope: ClassVar[Scope] = "layer"
     columns: ClassVar[Mapping[str, str]] = {}
     keys: ClassVar[tuple[str, ...]] = ()

@@ -375,8 +375,6 @@ class Anatomy:
         terms: dict[str, Key] = {}
         for site in analysis.wanted():
             key = self._key(stack, site, layer)
-            if (other := analysis.only_with.get(site)) and other not in sites:
-                continue
             if key is not None:
                 sites[site] = (key,)
             elif site == "terms" and stack.closes:

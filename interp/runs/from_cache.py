@@ -378,7 +378,6 @@ class _Store:
 def _servable(wiring: Wiring, store: _Store) -> tuple[Wiring, list[str]]:
     """The jobs that this cache can serve, and what was left out; refuses what is needed."""
     lacking: dict[str, dict[str, list[Key]]] = {}
-    wiring = replace(wiring, jobs=tuple(_of_use(job, store) for job in wiring.jobs))
     for job in wiring.jobs:
         absent = {k for k in job.needs if store.get(k) is None}
         if needed := sorted(absent & job.required, key=lambda k: k.index):
@@ -405,13 +404,6 @@ def _listed(store: _Store, keys: list[Key]) -> str:
     names = [LOGITS[0] if key.is_logits else store.names(key)[0] for key in dict.fromkeys(keys)]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _of_use(job: ObserveCall, store: _Store) -> ObserveCall:
-    """The call without sites that are read only with another one, which this cache lacks."""
-    pairs = job.analysis.only_with.items()
-    lost = {k for k, other in pairs if any(store.get(x) is None for x in job.sites.get(other, ()))}
-    return _without(job, lost) if lost else job
 
 
 def _without(job: ObserveCall, sites: set[str]) -> ObserveCall:
