@@ -217,8 +217,9 @@ def cause(
         prompts: as for `run`.
         layers: numbers of the blocks to leave out (0 … L − 1), or all.
         positions: tokens that are changed: all, last, positions such as 3,4, or a label such as
-            role=target; by default every token that is not special. In Python positions are a
-            list, and a label is `{"role": "target"}`.
+            role=target; by default every token that is not special. Negative positions count
+            from the end, -1 is the last. In Python several positions are a list, and a label is
+            `{"role": "target"}`.
         read: tokens whose prediction is measured, in the same form; by default those changed.
         target: a word: its tokens get the label role=target.
         parts: parts to leave out: block, attention or mlp.

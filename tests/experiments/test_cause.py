@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import _boot
@@ -77,6 +78,24 @@ def by_hand(model, layer, part, where) -> np.ndarray:
 
 
 # ---- leaving out -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", [-1, [-1], ["last"], [np.int64(6)]])
+def test_positions_are_read_as_everywhere(pair, positions):
+    asked = {"parts": ["block"], "layers": [1]}
+    wanted = few(pair[1], positions="last", **asked)
+    for given in ({"positions": positions}, {"positions": positions, "read": positions}):
+        found = few(pair[1], **given, **asked)
+        pd.testing.assert_frame_equal(found.frame, wanted.frame)
+
+
+def test_the_last_but_one_of_prompts_of_two_lengths(pair):
+    prompts = [IDS[0].tolist(), IDS[1, :5].tolist()]
+    mask = torch.zeros(2, 7).bool()
+    mask[0, 5] = mask[1, 3] = True
+    asked = {"parts": ["block"], "layers": [1], "prompts": prompts}
+    by_mask, found = (few(pair[1], positions=p, **asked) for p in (mask, [-2]))
+    pd.testing.assert_frame_equal(found.frame, by_mask.frame)
 
 
 @pytest.mark.parametrize("part", ["block", "attention", "mlp"])
