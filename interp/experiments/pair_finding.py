@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from interp._files import EXPERIMENT, from_parquet, kind_of, reading
+from interp.contract.columns import STATE
 from interp.errors import BadInput, InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
 from interp.render.finding import UNTRAINED, Finding
 from interp.render.look import looked
-from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
 from interp.stats.paired import bounded_band, paired_profile, smallest_p

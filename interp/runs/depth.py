@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from interp.contract.columns import INDEX
+from interp.contract.columns import INDEX, STATE
 from interp.errors import BadInput, nearest
 from interp.stats.table import is_summary
 
-STATE = "state"
 JOINS = ("outer", "inner")
 _ROW = ("stack", "prompt", "position", STATE)
 

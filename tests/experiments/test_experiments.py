@@ -519,6 +519,17 @@ def test_by_group_gives_the_means_of_words(grouped):
     np.testing.assert_allclose(total.loc[last.index], last)
 
 
+def test_by_group_takes_the_states_of_a_merged_table(grouped):
+    frame, wanted = grouped
+    merged = frame.assign(state=frame["layer"] + 1).drop(columns="layer")
+    found = interp.experiments.by_group(merged, "path", resamples=200)
+    ours, theirs = found.frame.drop(columns="state"), wanted.frame.drop(columns="layer")
+    pd.testing.assert_frame_equal(ours, theirs)
+    pd.testing.assert_frame_equal(found.total, wanted.total)
+    assert sorted(set(found.frame["state"])) == [1, 2, 3]
+    assert {d.x for d in found.drawings.values()} == {"state"}
+
+
 def test_by_group_finds_what_was_put_there_and_says_so(grouped):
     _, found = grouped
     assert (found.tests["p_max"] < 0.05).all()
