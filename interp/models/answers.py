@@ -69,6 +69,22 @@ def second_answers(model: Any, given: Any) -> Answers:
     return found
 
 
+def answered(model: Any, prompts: Prompts, targets: Any, against: Any) -> Prompts:
+    """The prompts with answers at every position: one token, or one for each prompt.
+
+    Args:
+        targets: what is measured; None leaves the next tokens.
+        against: second answers, which the first are compared with; None for none.
+
+    Raises `BadInput` for rows of ids per position and for another number than prompts.
+    """
+    first = answers_of(model, targets, "targets")
+    if targets is not None and first is None:
+        raise BadInput("targets= takes one token, or one for each prompt: a list of texts or ids")
+    texts = token_texts(model, targets) | token_texts(model, against)
+    return prompts.aimed_at(first, second_answers(model, against), texts)
+
+
 def _plain(token: Any) -> str | int:
     return token if isinstance(token, str) else int(token)
 

@@ -119,6 +119,46 @@ def test_what_is_lost_is_that_of_a_plain_model_changed_by_hand(pair, part):
         assert row["entropy"] == pytest.approx(entropy[1] - entropy[0], rel=1e-2, abs=1e-5)
 
 
+def test_the_effect_on_answers_is_that_of_a_plain_model_changed_by_hand(pair):
+    plain, bridge = pair
+    where = torch.zeros(IDS.shape, dtype=torch.bool)
+    where[:, 2:5] = True
+    targets, against = [7, 11, 13], [20, 21, 22]
+    asked = {"positions": [2, 3, 4], "parts": ("block", "mlp"), "read": -1}
+    found = few(bridge, **asked, targets=targets, against=against)
+    whole = plain(IDS).logits.detach().numpy().astype(np.float64)[:, -1]
+    rows = np.arange(len(IDS))
+
+    def answers(z):
+        p = log_softmax(z, -1)
+        return p[rows, targets].mean(), (z[rows, targets] - z[rows, against]).mean()
+
+    before = answers(whole)
+    for row in found.left_out.itertuples():
+        changed = by_hand(plain, row.layer, row.part, where).astype(np.float64)[:, -1]
+        after = answers(changed)
+        assert row.log_prob == pytest.approx(after[0] - before[0], rel=1e-3, abs=1e-5)
+        assert row.logit_diff == pytest.approx(after[1] - before[1], rel=1e-3, abs=1e-5)
+        # The last block of other tokens does not reach the one that is read.
+        assert (abs(row.logit_diff) > 1e-4) == (row.layer < 2)
+    block = found.left_out[found.left_out["part"] == "block"]
+    np.testing.assert_array_equal(found.frame["used_logit_diff"], block["logit_diff"])
+    assert "the logit difference of the two answers changes most without block" in found.sentence
+    assert "the target is the answer given for each prompt" in " ".join(found.notes)
+
+
+def test_one_answer_stands_for_all_prompts_and_none_for_the_next_token(pair):
+    asked = {"positions": "last", "parts": ("block",), "pushes": ("radial",), "doses": (1.0,)}
+    one = few(pair[1], **asked, targets=7, against=np.int64(9))
+    each = few(pair[1], **asked, targets=[7] * 3, against=[9] * 3)
+    pd.testing.assert_frame_equal(one.frame, each.frame)
+    pd.testing.assert_frame_equal(one.pushes, each.pushes)
+    assert one.pushes["logit_diff"].notna().all()
+    swapped = few(pair[1], **asked, targets=9, against=7)
+    np.testing.assert_allclose(swapped.pushes["logit_diff"], -one.pushes["logit_diff"], rtol=1e-4)
+    assert "used_logit_diff" not in few(pair[1], **asked).frame
+
+
 @pytest.mark.parametrize("name", ["demo-llama", "gpt2", "gemma2", "pythia", "bloom"])
 def test_without_the_last_block_the_model_says_what_the_lens_says(name):
     """The state before the last block is then read out: two ways to one number."""
@@ -281,6 +321,10 @@ def test_a_label_names_the_tokens_and_the_copy_is_the_control():
         ({"controls": 0}, BadInput, "controls=0"),
         ({"positions": {"role": "target"}}, UnknownName, "unknown label 'role'"),
         ({"positions": [40]}, BadInput, "no prompt is long enough"),
+        ({"targets": [1, 2]}, BadInput, "targets= has 2 answers and there are 3 prompts"),
+        ({"targets": [[1, 2]]}, BadInput, "targets= takes one token, or one for each prompt"),
+        ({"against": 1.5}, BadInput, "against= takes one token, or one for each prompt"),
+        ({"target": [" a"]}, BadInput, "one per prompt, go into targets="),
     ],
 )
 def test_what_is_not_there_is_refused(pair, options, error, message):
