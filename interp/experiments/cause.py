@@ -21,6 +21,7 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp._progress import track
+from interp.contract.options import names_of
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, InterpError, Unsupported, nearest
 from interp.experiments.controls import with_untrained_copy
@@ -214,8 +215,8 @@ def cause(
     target: str | None = None,
     targets: Answer = None,
     against: Answer = None,
-    parts: Sequence[str] = ("block", "attention", "mlp"),
-    pushes: Sequence[str] = ("along", "random", "within", "plane", "rotate", "radial"),
+    parts: str | Sequence[str] = ("block", "attention", "mlp"),
+    pushes: str | Sequence[str] = ("along", "random", "within", "plane", "rotate", "radial"),
     push_layers: Layers | None = None,
     doses: Sequence[float] = (0.5, 1.0, 2.0),
     direction: Any = None,
@@ -250,7 +251,7 @@ def cause(
         parts: parts to leave out: block, attention or mlp.
         pushes: kinds of pushes: along (a direction), random, within (random within the states of
             these tokens), plane (the token's own turn), rotate (toward the next state, its norm
-            kept) or radial (longer, its direction kept); none for no pushes.
+            kept) or radial (longer, its direction kept); none for no pushes, in Python `[]`.
         push_layers: states to push; by default three, spread over the depth.
         doses: multiples of the natural step.
         direction: in question, for the pushes along it, `[d_model]`; by default the mean step.
@@ -272,6 +273,7 @@ def cause(
         raise Unsupported(
             f"{anatomy.model} has no verified readout, so nothing is known by the lens"
         )
+    parts, pushes = names_of(parts), names_of(pushes)
     check_parts(parts, stack, anatomy.model)
     _check(pushes, doses, controls, confidence)
     blocks = _blocks(layers, stack)
@@ -318,7 +320,10 @@ def cause(
 def _check(pushes: Sequence[str], doses: Sequence[float], controls: int, confidence: float) -> None:
     for kind in pushes:
         if kind not in PUSHES:
-            raise BadInput(f"push {kind!r}{nearest(kind, PUSHES)}; allowed: {', '.join(PUSHES)}")
+            raise BadInput(
+                f"push {kind!r}{nearest(kind, PUSHES)}; allowed: {', '.join(PUSHES)}; without "
+                "pushes: pushes=[] (--pushes none)"
+            )
     if pushes and not (len(doses) and np.isfinite(list(doses)).all()):
         raise BadInput(f"doses {list(doses)}: expected finite numbers, one or more")
     if controls < 1 or not 0 < confidence < 1:

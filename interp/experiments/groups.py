@@ -16,6 +16,7 @@ import pandas as pd
 
 from interp._arrays import Floats
 from interp.contract.columns import DEPTHS, INDEX_MEANINGS, depth_column
+from interp.contract.options import names_of
 from interp.errors import BadInput, nearest, unknown
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import PLACES, Join, joined_by, per_token, units_of
@@ -253,7 +254,7 @@ def by_group(
     level: str = "word",
     join: Join | None = None,
     total: str | None = None,
-    groups: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     at_least: int = 2,
     pairs: bool = False,
     bins: int | None = None,
@@ -308,7 +309,8 @@ def by_group(
     ends = EVERYWHERE if join == "sum" else range_of(_of(results, name), value)
     units, notes = units_of(table, value, by, level=level, join=join, special=special)
     units, names, binned = _in_bins(units, by, bins)
-    chosen, more = _chosen_groups(units, by, groups, at_least)
+    wanted = None if groups is None else names_of(groups)
+    chosen, more = _chosen_groups(units, by, wanted, at_least)
     chosen = [name for name in names if name in chosen] or chosen
     units, more = units[units[by].isin(chosen)].reset_index(drop=True), binned + more
     rows = [c for c in places_of(units) if c != "head"]

@@ -258,6 +258,15 @@ def test_pushes_go_where_they_say(steps):
     assert torch.allclose(angle(along, direction.expand(6, -1)), torch.zeros(6), atol=1e-2)
 
 
+def test_one_name_needs_no_list(pair):
+    asked = {"layers": [1], "push_layers": 1, "doses": (1.0,), "positions": "last"}
+    one = few(pair[1], pushes="radial", parts="mlp", **asked)
+    listed = few(pair[1], pushes=["radial"], parts=["mlp"], **asked)
+    pd.testing.assert_frame_equal(one.pushes, listed.pushes)
+    pd.testing.assert_frame_equal(one.left_out, listed.left_out)
+    assert set(one.pushes["kind"]) == {"radial"}
+
+
 def test_a_state_without_step_stays(steps):
     x, _, direction = steps
     for kind in ("along", "plane", "rotate", "radial"):
@@ -313,6 +322,7 @@ def test_a_label_names_the_tokens_and_the_copy_is_the_control():
     ("options", "error", "message"),
     [
         ({"parts": ("atention",)}, BadInput, "part 'atention'; did you mean 'attention'"),
+        ({"pushes": "none"}, BadInput, r"push 'none'.*; without pushes: pushes=\[\]"),
         ({"pushes": ("alon",)}, BadInput, "push 'alon'; did you mean 'along'"),
         ({"layers": 3}, BadInput, r"block 3 is out of range: this model has blocks 0 … 2"),
         ({"layers": [-1]}, BadInput, "block -1 is out of range: this model has blocks 0 … 2"),

@@ -328,6 +328,20 @@ def predicted():
     return tables, interp.experiments.path_prediction(tables, resamples=200)
 
 
+def test_one_outcome_covariate_or_group_needs_no_list(predicted, grouped):
+    tables, _ = predicted
+    asked = {"resamples": 20, "seed": 1}
+    one = interp.experiments.path_prediction(
+        tables, outcomes="rank", partial="position", **asked
+    ).frame
+    listed = interp.experiments.path_prediction(
+        tables, outcomes=["rank"], partial=["position"], **asked
+    ).frame
+    pd.testing.assert_frame_equal(one, listed)
+    with pytest.raises(BadInput, match=r"1 group\(s\) of 'pos' to compare"):
+        interp.experiments.by_group(grouped[0], "path", groups="NOUN", resamples=20)
+
+
 def test_path_prediction_is_scipy_and_statsmodels(predicted):
     tables, found = predicted
     path, out = tables["path_length"].query("not special"), tables["next_token"]
