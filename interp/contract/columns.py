@@ -27,6 +27,7 @@ INDEX = (
 )
 """Columns of token tables that say which row it is, in their order."""
 STATE = "state"
+STATE_MEANING = "number of the state that the row ends in, 0 … L; block l leads to state l + 1"
 DEPTHS = ("layer", STATE)
 """Columns that say how deep a row is, the first that is there; `.states` has both."""
 INDEX_OF_ROWS = ("prompt", "position", "layer", "stack", "head")

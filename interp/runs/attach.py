@@ -411,9 +411,10 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 rows[name] = pd.array(values, dtype="Int64")
         return rows
 
-    def merged(self, *names: str, how: str = "outer") -> pd.DataFrame:
+    def merged(self, *names: str, how: str = "outer", heads: str | None = None) -> pd.DataFrame:
         """Several tables as one, a row per token and state, as `Results.merged` gives them."""
-        return merged_tables([self[name] for name in names], self._collector.kept.layers, how)
+        layers = self._collector.kept.layers
+        return merged_tables([self[name] for name in names], layers, how, heads)
 
     def __getitem__(self, name: str) -> Result:
         result = self.results[name]
