@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from interp.prompts.label_values import plain, scalars
 from interp.prompts.prompts import Prompts
 from interp.runs.collect import Collector, label_column, observe_weights, token_columns, token_texts
 from interp.runs.depth import merged_tables
+from interp.runs.explorer.page import Explorer
 from interp.runs.feed import by_stack
 from interp.runs.provenance import answers_given, provenance_of, versions
 from interp.runs.results import Result, Results
@@ -415,6 +417,18 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         """Several tables as one, a row per token and state, as `Results.merged` gives them."""
         layers = self._collector.kept.layers
         return merged_tables([self[name] for name in names], layers, how, heads)
+
+    def explore(self, title: str | None = None, **options: Any) -> Explorer:
+        """The explorer of the passes so far, as `Results.explore` makes it."""
+        return self.results.explore(title, **options)
+
+    def report(self, path: str | Path = "report.html", **options: Any) -> Path:
+        """Writes the report of the passes so far, as `Results.report` does; returns its path."""
+        return self.results.report(path, **options)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the tables of the passes so far, as `Results.save` does; returns the folder."""
+        return self.results.save(folder, overwrite=overwrite)
 
     def __getitem__(self, name: str) -> Result:
         result = self.results[name]

@@ -84,7 +84,8 @@ def _of_tokens(result: Any, heads: str | None) -> pd.DataFrame:
     groups = frame.groupby(_keys(frame), sort=False, dropna=False)[result.values]
     # pandas' sum of undefined values alone is 0.
     found = groups.sum(min_count=1) if heads == "sum" else groups.agg(heads)
-    return found.reset_index()
+    reduced: pd.DataFrame = found.reset_index()
+    return reduced
 
 
 def _names(results: Sequence[Any], frames: Sequence[pd.DataFrame]) -> list[dict[str, str]]:

@@ -281,7 +281,7 @@ def test_layers_that_leave_tables_without_common_states_are_told(model):
 def test_columns_of_two_tables_keep_their_analysis(gpt2):
     both = interp.run(gpt2, IDS, ["norm", "path_length"], **QUIET).merged("norm", "path_length")
     np.testing.assert_allclose(both["norm"], both["norm_after"], rtol=1e-5)
-    lenses = interp.run(gpt2, IDS, ["logit_lens", "next_token", "attention"], **QUIET)
+    lenses = interp.run(gpt2, IDS, ["logit_lens", "attention"], **QUIET)
     both = lenses.merged("logit_lens", "attention", heads="mean")
     assert {"logit_lens_entropy", "attention_entropy"} <= set(both)
 
@@ -355,13 +355,24 @@ def test_what_was_attached_is_joined_as_a_run_is(gpt2):
         probes.merged("norm", "path_length")
 
 
+def test_what_was_attached_is_explored_reported_and_saved_as_a_run_is(gpt2, tmp_path):
+    with interp.attach(gpt2, "norm", "rotation") as probes:
+        gpt2(IDS)
+    page = probes.explore("mine").save(tmp_path / "explorer.html")
+    assert page.read_text(encoding="utf-8").count("mine")
+    assert probes.report(tmp_path / "report.html", title="mine").stat().st_size > 10_000
+    saved = interp.load(probes.save(tmp_path / "run"))
+    both = saved["norm"].frame, probes["norm"].frame
+    pd.testing.assert_frame_equal(*both, check_dtype=False)
+    with pytest.raises(BadInput, match="exists|not empty"):
+        probes.save(tmp_path / "run")
+
+
 def test_heads_are_joined_as_the_message_says(llama):
     """Parts of heads add up to what attention writes, which has no bias here."""
     asked = ["head_attribution", "logit_attribution"]
     results = interp.run(llama, IDS, asked, targets=5, **QUIET)
-    on = ["prompt", "position", "state"]
-    heads = results["head_attribution"].states.groupby(on)["head_logit"].sum().reset_index()
-    both = results["logit_attribution"].states.merge(heads, on=on)
+    both = results.merged(*asked, heads="sum")
     assert len(both) == len(results["logit_attribution"].frame)
     np.testing.assert_allclose(both["head_logit"], both["attn_logit"], atol=1e-4)
 
