@@ -189,10 +189,11 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             self.anatomy = inspect(model)
         self._collector = Collector(analyses, kept=kept)
         self._wiring = kept.wiring(self.anatomy.wire(list(analyses.values())))
+        self._known = _Known(prompts)
         self.answer(targets, against)
         self._observer = Observer(model, self._wiring, self._contexts, self._take, guest=True)
         self._open = ExitStack()
-        self._texts, self._known = _Texts(), _Known(prompts)
+        self._texts = _Texts()
         refuse_taken(self._known.labels, analyses)
         self._parents: Tensor | None = None
         self._fed: list[tuple[str, dict[str, Array], int, Tensor, dict[str, list[Any]]]] = []
@@ -242,10 +243,11 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         an analysis compares two answers and there is one.
         """
         refuse_unanswered(self.analyses.values(), against)
-        ids = answers_of(self.model, targets, "targets")
+        labels = self._known.labels
+        ids = answers_of(self.model, targets, "targets", labels)
         if targets is not None and ids is None:
             raise BadInput("targets= takes one token, or one for each prompt of a pass")
-        self._answers = ids, second_answers(self.model, against)
+        self._answers = ids, second_answers(self.model, against, labels)
         return self
 
     def _answered(self, contexts: Mapping[str, Tokens]) -> dict[str, Tokens]:

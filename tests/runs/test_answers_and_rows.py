@@ -225,6 +225,27 @@ def test_wrong_parameters_are_named(gpt2, settings, error, text):
         interp.run(gpt2, IDS, "logit_lens", settings=settings, **QUIET)
 
 
+@pytest.mark.parametrize("name", ["targets", "against"])
+def test_a_column_that_is_given_for_its_answers_is_told(llama, name):
+    texts, values = ["the man saw", "the woman saw"], [" the", " a"]
+    table = pd.DataFrame({"text": texts, "answer of mine": values})
+    told = rf"have a column 'answer of mine': .* values, {name}=list\(table\['answer of mine'\]\)"
+    with pytest.raises(BadInput, match=f"tokens of this model.*{told}"):
+        interp.run(llama, table, "next_token", **{name: "answer of mine"}, **QUIET)
+    read = interp.prompts.read_prompts(table, llama.tokenizer)
+    for ask in (interp.run, interp.experiments.cause):
+        rest = ["next_token"] if ask is interp.run else []
+        with pytest.raises(BadInput, match=told):
+            ask(llama, read, *rest, **{name: "answer of mine"}, **QUIET)
+    with pytest.raises(BadInput, match=told):
+        interp.attach(llama, "next_token", prompts=read, **{name: "answer of mine"})
+    given = {name: list(table["answer of mine"])}
+    assert len(interp.run(llama, table, "next_token", **given, **QUIET)["next_token"].frame)
+    with pytest.raises(BadInput) as plain:
+        interp.run(llama, texts, "next_token", **{name: "answer of mine"}, **QUIET)
+    assert "column" not in str(plain.value)
+
+
 # ---- depth -------------------------------------------------------------------------------------
 
 
