@@ -412,6 +412,7 @@ def _targets_typed(text: str, what: str) -> Any:  # noqa: ARG001
 CONVERTERS: dict[str, Callable[[str, str], Any]] = {
     "Sequence[str]": names_typed,
     "Sequence[str] | None": names_typed,
+    "str | Sequence[str] | None": names_typed,
     "str | Sequence[str]": names_typed,
     "Sequence[float] | None": numbers_typed,
     "Sequence[float]": numbers_typed,

@@ -26,6 +26,10 @@ INDEX = (
     "word",
 )
 """Columns of token tables that say which row it is, in their order."""
+STATE = "state"
+STATE_MEANING = "number of the state that the row ends in, 0 … L; block l leads to state l + 1"
+DEPTHS = ("layer", STATE)
+"""Columns that say how deep a row is, the first that is there; `.states` has both."""
 INDEX_OF_ROWS = ("prompt", "position", "layer", "stack", "head")
 """Columns that the framework adds to what an analysis emits."""
 TOKEN_TABLE = ("token", "token_id", "special", "word")
@@ -128,6 +132,16 @@ def by_name(declared: Mapping[str, T], name: str) -> T | None:
     if name in declared:
         return declared[name]
     return next((x for pattern, x in declared.items() if fnmatchcase(name, pattern)), None)
+
+
+def depth_column(names: Iterable[object]) -> str | None:
+    """The column of depth among the names of a table's columns, None where there is none.
+
+    >>> depth_column(["prompt", "state", "angle"]), depth_column(["state", "layer"])
+    ('state', 'layer')
+    """
+    known = set(names)
+    return next((name for name in DEPTHS if name in known), None)
 
 
 def refuse_taken(

@@ -37,7 +37,10 @@ class Kept:
     @classmethod
     def of(cls, layers: Any = None, positions: Any = None) -> Kept:
         """From a number, several, or `"last"`; `BadInput` for anything else."""
-        return cls(_numbers(layers, "layers"), _numbers(positions, "positions"))
+        return cls(
+            None if layers is None else whole_numbers(layers, "layers"),
+            None if positions is None else whole_numbers(positions, "positions"),
+        )
 
     def wiring(self, wiring: Wiring) -> Wiring:
         """The calls without those of blocks that lie deeper than every layer kept.
@@ -121,14 +124,27 @@ def _size(job: ObserveCall) -> int:
     return job.n_layers + (job.layer is None)
 
 
-def _numbers(given: Any, what: str) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, str) and given == LAST:
-        return (-1,)
+def whole_numbers(given: Any, what: str, other: str = "") -> tuple[int, ...]:
+    """Positions or layers as whole numbers, each once; negative ones count from the end.
+
+    Args:
+        given: a number, several, or "last", which is -1 and may stand among several.
+        what: name of the argument, for messages.
+        other: what the argument also takes, for messages.
+
+    Raises `BadInput` for anything else and for nothing.
+
+    >>> whole_numbers(-1, "positions"), whole_numbers(["last", 0, 0], "positions")
+    ((-1,), (-1, 0))
+    """
     several = isinstance(given, Sequence | range | Tensor) or hasattr(given, "tolist")
-    items: Iterable[Any] = given if several and not isinstance(given, str) else [given]
-    numbers = [item.item() if hasattr(item, "item") else item for item in items]
+    many = several and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
+    items: Iterable[Any] = given if many else [given]
+    plain = [item.item() if hasattr(item, "item") else item for item in items]
+    numbers = [-1 if isinstance(n, str) and n == LAST else n for n in plain]
     if not numbers or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
-        raise BadInput(f"{what}={given!r}; give a number, several, or 'last' (-1 is the last, too)")
+        also = f"; also {other}" if other else ""
+        raise BadInput(
+            f"{what}={given!r}; give a number, several, or 'last' (-1 is the last, too){also}"
+        )
     return tuple(dict.fromkeys(numbers))

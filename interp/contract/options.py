@@ -5,7 +5,7 @@ Knows names of options and Python's types; nothing of what the options do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,6 +29,15 @@ def check_options(**given: Any) -> None:
         fits, told = KINDS[name]
         if not fits(value):
             raise BadInput(f"{name}={value!r} is {type(value).__name__}; {name}= takes {told}")
+
+
+def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One name, or several, as several; a text is one name and not its letters.
+
+    >>> names_of("radial"), names_of(["radial", "plane"]), names_of([])
+    (('radial',), ('radial', 'plane'), ())
+    """
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def check_numbers(**given: Any) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp._progress import track
+from interp.contract.options import names_of
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, InterpError, Unsupported, nearest
 from interp.experiments.controls import with_untrained_copy
@@ -45,6 +46,7 @@ from interp.experiments.steering import (
     prepared,
 )
 from interp.geometry import norm
+from interp.models.answers import answered, unspaced
 from interp.models.load import load_model
 from interp.models.prefix import run_hooked, run_watched
 from interp.prompts.labels import target_word
@@ -53,7 +55,9 @@ from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
 
-MEASURES = ("kl", "log_prob", "entropy", "later")
+Answer = str | int | Sequence[str | int] | None
+"""One token, as text or id, or one for each prompt; None for none."""
+MEASURES = ("kl", "log_prob", "logit_diff", "entropy", "later")
 CLOUD = 4096  # tokens whose states make the directions "along" and "within"
 ROWS = 512  # tokens whose distributions are compared at once
 COLUMNS = {
@@ -62,14 +66,17 @@ COLUMNS = {
     "written": "share of the block in the path length, 0 to 1",
     "used_kl": "KL(whole ‖ without the block) of the prediction, in nats",
     "random_kl": "control: KL when a random push of the size of the block's step is added instead",
-    "used_log_prob": "change of the log-probability of the next token without the block, nats",
+    "used_log_prob": "change of the log-probability of the next token, or of that of targets=, "
+    "without the block, nats",
+    "used_logit_diff": "change of the logit difference target − against= without the block, logits",
     "later": "relative change of the steps of later blocks without the block",
     "prompts": "number of prompts",
     "*_low": "lower end of the interval of the value over prompts",
     "*_high": "upper end, likewise",
     "part": "the part of the block that was left out: block, attention or mlp",
     "kl": "KL(as it is ‖ changed) of the prediction, in nats",
-    "log_prob": "change of the log-probability of the next token, in nats",
+    "log_prob": "change of the log-probability of the next token or that of targets=, in nats",
+    "logit_diff": "change of the logit difference target − against=, in logits",
     "entropy": "change of the entropy of the prediction, in nats",
     "kind": "kind of the push, see `cause`",
     "dose": "size of the push, in multiples of the natural step",
@@ -87,7 +94,7 @@ class Cause(Finding):
         frame: one row per block; the columns of `COLUMNS`, and `*_low`, `*_high`, the interval over
             prompts.
         left_out: one row per block and `part`: `kl`, `log_prob` (change), `entropy` (change) and
-            `later` with their intervals.
+            `later` with their intervals; with `against`, also `logit_diff` (change).
         pushes: one row per state, `kind` of push and `dose`: the same measures; for the random
             kinds the mean over the draws, with `lowest` and `highest` KL of single ones.
         group: the tokens, in words.
@@ -126,7 +133,20 @@ class Cause(Finding):
             f"the prediction hangs most on block {int(top['layer'])}: without it KL is "
             f"{top['used_kl']:.3g}{_band(top, 'used_kl')} nats, and a random push of the size of "
             f"its step gives {top['random_kl']:.3g}; it writes {percent(top['written'])} of the "
-            f"path{rank}"
+            f"path{rank}{self._answers()}"
+        )
+
+    def _answers(self) -> str:
+        """The block without which the logit difference changes most; "" without two answers."""
+        if "used_logit_diff" not in self.frame:
+            return ""
+        changes = np.abs(self.frame["used_logit_diff"].to_numpy(dtype=np.float64))
+        if np.isnan(changes).all():
+            return ""
+        row = self.frame.iloc[int(np.nanargmax(changes))]
+        return (
+            f"; the logit difference of the two answers changes most without block "
+            f"{int(row['layer'])}: by {row['used_logit_diff']:+.3g}{_band(row, 'used_logit_diff')}"
         )
 
     @property
@@ -193,8 +213,10 @@ def cause(
     positions: Positions | None = None,
     read: Positions | None = None,
     target: str | None = None,
-    parts: Sequence[str] = ("block", "attention", "mlp"),
-    pushes: Sequence[str] = ("along", "random", "within", "plane", "rotate", "radial"),
+    targets: Answer = None,
+    against: Answer = None,
+    parts: str | Sequence[str] = ("block", "attention", "mlp"),
+    pushes: str | Sequence[str] = ("along", "random", "within", "plane", "rotate", "radial"),
     push_layers: Layers | None = None,
     doses: Sequence[float] = (0.5, 1.0, 2.0),
     direction: Any = None,
@@ -217,14 +239,19 @@ def cause(
         prompts: as for `run`.
         layers: numbers of the blocks to leave out (0 … L − 1), or all.
         positions: tokens that are changed: all, last, positions such as 3,4, or a label such as
-            role=target; by default every token that is not special. In Python positions are a
-            list, and a label is `{"role": "target"}`.
+            role=target; by default every token that is not special. Negative positions count
+            from the end, -1 is the last. In Python several positions are a list, and a label is
+            `{"role": "target"}`.
         read: tokens whose prediction is measured, in the same form; by default those changed.
         target: a word: its tokens get the label role=target.
+        targets: answer whose log-probability is measured, one token such as " her"; in Python also
+            a list with one for each prompt. By default the next token.
+        against: second answer, in the same form: the change of the target's logit minus that of
+            the second answer is measured as well.
         parts: parts to leave out: block, attention or mlp.
         pushes: kinds of pushes: along (a direction), random, within (random within the states of
             these tokens), plane (the token's own turn), rotate (toward the next state, its norm
-            kept) or radial (longer, its direction kept); none for no pushes.
+            kept) or radial (longer, its direction kept); none for no pushes, in Python `[]`.
         push_layers: states to push; by default three, spread over the depth.
         doses: multiples of the natural step.
         direction: in question, for the pushes along it, `[d_model]`; by default the mean step.
@@ -236,8 +263,9 @@ def cause(
     `.frame` has one row per block, `.left_out` and `.pushes` what is behind it; intervals are
     Student's over prompts. Sources: leaving blocks out, Lad et al. 2406.19384 and Csordás et al.
     2505.13898; the lens as knowledge, nostalgebraist 2020.
-    Raises: `BadInput` for a part, kind or layer that is not there and for tokens of which there are
-    none; `Unsupported` for a model without verified terms or readout; `InterpError` for NaN.
+    Raises: `BadInput` for a part, kind or layer that is not there, for tokens of which there are
+    none, and for another number of answers than prompts; `Unsupported` for a model without
+    verified terms or readout; `InterpError` for NaN.
     """
     model = load_model(model)
     anatomy, stack = one_stack(model, "cause")
@@ -245,11 +273,15 @@ def cause(
         raise Unsupported(
             f"{anatomy.model} has no verified readout, so nothing is known by the lens"
         )
+    parts, pushes = names_of(parts), names_of(pushes)
     check_parts(parts, stack, anatomy.model)
     _check(pushes, doses, controls, confidence)
     blocks = _blocks(layers, stack)
     states = _push_layers(push_layers, stack.n_blocks, any_pushes=bool(pushes))
     ready = prepared(model, anatomy, prompts)
+    own = len(ready.notes)
+    ready = answered(model, ready, targets, against)
+    said = (*ready.notes[own:], *unspaced(model, ready, targets, against))
     ready = ready.label(target_word(target)) if target is not None else ready
     changed = _tokens(ready, positions)
     setting = _Setting(
@@ -271,13 +303,13 @@ def cause(
         _pushes(measured, confidence),
         _words(positions, target),
         confidence,
-        setting.notes(),
+        (*said, *setting.notes()),
     )
     asked: dict[str, Any] = {
-        "layers": layers, "positions": positions, "read": read, "target": target, "parts": parts,
-        "pushes": pushes, "push_layers": push_layers, "doses": doses, "direction": direction,
-        "controls": controls, "seed": seed, "confidence": confidence, "max_tokens": max_tokens,
-        "progress": progress,
+        "layers": layers, "positions": positions, "read": read, "target": target,
+        "targets": targets, "against": against, "parts": parts, "pushes": pushes,
+        "push_layers": push_layers, "doses": doses, "direction": direction, "controls": controls,
+        "seed": seed, "confidence": confidence, "max_tokens": max_tokens, "progress": progress,
     }  # fmt: skip
     return with_untrained_copy(found, control, model, partial(cause, prompts=prompts, **asked))
 
@@ -288,7 +320,10 @@ def cause(
 def _check(pushes: Sequence[str], doses: Sequence[float], controls: int, confidence: float) -> None:
     for kind in pushes:
         if kind not in PUSHES:
-            raise BadInput(f"push {kind!r}{nearest(kind, PUSHES)}; allowed: {', '.join(PUSHES)}")
+            raise BadInput(
+                f"push {kind!r}{nearest(kind, PUSHES)}; allowed: {', '.join(PUSHES)}; without "
+                "pushes: pushes=[] (--pushes none)"
+            )
     if pushes and not (len(doses) and np.isfinite(list(doses)).all()):
         raise BadInput(f"doses {list(doses)}: expected finite numbers, one or more")
     if controls < 1 or not 0 < confidence < 1:
@@ -534,7 +569,8 @@ class _Plain:
         log_p: log-probabilities of the tokens that are read, `[n, vocab]` float32.
         states: states of the tokens that are read, `[n, d_model]` for each of L + 1.
         own: states of the tokens that are changed.
-        targets: `[n]`, the next token, -1 for none.
+        targets: `[n]`, the next token or the answer, -1 for none.
+        contrasts: `[n]`, the second answer; None without one.
     """
 
     batch: Tokens
@@ -544,6 +580,7 @@ class _Plain:
     states: list[Tensor]
     own: list[Tensor]
     targets: Tensor
+    contrasts: Tensor | None = None
 
     @classmethod
     def of(cls, setting: _Setting, batch: Tokens) -> _Plain:
@@ -561,6 +598,7 @@ class _Plain:
             [x[read[both]] for x in states],
             [x[changed[both]] for x in states],
             batch.targets[read],
+            None if batch.contrasts is None else batch.contrasts[read],
         )
 
     @property
@@ -584,10 +622,10 @@ class _Plain:
             )
         out = {"kl": _kl(self.log_p, changed)}
         log_q = changed.log_softmax(-1)
-        known = (self.targets >= 0).to(log_q.device)
-        index = self.targets.clamp(min=0).to(log_q.device).unsqueeze(-1)
-        gain = (log_q.gather(-1, index) - self.log_p.gather(-1, index)).squeeze(-1)
-        out["log_prob"] = torch.where(known, gain, torch.nan)
+        gain = log_q - self.log_p
+        out["log_prob"] = _of_answers(gain, self.targets)
+        if self.contrasts is not None:  # the normaliser drops out: log-probabilities do
+            out["logit_diff"] = out["log_prob"] - _of_answers(gain, self.contrasts)
         out["entropy"] = _entropy(log_q) - _entropy(self.log_p)
         if after is not None:
             out["later"] = self._later(states, after)
@@ -604,6 +642,13 @@ class _Plain:
         if not changes:
             return torch.full((len(self.log_p),), torch.nan)
         return torch.stack(changes).mean(0)
+
+
+def _of_answers(values: Tensor, ids: Tensor) -> Tensor:
+    """Entries of `[n, vocab]` at the ids `[n]`: `[n]`, NaN where the id is -1."""
+    ids = ids.to(values.device)
+    found = values.gather(-1, ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return torch.where(ids >= 0, found, torch.nan)
 
 
 def _kl(log_p: Tensor, logits: Tensor) -> Tensor:
@@ -644,6 +689,7 @@ def _account(
             "used_kl": out["kl"],
             "random_kl": np.mean(beside, axis=0),
             "used_log_prob": out["log_prob"],
+            **({"used_logit_diff": out["logit_diff"]} if "logit_diff" in out else {}),
             "later": out["later"],
         }
         row: dict[str, Any] = {"layer": layer}
@@ -658,7 +704,7 @@ def _left_out(found: Mapping[Key, Mapping[str, Floats]], confidence: float) -> p
     for (what, layer, part, _, _), values in found.items():
         if what == "out":
             row: dict[str, Any] = {"layer": layer, "part": part}
-            for name in MEASURES:
+            for name in (m for m in MEASURES if m in values):
                 row |= _summary(values[name], name, confidence)
             rows.append(row | {"prompts": int(np.isfinite(values["kl"]).sum())})
     return pd.DataFrame(rows).sort_values(["part", "layer"], ignore_index=True)
@@ -672,7 +718,7 @@ def _pushes(found: Mapping[Key, Mapping[str, Floats]], confidence: float) -> pd.
     rows = []
     for (layer, kind, dose), draws in grouped.items():
         row: dict[str, Any] = {"layer": layer, "kind": kind, "dose": dose}
-        for name in ("kl", "log_prob", "entropy"):
+        for name in (m for m in MEASURES if m in draws[0]):
             row |= _summary(np.mean([d[name] for d in draws], axis=0), name, confidence)
         single = [float(np.nanmean(d["kl"])) for d in draws]
         row |= {"lowest": min(single), "highest": max(single), "draws": len(draws)}

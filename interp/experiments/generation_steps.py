@@ -15,6 +15,7 @@ import pandas as pd
 
 from interp._arrays import Bools, Floats, Ints
 from interp.contract.columns import GENERATION_MEANINGS
+from interp.contract.options import names_of
 from interp.errors import BadInput
 from interp.experiments.controls import model_of
 from interp.experiments.tokens_or_words import TOKEN_MEANINGS, other_meanings
@@ -209,7 +210,7 @@ def generation_steps(
     results: Any,
     controls: Any = None,
     *,
-    values: Sequence[str] | None = None,
+    values: str | Sequence[str] | None = None,
     labels: Sequence[Any] | None = None,
     answer: str | None = None,
     first: int | None = None,
@@ -255,6 +256,7 @@ def generation_steps(
     not hold its `targets=`; `UnknownName` for a value or an
     answer that no table has.
     """
+    values = None if values is None else names_of(values)
     asked = _Asked(values, first, special, after_end, confidence, resamples, seed)
     whole = _ended(written_values(results, values), results)
     marks = _labels_of(results, whole, labels, answer)

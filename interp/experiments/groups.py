@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
-from interp.contract.columns import INDEX_MEANINGS
+from interp.contract.columns import DEPTHS, INDEX_MEANINGS, depth_column
+from interp.contract.options import names_of
 from interp.errors import BadInput, nearest, unknown
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import PLACES, Join, joined_by, per_token, units_of
@@ -29,7 +30,7 @@ from interp.stats.comparison_columns import COLUMNS as PAIR_COLUMNS
 from interp.stats.groups import clustered_omnibus, group_means
 from interp.stats.labelings import Codes
 from interp.stats.paired import moved_within
-from interp.stats.table import EVERYWHERE, numbered, numbers, range_of
+from interp.stats.table import EVERYWHERE, numbered, numbers, places_of, range_of
 
 RUNNING = ("path", "chord", "tortuosity", "angular_path")
 """Cumulative columns: their total is the value of the last layer."""
@@ -43,6 +44,7 @@ TOTALS = ("last", "sum", "mean")
 COLUMNS = {
     "stack": INDEX_MEANINGS["stack"],
     "layer": "block or state, as in the table of the value",
+    "state": "state of the stream, in a merged table",
     "n": "units (words or tokens) with a value; count",
     "prompts": "prompts they are of; count",
     "mean": "mean of the group; unit of the value",
@@ -171,7 +173,7 @@ class GroupComparison(Finding):
 
     def _drawing(self) -> Drawing:
         title = f"{self.value} by {self.by}"
-        if self.rows != ("layer",) or len(self.tests) < 2:
+        if len(self.rows) != 1 or self.rows[0] not in DEPTHS or len(self.tests) < 2:
             return nothing(title, "There are no layers of one stack to draw: read the table.")
         few = len(self.groups) - MOST_GROUPS
         caption = (
@@ -185,7 +187,7 @@ class GroupComparison(Finding):
             title,
             pd.concat([self._means_drawn(), self._eta_drawn()], ignore_index=True),
             self.value,
-            "block",
+            "block" if self.rows[0] == "layer" else self.rows[0],
             caption,
             "Grey: mean η² of labels shuffled within prompts.",
             "η² would follow the grey line, and no block would carry a star.",
@@ -197,7 +199,7 @@ class GroupComparison(Finding):
         )
 
     def _means_drawn(self) -> pd.DataFrame:
-        frame = self.frame.rename(columns={"layer": "x"})
+        frame = self.frame.rename(columns={self.rows[0]: "x"})
         names = [str(g) for g in self.groups[:MOST_GROUPS]]
         lines = {name: frame[frame[self.by].astype(str) == name] for name in names}
         return line_rows(lines, self.value).assign(panel=0)
@@ -205,7 +207,7 @@ class GroupComparison(Finding):
     def _eta_drawn(self) -> pd.DataFrame:
         tests = self.tests
         lines = {
-            name: pd.DataFrame({"x": tests["layer"], "mean": tests[column], "n": tests["n"]})
+            name: pd.DataFrame({"x": tests[self.rows[0]], "mean": tests[column], "n": tests["n"]})
             for name, column in ((SHUFFLED, "shuffled_eta2"), ("η²", "eta2"))
         }
         hits = self.differs.tolist()
@@ -252,7 +254,7 @@ def by_group(
     level: str = "word",
     join: Join | None = None,
     total: str | None = None,
-    groups: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     at_least: int = 2,
     pairs: bool = False,
     bins: int | None = None,
@@ -307,10 +309,11 @@ def by_group(
     ends = EVERYWHERE if join == "sum" else range_of(_of(results, name), value)
     units, notes = units_of(table, value, by, level=level, join=join, special=special)
     units, names, binned = _in_bins(units, by, bins)
-    chosen, more = _chosen_groups(units, by, groups, at_least)
+    wanted = None if groups is None else names_of(groups)
+    chosen, more = _chosen_groups(units, by, wanted, at_least)
     chosen = [name for name in names if name in chosen] or chosen
     units, more = units[units[by].isin(chosen)].reset_index(drop=True), binned + more
-    rows = [c for c in ("stack", "layer") if c in units]
+    rows = [c for c in places_of(units) if c != "head"]
     cells, codes, clusters, keys = _cells(units, value, by, chosen, rows)
     _refuse_flat(cells, value, by)
     notes += more + _cell_notes(table, cells, value, level, join)
@@ -334,7 +337,10 @@ def by_group(
         level=level,
         rows=tuple(rows),
         confidence=confidence,
-        notes=(*notes, f"total over layers: {how}" if "layer" in rows else "one place, no layers"),
+        notes=(
+            *notes,
+            f"total over layers: {how}" if depth_column(rows) else "one place, no layers",
+        ),
         levels=levels,
         smallest_p=smallest,
         save_pairs=pairs,

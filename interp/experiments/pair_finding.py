@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp._files import EXPERIMENT, from_parquet, kind_of, read_sealed, reading, verify
+from interp.contract.columns import STATE
 from interp.errors import BadInput, InterpError
 from interp.render.draw import figure
 from interp.render.drawing import Drawing, line_rows, nothing
@@ -20,7 +21,6 @@ from interp.render.look import looked
 from interp.runs.corpus.manifest import REMEDY as REDONE
 from interp.runs.corpus.output import FINISHED
 from interp.runs.corpus.sharded import FINDING
-from interp.runs.depth import STATE
 from interp.runs.results import Results
 from interp.runs.saved import REMEDY, load_results
 from interp.stats.paired import bounded_band, paired_profile, smallest_p
@@ -338,13 +338,14 @@ class Pairs(Finding):
     def _map(self, pair: int | None = None) -> Drawing:
         """Relative distance, and recovery, by state and place: of one pair, or over all."""
         counts = self.tokens.groupby("pair")["place"].size()
-        if pair is None and (counts != counts.iloc[0]).any():
+        uneven = bool((counts != counts.iloc[0]).any())
+        if pair is None and uneven:
             pair = int(counts.index[0])
         tokens = self.tokens if pair is None else self.tokens[self.tokens["pair"] == pair]
         cells = [self._cells(self.distances, "relative_distance", pair)]
         if len(self.patches):
             cells.append(self._cells(self.patches, "recovery", pair))
-        who, more = self._shown(pair, len(counts))
+        who, more = self._shown(pair, len(counts), uneven)
         return Drawing(
             "heat",
             f"{MAP}, {who}{self._of}",
@@ -362,17 +363,15 @@ class Pairs(Finding):
             },
         )  # fmt: skip
 
-    def _shown(self, pair: int | None, pairs: int) -> tuple[str, str]:
+    def _shown(self, pair: int | None, pairs: int, uneven: bool) -> tuple[str, str]:
         """Which pairs a map shows, for its title, and a sentence for its caption."""
         if pair is None:
             return f"mean over {pairs}{self._sampled or ' pairs'}", ""
         if pairs == 1:
             return "one pair", ""
-        return (
-            f"{ONLY}{pair} (of {pairs}{self._sampled})",
-            f" Only pair {pair} is shown; plot_pair(n) shows the others. Pairs of different "
-            "lengths have no mean by token.",
-        )
+        more = f" Only pair {pair} is shown; plot_pair(n) shows the others."
+        why = " Pairs of different lengths have no mean by token." if uneven else ""
+        return f"{ONLY}{pair} (of {pairs}{self._sampled})", more + why
 
     def _cells(self, table: pd.DataFrame, column: str, pair: int | None) -> pd.DataFrame:
         rows = table if pair is None else table[table["pair"] == pair]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from interp._arrays import Ints
 from interp.contract.analysis import Analysis
-from interp.contract.columns import refuse_taken
+from interp.contract.columns import STATE, refuse_taken
 from interp.contract.options import check_numbers, check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
@@ -50,7 +50,6 @@ from interp.models.load import load_model
 from interp.models.untrained import check_control
 from interp.prompts.pairs import ANSWER, WRONG, PromptPairs, RawPairs, read_pairs
 from interp.render.tokens import percent
-from interp.runs.depth import STATE
 from interp.runs.pairs import (
     MEASURES,
     UNRELATED,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp._arrays import Floats, Ints
 from interp._progress import track
+from interp.contract.columns import STATE
 from interp.contract.tokens import Tokens
 from interp.errors import InterpError
 from interp.experiments.interventions import push_hooks
@@ -26,7 +27,6 @@ from interp.models.anatomy import StackAnatomy
 from interp.models.prefix import run_hooked, run_watched
 from interp.prompts.pairs import PromptPairs
 from interp.prompts.prompts import Prompts
-from interp.runs.depth import STATE
 from interp.runs.pairs import NO_PARTNER
 from interp.stats.classical import moments
 from interp.stats.paired import FEWEST_PAIRS, paired_profile

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from interp.contract.columns import INDEX_MEANINGS
+from interp.contract.options import names_of
 from interp.errors import BadInput, unknown
 from interp.experiments.controls import repeated_on_control
 from interp.experiments.tokens_or_words import per_token, tables_of
@@ -173,8 +174,8 @@ def path_prediction(
     results: Any,
     *,
     value: str = "path",
-    outcomes: Sequence[str] | None = None,
-    partial: Sequence[str] = COVARIATES,
+    outcomes: str | Sequence[str] | None = None,
+    partial: str | Sequence[str] = COVARIATES,
     frequency: Mapping[Any, float] | None = None,
     special: bool = False,
     confidence: float = 0.95,
@@ -220,7 +221,8 @@ def path_prediction(
     if "head" in path:
         raise BadInput(f"{name!r} has a row per head; a path has one per token and layer")
     places = [c for c in ("stack", "prompt", "position") if c in path]
-    outcome, known = _outcomes(results, outcomes)
+    partial = names_of(partial)
+    outcome, known = _outcomes(results, None if outcomes is None else names_of(outcomes))
     tokens = _with_next(_with_covariates(path, frequency), partial)
     left_out = is_special(tokens, special)
     apart = left_out_note(tokens, left_out)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats, Ints
+from interp.contract.options import names_of
 from interp.errors import BadInput, nearest, unknown
 from interp.experiments.controls import with_untrained_copy
 from interp.experiments.word_files import Pieces, WordSpace, named_space, word_space
@@ -169,7 +170,7 @@ def compare_spaces(
     a: Any,
     b: Any,
     *,
-    words: Sequence[str] | None = None,
+    words: str | Sequence[str] | None = None,
     method: str | Sequence[str] = DEFAULT,
     held_out: float = 0.2,
     pieces: Pieces = "mean",
@@ -222,7 +223,7 @@ def compare_spaces(
     Raises `BadInput` for too few common words, constant or non-finite vectors and parameters out
     of range; `UnknownName` for a method that does not exist.
     """
-    methods = (method,) if isinstance(method, str) else tuple(method)
+    methods, words = names_of(method), None if words is None else names_of(words)
     for name in methods:
         if name not in METHODS:
             raise unknown("method", name, METHODS)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Bools, Floats, Ints
+from interp.contract.options import names_of
 from interp.errors import BadInput, InterpError, unknown
 from interp.experiments.word_files import WordSpace, model_space
 from interp.measures.maps import procrustes
@@ -202,7 +203,7 @@ def space_stability(
     *models: Any,
     matrix: str = "W_E",
     pairs: str | None = None,
-    words: Sequence[str] | None = None,
+    words: str | Sequence[str] | None = None,
     limit: int = 500,
     k: int = 10,
     at: Sequence[float] | None = None,
@@ -237,6 +238,7 @@ def space_stability(
         raise unknown("matrix", matrix, MATRICES)
     if pairs is not None and pairs not in PAIRS:
         raise unknown("value of pairs", pairs, PAIRS)
+    words = None if words is None else names_of(words)
     given = models[0] if len(models) == 1 else list(models)
     members = members_of(given, at)
     spaces, notes = _spaces(members, matrix, words)

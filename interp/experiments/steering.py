@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from interp.contract.kept import whole_numbers
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, Unsupported, nearest, unknown
 from interp.geometry import at_least_float32, project_out, rotate_toward
@@ -31,7 +32,7 @@ from interp.prompts.tokens import token_id
 
 Kind = Literal["add", "project", "rotate"]
 Layers = int | Sequence[int] | Literal["all"]
-Positions = str | Sequence[int] | Tensor | Mapping[str, Any]
+Positions = str | int | Sequence[int | str] | Tensor | Mapping[str, Any]
 Hook = Callable[..., Tensor | None]
 
 KINDS: Mapping[str, str] = {
@@ -56,8 +57,9 @@ class Steer:
         layers: states 0 … L that are steered (l is what enters block l, L what leaves the last
             block): a number, several, or "all".
         positions: "all", "last" (the last column; with a mask the last real token of each row),
-            columns of the pass, or a mask, bool `[pos]` or `[batch, pos]`. Columns and masks count
-            the tokens of the pass that runs: with a KV cache only new tokens pass, so "all" and
+            a column of the pass or several, or a mask, bool `[pos]` or `[batch, pos]`. Negative
+            columns count from the end as "last" does, which is -1. Columns and masks count the
+            tokens of the pass that runs: with a KV cache only new tokens pass, so "all" and
             "last" steer every generated token.
         stack: the list of blocks, for a model with several ("encoder", "decoder").
 
@@ -233,8 +235,8 @@ def _check_positions(positions: Any) -> None:
                 f"positions={positions!r}{nearest(positions, ['all', 'last'])}; allowed: 'all', "
                 "'last', columns, a mask, or a label such as {'role': 'target'}"
             )
-    elif isinstance(positions, Tensor):
-        if positions.dtype != torch.bool or positions.ndim not in (1, 2):
+    elif isinstance(positions, Tensor) and not _lists_columns(positions):
+        if not _is_mask(positions) or positions.ndim not in (1, 2):
             raise BadInput(
                 f"a mask of positions is bool [pos] or [batch, pos], not {positions.dtype} of "
                 f"shape {tuple(positions.shape)}"
@@ -242,8 +244,9 @@ def _check_positions(positions: Any) -> None:
     elif isinstance(positions, Mapping):
         if not positions:
             raise BadInput("positions={} names no label; such as {'role': 'target'}")
-    elif not all(isinstance(p, int | np.integer) for p in positions) or not len(positions):
-        raise BadInput(f"positions={positions!r}: columns are whole numbers, at least one")
+    else:
+        other = "'all', a mask, or a label such as {'role': 'target'}"
+        whole_numbers(positions, "positions", other)
 
 
 def _where(positions: Positions, value: Tensor, real: Tensor | None) -> Tensor | None:
@@ -251,18 +254,18 @@ def _where(positions: Positions, value: Tensor, real: Tensor | None) -> Tensor |
     shape = value.shape[:2]
     if real is not None:
         real = _fitting(real, shape, "mask").to(value.device)
-    if isinstance(positions, str):
-        if positions == "all":
-            return real
-        every = torch.ones(shape, dtype=torch.bool, device=value.device)
-        return last_of(every if real is None else real)
-    if isinstance(positions, Tensor):
-        where = _fitting(positions, shape, "positions")
-    else:
-        where = torch.zeros(shape, dtype=torch.bool, device="cpu")
-        where[:, _columns(positions, shape[1])] = True  # type: ignore[arg-type]
-    where = where.to(value.device)
-    return where if real is None else where & real
+    if isinstance(positions, str) and positions == "all":
+        return real
+    every = torch.ones(shape, dtype=torch.bool, device=value.device) if real is None else real
+    if _is_mask(positions):
+        return _fitting(positions, shape, "positions").to(value.device) & every
+    where = torch.zeros_like(every)
+    for column in _columns(positions, shape[1]):
+        if column < 0:
+            where |= last_of(every, -column)
+        else:
+            where[:, column] = every[:, column]
+    return where
 
 
 def _fitting(mask: Tensor, shape: torch.Size, what: str) -> Tensor:
@@ -274,24 +277,34 @@ def _fitting(mask: Tensor, shape: torch.Size, what: str) -> Tensor:
     return mask.expand(shape)
 
 
-def _columns(positions: Sequence[int], width: int) -> list[int]:
-    for position in positions:
-        if not 0 <= position < width:
+def _is_mask(positions: Any) -> TypeGuard[Tensor]:
+    return isinstance(positions, Tensor) and positions.dtype == torch.bool
+
+
+def _lists_columns(positions: Tensor) -> bool:
+    whole = not positions.is_floating_point() and positions.dtype != torch.bool
+    return whole and positions.ndim < 2
+
+
+def _columns(positions: Any, width: int) -> tuple[int, ...]:
+    columns = whole_numbers(positions, "positions")
+    for position in columns:
+        if not -width <= position < width:
             raise BadInput(
                 f"position {position} is outside of this pass of {width} tokens; with a KV cache "
                 "only new tokens pass: use 'all' or 'last', or generate without a cache"
             )
-    return [int(position) for position in positions]
+    return columns
 
 
-def last_of(mask: Tensor) -> Tensor:
-    """The last real token of each row: bool `[batch, pos]`.
+def last_of(mask: Tensor, nth: int = 1) -> Tensor:
+    """The last real token of each row, or the nth from the end: bool `[batch, pos]`.
 
     >>> last_of(torch.tensor([[True, True, False]])).tolist()
     [[False, True, False]]
     """
     # Counted from the right the last one is 1; padding on either side is 0 in the mask itself.
-    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+    return mask & (mask.flip(1).cumsum(1).flip(1) == nth)
 
 
 # ---- positions of prompts --------------------------------------------------------------------
@@ -321,7 +334,8 @@ def label_mask(prompts: Prompts, **labels: Any) -> Tensor:
 def chosen(positions: Positions, prompts: Prompts) -> Tensor:
     """The tokens that positions mean for given prompts: bool `[prompt, longest]`, right-padded.
 
-    Columns count the tokens of each prompt; a prompt that is too short for one has none there.
+    Columns count the tokens of each prompt, negative ones from its end; a prompt that is too short
+    for one has none there.
     """
     _check_positions(positions)
     lengths = torch.from_numpy(prompts.lengths)
@@ -329,13 +343,19 @@ def chosen(positions: Positions, prompts: Prompts) -> Tensor:
     real = column[None] < lengths[:, None]
     if isinstance(positions, Mapping):
         return label_mask(prompts, **positions)
-    if isinstance(positions, Tensor):
+    if _is_mask(positions):
         return _fitting(positions.cpu(), real.shape, "positions") & real
-    if isinstance(positions, str):
-        return real if positions == "all" else last_of(real)
-    out = real & torch.isin(column, column.new_tensor(list(positions)))[None]
+    if isinstance(positions, str) and positions == "all":
+        return real
+    wanted = whole_numbers(positions, "positions")
+    out = torch.zeros_like(real)
+    for position in wanted:
+        out |= real & (column[None] == (position if position >= 0 else lengths[:, None] + position))
     if not bool(out.any()):
-        raise BadInput(f"no prompt is long enough for positions {list(positions)}")
+        raise BadInput(
+            f"no prompt is long enough for positions {list(wanted)}: the longest has "
+            f"{int(lengths.max())} tokens, which are 0 … {int(lengths.max()) - 1} (-1 is the last)"
+        )
     return out
 
 

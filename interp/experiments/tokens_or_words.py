@@ -10,10 +10,17 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from interp.contract.columns import INDEX_MEANINGS, by_name
+from interp.contract.columns import DEPTHS, INDEX_MEANINGS, by_name
 from interp.errors import BadInput, nearest, unknown
 from interp.runs.results import Result
-from interp.stats.table import frame_of, is_special, left_out_note, numbers, require_columns
+from interp.stats.table import (
+    frame_of,
+    is_special,
+    left_out_note,
+    numbers,
+    places_of,
+    require_columns,
+)
 
 Join = Literal["mean", "last", "sum"]
 JOINS = ("mean", "last", "sum")
@@ -24,7 +31,7 @@ AT_THE_END = frozenset(
     )
 )
 """Quantities of the prediction: a word has those of its last token, which has seen all of it."""
-PLACES = ("stack", "layer", "head")
+PLACES = ("stack", *DEPTHS, "head")
 LABEL = "label of the tokens, which came with the prompts"
 TOKEN_MEANINGS = {
     name: INDEX_MEANINGS[name]
@@ -113,7 +120,7 @@ def units_of(
     values = numbers(frame, value)
     require_columns(frame, [label], "label")
     left_out = is_special(frame, special)
-    place = [c for c in PLACES if c in frame]
+    place = places_of(frame)
     names = [*place, "prompt", "position", *(["word"] if level == "word" else [])]
     if level == "word" and "word" not in frame:
         raise BadInput(
@@ -163,7 +170,7 @@ def join_words(
     mixed = int((kinds["nunique"] > 1).sum())
     if mixed:
         notes.append(f"{mixed} words whose tokens have different {label!r} were left out")
-    place = [c for c in PLACES if c in within]
+    place = places_of(within)
     groups = within.groupby(list(dict.fromkeys([*place, *key])), sort=True, dropna=False)
     ends = within.loc[groups["position"].idxmax()].sort_values([*place, "prompt", "position"])
     if join != "last":

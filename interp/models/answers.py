@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from interp.prompts.tokens import spaced_twin, token_id, token_strings
 Answers = int | list[int] | None
 
 
-def answers_of(model: Any, given: Any, what: str) -> Answers:
+def answers_of(model: Any, given: Any, what: str, columns: Collection[str] = ()) -> Answers:
     """Token ids of `given`: of one token's text or id, or of a list with one per prompt.
 
     Args:
         what: name of the argument, for messages.
+        columns: columns or labels of the prompts, one of which may have been meant.
 
     Returns None for None, and for rows of ids per position, which are no answers of prompts.
     Raises `BadInput` for text that is several tokens of this model or none.
@@ -29,11 +30,30 @@ def answers_of(model: Any, given: Any, what: str) -> Answers:
     if given is None:
         return None
     if isinstance(given, str | int | np.integer):
-        return token_id(model, _plain(given), what.removesuffix("s"))
+        return _only(model, given, what, columns)
     listed = _listed(given)
     if listed is None or any(not isinstance(item, str | int | np.integer) for item in listed):
         return None
     return [token_id(model, _plain(item), f"{what}[{i}]") for i, item in enumerate(listed)]
+
+
+def _only(model: Any, given: Any, what: str, columns: Collection[str]) -> int:
+    """The id of one token; the error tells of a column of the prompts with that name."""
+    try:
+        return token_id(model, _plain(given), what.removesuffix("s"))
+    except BadInput as error:
+        if given not in columns:
+            raise
+        raise BadInput(
+            f"{error}. The prompts have a column {given!r}: for an answer of each prompt pass its "
+            f"values, {what}=list(table[{given!r}])"
+        ) from error
+
+
+def columns_of(prompts: Any) -> list[str]:
+    """Names of the columns or labels of prompts, whether they are tokenised or not."""
+    known = getattr(prompts, "labels", None) or getattr(prompts, "fields", None) or {}
+    return list(map(str, known))
 
 
 def token_texts(model: Any, given: Any) -> dict[int, str]:
@@ -61,12 +81,30 @@ def unspaced(model: Any, prompts: Prompts, *given: Any) -> list[str]:
     return notes
 
 
-def second_answers(model: Any, given: Any) -> Answers:
+def second_answers(model: Any, given: Any, columns: Collection[str] = ()) -> Answers:
     """The same for `against=`, which takes nothing else; `BadInput` for rows per position."""
-    found = answers_of(model, given, "against")
+    found = answers_of(model, given, "against", columns)
     if given is not None and found is None:
         raise BadInput("against= takes one token, or one for each prompt: a list of texts or ids")
     return found
+
+
+def answered(model: Any, prompts: Prompts, targets: Any, against: Any) -> Prompts:
+    """The prompts with answers at every position: one token, or one for each prompt.
+
+    Args:
+        targets: what is measured; None leaves the next tokens.
+        against: second answers, which the first are compared with; None for none.
+
+    Raises `BadInput` for rows of ids per position and for another number than prompts.
+    """
+    known = columns_of(prompts)
+    first = answers_of(model, targets, "targets", known)
+    if targets is not None and first is None:
+        raise BadInput("targets= takes one token, or one for each prompt: a list of texts or ids")
+    second = second_answers(model, against, known)
+    texts = token_texts(model, targets) | token_texts(model, against)
+    return prompts.aimed_at(first, second, texts)
 
 
 def _plain(token: Any) -> str | int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from interp.prompts.label_values import plain, scalars
 from interp.prompts.prompts import Prompts
 from interp.runs.collect import Collector, label_column, observe_weights, token_columns, token_texts
 from interp.runs.depth import merged_tables
+from interp.runs.explorer.page import Explorer
 from interp.runs.feed import by_stack
 from interp.runs.provenance import answers_given, provenance_of, versions
 from interp.runs.results import Result, Results
@@ -187,12 +189,13 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
             self.anatomy = inspect(model)
         self._collector = Collector(analyses, kept=kept)
         self._wiring = kept.wiring(self.anatomy.wire(list(analyses.values())))
+        self._known = _Known(prompts)
         self.answer(targets, against)
         self._observer = Observer(
             model, self._wiring, self._contexts, self._take, guest=True, on_copies=True
         )
         self._open = ExitStack()
-        self._texts, self._known = _Texts(), _Known(prompts)
+        self._texts = _Texts()
         refuse_taken(self._known.labels, analyses)
         self._parents: Tensor | None = None
         self._altered: set[int] = set()  # prompts whose states an analysis changed in place
@@ -244,10 +247,11 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
         an analysis compares two answers and there is one.
         """
         refuse_unanswered(self.analyses.values(), against)
-        ids = answers_of(self.model, targets, "targets")
+        labels = self._known.labels
+        ids = answers_of(self.model, targets, "targets", labels)
         if targets is not None and ids is None:
             raise BadInput("targets= takes one token, or one for each prompt of a pass")
-        self._answers = ids, second_answers(self.model, against)
+        self._answers = ids, second_answers(self.model, against, labels)
         return self
 
     def _answered(self, contexts: Mapping[str, Tokens]) -> dict[str, Tokens]:
@@ -430,9 +434,22 @@ class Probes(Mapping[str, Result], AbstractContextManager["Probes"]):
                 rows[name] = pd.array(values, dtype="Int64")
         return rows
 
-    def merged(self, *names: str, how: str = "outer") -> pd.DataFrame:
+    def merged(self, *names: str, how: str = "outer", heads: str | None = None) -> pd.DataFrame:
         """Several tables as one, a row per token and state, as `Results.merged` gives them."""
-        return merged_tables([self[name] for name in names], self._collector.kept.layers, how)
+        layers = self._collector.kept.layers
+        return merged_tables([self[name] for name in names], layers, how, heads)
+
+    def explore(self, title: str | None = None, **options: Any) -> Explorer:
+        """The explorer of the passes so far, as `Results.explore` makes it."""
+        return self.results.explore(title, **options)
+
+    def report(self, path: str | Path = "report.html", **options: Any) -> Path:
+        """Writes the report of the passes so far, as `Results.report` does; returns its path."""
+        return self.results.report(path, **options)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the tables of the passes so far, as `Results.save` does; returns the folder."""
+        return self.results.save(folder, overwrite=overwrite)
 
     def __getitem__(self, name: str) -> Result:
         result = self.results[name]

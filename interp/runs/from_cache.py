@@ -43,7 +43,7 @@ _SHOWN = 100
 def from_cache(
     cache: Any,
     analyses: Wanted = DEFAULT,
-    *,
+    *misplaced: Any,
     tokens: Any = None,
     model: Any = None,
     mask: Any = None,
@@ -57,6 +57,7 @@ def from_cache(
         cache: the second value that `run_with_cache` returned: an `ActivationCache` or a plain
             mapping, with or without the batch dimension.
         analyses: names, classes or instances.
+        misplaced: nothing; a call with the model first is told the right one.
         tokens: `[batch, pos]` ids that the model was given; not needed where the cache has them,
             as a whole cache of a TransformerBridge does.
         model: the model that was run; by default the one that the cache carries. Without one the
@@ -80,6 +81,7 @@ def from_cache(
     Raises `Unsupported` where the cache lacks what an analysis needs, with the hook names to
     cache; `BadInput` where tokens, positions and cache do not fit.
     """
+    _refuse_order(cache, analyses, *misplaced)
     values, model = _opened(cache, model)
     chosen = resolve(analyses)
     _refuse_without_model(chosen, model)
@@ -132,6 +134,24 @@ def _prompts(context: Tokens, model: Any, *, massive_first: bool) -> tuple[Promp
     if not whole:
         return prompts, index.assign(position=table["position"])
     return prompts, index.merge(table, on=["prompt", "position"])
+
+
+def _refuse_order(*given: Any) -> None:
+    """Raises `BadInput` for more than a cache and analyses, and for a model or cache elsewhere."""
+    model_first = isinstance(given[0], torch.nn.Module) or hasattr(given[0], "run_with_cache")
+    if not (model_first or _is_cache(given[1]) or len(given) > 2):
+        return
+    seen = ", ".join(type(each).__name__ for each in given)
+    raise BadInput(
+        f"from_cache({seen}): the cache comes first and the model is an option: "
+        "from_cache(cache, ['rotation'], tokens=tokens, model=model), where "
+        "logits, cache = model.run_with_cache(tokens)"
+    )
+
+
+def _is_cache(given: Any) -> bool:
+    values = getattr(given, "cache_dict", given)
+    return isinstance(values, Mapping) and any(isinstance(x, Tensor) for x in values.values())
 
 
 def _opened(cache: Any, model: Any) -> tuple[Mapping[str, Any], Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp._arrays import Floats, Ints
 from interp._progress import track
-from interp.contract.columns import INDEX
+from interp.contract.columns import INDEX, STATE
 from interp.contract.tokens import PER_TOKEN, Tokens
 from interp.errors import BadInput, InterpError
 from interp.geometry import angle, cosine, norm, ratio
@@ -29,7 +29,6 @@ from interp.models.for_model import prompts_of
 from interp.models.prefix import run_watched
 from interp.prompts.pairs import ANSWER, WRONG, PromptPairs, RawPairs, aligned
 from interp.prompts.prompts import Prompts
-from interp.runs.depth import STATE
 from interp.stats.table import is_summary
 
 MEASURES = ("angle", "cosine", "distance", "relative_distance")

@@ -298,20 +298,25 @@ class Results(Mapping[str, Result]):
         """The token table of the run: its input, with labels."""
         return next(iter(self._results.values())).tokens
 
-    def merged(self, *names: str, how: str = "outer") -> pd.DataFrame:
+    def merged(self, *names: str, how: str = "outer", heads: str | None = None) -> pd.DataFrame:
         """Several tables as one, a row per token and state; see `Result.states` for the key.
 
-        Columns that two of them have are named `ANALYSIS_COLUMN`. State 0, which no block leads
-        to, has values of tables of states only, and NaN of the others; `how="inner"` keeps only the
-        rows that all tables have. `layers=` of a run counts blocks in tables of blocks and states
-        in tables of states: where that leaves other states in one than in the other, a warning
-        names the layers to run with.
+        A row of block l stands at the state that the block leads to, l + 1: what a table of blocks
+        has of the state before the block is named `_before` (`norm_before` beside `norm_after` of
+        `path_length`). Columns that two of them have are named `ANALYSIS_COLUMN`.
+        `.attrs["columns"]` has the meaning of every column. Tables with a row per head are reduced
+        to a row per block by `heads="mean"`, "sum", "max" or "min".
 
-        Raises `BadInput` for fewer than two names, another `how`, and a table that has other rows:
-        of heads, of pairs, of weights or of a summary.
+        State 0, which no block leads to, has values of tables of states only, and NaN of the
+        others; `how="inner"` keeps only the rows that all tables have. `layers=` of a run counts
+        blocks in tables of blocks and states in tables of states: where that leaves other states in
+        one than in the other, a warning names the layers to run with.
+
+        Raises `BadInput` for fewer than two names, another `how` or `heads`, and a table that has
+        other rows: of heads without `heads`, of pairs, of weights or of a summary.
         """
         layers = self.provenance.get("kept", {}).get("layers")
-        return merged_tables([self[name] for name in names], layers, how)
+        return merged_tables([self[name] for name in names], layers, how, heads)
 
     @property
     def texts(self) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from interp.errors import unknown
 from interp.models.anatomy import Anatomy
 from interp.models.answers import (
     answers_of,
+    columns_of,
     refuse_unanswered,
     second_answers,
     token_texts,
@@ -156,9 +157,9 @@ def run(
     if control is not None:
         check_control(control, bridge)
     wiring = kept.wiring(anatomy.wire(list(chosen.values())))
-    ready = _prepare(
-        bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate
-    ).aimed_at(None, second_answers(bridge, against), token_texts(bridge, against))
+    ready = _prepare(bridge, anatomy, given, labels, token_labels, targets, prepend_bos, truncate)
+    second = second_answers(bridge, against, columns_of(given))
+    ready = ready.aimed_at(None, second, token_texts(bridge, against))
     ready = replace(ready, notes=(*ready.notes, *unspaced(bridge, ready, targets, against)))
     if len(anatomy.stacks) == 1:  # a decoder has tokens of its own, known after its first pass
         kept.refuse_absent(int(max(ready.lengths, default=0)), "the longest prompt")
@@ -201,7 +202,7 @@ def _prepare(
     prepend_bos: bool | None,
     truncate: bool,
 ) -> Prompts:
-    one = answers_of(bridge, targets, "targets")
+    one = answers_of(bridge, targets, "targets", columns_of(prompts))
     if isinstance(prompts, Prompts):
         prompts, labels, token_labels = _relabelled(prompts, labels, token_labels), None, None
     ready = prompts_of(

@@ -17,6 +17,7 @@ import pandas as pd
 from pandas.api import types
 
 from interp._arrays import Bools, Floats
+from interp.contract.options import names_of
 from interp.errors import BadInput, unknown
 from interp.render.drawing import LINE_COLUMNS, Drawing
 from interp.stats.groups import group_means
@@ -73,7 +74,7 @@ MEASURES: Mapping[str, Measure] = {
 """The measures that are looked for, by the column of a table of `written_values`."""
 
 
-def written_values(results: Any, values: Sequence[str] | None = None) -> pd.DataFrame:
+def written_values(results: Any, values: str | Sequence[str] | None = None) -> pd.DataFrame:
     """A row per token of the texts of `interp.generate`, with the values of the pass that wrote it.
 
     Args:
@@ -87,6 +88,7 @@ def written_values(results: Any, values: Sequence[str] | None = None) -> pd.Data
     Raises `BadInput` for results without generated texts, or without any of the values per token,
     `UnknownName` for a value that no table has.
     """
+    values = None if values is None else names_of(values)
     tokens = _tokens_of(results)
     tables = {name: frame_of(result) for name, result in results.items()}
     complete = {name: frame for name, frame in tables.items() if _is_complete(frame, results)}

@@ -14,6 +14,7 @@ import pandas as pd
 import scipy
 
 from interp._arrays import Bools, Floats
+from interp.contract.columns import depth_column
 from interp.contract.document_sums import Parting
 from interp.errors import BadInput, UnknownName, nearest
 from interp.stats import classical, summaries
@@ -92,10 +93,11 @@ def compare(
     Of results with several tables, the only one that has the column is taken.
 
     The table has one row per combination of `by` (default: `stack`, `layer` and `head`, where the
-    frame has them). A token counts once per row; values over which `by` does not distinguish
-    (heads, for example) are averaged per token. Special tokens are left out unless `special`.
-    With `paired`, each prompt is first reduced to one mean per group, prompts that lack a group
-    are dropped, and everything is computed on these means. `null="none"` skips the shuffles.
+    frame has them; in a merged table, `state` in place of `layer`). A token counts once per row;
+    values over which `by` does not distinguish (heads, for example) are averaged per token.
+    Special tokens are left out unless `special`. With `paired`, each prompt is first reduced to
+    one mean per group, prompts that lack a group are dropped, and everything is computed on these
+    means. `null="none"` skips the shuffles.
 
     Groups may differ in something else that the value depends on: nouns and pronouns in frequency,
     say. `adjust="zipf"` (the label of `word_frequency`), or several columns with one number per
@@ -633,11 +635,12 @@ def _corrected(columns: dict[str, Floats]) -> dict[str, Floats]:
 
 def _layer_runs(test: Permutation | None, keys: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Runs of neighbouring layers that differ, with the `by` columns of their series."""
-    others = [name for name in keys.columns if name != "layer"]
-    if test is None or "layer" not in keys.columns:
+    depth = depth_column(keys.columns)
+    others = [str(name) for name in keys.columns if name != depth]
+    if test is None or depth is None:
         return pd.DataFrame(columns=[*others, "first", "last", "size", "mass", "p"])
     series, _ = numbered(keys, others)
-    layers = keys["layer"].to_numpy()
+    layers = keys[depth].to_numpy()
     found = cluster_test(test.t, test.null_t, layers, series, alpha=alpha, exact=test.exact)
     _, first = np.unique(series, return_index=True)
     where = keys[others].iloc[first[found["series"].to_numpy(np.int64)]].reset_index(drop=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pandas as pd
 
+from interp.contract.columns import depth_column
 from interp.render.draw import figure
 from interp.render.drawing import CONTROL_NOTE, Drawing, line_rows, nothing
 from interp.render.finding import Finding
@@ -109,6 +110,11 @@ class Comparison(Finding):
     def clusters(self) -> NoReturn:
         """The former name of `layer_runs`; raises `AttributeError` with the new one."""
         raise AttributeError("Comparison.clusters is now Comparison.layer_runs")
+
+    @property
+    def depth(self) -> str | None:
+        """The column of depth among `by`: `layer` or `state`; None where there is none."""
+        return depth_column(self.by)
 
     @property
     def test(self) -> str:
@@ -321,7 +327,7 @@ def comparison_drawing(
     frame = comparison.frame
     if frame.empty or frame["difference"].isna().all():
         return nothing(named, "No row has two values in each group: nothing to compare.")
-    if comparison.by != ("layer",):
+    if len(comparison.by) != 1 or comparison.depth is None:
         return _effects(comparison, named)
     baselines = random_lines(pairs.frame) if pairs is not None else {}
     known = comparison.unit or ("degrees" if baselines else "")
@@ -332,7 +338,7 @@ def comparison_drawing(
         named,
         table,
         unit,
-        "block",
+        "block" if comparison.depth == "layer" else comparison.depth,
         comparison_caption(comparison, POOLED in set(table["group"]), bool(baselines)),
         CONTROL_NOTE if "control_difference" in frame else "",
         if_null,
@@ -361,7 +367,7 @@ def _upper(comparison: Comparison, baselines: Mapping[str, pd.DataFrame]) -> pd.
 def group_means(comparison: Comparison, side: str) -> pd.DataFrame:
     """Mean, band and untrained control of group `a` or `b`, in the columns of a line drawing."""
     frame = comparison.frame
-    names = {"layer": "x", f"mean_{side}": "mean", f"n_{side}": "n"}
+    names = {comparison.depth: "x", f"mean_{side}": "mean", f"n_{side}": "n"}
     names |= {f"mean_{side}_low": "low", f"mean_{side}_high": "high"}
     names |= {f"control_mean_{side}": "control"}
     known = [c for c in names if c in frame]
@@ -380,18 +386,18 @@ def _named(comparison: Comparison) -> str:
 def _lower(comparison: Comparison) -> pd.DataFrame:
     """The contrast, and its null distribution under shuffled labels."""
     frame, contrast = comparison.frame, comparison.contrast
-    n = frame["n_a"] + frame["n_b"]
-    rows = pd.DataFrame({"x": frame["layer"], "mean": frame[contrast], "n": n})
+    n, x = frame["n_a"] + frame["n_b"], frame[comparison.depth]
+    rows = pd.DataFrame({"x": x, "mean": frame[contrast], "n": n})
     rows = rows.assign(low=frame[f"{contrast}_low"], high=frame[f"{contrast}_high"])
     if f"control_{contrast}" in frame:
         rows["control"] = frame[f"control_{contrast}"]
     lines = {}
     if (band := comparison.null_band) is not None and frame[band[0]].notna().any():
         edges = {"low": frame[band[0]], "high": frame[band[1]]}
-        lines[SHUFFLED] = pd.DataFrame({"x": frame["layer"], "mean": 0.0, **edges})
+        lines[SHUFFLED] = pd.DataFrame({"x": x, "mean": 0.0, **edges})
     # Two lines on top of each other would hide one: pooled is drawn where it departs visibly.
     if not np.allclose(frame["difference"], rows["mean"], rtol=1e-3, equal_nan=True):
-        lines[POOLED] = pd.DataFrame({"x": frame["layer"], "mean": frame["difference"], "n": n})
+        lines[POOLED] = pd.DataFrame({"x": x, "mean": frame["difference"], "n": n})
     table = line_rows({**lines, "difference": rows}, comparison.value)
     own = (table["group"] == "difference").to_numpy()
     mark = np.zeros(len(table), dtype=bool)
@@ -438,11 +444,12 @@ def _starred(comparison: Comparison) -> str:
 def _effects(comparison: Comparison, title: str) -> Drawing:
     """Effect size per row of the comparison; layers upwards where there are layers."""
     frame = comparison.frame
-    others = [name for name in comparison.by if name != "layer"]
+    depth = comparison.depth or ""
+    others = [name for name in comparison.by if name != depth]
     across = pd.Series("all", frame.index)
     if others:
         across = frame[others].astype(str).agg(" · ".join, axis=1)
-    down = frame["layer"] if "layer" in frame else pd.Series("", frame.index)
+    down = frame[depth] if depth else pd.Series("", frame.index)
     names = list(dict.fromkeys(across))
     table = pd.DataFrame(
         {
@@ -464,6 +471,5 @@ def _effects(comparison: Comparison, title: str) -> Drawing:
         "Hedges g",
         ", ".join(others),
         caption,
-        options={"columns": names, "y": "layer" if "layer" in frame else "", "signed": True}
-        | {"cell": (34, 24)},
+        options={"columns": names, "y": depth, "signed": True} | {"cell": (34, 24)},
     )

@@ -8,6 +8,7 @@ _SIDES = {"a": "the first group", "b": "the second group"}
 _PLAIN = {
     "stack": "stack of layers, where a model has several",
     "layer": "block or state of the row, as in the table that was compared",
+    "state": "state of the stream of the row, 0 … L; block l leads to state l + 1",
     "head": "attention head of the row",
     "prompts_both": "prompts that carry both groups",
     "sd_a": "standard deviation over tokens of the first group; unit of the value",

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from interp._arrays import Bools, Floats
-from interp.contract.columns import by_name
+from interp.contract.columns import DEPTHS, by_name, depth_column
 from interp.errors import BadInput, nearest, unknown
 
 # The columns that distinguish rows of the result, where the frame has them.
-DEFAULT_BY = ("stack", "layer", "head")
+DEFAULT_BY = ("stack", *DEPTHS, "head")
 # The columns that identify a token; the other columns repeat for it in every layer.
 TOKEN = ("prompt", "position", "stack")
 # The columns in front of a table of several models.
@@ -219,7 +219,7 @@ def repeated_note(frame: pd.DataFrame, prompts: Sequence[object]) -> str:
     if name is None or not {"prompt", "position"} <= set(frame.columns):
         return ""
     rows = frame[frame["prompt"].isin(prompts)]
-    for axis in ("stack", "layer"):
+    for axis in ("stack", *DEPTHS):
         # Tokens repeat in every layer; one layer of one stack has them once, heads apart.
         if axis in rows and len(rows):
             rows = rows[rows[axis] == rows[axis].iloc[0]]
@@ -236,10 +236,22 @@ def repeated_note(frame: pd.DataFrame, prompts: Sequence[object]) -> str:
     )
 
 
+def places_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell rows of one token apart: stack, one of depth, and head.
+
+    >>> places_of(pd.DataFrame({"prompt": [0], "state": [1], "angle": [2.0]}))
+    ['state']
+    """
+    # A label of the user may be called `state`, of words such as Ohio.
+    depth = depth_column(frame.select_dtypes("number").columns)
+    usual = [name for name in DEFAULT_BY if name not in DEPTHS or name == depth]
+    return [name for name in usual if name in frame.columns]
+
+
 def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[str]) -> list[str]:
     """The columns that distinguish the result's rows; none of them may be in `used`."""
     if by is None:
-        return [name for name in DEFAULT_BY if name in frame.columns and name not in used]
+        return [name for name in places_of(frame) if name not in used]
     names = [by] if isinstance(by, str) else list(by)
     require_columns(frame, names)
     clash = [name for name in names if name in used]

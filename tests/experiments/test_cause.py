@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import _boot
@@ -79,6 +80,24 @@ def by_hand(model, layer, part, where) -> np.ndarray:
 # ---- leaving out -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("positions", [-1, [-1], ["last"], [np.int64(6)]])
+def test_positions_are_read_as_everywhere(pair, positions):
+    asked = {"parts": ["block"], "layers": [1]}
+    wanted = few(pair[1], positions="last", **asked)
+    for given in ({"positions": positions}, {"positions": positions, "read": positions}):
+        found = few(pair[1], **given, **asked)
+        pd.testing.assert_frame_equal(found.frame, wanted.frame)
+
+
+def test_the_last_but_one_of_prompts_of_two_lengths(pair):
+    prompts = [IDS[0].tolist(), IDS[1, :5].tolist()]
+    mask = torch.zeros(2, 7).bool()
+    mask[0, 5] = mask[1, 3] = True
+    asked = {"parts": ["block"], "layers": [1], "prompts": prompts}
+    by_mask, found = (few(pair[1], positions=p, **asked) for p in (mask, [-2]))
+    pd.testing.assert_frame_equal(found.frame, by_mask.frame)
+
+
 @pytest.mark.parametrize("part", ["block", "attention", "mlp"])
 def test_what_is_lost_is_that_of_a_plain_model_changed_by_hand(pair, part):
     plain, bridge = pair
@@ -98,6 +117,46 @@ def test_what_is_lost_is_that_of_a_plain_model_changed_by_hand(pair, part):
         assert row["log_prob"] == pytest.approx(gain[:, 2:5].mean(), rel=1e-3, abs=1e-6)
         entropy = [-(np.exp(x) * x).sum(-1)[:, 2:5].mean() for x in (p, q)]
         assert row["entropy"] == pytest.approx(entropy[1] - entropy[0], rel=1e-2, abs=1e-5)
+
+
+def test_the_effect_on_answers_is_that_of_a_plain_model_changed_by_hand(pair):
+    plain, bridge = pair
+    where = torch.zeros(IDS.shape, dtype=torch.bool)
+    where[:, 2:5] = True
+    targets, against = [7, 11, 13], [20, 21, 22]
+    asked = {"positions": [2, 3, 4], "parts": ("block", "mlp"), "read": -1}
+    found = few(bridge, **asked, targets=targets, against=against)
+    whole = plain(IDS).logits.detach().numpy().astype(np.float64)[:, -1]
+    rows = np.arange(len(IDS))
+
+    def answers(z):
+        p = log_softmax(z, -1)
+        return p[rows, targets].mean(), (z[rows, targets] - z[rows, against]).mean()
+
+    before = answers(whole)
+    for row in found.left_out.itertuples():
+        changed = by_hand(plain, row.layer, row.part, where).astype(np.float64)[:, -1]
+        after = answers(changed)
+        assert row.log_prob == pytest.approx(after[0] - before[0], rel=1e-3, abs=1e-5)
+        assert row.logit_diff == pytest.approx(after[1] - before[1], rel=1e-3, abs=1e-5)
+        # The last block of other tokens does not reach the one that is read.
+        assert (abs(row.logit_diff) > 1e-4) == (row.layer < 2)
+    block = found.left_out[found.left_out["part"] == "block"]
+    np.testing.assert_array_equal(found.frame["used_logit_diff"], block["logit_diff"])
+    assert "the logit difference of the two answers changes most without block" in found.sentence
+    assert "the target is the answer given for each prompt" in " ".join(found.notes)
+
+
+def test_one_answer_stands_for_all_prompts_and_none_for_the_next_token(pair):
+    asked = {"positions": "last", "parts": ("block",), "pushes": ("radial",), "doses": (1.0,)}
+    one = few(pair[1], **asked, targets=7, against=np.int64(9))
+    each = few(pair[1], **asked, targets=[7] * 3, against=[9] * 3)
+    pd.testing.assert_frame_equal(one.frame, each.frame)
+    pd.testing.assert_frame_equal(one.pushes, each.pushes)
+    assert one.pushes["logit_diff"].notna().all()
+    swapped = few(pair[1], **asked, targets=9, against=7)
+    np.testing.assert_allclose(swapped.pushes["logit_diff"], -one.pushes["logit_diff"], rtol=1e-4)
+    assert "used_logit_diff" not in few(pair[1], **asked).frame
 
 
 @pytest.mark.parametrize("name", ["demo-llama", "gpt2", "gemma2", "pythia", "bloom"])
@@ -199,6 +258,15 @@ def test_pushes_go_where_they_say(steps):
     assert torch.allclose(angle(along, direction.expand(6, -1)), torch.zeros(6), atol=1e-2)
 
 
+def test_one_name_needs_no_list(pair):
+    asked = {"layers": [1], "push_layers": 1, "doses": (1.0,), "positions": "last"}
+    one = few(pair[1], pushes="radial", parts="mlp", **asked)
+    listed = few(pair[1], pushes=["radial"], parts=["mlp"], **asked)
+    pd.testing.assert_frame_equal(one.pushes, listed.pushes)
+    pd.testing.assert_frame_equal(one.left_out, listed.left_out)
+    assert set(one.pushes["kind"]) == {"radial"}
+
+
 def test_a_state_without_step_stays(steps):
     x, _, direction = steps
     for kind in ("along", "plane", "rotate", "radial"):
@@ -254,6 +322,7 @@ def test_a_label_names_the_tokens_and_the_copy_is_the_control():
     ("options", "error", "message"),
     [
         ({"parts": ("atention",)}, BadInput, "part 'atention'; did you mean 'attention'"),
+        ({"pushes": "none"}, BadInput, r"push 'none'.*; without pushes: pushes=\[\]"),
         ({"pushes": ("alon",)}, BadInput, "push 'alon'; did you mean 'along'"),
         ({"layers": 3}, BadInput, r"block 3 is out of range: this model has blocks 0 … 2"),
         ({"layers": [-1]}, BadInput, "block -1 is out of range: this model has blocks 0 … 2"),
@@ -262,6 +331,10 @@ def test_a_label_names_the_tokens_and_the_copy_is_the_control():
         ({"controls": 0}, BadInput, "controls=0"),
         ({"positions": {"role": "target"}}, UnknownName, "unknown label 'role'"),
         ({"positions": [40]}, BadInput, "no prompt is long enough"),
+        ({"targets": [1, 2]}, BadInput, "targets= has 2 answers and there are 3 prompts"),
+        ({"targets": [[1, 2]]}, BadInput, "targets= takes one token, or one for each prompt"),
+        ({"against": 1.5}, BadInput, "against= takes one token, or one for each prompt"),
+        ({"target": [" a"]}, BadInput, "one per prompt, go into targets="),
     ],
 )
 def test_what_is_not_there_is_refused(pair, options, error, message):

@@ -95,6 +95,8 @@ def test_compare_spaces_refuses_bad_input(spaces):
         compare_spaces(good, (wide, [w + "!" for w in WORDS]))
     with pytest.raises(BadInput, match="have 3 words in common"):
         compare_spaces(good, (wide, WORDS), words=WORDS[:3])
+    with pytest.raises(BadInput, match="have 1 words in common.*1 were named"):
+        compare_spaces(good, (wide, WORDS), words=WORDS[0])
     asked = [*WORDS[:3], WORDS[3] + "!", "xyzzy"]
     lost = f"5 were named; a lacks .{WORDS[3]}!.; did you mean .* and 1 more, b none"
     with pytest.raises(BadInput, match=lost):

@@ -359,6 +359,20 @@ def predicted():
     return tables, interp.experiments.path_prediction(tables, resamples=200)
 
 
+def test_one_outcome_covariate_or_group_needs_no_list(predicted, grouped):
+    tables, _ = predicted
+    asked = {"resamples": 20, "seed": 1}
+    one = interp.experiments.path_prediction(
+        tables, outcomes="rank", partial="position", **asked
+    ).frame
+    listed = interp.experiments.path_prediction(
+        tables, outcomes=["rank"], partial=["position"], **asked
+    ).frame
+    pd.testing.assert_frame_equal(one, listed)
+    with pytest.raises(BadInput, match=r"1 group\(s\) of 'pos' to compare"):
+        interp.experiments.by_group(grouped[0], "path", groups="NOUN", resamples=20)
+
+
 def test_path_prediction_is_scipy_and_statsmodels(predicted):
     tables, found = predicted
     path, out = tables["path_length"].query("not special"), tables["next_token"]
@@ -548,6 +562,17 @@ def test_by_group_gives_the_means_of_words(grouped):
     total = found.total.set_index("pos")["mean"]
     last = words[words["layer"] == 2].groupby("pos")["path"].mean()
     np.testing.assert_allclose(total.loc[last.index], last)
+
+
+def test_by_group_takes_the_states_of_a_merged_table(grouped):
+    frame, wanted = grouped
+    merged = frame.assign(state=frame["layer"] + 1).drop(columns="layer")
+    found = interp.experiments.by_group(merged, "path", resamples=200)
+    ours, theirs = found.frame.drop(columns="state"), wanted.frame.drop(columns="layer")
+    pd.testing.assert_frame_equal(ours, theirs)
+    pd.testing.assert_frame_equal(found.total, wanted.total)
+    assert sorted(set(found.frame["state"])) == [1, 2, 3]
+    assert {d.x for d in found.drawings.values()} == {"state"}
 
 
 def test_by_group_finds_what_was_put_there_and_says_so(grouped):

@@ -153,7 +153,9 @@ def test_without_a_drift_one_in_twenty_is_found():
 
 def test_only_the_first_steps_count_where_asked():
     tables, _ = planted(2, drift=0.1)
-    found = generation_steps(tables, first=4, values=["entropy"])
+    found = generation_steps(tables, first=4, values="entropy")
+    listed = generation_steps(tables, first=4, values=["entropy"])
+    pd.testing.assert_frame_equal(found.frame, listed.frame)
     assert found.tokens["generation_step"].max() == 4
     assert found.frame["n"].tolist() == [32 * 4]
 

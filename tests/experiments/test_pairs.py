@@ -814,9 +814,17 @@ def test_a_map_of_one_pair_says_so(gpt2):
     drawing = found.drawings["Distance and patched effect"]
     assert "only pair 0 (of 5)" in drawing.title
     assert "Only pair 0 is shown; plot_pair(n) shows the others." in drawing.caption
+    assert "Pairs of different lengths have no mean by token." in drawing.caption
     heading = "Distance and patched effect, only pair 0 (of 5)"
     assert heading in found.all_drawings()
     assert f"<h3>{heading}</h3>" in found.page()
+
+
+def test_a_map_of_one_of_pairs_of_equal_length_has_another_reason(found):
+    assert len(set(found.tokens.groupby("pair").size())) == 1
+    told = found.plot_pair(2, width=2000).layout.title.subtitle.text.replace("<br>", " ")
+    assert "Only pair 2 is shown; plot_pair(n) shows the others." in told
+    assert "different lengths" not in told
 
 
 def test_every_plot_takes_a_look_and_its_caption_fits(found):

@@ -146,6 +146,27 @@ def test_padding_is_left_alone_and_last_is_the_last_real_token(model):
     )
 
 
+@pytest.mark.parametrize("positions", [-1, [-1], ["last"], np.int64(-1), torch.tensor([-1])])
+def test_positions_count_from_the_end_as_they_do_for_rows_of_tables(model, tokens, positions):
+    v = draw(model.cfg.d_model)
+    steer = Steer("add", v, layers=1, positions=positions)
+    last = logits(model, tokens, Steer("add", v, layers=1, positions="last"))
+    assert torch.equal(logits(model, tokens, steer), last)
+    width = tokens.shape[1]
+    third = Steer("add", v, layers=1, positions=[-3, 0])
+    same = Steer("add", v, layers=1, positions=[0, width - 3])
+    assert torch.equal(logits(model, tokens, third), logits(model, tokens, same))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_negative_columns_skip_the_padding_of_a_mask(gpt2, side):
+    real = torch.ones(2, 6).bool()
+    real[1, slice(0, 2) if side == "left" else slice(4, 6)] = False
+    hook = Steer("add", draw(24), layers=1, positions=-2).hooks(gpt2, mask=real)[0][1]
+    moved = (hook(torch.zeros(2, 6, 24), None) != 0).any(-1)
+    assert moved.nonzero().tolist() == [[0, 4], [1, 4 if side == "left" else 2]]
+
+
 def test_masks_of_positions(model, tokens):
     v, n = draw(model.cfg.d_model), tokens.shape[1]
     by_list = logits(model, tokens, Steer("add", v, layers=1, positions=[2]))
@@ -232,7 +253,9 @@ def test_bad_steers_are_refused(gpt2):
         (BadInput, "cannot rotate by 200°; allowed is", ("rotate", v, 200)),
         (BadInput, "positions='lst'; did you mean 'last'", ("add", v, 1, 0, "lst")),
         (BadInput, r"a mask of positions is bool \[pos\]", ("add", v, 1, 0, torch.ones(3))),
-        (BadInput, "columns are whole numbers, at least one", ("add", v, 1, 0, [])),
+        (BadInput, r"positions=\[\]; give a number, several, or 'last'", ("add", v, 1, 0, [])),
+        (BadInput, "also 'all', a mask, or a label", ("add", v, 1, 0, ["frist"])),
+        (BadInput, r"int64 of shape \(1, 1\)", ("add", v, 1, 0, torch.zeros(1, 1).long())),
         (BadInput, "names no label", ("add", v, 1, 0, {})),
     ]
     for error, message, arguments in cases:

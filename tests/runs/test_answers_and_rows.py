@@ -242,6 +242,27 @@ def test_wrong_parameters_are_named(gpt2, settings, error, text):
         interp.run(gpt2, IDS, "logit_lens", settings=settings, **QUIET)
 
 
+@pytest.mark.parametrize("name", ["targets", "against"])
+def test_a_column_that_is_given_for_its_answers_is_told(llama, name):
+    texts, values = ["the man saw", "the woman saw"], [" the", " a"]
+    table = pd.DataFrame({"text": texts, "answer of mine": values})
+    told = rf"have a column 'answer of mine': .* values, {name}=list\(table\['answer of mine'\]\)"
+    with pytest.raises(BadInput, match=f"tokens of this model.*{told}"):
+        interp.run(llama, table, "next_token", **{name: "answer of mine"}, **QUIET)
+    read = interp.prompts.read_prompts(table, llama.tokenizer)
+    for ask in (interp.run, interp.experiments.cause):
+        rest = ["next_token"] if ask is interp.run else []
+        with pytest.raises(BadInput, match=told):
+            ask(llama, read, *rest, **{name: "answer of mine"}, **QUIET)
+    with pytest.raises(BadInput, match=told):
+        interp.attach(llama, "next_token", prompts=read, **{name: "answer of mine"})
+    given = {name: list(table["answer of mine"])}
+    assert len(interp.run(llama, table, "next_token", **given, **QUIET)["next_token"].frame)
+    with pytest.raises(BadInput) as plain:
+        interp.run(llama, texts, "next_token", **{name: "answer of mine"}, **QUIET)
+    assert "column" not in str(plain.value)
+
+
 # ---- depth -------------------------------------------------------------------------------------
 
 
@@ -297,17 +318,57 @@ def test_layers_that_leave_tables_without_common_states_are_told(model):
 
 def test_columns_of_two_tables_keep_their_analysis(gpt2):
     both = interp.run(gpt2, IDS, ["norm", "path_length"], **QUIET).merged("norm", "path_length")
-    np.testing.assert_allclose(both["norm_norm"], both["norm_after"], rtol=1e-5)
-    assert {"norm_norm", "path_length_norm"} <= set(both)
+    np.testing.assert_allclose(both["norm"], both["norm_after"], rtol=1e-5)
+    lenses = interp.run(gpt2, IDS, ["logit_lens", "attention"], **QUIET)
+    both = lenses.merged("logit_lens", "attention", heads="mean")
+    assert {"logit_lens_entropy", "attention_entropy"} <= set(both)
+
+
+def test_every_column_of_a_merged_table_belongs_to_its_state_or_is_named_before(model):
+    """A block's first state is the state before that of the row: its norm must not pass for it."""
+    names = ["path_length", "logit_attribution", "logit_lens"]
+    results = interp.run(model, IDS, names, targets=7, **QUIET)
+    both = results.merged(*names)
+    assert not {"norm", "stream_logit", "layer"} & set(both)
+    size = both.pivot_table(index=["prompt", "position"], columns="state", values="norm_after")
+    before = both.pivot_table(index=["prompt", "position"], columns="state", values="norm_before")
+    np.testing.assert_allclose(before[list(size)[1:]], size[list(size)[:-1]], rtol=1e-5)
+    assert {"stream_logit_before", "stream_logit_after"} <= set(both)
+    told = both.attrs["columns"]
+    labels = {"role"} & set(both)
+    assert set(told) == set(map(str, both)) - labels
+    assert told["norm_before"] == "‖x_l‖; activation units; of block l = state − 1"
+    assert told["state"].startswith("number of the state that the row ends in")
+    assert told["top_prob"] == results["logit_lens"].columns["top_prob"]
+
+
+@pytest.mark.parametrize("heads", ["mean", "sum", "max", "min"])
+def test_heads_are_reduced_to_a_row_of_their_block(gpt2, heads):
+    results = interp.run(gpt2, IDS, ["logit_lens", "attention"], **QUIET)
+    both = results.merged("logit_lens", "attention", heads=heads)
+    assert len(both) == len(results["logit_lens"].frame)
+    frame = results["attention"].frame
+    for row in both[both["state"] > 0].sample(20, random_state=0).itertuples():
+        at = (frame["prompt"] == row.prompt) & (frame["position"] == row.position)
+        rows = frame[at & (frame["layer"] == row.state - 1)]
+        assert row.attention_entropy == pytest.approx(getattr(np, heads)(rows["entropy"]))
+        assert np.isnan(row.previous) == rows["previous"].isna().all()
+    told = both.attrs["columns"]["attention_entropy"]
+    assert (
+        told == f"{heads} over the heads of: −Σ A log A over the keys; nats; of block l = state − 1"
+    )
+    assert both.loc[both["state"] == 0, "attention_entropy"].isna().all()
 
 
 def test_tables_with_other_rows_are_refused_by_name(gpt2):
     results = interp.run(gpt2, IDS, ["norm", "attention", "embedding"], **QUIET)
-    heads = r"table of 'attention' has a row per head; reduce the heads of results\['attention'\]"
+    heads = "table of 'attention' has a row per head; pass heads=\"mean\" for the mean over the"
     with pytest.raises(BadInput, match=heads):
         results.merged("norm", "attention")
     with pytest.raises(BadInput, match=heads):
         results.merged("attention")
+    with pytest.raises(BadInput, match="heads is 'men'; did you mean 'mean'"):
+        results.merged("norm", "attention", heads="men")
     with pytest.raises(BadInput, match="table of 'embedding' has the columns"):
         results.merged("norm", "embedding")
     with pytest.raises(BadInput, match=r"tables or more; 'norm' alone is results\['norm'\].st"):
@@ -332,13 +393,24 @@ def test_what_was_attached_is_joined_as_a_run_is(gpt2):
         probes.merged("norm", "path_length")
 
 
+def test_what_was_attached_is_explored_reported_and_saved_as_a_run_is(gpt2, tmp_path):
+    with interp.attach(gpt2, "norm", "rotation") as probes:
+        gpt2(IDS)
+    page = probes.explore("mine").save(tmp_path / "explorer.html")
+    assert page.read_text(encoding="utf-8").count("mine")
+    assert probes.report(tmp_path / "report.html", title="mine").stat().st_size > 10_000
+    saved = interp.load(probes.save(tmp_path / "run"))
+    both = saved["norm"].frame, probes["norm"].frame
+    pd.testing.assert_frame_equal(*both, check_dtype=False)
+    with pytest.raises(BadInput, match="exists|not empty"):
+        probes.save(tmp_path / "run")
+
+
 def test_heads_are_joined_as_the_message_says(llama):
     """Parts of heads add up to what attention writes, which has no bias here."""
     asked = ["head_attribution", "logit_attribution"]
     results = interp.run(llama, IDS, asked, targets=5, **QUIET)
-    on = ["prompt", "position", "state"]
-    heads = results["head_attribution"].states.groupby(on)["head_logit"].sum().reset_index()
-    both = results["logit_attribution"].states.merge(heads, on=on)
+    both = results.merged(*asked, heads="sum")
     assert len(both) == len(results["logit_attribution"].frame)
     np.testing.assert_allclose(both["head_logit"], both["attn_logit"], atol=1e-4)
 

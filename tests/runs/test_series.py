@@ -61,6 +61,22 @@ def test_every_member_has_the_tables_of_a_run_of_its_own(found, pilot):
             pd.testing.assert_frame_equal(found.member(name)[analysis].frame, alone[analysis].frame)
 
 
+def test_tables_of_all_members_are_merged(found):
+    both = found.merged("rotation", "path_length", how="inner")
+    assert list(both.columns[:2]) == ["member", "at"]
+    for name, rows in both.groupby("member"):
+        alone = found.member(name).merged("rotation", "path_length", how="inner")
+        rows = rows.reset_index(drop=True).drop(columns=["member", "at"])
+        pd.testing.assert_frame_equal(rows, alone)
+    assert both.attrs["columns"]["at"].startswith("place of the model in the series")
+    assert both.attrs["columns"]["angle"].startswith("θ_l, angle between x_l and x_{l+1}")
+
+
+def test_the_explorer_of_a_series_is_that_of_a_member(found):
+    with pytest.raises(BadInput, match=r"series\.member\('checkpoint-1'\)\.explore\(\)"):
+        found.explore()
+
+
 def test_curves_are_the_means_of_every_member_with_their_bands(found):
     curves = found["rotation"].curves("angle")
     assert len(curves) == 4 * 3

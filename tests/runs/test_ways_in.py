@@ -129,6 +129,20 @@ def test_soft_caps_and_scales_apply_to_cached_logits():
         assert_same(results, interp.run(model, tokens, LogitLens, progress=False))
 
 
+def test_a_model_before_the_cache_is_told_the_right_call(gpt2):
+    _, cache = gpt2.run_with_cache(tokens_of())
+    told = r"from_cache\(cache, \['rotation'\], tokens=tokens, model=model\)"
+    for given in ((gpt2, cache, Rotation), (gpt2, cache), (gpt2,), (Rotation, cache)):
+        with pytest.raises(BadInput, match=told):
+            interp.from_cache(*given)
+    with pytest.raises(BadInput, match=r"from_cache\(ActivationCache, str, TransformerBridge"):
+        interp.from_cache(cache, "rotation", gpt2)
+    plain = dict(cache.cache_dict)
+    with pytest.raises(BadInput, match=told):
+        interp.from_cache(gpt2, plain, Rotation, tokens=tokens_of())
+    assert len(interp.from_cache(cache, Rotation, model=gpt2)["rotation"].frame)
+
+
 def test_what_does_not_fit_a_cache_is_refused(gpt2):
     tokens = tokens_of()
     _, cache = gpt2.run_with_cache(tokens)

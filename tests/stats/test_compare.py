@@ -22,6 +22,7 @@ from interp.stats.classical import (
 )
 from interp.stats.compare import compare
 from interp.stats.comparison import Comparison
+from interp.stats.correlation import correlation
 from interp.stats.resampling import clustered_bootstrap, clustered_permutation
 from interp.stats.table import table_with
 
@@ -298,6 +299,28 @@ def test_rows_are_told_apart_by_stack_layer_and_head(frame):
     assert set(zip(runs["stack"][:4], runs["head"][:4], strict=True)) == set(
         itertools.product(("decoder", "encoder"), (0, 1))
     )
+
+
+def test_a_merged_table_is_compared_state_by_state(frame):
+    merged = frame.assign(state=frame["layer"] + 1).drop(columns="layer")
+    found, wanted = her(merged), her(frame)
+    assert found.by == ("state",)
+    ours, theirs = found.frame.drop(columns="state"), wanted.frame.drop(columns="layer")
+    pd.testing.assert_frame_equal(ours, theirs)
+    assert found.frame["state"].tolist() == (wanted.frame["layer"] + 1).tolist()
+    assert not any("averaged" in note for note in found.notes)
+    assert found.layer_runs["first"].tolist() == (wanted.layer_runs["first"] + 1).tolist()
+    drawn = next(iter(found.drawings.values()))
+    assert (drawn.kind, drawn.x) == ("two_panels", "state")
+    related = frame.rename(columns={"layer": "state"}).assign(twice=2 * frame["angle"])
+    assert correlation(related, "angle", "twice", null="none")["state"].tolist() == [0, 1, 2, 3]
+
+
+def test_layer_tells_rows_apart_where_state_stands_beside_it_or_is_a_label(frame):
+    beside = frame.assign(state=frame["layer"] + 1)
+    assert her(beside).by == ("layer",)
+    label = frame[frame["layer"] == 0].drop(columns="layer").assign(state="Ohio")
+    assert her(label).by == ()
 
 
 def test_what_by_leaves_out_is_averaged_per_token(frame):

@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -343,6 +343,32 @@ class Series(Mapping[str, SeriesResult]):
         if name not in self.results:
             raise unknown("measured member", name, self.results)
         return self.results[name]
+
+    def merged(self, *names: str, how: str = "outer", heads: str | None = None) -> pd.DataFrame:
+        """Several tables of all members as one, a row per member, token and state.
+
+        The tables of each member as `Results.merged` joins them, with the place of the member in
+        front; `.attrs["columns"]` has the meanings. Raises `BadInput` as `Results.merged` does.
+        """
+        parts = [(name, each.merged(*names, how=how, heads=heads)) for name, each in self._all()]
+        told = {c: SERIES_MEANINGS[c] for c in self.axis_columns} | parts[0][1].attrs["columns"]
+        out = pd.concat([_placed(self, name, part) for name, part in parts], ignore_index=True)
+        out.attrs["columns"] = told
+        return out
+
+    def explore(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises `BadInput`: the explorer shows one model; each member has its own."""
+        first = next(iter(self.results), "…")
+        raise BadInput(
+            f"the explorer shows one model: series.member({first!r}).explore() is that of a "
+            "member; series.report() and series.plot() show all of them"
+        )
+
+    def _all(self) -> Iterator[tuple[str, Results]]:
+        if not len(self.results):
+            raise BadInput("no member of this series was measured: see .failures")
+        for name in self.results:
+            yield name, self.results[name]
 
     def plot(self, value: str | None = None, **options: Any) -> Any:
         """The first analysis, or the first that has the value; options of `SeriesResult.plot`."""
