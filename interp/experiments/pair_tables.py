@@ -14,9 +14,9 @@ import pandas as pd
 
 from interp._arrays import Floats
 from interp.contract.analysis import Analysis
+from interp.contract.columns import STATE
 from interp.errors import BadInput, nearest
 from interp.prompts.pairs import PARTS, PromptPairs, joined
-from interp.runs.depth import STATE
 from interp.runs.results import Result, Results
 from interp.runs.run import run
 from interp.stats.classical import holm

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 
 from interp._arrays import Array, Floats
+from interp.contract.columns import STATE
 from interp.contract.counts import BINS
 from interp.contract.document_sums import Parting
 from interp.contract.leaves import Leaf, Moments, State, Sum
 from interp.contract.reduce import bins_of, moments_of
-from interp.runs.depth import STATE
 
 PART = "part"
 READ = "read"

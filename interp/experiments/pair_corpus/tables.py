@@ -14,6 +14,7 @@ import pandas as pd
 import scipy
 
 from interp._arrays import Array, Floats
+from interp.contract.columns import STATE
 from interp.contract.counts import BINS
 from interp.contract.leaves import Grouped, Moments, State, Sum
 from interp.experiments.pair_corpus.sums import (
@@ -27,7 +28,6 @@ from interp.experiments.pair_corpus.sums import (
 )
 from interp.experiments.pair_corpus.worker import DISTANCES, GAP, PARTING
 from interp.experiments.pair_tables import STEPS, range_of
-from interp.runs.depth import STATE
 from interp.runs.pairs import MEASURES, UNRELATED
 from interp.stats.classical import holm, undefined_is_nan
 from interp.stats.flips import flip_test, moment_band

@@ -19,6 +19,7 @@ import torch
 
 from interp._files import atomic, checksum, to_parquet, write_sealed
 from interp.contract.analysis import Analysis
+from interp.contract.columns import STATE
 from interp.contract.leaves import Count, Leaf, State, merge_states
 from interp.errors import InterpError
 from interp.experiments.pair_corpus.source import PairSource, cut
@@ -42,7 +43,6 @@ from interp.runs.corpus.manifest import settings_of
 from interp.runs.corpus.output import PAIRS
 from interp.runs.corpus.shard import description, part_path, record_path, state_path
 from interp.runs.corpus.sources import Document, Shard, Source
-from interp.runs.depth import STATE
 from interp.runs.pairs import (
     MEASURES,
     UNRELATED,
