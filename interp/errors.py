@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ class UnknownName(InterpError, KeyError):
 
     def __str__(self) -> str:  # a KeyError prints its repr
         return str(self.args[0]) if self.args else ""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C in the middle of work; the message has what is kept, and how to go on."""
 
 
 class Unsupported(InterpError):
@@ -59,6 +64,15 @@ class EmissionError(ObserveError):
 
 class EmissionShapeError(EmissionError):
     """A value that `observe` returned fits no table: its name is taken or its shape is another."""
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Turns a Ctrl-C in the block into an `Interrupted` with what is kept, as `kept` tells then."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted, {kept()}") from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

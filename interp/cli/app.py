@@ -6,22 +6,24 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from interp.errors import BadInput, InterpError, UnknownName
+from interp.errors import BadInput, InterpError, Interrupted, UnknownName, interruptible
 
 if TYPE_CHECKING:
     from interp.render.finding import Finding
     from interp.runs.results import Results
 
 
+INTERRUPTED, CLOSED = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
 TEXTS = 3  # of a generation, printed
 NARROW = 110  # columns of a terminal below which tables leave some of theirs out
 
@@ -30,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     help="Measure the residual stream of TransformerLens models.",
     epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or an unknown name; 3 an analysis has a "
-    "fault; 4 done, but some documents or members failed.",
+    "fault; 4 done, but some documents or members failed; 130 interrupted by Ctrl-C; 141 the "
+    "reader of a pipe has closed it.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -173,7 +176,15 @@ def refuse_taken(folder: Path | None, overwrite: bool) -> None:
 def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool) -> None:
     """Print a finding as text or JSON, and write it if there is a folder."""
     # Saved before it is printed: a closed pipe (`| head`) must not cost the tables.
-    written = found.save(folder, overwrite=overwrite) if folder is not None else []
+    if folder is None:
+        _print_found(found, [], None, as_json)
+        return
+    written = found.save(folder, overwrite=overwrite)
+    with interruptible(lambda: f"what was found is kept in {str(folder)!r}"):
+        _print_found(found, written, folder, as_json)
+
+
+def _print_found(found: Finding, written: list[Path], folder: Path | None, as_json: bool) -> None:
     if as_json:
         tables = {
             name: json.loads(table.to_json(orient="records", double_precision=12))
@@ -188,6 +199,14 @@ def deliver(found: Finding, folder: Path | None, overwrite: bool, as_json: bool)
     if folder is not None:
         wrote([folder / "report.html"])
         out.print(f"and {len(written) - 1} more files in {folder}", highlight=False, markup=False)
+
+
+@contextmanager
+def tables_kept(folder: Path) -> Iterator[None]:
+    """Tells, after a Ctrl-C in the block, that the tables are written already."""
+    told = f"the tables are kept in {str(folder)!r}; interp report {folder} writes their report"
+    with interruptible(lambda: told):
+        yield
 
 
 def about(experiment: str, **asked: Any) -> dict[str, Any]:
@@ -242,17 +261,46 @@ def print_table(columns: list[str], rows: Any, spare: Sequence[str] = ()) -> Non
 def main() -> None:
     """Entry point: errors of this library and of the disk are one line.
 
-    The exit code is 2 for wrong usage: an unknown name or option, or input that cannot be used; 1
-    for all else that failed.
+    The exit code is 2 for wrong usage: an unknown name or option, or input that cannot be used; 130
+    after a Ctrl-C, with a line on what is kept; 141 in a pipe whose reader has gone (`| head`),
+    without a word; 1 for all else that failed.
     """
     try:
         refuse_renamed(sys.argv[1:])
         app()
+    except SystemExit as ended:
+        _end(ended)
     except InterpError as error:
         _fail(str(error), exit_code(error))
     except OSError as error:  # a full disk, a folder that may not be written
         what = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
         _fail(what, 1)
+
+
+def _end(ended: SystemExit) -> NoReturn:
+    """Ends as typer did, except after a Ctrl-C, which says what is kept, or in a closed pipe."""
+    why = list(_causes(ended))
+    stopped = next((e for e in why if isinstance(e, KeyboardInterrupt)), None)
+    if stopped is not None:
+        kept = str(stopped) if isinstance(stopped, Interrupted) else "interrupted, nothing was kept"
+        _fail(kept, INTERRUPTED, style="yellow", before="")
+    try:
+        sys.stdout.flush()
+        closed = any(isinstance(e, BrokenPipeError) for e in why)
+    except BrokenPipeError:
+        closed = True
+    if closed:
+        # Python would write the rest at its end, and complain of the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED)
+    raise ended
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The errors during which an error was raised, itself first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def exit_code(error: InterpError) -> int:
@@ -270,9 +318,9 @@ def refuse_renamed(typed: Sequence[str]) -> None:
                 raise UnknownName(f"interp {command}: {old} is now {options[old]}")
 
 
-def _fail(message: str, code: int) -> None:
-    told = in_options(message)
-    err.print(f"error: {told}", style="red", highlight=False, markup=False, soft_wrap=True)
+def _fail(message: str, code: int, *, style: str = "red", before: str = "error: ") -> NoReturn:
+    told = before + in_options(message)
+    err.print(told, style=style, highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

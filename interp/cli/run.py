@@ -28,6 +28,7 @@ from interp.cli.app import (
     print_table,
     renames,
     split,
+    tables_kept,
     wrote,
 )
 from interp.errors import BadInput
@@ -388,9 +389,10 @@ def _run(
         results = _generated(model, prompts, analyses, options | writing)
     with stage("writing tables", enabled=options["progress"]):
         written = [results.save(folder, overwrite=overwrite)]
-    with stage("writing the report", enabled=options["progress"]):
-        written.append(results.report(folder / "report.html"))
-    finish(results, written, as_json)
+    with tables_kept(folder):
+        with stage("writing the report", enabled=options["progress"]):
+            written.append(results.report(folder / "report.html"))
+        finish(results, written, as_json)
 
 
 def _generated(

@@ -24,7 +24,7 @@ from interp.contract.analysis import Analysis
 from interp.contract.columns import refuse_taken
 from interp.contract.kept import Kept
 from interp.contract.registry import resolve
-from interp.errors import BadInput, InterpError, unknown
+from interp.errors import BadInput, InterpError, interruptible, unknown
 from interp.models.answers import refuse_unanswered
 from interp.models.untrained import CONTROLS
 from interp.prompts.labels import target_word
@@ -53,7 +53,7 @@ from interp.runs.corpus.output import (
     write_finished,
     write_summary,
 )
-from interp.runs.corpus.pieces import Pieces, span_of, written_in
+from interp.runs.corpus.pieces import Pieces, shards_in, span_of, written_in
 from interp.runs.corpus.ray_actors import RayActors
 from interp.runs.corpus.shard import SHARDS, CorpusJob
 from interp.runs.corpus.sources import Files, Plan, Shard, Source, open_source, plan
@@ -61,6 +61,7 @@ from interp.runs.results import CONTROL, CORPUS, Results, refuse_names
 
 Labeller = Callable[[Prompts], Prompts]
 MADE = (POSITION_BIN, TOKEN_ID)
+NOTHING = "nothing was kept"
 _LOOK = 1000  # documents whose columns count as known names of labels
 
 
@@ -222,12 +223,30 @@ def run_corpus(
     )
     how = (prepend_bos, shard_documents, progress)
     with owned(_ready(job.folder, resume, overwrite)):
-        done = _Run(job, *how).whole(engine)
+        done = _whole(job, how, engine)
         if control is None:
             return done
         copy = replace(job, folder=job.folder / CONTROL, untrained=True)
         with owned(_ready(copy.folder, resume, overwrite)):
-            return _both(done, _Run(copy, *how).whole(engine))
+            return _both(done, _whole(copy, how, engine))
+
+
+def _whole(job: CorpusJob, how: tuple[bool | None, int | None, bool], engine: Engine) -> CorpusRun:
+    """One run from plan to tables; a Ctrl-C tells how many of its shards are kept."""
+    runs: list[_Run] = []  # none while the corpus is still cut into shards
+    with interruptible(lambda: _kept(job, runs)):
+        runs.append(_Run(job, *how))
+        return runs[0].whole(engine)
+
+
+def _kept(job: CorpusJob, runs: Sequence[_Run]) -> str:
+    """What of a run lies on the disk, and how to go on."""
+    if not kind_of(job.folder / CORPUS) and not job.untrained:
+        return NOTHING
+    there = shards_in(job.folder)
+    of = f" of {len(runs[0].plan.shards)}" if runs else ""
+    copy = " of the untrained copy" if job.untrained else ""
+    return f"{there}{of} shards{copy} are kept; go on with resume=True, --resume"
 
 
 def _job(
