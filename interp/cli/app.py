@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED, CLOSED = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
+TEXT = "text"  # the column that is read unless --text-column names another
 TEXTS = 3  # of a generation, printed
 NARROW = 110  # columns of a terminal below which tables leave some of theirs out
 
@@ -71,6 +72,9 @@ Bos = Annotated[
         "--bos/--no-bos",
         help="Begin every prompt with BOS, or never; by default as the model was trained.",
     ),
+]
+TextColumn = Annotated[
+    str, typer.Option(help="Column of the file with the text, or with chat messages.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
@@ -130,6 +134,21 @@ def renames(labels: str) -> dict[str, str]:
             raise BadInput(f"--labels {name!r} {what}; write names as in --labels genre,file=path")
         out[new] = old or new
     return out
+
+
+def prompts_typed(prompts: str | None, text_column: str) -> Any:
+    """Prompts as they are named, or read already where the text is in a column of another name.
+
+    Raises `BadInput` for a column of prompts that have none.
+    """
+    if text_column == TEXT:
+        return prompts
+    from interp.prompts.sources import BUILT_IN, read
+
+    if prompts is None or prompts in BUILT_IN or ".txt" in Path(prompts).suffixes:
+        what = "there is none" if prompts is None else f"{prompts!r} has no columns"
+        raise BadInput(f"--text-column {text_column!r} names a column of a file, and {what}")
+    return read(prompts, text_column=text_column, language="english")
 
 
 def finish(results: Results, written: list[Path], as_json: bool) -> None:
@@ -352,6 +371,7 @@ FLAGS = {
     r"\btargets=(?=\S)": "--token ",
     r"\btargets=": "--token",
     r"pass some as the second argument": "name some by --prompts",
+    r"\btext_column=": "--text-column",
     rf"(?<![\w.{{-])({_ALIKE})=(?=['\"\w\[-])": r"--\1 ",
     rf"(?<![\w.{{-])({_ALIKE})=": r"--\1",
 }

@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from interp.cli.app import (
+    TEXT,
     Bos,
     Device,
     Dtype,
@@ -31,8 +32,10 @@ from interp.cli.app import (
     Quiet,
     RunFolder,
     Special,
+    TextColumn,
     about,
     deliver,
+    prompts_typed,
     refuse_taken,
     split,
 )
@@ -261,7 +264,7 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
             ("vectors", Vectors, None),
             ("centred", Centred, False),
         ],
-        "prompts": [("prompts", Prompts, none)],
+        "prompts": [("prompts", Prompts, none), ("text_column", TextColumn, TEXT)],
         "progress": [("quiet", Quiet, False)],
         "overwrite": [("overwrite", Overwrite, False)],
         "special": [("special", Special, False)],
@@ -318,6 +321,7 @@ def _value(p: Parameter, given: Mapping[str, Any]) -> Any:
         "results": lambda: _results(given["folder"]),
         "model": lambda: _model(given["model"], given),
         "vectors": lambda: _vectors(given),
+        "prompts": lambda: prompts_typed(given["prompts"], given["text_column"]),
         "progress": lambda: not given["quiet"],
         "prepend_bos": lambda: given["bos"],
     }

@@ -11,6 +11,7 @@ import typer
 from interp.cli import generation
 from interp.cli import pairs as of_pairs
 from interp.cli.app import (
+    TEXT,
     Bos,
     Device,
     Dtype,
@@ -20,12 +21,14 @@ from interp.cli.app import (
     Quiet,
     RunFolder,
     Special,
+    TextColumn,
     app,
     err,
     finish,
     out,
     print_json,
     print_table,
+    prompts_typed,
     renames,
     split,
     tables_kept,
@@ -181,14 +184,13 @@ ShardDocuments = Annotated[
     int | None,
     typer.Option(help="Documents per shard; by default 1 MB of text.", rich_help_panel=PANEL),
 ]
-TextColumn = Annotated[str, typer.Option(help="Column with the text.", rich_help_panel=PANEL)]
 Split = Annotated[
     str | None,
     typer.Option("--split", help="Split of a data set on the hub.", rich_help_panel=PANEL),
 ]
 STREAMED: dict[str, Any] = {
     "long": None, "overlap": 0, "workers": 1, "ray": None, "gpus": 0, "threads": 1, "resume": False,
-    "shard_documents": None, "text_column": "text", "split": None,
+    "shard_documents": None, "split": None,
 }  # fmt: skip
 """Options of a corpus, as they are where nobody names them."""
 
@@ -256,7 +258,7 @@ def run(
     threads: Threads = 1,
     resume: Resume = False,
     shard_documents: ShardDocuments = None,
-    text_column: TextColumn = "text",
+    text_column: TextColumn = TEXT,
     split_name: Split = None,
     new_tokens: generation.Generate = None,
     sample: generation.Sample = False,
@@ -303,7 +305,7 @@ def run(
     }
     streaming: dict[str, Any] = {"long": long, "overlap": overlap, "workers": workers, "ray": ray}
     streaming |= {"gpus": gpus, "threads": threads, "resume": resume, "split": split_name}
-    streaming |= {"shard_documents": shard_documents, "text_column": text_column}
+    streaming |= {"shard_documents": shard_documents}
     check_choice(prompts, corpus, **streaming)
     if tags != "pos" and spacy is None:
         raise BadInput(f"--tags {tags}: only with --spacy, the pipeline that gives them")
@@ -312,6 +314,7 @@ def run(
     others = {"--prompts": prompts, "--corpus": corpus, "--generate": new_tokens, "--keep": keep}
     others |= {"--by": by, "--target": target, "--token": token, "--truncate": truncate}
     others |= {"--spacy": spacy, "--frequency": frequency, "--labels": labels}
+    others |= {"--text-column": text_column != TEXT}
     twins = of_pairs.asked(
         pairs, others, align=align, read=read, answer=answer, wrong=wrong, patch=patch
     )
@@ -328,7 +331,8 @@ def run(
         loading |= {"trust_remote_code": trust_remote_code}
         tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
         common |= {"labellers": _labellers(tagging, frequency)}
-        _run(model, prompts, chosen, folder, overwrite, as_json, loading, common, written)
+        read = prompts_typed(prompts, text_column)
+        _run(model, read, chosen, folder, overwrite, as_json, loading, common, written)
         return
     if truncate and written:
         raise BadInput(TRUNCATED)
@@ -344,6 +348,7 @@ def run(
         keep=keep or "summary",
         overwrite=overwrite,
         model_options=loading | {"trust_remote_code": trust_remote_code},
+        text_column=text_column,
         **common,
         **streaming | ({"long": "cut"} if truncate else {}),
     )
@@ -367,7 +372,7 @@ def _labellers(tagging: dict[str, Any] | None, frequency: str | None) -> list[An
 
 def _run(
     model: str,
-    prompts: str | None,
+    prompts: Any,
     analyses: list[Any],
     folder: Path,
     overwrite: bool,
@@ -395,9 +400,7 @@ def _run(
         finish(results, written, as_json)
 
 
-def _generated(
-    model: str, prompts: str | None, analyses: list[Any], options: dict[str, Any]
-) -> Results:
+def _generated(model: str, prompts: Any, analyses: list[Any], options: dict[str, Any]) -> Results:
     from interp.runs.generate import generate
 
     if prompts is None:

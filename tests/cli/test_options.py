@@ -257,7 +257,7 @@ def test_options_of_a_generation_that_do_not_go(monkeypatch, capsys, tmp_path, w
     ("words", "message"),
     [
         (("--split", "train"), "--split: only with --corpus"),
-        (("--text-column", "txt"), "--text-column: only with --corpus"),
+        (("--text-column", "txt"), "--text-column 'txt' names a column of a file, and"),
         (("--long", "cut"), "--long: only with --corpus"),
         (("--shard-documents", "9"), "--shard-documents: only with --corpus"),
         (("--gpus", "2", "--threads", "3"), "--gpus, --threads: only with --corpus"),
