@@ -76,14 +76,22 @@ def interruptible(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the closest choice, or an empty string.
+    """Return `"; did you mean 'x'?"` for the closest choice in any case, or an empty string.
 
     >>> nearest("rotatoin", ["rotation", "attention"])
     "; did you mean 'rotation'?"
+    >>> nearest("DEMO", ["demo-llama", "demo"])
+    "; did you mean 'demo'?"
     >>> nearest("zzz", ["rotation"])
     ''
     """
-    found = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.6)
+    known = [str(c) for c in choices]
+    # As it is typed first: of names that differ in case only, the nearer one is meant.
+    found = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    folded = {each.casefold(): each for each in reversed(known)}
+    alike = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+    if alike and (not found or alike[0] == str(name).casefold()):
+        found = [folded[alike[0]]]
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
