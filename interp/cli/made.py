@@ -79,6 +79,7 @@ class Made:
         defaults: values of parameters that have none in Python.
         models: arguments that are models, to be loaded.
         folder: the argument for saved results.
+        needs: analyses that results must have, those of the defaults; for the help.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Made:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     folder: Any = RunFolder
+    needs: tuple[str, ...] = ()
 
 
 def add(app: typer.Typer, made: Made, panel: str | None = None) -> None:
@@ -116,8 +118,13 @@ def command_of(made: Made) -> Callable[..., None]:
     shown.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in shown}
-    command.__doc__ = source.summary
+    command.__doc__ = source.summary + _needs(made)
     return command
+
+
+def _needs(made: Made) -> str:
+    """What the results must have been run with, as the end of the first line of the help."""
+    return f" Reads a run with --analyses {','.join(made.needs)}." if made.needs else ""
 
 
 def _common(shown: Sequence[inspect.Parameter], made: Made) -> list[tuple[str, Any, Any]]:

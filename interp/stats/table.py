@@ -17,6 +17,7 @@ from pandas.api import types
 
 from interp._arrays import Bools, Floats
 from interp.contract.columns import by_name
+from interp.contract.not_measured import not_measured
 from interp.errors import BadInput, nearest, unknown
 
 # The columns that distinguish rows of the result, where the frame has them.
@@ -77,7 +78,7 @@ def table_with(results: Mapping[str, Any], value: str, usual: str = "") -> str:
     if usual in having or (usual in columns and not having):
         return usual
     if not having:
-        raise unknown("value column", value, sorted(set().union(*columns.values())))
+        raise not_measured("value column", value, sorted(set().union(*columns.values())))
     if len(having) == 1:
         return having[0]
     raise BadInput(
@@ -129,7 +130,8 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], kind: str = "colu
     """Raise `UnknownName`, with the nearest one, for a column that the frame lacks."""
     for name in names:
         if name not in frame.columns:
-            raise unknown(kind, str(name), [str(c) for c in frame.columns])
+            build = not_measured if kind == "value column" else unknown
+            raise build(kind, str(name), [str(c) for c in frame.columns])
 
 
 def numbers(frame: pd.DataFrame, name: str) -> Floats:
