@@ -6,10 +6,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -163,7 +165,10 @@ def finish(results: Results, written: list[Path], as_json: bool) -> None:
         for name, result in results.items()
     ]
     print_table(["table", "rows", "means, without special tokens"], rows)
-    told = [*written_texts(results), *(f"note: {note}" for note in prompt_notes(results))]
+    told = [
+        *written_texts(results),
+        *(f"note: {in_options(note)}" for note in prompt_notes(results)),
+    ]
     for line in told:
         out.print(line, highlight=False, markup=False, soft_wrap=not out.is_terminal)
     wrote(written)
@@ -181,7 +186,7 @@ def written_texts(results: Results) -> list[str]:
     texts = results.provenance.get(GENERATION, {}).get("texts", ())
     lines = [f"text {i}: {t['prompt']!r} → {t['text']!r}" for i, t in enumerate(texts[:TEXTS])]
     more = len(texts) - len(lines)
-    return lines + ([f"and {more} more texts (results.texts, report.html)"] if more else [])
+    return lines + ([f"and {more} more texts (report.html)"] if more else [])
 
 
 def refuse_taken(folder: Path | None, overwrite: bool) -> None:
@@ -214,7 +219,9 @@ def _print_found(found: Finding, written: list[Path], folder: Path | None, as_js
         return
     # A pipe or a file has no width, unless the user names one.
     width = out.width if out.is_terminal or os.environ.get("COLUMNS") else None
-    out.print(found.text(width), highlight=False, markup=False, soft_wrap=True)
+    # Notes alone: a token of a table may look like an argument of Python.
+    shown = replace(found, notes=tuple(in_options(note) for note in found.notes))  # type: ignore[type-var]
+    out.print(shown.text(width), highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         wrote([folder / "report.html"])
         out.print(f"and {len(written) - 1} more files in {folder}", highlight=False, markup=False)
@@ -338,7 +345,7 @@ def refuse_renamed(typed: Sequence[str]) -> None:
 
 
 def _fail(message: str, code: int, *, style: str = "red", before: str = "error: ") -> NoReturn:
-    told = before + in_options(message)
+    told = before + in_options(message, options_of(sys.argv[1:]))
     err.print(told, style=style, highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
@@ -351,6 +358,9 @@ PYTHON_PARTS = (
     r"\blabels=\{[^}]*\}, or (?=--)",
     r" The likeliest token at every step is do_sample=False",
     r"stop=\[\] writes on, or (?=take)",
+    r", or spans= with the parts that correspond",
+    r"; values of a label are a list, one for each prompt",
+    r"; depth='relative' compares equal shares of the depth",
 )
 # Arguments of Python, and the options that they are at a shell.
 _ALIKE = (
@@ -361,6 +371,11 @@ FLAGS = {
     r"\b\w+=('[^']*')? \((--[\w-]+(?: [\w-]+)?)\)": r"\2",
     r"\bdo_sample=True": "--sample",
     r"\bmax_new_tokens(=| is)": "--generate is",
+    r"\bmax_new_tokens (?=may)": "--generate ",
+    r"\bwith resume( \(--resume\))?(?!\w)": "with --resume",
+    r"\bwithout_dims=(?=\()": "--dims ",
+    r"\blabels=\{'([^']*)': '\1'\}( renames)?(?=:| )": r"--labels \1:",
+    r"\blabels=\{'([^']*)': '([^']*)'\}": r"--labels \1=\2",
     r"\b(samples|temperature) (?=is )": r"--\1 ",
     r"\btemperature(?=(, \w+)*: only with )": "--temperature",
     r"\btop_([kp])(?=(, \w+)*: only with | is )": r"--top-\1",
@@ -372,13 +387,28 @@ FLAGS = {
     r"\btargets=": "--token",
     r"pass some as the second argument": "name some by --prompts",
     r"\btext_column=": "--text-column",
-    rf"(?<![\w.{{-])({_ALIKE})=(?=['\"\w\[-])": r"--\1 ",
-    rf"(?<![\w.{{-])({_ALIKE})=": r"--\1",
+    rf"(?<!--labels )(?<![\w.{{-])({_ALIKE})=(?=['\"\w\[-])": r"--\1 ",
+    rf"(?<!--labels )(?<![\w.{{-])({_ALIKE})=": r"--\1",
 }
 
 
-def in_options(message: str) -> str:
+def options_of(typed: Sequence[str]) -> dict[str, str]:
+    """The options of a command that is typed, by the names that they have in Python."""
+    from typer.main import get_command
+
+    command: Any = get_command(app)
+    for word in typed:
+        command = getattr(command, "commands", {}).get(word, command)
+    if hasattr(command, "commands"):
+        return {}
+    options = [p for p in command.params if p.param_type_name == "option"]
+    return {p.name: max(p.opts, key=len) for p in options}
+
+
+def in_options(message: str, options: Mapping[str, str] = MappingProxyType({})) -> str:
     """A message without the parts that help in Python only.
+
+    `options`: those of the command, as `options_of` returns them.
 
     >>> in_options("it exists; replace it (overwrite=True, --overwrite)")
     'it exists; replace it (--overwrite)'
@@ -388,9 +418,26 @@ def in_options(message: str) -> str:
     '--generate is 0; pass --token and --against, each a token'
     >>> in_options("read='foo'; layers= names 99")
     "--read 'foo'; --layers names 99"
+    >>> in_options("by=['genre', 'file'] is for a summary; a=0 or k=", {"k": "-k", "a": "--a"})
+    '--by genre,file is for a summary; --a 0 or -k'
     """
     for part in PYTHON_PARTS:
         message = re.sub(part, "", message)
     for pattern, flag in FLAGS.items():
         message = re.sub(pattern, flag, message)
-    return message
+    if options:
+        names = "|".join(map(re.escape, options))
+        # Not inside --labels NEW=OLD, which is no argument.
+        given = rf"(?<!--labels )(?<![\w.{{,-])({names})=(True\b|(?=['\"\[(\w.-]))?"
+        message = re.sub(given, lambda m: _as_option(options[m[1]], m[2]), message)
+    # Several values have commas between them, and no brackets.
+    return re.sub(r"(--[\w-]+) ([\[(][\d',\s][^\])]*)[\])]", _listed, message)
+
+
+def _as_option(flag: str, value: str | None) -> str:
+    """An option in place of an argument: alone, or with the value that stands behind it."""
+    return f"{flag} " if value == "" else flag
+
+
+def _listed(found: re.Match[str]) -> str:
+    return f"{found[1]} {re.sub(r', *', ',', found[2][1:]).rstrip(',')}".replace("'", "")

@@ -98,8 +98,7 @@ def nearest_tokens(
     frame = _listed(best, dots, cosines, sizes, tokenizer, rows.shape[1])
     frame = frame if np.ndim(vector) == 2 else frame.drop(columns="vector")
     said = f"{of} of {named} in {space}, by {by}" if named else f"nearest in {space}, by {by}"
-    given = [w for w in (word, minus) if w is not None]
-    found = _told(frame, given)
+    found = _told(frame, [w for w in (word, minus) if w is not None])
     table = frame.rename(columns={"token": "name", "cosine": "value", "random_cosine": "control"})
     drawing = Drawing(
         "bars",

@@ -63,11 +63,11 @@ def refuse_mistyped(name: str, revision: str | None, embedded: tuple[str, ...]) 
 
 
 def _refuse_impossible(name: str, embedded: tuple[str, ...]) -> None:
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(name)
+        try_to_load_from_cache(name, "config.json")
     except HFValidationError as error:
         choices = [*embedded, *_on_this_machine()]
         raise BadInput(
