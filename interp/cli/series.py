@@ -198,8 +198,10 @@ def _print(found: Series, written: list[Path], as_json: bool) -> None:
         document = {"members": rows, "axis": found.axis, "notes": list(found.notes)}
         print_json(json.dumps(document | {"written": [str(path) for path in written]}))
         return
-    cells = [(str(r["member"]), f"{r['at']:g}", str(r["status"])) for _, r in table.iterrows()]
-    print_table(["member", found.axis, "status"], cells)
+    rows = [(str(r["member"]), f"{r['at']:g}", str(r["status"])) for _, r in table.iterrows()]
+    # Without an axis the place is the order, counted from 0, and the rows stand in it.
+    shown = slice(None) if found.ordered else slice(None, None, 2)
+    print_table(["member", found.axis, "status"][shown], [row[shown] for row in rows])
     for note in found.notes:
         failed = "was not measured" in note or "failures.parquet" in note
         where = err if failed else out

@@ -166,12 +166,17 @@ class Finding(ABC):
         left_out = [filled(more, width)] if more else []
         return "\n".join([filled(self.sentence, width), table, *left_out, *seen, *told])
 
+    @property
+    def rule(self) -> str:
+        """By what the rows of `short` are chosen, as the end of "3 of 9 rows"."""
+        return ""
+
     def _more(self, rows: int, columns: int) -> str:
         """What of the whole table was not printed."""
         whole = self.frame
         if rows >= len(whole) and columns >= len(whole.columns):
             return ""
-        left_out = f"shown: {rows} of {len(whole):,} rows"
+        left_out = f"shown: {rows} of {len(whole):,} rows{self.rule}"
         if columns < len(whole.columns):
             left_out += f", {columns} of {len(whole.columns)} columns"
         return f"{left_out} ({WHERE_ALL})"

@@ -362,7 +362,7 @@ def test_few_prompts_find_what_is_there_and_say_what_they_cannot_find():
     assert ten.exact
     assert ten.smallest_p == 2 / 2**10
     assert (ten.frame["permutation_p_holm"] > 0.05).all()  # what the correction over rows leaves
-    assert ten.finding() == "30 of 30 rows differ (permutation, maximum statistic, p < 0.05)"
+    assert ten.finding() == "30 of 30 layers differ (permutation, maximum statistic, p < 0.05)"
     assert "all 1,024 labelings were taken, each once: permutation_p_max is 0.002 or more" in (
         ten.notes
     )
@@ -373,7 +373,7 @@ def test_few_prompts_find_what_is_there_and_say_what_they_cannot_find():
         "; cannot be decided with so few prompts: the smallest p that any labeling could have "
         in (repr(five))
     )
-    assert "rows differ" not in repr(five)
+    assert "layers differ" not in repr(five)
     assert compare(pairs_table(6, 3, 100.0), "angle", "role", "a", "b").differs.all()
 
 
@@ -548,7 +548,7 @@ def test_text_forms_are_short_and_escaped(frame):
     found = compare(odd, "angle", "role", "target", "<script>", resamples=300)
     text = repr(found).splitlines()
     assert text[0].startswith(
-        "angle: role 'target' against '<script>'; 2 of 4 rows differ (permutation, "
+        "angle: role 'target' against '<script>'; 2 of 4 layers differ (permutation, "
         "maximum statistic, p < 0.05); strongest run of layers: 2–3"
     )
     assert len(text) < 14
@@ -641,3 +641,10 @@ def test_an_unknown_group_of_a_summary_is_told_the_tokens_of_the_others():
     told = rf"it holds '{counts.index[0]}' \({counts.iloc[0]} tokens\), '.*' \({counts.iloc[1]} tok"
     with pytest.raises(BadInput, match=told):
         compare(_summary_of_two_labels(frame), "value", "generated", "yes", "True")
+
+
+def test_the_rows_that_are_shown_are_told_by_their_rule():
+    ten = compare(pairs_table(10, 30, 3.0), "angle", "role", "a", "b", resamples=99)
+    assert "shown: 8 of 30 rows (those of the largest within_g, in either direction), " in repr(ten)
+    by_prompt = compare(pairs_table(10, 3, 30.0), "angle", "role", "a", "b", by=(), resamples=99)
+    assert "1 of 1 rows differ" in by_prompt.sentence
