@@ -49,7 +49,7 @@ ModelOption = Annotated[
         help="A model: demo, smollm2 (see interp get), a hub name, a folder or a .gguf file.",
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16 or float64.")]
 Device = Annotated[
     str | None, typer.Option(help="Device: cpu, cuda, …; by default TransformerLens chooses.")
 ]
@@ -293,6 +293,7 @@ def main() -> None:
     """
     try:
         refuse_renamed(sys.argv[1:])
+        refuse_contradictions(sys.argv[1:])
         app()
     except SystemExit as ended:
         _end(ended)
@@ -342,6 +343,14 @@ def refuse_renamed(typed: Sequence[str]) -> None:
             old = option.partition("=")[0]
             if old in options:
                 raise UnknownName(f"interp {command}: {old} is now {options[old]}")
+
+
+def refuse_contradictions(typed: Sequence[str]) -> None:
+    """Refuse an option together with its opposite, of which the parser would take the last one."""
+    for p in _options_of(typed):
+        told = [next((o for o in pair if o in typed), None) for pair in (p.opts, p.secondary_opts)]
+        if all(told):
+            raise BadInput(f"{' and '.join(map(str, told))} exclude each other: pass one of them")
 
 
 def _fail(message: str, code: int, *, style: str = "red", before: str = "error: ") -> NoReturn:
@@ -394,15 +403,18 @@ FLAGS = {
 
 def options_of(typed: Sequence[str]) -> dict[str, str]:
     """The options of a command that is typed, by the names that they have in Python."""
+    return {str(p.name): max(p.opts, key=len) for p in _options_of(typed)}
+
+
+def _options_of(typed: Sequence[str]) -> list[Any]:
     from typer.main import get_command
 
     command: Any = get_command(app)
     for word in typed:
         command = getattr(command, "commands", {}).get(word, command)
     if hasattr(command, "commands"):
-        return {}
-    options = [p for p in command.params if p.param_type_name == "option"]
-    return {p.name: max(p.opts, key=len) for p in options}
+        return []
+    return [p for p in command.params if p.param_type_name == "option"]
 
 
 def in_options(message: str, options: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -126,8 +126,11 @@ Spacy = Annotated[
     typer.Option(help="A spaCy pipeline whose parts of speech label the tokens (column pos)."),
 ]
 Tags = Annotated[
-    str,
-    typer.Option(help="Tags of --spacy, by commas: pos, tag, lemma, dep, ent_type or morph."),
+    str | None,
+    typer.Option(
+        help="Tags of --spacy, by commas: pos, tag, lemma, dep, ent_type or morph.",
+        show_default="pos",
+    ),
 ]
 Frequency = Annotated[
     str | None,
@@ -246,7 +249,7 @@ def run(
     by: By = "",
     control: Control = None,
     spacy: Spacy = None,
-    tags: Tags = "pos",
+    tags: Tags = None,
     frequency: Frequency = None,
     trust_remote_code: Trust = False,
     corpus: Corpus = None,
@@ -307,7 +310,7 @@ def run(
     streaming |= {"gpus": gpus, "threads": threads, "resume": resume, "split": split_name}
     streaming |= {"shard_documents": shard_documents}
     check_choice(prompts, corpus, **streaming)
-    if tags != "pos" and spacy is None:
+    if tags is not None and spacy is None:
         raise BadInput(f"--tags {tags}: only with --spacy, the pipeline that gives them")
     drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -329,7 +332,7 @@ def run(
     if corpus is None:
         common |= {"truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
-        tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
+        tagging = {"pipeline": spacy, "attributes": split(tags or "pos")} if spacy else None
         common |= {"labellers": _labellers(tagging, frequency)}
         read = prompts_typed(prompts, text_column)
         _run(model, read, chosen, folder, overwrite, as_json, loading, common, written)
