@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -220,7 +219,7 @@ def _print_found(found: Finding, written: list[Path], folder: Path | None, as_js
     # A pipe or a file has no width, unless the user names one.
     width = out.width if out.is_terminal or os.environ.get("COLUMNS") else None
     # Notes alone: a token of a table may look like an argument of Python.
-    shown = replace(found, notes=tuple(in_options(note) for note in found.notes))  # type: ignore[type-var]
+    shown = found.with_notes(in_options(note) for note in found.notes)
     out.print(shown.text(width), highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         wrote([folder / "report.html"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -82,6 +82,10 @@ class Finding(ABC):
     def with_note(self, note: str) -> Self:
         """The same finding with one more note."""
         return self._with(notes=(*self.notes, note))
+
+    def with_notes(self, notes: Iterable[str]) -> Self:
+        """The same finding with other notes, such as the same ones in a shell's words."""
+        return self._with(notes=tuple(notes))
 
     def with_columns(self, **meanings: str) -> Self:
         """The same finding with the meaning of more columns, such as a label that the user named.
