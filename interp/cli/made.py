@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from interp._progress import stage
 from interp.cli.app import (
     TEXT,
     Bos,
@@ -109,7 +110,10 @@ def command_of(made: Made) -> Callable[..., None]:
         # An experiment that writes a file itself has the option too.
         overwrite = given["overwrite"] if writes else given.pop("overwrite")
         refuse_taken(folder, overwrite)
-        inputs = _inputs(asked, given, made.models)
+        # Before the heavy imports, which alone take seconds; a script with JSON does not watch.
+        with stage(_first(given, made), enabled=not (given["quiet"] or as_json)):
+            import_module(_module(made.experiment))
+            inputs = _inputs(asked, given, made.models)
         found = _run(made.experiment, asked, inputs)
         deliver(found.with_about(**about(made.name, **_told(given))), folder, overwrite, as_json)
 
@@ -125,6 +129,18 @@ def command_of(made: Made) -> Callable[..., None]:
 def _needs(made: Made) -> str:
     """What the results must have been run with, as the end of the first line of the help."""
     return f" Reads a run with --analyses {','.join(made.needs)}." if made.needs else ""
+
+
+def _first(given: Mapping[str, Any], made: Made) -> str:
+    """What a command does first: it reads results or vectors, or loads its models."""
+    if (place := given.get("folder") or given.get("vectors")) is not None:
+        return f"reading {place}"
+    models = made.models or (("model",) if "model" in given else made.by_place)
+    return f"loading {' and '.join(dict.fromkeys(str(given[name]) for name in models))}"
+
+
+def _module(experiment: str) -> str:
+    return f"interp.experiments.{experiment.partition(':')[0]}"
 
 
 def _common(shown: Sequence[inspect.Parameter], made: Made) -> list[tuple[str, Any, Any]]:
@@ -152,8 +168,7 @@ def _told(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(experiment: str, asked: Sequence[Parameter], inputs: dict[str, Any]) -> Any:
     """Call the experiment; `*words`, and all that stands before them, are passed by position."""
-    module, _, name = experiment.partition(":")
-    function = getattr(import_module(f"interp.experiments.{module}"), name)
+    function = getattr(import_module(_module(experiment)), experiment.partition(":")[2])
     many = [p.name for p in asked if p.many]
     if not many:
         return function(**inputs)

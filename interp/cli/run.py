@@ -387,9 +387,10 @@ def _run(
     """A run over prompts that fit in memory, or over what a model makes of them."""
     from interp._files import refuse_existing
     from interp._progress import stage
-    from interp.runs.run import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
+    with stage("starting", enabled=options["progress"] and err.is_terminal):
+        from interp.runs.run import run as run_analyses
     options |= {"model_options": loading}
     if writing is None:
         results = run_analyses(model, prompts, analyses, **options)
