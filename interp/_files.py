@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def atomic(path: Path) -> Iterator[Path]:
     with _telling(path, temporary):
         yield temporary
         if temporary.exists():
-            temporary.chmod(0o644)  # some writers make files that only their owner may read
+            _open_to_others([temporary])
             # Bytes before name before folder: without the order, a power cut may leave the name of
             # a file whose bytes were never written.
             _sync(temporary)
@@ -74,11 +74,21 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     with _telling(folder, temporary):
         temporary.mkdir()
         yield temporary
+        _open_to_others(path for path in temporary.rglob("*") if path.is_file())
         for path in temporary.rglob("*"):
             _sync(path)
         _take_place(temporary, target, earlier)
         _sync(target.parent)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _open_to_others(files: Iterable[Path]) -> None:
+    """Give files the mode that the umask asks for; some writers let only their owner read."""
+    # The system tells the umask only to who sets one: a strict one, for files of other threads.
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for path in files:
+        path.chmod(0o666 & ~umask)
 
 
 def _take_place(temporary: Path, target: Path, earlier: Path) -> None:

@@ -58,13 +58,18 @@ def track(items: Sequence[T], what: str, *, enabled: bool = True) -> Iterable[T]
             bar.show(number + 1)
 
 
-def remark(text: str) -> None:
-    """Print a line on standard error, if somebody watches: on a terminal or in a notebook."""
+def remark(text: str, *, unwatched: bool = False) -> None:
+    """Print a line on standard error, if somebody watches: on a terminal or in a notebook.
+
+    `unwatched`: also into a file or a pipe.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal or console.is_jupyter:
         console.print(f"{text} …", highlight=False)
+    elif unwatched:
+        _write(f"{text} …\n")
 
 
 @contextmanager

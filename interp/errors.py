@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ class UnknownName(InterpError, KeyError):
 
     def __str__(self) -> str:  # a KeyError prints its repr
         return str(self.args[0]) if self.args else ""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C in the middle of work; the message has what is kept, and how to go on."""
 
 
 class Unsupported(InterpError):
@@ -77,15 +82,32 @@ class EmissionShapeError(EmissionError):
     """A value that `observe` returned fits no table: its name is taken or its shape is another."""
 
 
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Turns a Ctrl-C in the block into an `Interrupted` with what is kept, as `kept` tells then."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted, {kept()}") from error
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the closest choice, or an empty string.
+    """Return `"; did you mean 'x'?"` for the closest choice in any case, or an empty string.
 
     >>> nearest("rotatoin", ["rotation", "attention"])
     "; did you mean 'rotation'?"
+    >>> nearest("DEMO", ["demo-llama", "demo"])
+    "; did you mean 'demo'?"
     >>> nearest("zzz", ["rotation"])
     ''
     """
-    found = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.6)
+    known = [str(c) for c in choices]
+    # As it is typed first: of names that differ in case only, the nearer one is meant.
+    found = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    folded = {each.casefold(): each for each in reversed(known)}
+    alike = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+    if alike and (not found or alike[0] == str(name).casefold()):
+        found = [folded[alike[0]]]
     return f"; did you mean {found[0]!r}?" if found else ""
 
 

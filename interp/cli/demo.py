@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.cli.app import tables_kept
+
 if TYPE_CHECKING:
     from interp.runs.results import Results
 
@@ -30,4 +32,5 @@ def show(
     refuse_existing(folder, overwrite=overwrite)
     results = run(model, "her", list(ANALYSES), target="her", control=control, progress=progress)
     saved = results.save(folder, overwrite=overwrite)
-    return results, [saved, results.report(saved / "report.html", small=True)]
+    with tables_kept(saved):
+        return results, [saved, results.report(saved / "report.html", small=True)]

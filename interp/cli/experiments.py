@@ -11,17 +11,23 @@ SAVED, MODEL = "On saved results", "On a model"
 K = {"k": "-k"}
 
 ON_RESULTS = (
-    Made("groups", "groups:by_group", options={"groups": "--only"}, defaults={"value": "angle"}),
-    Made("predict", "path_prediction:path_prediction"),
-    Made("curvature", "curvature:curvature_entropy"),
-    Made("growth", "growth:growth_rate"),
+    Made(
+        "groups",
+        "groups:by_group",
+        options={"groups": "--only"},
+        defaults={"value": "angle"},
+        needs=("rotation",),
+    ),
+    Made("predict", "path_prediction:path_prediction", needs=("path_length", "next_token")),
+    Made("curvature", "curvature:curvature_entropy", needs=("token_curvature", "next_token")),
+    Made("growth", "growth:growth_rate", needs=("path_length",)),
     Made("steps", "generation_steps:generation_steps", options={"values": "--value"}),
-    Made("depth", "depth:decision_depth"),
-    Made("heads", "heads:head_types"),
-    Made("massive", "massive:massive_dimensions"),
+    Made("depth", "depth:decision_depth", needs=("logit_lens",)),
+    Made("heads", "heads:head_types", needs=("attention",)),
+    Made("massive", "massive:massive_dimensions", needs=("massive_activations",)),
     Made("changes", "changes:change_points", folder=SeriesFolder),
     Made("members", "members:compare_members", folder=SeriesFolder),
-    Made("rollout", "heads:rollout"),
+    Made("rollout", "heads:rollout", needs=("attention",)),
 )
 ON_MODEL = (
     Made(

@@ -108,7 +108,7 @@ def calibrate(
     every: Annotated[bool, typer.Option("--all", help="Calibrate all that have phantoms.")] = False,
     folder: OutFolder = None,
     overwrite: Overwrite = False,
-    _quiet: Quiet = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Measure models whose geometry is known, and compare.
@@ -116,14 +116,17 @@ def calibrate(
     The exit code is 3 if an analysis misses a known value, 2 for a name that is not known, and
     1 if a class cannot be imported.
     """
+    from interp._progress import stage
     from interp.contract.registry import names
-    from interp.runs.phantoms.calibrate import calibrate as measure
 
     if (name is None) == (not every):
         raise typer.BadParameter("name one analysis, or pass --all")
     refuse_taken(folder, overwrite)
-    broken = _broken() if every else {}
-    found = measure([n for n in names() if n not in broken] if every else [str(name)])
+    with stage(f"measuring phantoms for {name or 'all analyses'}", enabled=not (quiet or as_json)):
+        from interp.runs.phantoms.calibrate import calibrate as measure
+
+        broken = _broken() if every else {}
+        found = measure([n for n in names() if n not in broken] if every else [str(name)])
     for reason in broken.values():
         found = found.with_note(f"not measured: {reason}")
     found = found.with_about(**about("calibrate", analyses=sorted(set(found.frame["analysis"]))))

@@ -20,7 +20,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from interp._progress import stage
 from interp.cli.app import (
+    TEXT,
     Bos,
     Device,
     Dtype,
@@ -31,8 +33,10 @@ from interp.cli.app import (
     Quiet,
     RunFolder,
     Special,
+    TextColumn,
     about,
     deliver,
+    prompts_typed,
     refuse_taken,
     split,
 )
@@ -76,6 +80,7 @@ class Made:
         defaults: values of parameters that have none in Python.
         models: arguments that are models, to be loaded.
         folder: the argument for saved results.
+        needs: analyses that results must have, those of the defaults; for the help.
     """
 
     name: str
@@ -85,6 +90,7 @@ class Made:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     folder: Any = RunFolder
+    needs: tuple[str, ...] = ()
 
 
 def add(app: typer.Typer, made: Made, panel: str | None = None) -> None:
@@ -104,7 +110,10 @@ def command_of(made: Made) -> Callable[..., None]:
         # An experiment that writes a file itself has the option too.
         overwrite = given["overwrite"] if writes else given.pop("overwrite")
         refuse_taken(folder, overwrite)
-        inputs = _inputs(asked, given, made.models)
+        # Before the heavy imports, which alone take seconds; a script with JSON does not watch.
+        with stage(_first(given, made), enabled=not (given["quiet"] or as_json)):
+            import_module(_module(made.experiment))
+            inputs = _inputs(asked, given, made.models)
         found = _run(made.experiment, asked, inputs)
         deliver(found.with_about(**about(made.name, **_told(given))), folder, overwrite, as_json)
 
@@ -113,8 +122,25 @@ def command_of(made: Made) -> Callable[..., None]:
     shown.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in shown}
-    command.__doc__ = source.summary
+    command.__doc__ = source.summary + _needs(made)
     return command
+
+
+def _needs(made: Made) -> str:
+    """What the results must have been run with, as the end of the first line of the help."""
+    return f" Reads a run with --analyses {','.join(made.needs)}." if made.needs else ""
+
+
+def _first(given: Mapping[str, Any], made: Made) -> str:
+    """What a command does first: it reads results or vectors, or loads its models."""
+    if (place := given.get("folder") or given.get("vectors")) is not None:
+        return f"reading {place}"
+    models = made.models or (("model",) if "model" in given else made.by_place)
+    return f"loading {' and '.join(dict.fromkeys(str(given[name]) for name in models))}"
+
+
+def _module(experiment: str) -> str:
+    return f"interp.experiments.{experiment.partition(':')[0]}"
 
 
 def _common(shown: Sequence[inspect.Parameter], made: Made) -> list[tuple[str, Any, Any]]:
@@ -142,8 +168,7 @@ def _told(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(experiment: str, asked: Sequence[Parameter], inputs: dict[str, Any]) -> Any:
     """Call the experiment; `*words`, and all that stands before them, are passed by position."""
-    module, _, name = experiment.partition(":")
-    function = getattr(import_module(f"interp.experiments.{module}"), name)
+    function = getattr(import_module(_module(experiment)), experiment.partition(":")[2])
     many = [p.name for p in asked if p.many]
     if not many:
         return function(**inputs)
@@ -261,7 +286,7 @@ def _shown(p: Parameter, made: Made) -> list[inspect.Parameter]:
             ("vectors", Vectors, None),
             ("centred", Centred, False),
         ],
-        "prompts": [("prompts", Prompts, none)],
+        "prompts": [("prompts", Prompts, none), ("text_column", TextColumn, TEXT)],
         "progress": [("quiet", Quiet, False)],
         "overwrite": [("overwrite", Overwrite, False)],
         "special": [("special", Special, False)],
@@ -318,6 +343,7 @@ def _value(p: Parameter, given: Mapping[str, Any]) -> Any:
         "results": lambda: _results(given["folder"]),
         "model": lambda: _model(given["model"], given),
         "vectors": lambda: _vectors(given),
+        "prompts": lambda: prompts_typed(given["prompts"], given["text_column"]),
         "progress": lambda: not given["quiet"],
         "prepend_bos": lambda: given["bos"],
     }

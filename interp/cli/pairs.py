@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from interp._progress import stage
 from interp.cli.app import about, deliver, refuse_taken, split, wrote
 from interp.errors import BadInput
 
@@ -102,12 +103,15 @@ def run_pairs(
     options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Compare the pairs of a file, print the finding and write it into the folder."""
-    from interp.experiments.pairs import pairs
-
     if "keep" in options:
         _summary(model, file, analyses, folder, overwrite, as_json, options)
         return
     refuse_taken(folder, overwrite)
+    with stage(
+        f"loading {model}", enabled=options["progress"] and not as_json
+    ):  # the libraries take seconds
+        from interp.experiments.pairs import pairs
+
     found = pairs(model, file, analyses, **options)
     unread = ("progress", "model_options")
     told = {name: value for name, value in options.items() if name not in unread}

@@ -11,6 +11,7 @@ import typer
 from interp.cli import generation
 from interp.cli import pairs as of_pairs
 from interp.cli.app import (
+    TEXT,
     Bos,
     Device,
     Dtype,
@@ -20,14 +21,17 @@ from interp.cli.app import (
     Quiet,
     RunFolder,
     Special,
+    TextColumn,
     app,
     err,
     finish,
     out,
     print_json,
     print_table,
+    prompts_typed,
     renames,
     split,
+    tables_kept,
     wrote,
 )
 from interp.errors import BadInput
@@ -122,8 +126,11 @@ Spacy = Annotated[
     typer.Option(help="A spaCy pipeline whose parts of speech label the tokens (column pos)."),
 ]
 Tags = Annotated[
-    str,
-    typer.Option(help="Tags of --spacy, by commas: pos, tag, lemma, dep, ent_type or morph."),
+    str | None,
+    typer.Option(
+        help="Tags of --spacy, by commas: pos, tag, lemma, dep, ent_type or morph.",
+        show_default="pos",
+    ),
 ]
 Frequency = Annotated[
     str | None,
@@ -180,14 +187,13 @@ ShardDocuments = Annotated[
     int | None,
     typer.Option(help="Documents per shard; by default 1 MB of text.", rich_help_panel=PANEL),
 ]
-TextColumn = Annotated[str, typer.Option(help="Column with the text.", rich_help_panel=PANEL)]
 Split = Annotated[
     str | None,
     typer.Option("--split", help="Split of a data set on the hub.", rich_help_panel=PANEL),
 ]
 STREAMED: dict[str, Any] = {
     "long": None, "overlap": 0, "workers": 1, "ray": None, "gpus": 0, "threads": 1, "resume": False,
-    "shard_documents": None, "text_column": "text", "split": None,
+    "shard_documents": None, "split": None,
 }  # fmt: skip
 """Options of a corpus, as they are where nobody names them."""
 
@@ -243,7 +249,7 @@ def run(
     by: By = "",
     control: Control = None,
     spacy: Spacy = None,
-    tags: Tags = "pos",
+    tags: Tags = None,
     frequency: Frequency = None,
     trust_remote_code: Trust = False,
     corpus: Corpus = None,
@@ -255,7 +261,7 @@ def run(
     threads: Threads = 1,
     resume: Resume = False,
     shard_documents: ShardDocuments = None,
-    text_column: TextColumn = "text",
+    text_column: TextColumn = TEXT,
     split_name: Split = None,
     new_tokens: generation.Generate = None,
     sample: generation.Sample = False,
@@ -302,10 +308,10 @@ def run(
     }
     streaming: dict[str, Any] = {"long": long, "overlap": overlap, "workers": workers, "ray": ray}
     streaming |= {"gpus": gpus, "threads": threads, "resume": resume, "split": split_name}
-    streaming |= {"shard_documents": shard_documents, "text_column": text_column}
+    streaming |= {"shard_documents": shard_documents}
     shards = of_pairs.in_shards(pairs, keep, streaming | {"by": split(by)})
     check_choice(prompts, corpus, **{n: x for n, x in streaming.items() if n not in shards})
-    if tags != "pos" and spacy is None:
+    if tags is not None and spacy is None:
         raise BadInput(f"--tags {tags}: only with --spacy, the pipeline that gives them")
     drawing: dict[str, Any] = {"do_sample": sample, "samples": samples, "seed": seed}
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -313,6 +319,7 @@ def run(
     others |= {} if shards else {"--keep": keep, "--by": by}
     others |= {"--target": target, "--token": token, "--truncate": truncate}
     others |= {"--spacy": spacy, "--frequency": frequency, "--labels": labels}
+    others |= {"--text-column": text_column != TEXT}
     twins = of_pairs.asked(
         pairs, others, align=align, read=read, answer=answer, wrong=wrong, patch=patch
     )
@@ -327,9 +334,10 @@ def run(
     if corpus is None:
         common |= {"truncate": truncate, "keep": keep or "tokens"}
         loading |= {"trust_remote_code": trust_remote_code}
-        tagging = {"pipeline": spacy, "attributes": split(tags)} if spacy else None
+        tagging = {"pipeline": spacy, "attributes": split(tags or "pos")} if spacy else None
         common |= {"labellers": _labellers(tagging, frequency)}
-        _run(model, prompts, chosen, folder, overwrite, as_json, loading, common, written)
+        read = prompts_typed(prompts, text_column)
+        _run(model, read, chosen, folder, overwrite, as_json, loading, common, written)
         return
     if truncate and written:
         raise BadInput(TRUNCATED)
@@ -345,6 +353,7 @@ def run(
         keep=keep or "summary",
         overwrite=overwrite,
         model_options=loading | {"trust_remote_code": trust_remote_code},
+        text_column=text_column,
         **common,
         **streaming | ({"long": "cut"} if truncate else {}),
     )
@@ -368,7 +377,7 @@ def _labellers(tagging: dict[str, Any] | None, frequency: str | None) -> list[An
 
 def _run(
     model: str,
-    prompts: str | None,
+    prompts: Any,
     analyses: list[Any],
     folder: Path,
     overwrite: bool,
@@ -380,9 +389,10 @@ def _run(
     """A run over prompts that fit in memory, or over what a model makes of them."""
     from interp._files import refuse_existing
     from interp._progress import stage
-    from interp.runs.run import run as run_analyses
 
     refuse_existing(folder, overwrite=overwrite)
+    with stage("starting", enabled=options["progress"] and err.is_terminal):
+        from interp.runs.run import run as run_analyses
     options |= {"model_options": loading}
     if writing is None:
         results = run_analyses(model, prompts, analyses, **options)
@@ -390,14 +400,13 @@ def _run(
         results = _generated(model, prompts, analyses, options | writing)
     with stage("writing tables", enabled=options["progress"]):
         written = [results.save(folder, overwrite=overwrite)]
-    with stage("writing the report", enabled=options["progress"]):
-        written.append(results.report(folder / "report.html"))
-    finish(results, written, as_json)
+    with tables_kept(folder):
+        with stage("writing the report", enabled=options["progress"]):
+            written.append(results.report(folder / "report.html"))
+        finish(results, written, as_json)
 
 
-def _generated(
-    model: str, prompts: str | None, analyses: list[Any], options: dict[str, Any]
-) -> Results:
+def _generated(model: str, prompts: Any, analyses: list[Any], options: dict[str, Any]) -> Results:
     from interp.runs.generate import generate
 
     if prompts is None:

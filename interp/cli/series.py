@@ -11,17 +11,20 @@ import typer
 
 from interp.cli import generation
 from interp.cli.app import (
+    TEXT,
     Bos,
     Device,
     Dtype,
     Json,
     Overwrite,
     Quiet,
+    TextColumn,
     app,
     err,
     out,
     print_json,
     print_table,
+    prompts_typed,
     renames,
     split,
     wrote,
@@ -40,7 +43,6 @@ from interp.cli.run import (
     ShardDocuments,
     Split,
     Target,
-    TextColumn,
     Threads,
     Workers,
     check_choice,
@@ -100,7 +102,7 @@ def series(
     workers: Workers = 1,
     threads: Threads = 1,
     shard_documents: ShardDocuments = None,
-    text_column: TextColumn = "text",
+    text_column: TextColumn = TEXT,
     split_name: Split = None,
     new_tokens: generation.Generate = None,
     sample: generation.Sample = False,
@@ -126,8 +128,11 @@ def series(
     drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     streaming: dict[str, Any] = {"long": long, "overlap": overlap, "workers": workers}
     streaming |= {"threads": threads, "shard_documents": shard_documents, "split": split_name}
-    streaming |= {"text_column": text_column}
     more = _streamed(prompts, corpus, streaming, generation.asked(new_tokens, **drawing))
+    if corpus is None:
+        prompts = prompts_typed(prompts, text_column)
+    else:
+        more |= {"text_column": text_column}
     found = measure(
         named(models),
         prompts,
@@ -193,8 +198,10 @@ def _print(found: Series, written: list[Path], as_json: bool) -> None:
         document = {"members": rows, "axis": found.axis, "notes": list(found.notes)}
         print_json(json.dumps(document | {"written": [str(path) for path in written]}))
         return
-    cells = [(str(r["member"]), f"{r['at']:g}", str(r["status"])) for _, r in table.iterrows()]
-    print_table(["member", found.axis, "status"], cells)
+    rows = [(str(r["member"]), f"{r['at']:g}", str(r["status"])) for _, r in table.iterrows()]
+    # Without an axis the place is the order, counted from 0, and the rows stand in it.
+    shown = slice(None) if found.ordered else slice(None, None, 2)
+    print_table(["member", found.axis, "status"][shown], [row[shown] for row in rows])
     for note in found.notes:
         failed = "was not measured" in note or "failures.parquet" in note
         where = err if failed else out

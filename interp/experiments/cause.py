@@ -8,6 +8,7 @@ control is a push of the same size in a random direction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from interp._arrays import Floats
 from interp._progress import track
+from interp.contract.columns import by_name
 from interp.contract.options import names_of
 from interp.contract.tokens import Tokens
 from interp.errors import BadInput, InterpError, Unsupported, nearest
@@ -54,10 +56,13 @@ from interp.prompts.prompts import Prompts
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
 from interp.render.tokens import percent
+from interp.stats.table import EVERYWHERE
 
 Answer = str | int | Sequence[str | int] | None
 """One token, as text or id, or one for each prompt; None for none."""
 MEASURES = ("kl", "log_prob", "logit_diff", "entropy", "later")
+RANGES = {"*kl": (0.0, math.inf), "written": (0.0, 1.0), "later": (0.0, math.inf)}
+"""Least and largest value of the columns that have them, as of an analysis."""
 CLOUD = 4096  # tokens whose states make the directions "along" and "within"
 ROWS = 512  # tokens whose distributions are compared at once
 COLUMNS = {
@@ -671,7 +676,7 @@ def _entropy(log_p: Tensor) -> Tensor:
 
 def _summary(values: Floats, name: str, confidence: float) -> dict[str, float]:
     known = values[np.isfinite(values)]
-    low, high = student_interval(known, confidence)
+    low, high = student_interval(known, confidence, by_name(RANGES, name) or EVERYWHERE)
     mean = float(known.mean()) if len(known) else float("nan")
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from interp._arrays import Floats
+from interp.contract.not_measured import not_measured
 from interp.errors import BadInput, unknown
 from interp.render.drawing import Drawing
 from interp.render.finding import Finding
@@ -324,7 +325,9 @@ def _holding(series: Series, value: str | None, analysis: str | None) -> SeriesR
     for name in series:
         if value in series[name].values:
             return series[name]
-    raise unknown("value column", value, dict.fromkeys(v for n in series for v in series[n].values))
+    raise not_measured(
+        "value column", value, dict.fromkeys(v for n in series for v in series[n].values)
+    )
 
 
 def rows_of(

@@ -5,6 +5,7 @@ Estimated for whole continuations, not for single tokens, at a temperature.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from interp.models.load import load_model
 from interp.models.probe import inspect
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.stats.paired import within_range
 
 COLUMNS = {
     "length": "tokens of the continuation",
@@ -87,7 +89,8 @@ class Continuations(Finding):
     def _line(self) -> pd.DataFrame:
         rows = self.frame.rename(columns={"length": "x", "js": "mean"})[["x", "mean", "js_se"]]
         half = 1.96 * rows.pop("js_se")
-        return rows.assign(low=rows["mean"] - half, high=rows["mean"] + half, n=self.samples)
+        low, high = within_range(rows["mean"].to_numpy(), half.to_numpy(), 0, math.log(2))
+        return rows.assign(low=low, high=high, n=self.samples)
 
 
 def continuation_divergence(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from interp.errors import BadInput, unknown
+from interp.contract.not_measured import not_measured
+from interp.errors import BadInput
 from interp.models.untrained import check_control, random_copy
 from interp.render.finding import Finding
 
@@ -68,5 +69,5 @@ def result_of(source: Any, analysis: str) -> Any:
     if not isinstance(source, Mapping):
         return source
     if analysis not in source:
-        raise unknown("result", analysis, source)
+        raise not_measured("result", analysis, source)
     return source[analysis]

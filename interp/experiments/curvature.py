@@ -199,7 +199,8 @@ def _entropy(results: Any) -> pd.DataFrame:
     if not fit:
         raise BadInput(
             f"no table here has the entropy of the output per token (there are: "
-            f"{', '.join(tables)}); run 'next_token' or 'logit_lens' as well, with keep='tokens'"
+            f"{', '.join(tables)}); run 'next_token' or 'logit_lens' as well "
+            "(--analyses next_token), with keep='tokens'"
         )
     name = next((n for n in fit if "layer" not in tables[n]), fit[0])
     frame = tables[name]

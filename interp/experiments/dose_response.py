@@ -39,6 +39,8 @@ from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
 from interp.render.drawing import Drawing, line_rows
 from interp.render.finding import Finding
+from interp.stats.paired import within_range
+from interp.stats.table import EVERYWHERE
 
 RANDOM = "random directions"
 RANDOM_NOTE = (
@@ -423,14 +425,21 @@ def _random_p(effect: Any, others: Floats) -> float:
     return float((1 + (np.abs(others) >= abs(effect)).sum()) / (1 + len(others)))
 
 
-def student_interval(values: Floats, confidence: float) -> tuple[float, float]:
+def student_interval(
+    values: Floats, confidence: float, ends: tuple[float, float] = EVERYWHERE
+) -> tuple[float, float]:
     """Mean ± t·s/√n of independent values; NaN below two.
+
+    `ends`: the range of the values, in which the interval stays (`interp.stats.within_range`).
 
     >>> [round(x, 4) for x in student_interval(np.array([1.0, 2.0, 3.0]), 0.95)]
     [-0.4841, 4.4841]
+    >>> [round(x, 4) for x in student_interval(np.array([1.0, 2.0, 3.0]), 0.95, (0, np.inf))]
+    [0.5776, 6.9255]
     """
     n = len(values)
     if n < 2:
         return float("nan"), float("nan")
     half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
+    low, high = within_range(values.mean(), half, *ends)
+    return float(low), float(high)

@@ -30,7 +30,7 @@ from interp.stats.comparison_columns import COLUMNS as PAIR_COLUMNS
 from interp.stats.groups import clustered_omnibus, group_means
 from interp.stats.labelings import Codes
 from interp.stats.paired import moved_within
-from interp.stats.table import EVERYWHERE, numbered, numbers, places_of, range_of
+from interp.stats.table import EVERYWHERE, label_typed, numbered, numbers, places_of, range_of
 
 RUNNING = ("path", "chord", "tortuosity", "angular_path")
 """Cumulative columns: their total is the value of the last layer."""
@@ -401,13 +401,14 @@ def _bin_name(x: Floats) -> str:
 
 
 def _chosen_groups(
-    units: pd.DataFrame, by: str, wanted: Sequence[str] | None, at_least: int
+    units: pd.DataFrame, by: str, wanted: Sequence[object] | None, at_least: int
 ) -> tuple[list[str], list[str]]:
     """The groups to compare, by falling size, and a note on those that are too small."""
     one = units.drop_duplicates(_unit_keys(units))
     sizes = one.groupby(by)["prompt"].agg(["size", "nunique"])
     sizes = sizes.sort_values("size", ascending=False, kind="stable")
     listed = ", ".join(f"{g!r} ({n})" for g, n in sizes["size"].head(12).items()) or "none"
+    wanted = wanted and [label_typed(group, sizes.index.tolist()) for group in wanted]
     for group in wanted or ():
         if group not in sizes.index:
             hint = nearest(str(group), [str(g) for g in sizes.index])

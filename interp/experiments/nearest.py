@@ -5,6 +5,7 @@ Knows a bridge's tokenizer and weights; runs no model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,7 @@ def nearest_tokens(
         if given not in allowed:
             raise unknown(name, str(given), allowed)
     rows = at_least_float32(weight_matrix(model, space))
+    word = vector if isinstance(vector, str) else None
     vector, named = _asked(model, vector, minus, of)
     queries = _vectors(vector, rows, space)
     if k < 1:
@@ -96,7 +98,7 @@ def nearest_tokens(
     frame = _listed(best, dots, cosines, sizes, tokenizer, rows.shape[1])
     frame = frame if np.ndim(vector) == 2 else frame.drop(columns="vector")
     said = f"{of} of {named} in {space}, by {by}" if named else f"nearest in {space}, by {by}"
-    found = _told(frame, named)
+    found = _told(frame, [w for w in (word, minus) if w is not None])
     table = frame.rename(columns={"token": "name", "cosine": "value", "random_cosine": "control"})
     drawing = Drawing(
         "bars",
@@ -117,15 +119,16 @@ def nearest_tokens(
     )
 
 
-def _told(frame: pd.DataFrame, named: str) -> str:
-    """The nearest token that is not the query itself, with its cosine and the control."""
-    others = frame[frame["token"].map(repr) != named] if named else frame
+def _told(frame: pd.DataFrame, given: Sequence[str]) -> str:
+    """The nearest token that was not given itself, with its cosine and the control."""
+    others = frame[~frame["token"].isin(list(given))]
+    own = " and ".join(map(repr, given))
     if others.empty:
-        return f"no token but {named} was listed"
+        return f"no token but {own} was listed"
     row = others.iloc[0]
     by_chance = "" if row["cosine"] > row["random_cosine"] else ", no nearer than chance"
     return (
-        f"the nearest {'other ' if named else ''}token is {row['token']!r}, cosine "
+        f"the nearest token{f', {own} left out,' if given else ''} is {row['token']!r}, cosine "
         f"{row['cosine']:.3f}{by_chance} ({row['random_cosine']:.3f} at this rank if "
         "directions were random)"
     )

@@ -268,7 +268,7 @@ def _outcomes(results: Any, wanted: Sequence[str] | None) -> tuple[pd.DataFrame,
     if not fit:
         raise BadInput(
             f"no table here has the outcome per token (there are: {', '.join(tables)}); run "
-            "'next_token' or 'logit_lens' as well, with keep='tokens'"
+            "'next_token' or 'logit_lens' as well (--analyses next_token), with keep='tokens'"
         )
     # A lens knows no logit, the output does.
     name = next((n for n in fit if "logit" in tables[n]), fit[0])

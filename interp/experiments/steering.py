@@ -8,7 +8,8 @@ the places where the stream can be written. Also here: directions to steer along
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
@@ -29,6 +30,7 @@ from interp.models.probe import inspect
 from interp.models.weights import weight_matrix
 from interp.prompts.prompts import Prompts
 from interp.prompts.tokens import token_id
+from interp.stats.table import label_typed
 
 Kind = Literal["add", "project", "rotate"]
 Layers = int | Sequence[int] | Literal["all"]
@@ -322,13 +324,32 @@ def label_mask(prompts: Prompts, **labels: Any) -> Tensor:
     for name in labels:
         if name not in prompts.labels:
             raise unknown("label", name, prompts.labels)
+    there = {name: _values(prompts.labels[name]) for name in labels}
+    labels = {name: label_typed(value, there[name]) for name, value in labels.items()}
     for i, length in enumerate(prompts.lengths):
         fits = [prompts.labels[n][i] == value for n, value in labels.items()]
         out[i, :length] = torch.from_numpy(np.logical_and.reduce(fits).astype(bool))
     if not bool(out.any()):
         wanted = ", ".join(f"{name}={value!r}" for name, value in labels.items())
-        raise BadInput(f"no token of the {len(prompts)} prompts has {wanted}")
+        hint = "".join(_hint(name, value, there[name]) for name, value in labels.items())
+        raise BadInput(f"no token of the {len(prompts)} prompts has {wanted}{hint}")
     return out
+
+
+def _values(label: Iterable[Any]) -> list[Any]:
+    """The values of a label, most frequent first; tokens without one do not count."""
+    return [
+        v for v, _ in Counter(v for cells in label for v in cells if v is not None).most_common()
+    ]
+
+
+def _hint(name: str, value: Any, there: Sequence[Any]) -> str:
+    """What a label holds, where a value is not among it."""
+    if any(value == each for each in there):
+        return ""
+    listed = ", ".join(repr(v) for v in there[:12]) or "no values"
+    more = f" and {len(there) - 12} more" if len(there) > 12 else ""
+    return f"{nearest(str(value), map(str, there))}; {name} has {listed}{more}"
 
 
 def chosen(positions: Positions, prompts: Prompts) -> Tensor:

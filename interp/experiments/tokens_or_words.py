@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from interp.contract.columns import DEPTHS, INDEX_MEANINGS, by_name
-from interp.errors import BadInput, nearest, unknown
+from interp.contract.not_measured import measured_by, not_measured
+from interp.errors import BadInput, nearest
 from interp.runs.results import Result
 from interp.stats.table import (
     frame_of,
@@ -82,8 +83,10 @@ def per_token(results: Any, value: str, needs: Sequence[str] = ()) -> tuple[str,
     having = [name for name, frame in tables.items() if value in frame]
     if having:
         lacking = [c for c in ("prompt", "position", *needs) if c not in tables[having[0]]]
+        if measured_by(lacking[0]):
+            raise not_measured("value column", lacking[0], _choices(tables))
         raise BadInput(f"{having[0]!r} has {value!r}, but no column {lacking[0]!r}")
-    raise unknown("value column", value, _choices(tables))
+    raise not_measured("value column", value, _choices(tables))
 
 
 def _choices(tables: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -373,7 +373,7 @@ def _scores(source: _Source, translators: Translators, passes: list[Tokens]) -> 
 def _row(state: int, table: Mapping[str, Floats]) -> dict[str, float]:
     out: dict[str, float] = {"layer": state}
     for name, values in table.items():
-        low, high = student_interval(values[:, state], 0.95)
+        low, high = student_interval(values[:, state], 0.95, (0, np.inf))
         out |= {name: float(values[:, state].mean()), f"{name}_low": low, f"{name}_high": high}
     gain = table["plain_kl"][:, state] - table["tuned_kl"][:, state]
     low, high = student_interval(gain, 0.95)

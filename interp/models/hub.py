@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InterpError, UnknownName, nearest
+from interp.errors import BadInput, InterpError, UnknownName, nearest
 from interp.models.checkpoint import no_weights
 
 PATIENCE = 5.0
@@ -30,10 +30,11 @@ def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Ite
         revision: branch, tag or commit; the main branch unless given.
         embedded: names of the models that come with the library, to propose.
 
-    Raises `InterpError` for a model that is neither on this machine nor on the hub.
+    Raises `InterpError` for a model that is neither on this machine nor on the hub, `BadInput` for
+    what can be no name on the hub.
     """
-    here = _is_here(name, revision)
     refuse_mistyped(name, revision, embedded)
+    here = _is_here(name, revision)
     found = _ask(name, revision)
     if found == "not there" and not here and not official_name(name):
         raise UnknownName(f"there is no model {name!r} on the hub{_proposal(name, embedded)}")
@@ -53,10 +54,27 @@ def reachable(name: str, revision: str | None, embedded: tuple[str, ...]) -> Ite
 def refuse_mistyped(name: str, revision: str | None, embedded: tuple[str, ...]) -> None:
     """Raises `UnknownName` for what is almost a name of `embedded`, without asking the hub.
 
-    A name with a slash, and one that is on this machine, is taken as it is.
+    A name with a slash, and one that is on this machine, is taken as it is. Raises `BadInput` for
+    what can be no name on the hub.
     """
+    _refuse_impossible(name, embedded)
     if "/" not in name and nearest(name, embedded) and not _is_here(name, revision):
         raise UnknownName(_nowhere(name, "is not on this machine", embedded))
+
+
+def _refuse_impossible(name: str, embedded: tuple[str, ...]) -> None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        choices = [*embedded, *_on_this_machine()]
+        raise BadInput(
+            f"{name!r} is neither a folder nor a name on the hub{nearest(name, choices)} (a name "
+            "on the hub is OWNER/NAME or NAME, of letters, digits, '-', '_' and '.'; names of this "
+            f"library: {', '.join(embedded)})"
+        ) from error
 
 
 def _nowhere(name: str, reason: str, embedded: tuple[str, ...]) -> str:
@@ -81,12 +99,8 @@ def _refuse_other_formats(name: str, files: list[str]) -> None:
 def _is_here(name: str, revision: str | None) -> bool:
     """True if the hub's cache on this machine has configuration and weights of a model."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        config = try_to_load_from_cache(name, "config.json", revision=revision)
-    except HFValidationError as error:
-        raise InterpError(f"{name!r} is neither a folder nor a name on the hub: {error}") from error
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config, str):
         return False
     folder = Path(config).parent

@@ -146,8 +146,8 @@ def _boot_named(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
             f"the embedded model {name!r} is not in this installation ({path} is missing); "
             "install the package anew"
         )
-    elif _looks_local(name):
-        raise BadInput(f"there is no model folder {name!r}{nearest(name, NAMED)}")
+    else:
+        _refuse_missing(name)
     options |= {"dtype": _dtype(options["dtype"] or "float32")}
     _check_device(options["device"])
     with nullcontext() if here else reachable(name, options["revision"], NAMED):
@@ -222,8 +222,9 @@ def _place(name: str) -> Path:
 
 
 def refuse_unknown_model(name: str, revision: str | None = None) -> None:
-    """Raises `UnknownName` for a mistyped name of this library, as `load_model` would, at once."""
+    """Raises for a mistyped name of this library or a missing folder, as `load_model` would."""
     if name not in NAMED and not Path(name).exists():
+        _refuse_missing(name)
         refuse_mistyped(name, revision, NAMED)
 
 
@@ -374,6 +375,10 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     return DTYPES[dtype]
 
 
+_MEANT = {"gpu": "cuda", "nvidia": "cuda", "apple": "mps", "metal": "mps", "intel": "xpu"}
+"""Devices by names that torch does not take, of which another would be nearer by its letters."""
+
+
 def _check_device(device: str | None) -> None:
     """Raises `BadInput` for a device that there is not, before anything is read for it."""
     if device is None:
@@ -382,8 +387,9 @@ def _check_device(device: str | None) -> None:
         kind = torch.device(device).type
     except RuntimeError as error:
         known = ("cpu", "cuda", "mps", "xpu")
+        meant = _MEANT.get(str(device).casefold(), str(device))
         raise BadInput(
-            f"unknown device {device!r}{nearest(str(device), known)}; allowed: "
+            f"unknown device {device!r}{nearest(meant, known)}; allowed: "
             f"{', '.join(known)}, with a number where there are several, such as cuda:1"
         ) from error
     available = getattr(getattr(torch, kind, None), "is_available", lambda: True)
@@ -392,7 +398,25 @@ def _check_device(device: str | None) -> None:
 
 
 def _looks_local(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
+    ends = name.startswith((".", "/", "~")) or name.endswith(("/", os.sep))
+    return ends or name.count("/") > 1
+
+
+def _refuse_missing(name: str) -> None:
+    """Raises `BadInput` for a path, as which no hub name is written, that leads nowhere."""
+    if _looks_local(name) and not Path(name).exists():
+        choices = [*NAMED, *_models_beside(name)]
+        raise BadInput(f"there is no model folder {name!r}{nearest(name, choices)}")
+
+
+def _models_beside(name: str) -> list[str]:
+    """Folders of models where one is missing, as they would be typed."""
+    place, _, _ = name.rstrip("/").rpartition("/")
+    try:
+        beside = [path for path in Path(name).parent.iterdir() if _is_model_folder(path)]
+    except OSError:
+        return []
+    return [f"{place}/{path.name}" if "/" in name.rstrip("/") else path.name for path in beside]
 
 
 def _hf_name(model: Any) -> str:

@@ -92,7 +92,7 @@ def refuse_lacking(file: DataFile) -> None:
     if names and file.text_column not in names:
         raise BadInput(
             f"{file.shown!r} has no column {file.text_column!r}{nearest(file.text_column, names)} "
-            f"(columns: {', '.join(names)}; choose one with text_column)"
+            f"(columns: {', '.join(names)}; choose one with text_column=)"
         )
 
 

@@ -191,7 +191,8 @@ def _rows_of(source: Any) -> tuple[list[Any], str]:
         return _file_rows(Path(source))
     if is_tabular(source):
         names = table_columns(source)
-        return _named(table_rows(source), names), f"the {table_name(source)}"
+        what = f"the {table_name(source)}"
+        return _named(table_rows(source), names, what), what
     if isinstance(source, Mapping):
         return _column_rows(source), "the mapping of columns"
     if isinstance(source, bytes) or not isinstance(source, Iterable):
@@ -212,7 +213,7 @@ def _file_rows(path: Path) -> tuple[list[Any], str]:
         if isinstance(row, str):
             raise BadInput(f"{file.shown!r}, {file.unit} {number}: {row}")
         rows.append(row)
-    return _named(rows, names), file.shown
+    return _named(rows, names, file.shown), file.shown
 
 
 def refuse_lines(path: str, shown: str) -> None:
@@ -259,14 +260,26 @@ def _column_rows(columns: Mapping[str, Any]) -> list[Any]:
     if len(set(sizes.values())) > 1:
         raise BadInput(f"the columns of the pairs differ in length: {sizes}")
     rows = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
-    return _named(rows, list(cells))
+    return _named(rows, list(cells), "the mapping")
 
 
-def _named(rows: list[Any], names: Sequence[Any] | None) -> list[Any]:
+def _named(rows: list[Any], names: Sequence[Any] | None, what: str) -> list[Any]:
     """Rows of a table with two columns, whatever these are called."""
     if names is None or len(names) != 2 or any(set(names) == set(sides) for sides in SIDES):
         return rows
+    if "text" in names or _is_label(rows, names):
+        raise BadInput(
+            f"{what}: no columns {', '.join(SIDES[0])}; found {', '.join(map(str, names))}, which "
+            "look like prompts with a label. A pair has two texts: call their columns 'clean' and "
+            "'corrupted' (or 'base' and 'contrast')"
+        )
     return [(row[names[0]], row[names[1]]) for row in rows]
+
+
+def _is_label(rows: list[Any], names: Sequence[Any]) -> bool:
+    """Whether one column has single words only, and the other texts of several only."""
+    words = [{len(str(row.get(name, "")).split()) > 1 for row in rows} for name in names]
+    return sorted(map(sorted, words)) == [[False], [True]]
 
 
 def _from_rows(rows: list[Any], source: str) -> RawPairs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -82,6 +82,10 @@ class Finding(ABC):
     def with_note(self, note: str) -> Self:
         """The same finding with one more note."""
         return self._with(notes=(*self.notes, note))
+
+    def with_notes(self, notes: Iterable[str]) -> Self:
+        """The same finding with other notes, such as the same ones in a shell's words."""
+        return self._with(notes=tuple(notes))
 
     def with_columns(self, **meanings: str) -> Self:
         """The same finding with the meaning of more columns, such as a label that the user named.
@@ -166,12 +170,17 @@ class Finding(ABC):
         left_out = [filled(more, width)] if more else []
         return "\n".join([filled(self.sentence, width), table, *left_out, *seen, *told])
 
+    @property
+    def rule(self) -> str:
+        """By what the rows of `short` are chosen, as the end of "3 of 9 rows"."""
+        return ""
+
     def _more(self, rows: int, columns: int) -> str:
         """What of the whole table was not printed."""
         whole = self.frame
         if rows >= len(whole) and columns >= len(whole.columns):
             return ""
-        left_out = f"shown: {rows} of {len(whole):,} rows"
+        left_out = f"shown: {rows} of {len(whole):,} rows{self.rule}"
         if columns < len(whole.columns):
             left_out += f", {columns} of {len(whole.columns)} columns"
         return f"{left_out} ({WHERE_ALL})"

@@ -20,6 +20,7 @@ from interp.contract.analysis import Analysis
 from interp.contract.columns import ATTACHED, INDEX, MODE
 from interp.contract.emissions import failed_table, no_table
 from interp.contract.leaves import Examples, Leaf, State, only
+from interp.contract.not_measured import not_measured
 from interp.errors import BadInput, ObserveError, unknown
 from interp.render.look import Look, Palette
 from interp.render.tokens import coded
@@ -284,7 +285,7 @@ class Results(Mapping[str, Result]):
 
     def __getitem__(self, name: str) -> Result:
         if name not in self._results:
-            raise unknown("result", name, self._results)
+            raise not_measured("result", name, self._results)
         return self._results[name]
 
     def __iter__(self) -> Iterator[str]:

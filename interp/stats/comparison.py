@@ -225,8 +225,17 @@ class Comparison(Finding):
             text += f"; {name}: {where}, {self.a} {way}, p = {run['p']:.2g}"
         return text
 
-    def finding(self, rows: str = "rows") -> str:
-        """The number of rows that differ and the test, or the reason why none can be decided."""
+    @property
+    def rule(self) -> str:
+        """By what the rows of `short` are chosen."""
+        return f" (those of the largest {self.effect}, in either direction)"
+
+    def finding(self, rows: str = "") -> str:
+        """The number of rows that differ and the test, or the reason why none can be decided.
+
+        `rows`: what they are called; by default layers, where there is one row for each.
+        """
+        rows = rows or ("layers" if self.by == ("layer",) else "rows")
         level = self.level
         if not self.decidable:
             few = f"so few {self.cluster}s" if self.exact else "so few shuffles (raise resamples)"

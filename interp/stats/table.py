@@ -5,8 +5,9 @@ Knows columns, not what they measure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
@@ -16,6 +17,7 @@ from pandas.api import types
 
 from interp._arrays import Bools, Floats
 from interp.contract.columns import DEPTHS, by_name, depth_column
+from interp.contract.not_measured import not_measured
 from interp.errors import BadInput, nearest, unknown
 
 # The columns that distinguish rows of the result, where the frame has them.
@@ -81,7 +83,7 @@ def table_with(results: Mapping[str, Any], value: str, usual: str = "") -> str:
     if usual in having or (usual in columns and not having):
         return usual
     if not having:
-        raise unknown("value column", value, sorted(set().union(*columns.values())))
+        raise not_measured("value column", value, sorted(set().union(*columns.values())))
     if len(having) == 1:
         return having[0]
     raise BadInput(
@@ -163,7 +165,8 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], kind: str = "colu
     """Raise `UnknownName`, with the nearest one, for a column that the frame lacks."""
     for name in names:
         if name not in frame.columns:
-            raise unknown(kind, str(name), [str(c) for c in frame.columns])
+            build = not_measured if kind == "value column" else unknown
+            raise build(kind, str(name), [str(c) for c in frame.columns])
 
 
 def numbers(frame: pd.DataFrame, name: str) -> Floats:
@@ -261,11 +264,38 @@ def rows_by(frame: pd.DataFrame, by: str | Sequence[str] | None, used: Sequence[
 
 
 def group_named(frame: pd.DataFrame, between: str, group: object) -> object:
-    """`group` as the column has it: a typed "true" or "FALSE" where the labels are booleans."""
-    if not isinstance(group, str) or group.casefold() not in BOOLEANS or between not in frame:
+    """`group` as the column has it: a typed "true" where the labels are booleans, "1" for 1."""
+    if not isinstance(group, str) or between not in frame:
         return group
-    labels = {str(v).casefold(): v for v in frame[between].dropna().unique().tolist()}
-    return labels.get(group.casefold(), group) if set(labels) <= BOOLEANS else group
+    return label_typed(group, frame[between].dropna().unique().tolist())
+
+
+def label_typed(typed: object, labels: Iterable[Any]) -> object:
+    """The label that a typed word means, as labels of numbers and booleans are no text.
+
+    >>> label_typed("1", [0, 1]), label_typed("TRUE", [True, False]), label_typed("0.50", [0.5])
+    (1, True, 0.5)
+    >>> label_typed("1", ["1", 1]), label_typed("verb", [0, 1])
+    ('1', 'verb')
+    """
+    known = list(labels)
+    if not isinstance(typed, str) or any(isinstance(v, str) and v == typed for v in known):
+        return typed
+    if not {str(v).casefold() for v in known} <= BOOLEANS:  # a summary has booleans as text
+        known = [v for v in known if not isinstance(v, str)]
+    # As written first: a whole number beyond 2**53 is another one as a float.
+    same = [v for v in known if typed.casefold() == str(v).casefold()]
+    return next(iter(same or [v for v in known if _equals(typed, v)]), typed)
+
+
+def _equals(typed: str, label: Any) -> bool:
+    """Whether a typed word is a label's number."""
+    if isinstance(label, bool | np.bool_) or not isinstance(label, Real):
+        return False
+    try:
+        return float(typed) == label
+    except ValueError:
+        return False
 
 
 def require_groups(frame: pd.DataFrame, left_out: pd.Series, between: str, *groups: object) -> None:

@@ -1,6 +1,7 @@
 """One word for one thing on the command line, exit codes, and what a shell user reads."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -20,6 +21,7 @@ from interp.contract import registry
 from interp.errors import UnknownName
 from interp.experiments.word_questions import picture
 from interp.experiments.words import WordVectors
+from interp.models.load import DTYPES
 from interp.render.finding import ROWS, Answer
 from interp.render.text_map import word_map
 from interp.runs.checks import checks
@@ -257,12 +259,14 @@ def test_options_of_a_generation_that_do_not_go(monkeypatch, capsys, tmp_path, w
     ("words", "message"),
     [
         (("--split", "train"), "--split: only with --corpus"),
-        (("--text-column", "txt"), "--text-column: only with --corpus"),
+        (("--text-column", "txt"), "--text-column 'txt' names a column of a file, and"),
         (("--long", "cut"), "--long: only with --corpus"),
         (("--shard-documents", "9"), "--shard-documents: only with --corpus"),
         (("--gpus", "2", "--threads", "3"), "--gpus, --threads: only with --corpus"),
         (("--workers", "2", "--resume"), "--workers, --resume: only with --corpus"),
         (("--tags", "dep"), "--tags dep: only with --spacy"),
+        (("--tags", "pos"), "--tags pos: only with --spacy"),
+        (("--bos", "--no-bos"), "--bos and --no-bos exclude each other: pass one of them"),
         (("--revision", "abc"), "--revision 'abc' is for models on the hub; 'demo' is a model of"),
     ],
 )
@@ -270,6 +274,11 @@ def test_no_option_of_a_run_is_ignored(monkeypatch, capsys, tmp_path, words, mes
     monkeypatch.chdir(tmp_path)
     code, said = _typed(monkeypatch, capsys, "run", "-p", "her", "-a", "norm", "-q", *words)
     assert (code, message in said) == (2, True), said
+
+
+def test_the_help_lists_every_type_of_weights():
+    told = next(p for p in COMMANDS["run",].params if "--dtype" in p.opts).help
+    assert set(re.findall(r"\w*float\d+", told)) == set(DTYPES)
 
 
 def test_every_option_of_the_corpus_panel_has_a_default_to_compare_with():

@@ -111,6 +111,16 @@ def test_a_failed_member_gives_exit_code_4(place, tmp_path):
     assert "'checkpoint-10' was not measured" in " ".join(done.output.split())
 
 
+def test_members_without_an_axis_are_listed_without_a_number(place, tmp_path):
+    asked = ["-p", place / "prompts.txt", "-a", "norm", "-q", "-o", tmp_path / "out"]
+    done = invoke("series", "demo", "demo-llama", *asked)
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.output.splitlines() if "measured" in line]
+    assert [[w for w in row if w.isalnum() or "-" in w] for row in rows] == [
+        ["demo", "measured"], ["demo-llama", "measured"],
+    ]  # fmt: skip
+
+
 def test_names_at_a_shell(place, tmp_path):
     model = place / "run" / "checkpoint-1"
     done = invoke("series", f"a={model}", f"b={model}", "--at", "1,2", "-p", place / "prompts.txt",

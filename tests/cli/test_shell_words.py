@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from interp.cli.app import app, deliver, in_options, main
+from interp.cli.app import app, deliver, in_options, main, options_of
 from interp.cli.run import ANALYSES
 from interp.errors import BadInput
 from interp.experiments.layers import LayerComparison
@@ -60,6 +60,58 @@ from interp.runs.load import load
 )
 def test_python_arguments_become_options(python, shell):
     assert in_options(python) == shell
+
+
+@pytest.mark.parametrize(
+    ("command", "python", "shell"),
+    [
+        ("run", "max_tokens=0; the budget of a batch", "--max-tokens 0; the budget of a batch"),
+        ("run", "by=['genre'] makes groups of a", "--by genre makes groups of a"),
+        ("run", "labels={'genr': 'genr'} renames 'genr', which", "--labels genr: 'genr', which"),
+        ("run", "labels={'a': 'b'} renames 'b', which", "--labels a=b renames 'b', which"),
+        ("run", "of 114: max_new_tokens may be at most 14", "of 114: --generate may be at most 14"),
+        ("run", "no results; run it again with resume", "no results; run it again with --resume"),
+        ("run", "rename it: --labels by=long", "rename it: --labels by=long"),
+        ("groups", "unless named by groups= (units: 3)", "unless named by --only (units: 3)"),
+        ("groups", "bins=1; groups to compare", "--bins 1; groups to compare"),
+        ("series", "at= has 2 places and the series 3", "--at has 2 places and the series 3"),
+        ("compare", "pass them, as in a=0, b='x y'", "pass them, as in --a 0, --b 'x y'"),
+        ("compare", "paired=True needs the prompts", "--paired needs the prompts"),
+        ("compare", "adjust=['zipf'] needs the values", "--adjust zipf needs the values"),
+        ("leave-out", "norm without_dims=(0, 999): the", "norm --dims 0,999: the"),
+        ("words near", "k=0 components", "-k 0 components"),
+        ("fit tuned-lens", "steps=0, rate=0.1: allowed", "--steps 0, --rate 0.1: allowed"),
+        ("nearest", "minus= subtracts", "--minus subtracts"),
+    ],
+)
+def test_arguments_become_the_options_of_the_command(command, python, shell):
+    assert in_options(python, options_of(command.split())) == shell
+
+
+def test_a_message_of_a_real_run_has_its_options(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"text": ["a b"], "genre": ["x"]}).to_csv("c.csv", index=False)
+    for words, told in (
+        (("--labels", "genr"), "--labels genr: 'genr', which is no column of c.csv; did you mean"),
+        (("--max-tokens", "0"), "--max-tokens 0; the budget"),
+        (("--by", "genre"), "--by genre makes groups of a summary"),
+    ):
+        monkeypatch.setattr("sys.argv", ["interp", "run", "-p", "c.csv", "-a", "norm", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert (ended.value.code, told in said) == (2, True), said
+
+
+def test_a_note_of_a_finding_is_in_options(monkeypatch, capsys):
+    frame = pd.DataFrame({"token": ["keep='x'"]})
+    deliver(
+        Answer("it", frame, "It is.", notes=("run again with keep='tokens' (--keep tokens)",)),
+        None, overwrite=False, as_json=False,
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert "note: run again with --keep tokens" in said
+    assert "keep='x'" in said
 
 
 def test_against_needs_token():

@@ -62,6 +62,18 @@ def test_a_tokens_own_row_is_nearest_by_cosine(gpt2):
     assert frame["cosine"].iloc[0] == pytest.approx(1, abs=1e-6)
 
 
+def test_the_given_tokens_are_not_what_is_nearest(gpt2):
+    names = gpt2.tokenizer.convert_ids_to_tokens(range(40))
+    a, b = (t for t in names if gpt2.tokenizer.convert_tokens_to_ids(t) in (20, 30))
+    for minus, given in ((None, [a]), (b, [a, b])):
+        found = interp.experiments.nearest_tokens(gpt2, a, minus=minus, by="cosine")
+        own = " and ".join(map(repr, given))
+        first = next(t for t in found.frame["token"] if t not in given)
+        assert f": the nearest token, {own} left out, is {first!r}, cosine" in found.sentence
+    only = interp.experiments.nearest_tokens(gpt2, a, by="cosine", k=1)
+    assert f"no token but {a!r} was listed" in only.sentence
+
+
 def test_bad_vectors_for_nearest_tokens(gpt2):
     with pytest.raises(BadInput, match=r"shape \(7,\); allowed is \[24\], the width of W_U"):
         interp.experiments.nearest_tokens(gpt2, draw(7))

@@ -352,6 +352,9 @@ def test_label_mask_finds_the_tokens(gpt2):
         interp.experiments.label_mask(prompts, rol="target")
     with pytest.raises(BadInput, match="no token of the 2 prompts has role='subject'"):
         interp.experiments.label_mask(prompts, role="subject")
+    # The roles there are, and the nearest, for who mistypes one.
+    with pytest.raises(BadInput, match=r"role='targt'; did you mean 'target'\?; role has '"):
+        interp.experiments.label_mask(prompts, role="targt")
     with pytest.raises(BadInput, match=r"no prompt is long enough for positions \[50\]"):
         chosen([50], prompts)
 

@@ -7,7 +7,6 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -474,23 +473,17 @@ def test_without_the_compiler_pytorch_does_the_same_and_says_so_once():
     assert "(ModuleNotFoundError: import of numba halted" in gone[1]
 
 
-def test_a_long_preparation_is_said_and_a_short_one_is_not(monkeypatch):
-    from interp import _progress
-
-    said, heard = [], Event()
-
-    def remark(text):
-        said.append(text)
-        heard.set()
-
-    monkeypatch.setattr(_progress, "remark", remark)
-    monkeypatch.setattr(_progress, "PATIENCE", LONG)
-    monkeypatch.setattr(blocks, "_loaded", lambda: "loops")
-    assert blocks._prepared() == "loops"
-    monkeypatch.setattr(_progress, "PATIENCE", 0.01)
-    monkeypatch.setattr(blocks, "_loaded", lambda: heard.wait(LONG))
-    assert blocks._prepared()
-    assert said == [blocks.PREPARING]
+def test_a_preparation_is_said_where_something_is_compiled(monkeypatch, tmp_path, capfd):
+    place = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
+    mine = SimpleNamespace(add_up=place, __file__=loops.__file__)
+    monkeypatch.setattr(blocks, "_compiled_elsewhere", lambda: True)
+    blocks._compile_apart(mine)
+    assert capfd.readouterr().err == f"{blocks.PREPARING} …\n"
+    blocks._compile_apart(mine)  # the files are there
+    assert capfd.readouterr().err == ""
+    place.stats.cache_path = None
+    blocks._compile_apart(mine)
+    assert capfd.readouterr().err == f"{blocks.EVERY_TIME} …\n"
 
 
 def test_a_remark_is_for_those_who_watch(monkeypatch, capsys):
@@ -500,13 +493,16 @@ def test_a_remark_is_for_those_who_watch(monkeypatch, capsys):
 
     remark("nobody")
     assert capsys.readouterr().err == ""
+    remark("a log", unwatched=True)
+    assert capsys.readouterr().err == "a log …\n"
     printed = []
     watched = SimpleNamespace(
         is_terminal=True, is_jupyter=False, print=lambda text, **_: printed.append(text)
     )
     monkeypatch.setattr(rich.console, "Console", lambda **_: watched)
     remark("preparing")
-    assert printed == ["preparing …"]
+    remark("preparing again", unwatched=True)
+    assert printed == ["preparing …", "preparing again …"]
 
 
 def test_processes_that_start_together_compile_the_same_code(tmp_path):

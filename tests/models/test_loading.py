@@ -17,7 +17,9 @@ from zoo import ZOO
 
 import interp
 from interp import BadInput, InterpError
+from interp.errors import UnknownName
 from interp.models import hub as _hub
+from interp.models.load import refuse_unknown_model
 
 
 def saved(name: str, folder: Path) -> Path:
@@ -360,8 +362,44 @@ def test_what_the_hub_does_not_have_is_said(hub):
 
 
 def test_what_is_no_name_at_all_is_said():
-    with pytest.raises(InterpError, match="'my model' is neither a folder nor a name on the hub"):
+    with pytest.raises(BadInput, match="'my model' is neither a folder nor a name on the hub"):
         interp.load_model("my model")
+    with pytest.raises(BadInput, match=r"'demo:llama' is .*; did you mean 'demo-llama'\?"):
+        interp.load_model("demo:llama")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("DEMO", "demo"), ("SmolLM2", "smollm2"), ("Demo_Llama", "demo-llama")],
+)
+def test_names_are_proposed_whatever_their_case(typed, meant, monkeypatch):
+    monkeypatch.setattr(_hub, "_ask", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(UnknownName, match=rf"did you mean '{meant}'\?"):
+        interp.load_model(typed)
+
+
+def test_a_name_with_a_slash_at_its_end_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_hub, "_ask", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(BadInput, match=r"no model folder 'smollm2/'; did you mean 'smollm2'\?"):
+        interp.load_model("smollm2/")
+    (tmp_path / "pilot").mkdir()
+    (tmp_path / "pilot" / "config.json").write_text("{}")
+    for typed, meant in (
+        ("pilod/", "pilot"),
+        ("./pilod", "./pilot"),
+        (f"{tmp_path}/pilo", "pilot"),
+    ):
+        with pytest.raises(BadInput, match=rf"no model folder '.*'; did you mean '.*{meant}'\?"):
+            interp.load_model(typed)
+    with pytest.raises(BadInput, match="no model folder 'nodir/'"):
+        refuse_unknown_model("nodir/")
+
+
+def test_a_device_by_another_name_is_the_one_that_is_meant():
+    for typed, meant in (("gpu", "cuda"), ("GPU", "cuda"), ("cudda", "cuda"), ("metal", "mps")):
+        with pytest.raises(BadInput, match=rf"unknown device '{typed}'; did you mean '{meant}'\?"):
+            interp.load_model("demo", device=typed)
 
 
 # ---- options and wrappers --------------------------------------------------------------------

@@ -68,6 +68,23 @@ def test_a_csv_file_of_two_columns_may_call_them_as_it_likes(tmp_path):
     assert sides(read_pairs(path)) == TEXTS
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "text,genre\nMary met her,news\nHe saw it,novel\n",
+        "said,mood\nMary met her,sad\nHe saw,glad\n",
+    ],
+)
+def test_prompts_with_a_label_are_no_pairs(tmp_path, lines):
+    path = tmp_path / "labelled.csv"
+    path.write_text(lines, encoding="utf-8")
+    names = lines.partition("\n")[0].replace(",", ", ")
+    with pytest.raises(BadInput, match=f"no columns clean, corrupted; found {names}, which look"):
+        read_pairs(path)
+    single = [{"a": "Mary", "b": "Anna"}, {"a": "He", "b": "She"}]
+    assert sides(read_pairs(pd.DataFrame(single))) == [("Mary", "Anna"), ("He", "She")]
+
+
 def test_token_ids_stay_as_they_are():
     raw = read_pairs([([1, 2, 3], np.array([1, 5, 3]))])
     assert [side.tolist() for side in sides(raw)[0]] == [[1, 2, 3], [1, 5, 3]]

@@ -45,7 +45,7 @@ def test_a_corpus_run_writes_a_summary_and_a_report_and_resumes(tmp_path):
     )
     assert compared.exit_code == 0, compared.output
     said = " ".join(compared.output.split())
-    assert "rows differ (clustered" in said
+    assert "layers differ (clustered" in said
     assert "tokens are taken as independent" in said
 
 

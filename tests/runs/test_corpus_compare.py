@@ -62,7 +62,7 @@ def test_tests_and_effects_equal_scipy_on_the_rows(both):
         np.testing.assert_allclose(found.frame[column], whole.frame[column], rtol=1e-5)
     assert found.frame["permutation_p"].isna().all()
     assert "tokens are taken as independent" in found.notes[0]
-    assert "rows differ (clustered" in repr(found)
+    assert "layers differ (clustered" in repr(found)
 
 
 def test_labels_that_are_left_out_are_pooled(both):

@@ -301,3 +301,24 @@ def test_loading_what_is_no_folder_is_refused_by_name(tmp_path):
             interp.load(tmp_path / name)
     with pytest.raises(InterpError, match="has 300 bytes, most disks take 255"):
         interp.load(tmp_path / ("n" * 300))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_every_file_of_results_has_the_mode_of_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        results = interp.run("demo-llama", "her", ["norm", "attention"], progress=False)
+        results.save(tmp_path / "out")
+        (tmp_path / "docs.txt").write_text("the man saw her\nthe dog\n")
+        interp.run_corpus(
+            "demo-llama", tmp_path / "docs.txt", ["norm"], out=tmp_path / "corpus", progress=False
+        )
+        with atomic(tmp_path / "tight") as path:
+            path.touch(0o600)
+    finally:
+        assert os.umask(before) == umask
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"]
+    assert any(p.suffix == ".safetensors" for p in written)
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in written} == {
+        p.name: oct(0o666 & ~umask) for p in written
+    }

@@ -207,7 +207,7 @@ def test_compare_adjusts_and_quotes_the_adjusted_difference(table):
     assert plain.differs.tolist() == [True, True]
     assert found.differs.tolist() == [False, True]
     assert found.contrast == "adjusted_difference"
-    assert "1 of 2 rows differ (adjusted for zipf, Holm p < 0.05)" in found.sentence
+    assert "1 of 2 layers differ (adjusted for zipf, Holm p < 0.05)" in found.sentence
     assert any("tokens have no value of it" in note for note in found.notes)
     assert {"adjusted_difference", "adjusted_g", "adjusted_p_holm"} <= set(found.short)
     (drawing,) = found.drawings.values()

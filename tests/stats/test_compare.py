@@ -430,7 +430,7 @@ def test_few_prompts_find_what_is_there_and_say_what_they_cannot_find():
     assert ten.exact
     assert ten.smallest_p == 2 / 2**10
     assert (ten.frame["permutation_p_holm"] > 0.05).all()  # what the correction over rows leaves
-    assert ten.finding() == "30 of 30 rows differ (permutation, maximum statistic, p < 0.05)"
+    assert ten.finding() == "30 of 30 layers differ (permutation, maximum statistic, p < 0.05)"
     assert "all 1,024 labelings were taken, each once: permutation_p_max is 0.002 or more" in (
         ten.notes
     )
@@ -441,7 +441,7 @@ def test_few_prompts_find_what_is_there_and_say_what_they_cannot_find():
         "; cannot be decided with so few prompts: the smallest p that any labeling could have "
         in (repr(five))
     )
-    assert "rows differ" not in repr(five)
+    assert "layers differ" not in repr(five)
     assert compare(pairs_table(6, 3, 100.0), "angle", "role", "a", "b").differs.all()
 
 
@@ -616,7 +616,7 @@ def test_text_forms_are_short_and_escaped(frame):
     found = compare(odd, "angle", "role", "target", "<script>", resamples=300)
     text = repr(found).splitlines()
     assert text[0].startswith(
-        "angle: role 'target' against '<script>'; 2 of 4 rows differ (permutation, "
+        "angle: role 'target' against '<script>'; 2 of 4 layers differ (permutation, "
         "maximum statistic, p < 0.05); strongest run of layers: 2–3, target higher, p = 0.0066"
     )
     assert len(text) < 14
@@ -727,3 +727,10 @@ def test_layers_before_an_ablation_are_equal_and_the_others_compared_without_a_w
     zero = ["difference", "within_difference", "hedges_g", "permutation_t", "clustered_t"]
     assert (early[zero] == 0).all(axis=None)
     assert not np.isinf(found.select_dtypes("number")).any(axis=None)
+
+
+def test_the_rows_that_are_shown_are_told_by_their_rule():
+    ten = compare(pairs_table(10, 30, 3.0), "angle", "role", "a", "b", resamples=99)
+    assert "shown: 8 of 30 rows (those of the largest within_g, in either direction), " in repr(ten)
+    by_prompt = compare(pairs_table(10, 3, 30.0), "angle", "role", "a", "b", by=(), resamples=99)
+    assert "1 of 1 rows differ" in by_prompt.sentence

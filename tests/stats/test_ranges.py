@@ -10,7 +10,10 @@ import pytest
 
 from interp.contract.registry import get, names
 from interp.experiments import by_group
+from interp.experiments.cause import cause
+from interp.experiments.continuations import Continuations
 from interp.experiments.depth import decided
+from interp.experiments.tuned_lens import _row
 from interp.stats import compare, within_range
 from interp.stats.means import means
 from interp.stats.table import range_of
@@ -132,3 +135,33 @@ def test_every_declared_range_is_of_a_column():
     assert {"logit_lens", "next_token", "attention", "rotation", "path_length"} <= set(declared)
     for ranges in declared.values():
         assert all(low < high for low, high in ranges.values())
+
+
+# ---- experiments that run a model ------------------------------------------------------------
+
+
+def test_causes_of_few_prompts_have_intervals_inside_their_ranges():
+    texts = ["Mary met John. She saw her mother.", "the", "John gave Mary the old red book."]
+    found = cause("demo-llama", texts, positions="last", progress=False)
+    for table in (found.frame, found.left_out, found.pushes):
+        for name in (c for c in table if f"{c}_low" in table):
+            low, high = (table[f"{name}_{end}"] for end in ("low", "high"))
+            assert (low.isna() | (low <= table[name])).all(), name
+            assert (high.isna() | (table[name] <= high)).all(), name
+            if name.endswith("kl") or name in ("written", "later"):
+                assert not (low < -1e-5).any(), name  # a mean of 0 may be -2e-7 by rounding
+            assert name != "written" or not (high > 1).any()
+
+
+def test_a_divergence_is_no_further_than_its_bounds():
+    frame = pd.DataFrame({"length": [1, 2], "js": [0.01, 0.69], "js_se": [0.02, 0.02]})
+    line = Continuations._line(SimpleNamespace(frame=frame, samples=9))
+    assert (line["low"] > 0).all()
+    assert (line["high"] < np.log(2)).all()
+
+
+def test_the_loss_of_a_lens_is_not_below_zero():
+    few = {name: np.array([[0.1], [0.2], [2.0]]) for name in ("tuned_kl", "plain_kl")}
+    row = _row(0, few)
+    assert row["tuned_kl_low"] > 0
+    assert row["plain_kl_high"] > row["plain_kl"]

@@ -46,6 +46,7 @@ from interp.runs.corpus.sharded import (
     engine_of,
     ready_folder,
     untrained_of,
+    whole_run,
 )
 from interp.runs.pairs import taken_labels
 from interp.stats.paired import FEWEST_PAIRS
@@ -113,13 +114,18 @@ def summarised(
     )  # fmt: skip
     how = (SHARD_PAIRS if shard_pairs is None else shard_pairs, sample, progress)
     with owned(ready_folder(folder, resume, overwrite)):
-        done = _Run(job, *how)
-        found = done.whole(engine, confidence)
+        done, found = _whole(job, how, engine, confidence)
         if control is not None:
             copy = untrained_of(job)
             with owned(ready_folder(copy.folder, resume, overwrite)):
-                found = found.with_control(_Run(copy, *how).whole(engine, confidence))
+                found = found.with_control(_whole(copy, how, engine, confidence)[1])
         return done.written(found)
+
+
+def _whole(
+    job: PairsJob, how: tuple[int, int, bool], engine: Engine, confidence: float
+) -> tuple[_Run, PairsSummary]:
+    return whole_run(job, lambda: _Run(job, *how), lambda run: (run, run.whole(engine, confidence)))
 
 
 def _check(given: Mapping[str, Any], by: Sequence[str], analyses: Mapping[str, Any]) -> None:

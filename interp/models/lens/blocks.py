@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp._progress import slow
+from interp._progress import remark
 from interp.geometry import at_least_float32
 from interp.models.lens.head import FORBIDDEN, reason
 
@@ -58,6 +58,9 @@ ENDLESS = 1e10
 """A divergence beyond has a forbidden token in it: FORBIDDEN × a probability of 1e-20 or more."""
 
 PREPARING = "preparing the lens: its loops are compiled once for this machine"
+EVERY_TIME = (
+    "preparing the lens: its loops are compiled in every process, as no file can be kept here"
+)
 
 PATIENCE = 1800.0
 """Seconds to wait for another process that compiles, which takes minutes on a slow machine."""
@@ -81,8 +84,7 @@ def loops() -> ModuleType | None:
 
 def _prepared() -> ModuleType | None:
     try:
-        with slow(PREPARING):
-            return _loaded()
+        return _loaded()
     except Exception as error:  # noqa: BLE001 (a compiler can fail in any way)
         warnings.warn(
             f"numba cannot be used here ({reason(error)}); the lens runs in PyTorch alone, slower "
@@ -138,6 +140,7 @@ def _compile_apart(loops: ModuleType) -> None:
 
     place = loops.add_up.stats.cache_path
     if place is None:
+        remark(EVERY_TIME, unwatched=True)
         return
     # By the machine's name: a home folder may be shared by machines with other processors.
     version = f"{__version__} {platform.node()}".encode()
@@ -146,7 +149,10 @@ def _compile_apart(loops: ModuleType) -> None:
     if done.exists():
         return
     with _alone():
-        if not done.exists() and _compiled_elsewhere():
+        if done.exists():
+            return
+        remark(PREPARING, unwatched=True)
+        if _compiled_elsewhere():
             with suppress(OSError):
                 done.touch()
 

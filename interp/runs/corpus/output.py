@@ -32,6 +32,7 @@ from interp._files import (
 )
 from interp.contract.analysis import Analysis
 from interp.contract.leaves import State
+from interp.contract.not_measured import not_measured
 from interp.errors import BadInput, InterpError, unknown
 from interp.models.untrained import RANDOM_INIT
 from interp.runs.collect import ids_in, left_out_note, open_note
@@ -383,7 +384,7 @@ class CorpusTables(Mapping[str, RowTable]):
 
     def __getitem__(self, name: str) -> RowTable:
         if name not in self._tables:
-            raise unknown("table", name, self._tables)
+            raise not_measured("table", name, self._tables)
         return self._tables[name]
 
     def __iter__(self) -> Iterator[str]:

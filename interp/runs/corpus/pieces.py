@@ -65,6 +65,12 @@ def _rows_of(path: Path, prompts: Collection[int]) -> pd.DataFrame:
     return frame[frame["prompt"].isin(list(prompts))]
 
 
+def shards_in(folder: Path) -> int:
+    """Number of shards that have a record under the folder of a run, merged ones included."""
+    stems = [path.stem.split("-") for path in (folder / SHARDS).glob("[0-9]*[0-9].json")]
+    return len({n for stem in stems for n in range(int(stem[0]), int(stem[-1]) + 1)})
+
+
 class Pieces:
     """The records of finished pieces, by the number of their first shard.
 

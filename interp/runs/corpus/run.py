@@ -56,6 +56,7 @@ from interp.runs.corpus.sharded import (
     outside,
     ready_folder,
     untrained_of,
+    whole_run,
 )
 from interp.runs.corpus.sources import Plan, open_source
 from interp.runs.results import CONTROL, Results, refuse_names
@@ -223,12 +224,17 @@ def run_corpus(
     )
     how = (prepend_bos, shard_documents, progress)
     with owned(ready_folder(job.folder, resume, overwrite)):
-        done = _Run(job, *how).whole(engine)
+        done = _whole(job, how, engine)
         if control is None:
             return done
         copy = untrained_of(job)
         with owned(ready_folder(copy.folder, resume, overwrite)):
-            return _both(done, _Run(copy, *how).whole(engine))
+            return _both(done, _whole(copy, how, engine))
+
+
+def _whole(job: CorpusJob, how: tuple[bool | None, int | None, bool], engine: Engine) -> CorpusRun:
+    done: CorpusRun = whole_run(job, lambda: _Run(job, *how), lambda run: run.whole(engine))
+    return done
 
 
 def _job(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,14 @@ from typing import Any, Generic, TypeVar
 
 from interp._files import discard, kind_of, names_in, refuse_existing
 from interp._progress import Counter
-from interp.errors import BadInput, InterpError
+from interp.errors import BadInput, InterpError, interruptible
 from interp.runs.corpus.engines import Engine, InProcess, Processes
 from interp.runs.corpus.files import owned, remove_leftovers
 from interp.runs.corpus.jobs import ShardJob
 from interp.runs.corpus.known_model import recalled, remember, sources_of
 from interp.runs.corpus.manifest import adopt, run_id
 from interp.runs.corpus.output import FAILURES, FINISHED, SUMMARY
-from interp.runs.corpus.pieces import Pieces
+from interp.runs.corpus.pieces import Pieces, shards_in
 from interp.runs.corpus.ray_actors import RayActors
 from interp.runs.corpus.shard import SHARDS
 from interp.runs.corpus.sources import Files, Plan, Shard, Source, plan
@@ -33,6 +33,9 @@ from interp.runs.results import CONTROL, CORPUS
 J = TypeVar("J", bound=ShardJob)
 FINDING = "finding"
 """Folder of the finding that a run of pairs ends in."""
+R = TypeVar("R", bound="ShardedRun[Any]")
+T = TypeVar("T")
+NOTHING = "nothing was kept"
 _OF_LOCK = {".lock", ".owner.json"}
 
 
@@ -133,6 +136,24 @@ class ShardedRun(ABC, Generic[J]):
             reason = next(f["reason"] for r in records for f in r["failures"])
             raise InterpError(f"not one {what} could be measured; the first reason: {reason}")
         return totals
+
+
+def whole_run(job: ShardJob, begin: Callable[[], R], finish: Callable[[R], T]) -> T:
+    """What a run ends in, from its plan on; a Ctrl-C tells how many of its shards are kept."""
+    runs: list[R] = []  # none while the source is still cut into shards
+    with interruptible(lambda: _kept(job, runs)):
+        runs.append(begin())
+        return finish(runs[0])
+
+
+def _kept(job: ShardJob, runs: Sequence[ShardedRun[Any]]) -> str:
+    """What of a run lies on the disk, and how to go on."""
+    if not kind_of(job.folder / CORPUS) and not job.untrained:
+        return NOTHING
+    there = shards_in(job.folder)
+    of = f" of {len(runs[0].plan.shards)}" if runs else ""
+    copy = " of the untrained copy" if job.untrained else ""
+    return f"{there}{of} shards{copy} are kept; go on with resume=True, --resume"
 
 
 def untrained_of(job: J) -> J:

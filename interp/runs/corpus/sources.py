@@ -370,7 +370,7 @@ def _refuse_without_text(kind: str, text_column: str, names: Sequence[str]) -> N
     if text_column not in names:
         raise BadInput(
             f"the {kind} has no column {text_column!r}{nearest(text_column, names)} "
-            f"(columns: {', '.join(names)}; choose one with text_column)"
+            f"(columns: {', '.join(names)}; choose one with text_column=)"
         )
 
 

@@ -18,6 +18,7 @@ from interp._files import SERIES, json_value, whole_folder, write_sealed
 from interp._progress import counted
 from interp.contract.analysis import Analysis
 from interp.contract.columns import SERIES_MEANINGS, SUMMARY
+from interp.contract.not_measured import not_measured
 from interp.errors import BadInput, unknown
 from interp.render.draw import figure
 from interp.render.look import Look, Palette
@@ -329,7 +330,7 @@ class Series(Mapping[str, SeriesResult]):
 
     def __getitem__(self, name: str) -> SeriesResult:
         if name not in self._names:
-            raise unknown("result", name, self._names)
+            raise not_measured("result", name, self._names)
         return self._found.setdefault(name, SeriesResult(name, self))
 
     def __iter__(self) -> Iterator[str]:
@@ -376,7 +377,7 @@ class Series(Mapping[str, SeriesResult]):
             if value is None or value in self[name].values:
                 return self[name].plot(value, **options)
         known = [v for name in self for v in self[name].values]
-        raise unknown("value column", str(value), dict.fromkeys(known))
+        raise not_measured("value column", str(value), dict.fromkeys(known))
 
     def __repr__(self) -> str:
         measured = len(self.results)

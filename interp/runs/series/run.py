@@ -18,7 +18,7 @@ from interp._progress import stage
 from interp.contract.options import check_options
 from interp.contract.registry import resolve
 from interp.contract.settings import configured
-from interp.errors import BadInput, InterpError, unknown
+from interp.errors import BadInput, InterpError, interruptible, unknown
 from interp.models.load import load_model, refuse_unknown_model
 from interp.prompts.prompts import Prompts
 from interp.prompts.sources import Raw
@@ -118,8 +118,16 @@ def series(
     listing = _listing(members, chosen, told, options, loading)
     if out is None:
         return _in_memory(members, listing, work)
-    with _prepared(Path(out), listing, resume=resume, overwrite=overwrite) as ours:
+    ready = _prepared(Path(out), listing, resume=resume, overwrite=overwrite)
+    with ready as ours, interruptible(lambda: _kept(ours, members)):
         return _on_disk(ours, members, listing, work)
+
+
+def _kept(folder: Folder, members: Members) -> str:
+    """What of a series lies on the disk, and how to go on."""
+    there = sum(folder.finished(member) is not None for member in members.members)
+    of = len(members.members)
+    return f"{there} of {of} members are kept; go on with resume=True, --resume"
 
 
 class _Work:
