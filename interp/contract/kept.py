@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.contract.analysis import Analysis, Batch
 from interp.contract.jobs import ObserveCall, Wiring
-from interp.contract.leaves import Grouped, Rows, State
+from interp.contract.leaves import State, tabled
 from interp.errors import BadInput
 
 LAST = "last"
@@ -105,8 +105,7 @@ class Kept:
     def note(self, analysis: Analysis, state: State) -> str:
         """A sentence on a table that positions do not apply to; "" for the others."""
         leaves = [leaf for found in state.values() for leaf in found.values()]
-        rows = any(isinstance(leaf, Rows | Grouped) for leaf in leaves)
-        if self.positions is None or rows or not leaves or analysis.scope == "weights":
+        if self.positions is None or tabled(leaves) or not leaves or analysis.scope == "weights":
             return ""
         return "positions= keeps rows of tokens: this table is a sum over all of them."
 

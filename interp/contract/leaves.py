@@ -763,6 +763,11 @@ def only(leaves: Mapping[K, Leaf], kind: type[L]) -> dict[K, L]:
     return {name: leaf for name, leaf in leaves.items() if isinstance(leaf, kind)}
 
 
+def tabled(leaves: Iterable[Leaf]) -> bool:
+    """Whether any of them is rows, or a row per group, from which a table is made by itself."""
+    return any(isinstance(leaf, Rows | Grouped) for leaf in leaves)
+
+
 def without_rows(state: State) -> State:
     """The leaves that are no rows."""
     kept = {

@@ -10,7 +10,7 @@ import pandas as pd
 from interp._arrays import Array
 from interp.contract.counts import BINS
 from interp.contract.document_sums import CLUSTERS
-from interp.contract.leaves import Grouped, Leaf, Rows, State, only
+from interp.contract.leaves import Grouped, Leaf, Rows, State, only, tabled
 
 
 def default_table(state: State) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def rowless(state: State) -> str:
     """A sentence on a state of which `default_table` makes no row; "" where it makes some."""
     kinds = {n: type(leaf).__name__ for leaves in state.values() for n, leaf in leaves.items()}
     found = [leaf for leaves in state.values() for leaf in leaves.values()]
-    if not found or any(isinstance(leaf, Rows | Grouped) or leaf.records() for leaf in found):
+    if not found or tabled(found) or any(leaf.records() for leaf in found):
         return ""
     named = ", ".join(f"{name!r} is a {kind}" for name, kind in sorted(kinds.items()))
     one = sorted(kinds)[0]

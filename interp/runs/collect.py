@@ -13,7 +13,7 @@ from interp.contract.analysis import Analysis, Batch, Emission, weights_batch
 from interp.contract.emissions import failed, observed
 from interp.contract.jobs import ObserveCall, Pass
 from interp.contract.kept import ALL, Kept
-from interp.contract.leaves import UNCLOSED, Moments, State, merge_states
+from interp.contract.leaves import UNCLOSED, Moments, State, merge_states, only
 from interp.contract.reduce import Groups, reduce_emissions
 from interp.contract.table import rowless
 from interp.contract.tokens import Tokens
@@ -134,7 +134,7 @@ def open_note(state: State) -> str:
     found = {
         at: leaf
         for at, leaves in sorted(state.items())
-        if isinstance(leaf := leaves.get(UNCLOSED), Moments)
+        if (leaf := only(leaves, Moments).get(UNCLOSED)) is not None
     }
     if not found:
         return ""

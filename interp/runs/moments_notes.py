@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from interp.contract.leaves import Grouped, Moments, Rows, State
+from interp.contract.leaves import Moments, State, only, tabled
 
 MIXED = "special tokens (BOS and the like) are in "
 EVERY = "every token, also a special one (BOS and the like), is in "
@@ -18,15 +18,13 @@ EVERY = "every token, also a special one (BOS and the like), is in "
 
 def counted(state: State) -> Iterator[tuple[str, str, int]]:
     """Stack and name of the moments that are a table, with the most values that one layer has."""
-    leaves_of_all = [leaf for leaves in state.values() for leaf in leaves.values()]
-    if any(isinstance(leaf, Rows | Grouped) for leaf in leaves_of_all):
+    if any(tabled(leaves.values()) for leaves in state.values()):
         return  # the table is of those, and moments beside them are not in it
     most: dict[tuple[str, str], int] = {}
     for (stack, _), leaves in state.items():
-        for name, leaf in leaves.items():
-            if isinstance(leaf, Moments):
-                n = int((leaf.count + leaf.undefined).max(initial=0))
-                most[stack, name] = max(n, most.get((stack, name), 0))
+        for name, leaf in only(leaves, Moments).items():
+            n = int((leaf.count + leaf.undefined).max(initial=0))
+            most[stack, name] = max(n, most.get((stack, name), 0))
     yield from ((stack, name, n) for (stack, name), n in most.items())
 
 

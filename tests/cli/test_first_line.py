@@ -24,7 +24,7 @@ main()
     [
         ("cause -p her --no-such", None),
         ("cause -p her -m nodir/", "loading nodir/ …"),
-        ("steer -p her -m nodir/ --toward x", "loading nodir/ …"),
+        ("steer -p her -m nodir/ --toward x --token x --layers 1", "loading nodir/ …"),
         ("spaces nodir/ other/", "loading nodir/ and other/ …"),
         ("words near her -m nodir/", "loading nodir/ …"),
         ("predict nothing", "reading nothing …"),

@@ -12,7 +12,7 @@ from corpus_help import documents, write_jsonl
 import interp.runs.series.run as series_run
 from interp.cli.app import main
 from interp.errors import Interrupted
-from interp.runs.corpus import run as corpus_run
+from interp.runs.corpus import sharded
 from interp.runs.corpus.shard import Worker
 from interp.runs.results import Results
 
@@ -48,7 +48,7 @@ def test_a_corpus_run_says_how_many_shards_are_kept(monkeypatch, tmp_path, capsy
         "interrupted, 6 of 15 shards are kept; go on with --resume"
     )
     # While the corpus is cut into shards their number is not known; six are there all the same.
-    monkeypatch.setattr(corpus_run, "plan", interrupts())
+    monkeypatch.setattr(sharded, "plan", interrupts())
     assert ended(monkeypatch, *words, "--resume") == 130
     assert "interrupted, 6 shards are kept; go on with --resume" in capsys.readouterr().err
     monkeypatch.undo()
@@ -57,7 +57,7 @@ def test_a_corpus_run_says_how_many_shards_are_kept(monkeypatch, tmp_path, capsy
 
 def test_a_run_of_which_nothing_is_written_says_so(monkeypatch, tmp_path, capsys):
     words = (*RUN, "--corpus", write_jsonl(tmp_path / "c.jsonl", documents(2)))
-    monkeypatch.setattr(corpus_run, "plan", interrupts())
+    monkeypatch.setattr(sharded, "plan", interrupts())
     assert ended(monkeypatch, *words, "-o", tmp_path / "out") == 130
     assert capsys.readouterr().err.strip() == "interrupted, nothing was kept"
     monkeypatch.setattr("interp.runs.run.run", interrupts())

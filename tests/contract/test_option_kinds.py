@@ -16,7 +16,9 @@ WRONG = {
     "without_dims": 7, "stop": "ab", "spans": 5, "read": 5, "max_tokens": "4", "samples": "2",
     "max_new_tokens": 1.5, "top_k": 1.5, "controls": "1", "resamples": 1.5, "seed": "x",
     "temperature": "a", "top_p": "a", "confidence": "x", "threshold": "x", "do_sample": "yes",
-    "prepend_bos": "yes", "truncate": 1, "patch": "no", "special": "no",
+    "sample": "2", "shard_pairs": 1.5, "workers": "2", "threads": "1",
+    "resume": "yes", "overwrite": 1, "prepend_bos": "yes",
+    "truncate": 1, "patch": "no", "special": "no",
 }  # fmt: skip
 
 

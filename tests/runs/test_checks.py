@@ -62,6 +62,7 @@ def test_built_in_analyses_keep_every_law(name):
     # Some columns of the lens are those of a translator, which is not there by default; others need
     # longer prompts or more of them than the laws show.
     about = {
+        "logit_attribution": "column 'rest_logit' is 0 in all worlds",  # no hook adds anything
         "logit_lens": "plain_kl_to_final",
         "mean_position_context": "no defined value in any world .*'position_share'",
         "spectrum": "no defined value in any world .*: columns 'alpha', 'alpha_r2'",

@@ -15,7 +15,8 @@ from interp.errors import BadInput, unknown
 from interp.prompts.formats import data_file
 from interp.prompts.pairs import ANSWER, SPANS, WRONG, mappings, refuse_lines, side_columns
 from interp.runs.corpus.sharded import outside
-from interp.runs.corpus.sources import Document, Files, Place, Rows, Shard, Source, open_source
+from interp.runs.corpus.sources import Document, Files, Place, Shard, Source, open_source
+from interp.runs.corpus.sources import Rows as RowSource
 
 _LOOK = 1000  # pairs whose columns count as known, in files that declare none
 
@@ -80,7 +81,7 @@ def _opened(given: Any) -> Source:
     if isinstance(found, Files):
         for path in found.paths:
             refuse_lines(path, path)
-    elif not isinstance(found, Rows):
+    elif not isinstance(found, RowSource):
         raise BadInput(
             f"pairs cannot be streamed from {found.name}: save it as a .parquet, .jsonl or .csv "
             "file, or pass the data set itself"
@@ -90,7 +91,7 @@ def _opened(given: Any) -> Source:
 
 def _columns(source: Source) -> tuple[list[str], bool]:
     """The columns of a source, and whether it declares them."""
-    if isinstance(source, Rows):
+    if isinstance(source, RowSource):
         return _names(source.rows[:_LOOK]), False
     assert isinstance(source, Files)  # noqa: S101  nothing else is opened
     declared = data_file(source.paths[0], "clean").names()

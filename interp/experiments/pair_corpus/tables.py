@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from interp._arrays import Array, Floats
+from interp._arrays import Floats
 from interp.contract.columns import STATE
 from interp.contract.counts import BINS
-from interp.contract.leaves import Grouped, Moments, State, Sum
+from interp.contract.leaves import Grouped, Moments, State, Sum, only
 from interp.experiments.pair_corpus.sums import (
     CLEAN,
     FLIPS,
@@ -71,11 +71,7 @@ def _pooled(state: State, layer: int, name: str, columns: int) -> Moments:
 def flipped(state: State, shape: Shape, column: int) -> Floats:
     """Flipped sums of a tested column: `[1 + resamples, layer]`."""
     place = shape.tested.index(column)
-    sums: list[Array] = []
-    for layer in shape.places:
-        leaf = state["", layer][FLIPS]
-        assert isinstance(leaf, Sum)  # noqa: S101  nothing else has this name
-        sums.append(leaf.total[:, place])
+    sums = [only(state["", layer], Sum)[FLIPS].total[:, place] for layer in shape.places]
     return np.stack(sums, axis=1)
 
 
@@ -97,9 +93,7 @@ def by_state(state: State, shape: Shape, confidence: float) -> pd.DataFrame:
 
 
 def _largest(state: State, layer: int) -> float:
-    leaf = state["", layer][REPEATED]
-    assert isinstance(leaf, Moments)  # noqa: S101  nothing else has this name
-    return float(leaf.max)
+    return float(only(state["", layer], Moments)[REPEATED].max)
 
 
 def tested(
@@ -137,12 +131,13 @@ def grouped(
     tables = []
     for layer in shape.places:
         leaves = state.get(("", layer), {})
-        leaf = leaves.get(VALUE)
-        if not isinstance(leaf, Grouped) or not leaf.stack:
+        groups = only(leaves, Grouped)
+        leaf = groups.get(VALUE)
+        if leaf is None or not leaf.stack:
             continue
         rows = pd.DataFrame(leaf.group_columns([leaves[VALUE + BINS]]))
-        clean = leaves.get(CLEAN)
-        before = clean.stack.moments.mean.ravel() if isinstance(clean, Grouped) else np.nan
+        clean = groups.get(CLEAN)
+        before = np.nan if clean is None else clean.stack.moments.mean.ravel()
         number = np.nan if layer == NO_LAYER else float(layer)
         index: dict[str, Any] = {
             "analysis": name,
