@@ -263,6 +263,13 @@ def test_every_run_is_told_with_its_direction_and_why_a_block_has_no_star():
         )
 
 
+def test_a_run_of_one_block_is_told_as_one_block():
+    found = compare(turns((0, -3, -3, 0, 0, 4), 1), "angle", "role", "target", "previous")
+    (said,) = (x for x in sentences.of_her(found, None, "degrees") if "Runs of" in x)
+    assert "target turns more than previous in block 5 (p = " in said
+    assert "target turns less than previous in blocks 1–2 (p = " in said
+
+
 def test_the_error_of_welch_is_told_with_the_rate_that_would_be_right():
     found = compare(turns((4, 4), 1), "angle", "role", "target", "previous")
     rate = found.frame["shuffled_welch_rate"].mean()

@@ -444,7 +444,8 @@ def _runs(comparison: Comparison) -> list[str]:
         listed = [f"{span_of(run)} (p = {run['p']:.2g})" for _, run in ordered.iterrows()]
         if listed:
             who = f"{comparison.a} turns {more} than {comparison.b}"
-            parts.append(f"{who} in blocks {', '.join(listed)}")
+            one = len(found) == 1 and (found["first"] == found["last"]).all()
+            parts.append(f"{who} in block{'' if one else 's'} {', '.join(listed)}")
     return [
         "Runs of neighbouring blocks, each run tested as a whole (cluster permutation): "
         f"{'; '.join(parts)}.{_unstarred(comparison, runs)}"
