@@ -52,6 +52,9 @@
   // one for the dark; what a caller chose (`palette=`) has none and stays.
   const follows = document.documentElement.dataset.follows === "system";
   const system = matchMedia("(prefers-color-scheme: dark)");
+  // Kept, for whoever asks `system` between a change and its event takes the event away in Chromium:
+  // a figure that was drawn at that moment left the others in the colours before.
+  let dark = system.matches;
   const listed = document.getElementById("dark-colours");
   const darker = new Map(listed ? Object.entries(JSON.parse(listed.textContent)) : []);
   const hex = (rgb) => "#" + rgb.map((part) => Number(part).toString(16).padStart(2, "0")).join("");
@@ -72,7 +75,7 @@
     return Object.fromEntries(parts.map(([key, part]) => [key, darkened(part, isName(key))]));
   };
   let printing = false;
-  const themed = (figure) => (follows && system.matches && !printing ? darkened(figure) : structuredClone(figure));
+  const themed = (figure) => (follows && dark && !printing ? darkened(figure) : structuredClone(figure));
   const painted = new Map();
   const paint = (how, box, figure, config) => {
     const { data, layout } = themed(figure);
@@ -82,7 +85,7 @@
     for (const [box, [figure, config]] of painted) paint(Plotly.react, box, figure, config);
   };
   if (follows) {
-    system.addEventListener("change", repaint);
+    system.addEventListener("change", (event) => { dark = event.matches; repaint(); });
     addEventListener("beforeprint", () => { printing = true; repaint(); });
     addEventListener("afterprint", () => { printing = false; repaint(); });
   }
