@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from interp._files import atomic, checksum, to_parquet, write_sealed
 from interp.contract.analysis import Analysis
@@ -35,13 +34,12 @@ from interp.experiments.pair_corpus.sums import (
 )
 from interp.experiments.pair_tables import STEPS, both_sides, of_the_whole, read_parts
 from interp.experiments.steering import one_stack
-from interp.models.load import load_model
-from interp.models.untrained import check_control, random_copy
+from interp.models.untrained import random_copy
 from interp.prompts.pairs import PromptPairs, read_pairs
 from interp.runs.corpus.documents import Failure, reason_of, windows
 from interp.runs.corpus.manifest import settings_of
 from interp.runs.corpus.output import PAIRS
-from interp.runs.corpus.shard import description, part_path, record_path, state_path
+from interp.runs.corpus.shard import description, model_of, part_path, record_path, state_path
 from interp.runs.corpus.sources import Document, Shard, Source
 from interp.runs.pairs import (
     MEASURES,
@@ -158,12 +156,7 @@ class PairsWorker:
     """A loaded model that measures shards of pairs, one after the other."""
 
     def __init__(self, job: PairsJob) -> None:
-        # Sums are split by thread: the same number in every worker keeps the last bits.
-        torch.set_num_threads(job.threads)
-        self.job = job
-        self.bridge = load_model(job.model, **job.options)
-        if job.control is not None:
-            check_control(job.control, self.bridge)  # before hours are spent on the model itself
+        self.job, self.bridge = job, model_of(job)
         if job.untrained:
             self.bridge = random_copy(self.bridge)
         self.anatomy, self.stack = one_stack(self.bridge, "pairs")

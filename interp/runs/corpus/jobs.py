@@ -34,6 +34,7 @@ class ShardJob(Protocol):
     Attributes:
         model: as for `load_model`.
         options: for `load_model`.
+        threads: of the arithmetic; results depend on it in the last bits.
         source: the documents.
         folder: the output folder of the run.
         run: identifier of the run, by which shards of another run are recognised.
@@ -46,6 +47,8 @@ class ShardJob(Protocol):
     def model(self) -> Any: ...
     @property
     def options(self) -> Mapping[str, Any]: ...
+    @property
+    def threads(self) -> int: ...
     @property
     def source(self) -> Source: ...
     @property

@@ -45,6 +45,7 @@ from interp.runs.corpus.continuations import (
     summed,
 )
 from interp.runs.corpus.documents import Chunks, Failure, Reading, read_window, reason_of, windows
+from interp.runs.corpus.jobs import ShardJob
 from interp.runs.corpus.rows import RowWriter, TokenTable, Vocabulary
 from interp.runs.corpus.sources import Document, Shard, Source, Span
 from interp.runs.feed import Feeder
@@ -133,16 +134,21 @@ class _Tally:
         self.counts += [window.counts]
 
 
+def model_of(job: ShardJob) -> Any:
+    """The model of a job, loaded, with the threads that its workers have."""
+    # Sums are split by thread: the same number in every worker keeps the last bits.
+    torch.set_num_threads(job.threads)
+    bridge = load_model(job.model, **job.options)
+    if job.control is not None:
+        check_control(job.control, bridge)  # before hours are spent on the model itself
+    return bridge
+
+
 class Worker:
     """A loaded model that measures shards of a job, one after the other."""
 
     def __init__(self, job: CorpusJob) -> None:
-        # Sums are split by thread: the same number in every worker keeps the last bits.
-        torch.set_num_threads(job.threads)
-        self.job = job
-        self.bridge = load_model(job.model, **job.options)
-        if job.control is not None:
-            check_control(job.control, self.bridge)  # before hours are spent on the model itself
+        self.job, self.bridge = job, model_of(job)
         self.anatomy = inspect(self.bridge)
         # The copy gets the same tokens as the model, first tokens with a massive norm left out in
         # both, or their means would not compare.

@@ -125,13 +125,8 @@ def _against(value: str, rows: pd.DataFrame, control: str, place: str, unit: str
             f"{value} cannot be told apart from {control}, which lies inside the 95 % "
             f"interval at all {n} {place}s."
         )
-    where = f"all {n}" if apart == n else f"{apart} of {n}"
-    how = {apart: "is higher than", 0: "is lower than"}.get(above, "differs from")
-    sides = f" (higher at {above}, lower at {apart - above})" if 0 < above < apart else ""
-    return (
-        f"{value} {how} {control} at {where} {place}s{sides}, most at {largest}; judged by "
-        f"the 95 % interval of each {place} alone."
-    )
+    where = _apart(control, above, apart, n, place)
+    return f"{value} {where}, most at {largest}; judged by the 95 % interval of each {place} alone."
 
 
 def _against_copy(value: str, rows: pd.DataFrame, place: str, unit: str) -> str:
@@ -155,13 +150,19 @@ def _against_copy(value: str, rows: pd.DataFrame, place: str, unit: str) -> str:
             f"{value} does not detectably differ from that of an untrained copy: the 95 % interval "
             f"of the difference, paired by token, holds 0 at all {n} {place}s."
         )
+    where = _apart("that of an untrained copy", above, apart, n, place)
+    return (
+        f"{value} {where}, most at {largest}. "
+        f"Judged by the difference, paired by token: its 95 % interval of each {place} alone."
+    )
+
+
+def _apart(other: str, above: int, apart: int, n: int, place: str) -> str:
+    """On which side of another value a value lies, and at how many of `n` places."""
     where = f"all {n}" if apart == n else f"{apart} of {n}"
     how = {apart: "is higher than", 0: "is lower than"}.get(above, "differs from")
     sides = f" (higher at {above}, lower at {apart - above})" if 0 < above < apart else ""
-    return (
-        f"{value} {how} that of an untrained copy at {where} {place}s{sides}, most at {largest}. "
-        f"Judged by the difference, paired by token: its 95 % interval of each {place} alone."
-    )
+    return f"{how} {other} at {where} {place}s{sides}"
 
 
 def _plain(value: float) -> str:
